@@ -1,0 +1,51 @@
+"""Errors a user can act on, each with the exit code the command line ends with."""
+
+from __future__ import annotations
+
+
+class VerifierError(Exception):
+    """Base of every error this package raises on purpose; `str()` is one or two sentences for the user."""
+
+    exit_code = 3
+
+
+class UsageError(VerifierError):
+    """What was asked for is wrong: an unknown name, a bad file, an option that does not fit (exit 2)."""
+
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """A model specification does not lead to a model."""
+
+
+class InputError(UsageError):
+    """Images or tensors given as input cannot be used."""
+
+
+class WeightsError(UsageError):
+    """A weights file cannot be used for this model."""
+
+
+class OutputError(UsageError):
+    """The result cannot be written where it was asked for, or a saved result cannot be read."""
+
+
+class CannotRunError(VerifierError):
+    """The request is sound but this machine cannot carry it out (exit 3)."""
+
+
+class DeviceError(CannotRunError):
+    """The device does not exist here or has no memory left."""
+
+
+class DownloadError(CannotRunError):
+    """Weights that had to be downloaded could not be."""
+
+
+class ModelError(CannotRunError):
+    """A model raised while it ran; the original error is `__cause__`."""
+
+
+class GraphDepartureError(ModelError):
+    """A live run did not do what the recorded run did, so sites cannot be told apart any more."""

@@ -1,0 +1,272 @@
+"""The records a verification ends in. Frozen, free of tensors, and all that reports may look at."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+class Verdict(enum.StrEnum):
+    """The answer: are the two models the same function?"""
+
+    MATCH = "match"
+    DIVERGED = "diverged"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Status(enum.StrEnum):
+    """What happened at one pair.
+
+    `culprit`: its intrinsic error exceeds its budget. `amplifies`: only its total error does, and it is larger
+    (relative to the tensor) than what came in. `carries`: only its total error does, and it is no larger than
+    what came in. `unmatched`: the site has no partner in the other model.
+    """
+
+    OK = "ok"
+    CULPRIT = "culprit"
+    AMPLIFIES = "amplifies"
+    CARRIES = "carries"
+    UNMATCHED = "unmatched"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records: immutable, compared by value, keyword arguments only."""
+
+
+class Comparison(Record):
+    """How far the candidate's tensor lies from the baseline's at one pair.
+
+    Every figure is dimensionless or in the tensor's own unit, computed in float64; `verifier.metrics` gives
+    the formulas and what each says for constant, empty and non-finite tensors.
+    """
+
+    mse: float
+    pearson: float
+    one_minus_pearson: float
+    cosine: float
+    nrmse: float
+    sqnr_db: float
+    max_abs: float
+    max_abs_index: tuple[int, ...] | None
+    max_rel: float
+    nonfinite_baseline: int
+    nonfinite_candidate: int
+    nonfinite_mismatched: int = 0
+    elements: int = 0
+
+
+class Budget(Record):
+    """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them."""
+
+    rule: str
+    metric: str = "nrmse"
+    total: float
+    intrinsic: float
+
+
+class Cause(Record):
+    """Why a culprit is wrong, as far as it is known."""
+
+    code: str
+    summary: str
+    confirmed: bool
+    evidence: tuple[str, ...] = ()
+
+
+class PairResult(Record):
+    """One row of the answer: a pair of sites, or a site without a partner (the other name is None)."""
+
+    index: int
+    baseline: str | None
+    candidate: str | None
+    op: str
+    shape: tuple[int, ...]
+    candidate_shape: tuple[int, ...] | None = None
+    status: Status
+    total: Comparison | None = None
+    intrinsic: Comparison | None = None
+    budget: Budget | None = None
+    reason: str = ""
+    cause: Cause | None = None
+
+
+class CellResult(Record):
+    """Everything measured in one device x dtype x memory-format setting.
+
+    `role` is `semantics` (float64: is it the same program?) or `numerics` (is it as accurate?).
+    `batch_size` is the number of samples that went through both models.
+    """
+
+    name: str
+    role: str
+    verdict: Verdict
+    batch_size: int
+    reason: str = ""
+    layers: tuple[PairResult, ...] = ()
+    seconds: float = 0.0
+
+
+class Criterion(Record):
+    """A published acceptance criterion with what was measured; `passed` never decides alone."""
+
+    name: str
+    value: float
+    comparison: str
+    limit: float
+    passed: bool
+    source: str = ""
+
+
+class UnmatchedSite(Record):
+    """A site that could not be paired, on which side (`baseline` or `candidate`), and why."""
+
+    side: str
+    name: str
+    op: str
+    reason: str = ""
+
+
+class Coverage(Record):
+    """How much of both models was compared. Shares are in 0..1."""
+
+    compared: int
+    baseline_sites: int
+    candidate_sites: int
+    baseline_share: float
+    candidate_share: float
+    unmatched: tuple[UnmatchedSite, ...] = ()
+
+
+class OutputAgreement(Record):
+    """Agreement of the final outputs in the first numerics cell.
+
+    `pearson_probabilities` and `top1_agreement` read the first two-dimensional floating-point output as
+    class scores; they are None where there is none.
+    """
+
+    mse: float
+    pearson_probabilities: float | None
+    top1_agreement: float | None
+
+
+class ModelInfo(Record):
+    """Which model took part: its specification, class, parameter count and number of sites."""
+
+    spec: str
+    type: str
+    parameters: int
+    sites: int
+
+
+class WeightsInfo(Record):
+    """Where the weights came from and which of them cannot reveal a fault.
+
+    `parameter_map` maps candidate tensor names to baseline tensor names. `unexercised` names baseline
+    parameters that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
+    """
+
+    mode: str
+    source: str = ""
+    parameter_map: dict[str, str] = {}
+    unmapped_baseline: tuple[str, ...] = ()
+    unmapped_candidate: tuple[str, ...] = ()
+    unexercised: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class InputInfo(Record):
+    """What went in: one line of description, shapes and dtypes per tensor, and file names if any."""
+
+    description: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+class Environment(Record):
+    """Versions, machine and the flags that touch numerics."""
+
+    python: str
+    platform: str
+    processor: str
+    packages: dict[str, str]
+    devices: tuple[str, ...]
+    threads: int
+    flags: dict[str, str]
+
+
+class Verification(Record):
+    """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model."""
+
+    verdict: Verdict
+    reason: str
+    criteria: tuple[Criterion, ...]
+    coverage: Coverage
+    first_divergence: PairResult | None
+    culprits: tuple[PairResult, ...]
+    cells: tuple[CellResult, ...]
+    output: OutputAgreement | None
+    baseline: ModelInfo
+    candidate: ModelInfo
+    weights: WeightsInfo
+    inputs: InputInfo
+    seed: int | None
+    environment: Environment
+    command: str
+    seconds: float
+    created: str
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def deciding_cell(self) -> CellResult:
+        """The first cell that gave the verdict: the one that diverged, or the first numerics cell on a match."""
+        for cell in self.cells:
+            if cell.verdict is self.verdict and self.verdict is not Verdict.MATCH:
+                return cell
+        return next((cell for cell in self.cells if cell.role == "numerics"), self.cells[0])
+
+    @property
+    def layers(self) -> tuple[PairResult, ...]:
+        """All pair results of the deciding cell, in execution order."""
+        return self.deciding_cell.layers
+
+    def to_frame(self) -> pd.DataFrame:
+        """All pair results of all cells as a table, one row a pair and cell (see `verifier.frames`)."""
+        from verifier.frames import to_frame  # noqa: PLC0415 - pandas takes a second to import
+
+        return to_frame(self)
+
+    def save(self, directory: str | PathLike[str]) -> None:
+        """Write `result.json`, `layers.csv` and `report.html` into `directory`, all of them or none.
+
+        Raises:
+            OutputError: The directory cannot be written.
+        """
+        from verifier.saving import save  # noqa: PLC0415 - rendering is only needed here
+
+        save(self, directory)
+
+
+def to_builtins(record: Record) -> Any:
+    """`record` as dicts, lists, strings and numbers that strict JSON can hold: NaN becomes "nan", infinity "inf"."""
+    return _spell_nonfinite(msgspec.to_builtins(record))
+
+
+def _spell_nonfinite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _spell_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell_nonfinite(item) for item in value]
+    return value
