@@ -1,0 +1,56 @@
+"""Working on copies: the models that were given are never run, hooked or written to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from verifier.errors import ModelError
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by qualified name, persistent or not; a shared one appears once."""
+    return {
+        **{name: parameter.detach() for name, parameter in model.named_parameters()},
+        **{name: buffer.detach() for name, buffer in model.named_buffers()},
+    }
+
+
+def copy_with(
+    model: nn.Module, state: Mapping[str, Tensor], adapt: Callable[[Tensor], Tensor], *, role: str
+) -> nn.Module:
+    """A copy of `model` whose parameters and buffers are the tensors of `state`, not copies of them.
+
+    Module objects are new, so hooks and buffers of the copy are its own; tensors are shared, so ten copies
+    cost the memory of one. Buffers are cloned because a forward pass may write them. Tensors that modules
+    hold as plain attributes go through `adapt` as well (torch's own `Module.to` would leave them behind).
+
+    Args:
+        model: The module to copy; left untouched.
+        state: A tensor for each name of `state_of(model)`, already in the wanted dtype and device.
+        adapt: What to do with a tensor that is a plain attribute (cast, move).
+        role: What the model is called in messages (`baseline`, `candidate`).
+
+    Raises:
+        ModelError: The module cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for name, parameter in model.named_parameters():
+        trainable = parameter.requires_grad and state[name].is_floating_point()
+        memo[id(parameter)] = nn.Parameter(state[name], requires_grad=trainable)
+    for name, buffer in model.named_buffers():
+        memo[id(buffer)] = state[name].clone()
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and id(value) not in memo:
+                memo[id(value)] = adapt(value.detach())
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ModelError(
+            f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {error}. "
+            "Give its modules a working __deepcopy__, or pass a function that builds the model."
+        ) from error

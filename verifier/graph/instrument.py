@@ -1,0 +1,126 @@
+"""Watching one model run: every tensor-producing call, with the module it happened in.
+
+Both the recorded run and the live ones use this, so they see the same calls in the same order.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from verifier.graph.tensors import tensors_in
+
+
+class Known:
+    """The tensors met so far, by identity. A freed tensor's address may be used again, so each is checked."""
+
+    __slots__ = ("_references",)
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        self._references: dict[int, weakref.ref[Tensor]] = {}
+        for tensor in tensors:
+            self.add(tensor)
+
+    def add(self, tensor: Tensor) -> None:
+        """Remember `tensor` for as long as it lives."""
+        self._references[id(tensor)] = weakref.ref(tensor)
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        reference = self._references.get(id(tensor))
+        return reference is not None and reference() is tensor
+
+
+class Instrument(TorchFunctionMode, ABC):
+    """A torch-function mode plus forward hooks on a model that is ours alone (see `verifier.copying`).
+
+    The mode meets every torch-level call; what a call does inside is not seen, so operators appear as the
+    model's author wrote them. The hooks tell which module is running, and catch tensors that were made
+    without any torch-level call (scripted modules, C++ extensions).
+    """
+
+    def __init__(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._scopes: list[str] = [""]
+        self._known = Known(inputs)
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(self._entering(name), prepend=True)
+            module.register_forward_hook(self._leaving(name), always_call=True)
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                self._known.add(tensor)
+
+    @property
+    def scope(self) -> str:
+        """Qualified name of the innermost module that is running; empty at the top."""
+        return self._scopes[-1]
+
+    @abstractmethod
+    def on_call(
+        self,
+        function: Callable[..., Any] | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """A call returned `outputs` (at least one tensor); `function` is None for an opaque module."""
+
+    def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
+        """The module `name` returned `outputs`."""
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def enter(_module: nn.Module, _args: Any) -> None:
+            self._scopes.append(name)
+
+        return enter
+
+    def _leaving(self, name: str) -> Callable[..., None]:
+        def leave(_module: nn.Module, _args: Any, result: Any) -> None:
+            # The hooks run inside the mode; what they do is no part of the model.
+            with torch._C.DisableTorchFunction():
+                outputs = list(tensors_in(result))
+                opaque = [tensor for tensor in outputs if tensor not in self._known]
+                if opaque:
+                    self.on_call(None, (), {}, opaque)
+                    for tensor in opaque:
+                        self._known.add(tensor)
+                self.on_leave(name, outputs)
+                self._scopes.pop()
+
+        return leave
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run the call, then show it; torch suspends the mode meanwhile, so nothing inside is met again."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            outputs = [result]
+        elif isinstance(result, tuple | list) and type(result) is not torch.Size:
+            outputs = list(tensors_in(result))
+        else:
+            return result
+        if outputs:
+            for tensor in outputs:
+                self._known.add(tensor)
+            self.on_call(func, args, kwargs, outputs)
+        return result
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the mode; exceptions pass through."""
+        super().__exit__(exc_type, exc_value, traceback)  # type: ignore[no-untyped-call]

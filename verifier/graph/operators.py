@@ -1,0 +1,129 @@
+"""Operators by one name each, whatever form they were called in, and their arguments by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch.overrides import get_testing_overrides
+
+# Python's operator protocol and torch's synonyms, by the name torch documents first.
+_SYNONYMS = {
+    "absolute": "abs",
+    "bmm": "matmul",
+    "clip": "clamp",
+    "concat": "cat",
+    "concatenate": "cat",
+    "conv_transpose1d": "conv_transpose1d",
+    "divide": "div",
+    "iadd": "add",
+    "imul": "mul",
+    "isub": "sub",
+    "itruediv": "div",
+    "mm": "matmul",
+    "multiply": "mul",
+    "negative": "neg",
+    "radd": "add",
+    "rdiv": "div",
+    "rmatmul": "matmul",
+    "rmul": "mul",
+    "rpow": "pow",
+    "rsub": "rsub",
+    "rtruediv": "div",
+    "subtract": "sub",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "true_divide": "div",
+    "truediv": "div",
+}
+
+# The order of the operands does not matter to these, so it does not matter to the alignment.
+COMMUTATIVE = frozenset({"add", "eq", "logical_and", "logical_or", "maximum", "minimum", "mul", "ne"})
+
+_INPLACE_DUNDERS = frozenset(
+    {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
+     "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__", "__setitem__"}
+)  # fmt: skip
+
+
+def _raw_name(function: Callable[..., Any]) -> str:
+    name: str = getattr(function, "__name__", type(function).__name__)
+    if name == "__get__":  # a property such as Tensor.T
+        name = getattr(getattr(function, "__self__", None), "__name__", name)
+    return name
+
+
+@cache
+def operator_name(function: Callable[..., Any]) -> str:
+    """The canonical name of a torch function: `relu` for F.relu, torch.relu, Tensor.relu and relu_ alike."""
+    name = _raw_name(function)
+    name = name[2:-2] if name.startswith("__") and name.endswith("__") else name.rstrip("_")
+    return _SYNONYMS.get(name, name)
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    dummy = get_testing_overrides().get(function)
+    if dummy is None:
+        return None
+    try:
+        return inspect.signature(dummy)
+    except (TypeError, ValueError):
+        return None
+
+
+def bind(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """The arguments of a call by name, defaults filled in, in the order of the signature.
+
+    Signatures come from torch's table of overridable functions; a function that is not in it, or a call
+    that takes other arguments than the table says, gets `arg0`, `arg1`, ... for positional arguments.
+    """
+    signature = _signature(function)
+    if signature is not None:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            pass
+        else:
+            bound.apply_defaults()
+            named: list[tuple[str, Any]] = []
+            for name, value in bound.arguments.items():
+                kind = signature.parameters[name].kind
+                if kind is inspect.Parameter.VAR_KEYWORD:
+                    named.extend(value.items())
+                else:
+                    named.append((name, value))
+            return named
+    return [(f"arg{i}", value) for i, value in enumerate(args)] + list(kwargs.items())
+
+
+def writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call says of itself that it overwrites an argument."""
+    name = _raw_name(function)
+    if name in _INPLACE_DUNDERS or (name.endswith("_") and not name.endswith("__")):
+        return True
+    return bool(kwargs.get("inplace")) or kwargs.get("out") is not None
+
+
+def readable(value: Any) -> object:
+    """An argument as a plain value that compares, hashes and prints well, never holding a tensor."""
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(readable(item) for item in value)
+    if isinstance(value, slice):
+        return f"{'' if value.start is None else value.start}:{'' if value.stop is None else value.stop}" + (
+            f":{value.step}" if value.step is not None else ""
+        )
+    if value is Ellipsis:
+        return "..."
+    if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):
+        return str(value)
+    return type(value).__name__

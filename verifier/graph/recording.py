@@ -1,0 +1,229 @@
+"""Recording the graph of one forward pass."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verifier.graph.instrument import Instrument
+from verifier.graph.operators import bind, operator_name, readable, writes_in_place
+from verifier.graph.sites import Call, Graph, Site, TensorUse
+from verifier.graph.tensors import same_memory, tensors_in
+
+
+def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Graph:
+    """Run `model` once and return the graph of what it did.
+
+    The model gets hooks and may write its buffers and inputs, so it must be a copy made for this purpose
+    (`verifier.copying.copy_with`), and so must the inputs. Gradients are off.
+
+    Args:
+        model: The module to run.
+        args: Positional inputs, tensors in any nesting.
+        kwargs: Keyword inputs.
+    """
+    inputs = list(tensors_in((args, kwargs)))
+    recorder = _Recorder(model, inputs)
+    with torch.no_grad(), recorder:
+        outputs = model(*args, **kwargs)
+    return recorder.graph(list(tensors_in(outputs)))
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A site before its final name is known."""
+
+    base: str
+    op: str
+    scope: str
+    output: int
+    tensor_shape: tuple[int, ...]
+    dtype: str
+    inputs: tuple[int, ...]
+    tensors: tuple[TensorUse, ...]
+    attributes: dict[str, object]
+    inplace: bool
+    identity: bool
+    aliases_state: bool
+    call: int
+
+
+@dataclass(slots=True)
+class _Origins:
+    """Where each living tensor came from, and who last wrote each piece of memory."""
+
+    producers: dict[int, tuple[weakref.ref[Tensor], int]] = field(default_factory=dict)
+    writers: dict[int, int] = field(default_factory=dict)
+
+    def produced(self, tensor: Tensor, site: int) -> None:
+        self.producers[id(tensor)] = (weakref.ref(tensor), site)
+        memory = same_memory(tensor)
+        if memory is not None:
+            self.writers.setdefault(memory, site)
+
+    def wrote(self, tensor: Tensor, site: int) -> None:
+        memory = same_memory(tensor)
+        if memory is not None:
+            self.writers[memory] = site
+
+    def of(self, tensor: Tensor) -> tuple[int, ...]:
+        """Sites `tensor`'s content comes from: its producer, and a later writer through another view of it."""
+        found = self.producers.get(id(tensor))
+        memory = same_memory(tensor)
+        writer = None if memory is None else self.writers.get(memory)
+        if found is None or found[0]() is not tensor:
+            return () if writer is None else (writer,)
+        producer = found[1]
+        return (producer,) if writer is None or writer <= producer else (producer, writer)
+
+
+class _Recorder(Instrument):
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+        super().__init__(model, inputs)
+        self._drafts: list[_Draft] = []
+        self._calls: list[Call] = []
+        self._origins = _Origins()
+        self._inputs = len(inputs)
+        for k, tensor in enumerate(inputs):
+            self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
+        self._state: dict[int, str] = {}
+        self._state_memory: set[int | None] = set()
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._state[id(tensor)] = name
+            self._state_memory.add(same_memory(tensor))
+            self._shapes[name] = tuple(tensor.shape)
+        self._state_memory.discard(None)
+        self._leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
+        self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+
+    def on_call(
+        self,
+        function: Callable[..., Any] | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        first, scope = len(self._drafts), self.scope
+        if function is None:
+            op, named = f"opaque:{self._kinds[scope]}", []
+        else:
+            op, named = operator_name(function), bind(function, args, kwargs)
+        producers: list[int] = []
+        uses: list[TensorUse] = []
+        attributes: dict[str, object] = {}
+        for role, value in named:
+            found = list(tensors_in(value))
+            if not found:
+                attributes[role] = readable(value)
+            for tensor in found:
+                name = self._state.get(id(tensor))
+                if name is None:
+                    producers.extend(self._origins.of(tensor))
+                else:
+                    uses.append(TensorUse(role, name, self._shapes[name]))
+        arguments = {id(tensor) for _, value in named for tensor in tensors_in(value)}
+        # F.dropout in eval mode says inplace=False and returns its argument; F.relu(inplace=True) does too.
+        inplace = function is not None and writes_in_place(function, {**dict(named), **kwargs})
+        for k, tensor in enumerate(outputs):
+            draft = _Draft(
+                base=f"{scope}.{op}" if scope else op,
+                op=op,
+                scope=scope,
+                output=k,
+                tensor_shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                inputs=tuple(producers),
+                tensors=tuple(uses),
+                attributes=attributes,
+                inplace=inplace,
+                identity=not inplace and id(tensor) in arguments,
+                aliases_state=same_memory(tensor) in self._state_memory,
+                call=len(self._calls),
+            )
+            self._drafts.append(draft)
+            if not draft.identity:
+                self._origins.produced(tensor, first + k)
+            if inplace:
+                self._origins.wrote(tensor, first + k)
+        self._calls.append(Call(scope, op, first, len(outputs)))
+
+    def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
+        """Give the call that made a leaf module's output the module's own name, as torchvision does."""
+        if name not in self._leaves or not self._drafts:
+            return
+        for tensor in outputs:
+            for index in self._origins.of(tensor)[-1:]:
+                if index >= 0 and self._drafts[index].scope == name:
+                    self._drafts[index].base = name
+        last = self._drafts[-1]
+        if last.scope == name and last.identity:
+            last.base = name
+
+    def graph(self, outputs: Sequence[Tensor]) -> Graph:
+        sources = tuple(next(iter(self._origins.of(tensor)[-1:]), -1) for tensor in outputs)
+        live = _ancestors(sources, self._drafts)
+        names = _number(self._drafts)
+        sites = tuple(
+            Site(
+                index=index,
+                name=names[index],
+                op=draft.op,
+                scope=draft.scope,
+                output=draft.output,
+                shape=draft.tensor_shape,
+                dtype=draft.dtype,
+                inputs=draft.inputs,
+                tensors=draft.tensors,
+                attributes=draft.attributes,
+                inplace=draft.inplace,
+                identity=draft.identity,
+                live=index in live,
+                aliases_state=draft.aliases_state,
+            )
+            for index, draft in enumerate(self._drafts)
+        )
+        return Graph(sites, tuple(self._calls), sources, self._inputs, self._shapes)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one of torch.nn's own operators, which torchvision treats as one node."""
+    forward = type(module).forward
+    return getattr(forward, "__module__", "").startswith("torch.nn.") and not any(module.children())
+
+
+def _ancestors(outputs: Sequence[int], drafts: Sequence[_Draft]) -> set[int]:
+    found: set[int] = set()
+    stack = [index for index in outputs if index >= 0]
+    while stack:
+        index = stack.pop()
+        if index not in found:
+            found.add(index)
+            stack.extend(producer for producer in drafts[index].inputs if producer >= 0)
+    return found
+
+
+def _number(drafts: Sequence[_Draft]) -> list[str]:
+    """Unique names: the base, then base_1, base_2, ... by call; further tensors of one call get [k]."""
+    seen: Counter[str] = Counter()
+    taken: set[str] = set()
+    by_call: dict[tuple[int, str], str] = {}
+    names = []
+    for draft in drafts:
+        key = (draft.call, draft.base)
+        if key not in by_call:
+            name = draft.base if not seen[draft.base] else f"{draft.base}_{seen[draft.base]}"
+            seen[draft.base] += 1
+            while name in taken:
+                name = f"{draft.base}_{seen[draft.base]}"
+                seen[draft.base] += 1
+            taken.add(name)
+            by_call[key] = name
+        names.append(by_call[key] if draft.output == 0 else f"{by_call[key]}[{draft.output}]")
+    return names

@@ -1,0 +1,108 @@
+"""The graph of sites: structure only, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+@dataclass(frozen=True, slots=True)
+class TensorUse:
+    """A parameter or buffer a site reads: the operator's argument name and the tensor's qualified name."""
+
+    role: str
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the forward pass where a tensor is produced.
+
+    Attributes:
+        index: Position in `Graph.sites`, which is the order of execution.
+        name: Qualified name with call number, as torchvision's feature extraction names nodes:
+            `layer1.0.relu`, `layer1.0.relu_1`, `layer1.0.add`.
+        op: Canonical operator name, the same for module, functional, method and in-place forms.
+        scope: Qualified name of the innermost module that was running.
+        output: Which of the call's tensors this is, 0 for the first.
+        shape: Shape in the recorded run.
+        dtype: Dtype in the recorded run, without the `torch.` prefix.
+        inputs: Where the call's tensor arguments came from, in argument order: a site's index, or
+            -1 - k for the k-th input tensor of the model. Constants and parameters are left out.
+        tensors: The parameters and buffers among the arguments, in argument order.
+        attributes: The other arguments by name (stride, eps, ...), as readable values.
+        inplace: Whether the call wrote into its own argument.
+        identity: Whether the call returned its own argument untouched (dropout in eval mode, say).
+        live: Whether an output of the model depends on it.
+        aliases_state: Whether the tensor shares memory with a parameter or buffer of the model.
+    """
+
+    index: int
+    name: str
+    op: str
+    scope: str
+    output: int
+    shape: tuple[int, ...]
+    dtype: str
+    inputs: tuple[int, ...] = ()
+    tensors: tuple[TensorUse, ...] = ()
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    inplace: bool = False
+    identity: bool = False
+    live: bool = True
+    aliases_state: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the site takes part in alignment and coverage."""
+        return self.live and not self.identity
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tensor-producing call of the forward pass, as the live run must repeat it.
+
+    `first` is the index of its first site; `count` how many tensors it returned.
+    """
+
+    scope: str
+    op: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Everything one forward pass did.
+
+    Attributes:
+        sites: All sites in order of execution.
+        calls: All tensor-producing calls in order of execution; each owns one or more sites.
+        outputs: Where each output tensor of the model came from: a site's index, or -1 - k for the
+            k-th input handed through.
+        inputs: How many input tensors the model was given.
+        tensors: Names of all parameters and buffers of the model, with their shapes.
+    """
+
+    sites: tuple[Site, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[int, ...]
+    inputs: int
+    tensors: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def comparable(self) -> tuple[Site, ...]:
+        """The sites that take part in alignment and coverage, in order of execution."""
+        return tuple(site for site in self.sites if site.comparable)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For each site, the indices of the live sites that read it, in order of execution."""
+        found: list[list[int]] = [[] for _ in self.sites]
+        for site in self.comparable:
+            for producer in dict.fromkeys(site.inputs):
+                if producer >= 0:
+                    found[producer].append(site.index)
+        return tuple(tuple(consumers) for consumers in found)
