@@ -42,7 +42,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, compared by value, keyword arguments only."""
 
 
-class Comparison(Record):
+class Comparison(Record, frozen=True, kw_only=True):
     """How far the candidate's tensor lies from the baseline's at one pair.
 
     Every figure is dimensionless or in the tensor's own unit, computed in float64; `verifier.metrics` gives
@@ -64,7 +64,7 @@ class Comparison(Record):
     elements: int = 0
 
 
-class Budget(Record):
+class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them."""
 
     rule: str
@@ -73,7 +73,7 @@ class Budget(Record):
     intrinsic: float
 
 
-class Cause(Record):
+class Cause(Record, frozen=True, kw_only=True):
     """Why a culprit is wrong, as far as it is known."""
 
     code: str
@@ -82,7 +82,7 @@ class Cause(Record):
     evidence: tuple[str, ...] = ()
 
 
-class PairResult(Record):
+class PairResult(Record, frozen=True, kw_only=True):
     """One row of the answer: a pair of sites, or a site without a partner (the other name is None)."""
 
     index: int
@@ -99,7 +99,7 @@ class PairResult(Record):
     cause: Cause | None = None
 
 
-class CellResult(Record):
+class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.
 
     `role` is `semantics` (float64: is it the same program?) or `numerics` (is it as accurate?).
@@ -115,7 +115,7 @@ class CellResult(Record):
     seconds: float = 0.0
 
 
-class Criterion(Record):
+class Criterion(Record, frozen=True, kw_only=True):
     """A published acceptance criterion with what was measured; `passed` never decides alone."""
 
     name: str
@@ -126,7 +126,7 @@ class Criterion(Record):
     source: str = ""
 
 
-class UnmatchedSite(Record):
+class UnmatchedSite(Record, frozen=True, kw_only=True):
     """A site that could not be paired, on which side (`baseline` or `candidate`), and why."""
 
     side: str
@@ -135,7 +135,7 @@ class UnmatchedSite(Record):
     reason: str = ""
 
 
-class Coverage(Record):
+class Coverage(Record, frozen=True, kw_only=True):
     """How much of both models was compared. Shares are in 0..1."""
 
     compared: int
@@ -146,7 +146,7 @@ class Coverage(Record):
     unmatched: tuple[UnmatchedSite, ...] = ()
 
 
-class OutputAgreement(Record):
+class OutputAgreement(Record, frozen=True, kw_only=True):
     """Agreement of the final outputs in the first numerics cell.
 
     `pearson_probabilities` and `top1_agreement` read the first two-dimensional floating-point output as
@@ -158,7 +158,7 @@ class OutputAgreement(Record):
     top1_agreement: float | None
 
 
-class ModelInfo(Record):
+class ModelInfo(Record, frozen=True, kw_only=True):
     """Which model took part: its specification, class, parameter count and number of sites."""
 
     spec: str
@@ -167,7 +167,7 @@ class ModelInfo(Record):
     sites: int
 
 
-class WeightsInfo(Record):
+class WeightsInfo(Record, frozen=True, kw_only=True):
     """Where the weights came from and which of them cannot reveal a fault.
 
     `parameter_map` maps candidate tensor names to baseline tensor names. `unexercised` names baseline
@@ -183,7 +183,7 @@ class WeightsInfo(Record):
     kept: tuple[str, ...] = ()
 
 
-class InputInfo(Record):
+class InputInfo(Record, frozen=True, kw_only=True):
     """What went in: one line of description, shapes and dtypes per tensor, and file names if any."""
 
     description: str
@@ -192,7 +192,7 @@ class InputInfo(Record):
     files: tuple[str, ...] = ()
 
 
-class Environment(Record):
+class Environment(Record, frozen=True, kw_only=True):
     """Versions, machine and the flags that touch numerics."""
 
     python: str
@@ -204,7 +204,7 @@ class Environment(Record):
     flags: dict[str, str]
 
 
-class Verification(Record):
+class Verification(Record, frozen=True, kw_only=True):
     """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model."""
 
     verdict: Verdict
