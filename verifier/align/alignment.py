@@ -1,0 +1,62 @@
+"""The outcome of an alignment: which sites compute the same thing, and which tensors they use for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from verifier.graph import Graph
+
+
+class Pair(NamedTuple):
+    """Indices of a baseline site and of the candidate site that computes the same thing."""
+
+    baseline: int
+    candidate: int
+
+
+class Unmatched(NamedTuple):
+    """A site without a partner: `side` is `baseline` or `candidate`, `site` its index there."""
+
+    side: str
+    site: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A claim about two graphs, still to be proved by numbers.
+
+    Attributes:
+        baseline: Graph of the baseline.
+        candidate: Graph of the candidate.
+        pairs: The pairs, in the baseline's order of execution.
+        unmatched: Comparable sites of either graph without a partner.
+        parameters: Baseline tensor name for each candidate tensor name that could be mapped.
+    """
+
+    baseline: Graph
+    candidate: Graph
+    pairs: tuple[Pair, ...]
+    unmatched: tuple[Unmatched, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def partner(self) -> dict[int, int]:
+        """Candidate site for each paired baseline site."""
+        return dict(self.pairs)
+
+    @cached_property
+    def partner_back(self) -> dict[int, int]:
+        """Baseline site for each paired candidate site."""
+        return {candidate: baseline for baseline, candidate in self.pairs}
+
+    @cached_property
+    def same_outputs(self) -> tuple[bool, ...]:
+        """For each output the two models share by position: whether a pair produces it on both sides."""
+        return tuple(
+            self.partner.get(b) == c if b >= 0 else b == c
+            for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
+        )

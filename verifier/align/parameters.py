@@ -1,0 +1,43 @@
+"""Mapping the candidate's parameters and buffers to the baseline's, by the sites that use them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from verifier.graph import Graph
+
+
+def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, str]:
+    """Baseline tensor name for each candidate tensor name that can be mapped.
+
+    Tensors used at paired sites in the same role with the same shape belong together; a tensor used at several
+    sites goes with the majority, and no baseline tensor is given away twice unless it is used so. Tensors that no
+    site uses (a batch norm's step counter in eval mode) follow their neighbours in the same module.
+    """
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for b, c in pairs:
+        uses = {(use.role, use.shape): use.name for use in baseline.sites[b].tensors}
+        for use in candidate.sites[c].tensors:
+            name = uses.get((use.role, use.shape))
+            if name is not None:
+                votes[use.name][name] += 1
+    mapped = {name: counts.most_common(1)[0][0] for name, counts in votes.items()}
+    owners: dict[str, Counter[str]] = defaultdict(Counter)
+    for ours, theirs in mapped.items():
+        owners[_owner(ours)][_owner(theirs)] += 1
+    given = set(mapped.values())
+    for name, shape in candidate.tensors.items():
+        if name in mapped or not owners[_owner(name)]:
+            continue
+        owner = owners[_owner(name)].most_common(1)[0][0]
+        leaf = name.rpartition(".")[2]
+        twin = f"{owner}.{leaf}" if owner else leaf
+        if twin not in given and baseline.tensors.get(twin) == shape:
+            mapped[name] = twin
+            given.add(twin)
+    return {name: mapped[name] for name in candidate.tensors if name in mapped}
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
