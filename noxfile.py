@@ -1,0 +1,86 @@
+"""Every routine command, each in an environment of its own with pinned versions: `uvx nox -l` lists them."""
+
+from __future__ import annotations
+
+import nox
+from nox.command import CommandFailed
+
+nox.needs_version = ">=2026.7.11"  # the first known to tell a failed command's exit code
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PINNED = ("--constraint", "constraints.txt")
+EXIT_CODES = {
+    0: "match",
+    1: "diverged",
+    2: "usage error",
+    3: "could not run",
+    4: "inconclusive",
+    130: "interrupted",
+}
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """Compare a candidate with its baseline: `nox -s verify -- --arch resnet50`."""
+    install(session)
+    run_and_exit_alike(session, "python", "-m", "verifier", "run", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests: `nox -s tests -- -k budget`."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting; `nox -s lint -- --fix` repairs what can be repaired."""
+    session.install(*PINNED, *group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types strictly, tests included."""
+    install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure time and memory."""
+    install(session, "test")
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package with its sample images, and dependency groups.
+
+    Editable, so that what numba compiled stays next to the source and a second run need not compile again.
+    """
+    session.install(*PINNED, "--editable", ".[samples]", *group(*groups))
+
+
+def group(*names: str) -> tuple[str, ...]:
+    """The requirements in these dependency groups of `pyproject.toml`."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def run_and_exit_alike(session: nox.Session, *command: str) -> None:
+    """Run `command` and, where it fails, end nox with the same exit code.
+
+    Nox itself ends with 1 whenever a session failed, which here would read as `diverged`.
+    """
+    try:
+        session.run(*command)
+    except CommandFailed as failure:
+        code = failure.return_code
+        if code is None or code < 0:  # never started, or killed by a signal: no code of the command's own
+            raise
+        session.log(f"Exit code {code}: {EXIT_CODES.get(code, 'unexpected')}.")
+        raise SystemExit(code) from None
