@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import nox
 from nox.command import CommandFailed
 
@@ -12,11 +14,12 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINNED = ("--constraint", "constraints.txt")
+CANNOT_RUN = 3
 EXIT_CODES = {
     0: "match",
     1: "diverged",
     2: "usage error",
-    3: "could not run",
+    CANNOT_RUN: "could not run",
     4: "inconclusive",
     130: "interrupted",
 }
@@ -25,8 +28,14 @@ EXIT_CODES = {
 @nox.session
 def verify(session: nox.Session) -> None:
     """Compare a candidate with its baseline: `nox -s verify -- --arch resnet50`."""
-    install(session)
-    run_and_exit_alike(session, "python", "-m", "verifier", "run", *session.posargs)
+    try:
+        install(session)
+    except CommandFailed:
+        exit_with(session, CANNOT_RUN)
+    try:
+        session.run("python", "-m", "verifier", "run", *session.posargs)
+    except CommandFailed as failure:
+        exit_with(session, CANNOT_RUN if failure.return_code is None else failure.return_code)
 
 
 @nox.session
@@ -71,16 +80,12 @@ def group(*names: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, *names)
 
 
-def run_and_exit_alike(session: nox.Session, *command: str) -> None:
-    """Run `command` and, where it fails, end nox with the same exit code.
+def exit_with(session: nox.Session, code: int) -> NoReturn:
+    """End nox with the exit code of the command that failed.
 
-    Nox itself ends with 1 whenever a session failed, which here would read as `diverged`.
+    Nox's own exit code for any failure is 1, which a gate would read as `diverged`.
     """
-    try:
-        session.run(*command)
-    except CommandFailed as failure:
-        code = failure.return_code
-        if code is None or code < 0:  # never started, or killed by a signal: no code of the command's own
-            raise
-        session.log(f"Exit code {code}: {EXIT_CODES.get(code, 'unexpected')}.")
-        raise SystemExit(code) from None
+    if code < 0:  # killed by a signal, by an exhausted memory for one: as shells count
+        code = 128 - code
+    session.log(f"Exit code {code}: {EXIT_CODES.get(code, 'ended unexpectedly')}.")
+    raise SystemExit(code)
