@@ -10,8 +10,11 @@ from nox.command import CommandFailed
 nox.needs_version = ">=2026.7.11"  # the first known to tell a failed command's exit code
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True  # a skipped session would end with 0, as a match does
 nox.options.sessions = ["lint", "types", "tests"]
 
+# The versions constraints.txt can be installed on; where none is found, uv fetches one.
+PYTHON = ">=3.11,<3.15"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINNED = ("--constraint", "constraints.txt")
 CANNOT_RUN = 3
@@ -25,7 +28,7 @@ EXIT_CODES = {
 }
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def verify(session: nox.Session) -> None:
     """Compare a candidate with its baseline: `nox -s verify -- --arch resnet50`."""
     try:
@@ -38,14 +41,14 @@ def verify(session: nox.Session) -> None:
         exit_with(session, CANNOT_RUN if failure.return_code is None else failure.return_code)
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
     """Run the tests: `nox -s tests -- -k budget`."""
     install(session, "test")
     session.run("pytest", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style and formatting; `nox -s lint -- --fix` repairs what can be repaired."""
     session.install(*PINNED, *group("lint"))
@@ -53,14 +56,14 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def types(session: nox.Session) -> None:
     """Check types strictly, tests included."""
     install(session, "types")
     session.run("mypy", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
     """Measure time and memory."""
     install(session, "test")
