@@ -1,0 +1,329 @@
+"""What goes into both models: random numbers, photographs, a file's tensors or live ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from verifier.errors import InputError
+from verifier.result import InputInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from PIL.Image import Image
+
+SMALL = 64  # pixels: enough for five halvings, and a quick run on a laptop
+SMALLEST = 32  # pixels: a residual network's strides halve an image five times
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+# Of ImageNet's training images, red, green, blue, on a scale of 0 to 1: what torchvision's weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# Colour photographs in scikit-image's wheel itself; its other images would be downloaded.
+SAMPLES = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The arguments of one forward: tensors, or containers of them, and what a report says about them."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    info: InputInfo = field(kw_only=True)
+
+
+def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
+    """Standard normal numbers, float32, batch x 3 x size x size; no global random state is touched.
+
+    Raises:
+        InputError: `batch_size` is below 1 or `image_size` below 32.
+    """
+    _check_batch_size(batch_size)
+    parse_image_size(image_size)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(
+        batch_size, 3, image_size, image_size, generator=generator, dtype=torch.float32, device="cpu"
+    )
+    return _inputs((images,), {}, f"standard normal numbers, seed {seed}")
+
+
+def images(directory: str | Path, batch_size: int | None, image_size: int) -> Inputs:
+    """The first `batch_size` photographs of a directory, or all, preprocessed as for ImageNet: float32.
+
+    JPEG, PNG and WebP files directly in `directory` are taken in the order of their names; the directory
+    `samples` stands for photographs that come with scikit-image. Each is turned upright as its EXIF data
+    says, converted to RGB, its short side resized to 8/7 of `image_size` (256 for 224; bilinear, with
+    antialiasing), cropped to the centre, scaled to 0..1 and normalised by ImageNet's mean and standard
+    deviation. This is torchvision's preprocessing for classification, except that torchvision leaves
+    photographs on their side.
+
+    Raises:
+        InputError: The directory is missing or without images, scikit-image is not installed for `samples`,
+            or images cannot be read; these are counted and the first ones named.
+    """
+    if batch_size is not None:
+        _check_batch_size(batch_size)
+    parse_image_size(image_size)
+    is_samples = str(directory) == "samples"
+    files = (_samples() if is_samples else _photographs(Path(directory)))[:batch_size]
+    tensors = []
+    unreadable = []
+    for file in files:
+        outcome = _read_image(file, image_size)
+        if isinstance(outcome, str):
+            unreadable.append(f"{file.name} ({outcome})")
+        else:
+            tensors.append(outcome)
+    if unreadable:
+        raise InputError(
+            f"{len(unreadable)} of {len(files)} images in {files[0].parent} cannot be read: "
+            f"{_listed(unreadable)}. Mend or remove them."
+        )
+    origin = "sample photographs from scikit-image" if is_samples else f"photographs from {directory}"
+    return _inputs((torch.stack(tensors),), {}, origin, tuple(file.name for file in files))
+
+
+def file(path: str | Path) -> Inputs:
+    """The tensors in a `.npy`, `.pt`, `.pth` or `.safetensors` file.
+
+    One tensor is the first positional argument. In a `.pt` file a tuple or list holds the positional
+    arguments and a dict the keyword arguments, each a tensor or a container of tensors; several tensors in a
+    `.safetensors` file are keyword arguments by their names. Nothing in a file can run: pickled objects are
+    refused.
+
+    Raises:
+        InputError: The file is missing, of another kind, corrupt, or holds anything but tensors.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], object]] = {
+        ".npy": _read_npy,
+        ".pt": _read_pt,
+        ".pth": _read_pt,
+        ".safetensors": _read_safetensors,
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise InputError(f"{path} has none of the endings {', '.join(readers)} that input files can have")
+    if not path.is_file():
+        raise InputError(f"{path} {'is a directory' if path.is_dir() else 'does not exist'}")
+    args, kwargs = _arguments(read(path), str(path))
+    for name, leaf in _leaves(args, kwargs):
+        if not isinstance(leaf, torch.Tensor):
+            raise InputError(
+                f"{path} holds a {type(leaf).__name__} {name}; an input file may hold tensors only"
+            )
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+    return _inputs(args, kwargs, f"tensors from {path.name}", (path.name,))
+
+
+def tensors(arguments: object) -> Inputs:
+    """Live tensors: one, a tuple or list of positional arguments, or a dict of keyword arguments.
+
+    Each argument may be a container of tensors, and may hold numbers, strings and None besides. The tensors
+    are used where they lie. `Inputs` are returned as they are.
+
+    Raises:
+        InputError: There is no tensor in it, or one that has no elements or no data.
+    """
+    if isinstance(arguments, Inputs):
+        return arguments
+    return _inputs(*_arguments(arguments, "the inputs"), "tensors given by the caller")
+
+
+def parse_image_size(value: int | str) -> int:
+    """Pixels a side: a whole number of at least 32, or `small` for 64.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if value == "small":
+        return SMALL
+    try:
+        size = int(value)
+    except ValueError:
+        size = 0
+    if size < SMALLEST:
+        raise InputError(
+            f"the image size must be 'small' or a number of pixels of at least {SMALLEST}, not {value!r}"
+        )
+    return size
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1, not {batch_size}")
+
+
+def _inputs(
+    args: tuple[Any, ...], kwargs: dict[str, Any], origin: str, files: tuple[str, ...] = ()
+) -> Inputs:
+    """Inputs with their description, once every tensor in them has been found usable."""
+    found = [(name, leaf) for name, leaf in _leaves(args, kwargs) if isinstance(leaf, torch.Tensor)]
+    if not found:
+        raise InputError("there is no tensor in the inputs; comparing outputs of nothing would say nothing")
+    for name, tensor in found:
+        if tensor.numel() == 0:
+            raise InputError(f"the tensor {name} has no elements (shape {tuple(tensor.shape)})")
+        if tensor.is_meta:
+            raise InputError(f"the tensor {name} lies on the meta device and has no data")
+    shapes = tuple(tuple(tensor.shape) for _, tensor in found)
+    dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for _, tensor in found)
+    sizes = ", ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
+    info = InputInfo(description=f"{origin}, {sizes}", shapes=shapes, dtypes=dtypes, files=files)
+    return Inputs(args, kwargs, info=info)
+
+
+def _arguments(content: object, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(content, torch.Tensor):
+        return (content,), {}
+    if isinstance(content, tuple | list):
+        return tuple(content), {}
+    if isinstance(content, dict):
+        strange = [key for key in content if not (isinstance(key, str) and key.isidentifier())]
+        if strange:
+            raise InputError(
+                f"{what}: {strange[0]!r} cannot be the name of a forward's argument. A dict of inputs maps "
+                "argument names to tensors."
+            )
+        return (), dict(content)
+    raise InputError(
+        f"{what}: a {type(content).__name__} cannot be given to a model. Use a tensor, a tuple of positional "
+        "arguments or a dict of keyword arguments."
+    )
+
+
+def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Every leaf with its place: `[0]`, `[1].boxes`, `mask`."""
+    named = [(f"[{index}]", value) for index, value in enumerate(args)] + list(kwargs.items())
+    return [
+        (name + pytree.keystr(path), leaf)
+        for name, value in named
+        for path, leaf in pytree.tree_leaves_with_path(value)
+    ]
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+
+
+def _read_npy(path: Path) -> torch.Tensor:
+    try:
+        with path.open("rb") as stream:
+            array = np.load(stream, allow_pickle=False)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as a NumPy array of numbers: {_reason(error)}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an archive of arrays, not one; save the one that is the input")
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    except TypeError as error:
+        raise InputError(f"{path} holds {array.dtype} values, which torch has no type for") from error
+
+
+def _read_pt(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read: it is damaged, or it holds more than tensors, which is refused because "
+            "loading it could run code. Save a tensor, a tuple or a dict of tensors with torch.save."
+        ) from error
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors.torch import load_file  # noqa: PLC0415 - only this format needs it
+
+    try:
+        content = load_file(path)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as safetensors: {_reason(error)}") from error
+    return next(iter(content.values())) if len(content) == 1 else content
+
+
+def _photographs(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise InputError(
+            f"{directory} is not a directory; --images takes a directory of photographs or 'samples'"
+            if directory.exists()
+            else f"the image directory {directory} does not exist"
+        )
+    found = sorted(
+        (
+            path
+            for path in directory.iterdir()
+            if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+        ),
+        key=lambda path: path.name,
+    )
+    if not found:
+        endings = ", ".join(sorted(EXTENSIONS))
+        raise InputError(f"{directory} holds no image ({endings}); folders inside it are not searched")
+    return found
+
+
+def _samples() -> list[Path]:
+    package = importlib.util.find_spec("skimage")
+    folders = list(package.submodule_search_locations or ()) if package else []
+    found = [path for folder in folders for name in SAMPLES if (path := Path(folder, "data", name)).is_file()]
+    if not found:
+        raise InputError(
+            "the sample photographs come with scikit-image: pip install parity-verifier[samples], "
+            "or give --images a directory of your own"
+        )
+    return found
+
+
+def _read_image(path: Path, image_size: int) -> torch.Tensor | str:
+    """One preprocessed photograph, 3 x size x size, or why there is none."""
+    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only photographs need it
+
+    try:
+        with Image.open(path) as opened:
+            return _preprocess(_to_rgb(ImageOps.exif_transpose(opened)), image_size)
+    except UnidentifiedImageError:
+        return "not an image"
+    except Exception as error:  # each decoder has its own ways to fail
+        return _reason(error)
+
+
+def _to_rgb(image: Image) -> Image:
+    if image.mode.startswith("I;16"):
+        # Sixteen bits a pixel: Pillow's own conversion clips all but the darkest 256 values to white.
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    return image.convert("RGB")
+
+
+def _preprocess(image: Image, image_size: int) -> torch.Tensor:
+    from torchvision.transforms import InterpolationMode, functional  # noqa: PLC0415 - half a second
+
+    shorter = math.floor(image_size * 256 / 224 + 0.5)
+    image = functional.resize(image, [shorter], InterpolationMode.BILINEAR, antialias=True)
+    image = functional.center_crop(image, [image_size])
+    tensor = functional.convert_image_dtype(functional.pil_to_tensor(image), torch.float32)
+    normalised: torch.Tensor = functional.normalize(tensor, MEAN, STD)
+    return normalised
