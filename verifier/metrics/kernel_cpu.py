@@ -1,0 +1,269 @@
+"""Compiled loops that reduce one piece of two flat arrays. Numba compiles them at their first call."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from verifier.metrics.jit import compiled
+
+Array: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64, one dimension, contiguous
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+# Elements reduced at once: both operands of a float64 block fit a first-level cache of 48 KiB twice over, and
+# what has to be looked at again is still there.
+BLOCK = 2048
+# Bit pattern of float64 infinity. As integers, patterns of non-negative floats are ordered like the floats,
+# NaN above infinity, and unlike floats their maximum vectorises.
+INFINITE = 0x7FF0000000000000
+
+# Columns of a row of sums.
+SUMS = 9
+# Columns of a tally.
+FINITE, NONFINITE_A, NONFINITE_B, MISMATCHED, MISMATCH_AT, TOP, TOP_AT = range(7)
+TALLY = 7
+
+
+@compiled
+def pilot(a: Array, b: Array, frame: Floats) -> bool:
+    """Put the means of the first elements finite on both sides into `frame`; False where there are none.
+
+    The means are taken about an element, so that a constant is its own mean exactly.
+    """
+    first = -1
+    for i in range(a.size):
+        if np.isfinite(a[i]) and np.isfinite(b[i]):
+            first = i
+            break
+    if first < 0:
+        return False
+    a0 = np.float64(a[first])
+    b0 = np.float64(b[first])
+    d0 = b0 - a0
+    n = 0
+    sum_a = 0.0
+    sum_b = 0.0
+    sum_d = 0.0
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        good = (abs(x) < np.inf) & (abs(y) < np.inf)
+        n += np.int64(good)
+        sum_a += (x - a0) if good else 0.0
+        sum_b += (y - b0) if good else 0.0
+        sum_d += ((y - x) - d0) if good else 0.0
+    frame[0] = a0 + sum_a / n if np.isfinite(a0 + sum_a) else a0
+    frame[1] = b0 + sum_b / n if np.isfinite(b0 + sum_b) else b0
+    frame[2] = d0 + sum_d / n if np.isfinite(d0 + sum_d) else 0.0
+    return True
+
+
+@compiled
+def clean_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, ...]:
+    """Sums over a block presumed finite, the bits of its largest |b - a|, and whether some |b - a| > ratio |a|.
+
+    The bits are those of infinity or above where the presumption was wrong; the sums then mean nothing.
+    """
+    origin_a, origin_b, origin_e, lead, rest = frame[0], frame[1], frame[2], frame[3], frame[4]
+    su = sv = se = suu = svv = suv = see = sue = sdd = 0.0
+    top = np.int64(0)
+    larger = np.int64(0)
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        d = y - x
+        u = x - origin_a
+        v = y - origin_b
+        e = ((y - lead * x) - origin_e) - rest * u
+        su += u
+        sv += v
+        se += e
+        suu += u * u
+        svv += v * v
+        suv += u * v
+        see += e * e
+        sue += u * e
+        sdd += d * d
+        gap = np.float64(abs(d))
+        top = max(top, gap.view(np.int64))
+        larger |= np.int64((gap > ratio * abs(x)) & (x != 0.0))
+    return su, sv, se, suu, svv, suv, see, sue, sdd, top, larger
+
+
+@compiled
+def careful_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, ...]:
+    """`clean_block` over the elements finite on both sides, and counts of the others."""
+    origin_a, origin_b, origin_e, lead, rest = frame[0], frame[1], frame[2], frame[3], frame[4]
+    su = sv = se = suu = svv = suv = see = sue = sdd = 0.0
+    top = np.int64(-1)
+    larger = np.int64(0)
+    bad_a = np.int64(0)
+    bad_b = np.int64(0)
+    bad_both = np.int64(0)
+    mismatched = np.int64(0)
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        good_x = abs(x) < np.inf
+        good_y = abs(y) < np.inf
+        good = good_x & good_y
+        bad_a += np.int64(not good_x)
+        bad_b += np.int64(not good_y)
+        bad_both += np.int64((not good_x) & (not good_y))
+        agree = (x == y) | ((x != x) & (y != y))  # noqa: PLR0124 - only NaN differs from itself
+        mismatched += np.int64((not good) & (not agree))
+        x = x if good else origin_a
+        y = y if good else origin_a
+        d = y - x
+        u = x - origin_a
+        v = (y - origin_b) if good else 0.0
+        e = (((y - lead * x) - origin_e) - rest * u) if good else 0.0
+        su += u
+        sv += v
+        se += e
+        suu += u * u
+        svv += v * v
+        suv += u * v
+        see += e * e
+        sue += u * e
+        sdd += d * d
+        gap = np.float64(abs(d))
+        top = max(top, gap.view(np.int64) if good else np.int64(-1))
+        larger |= np.int64((gap > ratio * abs(x)) & (x != 0.0) & good)
+    return su, sv, se, suu, svv, suv, see, sue, sdd, top, larger, bad_a, bad_b, bad_both, mismatched
+
+
+@compiled
+def largest_ratio(a: Array, b: Array) -> float:
+    """The largest |b - a| / |a| over elements finite on both sides where a is not 0."""
+    best = 0.0
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        if x != 0.0 and abs(x) < np.inf and abs(y) < np.inf:
+            best = max(best, abs(y - x) / abs(x))
+    return best
+
+
+@compiled
+def row_major(position: int, sizes: Ints, strides: Ints) -> int:
+    """The logical row-major number of the element at `position` in a walk over dimensions of `sizes`."""
+    number = np.int64(0)
+    for k in range(sizes.size - 1, -1, -1):
+        number += (position % sizes[k]) * strides[k]
+        position //= sizes[k]
+    return number
+
+
+@compiled
+def first_mismatch(a: Array, b: Array, start: int, sizes: Ints, strides: Ints, known: int) -> int:
+    """The lowest logical number of an element about which both disagree being finite; `known` if it is lower."""
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        good = (abs(x) < np.inf) & (abs(y) < np.inf)
+        agree = (x == y) | ((x != x) & (y != y))  # noqa: PLR0124
+        if not good and not agree:
+            number = row_major(start + i, sizes, strides)
+            known = number if known < 0 else min(known, number)
+    return known
+
+
+@compiled
+def first_top(a: Array, b: Array, top: int, start: int, sizes: Ints, strides: Ints, known: int) -> int:
+    """The lowest logical number of an element whose |b - a| has the bits `top`; `known` if it is lower."""
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        gap = np.float64(abs(y - x))
+        if gap.view(np.int64) == top and abs(x) < np.inf and abs(y) < np.inf:
+            number = row_major(start + i, sizes, strides)
+            known = number if known < 0 else min(known, number)
+            if sizes.size == 1 or known == 0:
+                break
+    return known
+
+
+@compiled
+def reduce_piece(
+    a: Array,
+    b: Array,
+    frame: Floats,
+    start: int,
+    sizes: Ints,
+    strides: Ints,
+    sums: Floats,
+    tally: Ints,
+    ratio: Floats,
+    tops: Ints,
+) -> None:
+    """Reduce the elements from `start` of a walk: overwrite `sums`, update `tally` and `ratio`; `tops` is scratch.
+
+    `sizes` and `strides` (both of one length) describe the walk: sizes in walking order, and the row-major
+    stride of each dimension in the logical shape.
+    """
+    sums[:] = 0.0
+    top = np.int64(-1)
+    blocks = (a.size + BLOCK - 1) // BLOCK
+    for k in range(blocks):
+        lo = k * BLOCK
+        hi = min(lo + BLOCK, a.size)
+        x = a[lo:hi]
+        y = b[lo:hi]
+        su, sv, se, suu, svv, suv, see, sue, sdd, block_top, larger = clean_block(x, y, frame, ratio[0])
+        finite = hi - lo
+        if block_top >= INFINITE:
+            (
+                su,
+                sv,
+                se,
+                suu,
+                svv,
+                suv,
+                see,
+                sue,
+                sdd,
+                block_top,
+                larger,
+                bad_a,
+                bad_b,
+                bad_both,
+                mismatched,
+            ) = careful_block(x, y, frame, ratio[0])
+            finite -= bad_a + bad_b - bad_both
+            tally[NONFINITE_A] += bad_a
+            tally[NONFINITE_B] += bad_b
+            tally[MISMATCHED] += mismatched
+            if mismatched and not (sizes.size == 1 and tally[MISMATCH_AT] >= 0):
+                tally[MISMATCH_AT] = first_mismatch(x, y, start + lo, sizes, strides, tally[MISMATCH_AT])
+        tally[FINITE] += finite
+        if larger:
+            ratio[0] = max(ratio[0], largest_ratio(x, y))
+        tops[k] = block_top
+        top = max(top, block_top)
+        sums[0] += su
+        sums[1] += sv
+        sums[2] += se
+        sums[3] += suu
+        sums[4] += svv
+        sums[5] += suv
+        sums[6] += see
+        sums[7] += sue
+        sums[8] += sdd
+    if top < 0 or top < tally[TOP] or (top == tally[TOP] and (sizes.size == 1 or tally[TOP_AT] == 0)):
+        return
+    known = np.int64(-1)
+    if top == tally[TOP]:
+        known = tally[TOP_AT]
+    for k in range(blocks):
+        if tops[k] == top:
+            lo = k * BLOCK
+            hi = min(lo + BLOCK, a.size)
+            known = first_top(a[lo:hi], b[lo:hi], top, start + lo, sizes, strides, known)
+            if sizes.size == 1 or known == 0:
+                break
+    tally[TOP] = top
+    tally[TOP_AT] = known

@@ -1,0 +1,77 @@
+"""Measuring a pair of tensors where they lie, and fetching what was measured."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.metrics import kernel_torch
+from verifier.metrics.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A pair that was read: its moments, or rows of numbers still on the device that `collect` turns into them."""
+
+    moments: Moments | None
+    rows: kernel_torch.Rows | None = None
+
+
+def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement:
+    """Read both tensors once and keep their moments.
+
+    Args:
+        baseline: Strided tensor of any shape and strides: floating (float8 to float64), integer, bool or
+            complex. A complex tensor counts as its real and imaginary parts; coordinates stay those of its
+            own shape.
+        candidate: Tensor of the same shape; its dtype, strides and device may differ. It is brought to the
+            baseline's device piece by piece, which waits for the transfer.
+        offset: Added to the first coordinate of an index, for batches that are merged later; tensors without
+            dimensions ignore it.
+
+    Neither tensor is changed or copied whole: beyond a few MiB, memory does not grow with them (on CUDA, some
+    dozen temporaries of `kernel_torch.CHUNK` float64 elements). Grad mode and inference mode do not matter. On
+    the CPU the result is ready; on CUDA everything is queued on the current stream and nothing waits. A device
+    without float64 is read through the CPU. Unequal 64-bit integers that float64 cannot tell apart are kept
+    one unit in the last place apart.
+
+    Raises:
+        ValueError: The shapes differ, or a tensor is not strided (sparse, say).
+    """
+    if baseline.shape != candidate.shape:
+        raise ValueError(
+            f"cannot compare a baseline of shape {tuple(baseline.shape)} "
+            f"with a candidate of shape {tuple(candidate.shape)}"
+        )
+    if baseline.layout != torch.strided or candidate.layout != torch.strided:
+        raise ValueError(f"cannot compare layouts {baseline.layout} and {candidate.layout}: both must be strided")
+    with torch.no_grad():
+        a, b = baseline.detach(), candidate.detach()
+        if a.is_cuda:
+            return Measurement(None, kernel_torch.reduce(a, b, offset))
+        return Measurement(_cpu_reduction()(a, b, offset))
+
+
+def collect(measurements: Sequence[Measurement]) -> list[Moments]:
+    """The moments of all `measurements`, in order: one transfer from each device that still holds some."""
+    waiting = [m.rows for m in measurements if m.rows is not None]
+    fetched = iter(kernel_torch.fetch(waiting))
+    return [m.moments if m.moments is not None else next(fetched) for m in measurements]
+
+
+@functools.cache
+def _cpu_reduction() -> Callable[[Tensor, Tensor, int], Moments]:
+    """The compiled reduction, or torch's where numba is missing. Numba takes half a second to import: not before."""
+    try:
+        from verifier.metrics import reduce_cpu  # noqa: PLC0415
+    except ImportError:
+        return kernel_torch.reduce_now
+    return reduce_cpu.reduce
