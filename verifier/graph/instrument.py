@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from verifier.graph.operators import operator_name
 from verifier.graph.tensors import tensors_in
 
 
@@ -49,6 +50,7 @@ class Instrument(TorchFunctionMode, ABC):
         super().__init__()
         self._scopes: list[str] = [""]
         self._known = Known(inputs)
+        self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
         for name, module in model.named_modules():
             module.register_forward_pre_hook(self._entering(name), prepend=True)
             module.register_forward_hook(self._leaving(name), always_call=True)
@@ -63,12 +65,17 @@ class Instrument(TorchFunctionMode, ABC):
     @abstractmethod
     def on_call(
         self,
+        op: str,
         function: Callable[..., Any] | None,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         outputs: Sequence[Tensor],
     ) -> None:
-        """A call returned `outputs` (at least one tensor); `function` is None for an opaque module."""
+        """A call of the operator `op` returned `outputs` (at least one tensor).
+
+        For a module that made its output without any torch-level call, `op` is `opaque:` with the module's
+        class and `function` is None.
+        """
 
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
@@ -86,7 +93,7 @@ class Instrument(TorchFunctionMode, ABC):
                 outputs = list(tensors_in(result))
                 opaque = [tensor for tensor in outputs if tensor not in self._known]
                 if opaque:
-                    self.on_call(None, (), {}, opaque)
+                    self.on_call(f"opaque:{self._kinds[name]}", None, (), {}, opaque)
                     for tensor in opaque:
                         self._known.add(tensor)
                 self.on_leave(name, outputs)
@@ -113,7 +120,7 @@ class Instrument(TorchFunctionMode, ABC):
         if outputs:
             for tensor in outputs:
                 self._known.add(tensor)
-            self.on_call(func, args, kwargs, outputs)
+            self.on_call(operator_name(func), func, args, kwargs, outputs)
         return result
 
     def __exit__(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier.graph.instrument import Instrument
-from verifier.graph.operators import bind, operator_name, readable, writes_in_place
+from verifier.graph.operators import bind, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, tensors_in
 
@@ -101,20 +101,17 @@ class _Recorder(Instrument):
             self._shapes[name] = tuple(tensor.shape)
         self._state_memory.discard(None)
         self._leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
-        self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
 
     def on_call(
         self,
+        op: str,
         function: Callable[..., Any] | None,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         outputs: Sequence[Tensor],
     ) -> None:
         first, scope = len(self._drafts), self.scope
-        if function is None:
-            op, named = f"opaque:{self._kinds[scope]}", []
-        else:
-            op, named = operator_name(function), bind(function, args, kwargs)
+        named = [] if function is None else bind(function, args, kwargs)
         producers: list[int] = []
         uses: list[TensorUse] = []
         attributes: dict[str, object] = {}

@@ -1,0 +1,190 @@
+"""One model running in a thread of its own, one stretch at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
+from verifier.graph import Graph
+from verifier.graph.instrument import Instrument
+from verifier.graph.tensors import same_memory, tensors_in
+
+
+class _Abandoned(BaseException):
+    """Unwinds a model's forward pass when its lane is closed early. Not an Exception: models may catch those."""
+
+
+class Lane:
+    """A model that runs until the next of its stops, then waits there.
+
+    Only one lane runs at any moment: `advance` hands the processor to the model and returns when the model has
+    reached a stop. So the tensor of a stop can be read, and overwritten, where it lies. The model runs in a
+    thread because it cannot be suspended otherwise; grad mode, autocast and torch-function modes belong to a
+    thread, so a lane's are its own.
+
+    Args:
+        role: What the model is called in messages.
+        model: A copy made for this run (`verifier.copying.copy_with`); it gets hooks.
+        graph: What the recorded run did; the live run must do the same.
+        args: Positional inputs, of this lane alone.
+        kwargs: Keyword inputs, of this lane alone.
+        stops: Indices of the sites to stop at.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        model: nn.Module,
+        graph: Graph,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        stops: Collection[int],
+    ) -> None:
+        self.role = role
+        self.graph = graph
+        self.tensor: Tensor | None = None
+        self.outputs: list[Tensor] = []
+        self.state_memory = {same_memory(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._site: int | None = None
+        self._finished = False
+        self._abandoned = False
+        self._error: BaseException | None = None
+        self._go = threading.Lock()
+        self._go.acquire()
+        self._arrived = threading.Lock()
+        self._arrived.acquire()
+        self._watch = _Watch(self, model, graph, frozenset(stops), list(tensors_in((args, kwargs))))
+        device = next((tensor.device for tensor in tensors_in((args, kwargs))), torch.device("cpu"))
+        self._thread = threading.Thread(
+            target=self._run, args=(model, args, kwargs, device), name=f"verifier-{role}", daemon=True
+        )
+        self._thread.start()
+
+    def advance(self) -> int | None:
+        """Run to the next stop and return its site's index, with the tensor in `tensor`; None at the end.
+
+        Raises:
+            ModelError: The model raised; its exception is the cause.
+            GraphDepartureError: The model did something else than in the recorded run.
+            DeviceError: The device ran out of memory.
+        """
+        if self._finished:
+            return None
+        self.tensor = None
+        self._go.release()
+        self._arrived.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            self._raise(error)
+        return self._site
+
+    def close(self) -> None:
+        """End the model's run wherever it is, and its thread. Safe to call twice."""
+        self._abandoned = True
+        self.tensor = None
+        if self._thread.is_alive():
+            if self._go.locked():
+                self._go.release()
+            self._thread.join()
+        self._error = None
+
+    def stop(self, site: int, tensor: Tensor) -> None:
+        """Called in the lane's own thread: show `tensor` and wait until the lane may go on."""
+        self._site, self.tensor = site, tensor
+        self._arrived.release()
+        self._go.acquire()
+        self.check()
+
+    def check(self) -> None:
+        """Called in the lane's own thread: leave the forward pass if the lane was closed."""
+        if self._abandoned:
+            raise _Abandoned
+
+    def _run(
+        self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self._go.acquire()
+        try:
+            self.check()
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            with torch.no_grad(), self._watch:
+                result = model(*args, **kwargs)
+            self._watch.finish()
+            self.outputs = list(tensors_in(result))
+        except _Abandoned:
+            pass
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in advance()
+            self._error = error
+        finally:
+            self._site, self._finished = None, True
+            self._arrived.release()
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        if not isinstance(error, Exception) or isinstance(error, VerifierError):
+            raise error
+        where = self._watch.whereabouts()
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise DeviceError(
+                f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
+            ) from error
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(f"the {self.role} failed {where}: {type(error).__name__}: {first_line}") from error
+
+
+class _Watch(Instrument):
+    """Follows a live run along its recorded graph."""
+
+    def __init__(
+        self, lane: Lane, model: nn.Module, graph: Graph, stops: frozenset[int], inputs: list[Tensor]
+    ) -> None:
+        super().__init__(model, inputs)
+        self._lane = lane
+        self._graph = graph
+        self._stops = stops
+        self._next = 0
+
+    def on_call(
+        self,
+        op: str,
+        function: Callable[..., Any] | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        self._lane.check()
+        calls = self._graph.calls
+        call = calls[self._next] if self._next < len(calls) else None
+        if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
+            self._depart(f"called `{op}`" + (f" in {self.scope}" if self.scope else ""))
+        self._next += 1
+        for site, tensor in enumerate(outputs, call.first):
+            if site in self._stops:
+                self._lane.stop(site, tensor)
+
+    def finish(self) -> None:
+        """The forward pass has returned: everything recorded must have happened."""
+        if self._next < len(self._graph.calls):
+            self._depart("ended")
+
+    def whereabouts(self) -> str:
+        """Where the run stands, for messages."""
+        if self._next < len(self._graph.calls):
+            return f"at {self._graph.sites[self._graph.calls[self._next].first].name}"
+        return "after its last site"
+
+    def _depart(self, what: str) -> NoReturn:
+        if self._next < len(self._graph.calls):
+            call = self._graph.calls[self._next]
+            expected = f"the recorded run called `{call.op}` (site {self._graph.sites[call.first].name})"
+        else:
+            expected = "the recorded run had ended"
+        raise GraphDepartureError(
+            f"the {self._lane.role} departs from its recorded run: it {what} where {expected}. Its control "
+            "flow depends on its data or its batch size, so its sites cannot be followed."
+        )

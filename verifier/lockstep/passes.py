@@ -1,0 +1,183 @@
+"""Running lanes in lockstep: free and forced passes over all pairs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from verifier.graph.tensors import same_memory
+from verifier.lockstep.lane import Lane
+from verifier.lockstep.schedule import meeting_order
+from verifier.metrics import Measurement, Moments, collect, measure
+
+
+class Meeting(NamedTuple):
+    """Two tensors that were compared at a pair: their shapes, and their moments if the shapes agree."""
+
+    shape: tuple[int, ...]
+    other_shape: tuple[int, ...]
+    moments: Moments | None
+
+
+class Comparing(NamedTuple):
+    """Which lanes to compare at every pair, by position; `force` overwrites the second with the first."""
+
+    reference: int
+    lane: int
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What one lockstep run measured.
+
+    Attributes:
+        meetings: For each comparison, a meeting for each pair, in the order the pairs were given.
+        outputs: For each comparison, a meeting for each output tensor the two models share by position.
+        output_counts: How many output tensors each lane returned.
+        values: The output tensors of each lane.
+    """
+
+    meetings: tuple[tuple[Meeting, ...], ...]
+    outputs: tuple[tuple[Meeting, ...], ...]
+    values: tuple[tuple[Tensor, ...], ...]
+
+
+def run(
+    lanes: Sequence[Lane],
+    sites: Sequence[Sequence[int]],
+    comparisons: Sequence[Comparing],
+    progress: Callable[[], None] = lambda: None,
+) -> Passes:
+    """Advance `lanes` from pair to pair and compare them there.
+
+    Tensors are compared where they lie and freed by the models themselves. Only where lanes visit pairs in
+    different orders is a tensor copied, until the others have come to its pair. A forced lane's tensor is
+    overwritten in place, so views of it and in-place operators on it stay what they are; left alone are
+    tensors that share memory with a parameter or buffer, and tensors whose elements overlap (`expand`),
+    whose source was forced before.
+
+    All lanes are closed when this returns or raises, Ctrl-C included.
+
+    Args:
+        lanes: Freshly made lanes whose stops are the sites below.
+        sites: For each lane, its site at each pair; all of one length.
+        comparisons: What to compare at each pair and at the outputs.
+        progress: Called once a pair.
+    """
+    try:
+        return _run(lanes, sites, comparisons, progress)
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _run(
+    lanes: Sequence[Lane],
+    sites: Sequence[Sequence[int]],
+    comparisons: Sequence[Comparing],
+    progress: Callable[[], None],
+) -> Passes:
+    orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
+    sizes = [
+        [_elements(lane.graph.sites[own[pair]].shape) for pair in order]
+        for lane, own, order in zip(lanes, sites, orders, strict=True)
+    ]
+    pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
+    travellers = [
+        _Traveller(lane, {site: pair for pair, site in enumerate(own)})
+        for lane, own in zip(lanes, sites, strict=True)
+    ]
+    met: list[list[_Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
+    with torch.no_grad():
+        for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
+            tensors = [traveller.reach(pair) for traveller in travellers]
+            for k, comparing in enumerate(comparisons):
+                found = _meet(tensors[comparing.reference], tensors[comparing.lane])
+                met[k][pair] = found
+                if comparing.force and found.differs:
+                    _overwrite(
+                        tensors[comparing.lane], tensors[comparing.reference], lanes[comparing.lane]
+                    )
+            del tensors
+            progress()
+        for lane in lanes:
+            while lane.advance() is not None:
+                pass
+        ends = [
+            [
+                _meet(a, b)
+                for a, b in zip(lanes[c.reference].outputs, lanes[c.lane].outputs, strict=False)
+            ]
+            for c in comparisons
+        ]
+    return Passes(
+        tuple(_resolve([m for m in row if m is not None]) for row in met),
+        tuple(_resolve(row) for row in ends),
+        tuple(tuple(lane.outputs) for lane in lanes),
+    )
+
+
+class _Traveller:
+    """A lane and the copies it left at pairs it passed before the others came there."""
+
+    def __init__(self, lane: Lane, pair_of: Mapping[int, int]) -> None:
+        self._lane = lane
+        self._pair_of = pair_of
+        self._left: dict[int, Tensor] = {}
+
+    def reach(self, pair: int) -> Tensor:
+        """The lane's tensor at `pair`: where it stands after going there, or the copy it left."""
+        if pair in self._left:
+            return self._left.pop(pair)
+        while True:
+            site = self._lane.advance()
+            if site is None or self._lane.tensor is None:
+                raise AssertionError(f"{self._lane.role} ended before pair {pair}")
+            here = self._pair_of[site]
+            if here == pair:
+                return self._lane.tensor
+            self._left[here] = self._lane.tensor.clone()
+
+
+class _Met(NamedTuple):
+    shape: tuple[int, ...]
+    other_shape: tuple[int, ...]
+    measurement: Measurement | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether overwriting would change anything, as far as that is known without waiting for a device."""
+        return self.measurement is not None and not self.measurement.known_identical
+
+
+def _meet(reference: Tensor, other: Tensor) -> _Met:
+    shape, other_shape = tuple(reference.shape), tuple(other.shape)
+    return _Met(shape, other_shape, measure(reference, other) if shape == other_shape else None)
+
+
+def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:
+    moments = iter(collect([m.measurement for m in met if m.measurement is not None]))
+    return tuple(
+        Meeting(m.shape, m.other_shape, None if m.measurement is None else next(moments)) for m in met
+    )
+
+
+def _overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> None:
+    overlapping = any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+    if overlapping or same_memory(tensor) in lane.state_memory:
+        return
+    tensor.copy_(reference)
+
+
+def _elements(shape: Sequence[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
