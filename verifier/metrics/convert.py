@@ -27,15 +27,9 @@ def common_dtype(baseline: torch.dtype, candidate: torch.dtype) -> torch.dtype:
     return torch.float32 if small else torch.float64
 
 
-def usable_in_place(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the memory of a piece can be read as it is: right dtype and device, nothing lazily negated."""
-    return (
-        tensor.dtype == dtype
-        and tensor.device.type == "cpu"
-        and not tensor.is_neg()
-        and not tensor.is_conj()
-        and tensor.is_contiguous()
-    )
+def parts(dtype: torch.dtype) -> int:
+    """How many real numbers an element is compared as."""
+    return 2 if dtype.is_complex else 1
 
 
 def as_reals(tensor: Tensor) -> Tensor:

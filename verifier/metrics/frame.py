@@ -13,9 +13,9 @@ class Frame:
         v = b - origin_b
         e = b - lead * a - origin_e - rest * u
 
-    Sums of squares about an origin K lose a factor (1 + n (K - mean)^2 / sum (x - mean)^2) of accuracy. With K
-    the mean of any m of the n elements the factor is at most about n / m: those m alone contribute
-    m (K - mean)^2 to the denominator. The same holds for the slope `lead + rest` fitted to the data.
+    Sums of squares about an origin K lose a factor 1 + n (K - mean)^2 / sum (x - mean)^2 of accuracy. With K
+    the mean of any m of the n elements the factor is at most about n / m, since those m alone contribute
+    m (K - mean)^2 to the denominator. The same holds for a slope `lead + rest` fitted to some of the data.
     `lead` is 0 or 1 and kept apart, so that e starts from the difference b - a, which is exact where the
     two are close, and `rest` holds the digits of slope - 1.
     """
@@ -25,3 +25,7 @@ class Frame:
     origin_e: float = 0.0
     lead: float = 1.0
     rest: float = 0.0
+
+
+# The difference itself, about 0.
+INITIAL = Frame()

@@ -17,9 +17,13 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def compiled(function: F) -> F:
-    """`function` compiled on first call, outside the interpreter lock, kept on disk where that is possible."""
-    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    """`function` compiled at its first call, run without the interpreter lock, kept on disk if possible."""
     try:
-        return cast("F", numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # neither the package nor the user's cache directory can be written
-        return cast("F", numba.njit(**options)(function))
+        return _compiled(function, cache=True)
+    except RuntimeError:  # neither the package's nor the user's cache directory can be written
+        return _compiled(function, cache=False)
+
+
+def _compiled(function: F, *, cache: bool) -> F:
+    decorate = numba.njit(cache=cache, nogil=True, fastmath=FAST, error_model="numpy")
+    return cast("F", decorate(function))

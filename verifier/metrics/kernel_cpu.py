@@ -12,6 +12,7 @@ from verifier.metrics.jit import compiled
 Array: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64, one dimension, contiguous
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
+Halves: TypeAlias = npt.NDArray[np.int16]
 
 # Elements reduced at once: both operands of a float64 block fit a first-level cache of 48 KiB twice over, and
 # what has to be looked at again is still there.
@@ -35,7 +36,7 @@ def pilot(a: Array, b: Array, frame: Floats) -> bool:
     """
     first = -1
     for i in range(a.size):
-        if np.isfinite(a[i]) and np.isfinite(b[i]):
+        if abs(a[i]) < np.inf and abs(b[i]) < np.inf:
             first = i
             break
     if first < 0:
@@ -43,10 +44,8 @@ def pilot(a: Array, b: Array, frame: Floats) -> bool:
     a0 = np.float64(a[first])
     b0 = np.float64(b[first])
     d0 = b0 - a0
-    n = 0
-    sum_a = 0.0
-    sum_b = 0.0
-    sum_d = 0.0
+    n = np.int64(0)
+    sum_a = sum_b = sum_d = 0.0
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
@@ -55,15 +54,15 @@ def pilot(a: Array, b: Array, frame: Floats) -> bool:
         sum_a += (x - a0) if good else 0.0
         sum_b += (y - b0) if good else 0.0
         sum_d += ((y - x) - d0) if good else 0.0
-    frame[0] = a0 + sum_a / n if np.isfinite(a0 + sum_a) else a0
-    frame[1] = b0 + sum_b / n if np.isfinite(b0 + sum_b) else b0
-    frame[2] = d0 + sum_d / n if np.isfinite(d0 + sum_d) else 0.0
+    frame[0] = a0 + sum_a / n if abs(a0 + sum_a) < np.inf else a0
+    frame[1] = b0 + sum_b / n if abs(b0 + sum_b) < np.inf else b0
+    frame[2] = d0 + sum_d / n if abs(d0 + sum_d) < np.inf else 0.0
     return True
 
 
 @compiled
 def clean_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, ...]:
-    """Sums over a block presumed finite, the bits of its largest |b - a|, and whether some |b - a| > ratio |a|.
+    """Sums over a block presumed finite, bits of its largest |b - a|, whether some |b - a| > ratio * |a|.
 
     The bits are those of infinity or above where the presumption was wrong; the sums then mean nothing.
     """
@@ -139,28 +138,32 @@ def careful_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any,
 @compiled
 def largest_ratio(a: Array, b: Array) -> float:
     """The largest |b - a| / |a| over elements finite on both sides where a is not 0."""
-    best = 0.0
+    best = np.int64(0)
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
-        if x != 0.0 and abs(x) < np.inf and abs(y) < np.inf:
-            best = max(best, abs(y - x) / abs(x))
-    return best
+        good = (abs(x) < np.inf) & (abs(y) < np.inf) & (x != 0.0)
+        ratio = np.float64(abs(y - x) / (abs(x) if good else 1.0))
+        best = max(best, ratio.view(np.int64) if good else np.int64(0))
+    bits = np.int64(best)  # numba views variables that are assigned once
+    return float(bits.view(np.float64))
 
 
 @compiled
 def row_major(position: int, sizes: Ints, strides: Ints) -> int:
     """The logical row-major number of the element at `position` in a walk over dimensions of `sizes`."""
-    number = np.int64(0)
+    number = 0
     for k in range(sizes.size - 1, -1, -1):
-        number += (position % sizes[k]) * strides[k]
-        position //= sizes[k]
+        number += (position % int(sizes[k])) * int(strides[k])
+        position //= int(sizes[k])
     return number
 
 
 @compiled
-def first_mismatch(a: Array, b: Array, start: int, sizes: Ints, strides: Ints, known: int) -> int:
-    """The lowest logical number of an element about which both disagree being finite; `known` if it is lower."""
+def first_mismatch(  # noqa: PLR0917
+    a: Array, b: Array, start: int, sizes: Ints, strides: Ints, known: int
+) -> int:
+    """The lowest logical number of an element about whose NaN or inf both disagree; at most `known`."""
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
@@ -173,8 +176,10 @@ def first_mismatch(a: Array, b: Array, start: int, sizes: Ints, strides: Ints, k
 
 
 @compiled
-def first_top(a: Array, b: Array, top: int, start: int, sizes: Ints, strides: Ints, known: int) -> int:
-    """The lowest logical number of an element whose |b - a| has the bits `top`; `known` if it is lower."""
+def first_top(  # noqa: PLR0917
+    a: Array, b: Array, top: int, start: int, sizes: Ints, strides: Ints, known: int
+) -> int:
+    """The lowest logical number of an element whose |b - a| has the bits `top`; at most `known`."""
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
@@ -188,7 +193,7 @@ def first_top(a: Array, b: Array, top: int, start: int, sizes: Ints, strides: In
 
 
 @compiled
-def reduce_piece(
+def reduce_piece(  # noqa: PLR0917
     a: Array,
     b: Array,
     frame: Floats,
@@ -200,10 +205,10 @@ def reduce_piece(
     ratio: Floats,
     tops: Ints,
 ) -> None:
-    """Reduce the elements from `start` of a walk: overwrite `sums`, update `tally` and `ratio`; `tops` is scratch.
+    """Reduce a walk's elements from `start` on: overwrite `sums`, update `tally`, `ratio`; `tops` is scratch.
 
     `sizes` and `strides` (both of one length) describe the walk: sizes in walking order, and the row-major
-    stride of each dimension in the logical shape.
+    stride of each dimension in the logical shape. A largest difference of 0 is left without its place.
     """
     sums[:] = 0.0
     top = np.int64(-1)
@@ -238,7 +243,7 @@ def reduce_piece(
             tally[NONFINITE_B] += bad_b
             tally[MISMATCHED] += mismatched
             if mismatched and not (sizes.size == 1 and tally[MISMATCH_AT] >= 0):
-                tally[MISMATCH_AT] = first_mismatch(x, y, start + lo, sizes, strides, tally[MISMATCH_AT])
+                tally[MISMATCH_AT] = first_mismatch(x, y, start + lo, sizes, strides, int(tally[MISMATCH_AT]))
         tally[FINITE] += finite
         if larger:
             ratio[0] = max(ratio[0], largest_ratio(x, y))
@@ -253,17 +258,49 @@ def reduce_piece(
         sums[6] += see
         sums[7] += sue
         sums[8] += sdd
-    if top < 0 or top < tally[TOP] or (top == tally[TOP] and (sizes.size == 1 or tally[TOP_AT] == 0)):
+    if top < tally[TOP] or (top == tally[TOP] and (sizes.size == 1 or tally[TOP_AT] == 0)):
         return
-    known = np.int64(-1)
+    if top <= 0:  # every finite element is the largest: which comes first is not worth a scan of all
+        tally[TOP] = top
+        return
+    known = -1
     if top == tally[TOP]:
-        known = tally[TOP_AT]
+        known = int(tally[TOP_AT])
     for k in range(blocks):
         if tops[k] == top:
             lo = k * BLOCK
             hi = min(lo + BLOCK, a.size)
-            known = first_top(a[lo:hi], b[lo:hi], top, start + lo, sizes, strides, known)
+            known = first_top(a[lo:hi], b[lo:hi], int(top), start + lo, sizes, strides, known)
             if sizes.size == 1 or known == 0:
                 break
     tally[TOP] = top
     tally[TOP_AT] = known
+
+
+@compiled
+def widen_bfloat16(source: Halves, target: Array) -> None:
+    """Copy bfloat16, given by its bits, into float32 or float64: it is the upper half of a float32."""
+    for i in range(source.size):
+        target[i] = np.int32(np.int32(source[i]) << 16).view(np.float32)
+
+
+@compiled
+def widen_float16(source: Halves, target: Array) -> None:
+    """Copy float16, given by its bits, into float32 or float64.
+
+    Moved into a float32's exponent and mantissa the bits stand for the value times 2^-112 (the difference of
+    the exponents' biases), subnormals included; infinity and NaN need the largest exponent instead.
+    """
+    for i in range(source.size):
+        half = np.int32(source[i])
+        bits = np.int32((half & 0x7FFF) << 13)
+        special = np.int32(bits | 0x7F800000).view(np.float32)
+        size = special if bits >= 0x0F800000 else bits.view(np.float32) * np.float32(2.0**112)
+        target[i] = -size if half < 0 else size
+
+
+@compiled
+def widen_float32(source: Array, target: Array) -> None:
+    """Copy float32 into float64."""
+    for i in range(source.size):
+        target[i] = source[i]

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.metrics.convert import as_reals, common_dtype, keep_integers_apart, loses_integers
+from verifier.metrics.convert import as_reals, common_dtype, keep_integers_apart, loses_integers, parts
 from verifier.metrics.frame import Frame
 from verifier.metrics.moments import LEADLESS, Moments
-from verifier.metrics.walk import Walk, coordinate, plan
+from verifier.metrics.walk import coordinate, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-# Elements reduced at once: on CUDA large enough that launches are few, on the CPU small enough for the caches.
-CHUNK = 1 << 20
+# Elements reduced at once: on CUDA large enough for few launches, on the CPU small enough for the caches.
+CHUNK = 1 << 21
 CHUNK_CPU = 1 << 16
 # Columns of a row. Numbers of elements are below 2^53: float64 holds them exactly.
 WIDTH = 23
@@ -28,34 +28,33 @@ WIDTH = 23
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One row of `WIDTH` float64 per chunk, on the device; the shape and the offset."""
+    """One row of `WIDTH` float64 per chunk, on the device, and what turns its numbers into coordinates."""
 
     values: Tensor
     shape: tuple[int, ...]
+    parts: int
     offset: int
 
 
 def reduce(baseline: Tensor, candidate: Tensor, offset: int) -> Rows:
     """One row per chunk, on the baseline's device; a candidate from elsewhere is brought there in pieces."""
     dtype = common_dtype(baseline.dtype, candidate.dtype)
-    parts = 2 if dtype.is_complex else 1
     wide = torch.complex128 if dtype.is_complex else torch.float64
     apart = loses_integers(baseline.dtype, candidate.dtype)
     device = baseline.device if baseline.is_cuda else torch.device("cpu")
+    limit = (CHUNK if baseline.is_cuda else CHUNK_CPU) // parts(dtype)
     walk = plan(baseline, candidate)
+    sizes, strides = walk.in_parts(parts(dtype))
     rows: list[Tensor] = []
-    for start, a, b in walk.pieces((CHUNK if baseline.is_cuda else CHUNK_CPU) // parts):
-        there = b.to(device)
-        x = as_reals(a.to(device, wide).resolve_conj().resolve_neg().contiguous())
-        y = as_reals(there.to(wide).resolve_conj().resolve_neg().contiguous())
+    for start, where in walk.pieces(limit):
+        here, there = walk.baseline[where].to(device), walk.candidate[where].to(device)
+        x, y = _as_wide(here, wide), _as_wide(there, wide)
         if apart:
-            keep_integers_apart(a, there, x, y)
-        numbers = _logical_numbers(walk, start, a.numel(), device)
-        if parts == 2:
-            numbers = torch.stack((numbers, numbers), dim=1).view(-1)
+            keep_integers_apart(here, there, x, y)
+        numbers = _Numbers(start * parts(dtype), sizes, strides)
         rows.append(_row(x, y, numbers))
     values = torch.stack(rows) if rows else torch.empty((0, WIDTH), dtype=torch.float64, device=device)
-    return Rows(values, tuple(baseline.shape), offset)
+    return Rows(values, tuple(baseline.shape), parts(dtype), offset)
 
 
 def reduce_now(baseline: Tensor, candidate: Tensor, offset: int) -> Moments:
@@ -79,8 +78,35 @@ def fetch(measured: Sequence[Rows]) -> list[Moments]:
     return [moments[k] for k in range(len(measured))]
 
 
-def _row(x: Tensor, y: Tensor, numbers: Tensor) -> Tensor:
-    """What is kept of a chunk of float64 elements x and y whose logical numbers are `numbers`."""
+def _as_wide(piece: Tensor, wide: torch.dtype) -> Tensor:
+    """A piece as flat float64; a complex one as its real and imaginary parts in turn."""
+    return as_reals(piece.to(wide).resolve_conj().resolve_neg().contiguous())
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """The logical row-major numbers of the elements of a walk from `start` on."""
+
+    start: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def lowest(self, chosen: Tensor) -> Tensor:
+        """The lowest number of a chosen element; meaningless where none is chosen."""
+        if len(self.sizes) == 1:
+            return chosen.to(torch.uint8).argmax() + self.start  # the first of several largest
+        position = torch.arange(
+            self.start, self.start + chosen.numel(), dtype=torch.int64, device=chosen.device
+        )
+        number = torch.zeros_like(position)
+        for size, stride in zip(reversed(self.sizes), reversed(self.strides), strict=True):
+            number += position.remainder(size) * stride
+            position = position.div(size, rounding_mode="floor")
+        return number.masked_fill(~chosen, torch.iinfo(torch.int64).max).amin()
+
+
+def _row(x: Tensor, y: Tensor, numbers: _Numbers) -> Tensor:
+    """What is kept of a chunk of float64 elements x and y."""
     good_x, good_y = x.isfinite(), y.isfinite()
     good = good_x & good_y
     bad = ~good
@@ -109,9 +135,9 @@ def _row(x: Tensor, y: Tensor, numbers: Tensor) -> Tensor:
         x.numel() - good_x.sum(),
         x.numel() - good_y.sum(),
         mismatched.sum(),
-        _lowest(numbers, mismatched),
+        numbers.lowest(mismatched),
         top,
-        _lowest(numbers, gap.eq(top) & good),
+        numbers.lowest(gap.eq(top) & good),
         ratio,
         (d * d).sum(),
         origin_a,
@@ -142,28 +168,9 @@ def _about_mean(values: Tensor, bad: Tensor, n: Tensor) -> tuple[Tensor, Tensor]
     return origin, (values - origin).masked_fill(bad, 0.0)
 
 
-def _lowest(numbers: Tensor, chosen: Tensor) -> Tensor:
-    """The lowest of the chosen numbers, -1 where none is chosen."""
-    beyond = torch.iinfo(torch.int64).max
-    lowest = numbers.masked_fill(~chosen, beyond).amin()
-    return lowest.masked_fill(lowest.eq(beyond), -1)
-
-
-def _logical_numbers(walk: Walk, start: int, count: int, device: torch.device) -> Tensor:
-    """The row-major numbers of the `count` elements of a walk from `start` on."""
-    position = torch.arange(start, start + count, dtype=torch.int64, device=device)
-    if len(walk.sizes) == 1:
-        return position
-    number = torch.zeros_like(position)
-    for size, stride in zip(reversed(walk.sizes), reversed(walk.strides), strict=True):
-        number += position.remainder(size) * stride
-        position = position.div(size, rounding_mode="floor")
-    return number
-
-
 def _moments(line: list[float], rows: Rows) -> Moments:
-    def place(number: float) -> tuple[int, ...] | None:
-        return None if number < 0 else coordinate(int(number), rows.shape, rows.offset)
+    def place(number: float) -> tuple[int, ...]:
+        return coordinate(int(number) // rows.parts, rows.shape, rows.offset)
 
     elements, finite, bad_a, bad_b, mismatched, mismatch_at, top, top_at, ratio, sum_dd, *rest = line
     return Moments(
@@ -172,9 +179,9 @@ def _moments(line: list[float], rows: Rows) -> Moments:
         nonfinite_baseline=int(bad_a),
         nonfinite_candidate=int(bad_b),
         nonfinite_mismatched=int(mismatched),
-        mismatch_index=place(mismatch_at),
+        mismatch_index=place(mismatch_at) if mismatched else None,
         max_abs=max(top, 0.0),
-        max_abs_index=place(top_at),
+        max_abs_index=place(top_at) if finite else None,
         max_rel=ratio,
         sum_dd=sum_dd,
         frame=Frame(*rest[:5]),

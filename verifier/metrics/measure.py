@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.metrics import kernel_torch
-from verifier.metrics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from verifier.metrics.kernel_torch import Rows
+    from verifier.metrics.moments import Moments
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A pair that was read: its moments, or rows of numbers still on the device that `collect` turns into them."""
+    """A pair that was read: its moments, or what `collect` fetches from the device to make them."""
 
     moments: Moments | None
-    rows: kernel_torch.Rows | None = None
+    rows: Rows | None = None
 
 
 def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement:
@@ -37,10 +39,10 @@ def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement
         offset: Added to the first coordinate of an index, for batches that are merged later; tensors without
             dimensions ignore it.
 
-    Neither tensor is changed or copied whole: beyond a few MiB, memory does not grow with them (on CUDA, some
-    dozen temporaries of `kernel_torch.CHUNK` float64 elements). Grad mode and inference mode do not matter. On
-    the CPU the result is ready; on CUDA everything is queued on the current stream and nothing waits. A device
-    without float64 is read through the CPU. Unequal 64-bit integers that float64 cannot tell apart are kept
+    Neither tensor is changed or copied whole: temporary memory is a few MiB whatever their size (on CUDA a
+    dozen arrays of `kernel_torch.CHUNK` float64 elements). Grad mode and inference mode do not matter. On the
+    CPU the result is ready; on CUDA all is queued on the current stream and nothing waits. Other devices may
+    lack float64 and are read through the CPU. Unequal 64-bit integers that float64 cannot tell apart are kept
     one unit in the last place apart.
 
     Raises:
@@ -52,7 +54,9 @@ def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement
             f"with a candidate of shape {tuple(candidate.shape)}"
         )
     if baseline.layout != torch.strided or candidate.layout != torch.strided:
-        raise ValueError(f"cannot compare layouts {baseline.layout} and {candidate.layout}: both must be strided")
+        raise ValueError(
+            f"cannot compare layouts {baseline.layout} and {candidate.layout}: both must be strided"
+        )
     with torch.no_grad():
         a, b = baseline.detach(), candidate.detach()
         if a.is_cuda:
@@ -69,7 +73,7 @@ def collect(measurements: Sequence[Measurement]) -> list[Moments]:
 
 @functools.cache
 def _cpu_reduction() -> Callable[[Tensor, Tensor, int], Moments]:
-    """The compiled reduction, or torch's where numba is missing. Numba takes half a second to import: not before."""
+    """The compiled reduction, or torch's where numba is missing; imported late: numba takes half a second."""
     try:
         from verifier.metrics import reduce_cpu  # noqa: PLC0415
     except ImportError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from verifier.metrics.frame import Frame
+from verifier.metrics.frame import INITIAL, Frame
 
 # Below this share of unexplained variance the residual is refitted: about 4 of 16 digits are then gone.
 ILL_CONDITIONED = 1e-4
@@ -36,8 +36,8 @@ class Moments:
     Sums run over the elements finite on both sides (`finite` of `elements`), about the origins of `frame`.
     `sum_dd` is the plain sum of (b - a)^2. `max_abs` is the largest |b - a| and `max_abs_index` the lowest
     logical coordinate that has it (None where no element is finite on both sides); `max_rel` is the largest
-    |b - a| / |a| where a is not 0. `mismatch_index` is the lowest coordinate at which the two disagree about a
-    NaN or an infinity. `Moments.empty()` is the identity of `merge`.
+    |b - a| / |a| where a is not 0. `mismatch_index` is the lowest coordinate at which the two disagree about
+    a NaN or an infinity. `Moments.empty()` is the identity of `merge`.
     """
 
     elements: int = 0
@@ -50,7 +50,7 @@ class Moments:
     max_abs_index: tuple[int, ...] | None = None
     max_rel: float = 0.0
     sum_dd: float = 0.0
-    frame: Frame = Frame()
+    frame: Frame = INITIAL
     sum_u: float = 0.0
     sum_v: float = 0.0
     sum_e: float = 0.0
@@ -67,7 +67,7 @@ class Moments:
 
     @property
     def identical(self) -> bool:
-        """Whether every element agrees, equal NaNs and infinities included; False where nothing was compared."""
+        """Whether every element agrees, NaNs and infinities included; False where nothing was compared."""
         return self.elements > 0 and self.max_abs == 0 and self.nonfinite_mismatched == 0
 
     @property
@@ -102,8 +102,8 @@ class Moments:
     def refitted_frame(self) -> Frame | None:
         """The frame about the line of b on a, or None where this one loses no digits that matter.
 
-        b being nearly a multiple of a, other than a itself, leaves a small residual as the difference of large
-        sums. Reading the tensors once more about the fitted line avoids that.
+        Where b is nearly a multiple of a, but not a itself, its small residual is a difference of large sums.
+        Reading the tensors once more about the fitted line avoids that.
         """
         parts = self.centred()
         if not (0 < parts.aa < math.inf and 0 < parts.ee < math.inf):
@@ -190,7 +190,7 @@ def _slope_difference(one: Frame, two: Frame) -> float:
 
 
 def _common_frame(one: Moments, two: Moments) -> Frame:
-    """Origins of the part with more elements, slope of the part in which a varies more: both rules are symmetric."""
+    """Origins of the part with more elements, slope of the part in which a varies more: symmetric rules."""
     if one.finite == 0 or two.finite == 0 or one.frame == two.frame:
         return two.frame if one.finite == 0 else one.frame
     larger = max(one, two, key=lambda part: (part.finite, part.frame))

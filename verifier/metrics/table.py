@@ -78,7 +78,7 @@ def max_abs(moments: Moments) -> float:
 
 
 def max_rel(moments: Moments) -> float:
-    """Largest |b - a| / |a| where a is not 0, as `numpy.testing.assert_allclose` prints it; inf after a mismatch."""
+    """Largest |b - a| / |a| where a is not 0, as numpy's `assert_allclose` has it; inf after a mismatch."""
     return math.inf if moments.nonfinite_mismatched else moments.max_rel
 
 
@@ -97,8 +97,8 @@ METRICS: dict[str, Callable[[Moments], float]] = {
 def compare(moments: Moments) -> Comparison:
     """Every metric of one pair.
 
-    `max_abs_index` is the coordinate of the largest difference, or of the first disagreement about a NaN or an
-    infinity where there is one, or None where no element is finite.
+    `max_abs_index` is the coordinate of the largest difference, or of the first disagreement about a NaN or
+    an infinity where there is one, or None where no element is finite.
     """
     mismatched = moments.nonfinite_mismatched > 0
     return Comparison(

@@ -5,21 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
+Where: TypeAlias = "tuple[int | slice, ...]"
+
 
 @dataclass(frozen=True, slots=True)
 class Walk:
     """Two tensors as a sequence of pieces, visited in the order of the `sizes` given.
 
-    `sizes` are the dimensions in walking order and `strides` their row-major strides in the logical shape: one
-    dimension of stride 1 where the walk is row-major. A dense walk reads `baseline` and `candidate`, then flat
-    and contiguous, in memory order; any other walk reads slices of the tensors as they are.
+    `sizes` are the dimensions in walking order and `strides` their row-major strides in the logical shape:
+    one dimension of stride 1 where the walk is row-major. In a dense walk `baseline` and `candidate` are flat
+    and contiguous views, in memory order; in any other they are the tensors as they came.
     """
 
     baseline: Tensor
@@ -28,19 +30,20 @@ class Walk:
     strides: tuple[int, ...]
     dense: bool
 
-    def pieces(self, limit: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Each piece: where it starts in the walk, and both sides' views of at most `limit` elements."""
-        a, b = self.baseline, self.candidate
-        if self.dense:
-            n = a.numel()
-            if n <= limit:
-                yield 0, a, b
-                return
-            for start in range(0, n, limit):
-                yield start, a[start : start + limit], b[start : start + limit]
-            return
-        for start, where in slices(tuple(a.shape), limit):
-            yield start, a[where], b[where]
+    @property
+    def row_major(self) -> bool:
+        """Whether elements are visited in the order of their logical numbers."""
+        return len(self.sizes) == 1
+
+    def in_parts(self, parts: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """`sizes` and `strides` where each element is `parts` numbers that follow each other."""
+        if parts == 1 or self.row_major:
+            return (self.sizes if parts == 1 else (parts * self.sizes[0],)), self.strides
+        return (*self.sizes, parts), (*(parts * stride for stride in self.strides), 1)
+
+    def pieces(self, limit: int) -> Iterator[tuple[int, Where]]:
+        """Pieces of at most `limit` elements: where each starts in the walk, and the index selecting it."""
+        return slices(tuple(self.baseline.shape), limit)
 
 
 def plan(baseline: Tensor, candidate: Tensor) -> Walk:
@@ -75,7 +78,7 @@ def memory_order(tensor: Tensor) -> tuple[int, ...] | None:
     return tuple(k for _, k in sized)
 
 
-def slices(shape: Sequence[int], limit: int) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
+def slices(shape: Sequence[int], limit: int) -> Iterator[tuple[int, Where]]:
     """Row-major pieces of at most `limit` elements: where each starts, and the index that selects it."""
     if 0 in shape:
         return
