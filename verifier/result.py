@@ -65,12 +65,18 @@ class Comparison(Record, frozen=True, kw_only=True):
 
 
 class Budget(Record, frozen=True, kw_only=True):
-    """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them."""
+    """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
+
+    `noise_total` and `noise_intrinsic` are the baseline's own distances from the float64 oracle at this pair,
+    which the limits were derived from; None where they were not measured.
+    """
 
     rule: str
     metric: str = "nrmse"
     total: float
     intrinsic: float
+    noise_total: float | None = None
+    noise_intrinsic: float | None = None
 
 
 class Cause(Record, frozen=True, kw_only=True):
@@ -83,7 +89,12 @@ class Cause(Record, frozen=True, kw_only=True):
 
 
 class PairResult(Record, frozen=True, kw_only=True):
-    """One row of the answer: a pair of sites, or a site without a partner (the other name is None)."""
+    """One row of the answer: a pair of sites, or a site without a partner (the other name is None).
+
+    `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
+    are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
+    different rows. `differences` lists how the two sites differ as written: operator and hyperparameters.
+    """
 
     index: int
     baseline: str | None
@@ -91,18 +102,24 @@ class PairResult(Record, frozen=True, kw_only=True):
     op: str
     shape: tuple[int, ...]
     candidate_shape: tuple[int, ...] | None = None
-    status: Status
+    status: Status = Status.OK
     total: Comparison | None = None
     intrinsic: Comparison | None = None
     budget: Budget | None = None
     reason: str = ""
     cause: Cause | None = None
+    differences: tuple[str, ...] = ()
+    above: tuple[int, ...] = ()
+    between_baseline: tuple[str, ...] = ()
+    between_candidate: tuple[str, ...] = ()
+    rewired: bool = False
 
 
 class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.
 
     `role` is `semantics` (float64: is it the same program?) or `numerics` (is it as accurate?).
+    `first_divergence` and `culprits` are rows of `layers`, or stand for sites without a partner there.
     `batch_size` is the number of samples that went through both models.
     """
 
@@ -111,6 +128,8 @@ class CellResult(Record, frozen=True, kw_only=True):
     verdict: Verdict
     batch_size: int
     reason: str = ""
+    first_divergence: PairResult | None = None
+    culprits: tuple[PairResult, ...] = ()
     layers: tuple[PairResult, ...] = ()
     seconds: float = 0.0
 
@@ -136,13 +155,20 @@ class UnmatchedSite(Record, frozen=True, kw_only=True):
 
 
 class Coverage(Record, frozen=True, kw_only=True):
-    """How much of both models was compared. Shares are in 0..1."""
+    """How much of both models was compared. Shares are in 0..1.
+
+    `parameterised` counts the baseline's sites that use a parameter or buffer, `parameterised_compared` those of
+    them that were paired. `outputs` counts the tensors each model returns.
+    """
 
     compared: int
     baseline_sites: int
     candidate_sites: int
     baseline_share: float
     candidate_share: float
+    parameterised: int = 0
+    parameterised_compared: int = 0
+    outputs: tuple[int, int] = (1, 1)
     unmatched: tuple[UnmatchedSite, ...] = ()
 
 

@@ -7,7 +7,7 @@ memory with the baseline's wherever the parameter map says so; neither model is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,9 @@ def choose(
     if mode == "as-is":
         candidates, kept = theirs, tuple(theirs)
     else:
-        candidates, kept = _carry_over(own, theirs, masters, alignment)
+        buffers = {name for name, _ in candidate.named_buffers()}
+        live = mode == "transfer"
+        candidates, kept = _carry_over(own, theirs, masters, alignment, buffers, live=live)
     info = WeightsInfo(
         mode=mode,
         source=source,
@@ -102,24 +104,29 @@ def _carry_over(
     theirs: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
     alignment: Alignment,
+    buffers: Collection[str],
+    *,
+    live: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The candidate's tensors: the baseline's by the parameter map, with the candidate's own edits kept.
 
     Two models whose random tensors are mostly bit-identical come from the same draws: the candidate is a copy,
     and a tensor in which it differs was edited. Overwriting the edit would hide the very thing that is asked
-    about, so the difference is carried over. Tensors that were drawn anew, and affine parameters that only
-    start from another constant, are initialisation and are replaced.
+    about, so the difference is carried over. With `live` the values were given, so every difference is one.
+    Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts that only start
+    from another constant, are initialisation and are replaced.
     """
     mapped = {name: twin for name, twin in alignment.parameters.items() if own[twin].shape == theirs[name].shape}
     telling = [name for name, twin in mapped.items() if _varies(own[twin])]
     same = sum(torch.equal(own[mapped[name]], theirs[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
-    untouched = all(masters[name] is own[name] for name in mapped.values())
     chosen = dict(theirs)
     kept = [name for name in theirs if name not in mapped]
     for name, twin in mapped.items():
         chosen[name] = masters[twin]
-        if copied and not torch.equal(own[twin], theirs[name]) and _is_edit(own[twin], theirs[name], untouched):
+        if not copied or torch.equal(own[twin], theirs[name]):
+            continue
+        if live or name in buffers or _is_edit(own[twin], theirs[name]):
             difference = theirs[name].double() - own[twin].double()
             chosen[name] = (masters[twin].double() + difference).to(theirs[name].dtype)
             kept.append(name)
@@ -130,16 +137,10 @@ def _varies(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
 
 
-def _is_edit(own: Tensor, theirs: Tensor, untouched: bool) -> bool:
-    """Whether a differing tensor was edited rather than initialised otherwise."""
-    if not own.is_floating_point():
-        return False
-    if untouched:  # the baseline's values are its real ones, so the candidate's are too
-        return True
+def _is_edit(own: Tensor, theirs: Tensor) -> bool:
+    """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
     if not (_varies(own) and _varies(theirs)):
-        # A shift of running statistics is an edit; gains that start from 0 instead of 1 are a choice of
-        # initial value, and calibration replaces those anyway.
-        return float((theirs - own).abs().max()) < 0.5  # noqa: PLR2004 - halfway between the neutral values
+        return float((theirs - own).abs().max()) < 0.5  # noqa: PLR2004 - half the way from 0 to 1
     both = torch.stack([own.flatten().double(), theirs.flatten().double()])
     return float(torch.corrcoef(both)[0, 1]) > 0.5  # noqa: PLR2004 - fresh draws correlate by chance only
 

@@ -39,6 +39,7 @@ def align(baseline: Graph, candidate: Graph) -> Alignment:
     # Parameters and joins say more about a place than an activation does, so they choose first.
     matcher.in_order(loose, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
     matcher.in_order(loose, lambda _: True)
+    matcher.replaced()
     pairs = tuple(sorted(Pair(b, c) for b, c in matcher.partner.items()))
     return Alignment(
         baseline,
@@ -47,6 +48,11 @@ def align(baseline: Graph, candidate: Graph) -> Alignment:
         matcher.unmatched(),
         map_parameters(baseline, candidate, pairs),
     )
+
+
+def _place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where a site stands: what it reads, and which sites read it."""
+    return tuple(dict.fromkeys(graph.sites[index].inputs)), tuple(sorted(graph.consumers[index]))
 
 
 class _Matcher:
@@ -116,6 +122,22 @@ class _Matcher:
         )
         for i, j in found:
             self._pair(gap_b[i], gap_c[j])
+
+    def replaced(self) -> None:
+        """Pair what stands alone between paired neighbours on both sides: one operator in place of another."""
+        open_b, open_c = self._open()
+        places: dict[Hashable, list[int]] = defaultdict(list)
+        for c in open_c:
+            places[_place(self.candidate, c)].append(c)
+        for b in open_b:
+            inputs, readers = _place(self.baseline, b)
+            here = (
+                tuple(self.partner.get(source, -1 - len(self.candidate.sites)) if source >= 0 else source
+                      for source in inputs),
+                tuple(sorted(self.partner.get(reader, -1) for reader in readers)),
+            )  # fmt: skip
+            if len(places[here]) == 1:
+                self._pair(b, places[here].pop())
 
     def unmatched(self) -> tuple[Unmatched, ...]:
         open_b, open_c = self._open()

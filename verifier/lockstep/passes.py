@@ -38,7 +38,6 @@ class Passes:
     Attributes:
         meetings: For each comparison, a meeting for each pair, in the order the pairs were given.
         outputs: For each comparison, a meeting for each output tensor the two models share by position.
-        output_counts: How many output tensors each lane returned.
         values: The output tensors of each lane.
     """
 
@@ -152,7 +151,9 @@ class _Met(NamedTuple):
     @property
     def differs(self) -> bool:
         """Whether overwriting would change anything, as far as that is known without waiting for a device."""
-        return self.measurement is not None and not self.measurement.known_identical
+        if self.measurement is None:
+            return False
+        return self.measurement.moments is None or not self.measurement.moments.identical
 
 
 def _meet(reference: Tensor, other: Tensor) -> _Met:

@@ -1,0 +1,83 @@
+"""Is this network still the same function as the trusted one, layer by layer?
+
+    from verifier import verify
+
+    result = verify(baseline, candidate, inputs)
+    result.verdict             # "match", "diverged" or "inconclusive"
+    result.first_divergence    # None, or the pair where the two part
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verifier.errors import (
+        CannotRunError,
+        DeviceError,
+        DownloadError,
+        GraphDepartureError,
+        InputError,
+        ModelError,
+        OutputError,
+        SourceError,
+        UsageError,
+        VerifierError,
+        WeightsError,
+    )
+    from verifier.judge import Policy
+    from verifier.result import Status, Verdict, Verification
+    from verifier.saving import load
+    from verifier.verification import verify
+
+_HOMES = {
+    "CannotRunError": "errors",
+    "DeviceError": "errors",
+    "DownloadError": "errors",
+    "GraphDepartureError": "errors",
+    "InputError": "errors",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "Policy": "judge",
+    "SourceError": "errors",
+    "Status": "result",
+    "UsageError": "errors",
+    "Verdict": "result",
+    "Verification": "result",
+    "VerifierError": "errors",
+    "WeightsError": "errors",
+    "load": "saving",
+    "verify": "verification",
+}
+
+__all__ = [
+    "CannotRunError",
+    "DeviceError",
+    "DownloadError",
+    "GraphDepartureError",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "Policy",
+    "SourceError",
+    "Status",
+    "UsageError",
+    "Verdict",
+    "Verification",
+    "VerifierError",
+    "WeightsError",
+    "load",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; --help and the records must not wait for it.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"verifier.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'verifier' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,162 @@
+"""One cell, from running it to judging it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from verifier.inputs import Inputs
+from verifier.judge import (
+    Cell,
+    Compared,
+    Judged,
+    Policy,
+    bare_rows,
+    judge_rows,
+    numerics_budget,
+    semantics_budget,
+)
+from verifier.lockstep import Meeting
+from verifier.metrics import compare
+from verifier.result import Budget, CellResult, Comparison, OutputAgreement, Verdict
+from verifier.running import (
+    ORACLE,
+    Caster,
+    Measured,
+    Noise,
+    Subject,
+    batch_size,
+    measure_cell,
+    measure_noise,
+)
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the stage, the steps done in it and the steps it has."""
+
+
+@dataclass
+class Assessor:
+    """Runs and judges the cells of one subject.
+
+    Attributes:
+        subject: The two models.
+        inputs: What the numerics cells run on.
+        few: A few samples of it, for everything that runs in float64.
+        policy: What a pair may be off by.
+        localise: Whether to run forced passes.
+        progress: Told how far each stage has come.
+        agreements: Agreement of the outputs, by cell name.
+    """
+
+    subject: Subject
+    inputs: Inputs
+    few: Inputs
+    policy: Policy
+    localise: bool
+    progress: Progress
+    agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
+    _caster: Caster = field(default_factory=Caster)
+    _noise: dict[Cell, Noise] = field(default_factory=dict)
+
+    def semantics(self, inputs: Inputs, probe: Cell) -> CellResult:
+        """Is it the same program? Float64 on the CPU, free and forced side by side.
+
+        `probe` is the numerics cell whose rounding noise tells how much the network amplifies rounding.
+        """
+        started = time.perf_counter()
+        amplification = [value / probe.unit_roundoff for value in self.noise(probe).total]
+        measured = measure_cell(
+            self.subject, ORACLE, inputs, self._caster, forced=self.localise, progress=self._steps("semantics")
+        )
+        self.agreements[ORACLE.name] = measured.agreement
+        budgets = [semantics_budget(self.policy, value) for value in amplification]
+        return self._result(ORACLE, "semantics", inputs, self._judge(measured, budgets), started)
+
+    def numerics(self, cell: Cell, *, suspicious: bool = False) -> CellResult:
+        """Is it as accurate as the baseline in this dtype?
+
+        A forced pass follows the free one if the free one diverged, or if the models are `suspicious` already.
+        """
+        started = time.perf_counter()
+        noise = self.noise(cell)
+        budgets = [
+            numerics_budget(self.policy, cell.dtype, cell.unit_roundoff, total, intrinsic)
+            for total, intrinsic in zip(noise.total, noise.intrinsic, strict=True)
+        ]
+        measured = measure_cell(
+            self.subject, cell, self.inputs, self._caster, forced=False, progress=self._steps(cell.name)
+        )
+        self.agreements[cell.name] = measured.agreement
+        judged = self._judge(measured, budgets)
+        if self.localise and (suspicious or judged.verdict is Verdict.DIVERGED):
+            forced = measure_cell(
+                self.subject,
+                cell,
+                self.inputs,
+                self._caster,
+                free=False,
+                progress=self._steps(f"{cell.name}, forced"),
+            )
+            measured = replace(
+                measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced
+            )
+            judged = self._judge(measured, budgets)
+        return self._result(cell, "numerics", self.inputs, judged, started)
+
+    def noise(self, cell: Cell) -> Noise:
+        """The baseline's rounding noise in `cell`, measured once."""
+        if cell not in self._noise:
+            self._noise[cell] = measure_noise(
+                self.subject, cell, self.few, self._caster, self._steps(f"noise of {cell.name}")
+            )
+        return self._noise[cell]
+
+    def _judge(self, measured: Measured, budgets: Sequence[Budget]) -> Judged:
+        pairs = _compared(measured.total, measured.intrinsic, budgets)
+        outputs = _compared(measured.outputs, measured.outputs_forced, budgets[len(pairs) :])
+        return judge_rows(bare_rows(self.subject.alignment, pairs, outputs))
+
+    def _result(
+        self, cell: Cell, role: str, inputs: Inputs, judged: Judged, started: float
+    ) -> CellResult:
+        return CellResult(
+            name=cell.name,
+            role=role,
+            verdict=judged.verdict,
+            reason=judged.reason,
+            batch_size=batch_size(inputs),
+            first_divergence=judged.first_divergence,
+            culprits=judged.culprits,
+            layers=judged.rows,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _steps(self, stage: str) -> Callable[[], None]:
+        total, done = len(self.subject.alignment.pairs), 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            self.progress(stage, done, total)
+
+        return step
+
+
+def _compared(
+    total: Sequence[Meeting], intrinsic: Sequence[Meeting] | None, budgets: Sequence[Budget]
+) -> list[Compared]:
+    return [
+        Compared(
+            shape=free.shape,
+            candidate_shape=free.other_shape,
+            total=_error(free),
+            intrinsic=None if intrinsic is None else _error(intrinsic[k]),
+            budget=budgets[k],
+        )
+        for k, free in enumerate(total)
+    ]
+
+
+def _error(meeting: Meeting) -> Comparison | None:
+    return None if meeting.moments is None else compare(meeting.moments)

@@ -1,0 +1,24 @@
+"""From numbers to verdicts: cells, budgets, policies and who is to blame."""
+
+from verifier.judge.cells import Cell
+from verifier.judge.coverage import coverage
+from verifier.judge.criteria import evaluate
+from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
+from verifier.judge.rows import Compared, bare_rows
+from verifier.judge.verdicts import Judged, judge_rows, overall
+
+__all__ = [
+    "CRITERIA",
+    "STRICT",
+    "Cell",
+    "Compared",
+    "Judged",
+    "Policy",
+    "bare_rows",
+    "coverage",
+    "evaluate",
+    "judge_rows",
+    "numerics_budget",
+    "overall",
+    "semantics_budget",
+]

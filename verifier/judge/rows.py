@@ -1,0 +1,153 @@
+"""The rows of a cell before anything is judged: what was paired with what, and what was measured there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from verifier.align import Alignment
+from verifier.graph import Graph, Site
+from verifier.result import Budget, Comparison, PairResult, Status
+
+# Arguments that change how an operator works, not what comes out of it in evaluation.
+_HARMLESS = frozenset({"inplace", "momentum", "out"})
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was measured at one pair or output: shapes on both sides, errors where the shapes agree."""
+
+    shape: tuple[int, ...]
+    candidate_shape: tuple[int, ...]
+    total: Comparison | None
+    intrinsic: Comparison | None
+    budget: Budget
+
+
+def bare_rows(
+    alignment: Alignment, pairs: Sequence[Compared], outputs: Sequence[Compared]
+) -> tuple[PairResult, ...]:
+    """One row a pair, unmatched site and (where no pair produces it) output, in order of execution.
+
+    Args:
+        alignment: The pairs.
+        pairs: What was measured at each of them, in their order.
+        outputs: What was measured at each output the two models share by position.
+    """
+    order = _order(alignment, len(outputs))
+    index_of_pair = {number: index for index, (kind, number) in enumerate(order) if kind == "pair"}
+    sources = _Sources(alignment, index_of_pair)
+    rows = []
+    for index, (kind, number) in enumerate(order):
+        if kind == "pair":
+            pair = alignment.pairs[number]
+            b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+            row = _row(index, b.name, c.name, b.op, pairs[number])
+            row = msgspec.structs.replace(row, differences=_differences(b, c), **sources.of(b.inputs, c.inputs))
+        elif kind == "output":
+            name = "output" if len(outputs) == 1 else f"output{number}"
+            row = _row(index, name, name, "output", outputs[number])
+            ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
+            row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
+        else:
+            row = _lonely(index, kind, (alignment.baseline if kind == "baseline" else alignment.candidate), number)
+        rows.append(row)
+    return tuple(rows)
+
+
+def _order(alignment: Alignment, outputs: int) -> list[tuple[str, int]]:
+    """Rows in the baseline's order of execution; sites of the candidate alone come before what they lead to."""
+    waiting = {
+        side: sorted((u.site for u in alignment.unmatched if u.side == side), reverse=True)
+        for side in ("baseline", "candidate")
+    }
+    order: list[tuple[str, int]] = []
+    for number, pair in enumerate(alignment.pairs):
+        for side, here in (("baseline", pair.baseline), ("candidate", pair.candidate)):
+            while waiting[side] and waiting[side][-1] < here:
+                order.append((side, waiting[side].pop()))
+        order.append(("pair", number))
+    for side, sites in waiting.items():
+        order.extend((side, site) for site in reversed(sites))
+    order.extend(("output", k) for k in range(outputs) if not alignment.same_outputs[k])
+    return order
+
+
+def _row(index: int, baseline: str, candidate: str, op: str, found: Compared) -> PairResult:
+    return PairResult(
+        index=index,
+        baseline=baseline,
+        candidate=candidate,
+        op=op,
+        shape=found.shape,
+        candidate_shape=None if found.shape == found.candidate_shape else found.candidate_shape,
+        total=found.total,
+        intrinsic=found.intrinsic,
+        budget=found.budget,
+    )
+
+
+def _lonely(index: int, side: str, graph: Graph, site: int) -> PairResult:
+    found = graph.sites[site]
+    other = "candidate" if side == "baseline" else "baseline"
+    return PairResult(
+        index=index,
+        baseline=found.name if side == "baseline" else None,
+        candidate=found.name if side == "candidate" else None,
+        op=found.op,
+        shape=found.shape,
+        status=Status.UNMATCHED,
+        reason=f"the {other} has no {found.op} here",
+    )
+
+
+def _differences(b: Site, c: Site) -> tuple[str, ...]:
+    found = [] if b.op == c.op else [f"operator {c.op}, baseline {b.op}"]
+    found.extend(
+        f"{name} {c.attributes[name]}, baseline {value}"
+        for name, value in b.attributes.items()
+        if b.op == c.op and name in c.attributes and c.attributes[name] != value and name not in _HARMLESS
+    )
+    return tuple(found)
+
+
+class _Sources:
+    """What the two sides of a pair read."""
+
+    def __init__(self, alignment: Alignment, row_of_pair: Mapping[int, int]) -> None:
+        self._alignment = alignment
+        self._b = {pair.baseline: row_of_pair[k] for k, pair in enumerate(alignment.pairs)}
+        self._c = {pair.candidate: row_of_pair[k] for k, pair in enumerate(alignment.pairs)}
+
+    def of(self, inputs_b: Iterable[int], inputs_c: Iterable[int]) -> dict[str, object]:
+        """The fields of a row that say where its two sides come from."""
+        above_b, between_b = _upstream(self._alignment.baseline, inputs_b, self._b)
+        above_c, between_c = _upstream(self._alignment.candidate, inputs_c, self._c)
+        return {
+            "above": tuple(row for row in above_b if row >= 0),
+            "between_baseline": between_b,
+            "between_candidate": between_c,
+            "rewired": above_b != above_c,
+        }
+
+
+def _upstream(
+    graph: Graph, inputs: Iterable[int], row_of: Mapping[int, int]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Rows of the nearest pairs above (model inputs as -1 - k), and the unmatched sites passed on the way."""
+    above: set[int] = set()
+    between: set[int] = set()
+    stack = list(inputs)
+    while stack:
+        index = stack.pop()
+        if index < 0:
+            above.add(index)
+        elif index in row_of:
+            above.add(row_of[index])
+        elif index not in between:
+            between.add(index)
+            stack.extend(graph.sites[index].inputs)
+    names = tuple(graph.sites[index].name for index in sorted(between) if graph.sites[index].comparable)
+    return tuple(sorted(above)), names

@@ -1,0 +1,212 @@
+"""Statuses, first divergence, culprits and the verdict. Works on rows alone, so saved ones can be judged again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from verifier.judge.policy import Policy
+from verifier.result import CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+
+# A pair that inherits an error and hands on more than twice of it (relative to its own tensor) amplifies it.
+_AMPLIFIES = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The judgement of one cell."""
+
+    rows: tuple[PairResult, ...]
+    first_divergence: PairResult | None
+    culprits: tuple[PairResult, ...]
+    verdict: Verdict
+    reason: str
+
+
+def within(error: Comparison | None, limit: float) -> bool:
+    """Whether an error is inside its limit; NaN and disagreeing non-finite values never are."""
+    if error is None or error.nonfinite_mismatched:
+        return False
+    return error.elements == 0 or error.max_abs == 0 or error.nrmse <= limit
+
+
+def judge_rows(bare: Sequence[PairResult]) -> Judged:
+    """Give every row its status and reason, and find the first divergence and the culprits.
+
+    Where a row disagrees because of sites without a partner above it, those are named instead of the row: the
+    first of them on the baseline's side and, if the candidate has others in their place, on the candidate's.
+    """
+    judge = _Judge(bare)
+    rows = tuple(judge.judged(row) for row in bare)
+    first: PairResult | None = None
+    culprits: dict[int, PairResult] = {}
+    for row in rows:
+        if row.status is Status.UNMATCHED:
+            continue
+        named = judge.stand_in(row, rows)
+        if row.status is Status.CULPRIT or judge.region_at_fault(row):
+            culprits[named.index] = named
+        if first is None and judge.diverged[row.index]:
+            first = named
+    blamed = tuple(culprits[index] for index in sorted(culprits))
+    if first is None and blamed:  # an intrinsic error that the free pass happened to cancel
+        first = blamed[0]
+    if first is not None:
+        where = first.baseline or first.candidate
+        return Judged(rows, first, blamed, Verdict.DIVERGED, f"{where}: {first.reason}")
+    if not any(row.total is not None and row.total.elements for row in rows):
+        return Judged(rows, None, (), Verdict.INCONCLUSIVE, "no two tensors were compared")
+    return Judged(rows, None, (), Verdict.MATCH, "")
+
+
+class _Judge:
+    def __init__(self, rows: Sequence[PairResult]) -> None:
+        self.rows = rows
+        self.localised = any(row.intrinsic is not None for row in rows)
+        self.diverged = [
+            row.status is not Status.UNMATCHED
+            and (row.candidate_shape is not None or not within(row.total, _limit(row, own=False)))
+            for row in rows
+        ]
+
+    def judged(self, row: PairResult) -> PairResult:
+        """`row` with its status and reason."""
+        if row.status is Status.UNMATCHED:
+            return row
+        status = self._status(row)
+        return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
+
+    def _status(self, row: PairResult) -> Status:
+        if row.candidate_shape is not None:
+            own = _clean(row) and self._same_shapes_above(row)
+            return Status.CULPRIT if own or self._rewired_at_fault(row) else Status.CARRIES
+        if _clean(row) and self._same_shapes_above(row):
+            if row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True)):
+                return Status.CULPRIT
+        elif self._rewired_at_fault(row):
+            return Status.CULPRIT
+        if not self.diverged[row.index]:
+            return Status.OK
+        came_in = max((_nrmse(self.rows[a].total) for a in row.above if self.diverged[a]), default=0.0)
+        return Status.AMPLIFIES if _nrmse(row.total) > _AMPLIFIES * came_in else Status.CARRIES
+
+    def _same_shapes_above(self, row: PairResult) -> bool:
+        """Whether all this row reads could be overwritten, so that its intrinsic error is its own."""
+        return all(self.rows[a].candidate_shape is None for a in row.above)
+
+    def _rewired_at_fault(self, row: PairResult) -> bool:
+        between = row.between_baseline or row.between_candidate
+        return row.rewired and not between and self._disagrees(row)
+
+    def region_at_fault(self, row: PairResult) -> bool:
+        """Whether sites without a partner above this row make the difference."""
+        return bool(row.between_baseline or row.between_candidate) and self._disagrees(row)
+
+    def _disagrees(self, row: PairResult) -> bool:
+        """Whether the row differs though all paired rows above it were made equal, or were equal anyway."""
+        if not self._same_shapes_above(row):
+            return False
+        if row.candidate_shape is not None:
+            return True
+        if self.localised:
+            return not within(row.intrinsic, _limit(row, own=True))
+        return self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
+
+    def stand_in(self, row: PairResult, rows: Sequence[PairResult]) -> PairResult:
+        """The row to name for a divergence seen at `row`: where the operators first differ above it, if they do."""
+        if not self.region_at_fault(row):
+            return row
+        missing = next((r for r in rows if r.baseline in row.between_baseline[:1] and r.candidate is None), None)
+        extra = next((r for r in rows if r.candidate in row.between_candidate[:1] and r.baseline is None), None)
+        place = missing or row
+        if missing is None:
+            what = f"the candidate has {extra.op if extra else 'something'} first"
+        elif extra is None:
+            what = f"the candidate has no {missing.op} here"
+        else:
+            what = f"the candidate has {extra.op} instead of {missing.op}"
+        measured = _measured(row, row.intrinsic if row.intrinsic is not None else row.total, own=self.localised)
+        return msgspec.structs.replace(
+            place,
+            candidate=extra.candidate if extra else None,
+            status=Status.UNMATCHED,
+            total=row.total,
+            intrinsic=row.intrinsic,
+            budget=row.budget,
+            reason=f"{what}; behind it, at {row.baseline}: {measured}",
+        )
+
+    def _reason(self, row: PairResult, status: Status) -> str:
+        if status is Status.OK:
+            return ""
+        own = status is Status.CULPRIT and row.intrinsic is not None
+        parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
+        if row.rewired and status is Status.CULPRIT:
+            parts.append("it reads other tensors than the baseline does")
+        return "; ".join([*parts, *row.differences])
+
+
+def _clean(row: PairResult) -> bool:
+    return not (row.between_baseline or row.between_candidate or row.rewired)
+
+
+def _limit(row: PairResult, *, own: bool) -> float:
+    if row.budget is None:
+        return 0.0
+    return row.budget.intrinsic if own else row.budget.total
+
+
+def _measured(row: PairResult, error: Comparison | None, *, own: bool) -> str:
+    if error is None:
+        return f"shape {row.candidate_shape} instead of {row.shape}"
+    if error.nonfinite_mismatched:
+        return f"{error.nonfinite_mismatched} values are not finite or not the same infinity on both sides"
+    at = "" if error.max_abs_index is None else f" at {error.max_abs_index}"
+    rule = row.budget.rule if row.budget else "none"
+    return (
+        f"{'intrinsic' if own else 'total'} relative error {error.nrmse:.1e}, allowed "
+        f"{_limit(row, own=own):.1e} (rule {rule}), max abs difference {error.max_abs:.1e}{at}"
+    )
+
+
+def _nrmse(error: Comparison | None) -> float:
+    return math.inf if error is None or math.isnan(error.nrmse) else error.nrmse
+
+
+def overall(
+    policy: Policy,
+    cells: Sequence[CellResult],
+    criteria: Sequence[Criterion],
+    covered: Coverage,
+) -> tuple[Verdict, str]:
+    """The verdict over all cells, and the reason in a few words."""
+    if policy.criteria_decide:
+        failed = [criterion.name for criterion in criteria if not criterion.passed]
+        if failed:
+            return Verdict.DIVERGED, f"published criteria failed: {', '.join(failed)}"
+    else:
+        if covered.outputs[0] != covered.outputs[1]:
+            return (
+                Verdict.DIVERGED,
+                f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
+            )
+        for cell in cells:
+            if cell.verdict is Verdict.DIVERGED:
+                return Verdict.DIVERGED, f"{cell.name}: {cell.reason}"
+    least = min(covered.baseline_share, covered.candidate_share)
+    if least < policy.minimum_coverage:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"only {least:.0%} of the sites could be paired; {policy.minimum_coverage:.0%} are needed to say more",
+        )
+    if covered.parameterised and not covered.parameterised_compared:
+        return Verdict.INCONCLUSIVE, "no site with parameters could be paired"
+    for cell in cells:
+        if cell.verdict is Verdict.INCONCLUSIVE:
+            return Verdict.INCONCLUSIVE, f"{cell.name}: {cell.reason}"
+    if not cells or (policy.criteria_decide and not criteria):
+        return Verdict.INCONCLUSIVE, "nothing was compared"
+    return Verdict.MATCH, ""

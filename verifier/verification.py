@@ -1,0 +1,194 @@
+"""The verification itself, from two models to a verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from verifier import inputs as making
+from verifier import sources
+from verifier.align import align
+from verifier.assessment import Assessor, Progress
+from verifier.copying import copy_with, state_of
+from verifier.environment import describe, preserved
+from verifier.errors import DeviceError, InputError, ModelError, UsageError
+from verifier.graph import Graph, record
+from verifier.inputs import Inputs
+from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
+from verifier.result import ModelInfo, Verdict, Verification
+from verifier.running import ORACLE, Subject, arguments, cast, sample
+from verifier.weights import choose
+
+# Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
+SEMANTIC_SAMPLES = 2
+
+
+def verify(
+    baseline: nn.Module | str,
+    candidate: nn.Module | str,
+    inputs: Any,
+    *,
+    weights: str = "transfer",
+    cells: Sequence[str | Cell] = ("cpu/float32",),
+    localise: bool = True,
+    semantics: bool = True,
+    policy: Policy = STRICT,
+    seed: int = 0,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Verification:
+    """Is `candidate` the same function as `baseline`, and if not, where do they part?
+
+    Neither model is run, hooked or written to: copies are, and process-wide state (random states, default
+    dtype, grad mode, backend flags) is as before afterwards, also after an exception.
+
+    Args:
+        baseline: The trusted model, or a specification that leads to one (`torchvision:resnet50`).
+        candidate: The model under test, likewise.
+        inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`.
+        weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
+            `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
+        cells: Device x dtype settings to compare in, such as `cuda/bfloat16`.
+        localise: Whether to run forced passes, which tell culprits from pairs that only inherit.
+        semantics: Whether to compare in float64 on a few samples first, where any difference is real.
+        policy: What a pair may be off by.
+        seed: For models built from a specification and for weights that are drawn.
+        command: How the run was asked for, for the record.
+        progress: Told how far the run has come.
+
+    Raises:
+        UsageError: Something asked for is wrong: a specification, the inputs, a weights file, a cell.
+        CannotRunError: This machine cannot run it, or a model raised while it ran.
+    """
+    started = time.perf_counter()
+    wanted = _parse(cells)
+    given = making.tensors(inputs)
+    few = sample(given, SEMANTIC_SAMPLES)
+    with preserved(), torch.inference_mode(mode=False), torch.no_grad():
+        ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
+        alignment = align(ours.record(few), theirs.record(few))
+        masters = choose(
+            weights,
+            ours.model,
+            theirs.model,
+            alignment,
+            ours.arguments(few),
+            baseline_spec=ours.spec,
+            seed=seed,
+        )
+        subject = Subject(ours.model, theirs.model, alignment, masters)
+        assessor = Assessor(subject, given, few, policy, localise, progress or (lambda *_: None))
+        results = []
+        if semantics or ORACLE in wanted:
+            results.append(assessor.semantics(given if ORACLE in wanted else few, wanted[0]))
+        for cell in wanted:
+            if cell != ORACLE:
+                suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
+                results.append(assessor.numerics(cell, suspicious=suspicious))
+
+    main = next((result for result in results if result.role == "numerics"), results[0])
+    output = assessor.agreements[main.name]
+    criteria = evaluate(policy, output, main.layers)
+    covered = coverage(alignment)
+    verdict, reason = overall(policy, results, criteria, covered)
+    deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
+    return Verification(
+        verdict=verdict,
+        reason=reason,
+        criteria=criteria,
+        coverage=covered,
+        first_divergence=deciding.first_divergence if deciding else None,
+        culprits=deciding.culprits if deciding else (),
+        cells=tuple(results),
+        output=output,
+        baseline=ours.info(alignment.baseline),
+        candidate=theirs.info(alignment.candidate),
+        weights=masters.info,
+        inputs=given.info,
+        seed=seed,
+        environment=describe(),
+        command=command,
+        seconds=time.perf_counter() - started,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=(*ours.notes, *theirs.notes),
+    )
+
+
+def _parse(cells: Sequence[str | Cell]) -> list[Cell]:
+    wanted = list(dict.fromkeys(cell if isinstance(cell, Cell) else Cell.parse(cell) for cell in cells))
+    if not wanted:
+        raise UsageError("no cell was asked for: name at least one, such as cpu/float32.")
+    for cell in wanted:
+        cell.check_device()
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two models as it was given."""
+
+    role: str
+    spec: str
+    model: nn.Module
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, role: str, model: nn.Module | str, seed: int) -> _Side:
+        if isinstance(model, str):
+            source = sources.load(model, seed=seed)
+            return cls(role, source.spec, source.model, source.notes)
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification.")
+        kind = type(model)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
+
+    def cell(self) -> Cell:
+        """The setting the model is in as it was given; the first floating-point parameter tells."""
+        tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
+        return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
+
+    def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments(inputs, self.cell())
+
+    def record(self, inputs: Inputs) -> Graph:
+        """The model's graph on `inputs`.
+
+        Raises:
+            InputError: The baseline does not take such inputs.
+            ModelError: The candidate fails on what the baseline takes.
+            DeviceError: Memory ran out.
+        """
+        cell = self.cell()
+        copy = copy_with(
+            self.model, state_of(self.model), lambda tensor: cast(tensor, cell), role=self.role
+        )
+        args, kwargs = self.arguments(inputs)
+        try:
+            return record(copy, args, kwargs)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"out of memory while recording the {self.role}. Use smaller inputs.") from error
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            if self.role == "baseline":
+                shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
+                raise InputError(
+                    f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}"
+                ) from error
+            raise ModelError(
+                f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
+            ) from error
+
+    def info(self, graph: Graph) -> ModelInfo:
+        return ModelInfo(
+            spec=self.spec,
+            type=type(self.model).__name__,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            sites=len(graph.comparable),
+        )
