@@ -1,0 +1,1 @@
+"""What a saved verification looks like, on a page and on a terminal. Reads the result records alone."""

@@ -1,0 +1,130 @@
+"""The summary a run ends with: what to know without opening the report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports import sentences
+from verifier.result import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from verifier.result import PairResult, Verification
+
+SHOWN = 5  # rows a section: the page has them all
+
+_STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled list of rows; one cell a row is a list of lines."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+    header: tuple[str, ...] = ()
+
+
+def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
+    """The summary in colour, for `rich.console.Console.print`."""
+    from rich.console import Group  # noqa: PLC0415 - a pipe needs no rich
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[RenderableType] = [
+        Text(sentences.headline(verification), style=_STYLES[verification.verdict])
+    ]
+    for section in sections(verification, out_dir=out_dir):
+        table = Table(box=None, show_header=bool(section.header), padding=(0, 2, 0, 0), pad_edge=False)
+        for index in range(len(section.rows[0])):
+            header = section.header[index] if section.header else ""
+            table.add_column(Text(header, style="dim"), overflow="fold")
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        parts += [Text(), Text(section.title, style="bold"), table]
+    return Group(*parts)
+
+
+def plain(verification: Verification, *, out_dir: str | None = None) -> str:
+    """The summary as text, for pipes, logs and files; it ends with a line break."""
+    lines = [sentences.headline(verification)]
+    for section in sections(verification, out_dir=out_dir):
+        rows = ([section.header] if section.header else []) + list(section.rows)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", section.title]
+        lines += [
+            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
+            for row in rows
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def sections(verification: Verification, *, out_dir: str | None = None) -> list[Section]:
+    """What both summaries show below the verdict, in order; sections without rows are left out."""
+    first = verification.first_divergence
+    cell = sentences.deciding_cell(verification)
+    worst = sentences.worst(cell.layers, SHOWN) if cell else []
+    found = [
+        Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
+        Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
+        Section(
+            f"Largest total errors in {cell.name if cell else ''}",
+            tuple(_site(pair) for pair in worst),
+            ("site", "op", "status", "total", "intrinsic", "allowed"),
+        ),
+        Section("Cells", tuple(_cells(verification))),
+        Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
+        Section("Notes", _lines(_some([sentences.visible(note) for note in verification.notes]))),
+        Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
+    ]
+    return [section for section in found if section.rows]
+
+
+def _lines(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple((line,) for line in lines)
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    hidden = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"and {hidden} more"] if hidden > 0 else [])]
+
+
+def _site(pair: PairResult) -> tuple[str, ...]:
+    metric = sentences.metric_of(pair)
+    return (
+        sentences.site(pair),
+        sentences.visible(pair.op),
+        str(pair.status),
+        sentences.figure(sentences.error(pair.total, metric)),
+        sentences.figure(sentences.error(pair.intrinsic, metric) if pair.intrinsic else None),
+        sentences.figure(pair.budget.total if pair.budget else None),
+    )
+
+
+def _cells(verification: Verification) -> list[tuple[str, ...]]:
+    return [
+        (
+            sentences.visible(cell.name),
+            sentences.visible(cell.role),
+            str(cell.verdict),
+            f"{sentences.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
+            sentences.visible(cell.reason),
+        )
+        for cell in verification.cells
+    ]
+
+
+def _unmatched(verification: Verification) -> list[str]:
+    return _some(
+        [
+            f"not compared: {sentences.visible(each.name)} of the {each.side} ({sentences.visible(each.op)})"
+            + (f": {sentences.visible(each.reason)}" if each.reason else "")
+            for each in verification.coverage.unmatched
+        ]
+    )
