@@ -1,0 +1,171 @@
+"""Results on disk: `result.json`, `layers.csv` and `report.html`, all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from verifier.errors import OutputError
+from verifier.result import SCHEMA_VERSION, Verification, to_builtins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from os import PathLike
+
+RESULT = "result.json"
+LAYERS = "layers.csv"
+REPORT = "report.html"
+
+
+def save(verification: Verification, directory: str | PathLike[str]) -> None:
+    """Write the result, the table of layers and the report into `directory`, which is created if need be.
+
+    Everything is rendered and written to a hidden folder beside its destination before the first file is
+    moved; an interruption or a full disk leaves what was there before, whole.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from reports.html import render  # noqa: PLC0415 - templates are only needed here
+    from verifier.frames import to_csv  # noqa: PLC0415 - the same
+
+    _write(
+        {
+            LAYERS: to_csv(verification),
+            REPORT: render(verification),
+            RESULT: to_json(verification),  # moved last: what is complete has a result that says so
+        },
+        Path(directory),
+    )
+
+
+def save_report(verification: Verification, directory: str | PathLike[str]) -> None:
+    """Write the report alone anew, as `save` does.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from reports.html import render  # noqa: PLC0415 - templates are only needed here
+
+    _write({REPORT: render(verification)}, Path(directory))
+
+
+def check_writable(directory: str | PathLike[str]) -> None:
+    """Create `directory` and try it, so that a long run does not end in an error that could be known before.
+
+    Raises:
+        OutputError: The directory cannot be created or written.
+    """
+    directory = Path(directory)
+    with _own_errors(directory):
+        _prepare(directory)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    for name in (RESULT, LAYERS, REPORT):
+        if (directory / name).is_dir():
+            raise OutputError(f"{directory / name} is a directory where the file of this name should go")
+
+
+def load(path: str | PathLike[str]) -> Verification:
+    """Read a saved result, from its directory or from the file itself.
+
+    Raises:
+        OutputError: There is none, it is damaged, or a newer version of this package wrote it.
+    """
+    path = Path(path)
+    file = path / RESULT if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OutputError(f"there is no saved result at {file}") from error
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise OutputError(f"{file} is damaged: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise OutputError(f"{file} is not a saved result: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise OutputError(
+            f"{file} was written by a newer version of this package (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}); upgrade to read it"
+        )
+    try:
+        # Not strict, because "nan" and "inf" are numbers here.
+        return msgspec.convert(content, Verification, strict=False)
+    except msgspec.ValidationError as error:
+        raise OutputError(f"{file} is damaged: {error}") from error
+
+
+def to_json(verification: Verification) -> str:
+    """Strict JSON with one line a pair: short enough to keep, and two results can be compared by line."""
+    return _laid_out(to_builtins(verification), "") + "\n"
+
+
+def _laid_out(value: Any, indent: str, depth: int = 0) -> str:
+    if depth == 4 or not isinstance(value, dict | list) or not _holds_containers(value):
+        return json.dumps(value, allow_nan=False)
+    inner = f"{indent}  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_laid_out(item, inner, depth + 1)}" for key, item in value.items()]
+    else:
+        items = [_laid_out(item, inner, depth + 1) for item in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{last}"
+
+
+def _holds_containers(value: dict[str, Any] | list[Any]) -> bool:
+    items = value.values() if isinstance(value, dict) else value
+    return any(isinstance(item, dict | list) for item in items)
+
+
+def _write(texts: dict[str, str], directory: Path) -> None:
+    check_writable(directory)
+    with (
+        _own_errors(directory),
+        tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder,
+    ):
+        staging = Path(folder)
+        for name, text in texts.items():
+            # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
+            (staging / name).write_bytes(text.encode("utf-8", errors="backslashreplace"))
+        _move(list(texts), staging, directory)
+
+
+def _move(names: list[str], staging: Path, directory: Path) -> None:
+    """Move all files or, should one fail or an interruption come, put back what was there."""
+    before = {name: staging / f"{name}.before" for name in names if (directory / name).exists()}
+    for name, copy in before.items():
+        shutil.copy2(directory / name, copy)
+    moved = []
+    try:
+        for name in names:
+            moved.append(name)
+            (staging / name).replace(directory / name)
+    except BaseException:
+        for name in moved:
+            if name in before:
+                before[name].replace(directory / name)
+            elif not (staging / name).exists():
+                (directory / name).unlink(missing_ok=True)
+        raise
+
+
+def _prepare(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory} is a file; --out takes a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _own_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{directory} cannot be written: {error.strerror or error}") from error
