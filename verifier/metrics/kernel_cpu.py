@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from verifier.metrics.jit import compiled
+from verifier.metrics.jit import compiled, ordered
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64, one dimension, contiguous
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -26,6 +26,18 @@ SUMS = 9
 # Columns of a tally.
 FINITE, NONFINITE_A, NONFINITE_B, MISMATCHED, MISMATCH_AT, TOP, TOP_AT = range(7)
 TALLY = 7
+
+
+@ordered
+def less(x: float, y: float) -> float:
+    """x - y, whatever is done with it afterwards."""
+    return x - y
+
+
+@ordered
+def residual(x: float, y: float, u: float, origin_e: float, lead: float, rest: float) -> float:  # noqa: PLR0917
+    """y - lead * x - origin_e - rest * u in this order: what is exact where the sides are close comes first."""
+    return ((y - lead * x) - origin_e) - rest * u
 
 
 @compiled
@@ -51,9 +63,9 @@ def pilot(a: Array, b: Array, frame: Floats) -> bool:
         y = np.float64(b[i])
         good = (abs(x) < np.inf) & (abs(y) < np.inf)
         n += np.int64(good)
-        sum_a += (x - a0) if good else 0.0
-        sum_b += (y - b0) if good else 0.0
-        sum_d += ((y - x) - d0) if good else 0.0
+        sum_a += less(x, a0) if good else 0.0
+        sum_b += less(y, b0) if good else 0.0
+        sum_d += less(less(y, x), d0) if good else 0.0
     frame[0] = a0 + sum_a / n if abs(a0 + sum_a) < np.inf else a0
     frame[1] = b0 + sum_b / n if abs(b0 + sum_b) < np.inf else b0
     frame[2] = d0 + sum_d / n if abs(d0 + sum_d) < np.inf else 0.0
@@ -73,10 +85,10 @@ def clean_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, .
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
-        d = y - x
-        u = x - origin_a
-        v = y - origin_b
-        e = ((y - lead * x) - origin_e) - rest * u
+        d = less(y, x)
+        u = less(x, origin_a)
+        v = less(y, origin_b)
+        e = residual(x, y, u, origin_e, lead, rest)
         su += u
         sv += v
         se += e
@@ -116,10 +128,10 @@ def careful_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any,
         mismatched += np.int64((not good) & (not agree))
         x = x if good else origin_a
         y = y if good else origin_a
-        d = y - x
-        u = x - origin_a
-        v = (y - origin_b) if good else 0.0
-        e = (((y - lead * x) - origin_e) - rest * u) if good else 0.0
+        d = less(y, x)
+        u = less(x, origin_a)
+        v = less(y, origin_b) if good else 0.0
+        e = residual(x, y, u, origin_e, lead, rest) if good else 0.0
         su += u
         sv += v
         se += e
@@ -143,7 +155,7 @@ def largest_ratio(a: Array, b: Array) -> float:
         x = np.float64(a[i])
         y = np.float64(b[i])
         good = (abs(x) < np.inf) & (abs(y) < np.inf) & (x != 0.0)
-        ratio = np.float64(abs(y - x) / (abs(x) if good else 1.0))
+        ratio = np.float64(abs(less(y, x)) / (abs(x) if good else 1.0))
         best = max(best, ratio.view(np.int64) if good else np.int64(0))
     bits = np.int64(best)  # numba views variables that are assigned once
     return float(bits.view(np.float64))
@@ -183,7 +195,7 @@ def first_top(  # noqa: PLR0917
     for i in range(a.size):
         x = np.float64(a[i])
         y = np.float64(b[i])
-        gap = np.float64(abs(y - x))
+        gap = np.float64(abs(less(y, x)))
         if gap.view(np.int64) == top and abs(x) < np.inf and abs(y) < np.inf:
             number = row_major(start + i, sizes, strides)
             known = number if known < 0 else min(known, number)

@@ -161,27 +161,32 @@ class Moments:
         Coordinates are compared as they are: measure batches with their offset to keep them distinct.
         """
         frame = _common_frame(self, other)
-        one, two = self.rebased(frame), other.rebased(frame)
+        merged = self.rebased(frame)._plus(other.rebased(frame))
+        better = merged.refitted_frame()
+        return merged if better is None else self.rebased(better)._plus(other.rebased(better))
+
+    def _plus(self, other: Moments) -> Moments:
+        """The sums of both, which are about the same frame."""
         return Moments(
-            elements=one.elements + two.elements,
-            finite=one.finite + two.finite,
-            nonfinite_baseline=one.nonfinite_baseline + two.nonfinite_baseline,
-            nonfinite_candidate=one.nonfinite_candidate + two.nonfinite_candidate,
-            nonfinite_mismatched=one.nonfinite_mismatched + two.nonfinite_mismatched,
-            mismatch_index=_lowest(one.mismatch_index, two.mismatch_index),
-            max_abs=max(one.max_abs, two.max_abs),
-            max_abs_index=_winner(one, two),
-            max_rel=max(one.max_rel, two.max_rel),
-            sum_dd=one.sum_dd + two.sum_dd,
-            frame=frame,
-            sum_u=one.sum_u + two.sum_u,
-            sum_v=one.sum_v + two.sum_v,
-            sum_e=one.sum_e + two.sum_e,
-            sum_uu=one.sum_uu + two.sum_uu,
-            sum_vv=one.sum_vv + two.sum_vv,
-            sum_uv=one.sum_uv + two.sum_uv,
-            sum_ee=one.sum_ee + two.sum_ee,
-            sum_ue=one.sum_ue + two.sum_ue,
+            elements=self.elements + other.elements,
+            finite=self.finite + other.finite,
+            nonfinite_baseline=self.nonfinite_baseline + other.nonfinite_baseline,
+            nonfinite_candidate=self.nonfinite_candidate + other.nonfinite_candidate,
+            nonfinite_mismatched=self.nonfinite_mismatched + other.nonfinite_mismatched,
+            mismatch_index=_lowest(self.mismatch_index, other.mismatch_index),
+            max_abs=max(self.max_abs, other.max_abs),
+            max_abs_index=_winner(self, other),
+            max_rel=max(self.max_rel, other.max_rel),
+            sum_dd=self.sum_dd + other.sum_dd,
+            frame=self.frame,
+            sum_u=self.sum_u + other.sum_u,
+            sum_v=self.sum_v + other.sum_v,
+            sum_e=self.sum_e + other.sum_e,
+            sum_uu=self.sum_uu + other.sum_uu,
+            sum_vv=self.sum_vv + other.sum_vv,
+            sum_uv=self.sum_uv + other.sum_uv,
+            sum_ee=self.sum_ee + other.sum_ee,
+            sum_ue=self.sum_ue + other.sum_ue,
         )
 
 
