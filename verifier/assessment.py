@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from verifier.agreement import agreement
 from verifier.inputs import Inputs
 from verifier.judge import (
     Cell,
@@ -35,31 +36,34 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
 
 
+LOCALISE = ("auto", "always", "never")
+
+
 @dataclass
 class Assessor:
     """Runs and judges the cells of one subject.
 
     Attributes:
         subject: The two models.
-        inputs: What the numerics cells run on.
+        inputs: What the numerics cells run on, in batches.
         few: A few samples of it, for everything that runs in float64.
         policy: What a pair may be off by.
-        localise: Whether to run forced passes.
+        localise: When to run forced passes, one of `LOCALISE`.
         progress: Told how far each stage has come.
         agreements: Agreement of the outputs, by cell name.
     """
 
     subject: Subject
-    inputs: Inputs
+    inputs: Sequence[Inputs]
     few: Inputs
     policy: Policy
-    localise: bool
+    localise: str
     progress: Progress
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _noise: dict[Cell, Noise] = field(default_factory=dict)
 
-    def semantics(self, inputs: Inputs, probe: Cell) -> CellResult:
+    def semantics(self, inputs: Sequence[Inputs], probe: Cell) -> CellResult:
         """Is it the same program? Float64 on the CPU, free and forced side by side.
 
         `probe` is the numerics cell whose rounding noise tells how much the network amplifies rounding.
@@ -67,9 +71,9 @@ class Assessor:
         started = time.perf_counter()
         amplification = [value / probe.unit_roundoff for value in self.noise(probe).total]
         measured = measure_cell(
-            self.subject, ORACLE, inputs, self._caster, forced=self.localise, progress=self._steps("semantics")
+            self.subject, ORACLE, inputs, self._caster, forced=self.localise != "never", progress=self._steps("semantics", inputs)
         )
-        self.agreements[ORACLE.name] = measured.agreement
+        self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         return self._result(ORACLE, "semantics", inputs, self._judge(measured, budgets), started)
 
@@ -85,18 +89,19 @@ class Assessor:
             for total, intrinsic in zip(noise.total, noise.intrinsic, strict=True)
         ]
         measured = measure_cell(
-            self.subject, cell, self.inputs, self._caster, forced=False, progress=self._steps(cell.name)
+            self.subject, cell, self.inputs, self._caster, forced=False, progress=self._steps(cell.name, self.inputs)
         )
-        self.agreements[cell.name] = measured.agreement
+        self.agreements[cell.name] = agreement(*measured.values)
         judged = self._judge(measured, budgets)
-        if self.localise and (suspicious or judged.verdict is Verdict.DIVERGED):
+        wanted = suspicious or judged.verdict is Verdict.DIVERGED
+        if self.localise == "always" or (self.localise == "auto" and wanted):
             forced = measure_cell(
                 self.subject,
                 cell,
                 self.inputs,
                 self._caster,
                 free=False,
-                progress=self._steps(f"{cell.name}, forced"),
+                progress=self._steps(f"{cell.name}, forced", self.inputs),
             )
             measured = replace(
                 measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced
@@ -108,7 +113,7 @@ class Assessor:
         """The baseline's rounding noise in `cell`, measured once."""
         if cell not in self._noise:
             self._noise[cell] = measure_noise(
-                self.subject, cell, self.few, self._caster, self._steps(f"noise of {cell.name}")
+                self.subject, cell, self.few, self._caster, self._steps(f"noise of {cell.name}", [self.few])
             )
         return self._noise[cell]
 
@@ -118,22 +123,22 @@ class Assessor:
         return judge_rows(bare_rows(self.subject.alignment, pairs, outputs))
 
     def _result(
-        self, cell: Cell, role: str, inputs: Inputs, judged: Judged, started: float
+        self, cell: Cell, role: str, inputs: Sequence[Inputs], judged: Judged, started: float
     ) -> CellResult:
         return CellResult(
             name=cell.name,
             role=role,
             verdict=judged.verdict,
             reason=judged.reason,
-            batch_size=batch_size(inputs),
+            batch_size=sum(map(batch_size, inputs)),
             first_divergence=judged.first_divergence,
             culprits=judged.culprits,
             layers=judged.rows,
             seconds=time.perf_counter() - started,
         )
 
-    def _steps(self, stage: str) -> Callable[[], None]:
-        total, done = len(self.subject.alignment.pairs), 0
+    def _steps(self, stage: str, inputs: Sequence[Inputs]) -> Callable[[], None]:
+        total, done = len(self.subject.alignment.pairs) * len(inputs), 0
 
         def step() -> None:
             nonlocal done

@@ -250,6 +250,7 @@ class Verification(Record, frozen=True, kw_only=True):
     command: str
     seconds: float
     created: str
+    policy: str = "strict"
     notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from verifier.agreement import agreement
 from verifier.align import Alignment
 from verifier.copying import copy_with
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
 from verifier.lockstep import Comparing, Lane, Meeting, run
 from verifier.metrics import compare
-from verifier.result import Comparison, OutputAgreement
+from verifier.result import Comparison
 from verifier.weights import Masters
 
 ORACLE = Cell("cpu", "float64")
@@ -35,13 +34,35 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a cell's passes measured: meetings at each pair and each shared output, free and forced."""
+    """What a cell's passes measured: meetings at each pair and each shared output, free and forced.
+
+    `values` holds both models' output tensors; they are read by `verifier.agreement` and then dropped.
+    """
 
     total: tuple[Meeting, ...]
     intrinsic: tuple[Meeting, ...] | None
     outputs: tuple[Meeting, ...]
     outputs_forced: tuple[Meeting, ...] | None
-    agreement: OutputAgreement | None
+    values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+    def merge(self, other: Measured) -> Measured:
+        """These measurements and those of a further batch."""
+
+        def both(a: tuple[Meeting, ...], b: tuple[Meeting, ...]) -> tuple[Meeting, ...]:
+            return tuple(one.merge(two) for one, two in zip(a, b, strict=True))
+
+        return Measured(
+            total=both(self.total, other.total),
+            intrinsic=None if self.intrinsic is None else both(self.intrinsic, other.intrinsic or ()),
+            outputs=both(self.outputs, other.outputs),
+            outputs_forced=(
+                None if self.outputs_forced is None else both(self.outputs_forced, other.outputs_forced or ())
+            ),
+            values=(
+                _joined(self.values[0], other.values[0]),
+                _joined(self.values[1], other.values[1]),
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -83,13 +104,13 @@ def arguments(inputs: Inputs, cell: Cell) -> tuple[tuple[Any, ...], dict[str, An
     return fresh[0], fresh[1]
 
 
-def sample(inputs: Inputs, count: int) -> Inputs:
-    """The first `count` samples of every tensor that shares the first tensor's batch dimension."""
+def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
+    """`count` samples of every tensor that shares the first tensor's batch dimension, from `start` on."""
     tensors = [leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)]
     size = tensors[0].shape[0] if tensors[0].dim() else 0
 
     def head(tensor: Tensor) -> Tensor:
-        return tensor[:count] if tensor.dim() and tensor.shape[0] == size else tensor
+        return tensor[start : start + count] if tensor.dim() and tensor.shape[0] == size else tensor
 
     args, kwargs = pytree.tree_map_only(Tensor, head, (inputs.args, inputs.kwargs))
     return Inputs(args, kwargs, info=inputs.info)
@@ -101,17 +122,45 @@ def batch_size(inputs: Inputs) -> int:
     return int(first.shape[0]) if first.dim() else 1
 
 
+def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
+    """The inputs in batches of `size` samples; all in one where `size` is None or they have no batch dimension."""
+    count = batch_size(inputs)
+    if size is None or size >= count:
+        return [inputs]
+    return [sample(inputs, size, start) for start in range(0, count, size)]
+
+
 def measure_cell(
     subject: Subject,
     cell: Cell,
-    inputs: Inputs,
+    inputs: Sequence[Inputs],
     caster: Caster,
     *,
     free: bool = True,
     forced: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Measured:
-    """Baseline against candidate in one cell: a free pass, a forced one, or both side by side."""
+    """Baseline against candidate in one cell over all batches: free passes, forced ones, or both side by side."""
+    measured: Measured | None = None
+    offset = 0
+    for batch in inputs:
+        found = _measure_batch(subject, cell, batch, caster, free, forced, progress, offset)
+        measured = found if measured is None else measured.merge(found)
+        offset += batch_size(batch)
+    assert measured is not None  # noqa: S101 - there is always a batch
+    return measured
+
+
+def _measure_batch(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    free: bool,
+    forced: bool,
+    progress: Callable[[], None],
+    offset: int,
+) -> Measured:
     pairs = subject.alignment.pairs
     kinds = [force for force, wanted in ((False, free), (True, forced)) if wanted]
     lanes = [
@@ -120,7 +169,7 @@ def measure_cell(
     ]
     sites = [[pair.baseline for pair in pairs], *([pair.candidate for pair in pairs] for _ in kinds)]
     passes = run(
-        lanes, sites, [Comparing(0, k, force) for k, force in enumerate(kinds, 1)], progress
+        lanes, sites, [Comparing(0, k, force) for k, force in enumerate(kinds, 1)], progress, offset
     )
     found = dict(zip(kinds, zip(passes.meetings, passes.outputs, strict=True), strict=True))
     main = found[kinds[0]]
@@ -129,7 +178,7 @@ def measure_cell(
         intrinsic=found[True][0] if forced else None,
         outputs=main[1],
         outputs_forced=found[True][1] if forced else None,
-        agreement=agreement(passes.values[0], passes.values[1]) if free else None,
+        values=(passes.values[0], passes.values[1]),
     )
 
 
@@ -147,6 +196,13 @@ def measure_noise(
         for meetings, outputs in zip(passes.meetings, passes.outputs, strict=True)
     )
     return Noise(total, intrinsic)
+
+
+def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.cat([one, two]) if one.dim() and one.shape[1:] == two.shape[1:] else one
+        for one, two in zip(a, b, strict=True)
+    )
 
 
 def _distance(meeting: Meeting) -> float:

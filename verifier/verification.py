@@ -14,7 +14,7 @@ from torch import nn
 from verifier import inputs as making
 from verifier import sources
 from verifier.align import align
-from verifier.assessment import Assessor, Progress
+from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
 from verifier.environment import describe, preserved
 from verifier.errors import DeviceError, InputError, ModelError, UsageError
@@ -22,7 +22,7 @@ from verifier.graph import Graph, record
 from verifier.inputs import Inputs
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
-from verifier.running import ORACLE, Subject, arguments, cast, sample
+from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
 from verifier.weights import choose
 
 # Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
@@ -36,9 +36,10 @@ def verify(
     *,
     weights: str = "transfer",
     cells: Sequence[str | Cell] = ("cpu/float32",),
-    localise: bool = True,
+    localise: bool | str = True,
     semantics: bool = True,
     policy: Policy = STRICT,
+    batch_size: int | None = None,
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -55,9 +56,11 @@ def verify(
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
             `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
         cells: Device x dtype settings to compare in, such as `cuda/bfloat16`.
-        localise: Whether to run forced passes, which tell culprits from pairs that only inherit.
+        localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
+            (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
         policy: What a pair may be off by.
+        batch_size: Samples that go through the models at once; None for all of them.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -83,10 +86,11 @@ def verify(
             seed=seed,
         )
         subject = Subject(ours.model, theirs.model, alignment, masters)
-        assessor = Assessor(subject, given, few, policy, localise, progress or (lambda *_: None))
+        parts = batches(given, batch_size)
+        assessor = Assessor(subject, parts, few, policy, _localise(localise), progress or (lambda *_: None))
         results = []
         if semantics or ORACLE in wanted:
-            results.append(assessor.semantics(given if ORACLE in wanted else few, wanted[0]))
+            results.append(assessor.semantics(parts if ORACLE in wanted else [few], wanted[0]))
         for cell in wanted:
             if cell != ORACLE:
                 suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
@@ -116,8 +120,16 @@ def verify(
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        policy=policy.name,
         notes=(*ours.notes, *theirs.notes),
     )
+
+
+def _localise(value: bool | str) -> str:
+    mode = {True: "auto", False: "never"}.get(value, value) if isinstance(value, bool) else value
+    if mode not in LOCALISE:
+        raise UsageError(f"localise is {mode!r}; known are {', '.join(LOCALISE)}.")
+    return mode
 
 
 def _parse(cells: Sequence[str | Cell]) -> list[Cell]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from verifier.align import Alignment
 from verifier.copying import copy_with, state_of
 from verifier.errors import DownloadError, UsageError, WeightsError
+from verifier.graph import Graph
 from verifier.graph.operators import operator_name
 from verifier.result import WeightsInfo
 
@@ -27,6 +28,7 @@ MODES = ("calibrated", "init", "imagenet", "as-is", "transfer")
 # exactly 0 or 1 cannot reveal that it is missing, swapped or applied twice.
 _GAIN = ((0.6, 0.9), (1.1, 1.4))
 _SHIFT = (0.1, 0.3)
+_QUIET = 0.25
 
 # A channel whose variance on the calibration input is almost nothing would be scaled up without bound.
 _VARIANCE_FLOOR = 1e-3
@@ -73,7 +75,7 @@ def choose(
     own, theirs = state_of(baseline), state_of(candidate)
     source = ""
     if mode == "calibrated":
-        masters = calibrated(baseline, own, inputs, seed)
+        masters = calibrated(baseline, own, inputs, seed, quiet=_branch_ends(alignment.baseline))
     elif mode in {"init", "transfer", "as-is"}:
         masters = own
     elif mode == "imagenet":
@@ -150,6 +152,7 @@ def calibrated(
     state: Mapping[str, Tensor],
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     seed: int,
+    quiet: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Tensors under which every parameter of `model` shows in its output and nothing overflows.
 
@@ -157,11 +160,14 @@ def calibrated(
     from a seeded generator; random ones stay. Then the model runs once, and every batch norm's running mean
     and variance are set to those of its own input, layer by layer, so that activations keep their scale at any
     depth (the idea of data-dependent initialisation: Mishkin & Matas, "All you need is a good init", 2016).
+    Gains named in `quiet` are drawn smaller: where every residual branch is as loud as its trunk, a random
+    network is chaotic and multiplies rounding errors by a constant per block.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {name for name, _ in model.named_parameters()}
     drawn = {
-        name: _draw(tensor, generator) if name in parameters else tensor for name, tensor in state.items()
+        name: _draw(tensor, generator, _QUIET if name in quiet else 1.0) if name in parameters else tensor
+        for name, tensor in state.items()
     }
     args, kwargs = inputs
     copy = copy_with(model, drawn, lambda tensor: tensor, role="baseline")
@@ -193,7 +199,23 @@ class _Calibration(torch.overrides.TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _draw(tensor: Tensor, generator: torch.Generator) -> Tensor:
+def _branch_ends(graph: Graph) -> set[str]:
+    """Gains of norms whose output is added to a trunk that no norm has just passed."""
+    gains: dict[int, str] = {}
+    for site in graph.comparable:
+        names = [use.name for use in site.tensors if use.role == "weight"]
+        if site.op.endswith("_norm") and names:
+            gains[site.index] = names[0]
+    found = set()
+    for site in graph.comparable:
+        if site.op == "add":
+            normed = [source for source in site.inputs if source in gains]
+            if len(normed) == 1 and len(site.inputs) > 1:
+                found.add(gains[normed[0]])
+    return found
+
+
+def _draw(tensor: Tensor, generator: torch.Generator, scale: float) -> Tensor:
     """A replacement for a tensor that is constant; any other tensor itself."""
     if not tensor.is_floating_point() or tensor.numel() < 2 or _varies(tensor):  # noqa: PLR2004
         return tensor
@@ -207,7 +229,7 @@ def _draw(tensor: Tensor, generator: torch.Generator) -> Tensor:
         drawn = sign * (_SHIFT[0] + unit * (_SHIFT[1] - _SHIFT[0]))
     elif value == 1 or abs(value) < 1e-2:  # noqa: PLR2004 - a gain, or a layer scale that hides its branch
         low, high = (side[0] + unit * (side[1] - side[0]) for side in _GAIN)
-        drawn = torch.where(sign > 0, high, low)
+        drawn = torch.where(sign > 0, high, low) * scale
     else:
         return tensor
     return drawn.to(tensor.dtype).to(tensor.device)

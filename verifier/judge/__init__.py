@@ -1,5 +1,6 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
+from verifier.judge.again import judge_again
 from verifier.judge.cells import Cell
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
@@ -17,6 +18,7 @@ __all__ = [
     "bare_rows",
     "coverage",
     "evaluate",
+    "judge_again",
     "judge_rows",
     "numerics_budget",
     "overall",

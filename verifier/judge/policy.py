@@ -65,7 +65,7 @@ STRICT = Policy()
 CRITERIA = Policy(name="criteria", criteria_decide=True)
 NAMED = {policy.name: policy for policy in (STRICT, CRITERIA)}
 
-_DOUBLE_ROUNDOFF = 2.0**-53
+DOUBLE_ROUNDOFF = 2.0**-53
 
 
 def semantics_budget(policy: Policy, amplification: float) -> Budget:
@@ -79,9 +79,9 @@ def semantics_budget(policy: Policy, amplification: float) -> Budget:
     """
     return Budget(
         rule="semantics/float64",
-        total=max(policy.semantics, policy.factor * amplification * _DOUBLE_ROUNDOFF),
+        total=max(policy.semantics, policy.factor * amplification * DOUBLE_ROUNDOFF),
         intrinsic=policy.semantics,
-        noise_total=amplification * _DOUBLE_ROUNDOFF,
+        noise_total=amplification * DOUBLE_ROUNDOFF,
     )
 
 

@@ -22,6 +22,12 @@ class Meeting(NamedTuple):
     other_shape: tuple[int, ...]
     moments: Moments | None
 
+    def merge(self, other: Meeting) -> Meeting:
+        """This meeting and the same one on a further batch; the shapes are those of the first."""
+        if self.moments is None or other.moments is None:
+            return self if self.moments is None else other
+        return self._replace(moments=self.moments.merge(other.moments))
+
 
 class Comparing(NamedTuple):
     """Which lanes to compare at every pair, by position; `force` overwrites the second with the first."""
@@ -51,6 +57,7 @@ def run(
     sites: Sequence[Sequence[int]],
     comparisons: Sequence[Comparing],
     progress: Callable[[], None] = lambda: None,
+    offset: int = 0,
 ) -> Passes:
     """Advance `lanes` from pair to pair and compare them there.
 
@@ -67,9 +74,10 @@ def run(
         sites: For each lane, its site at each pair; all of one length.
         comparisons: What to compare at each pair and at the outputs.
         progress: Called once a pair.
+        offset: Position of the first sample in the whole input, for coordinates in what is measured.
     """
     try:
-        return _run(lanes, sites, comparisons, progress)
+        return _run(lanes, sites, comparisons, progress, offset)
     finally:
         for lane in lanes:
             lane.close()
@@ -80,6 +88,7 @@ def _run(
     sites: Sequence[Sequence[int]],
     comparisons: Sequence[Comparing],
     progress: Callable[[], None],
+    offset: int,
 ) -> Passes:
     orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
     sizes = [
@@ -96,7 +105,7 @@ def _run(
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
             tensors = [traveller.reach(pair) for traveller in travellers]
             for k, comparing in enumerate(comparisons):
-                found = _meet(tensors[comparing.reference], tensors[comparing.lane])
+                found = _meet(tensors[comparing.reference], tensors[comparing.lane], offset)
                 met[k][pair] = found
                 if comparing.force and found.differs:
                     _overwrite(
@@ -109,7 +118,7 @@ def _run(
                 pass
         ends = [
             [
-                _meet(a, b)
+                _meet(a, b, offset)
                 for a, b in zip(lanes[c.reference].outputs, lanes[c.lane].outputs, strict=False)
             ]
             for c in comparisons
@@ -156,9 +165,9 @@ class _Met(NamedTuple):
         return self.measurement.moments is None or not self.measurement.moments.identical
 
 
-def _meet(reference: Tensor, other: Tensor) -> _Met:
+def _meet(reference: Tensor, other: Tensor, offset: int) -> _Met:
     shape, other_shape = tuple(reference.shape), tuple(other.shape)
-    return _Met(shape, other_shape, measure(reference, other) if shape == other_shape else None)
+    return _Met(shape, other_shape, measure(reference, other, offset) if shape == other_shape else None)
 
 
 def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:

@@ -1,0 +1,32 @@
+"""`judge`: apply another policy to a saved result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+
+
+def judge(
+    directory: options.Result,
+    policy: options.Policy,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the result judged anew here; by default nothing is written."),
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Judge the saved numbers by another policy; nothing is run again."""
+    with exits.translated(debug=debug):
+        from verifier.judge.again import judge_again
+        from verifier.judge.policy import Policy
+        from verifier.saving import load, save
+
+        verification = judge_again(load(directory), Policy.load(policy))
+        if out is not None:
+            save(verification, out)
+        showing.show(verification, out)
+        exits.by(verification.verdict)

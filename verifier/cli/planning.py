@@ -1,0 +1,53 @@
+"""From options to what `verify` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verifier.errors import UsageError
+
+if TYPE_CHECKING:
+    from verifier.inputs import Inputs
+
+
+def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -> tuple[str, str]:
+    """The two specifications. An explicit one takes the place of the half of `--arch` it names.
+
+    Raises:
+        UsageError: Not both models are given, or `--arch` is unknown.
+    """
+    if arch is not None:
+        from verifier.sources import arch as both
+
+        ours, theirs = both(arch)
+        return baseline or ours, candidate or theirs
+    if baseline is None or candidate is None:
+        missing = "--candidate" if baseline is not None else "--baseline"
+        raise UsageError(
+            f"two models are needed: give --arch NAME, or --baseline and --candidate ({missing} is missing)."
+            if baseline or candidate
+            else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
+        )
+    return baseline, candidate
+
+
+def plan_inputs(
+    images: str | None, file: Path | None, batch_size: int, image_size: str, seed: int
+) -> Inputs:
+    """The inputs: photographs, a file's tensors, or random numbers.
+
+    Raises:
+        InputError: They cannot be read or made.
+        UsageError: Both photographs and a file were asked for.
+    """
+    from verifier import inputs
+
+    size = inputs.parse_image_size(image_size)
+    if images is not None and file is not None:
+        raise UsageError("--images and --input exclude each other; give one of them.")
+    if images is not None:
+        return inputs.images(images, None, size)
+    if file is not None:
+        return inputs.file(file)
+    return inputs.normal(batch_size, size, seed)

@@ -1,0 +1,119 @@
+"""`run`: compare a candidate with its baseline."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+
+
+class Localise(enum.StrEnum):
+    """When to run forced passes in the numerics cells."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def run(
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="The trusted model: torchvision:NAME, reference:NAME, package.module:callable or file.py:callable.",
+        ),
+    ] = None,
+    candidate: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(metavar="LIST", help="float64, float32, bfloat16, float16, separated by commas.")
+    ] = "float32",
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that go through at once.")] = 8,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."),
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="Tensors from a .npy, .pt or .safetensors file."),
+    ] = None,
+    image_size: Annotated[
+        str, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small' for 64.")
+    ] = "224",
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help=(
+                "calibrated: seeded draws that excite every parameter, for both models. init: the baseline's initial "
+                "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
+                "Or a .safetensors, .pt or .pth file."
+            ),
+        ),
+    ] = "calibrated",
+    seed: Annotated[int, typer.Option(metavar="N", help="For models, weights and inputs that are drawn.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where result.json, layers.csv and report.html go.")
+    ] = Path("verifier-report"),
+    policy: options.Policy = "strict",
+    localise: Annotated[
+        Localise,
+        typer.Option(help="Forced passes, which tell culprits from pairs that only inherit: auto if it diverged."),
+    ] = Localise.AUTO,
+    semantics: Annotated[
+        bool, typer.Option(help="Compare two samples in float64 first, where any difference is real.")
+    ] = True,
+    debug: options.Debug = False,
+) -> None:
+    """Compare a candidate with its baseline, site by site."""
+    with exits.translated(debug=debug):
+        from verifier.cli.planning import plan_models
+
+        specs = plan_models(arch, baseline, candidate)
+        with showing.progress_bar("importing torch") as progress:
+            from verifier.cli.planning import plan_inputs
+            from verifier.judge.cells import Cell
+            from verifier.judge.policy import Policy
+            from verifier.saving import check_writable, save
+            from verifier.verification import verify
+
+            chosen = Policy.load(policy)
+            cells = [Cell.parse(f"{d}/{t}") for d in _listed(device) for t in _listed(dtype)]
+            for cell in cells:
+                cell.check_device()
+            check_writable(out)
+            progress("reading inputs", 0, 0)
+            inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
+            progress("building models", 0, 0)
+            verification = verify(
+                *specs,
+                inputs,
+                weights=weights,
+                cells=cells,
+                localise=localise.value,
+                semantics=semantics,
+                policy=chosen,
+                batch_size=batch_size,
+                seed=seed,
+                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                progress=progress,
+            )
+            save(verification, out)
+        showing.show(verification, out)
+        exits.by(verification.verdict)
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

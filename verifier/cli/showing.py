@@ -1,0 +1,54 @@
+"""What a command shows while it works and when it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verifier.result import Verification
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextlib.contextmanager
+def progress_bar(first: str) -> Iterator[Progress]:
+    """A live bar on stderr, gone when done; nothing at all where stderr is no terminal.
+
+    Yields a function to be called with a stage, the steps done in it and the steps it has (0: unknown).
+    """
+    if not sys.stderr.isatty():
+        yield lambda _stage, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(first, total=None)
+        current = first
+
+        def update(stage: str, done: int, total: int) -> None:
+            nonlocal current, task
+            if stage != current:
+                bar.remove_task(task)
+                task, current = bar.add_task(stage, total=total or None), stage
+            bar.update(task, completed=done, total=total or None)
+
+        yield update
+
+
+def show(verification: Verification, directory: Path | None) -> None:
+    """Print the summary: in colour on a terminal, as plain text elsewhere."""
+    from reports import terminal
+
+    out_dir = None if directory is None else str(directory)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(terminal.summary(verification, out_dir=out_dir))
+    else:
+        sys.stdout.write(terminal.plain(verification, out_dir=out_dir))

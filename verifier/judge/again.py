@@ -1,0 +1,57 @@
+"""Judging a saved verification by another policy. Nothing is run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from verifier.judge.cells import Cell
+from verifier.judge.criteria import evaluate
+from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
+from verifier.judge.verdicts import judge_rows, overall
+from verifier.result import CellResult, PairResult, Verdict, Verification
+
+
+def judge_again(verification: Verification, policy: Policy) -> Verification:
+    """The same measurements with verdicts, statuses and criteria by `policy`."""
+    cells = tuple(_cell(cell, policy) for cell in verification.cells)
+    judged = msgspec.structs.replace(verification, cells=cells)
+    main = next((cell for cell in cells if cell.role == "numerics"), cells[0])
+    criteria = evaluate(policy, verification.output, main.layers)
+    verdict, reason = overall(policy, cells, criteria, verification.coverage)
+    deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
+    return msgspec.structs.replace(
+        judged,
+        verdict=verdict,
+        reason=reason,
+        criteria=criteria,
+        policy=policy.name,
+        first_divergence=deciding.first_divergence if deciding else None,
+        culprits=deciding.culprits if deciding else (),
+    )
+
+
+def _cell(cell: CellResult, policy: Policy) -> CellResult:
+    rows = [_budgeted(row, cell, policy) for row in cell.layers]
+    judged = judge_rows(rows)
+    return msgspec.structs.replace(
+        cell,
+        verdict=judged.verdict,
+        reason=judged.reason,
+        first_divergence=judged.first_divergence,
+        culprits=judged.culprits,
+        layers=judged.rows,
+    )
+
+
+def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
+    if row.budget is None:
+        return row
+    old = row.budget
+    if cell.role == "semantics":
+        budget = semantics_budget(policy, (old.noise_total or 0.0) / DOUBLE_ROUNDOFF)
+    else:
+        setting = Cell.parse(cell.name)
+        budget = numerics_budget(
+            policy, setting.dtype, setting.unit_roundoff, old.noise_total, old.noise_intrinsic
+        )
+    return msgspec.structs.replace(row, budget=budget)
