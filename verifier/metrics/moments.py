@@ -111,14 +111,17 @@ class Moments:
         if not parts.unexplained < ILL_CONDITIONED * parts.ee:
             return None
         n, frame = self.finite, self.frame
+        mean_u = self.sum_u / n
+        if parts.ee < parts.bb:
+            # The rounding of ae / aa is that of e, smaller than that of b.
+            change = parts.ae / parts.aa
+            mean = self.sum_e / n - change * mean_u
+            return replace(frame, rest=frame.rest + change, origin_e=frame.origin_e + mean)
         slope = parts.ab / parts.aa
-        if abs(slope) < LEADLESS:
-            rest = slope
-            mean = frame.origin_b + self.sum_v / n
-            return replace(frame, lead=0.0, rest=rest, origin_e=mean - rest * (self.sum_u / n))
-        change = parts.ae / parts.aa
-        mean = frame.origin_e + (self.sum_e / n - change * (self.sum_u / n))
-        return replace(frame, rest=frame.rest + change, origin_e=mean)
+        lead = 0.0 if abs(slope) < LEADLESS else 1.0
+        rest = slope - lead
+        mean = (frame.origin_b - lead * frame.origin_a) + (self.sum_v / n - lead * mean_u) - rest * mean_u
+        return replace(frame, lead=lead, rest=rest, origin_e=mean)
 
     def rebased(self, frame: Frame) -> Moments:
         """The same moments with sums about another frame."""
@@ -160,6 +163,8 @@ class Moments:
 
         Coordinates are compared as they are: measure batches with their offset to keep them distinct.
         """
+        if self.elements == 0 or other.elements == 0:
+            return other if self.elements == 0 else self
         frame = _common_frame(self, other)
         merged = self.rebased(frame)._plus(other.rebased(frame))
         better = merged.refitted_frame()

@@ -37,7 +37,7 @@ def nrmse(moments: Moments) -> float:
         return 0.0
     if moments.nonfinite_mismatched or not _representable(moments.raw_aa):
         return math.inf
-    return math.sqrt(moments.sum_dd / moments.raw_aa)
+    return math.sqrt(moments.sum_dd) / math.sqrt(moments.raw_aa)  # whose ratio could leave float64's range
 
 
 def sqnr_db(moments: Moments) -> float:

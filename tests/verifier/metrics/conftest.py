@@ -23,7 +23,7 @@ class Reduce(Protocol):
 
 
 class Oracle(Protocol):
-    def __call__(self, baseline: Tensor, candidate: Tensor) -> dict[str, float]: ...
+    def __call__(self, baseline: Tensor, candidate: Tensor, digits: int = 80) -> dict[str, float]: ...
 
 
 def reduce_compiled(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Moments:
@@ -44,16 +44,16 @@ def reduce(request: pytest.FixtureRequest) -> Reduce:
 
 @pytest.fixture(scope="session")
 def oracle() -> Oracle:
-    """Every metric of a pair of finite tensors, from its textbook definition with 300 digits."""
+    """Every metric of a pair of finite tensors, from its textbook definition with many digits."""
     return textbook
 
 
-def textbook(baseline: Tensor, candidate: Tensor) -> dict[str, float]:
+def textbook(baseline: Tensor, candidate: Tensor, digits: int = 80) -> dict[str, float]:
     a64 = baseline.detach().to(torch.float64).reshape(-1).numpy()
     b64 = candidate.detach().to(torch.float64).reshape(-1).numpy()
     assert np.isfinite(a64).all()
     assert np.isfinite(b64).all()
-    with mpmath.workdps(300):
+    with mpmath.workdps(digits):
         a, b = [mpmath.mpf(float(x)) for x in a64], [mpmath.mpf(float(x)) for x in b64]
         n = len(a)
         d = [y - x for x, y in zip(a, b, strict=True)]

@@ -1,21 +1,20 @@
-"""Numbers agree with 300-digit arithmetic where naive sums have no digit left."""
+"""Numbers agree with 80-digit arithmetic where naive sums have no digit left."""
 
 from __future__ import annotations
 
 import functools
 import math
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import scipy.stats
 import torch
 
-from verifier.metrics import METRICS, Moments
+from verifier.metrics import METRICS, Moments, collect, kernel_torch, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from torch import Tensor
 
@@ -148,8 +147,6 @@ def test_pearson_is_scipys_where_scipy_is_well_conditioned(reduce: Any) -> None:
 
 
 def test_both_reductions_agree_over_many_chunks() -> None:
-    from verifier.metrics import collect, kernel_torch, measure
-
     a = 1e3 + noise(1, n=700_001)
     b = a + 1e-3 * noise(2, n=700_001)
     assert kernel_torch.reduce(a, b, 0).values.shape[0] == math.ceil(700_001 / kernel_torch.CHUNK_CPU)
@@ -161,8 +158,6 @@ def test_both_reductions_agree_over_many_chunks() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
-    from verifier.metrics import measure
-
     a = noise(1, n=900_001)
     b = a + 1e-3 * noise(2, n=900_001)
     before = torch.get_num_threads()
