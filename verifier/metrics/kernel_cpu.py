@@ -36,7 +36,7 @@ def less(x: float, y: float) -> float:
 
 @ordered
 def residual(x: float, y: float, u: float, origin_e: float, lead: float, rest: float) -> float:  # noqa: PLR0917
-    """y - lead * x - origin_e - rest * u in this order: what is exact where the sides are close comes first."""
+    """y - lead * x - origin_e - rest * u in this order: what is exact for close sides comes first."""
     return ((y - lead * x) - origin_e) - rest * u
 
 

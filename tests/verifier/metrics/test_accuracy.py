@@ -1,4 +1,4 @@
-"""Numbers agree with 80-digit arithmetic where naive sums have no digit left."""
+"""Numbers agree with 60-digit arithmetic where naive sums have no digit left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-N = 5000  # more than two blocks of the compiled loops
+N = 4500  # more than two blocks of the compiled loops
 F32, F64 = torch.float32, torch.float64
 
 
@@ -99,7 +99,7 @@ def test_moments_of_uneven_pieces_merge_into_those_of_the_whole(
     case: Callable[[], Any], reduce: Any, oracle: Any
 ) -> None:
     a, b = case()
-    sizes = [1, 2, 997, 0, 3000, 1000]
+    sizes = [1, 2, 997, 0, 3000, 500]
     pieces = [
         reduce(x, y, offset)
         for x, y, offset in zip(
