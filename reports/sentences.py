@@ -25,38 +25,48 @@ METRICS = {
 
 DEFAULT_METRIC = "nrmse"
 
+_TOTAL, _INTRINSIC = "total", "intrinsic"
+
 
 def headline(verification: Verification) -> str:
     """The verdict and what it rests on, in one sentence."""
+    first = verification.first_divergence
     if verification.verdict is Verdict.MATCH:
         said = _agreement(verification)
-    elif verification.verdict is Verdict.DIVERGED and verification.first_divergence is not None:
-        said = _divergence(verification, verification.first_divergence)
+    elif verification.verdict is Verdict.DIVERGED and first is not None:
+        said = _divergence(verification, first)
+        if name(first) not in visible(verification.reason):  # something besides the sites decided
+            said = f"{visible(verification.reason)}; {said}" if verification.reason else said
     else:
-        said = verification.reason or "no reason was recorded"
+        said = visible(verification.reason) or "no reason was recorded"
     return f"{verification.verdict}: {said}"
 
 
+def name(pair: PairResult) -> str:
+    """The pair's short name: the baseline's, or the candidate's where the baseline has no such site."""
+    return visible(pair.baseline or pair.candidate or "unnamed")
+
+
 def site(pair: PairResult) -> str:
-    """The pair's name: the baseline's, and the candidate's where it has another or there is no partner."""
+    """The pair's name, with the candidate's where that is another, or the side where it has no partner."""
     if pair.baseline is None:
-        return f"{visible(pair.candidate or 'unnamed')} (candidate only)"
+        return f"{name(pair)} (candidate only)"
     if pair.candidate is None:
-        return f"{visible(pair.baseline)} (baseline only)"
+        return f"{name(pair)} (baseline only)"
     if pair.candidate == pair.baseline:
-        return visible(pair.baseline)
-    return f"{visible(pair.baseline)} (candidate: {visible(pair.candidate)})"
+        return name(pair)
+    return f"{name(pair)} (candidate: {visible(pair.candidate)})"
 
 
 def divergence(pair: PairResult) -> str:
-    """Where a pair first left its budget, how far, and what was allowed."""
-    return f"{site(pair)}, {visible(pair.op)}: {_measured(pair, pair.total)}{_allowed(pair, 'total')}"
+    """Where the models first part, how far, and what was allowed."""
+    return f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
 
 
 def blame(pair: PairResult) -> str:
     """What a culprit does on identical inputs, what was allowed, and its cause as far as known."""
-    said = f"{site(pair)}, {visible(pair.op)}: {_measured(pair, pair.intrinsic)} on identical inputs"
-    return f"{said}{_allowed(pair, 'intrinsic')}{_because(pair.cause)}"
+    said = f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _INTRINSIC)}{_largest(pair.intrinsic)}"
+    return "; ".join([said, *map(visible, pair.differences), *_because(pair.cause)])
 
 
 def criterion(each: Criterion) -> str:
@@ -87,9 +97,9 @@ def error(comparison: Comparison | None, metric: str = DEFAULT_METRIC) -> float:
 
 
 def worst(pairs: Iterable[PairResult], count: int) -> list[PairResult]:
-    """The `count` measured pairs with the largest total error, NaN first, in falling order."""
-    measured = [pair for pair in pairs if pair.total is not None]
-    return sorted(measured, key=lambda pair: (-_severity(pair), pair.index))[:count]
+    """The `count` pairs with the largest total errors, NaN first; those without error are left out."""
+    different = [pair for pair in pairs if pair.total is not None and not _is_equal(pair.total)]
+    return sorted(different, key=lambda pair: (-_severity(pair), pair.index))[:count]
 
 
 def metric_of(pair: PairResult) -> str:
@@ -130,9 +140,14 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def _is_equal(comparison: Comparison) -> bool:
+    return comparison.elements == 0 or (comparison.max_abs == 0 and not comparison.nonfinite_mismatched)
+
+
 def _severity(pair: PairResult) -> float:
     value = error(pair.total)
-    return math.inf if math.isnan(value) else value
+    is_worse = math.isnan(value) or (pair.total is not None and pair.total.nonfinite_mismatched)
+    return math.inf if is_worse else value
 
 
 def _agreement(verification: Verification) -> str:
@@ -140,24 +155,26 @@ def _agreement(verification: Verification) -> str:
     pairs = cell.layers if cell else ()
     agreeing = sum(pair.status is Status.OK for pair in pairs)
     said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
+    if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
+        return f"the criteria of this policy are met, though only {said}"
     largest = next(iter(worst(pairs, 1)), None)
     if largest is None:
-        return said
+        return f"{said} exactly" if agreeing else said
     return f"{said}; largest relative error {figure(error(largest.total))} at {site(largest)}"
 
 
 def _divergence(verification: Verification, first: PairResult) -> str:
-    comparison, limit = (first.total, "total") if first.total else (first.intrinsic, "intrinsic")
-    said = (
-        f"{site(first)} is the first site beyond its budget "
-        f"({_measured(first, comparison)}{_allowed(first, limit)})"
-    )
-    cell = deciding_cell(verification)
-    followers = sum(pair.status in (Status.CARRIES, Status.AMPLIFIES) for pair in cell.layers) if cell else 0
+    if first.status is Status.UNMATCHED:
+        said = f"the models first part at {site(first)} ({_excess(first, _TOTAL)})"
+    else:
+        kind = _TOTAL if first.total or not first.intrinsic else _INTRINSIC
+        said = f"{site(first)} is the first site beyond its budget ({_excess(first, kind)})"
     culprits = len(verification.culprits)
     if not culprits:
         return f"{said}; no site exceeds its budget alone"
     said = f"{said}; {counted(culprits, 'culprit')}"
+    cell = deciding_cell(verification)
+    followers = sum(pair.status in (Status.CARRIES, Status.AMPLIFIES) for pair in cell.layers) if cell else 0
     if not followers:
         return said
     return (
@@ -165,24 +182,34 @@ def _divergence(verification: Verification, first: PairResult) -> str:
     )
 
 
-def _measured(pair: PairResult, comparison: Comparison | None) -> str:
+def _excess(pair: PairResult, kind: str) -> str:
+    """What is wrong at a pair: its shape, what is missing, or its error with what was allowed."""
+    if pair.status is Status.UNMATCHED and pair.reason:
+        return visible(pair.reason)
+    if pair.candidate_shape is not None:
+        return f"shape {dimensions(pair.candidate_shape)} instead of {dimensions(pair.shape)}"
+    comparison = pair.total if kind == _TOTAL else pair.intrinsic
     if comparison is None:
-        return "not measured"
+        return "not measured alone" if kind == _INTRINSIC else "not measured"
     metric = metric_of(pair)
     said = f"{METRICS.get(metric, visible(metric))} {figure(error(comparison, metric))}"
+    if kind == _INTRINSIC:
+        said += " on identical inputs"
     if comparison.nonfinite_mismatched:
         said += f", {counted(comparison.nonfinite_mismatched, 'value')} not finite in one model only"
-    return said
-
-
-def _allowed(pair: PairResult, kind: str) -> str:
     if pair.budget is None:
+        return said
+    limit = pair.budget.total if kind == _TOTAL else pair.budget.intrinsic
+    return f"{said}, allowed {figure(limit)}, rule {visible(pair.budget.rule)}"
+
+
+def _largest(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.max_abs_index is None:
         return ""
-    limit = pair.budget.total if kind == "total" else pair.budget.intrinsic
-    return f", allowed {figure(limit)}, rule {visible(pair.budget.rule)}"
+    return f", largest absolute difference {figure(comparison.max_abs)} at {comparison.max_abs_index}"
 
 
-def _because(cause: Cause | None) -> str:
+def _because(cause: Cause | None) -> list[str]:
     if cause is None:
-        return ""
-    return f"; {'confirmed' if cause.confirmed else 'suspected'} cause: {visible(cause.summary)}"
+        return []
+    return [f"{'confirmed' if cause.confirmed else 'suspected'} cause: {visible(cause.summary)}"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from verifier.result import PairResult, Verification
+    from verifier.result import CellResult, PairResult, Verification
 
 SHOWN = 5  # rows a section: the page has them all
 
@@ -74,7 +74,7 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
         Section(
-            f"Largest total errors in {cell.name if cell else ''}",
+            f"Largest total errors in {sentences.visible(cell.name) if cell else 'no cell'}",
             tuple(_site(pair) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
@@ -98,7 +98,7 @@ def _some(lines: Sequence[str]) -> list[str]:
 def _site(pair: PairResult) -> tuple[str, ...]:
     metric = sentences.metric_of(pair)
     return (
-        sentences.site(pair),
+        sentences.name(pair),
         sentences.visible(pair.op),
         str(pair.status),
         sentences.figure(sentences.error(pair.total, metric)),
@@ -114,10 +114,18 @@ def _cells(verification: Verification) -> list[tuple[str, ...]]:
             sentences.visible(cell.role),
             str(cell.verdict),
             f"{sentences.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
-            sentences.visible(cell.reason),
+            _outcome(cell),
         )
         for cell in verification.cells
     ]
+
+
+def _outcome(cell: CellResult) -> str:
+    """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
+    if cell.first_divergence is None:
+        return sentences.visible(cell.reason)
+    culprits = sentences.counted(len(cell.culprits), "culprit")
+    return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
 
 
 def _unmatched(verification: Verification) -> list[str]:

@@ -83,7 +83,6 @@ class Blame:
     """A culprit: the sentence about it and what supports the cause."""
 
     sentence: str
-    reason: str
     evidence: tuple[str, ...]
 
 
@@ -106,7 +105,6 @@ class Page:
     baseline: str
     candidate: str
     first_divergence: str
-    first_divergence_reason: str
     culprits: tuple[Blame, ...]
     criteria: tuple[CriterionRow, ...]
     coverage: str
@@ -115,22 +113,21 @@ class Page:
     facts: tuple[Facts, ...]
     notes: tuple[str, ...]
     command: str
-    created: str
-    seconds: str
+    circumstances: str
 
 
 def page(verification: Verification) -> Page:
     """The page of a verification."""
     first = verification.first_divergence
+    headline = sentences.headline(verification)
     return Page(
         title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline.spec}",
         verdict=_verdict(verification.verdict),
-        headline=sentences.headline(verification),
-        reason=verification.reason if verification.reason not in sentences.headline(verification) else "",
+        headline=headline,
+        reason=verification.reason if sentences.visible(verification.reason) not in headline else "",
         baseline=_model(verification.baseline),
         candidate=_model(verification.candidate),
         first_divergence=sentences.divergence(first) if first else "",
-        first_divergence_reason=first.reason if first else "",
         culprits=tuple(_blame(pair) for pair in verification.culprits),
         criteria=_criteria(verification),
         coverage=sentences.coverage(verification.coverage),
@@ -141,8 +138,7 @@ def page(verification: Verification) -> Page:
         facts=_facts(verification),
         notes=verification.notes,
         command=verification.command,
-        created=verification.created,
-        seconds=f"{verification.seconds:.1f} s",
+        circumstances=f"{verification.created}, {verification.seconds:.1f} s, policy {verification.policy}",
     )
 
 
@@ -160,7 +156,7 @@ def _model(model: ModelInfo) -> str:
 
 
 def _blame(pair: PairResult) -> Blame:
-    return Blame(sentences.blame(pair), pair.reason, pair.cause.evidence if pair.cause else ())
+    return Blame(sentences.blame(pair), pair.cause.evidence if pair.cause else ())
 
 
 def _criteria(verification: Verification) -> tuple[CriterionRow, ...]:

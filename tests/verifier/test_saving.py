@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import html
+from reports import html, terminal
 from verifier import frames, saving
 from verifier.errors import OutputError
 from verifier.result import to_builtins
@@ -171,6 +171,19 @@ def test_a_result_comes_back_as_it_was_saved(
     file = tmp_path_factory.mktemp("saved") / "result.json"
     file.write_text(saving.to_json(verification), encoding="utf-8")
     assert same(saving.load(file), verification)
+
+
+@given(st.data())
+def test_any_record_can_be_saved_and_summarised(
+    draw_verification: Callable[[st.DataObject], Verification],
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+) -> None:
+    verification = draw_verification(data)
+    directory = tmp_path_factory.mktemp("saved")
+    saving.save(verification, directory)
+    assert listing(directory) == FILES
+    assert terminal.plain(verification).startswith(f"{verification.verdict}: ")
 
 
 def test_a_saved_result_is_read_from_its_directory_and_from_its_file(

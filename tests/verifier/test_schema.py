@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    return Draft202012Validator(json.loads(schema.FILE.read_text(encoding="utf-8")))
+    return Draft202012Validator(schema.schema())
 
 
 def test_the_shipped_schema_is_current() -> None:

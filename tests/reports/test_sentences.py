@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports import sentences
+from verifier.result import Coverage, Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from verifier.result import Comparison, PairResult, Verification
+
+
+def test_a_match_tells_how_many_sites_agree_and_where_the_largest_error_is(matching: Verification) -> None:
+    assert sentences.headline(matching) == "match: 8 of 8 sites agree; largest relative error 7e-08 at fc"
+
+
+def test_an_exact_match_says_so(
+    make_verification: Callable[..., Verification],
+    make_pair: Callable[..., PairResult],
+    matching: Verification,
+) -> None:
+    cell = msgspec.structs.replace(matching.cells[0], layers=tuple(make_pair(index) for index in range(8)))
+    assert sentences.headline(make_verification(cells=(cell,))) == "match: 8 of 8 sites agree exactly"
+
+
+def test_a_match_counts_the_sites_that_were_not_compared(
+    make_verification: Callable[..., Verification],
+) -> None:
+    covered = Coverage(
+        compared=8, baseline_sites=10, candidate_sites=8, baseline_share=0.8, candidate_share=1.0
+    )
+    assert "8 of 10 sites agree" in sentences.headline(make_verification(coverage=covered))
+
+
+def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged: Verification) -> None:
+    lenient = msgspec.structs.replace(
+        diverged, verdict=Verdict.MATCH, reason="", first_divergence=None, culprits=()
+    )
+    assert (
+        sentences.headline(lenient)
+        == "match: the criteria of this policy are met, though only 1 of 8 sites agree"
+    )
+
+
+def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(
+    diverged: Verification,
+) -> None:
+    assert sentences.headline(diverged) == (
+        "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget (relative error 0.0005, "
+        "allowed 1e-12, rule semantics/float64); 1 culprit, 6 other sites carry what came in"
+    )
+
+
+def test_a_divergence_without_culprits_says_that_none_is_to_blame_alone(diverged: Verification) -> None:
+    said = sentences.headline(msgspec.structs.replace(diverged, culprits=()))
+    assert said.endswith("; no site exceeds its budget alone")
+
+
+def test_a_divergence_decided_by_something_else_says_that_first(diverged: Verification) -> None:
+    said = sentences.headline(
+        msgspec.structs.replace(diverged, reason="published criteria failed: output MSE")
+    )
+    assert said.startswith("diverged: published criteria failed: output MSE; bn1 ")
+
+
+def test_a_divergence_without_a_first_site_gives_its_reason(
+    make_verification: Callable[..., Verification],
+) -> None:
+    lost = make_verification(
+        verdict=Verdict.DIVERGED, reason="the baseline returns 2 tensors, the candidate 1"
+    )
+    assert sentences.headline(lost) == "diverged: the baseline returns 2 tensors, the candidate 1"
+
+
+def test_a_missing_site_is_told_in_the_judges_words(
+    diverged: Verification, make_pair: Callable[..., PairResult]
+) -> None:
+    missing = make_pair(
+        2, candidate=None, status=Status.UNMATCHED, reason="the candidate has no relu here", total=1.0
+    )
+    said = sentences.headline(
+        msgspec.structs.replace(diverged, first_divergence=missing, culprits=(missing,), reason="relu")
+    )
+    assert "the models first part at relu (baseline only) (the candidate has no relu here); 1 culprit" in said
+
+
+def test_an_inconclusive_verdict_gives_its_reason(inconclusive: Verification) -> None:
+    assert sentences.headline(inconclusive).startswith("inconclusive: only 40% of the sites")
+
+
+def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verification) -> None:
+    assert sentences.blame(diverged.culprits[0]) == (
+        "bn1 (candidate: stem.bn), batch_norm: relative error 0.0005 on identical inputs, allowed 1e-12, "
+        "rule semantics/float64, largest absolute difference 0.002 at (0, 17, 3, 5); "
+        "eps 0.001, baseline 1e-05; confirmed cause: eps is 0.001 instead of 1e-05"
+    )
+
+
+def test_a_culprit_of_another_shape_is_told_by_its_shape(make_pair: Callable[..., PairResult]) -> None:
+    other = make_pair(0, total=0.0, candidate_shape=(8, 64, 28, 28), status=Status.CULPRIT)
+    other = msgspec.structs.replace(other, total=None)
+    assert sentences.blame(other) == "conv1, conv2d: shape 8 x 64 x 28 x 28 instead of 8 x 64 x 56 x 56"
+
+
+def test_values_that_are_not_finite_on_one_side_are_counted(
+    make_pair: Callable[..., PairResult], make_comparison: Callable[..., Comparison]
+) -> None:
+    broken = make_pair(0)
+    broken = msgspec.structs.replace(broken, total=make_comparison(math.nan, nonfinite_mismatched=12))
+    assert "relative error nan, 12 values not finite in one model only" in sentences.divergence(broken)
+
+
+def test_the_worst_sites_come_in_falling_order_with_not_a_number_first(
+    make_pair: Callable[..., PairResult], make_comparison: Callable[..., Comparison]
+) -> None:
+    broken = msgspec.structs.replace(make_pair(3), total=make_comparison(math.nan))
+    equal, unmeasured = make_pair(4), msgspec.structs.replace(make_pair(5), total=None)
+    empty = msgspec.structs.replace(make_pair(6), total=make_comparison(math.nan, elements=0))
+    pairs = [
+        make_pair(0, total=1e-3),
+        make_pair(1, total=1e-2),
+        make_pair(2, total=1e-3),
+        broken,
+        equal,
+        unmeasured,
+        empty,
+    ]
+    assert [each.index for each in sentences.worst(pairs, 9)] == [3, 1, 0, 2]
+    assert [each.index for each in sentences.worst(pairs, 2)] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.14159e-7, "3.14e-07"),
+        (0.0, "0"),
+        (123.456, "123"),
+        (0.5, "0.5"),
+        (1.0, "1"),
+        (0.99890, "0.9989"),
+        (0.9990, "0.999"),
+        (0.99999918, "0.99999918"),
+        (-0.9999, "-0.9999"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (None, "-"),
+    ],
+)
+def test_figures_have_three_significant_digits_or_what_tells_them_from_one(
+    value: float | None, text: str
+) -> None:
+    assert sentences.figure(value) == text
+
+
+@given(st.floats(-1, 1, exclude_min=True, exclude_max=True))
+def test_a_figure_below_one_never_reads_as_one(value: float) -> None:
+    assert abs(float(sentences.figure(value))) < 1 or 1 - abs(value) < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "100 %"), (0.99999, "99.9 %"), (0.375, "37.5 %"), (0.0, "0 %"), (math.nan, "nan")],
+)
+def test_only_all_is_a_hundred_percent(value: float, text: str) -> None:
+    assert sentences.share(value) == text
+
+
+@given(st.text())
+def test_visible_text_has_no_control_characters(text: str) -> None:
+    shown = sentences.visible(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from reports import sentences, terminal
+
+if TYPE_CHECKING:
+    from verifier.result import Verification
+
+
+def coloured(verification: Verification, width: int = 100) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system="truecolor")
+    console.print(terminal.summary(verification, out_dir="out"))
+    return stream.getvalue()
+
+
+def test_the_summary_begins_with_the_verdict_and_ends_with_the_report(sample: Verification) -> None:
+    lines = terminal.plain(sample, out_dir="out").splitlines()
+    assert lines[0] == sentences.headline(sample)
+    assert lines[-2:] == ["Report", "  out/report.html"]
+
+
+def test_without_a_directory_no_report_is_named(matching: Verification) -> None:
+    assert "report.html" not in terminal.plain(matching)
+
+
+def test_a_divergence_is_told_with_its_culprits_and_worst_sites(diverged: Verification) -> None:
+    text = terminal.plain(diverged)
+    sections = [line for line in text.splitlines() if line and not line.startswith(" ")][1:]
+    assert sections == [
+        "First divergence",
+        "Culprits",
+        "Published criteria",
+        "Largest total errors in cpu/float64",
+        "Cells",
+        "Coverage",
+    ]
+    assert "confirmed cause: eps is 0.001 instead of 1e-05" in text
+    assert "failed: Pearson is 0.99849, required > 0.999" in text
+    assert "  fc    " in text
+    assert "cpu/float64  semantics  diverged  2 samples, 0.5 s  first at bn1, 1 culprit" in text
+
+
+def test_only_the_worst_sites_are_listed(diverged: Verification) -> None:
+    [section] = [each for each in terminal.sections(diverged) if each.title.startswith("Largest")]
+    assert [row[0] for row in section.rows] == ["fc", "avgpool", "bn1", "layer1.0.relu", "layer1.0.bn1"]
+
+
+def test_long_lists_are_cut_and_counted(diverged: Verification, inconclusive: Verification) -> None:
+    many = msgspec.structs.replace(diverged, culprits=diverged.culprits * 8)
+    assert terminal.plain(many).count("confirmed cause") == terminal.SHOWN
+    assert "  and 3 more\n" in terminal.plain(many)
+    assert "  and 2 more\n" in terminal.plain(inconclusive)
+
+
+def test_an_inconclusive_run_tells_what_was_not_compared(inconclusive: Verification) -> None:
+    text = terminal.plain(inconclusive)
+    assert "3 pairs compared: 37.5 % of the baseline's 8 sites and 30 % of the candidate's 10" in text
+    assert "not compared: block0 of the candidate (linear): no such operator" in text
+    assert "left in training mode" in text
+
+
+def test_the_plain_summary_needs_neither_colour_nor_other_letters(sample: Verification) -> None:
+    text = terminal.plain(sample, out_dir="out")
+    assert text.isascii()
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_both_summaries_say_the_same(sample: Verification) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=100_000).print(terminal.summary(sample, out_dir="out"))
+    assert stream.getvalue().split() == terminal.plain(sample, out_dir="out").split()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_coloured_summary_fits_its_terminal(diverged: Verification, width: int) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(terminal.summary(diverged, out_dir="out"))
+    assert max(map(len, stream.getvalue().splitlines())) <= width
+
+
+def test_a_hostile_name_neither_colours_nor_drives_the_terminal(hostile: Verification) -> None:
+    text = coloured(hostile, width=400)
+    assert "\x1b[31m{" not in text
+    assert "\\x1b[31m{{ 7 * 7 }}[red]&" in text
+
+
+def test_the_plain_summary_loads_no_terminal_library() -> None:
+    program = "import sys, reports.terminal; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
