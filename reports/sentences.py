@@ -120,7 +120,7 @@ def figure(value: float | None) -> str:
 
 def share(value: float) -> str:
     """A share in percent, rounded towards zero: 100 % means all."""
-    if not math.isfinite(value):
+    if not math.isfinite(value * 1000):
         return figure(value)
     return f"{math.floor(value * 1000) / 10:g} %"
 
