@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifier import frames
@@ -65,6 +65,7 @@ def test_the_text_tells_not_a_number_from_not_measured(verification: Verificatio
     assert rows[2]["candidate"] == "extra, or not"
 
 
+@settings(max_examples=40)  # a record holds hundreds of values
 @given(st.data())
 def test_the_text_holds_every_number_exactly(
     draw_verification: Callable[[st.DataObject], Verification], data: st.DataObject

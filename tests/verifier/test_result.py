@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifier.result import Verdict, to_builtins
@@ -25,6 +25,7 @@ def test_records_are_frozen_and_compared_by_value(verification: Verification) ->
     assert msgspec.structs.replace(verification, seed=1) != verification
 
 
+@settings(max_examples=40)  # a record holds hundreds of values
 @given(st.data())
 def test_builtins_are_strict_json(
     draw_verification: Callable[[st.DataObject], Verification], data: st.DataObject

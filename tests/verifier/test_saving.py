@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import html, terminal
@@ -161,6 +161,7 @@ def same(first: object, second: object) -> bool:
     return type(first) is type(second) and first == second
 
 
+@settings(max_examples=40)  # a record holds hundreds of values
 @given(st.data())
 def test_a_result_comes_back_as_it_was_saved(
     draw_verification: Callable[[st.DataObject], Verification],
@@ -173,6 +174,7 @@ def test_a_result_comes_back_as_it_was_saved(
     assert same(saving.load(file), verification)
 
 
+@settings(max_examples=40)  # a record holds hundreds of values
 @given(st.data())
 def test_any_record_can_be_saved_and_summarised(
     draw_verification: Callable[[st.DataObject], Verification],
