@@ -133,9 +133,21 @@ class Moments:
         n = self.finite
         p = old.origin_a - frame.origin_a
         q = old.origin_b - frame.origin_b
-        s = _slope_difference(old, frame)
-        t = (old.lead - frame.lead) * old.origin_a - frame.rest * p + (old.origin_e - frame.origin_e)
-        sum_e = math.fsum((self.sum_e, s * self.sum_u, n * t))
+        if old.lead > frame.lead:
+            # e starts from b - a, which has lost digits of a much smaller b: start from b itself.
+            x, xx, ux = self.sum_v, self.sum_vv, self.sum_uv
+            s = -frame.rest
+            t = (old.origin_b - frame.origin_e) - frame.rest * p
+        else:
+            x, xx, ux = self.sum_e, self.sum_ee, self.sum_ue
+            s = _slope_difference(old, frame)
+            t = (old.lead - frame.lead) * old.origin_a - frame.rest * p + (old.origin_e - frame.origin_e)
+        # The new residual is x + s * u + t.
+        sum_e = math.fsum((x, s * self.sum_u, n * t))
+        sum_ee = math.fsum(
+            (xx, s * s * self.sum_uu, n * t * t, 2 * s * ux, 2 * t * x, 2 * s * t * self.sum_u)
+        )
+        sum_ue = math.fsum((ux, s * self.sum_uu, t * self.sum_u, p * sum_e))
         return replace(
             self,
             frame=frame,
@@ -145,17 +157,8 @@ class Moments:
             sum_uu=math.fsum((self.sum_uu, 2 * p * self.sum_u, n * p * p)),
             sum_vv=math.fsum((self.sum_vv, 2 * q * self.sum_v, n * q * q)),
             sum_uv=math.fsum((self.sum_uv, q * self.sum_u, p * self.sum_v, n * p * q)),
-            sum_ee=math.fsum(
-                (
-                    self.sum_ee,
-                    s * s * self.sum_uu,
-                    n * t * t,
-                    2 * s * self.sum_ue,
-                    2 * t * self.sum_e,
-                    2 * s * t * self.sum_u,
-                )
-            ),
-            sum_ue=math.fsum((self.sum_ue, s * self.sum_uu, t * self.sum_u, p * sum_e)),
+            sum_ee=sum_ee,
+            sum_ue=sum_ue,
         )
 
     def merge(self, other: Moments) -> Moments:

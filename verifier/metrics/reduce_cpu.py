@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
-# Up to this many numbers a second thread costs more than it brings.
-INLINE = 1 << 17
+# Up to this many pieces, a millisecond or so, one thread does it all. Right after an operation torch's OpenMP
+# threads still spin for the next one, and a second thread of ours has to win its core from them: over the 175
+# sites of a ResNet-50, batch 8, sharing smaller tensors was measured to make the comparison slower.
+ALONE = 16
 
 
 def reduce(baseline: Tensor, candidate: Tensor, offset: int) -> Moments:
@@ -78,7 +80,7 @@ class _Pass:
         """
         count = self._source.count
         sums = np.empty((count, kernel.SUMS))
-        threads = 1 if self._numbers <= INLINE else min(torch.get_num_threads(), count)
+        threads = 1 if count <= ALONE else min(torch.get_num_threads(), count)
         if threads == 1:
             return self._moments(frame, sums, [self._share(frame, sums, range(count))])
         bounds = [count * k // threads for k in range(threads + 1)]

@@ -158,8 +158,8 @@ def test_both_reductions_agree_over_many_chunks() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
-    a = noise(1, n=900_001)
-    b = a + 1e-3 * noise(2, n=900_001)
+    a = noise(1, n=4_500_001)
+    b = a + 1e-3 * noise(2, n=4_500_001)
     before = torch.get_num_threads()
     expected = measure(a, b).moments
     try:
