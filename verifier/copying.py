@@ -39,8 +39,9 @@ def copy_with(
     """
     memo: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
-        trainable = parameter.requires_grad and state[name].is_floating_point()
-        memo[id(parameter)] = nn.Parameter(state[name], requires_grad=trainable)
+        own = state[name]
+        trainable = parameter.requires_grad and own.is_floating_point() and not own.is_inference()
+        memo[id(parameter)] = nn.Parameter(own, requires_grad=trainable)
     for name, buffer in model.named_buffers():
         memo[id(buffer)] = state[name].clone()
     for module in model.modules():

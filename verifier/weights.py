@@ -30,6 +30,9 @@ _GAIN = ((0.6, 0.9), (1.1, 1.4))
 _SHIFT = (0.1, 0.3)
 _QUIET = 0.25
 
+# Share of a channel's spread by which calibrated statistics miss those of the calibration input.
+_JITTER = 0.2
+
 # A channel whose variance on the calibration input is almost nothing would be scaled up without bound.
 _VARIANCE_FLOOR = 1e-3
 
@@ -171,14 +174,26 @@ def calibrated(
     }
     args, kwargs = inputs
     copy = copy_with(model, drawn, lambda tensor: tensor, role="baseline")
-    with torch.no_grad(), _Calibration():
+    with torch.no_grad(), _Calibration(generator):
         copy(*args, **kwargs)
     measured = state_of(copy)
     return {name: drawn[name] if name in parameters else measured[name] for name in state}
 
 
 class _Calibration(torch.overrides.TorchFunctionMode):
-    """Sets each batch norm's running statistics to those of its input just before it uses them."""
+    """Sets each batch norm's running statistics to nearly those of its input, just before it uses them."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def _measured(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance a channel, moved a little: exact ones would hide a norm that uses the batch's own."""
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        spread, centre = torch.var_mean(x.double().cpu(), dim=axes, correction=0)
+        spread = spread.clamp(min=float(spread.median()) * _VARIANCE_FLOOR or 1.0)
+        moved = 2 * torch.rand(2, len(spread), generator=self._generator, dtype=torch.float64) - 1
+        return centre + _JITTER * moved[0] * spread.sqrt(), spread * (1 + _JITTER * moved[1])
 
     def __torch_function__(
         self,
@@ -192,10 +207,8 @@ class _Calibration(torch.overrides.TorchFunctionMode):
             found = dict(zip(("input", "running_mean", "running_var"), args, strict=False)) | kwargs
             x, mean, variance = found["input"], found.get("running_mean"), found.get("running_var")
             if mean is not None and variance is not None and not kwargs.get("training", False):
-                axes = [axis for axis in range(x.dim()) if axis != 1]
-                spread, centre = torch.var_mean(x.double(), dim=axes, correction=0)
-                mean.copy_(centre)
-                variance.copy_(spread.clamp(min=float(spread.median()) * _VARIANCE_FLOOR or 1.0))
+                for statistic, value in zip((mean, variance), self._measured(x), strict=True):
+                    statistic.copy_(value)
         return func(*args, **kwargs)
 
 

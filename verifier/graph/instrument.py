@@ -38,6 +38,25 @@ class Known:
         return reference is not None and reference() is tensor
 
 
+class _Scripted(nn.Module):
+    """A scripted module behind an ordinary one, because scripted modules take no hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._behind = (module,)  # in a tuple, so that it is no submodule
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._behind[0](*args, **kwargs)
+
+
+def _wrap_scripted(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        if not isinstance(parent, torch.jit.ScriptModule):
+            for name, child in parent._modules.items():
+                if isinstance(child, torch.jit.ScriptModule):
+                    parent._modules[name] = _Scripted(child)
+
+
 class Instrument(TorchFunctionMode, ABC):
     """A torch-function mode plus forward hooks on a model that is ours alone (see `verifier.copying`).
 
@@ -49,13 +68,12 @@ class Instrument(TorchFunctionMode, ABC):
     def __init__(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         super().__init__()
         self._scopes: list[str] = [""]
-        self._known = Known(inputs)
+        self._known = Known((*inputs, *model.parameters(), *model.buffers()))
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+        _wrap_scripted(model)
         for name, module in model.named_modules():
             module.register_forward_pre_hook(self._entering(name), prepend=True)
             module.register_forward_hook(self._leaving(name), always_call=True)
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                self._known.add(tensor)
 
     @property
     def scope(self) -> str:
@@ -113,6 +131,8 @@ class Instrument(TorchFunctionMode, ABC):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             outputs = [result]
+        elif result is None and func is Tensor.__setitem__:
+            outputs = [args[0]]  # a write like any other in-place operator, but Python gives it no value
         elif isinstance(result, tuple | list) and type(result) is not torch.Size:
             outputs = list(tensors_in(result))
         else:

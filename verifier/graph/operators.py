@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch.overrides import get_testing_overrides
 
-# Python's operator protocol and torch's synonyms, by the name torch documents first.
+# Python's operator protocol and torch's synonyms, by the name torch documents first. Reflected operators that do
+# not commute (rsub, rdiv, rpow) keep their names: 3 / x is not x / 3.
 _SYNONYMS = {
     "absolute": "abs",
     "bmm": "matmul",
     "clip": "clamp",
     "concat": "cat",
     "concatenate": "cat",
-    "conv_transpose1d": "conv_transpose1d",
     "divide": "div",
     "iadd": "add",
     "imul": "mul",
@@ -27,12 +27,8 @@ _SYNONYMS = {
     "multiply": "mul",
     "negative": "neg",
     "radd": "add",
-    "rdiv": "div",
-    "rmatmul": "matmul",
     "rmul": "mul",
-    "rpow": "pow",
-    "rsub": "rsub",
-    "rtruediv": "div",
+    "rtruediv": "rdiv",
     "subtract": "sub",
     "swapaxes": "transpose",
     "swapdims": "transpose",

@@ -85,13 +85,6 @@ class _Origins:
 
 class _Recorder(Instrument):
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
-        super().__init__(model, inputs)
-        self._drafts: list[_Draft] = []
-        self._calls: list[Call] = []
-        self._origins = _Origins()
-        self._inputs = len(inputs)
-        for k, tensor in enumerate(inputs):
-            self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
         self._state: dict[int, str] = {}
         self._state_memory: set[int | None] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -100,6 +93,13 @@ class _Recorder(Instrument):
             self._state_memory.add(same_memory(tensor))
             self._shapes[name] = tuple(tensor.shape)
         self._state_memory.discard(None)
+        super().__init__(model, inputs)
+        self._drafts: list[_Draft] = []
+        self._calls: list[Call] = []
+        self._origins = _Origins()
+        self._inputs = len(inputs)
+        for k, tensor in enumerate(inputs):
+            self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
         self._leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
 
     def on_call(

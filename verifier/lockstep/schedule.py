@@ -28,22 +28,26 @@ def meeting_order(
     lanes = range(len(orders))
     position = [{pair: k for k, pair in enumerate(order)} for order in orders]
     before = [[0, *accumulate(lane_sizes)] for lane_sizes in sizes]
-    head = [0] * len(orders)
-    met: list[int] = []
+    frontier = [0] * len(orders)  # how far each lane has come
+    waiting = [0] * len(orders)  # the first pair in each lane's order that is not met yet
+    met: dict[int, None] = {}
 
     def cost(pair: int) -> tuple[int, int]:
         passed = broken = 0
         for lane in lanes:
             at = position[lane][pair]
-            if at > head[lane]:
-                passed += before[lane][at] - before[lane][head[lane]]
+            if at > frontier[lane]:
+                passed += before[lane][at] - before[lane][frontier[lane]]
                 broken += pinned[lane]
         return broken, passed
 
     while len(met) < len(orders[0]):
-        heads = dict.fromkeys(orders[lane][head[lane]] for lane in lanes if head[lane] < len(orders[lane]))
+        for lane in lanes:
+            while orders[lane][waiting[lane]] in met:
+                waiting[lane] += 1
+        heads = dict.fromkeys(orders[lane][waiting[lane]] for lane in lanes)
         pair = next(iter(heads)) if len(heads) == 1 else min(heads, key=cost)
         for lane in lanes:  # a lane that passed the pair earlier stays where it is
-            head[lane] = max(head[lane], position[lane][pair] + 1)
-        met.append(pair)
-    return met
+            frontier[lane] = max(frontier[lane], position[lane][pair] + 1)
+        met[pair] = None
+    return list(met)

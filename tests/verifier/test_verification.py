@@ -1,0 +1,305 @@
+"""The whole verification: planted faults are found, nothing else is, and nothing is disturbed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.networks import Block, Rewritten, images, network
+from tests.verifier.align.test_matching import ReLUBeforeAdd, WithoutFirstReLU
+from verifier import Status, UsageError, Verdict, verify
+from verifier.copying import state_of
+from verifier.errors import InputError, ModelError
+from verifier.result import PairResult
+
+
+def sites(rows: tuple[PairResult, ...]) -> list[str | None]:
+    return [row.baseline for row in rows]
+
+
+@pytest.mark.parametrize("weights", ["transfer", "calibrated"])
+def test_a_rewrite_matches(weights: str) -> None:
+    result = verify(network(), network(Rewritten, seed=1), images(batch=4), weights=weights)
+    assert result.verdict is Verdict.MATCH
+    assert result.verdict == "match"
+    assert result.first_divergence is None
+    assert result.culprits == ()
+    assert result.coverage.baseline_share == result.coverage.candidate_share == 1
+    assert {row.status for row in result.layers} == {Status.OK}
+    assert all(criterion.passed for criterion in result.criteria)
+    assert len(result.criteria) == 3
+
+
+Fault = Callable[[nn.Sequential], None]
+
+
+def eps(model: nn.Sequential) -> None:
+    model[2].bn1.eps = 1e-3
+
+
+def slight_eps(model: nn.Sequential) -> None:
+    model[2].bn1.eps = 1.1e-5
+
+
+def weight(model: nn.Sequential) -> None:
+    with torch.no_grad():
+        model[2].conv2.weight *= 1 + 1e-4
+
+
+def mean(model: nn.Sequential) -> None:
+    model[2].downsample[1].running_mean += 1e-3
+
+
+def train(model: nn.Sequential) -> None:
+    model[3].bn2.train()
+
+
+def padding_mode(model: nn.Sequential) -> None:
+    model[3].conv1.padding_mode = "reflect"
+    model[3].conv1._reversed_padding_repeated_twice = [1, 1, 1, 1]
+
+
+def gelu(model: nn.Sequential) -> None:
+    model[1].relu = nn.GELU()
+
+
+def swapped(model: nn.Sequential) -> None:
+    model[1].conv1.weight, model[1].conv2.weight = model[1].conv2.weight, model[1].conv1.weight
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (eps, ["2.bn1"]),
+        (slight_eps, ["2.bn1"]),
+        (weight, ["2.conv2"]),
+        (mean, ["2.downsample.1"]),
+        (train, ["3.bn2"]),
+        (gelu, ["1.relu", "1.relu_1"]),
+        (swapped, ["1.conv1", "1.conv2"]),
+    ],
+)
+def test_a_planted_fault_is_blamed_and_nothing_else(fault: Fault, expected: list[str]) -> None:
+    broken = network()
+    fault(broken)
+    result = verify(network(), broken, images())
+    assert result.verdict == "diverged"
+    assert sites(result.culprits) == expected
+    assert result.first_divergence is not None
+    assert result.first_divergence.baseline == expected[0]
+    assert [row.baseline for row in result.layers if row.status is Status.CULPRIT] == expected
+    assert result.first_divergence in result.layers
+
+
+def test_a_missing_activation_is_the_first_divergence() -> None:
+    broken = network()
+    broken[2].__class__ = WithoutFirstReLU
+    result = verify(network(), broken, images())
+    first = result.first_divergence
+    assert first is not None
+    assert (first.baseline, first.candidate, first.op, first.status) == ("2.relu", None, "relu", "unmatched")
+    assert "no relu here" in first.reason
+    assert sites(result.culprits) == ["2.relu"]
+    assert result.coverage.unmatched[0].name == "2.relu"
+
+
+def test_a_moved_activation_is_named_where_the_operators_first_differ() -> None:
+    broken = network()
+    broken[2].__class__ = ReLUBeforeAdd
+    first = verify(network(), broken, images()).first_divergence
+    assert first is not None
+    assert (first.baseline, first.candidate) == ("2.add", "2.relu_1")
+
+
+def test_an_extra_operator_at_the_end_is_found() -> None:
+    result = verify(network(), nn.Sequential(network(), nn.Softmax(1)).eval(), images())
+    assert result.verdict == "diverged"
+    assert result.first_divergence is not None
+    assert result.first_divergence.candidate == "1"
+    assert "softmax" in result.first_divergence.reason
+
+
+def test_several_faults_are_all_named_in_one_run() -> None:
+    broken = network()
+    for fault in (eps, weight, train):
+        fault(broken)
+    assert sites(verify(network(), broken, images()).culprits) == ["2.bn1", "2.conv2", "3.bn2"]
+
+
+def test_a_stride_elsewhere_is_named_by_its_shape() -> None:
+    broken = network()
+    broken[2].conv1.stride = (2, 2)
+    broken[2].conv2 = nn.ConvTranspose2d(4, 4, 2, stride=2, bias=False)
+    first = verify(network(), broken, images()).first_divergence
+    assert first is not None
+    assert first.baseline == "2.conv1"
+    assert first.candidate_shape == (2, 4, 4, 4)
+    assert "stride (2, 2), baseline (1, 1)" in first.reason
+
+
+@pytest.mark.parametrize("rewrite", [network, lambda: network(Rewritten)])
+def test_nothing_is_blamed_where_nothing_is_wrong(rewrite: Callable[[], nn.Module]) -> None:
+    for variant in ("plain", "channels_last", "split"):
+        candidate = rewrite()
+        x = images(batch=4)
+        if variant == "channels_last":
+            candidate = candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        result = verify(network(), candidate, x, batch_size=3 if variant == "split" else None, localise="always")
+        assert result.verdict == "match", (variant, result.reason)
+
+
+def test_semantics_finds_what_bfloat16_cannot_see() -> None:
+    broken = network()
+    broken[2].bn1.eps = 2e-5
+    result = verify(network(), broken, images(), cells=("cpu/bfloat16",), weights="calibrated")
+    assert [cell.verdict for cell in result.cells] == ["diverged", "match"]
+    assert sites(result.culprits) == ["2.bn1"]
+
+
+def test_without_semantics_float32_alone_judges() -> None:
+    broken = network()
+    eps(broken)
+    result = verify(network(), broken, images(), semantics=False, weights="calibrated")
+    assert [cell.name for cell in result.cells] == ["cpu/float32"]
+    assert sites(result.culprits) == ["2.bn1"]
+
+
+def test_without_forced_passes_the_first_divergence_is_still_exact() -> None:
+    broken = network()
+    eps(broken)
+    result = verify(network(), broken, images(), localise=False)
+    assert result.first_divergence is not None
+    assert result.first_divergence.baseline == "2.bn1"
+    assert all(row.intrinsic is None for row in result.layers)
+    assert result.culprits == ()
+
+
+def test_batches_are_merged_into_one_measurement() -> None:
+    broken = network()
+    eps(broken)
+    whole, split = (verify(network(), broken, images(batch=7), batch_size=size) for size in (None, 3))
+    a, b = whole.cells[1].layers[-1].total, split.cells[1].layers[-1].total
+    assert a is not None
+    assert b is not None
+    assert b.elements == a.elements == 35
+    # kernels differ with the batch size, so float32 values do in their last digits
+    assert b.mse == pytest.approx(a.mse, rel=1e-3)
+    assert whole.cells[1].batch_size == split.cells[1].batch_size == 7
+
+
+def test_nothing_is_disturbed() -> None:
+    a, b = network(), network(Rewritten, seed=1)
+    a[1].bn1.train()
+    before = [{k: v.clone() for k, v in state_of(m).items()} for m in (a, b)]
+    modes = [[m.training for m in model.modules()] for model in (a, b)]
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    verify(a, b, images(), weights="calibrated")
+    for model, kept, mode in zip((a, b), before, modes, strict=True):
+        assert all(kept[name].equal(tensor) for name, tensor in state_of(model).items())
+        assert [m.training for m in model.modules()] == mode
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert states[2] == np.random.get_state()[1].tolist()
+    assert torch.is_grad_enabled()
+
+
+def test_inputs_are_not_written_even_by_models_that_write_theirs() -> None:
+    class Greedy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2).relu_()
+
+    x = images()
+    kept = x.clone()
+    assert verify(Greedy(), Greedy(), x).verdict == "match"
+    assert torch.equal(x, kept)
+
+
+def test_it_works_from_inside_inference_mode() -> None:
+    with torch.inference_mode():
+        assert verify(network(), network(Rewritten), images()).verdict == "match"
+        assert torch.is_inference_mode_enabled()
+
+
+def test_a_thin_alignment_is_inconclusive() -> None:
+    a = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Sigmoid())
+
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = a
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                y = torch.einsum("bi,oi->bo", x, self.inner[0].weight) + self.inner[0].bias
+                y = y.exp() / (y.exp() + (-y).exp()) - (-y).exp() / (y.exp() + (-y).exp())
+                y = torch.einsum("bi,oi->bo", y, self.inner[2].weight) + self.inner[2].bias
+                return 1 / (1 + (-y).exp())
+
+    result = verify(a, Same(), torch.randn(3, 4))
+    assert result.verdict == "inconclusive"
+    assert "could be paired" in result.reason
+
+
+def test_several_inputs_and_dict_outputs() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, *, mask: Tensor) -> dict[str, Tensor]:
+            return {"sum": self.a(x) + self.b(mask), "mask": mask * 2}
+
+    given = {"x": torch.randn(2, 3), "mask": torch.ones(2, 3)}
+    result = verify(Two(), Two(), given)
+    assert result.verdict == "match"
+    assert result.coverage.outputs == (2, 2)
+
+
+def test_a_non_finite_value_on_one_side_never_passes() -> None:
+    class Holed(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            out[0, 0, 0, 0] = float("nan")
+            return out
+
+    broken = network()
+    broken[2].__class__ = Holed
+    result = verify(network(), broken, images())
+    assert result.verdict == "diverged"
+    assert result.first_divergence is not None
+    assert result.first_divergence.candidate is not None
+    assert result.first_divergence.candidate.startswith("2.setitem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"cells": ()}, UsageError, "no cell"),
+        ({"cells": ("cpu/float33",)}, UsageError, "float32"),
+        ({"cells": ("cpu",)}, UsageError, "DEVICE/DTYPE"),
+        ({"localise": "sometimes"}, UsageError, "auto"),
+        ({"inputs": torch.randn(2, 5, 8, 8)}, InputError, r"shape \(2, 5, 8, 8\)"),
+        ({"inputs": 3}, InputError, "int"),
+        ({"baseline": 3}, UsageError, "not a torch.nn.Module"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_sentence(
+    arguments: dict[str, object], error: type[Exception], words: str
+) -> None:
+    given = {"baseline": network(), "candidate": network(), "inputs": images()} | arguments
+    with pytest.raises(error, match=words):
+        verify(**given)  # type: ignore[arg-type]
+
+
+def test_a_candidate_that_fails_is_not_the_inputs_fault() -> None:
+    broken = network()
+    broken[6] = nn.Linear(3, 5)
+    with pytest.raises(ModelError, match="candidate .* fails on inputs that the baseline takes: RuntimeError"):
+        verify(network(), broken, images())
