@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,14 +19,17 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)) if project else None
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)) if project else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+        result: Tensor = self.relu(out)
+        return result
 
 
 class Rewritten(nn.Module):
@@ -44,7 +49,7 @@ class Rewritten(nn.Module):
         return F.relu(shortcut + self.norms["b"](self.second(x)))
 
 
-def network(block: type[nn.Module] = Block, *, seed: int = 0) -> nn.Sequential:
+def network(block: type[nn.Module] = Block, *, seed: int = 0) -> Any:
     """Three blocks of width 4 between a stem and a head, in eval mode."""
     torch.manual_seed(seed)
     return nn.Sequential(

@@ -1,10 +1,10 @@
 """Is this network still the same function as the trusted one, layer by layer?
 
-    from verifier import verify
+from verifier import verify
 
-    result = verify(baseline, candidate, inputs)
-    result.verdict             # "match", "diverged" or "inconclusive"
-    result.first_divergence    # None, or the pair where the two part
+result = verify(baseline, candidate, inputs)
+result.verdict             # "match", "diverged" or "inconclusive"
+result.first_divergence    # None, or the pair where the two part
 """
 
 from __future__ import annotations

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from verifier.metrics import Moments, collect, compare, measure
 from verifier.result import OutputAgreement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def agreement(baseline: Sequence[Tensor], candidate: Sequence[Tensor]) -> OutputAgreement | None:
@@ -23,7 +26,9 @@ def agreement(baseline: Sequence[Tensor], candidate: Sequence[Tensor]) -> Output
     if not shared:
         return None
     pooled = reduce(Moments.merge, collect([measure(a, b) for a, b in shared]))
-    scores = next(((a, b) for a, b in shared if a.is_floating_point() and a.dim() == 2 and a.shape[1] > 1), None)  # noqa: PLR2004
+    scores = next(
+        ((a, b) for a, b in shared if a.is_floating_point() and a.dim() == 2 and a.shape[1] > 1), None
+    )
     if scores is None:
         return OutputAgreement(mse=compare(pooled).mse, pearson_probabilities=None, top1_agreement=None)
     a, b = (torch.softmax(side.double(), dim=1) for side in scores)

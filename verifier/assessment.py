@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from verifier.agreement import agreement
-from verifier.inputs import Inputs
 from verifier.judge import (
     Cell,
     Compared,
@@ -18,7 +18,6 @@ from verifier.judge import (
     numerics_budget,
     semantics_budget,
 )
-from verifier.lockstep import Meeting
 from verifier.metrics import compare
 from verifier.result import Budget, CellResult, Comparison, OutputAgreement, Verdict
 from verifier.running import (
@@ -31,6 +30,10 @@ from verifier.running import (
     measure_cell,
     measure_noise,
 )
+
+if TYPE_CHECKING:
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Meeting
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
@@ -71,7 +74,12 @@ class Assessor:
         started = time.perf_counter()
         amplification = [value / probe.unit_roundoff for value in self.noise(probe).total]
         measured = measure_cell(
-            self.subject, ORACLE, inputs, self._caster, forced=self.localise != "never", progress=self._steps("semantics", inputs)
+            self.subject,
+            ORACLE,
+            inputs,
+            self._caster,
+            forced=self.localise != "never",
+            progress=self._steps("semantics", inputs),
         )
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
@@ -89,7 +97,12 @@ class Assessor:
             for total, intrinsic in zip(noise.total, noise.intrinsic, strict=True)
         ]
         measured = measure_cell(
-            self.subject, cell, self.inputs, self._caster, forced=False, progress=self._steps(cell.name, self.inputs)
+            self.subject,
+            cell,
+            self.inputs,
+            self._caster,
+            forced=False,
+            progress=self._steps(cell.name, self.inputs),
         )
         self.agreements[cell.name] = agreement(*measured.values)
         judged = self._judge(measured, budgets)
@@ -103,9 +116,7 @@ class Assessor:
                 free=False,
                 progress=self._steps(f"{cell.name}, forced", self.inputs),
             )
-            measured = replace(
-                measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced
-            )
+            measured = replace(measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced)
             judged = self._judge(measured, budgets)
         return self._result(cell, "numerics", self.inputs, judged, started)
 

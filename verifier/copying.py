@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from verifier.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from verifier.align import Alignment
 from verifier.copying import copy_with
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
 from verifier.lockstep import Comparing, Lane, Meeting, run
 from verifier.metrics import compare
-from verifier.result import Comparison
-from verifier.weights import Masters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from verifier.align import Alignment
+    from verifier.result import Comparison
+    from verifier.weights import Masters
 
 ORACLE = Cell("cpu", "float64")
 
@@ -100,7 +103,9 @@ def cast(tensor: Tensor, cell: Cell) -> Tensor:
 
 def arguments(inputs: Inputs, cell: Cell) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Fresh copies of the inputs for one lane, which may overwrite them."""
-    fresh = pytree.tree_map_only(Tensor, lambda tensor: cast(tensor, cell).clone(), (inputs.args, inputs.kwargs))
+    fresh = pytree.tree_map_only(
+        Tensor, lambda tensor: cast(tensor, cell).clone(), (inputs.args, inputs.kwargs)
+    )
     return fresh[0], fresh[1]
 
 
@@ -118,7 +123,9 @@ def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
 
 def batch_size(inputs: Inputs) -> int:
     """Size of the first tensor's first dimension; 1 for a scalar."""
-    first = next(leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor))
+    first = next(
+        leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)
+    )
     return int(first.shape[0]) if first.dim() else 1
 
 
@@ -168,9 +175,7 @@ def _measure_batch(
         *(_lane(subject, "candidate", cell, inputs, caster) for _ in kinds),
     ]
     sites = [[pair.baseline for pair in pairs], *([pair.candidate for pair in pairs] for _ in kinds)]
-    passes = run(
-        lanes, sites, [Comparing(0, k, force) for k, force in enumerate(kinds, 1)], progress, offset
-    )
+    passes = run(lanes, sites, [Comparing(0, k, force) for k, force in enumerate(kinds, 1)], progress, offset)
     found = dict(zip(kinds, zip(passes.meetings, passes.outputs, strict=True), strict=True))
     main = found[kinds[0]]
     return Measured(
@@ -188,9 +193,7 @@ def measure_noise(
     """How far the baseline in `cell` is from itself in float64, from its own inputs and from exact ones."""
     sites = [pair.baseline for pair in subject.alignment.pairs]
     lanes = [_lane(subject, "baseline", where, inputs, caster) for where in (ORACLE, cell, cell)]
-    passes = run(
-        lanes, [sites, sites, sites], [Comparing(0, 1), Comparing(0, 2, force=True)], progress
-    )
+    passes = run(lanes, [sites, sites, sites], [Comparing(0, 1), Comparing(0, 2, force=True)], progress)
     total, intrinsic = (
         tuple(_distance(meeting) for meeting in (*meetings, *outputs))
         for meetings, outputs in zip(passes.meetings, passes.outputs, strict=True)

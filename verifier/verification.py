@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,11 +18,15 @@ from verifier.copying import copy_with, state_of
 from verifier.environment import describe, preserved
 from verifier.errors import DeviceError, InputError, ModelError, UsageError
 from verifier.graph import Graph, record
-from verifier.inputs import Inputs
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
 from verifier.weights import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.inputs import Inputs
 
 # Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
 SEMANTIC_SAMPLES = 2
@@ -156,7 +159,9 @@ class _Side:
             source = sources.load(model, seed=seed)
             return cls(role, source.spec, source.model, source.notes)
         if not isinstance(model, nn.Module):
-            raise UsageError(f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification.")
+            raise UsageError(
+                f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
+            )
         kind = type(model)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
 
@@ -177,14 +182,14 @@ class _Side:
             DeviceError: Memory ran out.
         """
         cell = self.cell()
-        copy = copy_with(
-            self.model, state_of(self.model), lambda tensor: cast(tensor, cell), role=self.role
-        )
+        copy = copy_with(self.model, state_of(self.model), lambda tensor: cast(tensor, cell), role=self.role)
         args, kwargs = self.arguments(inputs)
         try:
             return record(copy, args, kwargs)
         except torch.OutOfMemoryError as error:
-            raise DeviceError(f"out of memory while recording the {self.role}. Use smaller inputs.") from error
+            raise DeviceError(
+                f"out of memory while recording the {self.role}. Use smaller inputs."
+            ) from error
         except Exception as error:
             lines = str(error).strip().splitlines()
             what = f"{type(error).__name__}: {lines[0] if lines else ''}"

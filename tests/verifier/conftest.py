@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def strategy(hint: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one answer a kind of type
+def strategy(hint: Any) -> st.SearchStrategy[Any]:
     """Any value of a record's field type, NaN and infinities among the numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -80,7 +80,7 @@ def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("existing", [False, True])
-def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(  # noqa: PLR0917 - a matrix
+def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(
     verification: Verification,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -176,7 +176,9 @@ def test_a_file_of_another_architecture_says_which_tensors_differ(tmp_path: Path
     path = tmp_path / "w.safetensors"
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(2, 2))
     save_file(dict(other.state_dict()), path)
-    with pytest.raises(WeightsError, match=r"another architecture.*0\.weight is \(8, 3, 3, 3\).*missing.*1\.conv1\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"another architecture.*0\.weight is \(8, 3, 3, 3\).*missing.*1\.conv1\.weight"
+    ):
         chosen(str(path), network())
 
 
@@ -195,7 +197,9 @@ class Bomb:
         return (Path.touch, (Path("bomb-went-off"),))
 
 
-def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Bomb()}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="could run code"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from verifier.graph import Graph
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verifier.graph import Graph
 
 
 class Pair(NamedTuple):

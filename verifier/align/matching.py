@@ -8,13 +8,17 @@ remains between two faults is paired in a canonical order of the dataflow. Names
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
 from verifier.align.parameters import map_parameters
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.signatures import Contexts, Interner, canonical_order, loose, strict
-from verifier.graph import Graph, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from verifier.graph import Graph, Site
 
 
 def align(baseline: Graph, candidate: Graph) -> Alignment:
@@ -32,10 +36,10 @@ def align(baseline: Graph, candidate: Graph) -> Alignment:
             for graph in (baseline, candidate)
         )
         matcher.by_key(
-            lambda i, b=b: (b.forward[i], b.backward[i]), lambda i, c=c: (c.forward[i], c.backward[i])
+            list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))
         )
-        matcher.by_key(b.forward.__getitem__, c.forward.__getitem__)
-        matcher.by_key(b.backward.__getitem__, c.backward.__getitem__)
+        matcher.by_key(b.forward, c.forward)
+        matcher.by_key(b.backward, c.backward)
     # Parameters and joins say more about a place than an activation does, so they choose first.
     matcher.in_order(loose, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
     matcher.in_order(loose, lambda _: True)
@@ -72,7 +76,7 @@ class _Matcher:
             [site.index for site in self.candidate.comparable if site.index not in self.taken],
         )
 
-    def by_key(self, key_b: Callable[[int], Hashable], key_c: Callable[[int], Hashable]) -> None:
+    def by_key(self, keys_b: Sequence[Hashable], keys_c: Sequence[Hashable]) -> None:
         """Pair open sites with equal keys, in order of execution where several share one.
 
         A key that more sites have on one side than on the other says which sites are alike, not which belong
@@ -81,17 +85,15 @@ class _Matcher:
         groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         open_b, open_c = self._open()
         for b in open_b:
-            groups[key_b(b)][0].append(b)
+            groups[keys_b[b]][0].append(b)
         for c in open_c:
-            groups[key_c(c)][1].append(c)
+            groups[keys_c[c]][1].append(c)
         for of_baseline, of_candidate in groups.values():
             if len(of_baseline) == len(of_candidate):
                 for b, c in zip(of_baseline, of_candidate, strict=True):
                     self._pair(b, c)
 
-    def in_order(
-        self, describe: Callable[[Site], Hashable], chosen: Callable[[Site], bool]
-    ) -> None:
+    def in_order(self, describe: Callable[[Site], Hashable], chosen: Callable[[Site], bool]) -> None:
         """Pair chosen sites that are left in the canonical order, between neighbours that are paired already."""
         order_b, order_c = canonical_order(self.baseline), canonical_order(self.candidate)
         back = {c: b for b, c in self.partner.items()}

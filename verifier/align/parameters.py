@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from verifier.graph import Graph
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from verifier.graph import Graph
 
 
 def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, str]:

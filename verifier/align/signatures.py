@@ -8,10 +8,14 @@ interned to small integers instead, which makes equality exact.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
-from verifier.graph import Graph, Site
 from verifier.graph.operators import COMMUTATIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from verifier.graph import Graph, Site
 
 # Ways to lay the same elements out in another shape: one operator for the alignment.
 _RESHAPING = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})

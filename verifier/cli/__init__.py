@@ -5,22 +5,18 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
-import typer
+import sys
 
-from verifier.cli import judge, models, report, run
+INTERRUPTED = 130
+INTERRUPTION = "verifier: interrupted; nothing was written.\n"
 
-app = typer.Typer(
-    name="verifier",
-    help="Is this network still the same function as the trusted one, layer by layer?",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog=(
-        "Exit codes: 0 match, 1 diverged, 2 usage, 3 could not run, 4 inconclusive, 130 interrupted."
-    ),
-)
-app.command("run")(run.run)
-app.command("report")(report.report)
-app.command("judge")(judge.judge)
-app.command("models")(models.models)
+
+def app() -> None:
+    """Run the command this process was started for, and end the process with its exit code."""
+    try:
+        from verifier.cli import commands
+
+        commands.app()
+    except KeyboardInterrupt:  # before a command had begun: importing takes long enough to press Ctrl-C
+        sys.stderr.write(INTERRUPTION)
+        sys.exit(INTERRUPTED)

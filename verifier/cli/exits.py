@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from verifier.cli import INTERRUPTED, INTERRUPTION
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 EXIT_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
-INTERRUPTED = 130
+
+# torch raises a plain RuntimeError where the CPU has no memory left.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @contextlib.contextmanager
@@ -23,27 +28,29 @@ def translated(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except VerifierError as error:
-        _end(str(error), error.exit_code, debug=debug)
+        _end(f"verifier: {error}\n", error.exit_code, debug=debug)
     except KeyboardInterrupt:
-        _end("interrupted; nothing was written.", INTERRUPTED, debug=debug)
-    except MemoryError:
-        _end("out of memory. Use a smaller --batch-size or --image-size.", CannotRunError.exit_code, debug=debug)
+        _end(INTERRUPTION, INTERRUPTED, debug=debug)
     except typer.Exit:
         raise
-    except Exception as error:  # noqa: BLE001 - the last border before the user
-        lines = str(error).strip().splitlines()
-        _end(
-            f"unexpected {type(error).__name__}: {lines[0] if lines else ''}. This is a defect of the verifier; "
-            "--debug shows where.",
-            CannotRunError.exit_code,
-            debug=debug,
-        )
+    except Exception as error:
+        _end(f"verifier: {_foreign(error)}\n", CannotRunError.exit_code, debug=debug)
+
+
+def _foreign(error: Exception) -> str:
+    """What to say of an error that nobody translated before."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        return "out of memory. Use a smaller --batch-size or --image-size."
+    if isinstance(error, ImportError):
+        return f"a package that is needed does not import ({first_line}). Install this one with its dependencies."
+    return f"unexpected {type(error).__name__}: {first_line}. This is a defect of the verifier; --debug shows where."
 
 
 def _end(message: str, code: int, *, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"verifier: {message}\n")
+    sys.stderr.write(message)
     raise typer.Exit(code)
 
 

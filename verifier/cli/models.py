@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from verifier.cli import exits, options
+from verifier.cli import exits, options, showing
 
 
 def models(debug: options.Debug = False) -> None:
@@ -27,9 +25,11 @@ def models(debug: options.Debug = False) -> None:
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         right = {2, 3, 4}
-        for row in rows:
-            cells = [
+        lines = [
+            "  ".join(
                 cell.rjust(width) if k in right else cell.ljust(width)
                 for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+            ).rstrip()
+            for row in rows
+        ]
+        showing.say("\n".join(lines) + "\n")

@@ -16,5 +16,6 @@ Policy = Annotated[
     ),
 ]
 Result = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Directory a run wrote its result to, or the result.json itself.")
+    Path,
+    typer.Argument(metavar="DIR", help="Directory a run wrote its result to, or the result.json itself."),
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from verifier.inputs import Inputs
 
 
@@ -32,9 +33,7 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
     return baseline, candidate
 
 
-def plan_inputs(
-    images: str | None, file: Path | None, batch_size: int, image_size: str, seed: int
-) -> Inputs:
+def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_size: str, seed: int) -> Inputs:
     """The inputs: photographs, a file's tensors, or random numbers.
 
     Raises:

@@ -24,7 +24,9 @@ class Localise(enum.StrEnum):
 def run(
     arch: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."),
+        typer.Option(
+            metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."
+        ),
     ] = None,
     baseline: Annotated[
         str | None,
@@ -36,14 +38,18 @@ def run(
     candidate: Annotated[
         str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas.")
+    ] = "cpu",
     dtype: Annotated[
         str, typer.Option(metavar="LIST", help="float64, float32, bfloat16, float16, separated by commas.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that go through at once.")] = 8,
     images: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."),
+        typer.Option(
+            metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."
+        ),
     ] = None,
     input_file: Annotated[
         Path | None,
@@ -63,14 +69,21 @@ def run(
             ),
         ),
     ] = "calibrated",
-    seed: Annotated[int, typer.Option(metavar="N", help="For models, weights and inputs that are drawn.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=2**63 - 1, help="For models, weights and inputs that are drawn."
+        ),
+    ] = 0,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where result.json, layers.csv and report.html go.")
     ] = Path("verifier-report"),
     policy: options.Policy = "strict",
     localise: Annotated[
         Localise,
-        typer.Option(help="Forced passes, which tell culprits from pairs that only inherit: auto if it diverged."),
+        typer.Option(
+            help="Forced passes, which tell culprits from pairs that only inherit: auto if it diverged."
+        ),
     ] = Localise.AUTO,
     semantics: Annotated[
         bool, typer.Option(help="Compare two samples in float64 first, where any difference is real.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from verifier.result import Verification
 
 Progress = Callable[[str, int, int], None]
@@ -51,4 +53,14 @@ def show(verification: Verification, directory: Path | None) -> None:
 
         Console().print(terminal.summary(verification, out_dir=out_dir))
     else:
-        sys.stdout.write(terminal.plain(verification, out_dir=out_dir))
+        say(terminal.plain(verification, out_dir=out_dir))
+
+
+def say(text: str) -> None:
+    """Write to stdout. A reader who has left (`| head`) misses the rest; the exit code stays what it is."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

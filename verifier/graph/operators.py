@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.overrides import get_testing_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 # Python's operator protocol and torch's synonyms, by the name torch documents first. Reflected operators that do
 # not commute (rsub, rdiv, rpow) keep their names: 3 / x is not x / 3.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,9 @@ from verifier.graph.instrument import Instrument
 from verifier.graph.operators import bind, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Graph:

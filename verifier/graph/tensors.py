@@ -28,6 +28,6 @@ def tensors_in(structure: Any) -> Iterator[Tensor]:
 def same_memory(tensor: Tensor) -> int | None:
     """A key that two living tensors share exactly when they share storage; None where a tensor has none."""
     try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - torch has no public name for it
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse and other storage-less layouts
         return None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from verifier.align import Alignment
+from typing import TYPE_CHECKING
+
 from verifier.result import Coverage, UnmatchedSite
+
+if TYPE_CHECKING:
+    from verifier.align import Alignment
 
 
 def coverage(alignment: Alignment) -> Coverage:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from verifier.judge.policy import Policy
 from verifier.result import Criterion, OutputAgreement, PairResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from verifier.judge.policy import Policy
 
 # "ResNet18 from scratch in PyTorch: complete reproduction and verification of consistent results", section 4.3.
 SOURCE = "published acceptance criteria for a re-implemented ResNet-18, float32"
@@ -39,6 +43,4 @@ def evaluate(
 
 
 def _below(name: str, value: float, limit: float) -> Criterion:
-    return Criterion(
-        name=name, value=value, comparison="<", limit=limit, passed=value < limit, source=SOURCE
-    )
+    return Criterion(name=name, value=value, comparison="<", limit=limit, passed=value < limit, source=SOURCE)

@@ -51,9 +51,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return NAMED[text]
         path = Path(text)
         if not path.is_file():
-            raise UsageError(
-                f"--policy {text}: there is no such file. Use strict, criteria or a TOML file."
-            )
+            raise UsageError(f"--policy {text}: there is no such file. Use strict, criteria or a TOML file.")
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
             return msgspec.convert({"name": path.name, **data}, cls, strict=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from verifier.align import Alignment
-from verifier.graph import Graph, Site
 from verifier.result import Budget, Comparison, PairResult, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from verifier.align import Alignment
+    from verifier.graph import Graph, Site
 
 # Arguments that change how an operator works, not what comes out of it in evaluation.
 _HARMLESS = frozenset({"inplace", "momentum", "out"})
@@ -45,14 +49,18 @@ def bare_rows(
             pair = alignment.pairs[number]
             b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
             row = _row(index, b.name, c.name, b.op, pairs[number])
-            row = msgspec.structs.replace(row, differences=_differences(b, c), **sources.of(b.inputs, c.inputs))
+            row = msgspec.structs.replace(
+                row, differences=_differences(b, c), **sources.of(b.inputs, c.inputs)
+            )
         elif kind == "output":
             name = "output" if len(outputs) == 1 else f"output{number}"
             row = _row(index, name, name, "output", outputs[number])
             ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
             row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
         else:
-            row = _lonely(index, kind, (alignment.baseline if kind == "baseline" else alignment.candidate), number)
+            row = _lonely(
+                index, kind, (alignment.baseline if kind == "baseline" else alignment.candidate), number
+            )
         rows.append(row)
     return tuple(rows)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from verifier.judge.policy import Policy
 from verifier.result import CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.judge.policy import Policy
 
 # A pair that inherits an error and hands on more than twice of it (relative to its own tensor) amplifies it.
 _AMPLIFIES = 2.0
@@ -119,8 +123,12 @@ class _Judge:
         """The row to name for a divergence seen at `row`: where the operators first differ above it, if they do."""
         if not self.region_at_fault(row):
             return row
-        missing = next((r for r in rows if r.baseline in row.between_baseline[:1] and r.candidate is None), None)
-        extra = next((r for r in rows if r.candidate in row.between_candidate[:1] and r.baseline is None), None)
+        missing = next(
+            (r for r in rows if r.baseline in row.between_baseline[:1] and r.candidate is None), None
+        )
+        extra = next(
+            (r for r in rows if r.candidate in row.between_candidate[:1] and r.baseline is None), None
+        )
         place = missing or row
         if missing is None:
             what = f"the candidate has {extra.op if extra else 'something'} first"
@@ -128,7 +136,9 @@ class _Judge:
             what = f"the candidate has no {missing.op} here"
         else:
             what = f"the candidate has {extra.op} instead of {missing.op}"
-        measured = _measured(row, row.intrinsic if row.intrinsic is not None else row.total, own=self.localised)
+        measured = _measured(
+            row, row.intrinsic if row.intrinsic is not None else row.total, own=self.localised
+        )
         return msgspec.structs.replace(
             place,
             candidate=extra.candidate if extra else None,

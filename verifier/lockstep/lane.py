@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
-from verifier.graph import Graph
 from verifier.graph.instrument import Instrument
 from verifier.graph.tensors import same_memory, tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from verifier.graph import Graph
 
 
 class _Abandoned(BaseException):
@@ -119,7 +122,7 @@ class Lane:
             self.outputs = list(tensors_in(result))
         except _Abandoned:
             pass
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in advance()
+        except BaseException as error:
             self._error = error
         finally:
             self._site, self._finished = None, True
@@ -152,9 +155,9 @@ class _Watch(Instrument):
     def on_call(
         self,
         op: str,
-        function: Callable[..., Any] | None,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        function: Callable[..., Any] | None,  # noqa: ARG002
+        args: Sequence[Any],  # noqa: ARG002
+        kwargs: Mapping[str, Any],  # noqa: ARG002
         outputs: Sequence[Tensor],
     ) -> None:
         self._lane.check()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from verifier.graph.tensors import same_memory
-from verifier.lockstep.lane import Lane
 from verifier.lockstep.schedule import meeting_order
 from verifier.metrics import Measurement, Moments, collect, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from verifier.lockstep.lane import Lane
 
 
 class Meeting(NamedTuple):
@@ -108,9 +111,7 @@ def _run(
                 found = _meet(tensors[comparing.reference], tensors[comparing.lane], offset)
                 met[k][pair] = found
                 if comparing.force and found.differs:
-                    _overwrite(
-                        tensors[comparing.lane], tensors[comparing.reference], lanes[comparing.lane]
-                    )
+                    _overwrite(tensors[comparing.lane], tensors[comparing.reference], lanes[comparing.lane])
             del tensors
             progress()
         for lane in lanes:

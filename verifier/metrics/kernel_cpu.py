@@ -35,7 +35,7 @@ def less(x: float, y: float) -> float:
 
 
 @ordered
-def residual(x: float, y: float, u: float, origin_e: float, lead: float, rest: float) -> float:  # noqa: PLR0917
+def residual(x: float, y: float, u: float, origin_e: float, lead: float, rest: float) -> float:
     """y - lead * x - origin_e - rest * u in this order: what is exact for close sides comes first."""
     return ((y - lead * x) - origin_e) - rest * u
 
@@ -172,9 +172,7 @@ def row_major(position: int, sizes: Ints, strides: Ints) -> int:
 
 
 @compiled
-def first_mismatch(  # noqa: PLR0917
-    a: Array, b: Array, start: int, sizes: Ints, strides: Ints, known: int
-) -> int:
+def first_mismatch(a: Array, b: Array, start: int, sizes: Ints, strides: Ints, known: int) -> int:
     """The lowest logical number of an element about whose NaN or inf both disagree; at most `known`."""
     for i in range(a.size):
         x = np.float64(a[i])
@@ -188,9 +186,7 @@ def first_mismatch(  # noqa: PLR0917
 
 
 @compiled
-def first_top(  # noqa: PLR0917
-    a: Array, b: Array, top: int, start: int, sizes: Ints, strides: Ints, known: int
-) -> int:
+def first_top(a: Array, b: Array, top: int, start: int, sizes: Ints, strides: Ints, known: int) -> int:
     """The lowest logical number of an element whose |b - a| has the bits `top`; at most `known`."""
     for i in range(a.size):
         x = np.float64(a[i])
@@ -205,7 +201,7 @@ def first_top(  # noqa: PLR0917
 
 
 @compiled
-def reduce_piece(  # noqa: PLR0917
+def reduce_piece(
     a: Array,
     b: Array,
     frame: Floats,

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models.resnet import BasicBlock
 
 import reference_models
 from tests.networks import Block, Rewritten, images, network
@@ -62,7 +61,8 @@ class WithoutFirstReLU(Block):
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+        result: Tensor = self.relu(out)
+        return result
 
 
 class ReLUBeforeAdd(Block):
@@ -70,7 +70,8 @@ class ReLUBeforeAdd(Block):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out += x if self.downsample is None else self.downsample(x)
-        return out
+        result: Tensor = out
+        return result
 
 
 @pytest.mark.parametrize("blocks", [{1}, {2}, {3}, {1, 3}, {1, 2, 3}])

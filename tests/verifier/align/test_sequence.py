@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,5 +22,5 @@ def length(a: list[int], b: list[int]) -> int:
 def test_it_is_common_increasing_and_as_long_as_can_be(a: list[int], b: list[int]) -> None:
     found = longest_common_subsequence(a, b)
     assert all(a[i] == b[j] for i, j in found)
-    assert all(p[0] < q[0] and p[1] < q[1] for p, q in zip(found, found[1:], strict=False))
+    assert all(p[0] < q[0] and p[1] < q[1] for p, q in itertools.pairwise(found))
     assert len(found) == length(a, b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from verifier.copying import copy_with, state_of
 from verifier.errors import GraphDepartureError, ModelError
 from verifier.lockstep import Comparing, Lane, Passes, run
 from verifier.metrics import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -62,7 +65,8 @@ def planted() -> nn.Module:
     with torch.no_grad():
         model[1].bn1.running_mean += 0.1
         model[3].conv2.weight *= 1.01
-    return model
+    planted_model: nn.Module = model
+    return planted_model
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +118,9 @@ def test_every_site_is_compared_before_a_later_in_place_operator_changes_it() ->
     measured = errors(alignment, passes)
     assert len(expected) == 15
     for name, (p, q) in expected.items():
-        assert measured[name] == pytest.approx(np.linalg.norm(p - q) / np.linalg.norm(p), rel=1e-9, abs=1e-300)
+        assert measured[name] == pytest.approx(
+            np.linalg.norm(p - q) / np.linalg.norm(p), rel=1e-9, abs=1e-300
+        )
 
 
 def test_in_a_free_pass_errors_spread() -> None:
@@ -140,7 +146,11 @@ def test_forcing_a_rewritten_model_makes_its_output_the_baselines() -> None:
 def test_free_and_forced_lanes_run_side_by_side() -> None:
     a, b, x = network(), planted(), images()
     alignment = align(graph_of(a, x), graph_of(b, x))
-    lanes = [lane("baseline", a, alignment, x), lane("candidate", b, alignment, x), lane("candidate", b, alignment, x)]
+    lanes = [
+        lane("baseline", a, alignment, x),
+        lane("candidate", b, alignment, x),
+        lane("candidate", b, alignment, x),
+    ]
     sites = [list(map(list, zip(*alignment.pairs, strict=True)))[k] for k in (0, 1, 1)]
     passes = run(lanes, sites, [Comparing(0, 1), Comparing(0, 2, force=True)])
     free, forced = errors(alignment, passes, 0), errors(alignment, passes, 1)
@@ -224,9 +234,12 @@ class Raising(nn.Module):
 def test_an_exception_in_either_model_ends_both_with_the_real_error(side: str) -> None:
     broken = nn.Sequential(nn.Conv2d(3, 3, 1), Raising(), nn.ReLU()).eval()
     whole = nn.Sequential(nn.Conv2d(3, 3, 1), Raising(), nn.ReLU()).eval()
-    whole[1].forward = lambda x: x * 1  # type: ignore[method-assign]
+    whole[1].forward = lambda x: x * 1
     models = (broken, whole) if side == "baseline" else (whole, broken)
-    with torch.no_grad(), pytest.raises(ModelError, match=rf"the {side} failed at 1.*: ZeroDivisionError: on purpose$") as info:
+    with (
+        torch.no_grad(),
+        pytest.raises(ModelError, match=rf"the {side} failed at 1.*: ZeroDivisionError: on purpose$") as info,
+    ):
         lockstep(*models)
     assert isinstance(info.value.__cause__, ZeroDivisionError)
 
@@ -251,7 +264,9 @@ class Moody(nn.Module):
 def test_a_live_run_that_departs_from_the_recorded_one_is_an_error_naming_the_site() -> None:
     steady = nn.Sequential(nn.ReLU(), nn.Tanh())
     moody = nn.Sequential(nn.ReLU(), Moody(), nn.Tanh())
-    with pytest.raises(GraphDepartureError, match=r"the candidate departs.*`add` in 1 where.*`mul` \(site 1.mul\)"):
+    with pytest.raises(
+        GraphDepartureError, match=r"the candidate departs.*`add` in 1 where.*`mul` \(site 1.mul\)"
+    ):
         lockstep(steady, moody)
 
 
@@ -299,7 +314,7 @@ def test_a_closed_lane_unwinds_even_a_model_that_swallows_exceptions() -> None:
         def forward(self, x: Tensor) -> Tensor:
             try:
                 return x.relu()
-            except Exception:  # noqa: BLE001 - what such models do
+            except Exception:
                 return x
 
     x = images()
@@ -353,5 +368,5 @@ def test_a_slow_model_does_not_hold_up_an_interrupt_of_the_other() -> None:
 
     started = time.perf_counter()
     with pytest.raises(ZeroDivisionError):
-        lockstep(nn.Sequential(nn.ReLU()), Slow(), progress=lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        lockstep(nn.Sequential(nn.ReLU()), Slow(), progress=lambda: 1 // 0)  # type: ignore[arg-type]
     assert time.perf_counter() - started < 30

@@ -1,0 +1,21 @@
+"""The commands, as typer knows them."""
+
+from __future__ import annotations
+
+import typer
+
+from verifier.cli import judge, models, report, run
+
+app = typer.Typer(
+    name="verifier",
+    help="Is this network still the same function as the trusted one, layer by layer?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog=("Exit codes: 0 match, 1 diverged, 2 usage, 3 could not run, 4 inconclusive, 130 interrupted."),
+)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("judge")(judge.judge)
+app.command("models")(models.models)

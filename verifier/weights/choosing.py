@@ -1,0 +1,161 @@
+"""Which tensors both models compute with: drawn, loaded, taken over or left as they are.
+
+Whatever the mode, the outcome is two sets of master tensors in the models' own dtypes. The candidate's share
+memory with the baseline's wherever the parameter map says so; neither model is written to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from verifier.copying import state_of
+from verifier.result import WeightsInfo
+from verifier.weights.calibration import branch_ends, calibrated, varies
+from verifier.weights.files import fitted, overlap, published, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from verifier.align import Alignment
+
+MODES = ("calibrated", "init", "imagenet", "as-is", "transfer")
+
+
+@dataclass(frozen=True)
+class Masters:
+    """Master tensors by qualified name for each model, and what is to be said about them."""
+
+    baseline: Mapping[str, Tensor]
+    candidate: Mapping[str, Tensor]
+    info: WeightsInfo
+
+
+def choose(
+    mode: str,
+    baseline: nn.Module,
+    candidate: nn.Module,
+    alignment: Alignment,
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
+    *,
+    baseline_spec: str = "",
+    seed: int = 0,
+) -> Masters:
+    """Master tensors for both models.
+
+    Args:
+        mode: `calibrated` (seeded draws that excite every parameter, batch-norm statistics measured on the
+            input), `init` (as the constructors left them, the baseline's for both), `imagenet` (torchvision's
+            published weights), `transfer` (the baseline's for both), `as-is` (each model's own), or the path
+            of a `.safetensors`, `.pt` or `.pth` file with a state dict of either model.
+        baseline: The baseline, untouched.
+        candidate: The candidate, untouched.
+        alignment: Tells which tensor of one is which of the other.
+        inputs: Positional and keyword inputs to calibrate on, in the models' own dtype.
+        baseline_spec: The baseline's specification; `imagenet` needs a `torchvision:` one.
+        seed: For the draws.
+
+    Raises:
+        WeightsError: A file cannot be read, or fits neither model.
+        UsageError: `imagenet` was asked for a model that has no published weights.
+        DownloadError: Published weights are neither cached nor to be had.
+    """
+    own, theirs = state_of(baseline), state_of(candidate)
+    source = ""
+    if mode == "calibrated":
+        masters = calibrated(baseline, own, inputs, seed, quiet=branch_ends(alignment.baseline))
+    elif mode in {"init", "transfer", "as-is"}:
+        masters = own
+    elif mode == "imagenet":
+        masters, source = published(baseline_spec, own)
+    else:
+        source = mode
+        masters, mode = _from_file(Path(mode), own, theirs, alignment), "file"
+    if mode == "as-is":
+        candidates, kept = theirs, tuple(theirs)
+    else:
+        buffers = {name for name, _ in candidate.named_buffers()}
+        live = mode == "transfer"
+        candidates, kept = _carry_over(own, theirs, masters, alignment, buffers, live=live)
+    info = WeightsInfo(
+        mode=mode,
+        source=source,
+        parameter_map=dict(alignment.parameters),
+        unmapped_baseline=tuple(sorted(set(own) - set(alignment.parameters.values()))),
+        unmapped_candidate=tuple(sorted(set(theirs) - set(alignment.parameters))),
+        unexercised=tuple(_unexercised(baseline, masters)),
+        kept=kept,
+    )
+    return Masters(masters, candidates, info)
+
+
+def _carry_over(
+    own: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    masters: Mapping[str, Tensor],
+    alignment: Alignment,
+    buffers: Collection[str],
+    *,
+    live: bool,
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The candidate's tensors: the baseline's by the parameter map, with the candidate's own edits kept.
+
+    Two models whose random tensors are mostly bit-identical come from the same draws: the candidate is a copy,
+    and a tensor in which it differs was edited. Overwriting the edit would hide the very thing that is asked
+    about, so the difference is carried over. With `live` the values were given, so every difference is one.
+    Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts that only start
+    from another constant, are initialisation and are replaced.
+    """
+    mapped = {
+        name: twin for name, twin in alignment.parameters.items() if own[twin].shape == theirs[name].shape
+    }
+    telling = [name for name, twin in mapped.items() if varies(own[twin])]
+    same = sum(torch.equal(own[mapped[name]], theirs[name]) for name in telling)
+    copied = len(telling) > 0 and same > len(telling) / 2
+    chosen = dict(theirs)
+    kept = [name for name in theirs if name not in mapped]
+    for name, twin in mapped.items():
+        chosen[name] = masters[twin]
+        if not copied or torch.equal(own[twin], theirs[name]):
+            continue
+        if live or name in buffers or _is_edit(own[twin], theirs[name]):
+            difference = theirs[name].double() - own[twin].double()
+            chosen[name] = (masters[twin].double() + difference).to(theirs[name].dtype)
+            kept.append(name)
+    return chosen, tuple(kept)
+
+
+def _is_edit(own: Tensor, theirs: Tensor) -> bool:
+    """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
+    if not (varies(own) and varies(theirs)):
+        return float((theirs - own).abs().max()) < 0.5
+    both = torch.stack([own.flatten().double(), theirs.flatten().double()])
+    return float(torch.corrcoef(both)[0, 1]) > 0.5
+
+
+def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
+    found = []
+    for name, _ in model.named_parameters():
+        tensor = masters[name]
+        if tensor.numel() and (bool((tensor == 0).all()) or bool((tensor == 1).all())):
+            found.append(name)
+    return found
+
+
+def _from_file(
+    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], alignment: Alignment
+) -> dict[str, Tensor]:
+    """The baseline's tensors from a state dict of either model."""
+    state = read_state(path)
+    if overlap(state, own) >= overlap(state, theirs):
+        return fitted(state, own, str(path))
+    loaded = fitted(state, theirs, str(path))
+    masters = dict(own)
+    for name, twin in alignment.parameters.items():
+        masters[twin] = loaded[name]
+    return masters
