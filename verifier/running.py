@@ -101,11 +101,16 @@ def cast(tensor: Tensor, cell: Cell) -> Tensor:
     return tensor.to(cell.device, cell.torch_dtype if tensor.is_floating_point() else tensor.dtype)
 
 
-def arguments(inputs: Inputs, cell: Cell) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Fresh copies of the inputs for one lane, which may overwrite them."""
-    fresh = pytree.tree_map_only(
-        Tensor, lambda tensor: cast(tensor, cell).clone(), (inputs.args, inputs.kwargs)
-    )
+def arguments(
+    inputs: Inputs, cell: Cell, *, overwritten: bool = True
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs as they are in `cell`; copies, if the model that gets them overwrites its inputs."""
+
+    def own(tensor: Tensor) -> Tensor:
+        there = cast(tensor.detach(), cell)
+        return there.clone() if overwritten and there.data_ptr() == tensor.data_ptr() else there
+
+    fresh = pytree.tree_map_only(Tensor, own, (inputs.args, inputs.kwargs))
     return fresh[0], fresh[1]
 
 
@@ -222,6 +227,6 @@ def _lane(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caste
         else (subject.candidate, subject.masters.candidate, subject.alignment.candidate, 1)
     )
     copy = copy_with(model, caster.state(masters, cell), lambda tensor: cast(tensor, cell), role=side)
-    args, kwargs = arguments(inputs, cell)
+    args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
     stops: Sequence[int] = [pair[own] for pair in subject.alignment.pairs]
     return Lane(side, copy, graph, args, kwargs, stops)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.errors import UsageError
 
 
 class Localise(enum.StrEnum):
@@ -103,7 +104,9 @@ def run(
             from verifier.verification import verify
 
             chosen = Policy.load(policy)
-            cells = [Cell.parse(f"{d}/{t}") for d in _listed(device) for t in _listed(dtype)]
+            cells = [
+                Cell.parse(f"{d}/{t}") for d in _listed("--device", device) for t in _listed("--dtype", dtype)
+            ]
             for cell in cells:
                 cell.check_device()
             check_writable(out)
@@ -128,5 +131,8 @@ def run(
         exits.by(verification.verdict)
 
 
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
+def _listed(option: str, text: str) -> list[str]:
+    found = [item.strip() for item in text.split(",") if item.strip()]
+    if not found:
+        raise UsageError(f"{option} names nothing; see --help for what it takes.")
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload, OpOverloadPacket
 
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import bind, readable, writes_in_place
@@ -100,6 +101,9 @@ class _Recorder(Instrument):
         self._calls: list[Call] = []
         self._origins = _Origins()
         self._inputs = len(inputs)
+        self._suspendable = True
+        self._writes_inputs = False
+        self._input_memory = {same_memory(tensor) for tensor in inputs}
         for k, tensor in enumerate(inputs):
             self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
         self._leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
@@ -113,6 +117,7 @@ class _Recorder(Instrument):
         outputs: Sequence[Tensor],
     ) -> None:
         first, scope = len(self._drafts), self.scope
+        self._suspendable &= _leaves_its_thread_alone(function)
         named = [] if function is None else bind(function, args, kwargs)
         producers: list[int] = []
         uses: list[TensorUse] = []
@@ -151,6 +156,7 @@ class _Recorder(Instrument):
                 self._origins.produced(tensor, first + k)
             if inplace:
                 self._origins.wrote(tensor, first + k)
+                self._writes_inputs |= same_memory(tensor) in self._input_memory
         self._calls.append(Call(scope, op, first, len(outputs)))
 
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
@@ -188,7 +194,33 @@ class _Recorder(Instrument):
             )
             for index, draft in enumerate(self._drafts)
         )
-        return Graph(sites, tuple(self._calls), sources, self._inputs, self._shapes)
+        return Graph(
+            sites,
+            tuple(self._calls),
+            sources,
+            self._inputs,
+            self._shapes,
+            suspendable=self._suspendable,
+            writes_inputs=self._writes_inputs,
+        )
+
+
+def _leaves_its_thread_alone(function: Callable[..., Any] | None) -> bool:
+    """Whether a run may be suspended inside this call without its surroundings leaking into another run.
+
+    torch.ops calls pass through a pybind11 frame, and those must be left in the order they were entered; an
+    opaque module is seen in a hook, where the mode is not set aside.
+    """
+    return not (
+        function is None
+        or isinstance(function, OpOverload | OpOverloadPacket)
+        or torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.maybe_current_level() is not None
+    )
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -87,6 +87,9 @@ class Graph:
             k-th input handed through.
         inputs: How many input tensors the model was given.
         tensors: Names of all parameters and buffers of the model, with their shapes.
+        suspendable: Whether the pass left the state of its thread alone (grad mode, autocast, dispatch modes)
+            and made no call through a C++ frame that must be left in the order it was entered.
+        writes_inputs: Whether the model wrote into the tensors it was given.
     """
 
     sites: tuple[Site, ...]
@@ -94,6 +97,8 @@ class Graph:
     outputs: tuple[int, ...]
     inputs: int
     tensors: Mapping[str, tuple[int, ...]]
+    suspendable: bool = True
+    writes_inputs: bool = False
 
     @cached_property
     def comparable(self) -> tuple[Site, ...]:

@@ -1,8 +1,7 @@
-"""One model running in a thread of its own, one stretch at a time."""
+"""One model running one stretch at a time."""
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
 from verifier.graph.instrument import Instrument
 from verifier.graph.tensors import same_memory, tensors_in
+from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,17 +18,11 @@ if TYPE_CHECKING:
     from verifier.graph import Graph
 
 
-class _Abandoned(BaseException):
-    """Unwinds a model's forward pass when its lane is closed early. Not an Exception: models may catch those."""
-
-
 class Lane:
     """A model that runs until the next of its stops, then waits there.
 
     Only one lane runs at any moment: `advance` hands the processor to the model and returns when the model has
-    reached a stop. So the tensor of a stop can be read, and overwritten, where it lies. The model runs in a
-    thread because it cannot be suspended otherwise; grad mode, autocast and torch-function modes belong to a
-    thread, so a lane's are its own.
+    reached a stop. So the tensor of a stop can be read, and overwritten, where it lies.
 
     Args:
         role: What the model is called in messages.
@@ -54,19 +48,20 @@ class Lane:
         self.outputs: list[Tensor] = []
         self.state_memory = {same_memory(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._site: int | None = None
-        self._finished = False
-        self._abandoned = False
-        self._error: BaseException | None = None
-        self._go = threading.Lock()
-        self._go.acquire()
-        self._arrived = threading.Lock()
-        self._arrived.acquire()
-        self._watch = _Watch(self, model, graph, frozenset(stops), list(tensors_in((args, kwargs))))
-        device = next((tensor.device for tensor in tensors_in((args, kwargs))), torch.device("cpu"))
-        self._thread = threading.Thread(
-            target=self._run, args=(model, args, kwargs, device), name=f"verifier-{role}", daemon=True
-        )
-        self._thread.start()
+        inputs = list(tensors_in((args, kwargs)))
+        device = next((tensor.device for tensor in inputs), torch.device("cpu"))
+        self._watch = _Watch(self, model, graph, frozenset(stops), inputs)
+
+        def forward() -> None:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            with torch.no_grad(), self._watch:
+                result = model(*args, **kwargs)
+            self._watch.finish()
+            self.outputs = list(tensors_in(result))
+
+        kind = Greenlet if graph.suspendable else Thread
+        self._coroutine = kind(forward, f"verifier-{role}")
 
     def advance(self) -> int | None:
         """Run to the next stop and return its site's index, with the tensor in `tensor`; None at the end.
@@ -76,57 +71,26 @@ class Lane:
             GraphDepartureError: The model did something else than in the recorded run.
             DeviceError: The device ran out of memory.
         """
-        if self._finished:
-            return None
-        self.tensor = None
-        self._go.release()
-        self._arrived.acquire()
-        if self._error is not None:
-            error, self._error = self._error, None
+        self.tensor = self._site = None
+        try:
+            self._coroutine.resume()
+        except BaseException as error:
             self._raise(error)
         return self._site
 
     def close(self) -> None:
-        """End the model's run wherever it is, and its thread. Safe to call twice."""
-        self._abandoned = True
+        """End the model's run wherever it is. Safe to call twice."""
+        self._coroutine.close()
         self.tensor = None
-        if self._thread.is_alive():
-            if self._go.locked():
-                self._go.release()
-            self._thread.join()
-        self._error = None
 
     def stop(self, site: int, tensor: Tensor) -> None:
-        """Called in the lane's own thread: show `tensor` and wait until the lane may go on."""
+        """Called by the running model: show `tensor` and wait until the lane may go on."""
         self._site, self.tensor = site, tensor
-        self._arrived.release()
-        self._go.acquire()
-        self.check()
+        self._coroutine.suspend()
 
     def check(self) -> None:
-        """Called in the lane's own thread: leave the forward pass if the lane was closed."""
-        if self._abandoned:
-            raise _Abandoned
-
-    def _run(
-        self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: torch.device
-    ) -> None:
-        self._go.acquire()
-        try:
-            self.check()
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            with torch.no_grad(), self._watch:
-                result = model(*args, **kwargs)
-            self._watch.finish()
-            self.outputs = list(tensors_in(result))
-        except _Abandoned:
-            pass
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._site, self._finished = None, True
-            self._arrived.release()
+        """Called by the running model: leave the forward pass if the lane was closed."""
+        self._coroutine.check()
 
     def _raise(self, error: BaseException) -> NoReturn:
         if not isinstance(error, Exception) or isinstance(error, VerifierError):
