@@ -5,18 +5,26 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
+import os
 import sys
 
 INTERRUPTED = 130
-INTERRUPTION = "verifier: interrupted; nothing was written.\n"
 
 
 def app() -> None:
-    """Run the command this process was started for, and end the process with its exit code."""
+    """Run the command this process was started for, and end the process with its exit code.
+
+    Ctrl-C is answered here, because importing takes long enough to press it before a command has begun.
+    """
     try:
         from verifier.cli import commands
 
         commands.app()
-    except KeyboardInterrupt:  # before a command had begun: importing takes long enough to press Ctrl-C
-        sys.stderr.write(INTERRUPTION)
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        sys.stderr.write("verifier: interrupted; nothing was written.\n")
+        sys.stderr.flush()
+        # If Ctrl-C met an exec() of source text, as in making a dataclass, CPython would replace an ordinary
+        # exit's code by death of SIGINT, though the interruption was caught. All is unwound: nothing is lost.
+        os._exit(INTERRUPTED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.cli import INTERRUPTED, INTERRUPTION
+from verifier.cli import INTERRUPTED
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
 
@@ -28,13 +28,15 @@ def translated(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except VerifierError as error:
-        _end(f"verifier: {error}\n", error.exit_code, debug=debug)
+        _end(str(error), error.exit_code, debug=debug)
     except KeyboardInterrupt:
-        _end(INTERRUPTION, INTERRUPTED, debug=debug)
+        if debug:
+            traceback.print_exc()
+        raise typer.Exit(INTERRUPTED) from None  # what to say of it, `verifier.cli.app` knows
     except typer.Exit:
         raise
     except Exception as error:
-        _end(f"verifier: {_foreign(error)}\n", CannotRunError.exit_code, debug=debug)
+        _end(_foreign(error), CannotRunError.exit_code, debug=debug)
 
 
 def _foreign(error: Exception) -> str:
@@ -50,7 +52,7 @@ def _foreign(error: Exception) -> str:
 def _end(message: str, code: int, *, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(message)
+    sys.stderr.write(f"verifier: {message}\n")
     raise typer.Exit(code)
 
 

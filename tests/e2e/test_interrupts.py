@@ -1,0 +1,95 @@
+"""Ctrl-C at any moment: exit code 130, soon, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+SOON = 5  # seconds
+
+# Tells the moment a module begins to be imported.
+SPY = """
+import sys, pathlib, importlib.abc
+class Spy(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            pathlib.Path({mark!r}).touch()
+spy = Spy()
+sys.meta_path.insert(0, spy)
+"""
+
+
+def wait_for(mark: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not mark.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{mark.name} never came"
+        time.sleep(0.005)
+
+
+def interrupt(process: subprocess.Popen[str]) -> tuple[int, str, float]:
+    """Press Ctrl-C; exit code, stderr and how long it took."""
+    os.killpg(process.pid, signal.SIGINT)
+    pressed = time.monotonic()
+    _, err = process.communicate(timeout=90)
+    return process.returncode, err, time.monotonic() - pressed
+
+
+def group_is_gone(process: subprocess.Popen[str]) -> bool:
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def check_interrupted(place: Path, process: subprocess.Popen[str]) -> None:
+    code, err, seconds = interrupt(process)
+
+    assert code == 130, err
+    assert err == "verifier: interrupted; nothing was written.\n"
+    assert seconds < SOON
+    assert group_is_gone(process)
+    assert list(place.glob("verifier-report/*")) == []
+    assert list((place / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["typer", "verifier.cli.run", "torch", "torch.nn", "msgspec", "numba"])
+def test_an_interruption_while_modules_are_imported(
+    place: Path, start: Callable[..., subprocess.Popen[str]], module: str
+) -> None:
+    spying = place / "spying"
+    spying.mkdir()
+    mark = place / "importing"
+    (spying / "sitecustomize.py").write_text(SPY.format(module=module, mark=str(mark)), encoding="utf-8")
+    process = start(
+        *("run", "--baseline", "nets.py:net", "--candidate", "nets.py:dawdling", "--image-size", "small"),
+        env={"PYTHONPATH": str(spying)},
+    )
+    wait_for(mark, process)
+    check_interrupted(place, process)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "step"),
+    [("slow_at_once", 0), ("dawdling", 3), ("stuck", 0)],
+    ids=["while the candidate is recorded", "between two of its layers", "inside one slow layer"],
+)
+def test_an_interruption_while_the_candidate_runs(
+    place: Path, start: Callable[..., subprocess.Popen[str]], candidate: str, step: int
+) -> None:
+    process = start(
+        *("run", "--baseline", "nets.py:net", "--candidate", f"nets.py:{candidate}"),
+        *("--image-size", "small", "--batch-size", "2"),
+    )
+    wait_for(place / f"reached-step-{step}", process)
+    check_interrupted(place, process)
