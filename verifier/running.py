@@ -226,7 +226,13 @@ def _lane(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caste
         if side == "baseline"
         else (subject.candidate, subject.masters.candidate, subject.alignment.candidate, 1)
     )
-    copy = copy_with(model, caster.state(masters, cell), lambda tensor: cast(tensor, cell), role=side)
+    copy = copy_with(
+        model,
+        caster.state(masters, cell),
+        lambda tensor: cast(tensor, cell),
+        role=side,
+        written=graph.writes_state,
+    )
     args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
     stops: Sequence[int] = [pair[own] for pair in subject.alignment.pairs]
     return Lane(side, copy, graph, args, kwargs, stops)

@@ -34,11 +34,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
     wanted = options.what or ["passes", "memory", "depth", "command"]
-    import torch  # noqa: PLC0415 - not for --help
+    import torch
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     if "passes" in wanted or "memory" in wanted:
-        from tests.benchmarks.subjects import resnet50  # noqa: PLC0415
+        from tests.benchmarks.subjects import resnet50
 
         subject = resnet50(options.batch_size, options.image_size)
         print(f"\nResNet-50, batch {options.batch_size}, {options.image_size} px, float32")
@@ -55,7 +55,7 @@ def main() -> None:
 
 def passes(subject, rounds: int) -> None:  # type: ignore[no-untyped-def]
     """Free pass, both passes and the recipe over two bare forwards."""
-    from tests.benchmarks.measuring import alternate, ratio  # noqa: PLC0415
+    from tests.benchmarks.measuring import alternate, ratio
 
     functions = {
         "two bare forwards": subject.bare,
@@ -63,9 +63,11 @@ def passes(subject, rounds: int) -> None:  # type: ignore[no-untyped-def]
         "free and forced pass": subject.both_passes,
     }
     seconds = alternate(functions, rounds)
-    slow = alternate({"two bare forwards": subject.bare, "clone, then scipy": subject.recipe}, max(3, rounds // 4))
+    slow = alternate(
+        {"two bare forwards": subject.bare, "clone, then scipy": subject.recipe}, max(3, rounds // 4)
+    )
     seconds["clone, then scipy"] = slow["clone, then scipy"]
-    base = {name: seconds["two bare forwards"] for name in functions}
+    base = dict.fromkeys(functions, seconds["two bare forwards"])
     base["clone, then scipy"] = slow["two bare forwards"]
     for name, values in seconds.items():
         print(
@@ -76,7 +78,7 @@ def passes(subject, rounds: int) -> None:  # type: ignore[no-untyped-def]
 
 def memory(subject) -> None:  # type: ignore[no-untyped-def]
     """Peak resident memory of each, over that of two bare forwards."""
-    from tests.benchmarks.measuring import can_measure_memory, peak_memory  # noqa: PLC0415
+    from tests.benchmarks.measuring import can_measure_memory, peak_memory
 
     if not can_measure_memory():
         print("  peak memory: not measured, /proc/self/clear_refs is missing")
@@ -98,8 +100,8 @@ def memory(subject) -> None:  # type: ignore[no-untyped-def]
 
 def depth() -> None:
     """Peak memory of a free pass over a shallow and a deep network of one width, weights aside."""
-    from tests.benchmarks.measuring import can_measure_memory, peak_memory  # noqa: PLC0415
-    from tests.benchmarks.subjects import chain  # noqa: PLC0415
+    from tests.benchmarks.measuring import can_measure_memory, peak_memory
+    from tests.benchmarks.subjects import chain
 
     if not can_measure_memory():
         return
@@ -121,16 +123,17 @@ def depth() -> None:
 
 def command(rounds: int) -> None:
     """The whole command over a script that imports, builds and runs both models."""
-    from tests.benchmarks.measuring import alternate, ratio  # noqa: PLC0415
+    from tests.benchmarks.measuring import alternate, ratio
 
     with tempfile.TemporaryDirectory() as folder:
         run = [sys.executable, "-m", "verifier", "run", "--arch", "resnet50", "--out", folder]
 
         def call(arguments: list[str]) -> None:
-            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
 
         seconds = alternate(
-            {"plain script": lambda: call([sys.executable, "-c", PLAIN]), "verifier run": lambda: call(run)}, rounds
+            {"plain script": lambda: call([sys.executable, "-c", PLAIN]), "verifier run": lambda: call(run)},
+            rounds,
         )
     print("\nThe whole command, --arch resnet50, imports and all")
     for name, values in seconds.items():

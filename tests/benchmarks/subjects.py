@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from scipy.stats import pearsonr
@@ -14,10 +15,14 @@ from verifier import inputs as making
 from verifier.align import align
 from verifier.copying import copy_with, state_of
 from verifier.graph import Graph, record
-from verifier.inputs import Inputs
 from verifier.judge import Cell
 from verifier.running import Caster, Subject, measure_cell, sample
 from verifier.weights import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from verifier.inputs import Inputs
 
 CELL = Cell("cpu", "float32")
 
@@ -31,9 +36,21 @@ class Prepared:
         alignment = align(_graph(baseline, few), _graph(candidate, few))
         masters = choose("calibrated", baseline, candidate, alignment, (few.args, few.kwargs))
         self.subject = Subject(baseline, candidate, alignment, masters)
-        self.baseline = copy_with(baseline, dict(masters.baseline), lambda t: t, role="baseline")
-        self.candidate = copy_with(candidate, dict(masters.candidate), lambda t: t, role="candidate")
         self.caster = Caster()
+
+    @cached_property
+    def baseline(self) -> nn.Module:
+        """The baseline with the weights of the comparison, for bare runs."""
+        return copy_with(
+            self.subject.baseline, dict(self.subject.masters.baseline), lambda t: t, role="baseline"
+        )
+
+    @cached_property
+    def candidate(self) -> nn.Module:
+        """The candidate with the weights of the comparison, for bare runs."""
+        return copy_with(
+            self.subject.candidate, dict(self.subject.masters.candidate), lambda t: t, role="candidate"
+        )
 
     def bare(self) -> None:
         """Both forwards, nothing else."""
@@ -65,7 +82,7 @@ class Prepared:
                 for handle in handles:
                     handle.remove()
                 kept.append(outputs)
-            convolved = [[t for t in outputs if t.dim() == 4] for outputs in kept]  # noqa: PLR2004
+            convolved = [[t for t in outputs if t.dim() == 4] for outputs in kept]
             for a, b in zip(*convolved, strict=False):
                 if a.shape == b.shape:
                     torch.mean((a - b) ** 2).item()
@@ -86,7 +103,7 @@ def _graph(model: nn.Module, inputs: Inputs) -> Graph:
 
 def resnet50(batch_size: int, image_size: int) -> Prepared:
     """Torchvision's ResNet-50 and ours."""
-    from torchvision.models import resnet50 as theirs  # noqa: PLC0415 - takes seconds
+    from torchvision.models import resnet50 as theirs
 
     return Prepared(
         theirs().eval(), reference_models.get("resnet50")().eval(), making.normal(batch_size, image_size, 0)

@@ -73,9 +73,10 @@ class Instrument(TorchFunctionMode, ABC):
         self._known = Known((*inputs, *model.parameters(), *model.buffers()))
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
         _wrap_scripted(model)
-        for name, module in model.named_modules():
-            module.register_forward_pre_hook(self._entering(name), prepend=True)
-            module.register_forward_hook(self._leaving(name), always_call=True)
+        self._names = {id(module): name for name, module in model.named_modules()}
+        for module in model.modules():
+            module.register_forward_pre_hook(self._enter, prepend=True)
+            module.register_forward_hook(self._leave, always_call=True)
 
     @property
     def scope(self) -> str:
@@ -100,26 +101,21 @@ class Instrument(TorchFunctionMode, ABC):
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
 
-    def _entering(self, name: str) -> Callable[..., None]:
-        def enter(_module: nn.Module, _args: Any) -> None:
-            self._scopes.append(name)
+    def _enter(self, module: nn.Module, _args: Any) -> None:
+        self._scopes.append(self._names[id(module)])
 
-        return enter
-
-    def _leaving(self, name: str) -> Callable[..., None]:
-        def leave(_module: nn.Module, _args: Any, result: Any) -> None:
-            # The hooks run inside the mode; what they do is no part of the model.
-            with torch._C.DisableTorchFunction():
-                outputs = list(tensors_in(result))
-                opaque = [tensor for tensor in outputs if tensor not in self._known]
-                if opaque:
-                    self.on_call(f"opaque:{self._kinds[name]}", None, (), {}, opaque)
-                    for tensor in opaque:
-                        self._known.add(tensor)
-                self.on_leave(name, outputs)
-                self._scopes.pop()
-
-        return leave
+    def _leave(self, module: nn.Module, _args: Any, result: Any) -> None:
+        # The hooks run inside the mode; what they do is no part of the model.
+        with torch._C.DisableTorchFunction():
+            name = self._names[id(module)]
+            outputs = list(tensors_in(result))
+            opaque = [tensor for tensor in outputs if tensor not in self._known]
+            if opaque:
+                self.on_call(f"opaque:{self._kinds[name]}", None, (), {}, opaque)
+                for tensor in opaque:
+                    self._known.add(tensor)
+            self.on_leave(name, outputs)
+            self._scopes.pop()
 
     def __torch_function__(
         self,

@@ -91,10 +91,13 @@ class _Recorder(Instrument):
         self._state: dict[int, str] = {}
         self._state_memory: set[int | None] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._versions: dict[str, tuple[Tensor, int]] = {}
+        self._interned: dict[tuple[tuple[str, object], ...], dict[str, object]] = {}
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             self._state[id(tensor)] = name
             self._state_memory.add(same_memory(tensor))
             self._shapes[name] = tuple(tensor.shape)
+            self._versions[name] = (tensor, _version(tensor))
         self._state_memory.discard(None)
         super().__init__(model, inputs)
         self._drafts: list[_Draft] = []
@@ -133,6 +136,8 @@ class _Recorder(Instrument):
                 else:
                     uses.append(TensorUse(role, name, self._shapes[name]))
         arguments = {id(tensor) for _, value in named for tensor in tensors_in(value)}
+        # Hundreds of sites share a handful of settings; one dict for each is enough.
+        attributes = self._interned.setdefault(tuple(attributes.items()), attributes)
         # F.dropout in eval mode says inplace=False and returns its argument; F.relu(inplace=True) does too.
         inplace = function is not None and writes_in_place(function, {**dict(named), **kwargs})
         for k, tensor in enumerate(outputs):
@@ -202,7 +207,17 @@ class _Recorder(Instrument):
             self._shapes,
             suspendable=self._suspendable,
             writes_inputs=self._writes_inputs,
+            writes_state=frozenset(
+                name
+                for name, (tensor, version) in self._versions.items()
+                if not tensor.is_inference() and tensor._version != version
+            ),
         )
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written; torch does not count that for inference tensors."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _leaves_its_thread_alone(function: Callable[..., Any] | None) -> bool:
