@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ def copy_with(
         for value in vars(module).values():
             if isinstance(value, Tensor) and id(value) not in memo:
                 memo[id(value)] = adapt(value.detach())
+            elif type(value) is OrderedDict and not value:
+                memo[id(value)] = OrderedDict()  # most of a module is empty tables of hooks, slow to copy
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:

@@ -105,6 +105,27 @@ def clean_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, .
 
 
 @compiled
+def equal_block(a: Array, b: Array, origin: float) -> tuple[Any, ...]:
+    """Whether two blocks are the same bits, and the sums of u and u * u, u = a - origin, if they are.
+
+    A third of `clean_block`'s work, for what most comparisons of two right implementations find. Where a block
+    holds NaN, infinity or numbers too large to square, the second sum is not finite.
+    """
+    different = np.int32(0)
+    bits_a = a.view(np.int32)
+    bits_b = b.view(np.int32)
+    for i in range(bits_a.size):
+        different |= bits_a[i] ^ bits_b[i]
+    su = suu = 0.0
+    if different == 0:
+        for i in range(a.size):
+            u = less(np.float64(a[i]), origin)
+            su += u
+            suu += u * u
+    return different == 0, su, suu
+
+
+@compiled
 def careful_block(a: Array, b: Array, frame: Floats, ratio: float) -> tuple[Any, ...]:
     """`clean_block` over the elements finite on both sides, and counts of the others."""
     origin_a, origin_b, origin_e, lead, rest = frame[0], frame[1], frame[2], frame[3], frame[4]
@@ -201,7 +222,7 @@ def first_top(a: Array, b: Array, top: int, start: int, sizes: Ints, strides: In
 
 
 @compiled
-def reduce_piece(
+def reduce_piece(  # noqa: PLR0915 - compiled code passes no records around
     a: Array,
     b: Array,
     frame: Floats,
@@ -221,11 +242,25 @@ def reduce_piece(
     sums[:] = 0.0
     top = np.int64(-1)
     blocks = (a.size + BLOCK - 1) // BLOCK
+    # About such a frame the sums of two equal blocks are one block's, and its residual's are 0.
+    hopeful = frame[0] == frame[1] and frame[2] == 0.0 and frame[3] == 1.0 and frame[4] == 0.0
     for k in range(blocks):
         lo = k * BLOCK
         hi = min(lo + BLOCK, a.size)
         x = a[lo:hi]
         y = b[lo:hi]
+        if hopeful:
+            hopeful, su, suu = equal_block(x, y, frame[0])
+            if hopeful and suu < np.inf:
+                tally[FINITE] += hi - lo
+                tops[k] = 0
+                top = max(top, np.int64(0))
+                sums[0] += su
+                sums[1] += su
+                sums[3] += suu
+                sums[4] += suu
+                sums[5] += suu
+                continue
         su, sv, se, suu, svv, suv, see, sue, sdd, block_top, larger = clean_block(x, y, frame, ratio[0])
         finite = hi - lo
         if block_top >= INFINITE:

@@ -17,6 +17,7 @@ from verifier.metrics.convert import common_dtype, parts
 from verifier.metrics.frame import INITIAL, Frame
 from verifier.metrics.moments import Moments
 from verifier.metrics.source_cpu import PIECE, Source, open_source
+from verifier.metrics.team import reduce_pieces
 from verifier.metrics.walk import Walk, coordinate, plan
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 # Up to this many pieces, a millisecond or so, one thread does it all. Right after an operation torch's OpenMP
 # threads still spin for the next one, and a second thread of ours has to win its core from them: over the 175
 # sites of a ResNet-50, batch 8, sharing smaller tensors was measured to make the comparison slower.
-ALONE = 16
+ALONE = 64
 
 
 def reduce(baseline: Tensor, candidate: Tensor, offset: int) -> Moments:
@@ -80,6 +81,13 @@ class _Pass:
         """
         count = self._source.count
         sums = np.empty((count, kernel.SUMS))
+        whole = self._source.whole()
+        if whole is not None and count > 1 and torch.get_num_threads() > 1:
+            found = reduce_pieces(
+                *whole, PIECE, frame, self._sizes, self._strides, sums, torch.get_num_threads()
+            )
+            if found is not None:
+                return self._moments(frame, sums, list(map(_Share, *found)))
         threads = 1 if count <= ALONE else min(torch.get_num_threads(), count)
         if threads == 1:
             return self._moments(frame, sums, [self._share(frame, sums, range(count))])
