@@ -57,15 +57,19 @@ def save_report(verification: Verification, directory: str | PathLike[str]) -> N
 
 
 def check_writable(directory: str | PathLike[str]) -> None:
-    """Create `directory` and try it, so that a long run does not end in an error that could be known before.
+    """Try whether results can go to `directory`, so that a long run does not end in an error known before.
+
+    The directory is not made: a run that fails leaves nothing behind.
 
     Raises:
         OutputError: The directory cannot be created or written.
     """
     directory = Path(directory)
     with _own_errors(directory):
-        _prepare(directory)
-        with tempfile.TemporaryFile(dir=directory):
+        existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise OutputError(f"{existing} is a file; --out takes a directory")
+        with tempfile.TemporaryFile(dir=existing):
             pass
     for name in (RESULT, LAYERS, REPORT):
         if (directory / name).is_dir():
@@ -127,6 +131,8 @@ def _holds_containers(value: dict[str, Any] | list[Any]) -> bool:
 
 def _write(texts: dict[str, str], directory: Path) -> None:
     check_writable(directory)
+    with _own_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     with (
         _own_errors(directory),
         tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder,
@@ -155,12 +161,6 @@ def _move(names: list[str], staging: Path, directory: Path) -> None:
             elif not (staging / name).exists():
                 (directory / name).unlink(missing_ok=True)
         raise
-
-
-def _prepare(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise OutputError(f"{directory} is a file; --out takes a directory")
-    directory.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager

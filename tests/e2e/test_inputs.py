@@ -115,7 +115,6 @@ def test_both_models_compute_with_the_weights_of_a_file(
     assert last["nonfinite_baseline"] == last["nonfinite_candidate"] == 2 * 10
 
 
-@pytest.mark.xfail(reason="sites without a finite number count as compared", strict=True)
 def test_an_input_of_nothing_but_nan_is_no_ground_for_a_match(
     compare: Callable[..., Ended], place: Path
 ) -> None:

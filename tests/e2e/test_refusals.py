@@ -180,12 +180,10 @@ def test_published_weights_that_cannot_be_downloaded_are_named_with_the_place_to
     assert offline.new == frozenset()
 
 
-@pytest.mark.xfail(reason="torch announces a download on stdout", strict=True)
 def test_a_download_that_fails_says_nothing_on_stdout(offline: Ended) -> None:
     assert offline.out == ""
 
 
-@pytest.mark.xfail(reason="whether results can be written is tried by making their directory", strict=True)
 def test_a_run_that_fails_leaves_no_empty_directory(offline: Ended) -> None:
     assert not (offline.directory / "verifier-report").exists()
 

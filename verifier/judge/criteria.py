@@ -20,7 +20,13 @@ def evaluate(
 ) -> tuple[Criterion, ...]:
     """Each criterion with what was measured in the first numerics cell. What is NaN does not pass."""
     found = []
-    if output is not None:
+    layers = list(layers)
+    told = [
+        layer.total.mse
+        for layer in layers
+        if layer.total is not None and layer.total.elements > layer.total.nonfinite_baseline
+    ]
+    if output is not None and told:
         found.append(_below("output MSE", output.mse, policy.output_mse))
         if output.pearson_probabilities is not None:
             value = output.pearson_probabilities
@@ -34,10 +40,9 @@ def evaluate(
                     source=SOURCE,
                 )
             )
-    measured = [layer.total.mse for layer in layers if layer.total is not None and layer.total.elements]
-    if measured:
+    if told:
         # max() is blind to NaN
-        worst = float("nan") if any(mse != mse for mse in measured) else max(measured)  # noqa: PLR0124
+        worst = float("nan") if any(mse != mse for mse in told) else max(told)  # noqa: PLR0124
         found.append(_below("largest layer MSE", worst, policy.layer_mse))
     return tuple(found)
 

@@ -61,8 +61,18 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
     if first is not None:
         where = first.baseline or first.candidate
         return Judged(rows, first, blamed, Verdict.DIVERGED, f"{where}: {first.reason}")
-    if not any(row.total is not None and row.total.elements for row in rows):
-        return Judged(rows, None, (), Verdict.INCONCLUSIVE, "no two tensors were compared")
+    if not any(_tells_something(row) for row in rows):
+        return Judged(rows, None, (), Verdict.INCONCLUSIVE, "no two finite numbers were compared")
+    read = {above for row in rows for above in row.above}
+    for row in rows:  # a mask may be infinite everywhere; what the models return may not
+        if (
+            row.index not in read
+            and row.total is not None
+            and row.total.elements
+            and not _tells_something(row)
+        ):
+            reason = f"{row.baseline}: not one number of this output is finite on both sides"
+            return Judged(rows, None, (), Verdict.INCONCLUSIVE, reason)
     return Judged(rows, None, (), Verdict.MATCH, "")
 
 
@@ -135,7 +145,8 @@ class _Judge:
         elif extra is None:
             what = f"the candidate has no {missing.op} here"
         else:
-            what = f"the candidate has {extra.op} instead of {missing.op}"
+            other = f"another {extra.op}, of shape {extra.shape}," if extra.op == missing.op else extra.op
+            what = f"the candidate has {other} instead of {missing.op}, of shape {missing.shape}"
         measured = _measured(
             row, row.intrinsic if row.intrinsic is not None else row.total, own=self.localised
         )
@@ -157,6 +168,11 @@ class _Judge:
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
         return "; ".join([*parts, *row.differences])
+
+
+def _tells_something(row: PairResult) -> bool:
+    """Whether any two finite numbers were compared at the row; that both sides are NaN says nothing."""
+    return row.total is not None and row.total.elements > row.total.nonfinite_baseline
 
 
 def _clean(row: PairResult) -> bool:

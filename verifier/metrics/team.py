@@ -39,7 +39,7 @@ ELEMENTS, PIECE, COUNT, DIMENSIONS, NEXT = range(9, 14)
 SLOTS = 14
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _claim(_context: Any, _task: Any) -> Any:
     """The next piece nobody has taken yet: adds one to the slot `NEXT`, atomically."""
 
@@ -50,7 +50,7 @@ def _claim(_context: Any, _task: Any) -> Any:
     return types.int64(types.CPointer(types.int64)), build
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(_context: Any, _address: Any) -> Any:
     """An address as a pointer."""
 

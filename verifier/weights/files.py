@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,8 @@ def published(spec: str, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # torch hub announces downloads on stdout
+            state = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:  # URLError is one
         raise DownloadError(
             f"{weights} could not be downloaded ({error}). Place {file.name} from {weights.url} in "
