@@ -1,0 +1,121 @@
+"""What the distribution carries, which room may know which, and that the README tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reference_models
+import reports
+import verifier
+
+ROOT = Path(__file__).parents[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules a file imports when it is imported itself, not later inside functions or for types alone."""
+    found: set[str] = set()
+    todo: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            todo += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            todo += node.body
+    return found
+
+
+def outside(package: str, allowed: set[str]) -> dict[str, set[str]]:
+    """What the files of a package import beyond the standard library and `allowed` prefixes."""
+    strangers = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        names = {
+            name
+            for name in imports_of(path)
+            if name.split(".")[0] not in sys.stdlib_module_names
+            and not any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
+        }
+        if names:
+            strangers[str(path.relative_to(ROOT))] = names
+    return strangers
+
+
+def test_reference_models_import_only_torch() -> None:
+    assert outside("reference_models", {"torch", "reference_models"}) == {}
+
+
+def test_reports_import_only_the_records() -> None:
+    assert outside("reports", {"reports", "verifier.result", "jinja2", "rich", "markupsafe"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "rooms_it_may_know"),
+    [
+        ("graph", {"graph"}),
+        ("align", {"align", "graph"}),
+        ("metrics", {"metrics", "result"}),
+        ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
+        ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
+        ("judge", {"judge", "align", "graph", "errors", "result"}),
+    ],
+)
+def test_data_flows_down_only(room: str, rooms_it_may_know: set[str]) -> None:
+    for path in sorted((ROOT / "verifier" / room).rglob("*.py")):
+        known = {name.split(".")[1] for name in imports_of(path) if name.startswith("verifier.")}
+        assert known <= rooms_it_may_know, path
+
+
+def test_records_need_no_torch() -> None:
+    code = "import sys, verifier.result, reports.html, verifier.saving; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("package", [verifier, reference_models])
+def test_public_names_are_sorted_and_there(package: object) -> None:
+    names = package.__all__  # type: ignore[attr-defined]
+    assert list(names) == sorted(names)
+    assert all(getattr(package, name) is not None for name in names)
+
+
+def test_every_package_says_it_is_typed() -> None:
+    for package in (verifier, reference_models, reports):
+        assert package.__file__ is not None
+        assert (Path(package.__file__).parent / "py.typed").exists()
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocks[0]],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "eps 0.001, baseline 1e-05" in done.stdout
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_the_readme_names_only_options_that_exist() -> None:
+    from typer.main import get_command
+
+    from verifier.cli.commands import app
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    group = get_command(app)
+    known = {option for c in group.commands.values() for p in c.params for option in p.opts}  # type: ignore[attr-defined]
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | {"--"}
