@@ -132,7 +132,7 @@ def test_operands_from_elsewhere_make_a_culprit() -> None:
 def test_nothing_compared_is_inconclusive() -> None:
     assert judge_rows([]).verdict is Verdict.INCONCLUSIVE
     blind = error(0.0, nonfinite_baseline=10, nonfinite_candidate=10)
-    assert judge_rows([row(0, 0.0, total=blind, intrinsic=blind)]).verdict is Verdict.INCONCLUSIVE
+    assert judge_rows([row(0, 0.0, None, total=blind)]).verdict is Verdict.INCONCLUSIVE
 
 
 def test_an_output_without_a_finite_number_is_inconclusive_but_a_mask_is_not() -> None:
