@@ -28,6 +28,30 @@ DEFAULT_METRIC = "nrmse"
 _TOTAL, _INTRINSIC = "total", "intrinsic"
 
 
+_WEIGHTS = {
+    "calibrated": "drawn for both models; the candidate's own values were not compared (--weights as-is does)",
+    "init": "the baseline's initial ones for both models",
+    "imagenet": "torchvision's published ones for both models",
+    "transfer": "the baseline's for both models",
+    "as-is": "each model's own",
+    "file": "from a file, for both models",
+}
+
+
+def weights(verification: Verification) -> str:
+    """Which weights the models computed with, and how many of the candidate's own values were kept."""
+    info = verification.weights
+    said = f"weights {visible(info.mode)}: {_WEIGHTS.get(info.mode, visible(info.source))}"
+    if info.kept and info.mode != "as-is":
+        said += f"; {counted(len(info.kept), 'tensor')} of the candidate kept because the values differ"
+    return said
+
+
+def policy(verification: Verification) -> str:
+    """By which policy the verdict was given."""
+    return f"policy {visible(verification.policy)}"
+
+
 def headline(verification: Verification) -> str:
     """The verdict and what it rests on, in one sentence."""
     first = verification.first_divergence

@@ -78,6 +78,9 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
             tuple(_site(pair) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
+        Section(
+            "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
+        ),
         Section("Cells", tuple(_cells(verification))),
         Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
         Section("Notes", _lines(_some([sentences.visible(note) for note in verification.notes]))),

@@ -61,7 +61,7 @@ def test_reports_import_only_the_records() -> None:
 @pytest.mark.parametrize(
     ("room", "rooms_it_may_know"),
     [
-        ("graph", {"graph"}),
+        ("graph", {"graph", "errors"}),
         ("align", {"align", "graph"}),
         ("metrics", {"metrics", "result"}),
         ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
@@ -107,7 +107,7 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "eps 0.001, baseline 1e-05" in done.stdout
-    assert (tmp_path / "report" / "report.html").exists()
+    assert (tmp_path / "example-report" / "report.html").exists()
 
 
 def test_the_readme_names_only_options_that_exist() -> None:

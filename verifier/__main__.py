@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of the contract."""
-    from verifier.cli import app  # noqa: PLC0415 - importing this module must cost nothing
+    try:
+        from verifier.cli import app  # noqa: PLC0415 - importing this module must cost nothing
 
-    app()
+        app()
+    except ModuleNotFoundError as error:  # 1 would read as diverged
+        sys.stderr.write(f"verifier: {error.name} is not installed. Install the package: pip install .\n")
+        raise SystemExit(3) from None
 
 
 if __name__ == "__main__":

@@ -41,14 +41,14 @@ def copy_with(
         state: A tensor for each name of `state_of(model)`, already in the wanted dtype and device.
         adapt: What to do with a tensor that is a plain attribute (cast, move).
         role: What the model is called in messages (`baseline`, `candidate`).
-        written: Names of the tensors a forward pass writes; None if that is not known, for all buffers.
+        written: Names of the tensors a forward pass writes; None if that is not known, for all of them.
 
     Raises:
         ModelError: The module cannot be copied.
     """
     memo: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
-        own = state[name].clone() if written and name in written else state[name]
+        own = state[name].clone() if written is None or name in written else state[name]
         trainable = parameter.requires_grad and own.is_floating_point() and not own.is_inference()
         memo[id(parameter)] = nn.Parameter(own, requires_grad=trainable)
     for name, buffer in model.named_buffers():
@@ -56,7 +56,8 @@ def copy_with(
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and id(value) not in memo:
-                memo[id(value)] = adapt(value.detach())
+                adapted = adapt(value.detach())
+                memo[id(value)] = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
             elif type(value) is OrderedDict and not value:
                 memo[id(value)] = OrderedDict()  # most of a module is empty tables of hooks, slow to copy
     try:

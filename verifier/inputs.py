@@ -292,7 +292,7 @@ def _samples() -> list[Path]:
     found = [path for folder in folders for name in SAMPLES if (path := Path(folder, "data", name)).is_file()]
     if not found:
         raise InputError(
-            "the sample photographs come with scikit-image: pip install parity-verifier[samples], "
+            "the sample photographs come with scikit-image: pip install scikit-image, "
             "or give --images a directory of your own"
         )
     return found

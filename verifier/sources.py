@@ -86,7 +86,9 @@ def arch(name: str) -> tuple[str, str]:
             f"{name!r} has no torchvision twin to be the baseline. Name one with --baseline and use "
             f"--candidate reference:{name}."
         )
-    raise UsageError(f"unknown architecture {name!r}{_suggestion(name, paired)}")
+    raise UsageError(
+        f"unknown architecture {name!r}{_suggestion(name, paired)} `verifier models` lists them all."
+    )
 
 
 def _start(seed: int | None) -> None:

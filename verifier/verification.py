@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from verifier import inputs as making
 from verifier import sources
@@ -16,7 +17,7 @@ from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
 from verifier.environment import describe, preserved
-from verifier.errors import DeviceError, InputError, ModelError, UsageError
+from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
@@ -78,7 +79,14 @@ def verify(
     few = sample(given, SEMANTIC_SAMPLES)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
-        alignment = align(ours.record(few), theirs.record(few))
+        try:
+            baseline_graph = ours.record(few)
+        except (
+            InputError
+        ):  # the first dimension need not be the batch: a few "samples" may be no input at all
+            few = given
+            baseline_graph = ours.record(given)
+        alignment = align(baseline_graph, theirs.record(few))
         masters = choose(
             weights,
             ours.model,
@@ -157,7 +165,13 @@ class _Side:
     def of(cls, role: str, model: nn.Module | str, seed: int) -> _Side:
         if isinstance(model, str):
             source = sources.load(model, seed=seed)
-            return cls(role, source.spec, source.model, source.notes)
+            found = cls.of(role, source.model, seed)
+            return cls(role, source.spec, found.model, source.notes)
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
+        if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
+            raise UsageError(
+                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
+            )
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
@@ -186,6 +200,8 @@ class _Side:
         args, kwargs = self.arguments(inputs)
         try:
             return record(copy, args, kwargs)
+        except VerifierError:
+            raise
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"out of memory while recording the {self.role}. Use smaller inputs."

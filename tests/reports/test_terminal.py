@@ -40,6 +40,7 @@ def test_a_divergence_is_told_with_its_culprits_and_worst_sites(diverged: Verifi
         "Culprits",
         "Published criteria",
         "Largest total errors in cpu/float64",
+        "Weights and policy",
         "Cells",
         "Coverage",
     ]

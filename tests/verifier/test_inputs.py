@@ -195,7 +195,7 @@ def test_sample_photographs_come_with_scikit_image() -> None:
 def test_without_scikit_image_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = complaint(lambda: inputs.images("samples", None, 64))
-    assert "pip install parity-verifier[samples]" in message
+    assert "pip install scikit-image" in message
 
 
 # --- files

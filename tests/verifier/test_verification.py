@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.networks import Block, Rewritten, images, network
 from tests.verifier.align.test_matching import ReLUBeforeAdd, WithoutFirstReLU
 from verifier import Status, UsageError, Verdict, verify
 from verifier.copying import state_of
-from verifier.errors import InputError, ModelError
+from verifier.errors import GraphDepartureError, InputError, ModelError
 
 if TYPE_CHECKING:
     from verifier.result import PairResult
@@ -311,3 +312,125 @@ def test_a_candidate_that_fails_is_not_the_inputs_fault() -> None:
         ModelError, match=r"candidate .* fails on inputs that the baseline takes: RuntimeError"
     ):
         verify(network(), broken, images())
+
+
+def test_a_copy_pruned_everywhere_is_no_match() -> None:
+    pruned = network()
+    with torch.no_grad():
+        for parameter in pruned.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(parameter.abs() > parameter.abs().median())
+    result = verify(network(), pruned, images())
+    assert result.verdict == "diverged"
+    assert result.first_divergence is not None
+    assert result.first_divergence.baseline == "0"
+
+
+class SwappedUse(Block):
+    """Uses its two convolutions in each other's place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv1, self.conv2 = self.conv2, self.conv1
+        try:
+            result: Tensor = super().forward(x)
+            return result
+        finally:
+            self.conv1, self.conv2 = self.conv2, self.conv1
+
+
+@pytest.mark.parametrize("weights", ["transfer", "calibrated", "init"])
+def test_a_copy_that_uses_two_tensors_in_each_others_place_is_no_match(weights: str) -> None:
+    broken = network()
+    broken[1].__class__ = SwappedUse
+    assert verify(network(), broken, images(), weights=weights).verdict == "diverged"
+
+
+def test_models_that_write_what_they_own_write_into_copies() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.average: Tensor
+            self.embedding = nn.Embedding(10, 8, max_norm=0.5)
+            self.register_buffer("average", torch.zeros(8))
+            self.count = torch.zeros(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.embedding(x)
+            self.average.data.mul_(0.9).add_(y.mean((0, 1)))
+            self.count += 1
+            result: Tensor = y + self.average + self.count
+            return result
+
+    torch.manual_seed(0)
+    a, b = Writing(), Writing()
+    kept = [a.embedding.weight.detach().clone(), a.average.clone(), a.count.clone()]
+    assert verify(a, b, torch.arange(6).reshape(2, 3)).verdict == "match"
+    assert all(torch.equal(x, y) for x, y in zip(kept, [a.embedding.weight, a.average, a.count], strict=True))
+
+
+def test_a_forced_pass_does_not_write_into_the_inputs() -> None:
+    class Head(nn.Module):
+        def __init__(self, start: int) -> None:
+            super().__init__()
+            self.start = start
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, self.start : self.start + 4] * 2
+
+    x = torch.randn(3, 6)
+    kept = x.clone()
+    assert verify(Head(0), Head(1), x, localise="always").verdict == "diverged"
+    assert torch.equal(x, kept)
+
+
+def test_models_that_draw_random_numbers_draw_the_same() -> None:
+    assert verify(nn.Dropout(), nn.Dropout(), torch.ones(4, 50)).verdict == "match"
+
+
+def test_unbatched_inputs_are_inputs() -> None:
+    assert verify(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), torch.randn(3, 16, 16)).verdict == "match"
+
+
+def test_outputs_are_compared_by_their_keys() -> None:
+    class Keys(nn.Module):
+        def __init__(self, *, swapped: bool) -> None:
+            super().__init__()
+            self.swapped = swapped
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            a, b = x + 1, x * 3
+            return {"b": a, "a": b} if self.swapped else {"a": a, "b": b}
+
+    assert verify(Keys(swapped=False), Keys(swapped=True), torch.randn(2, 3)).verdict == "diverged"
+
+
+def test_a_linear_layer_written_out_is_the_same_layer() -> None:
+    class Written(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight.t() + self.bias
+
+    a = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    b = nn.Sequential(Written(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    result = verify(a, b, torch.randn(5, 3))
+    assert result.first_divergence is None
+    assert result.weights.parameter_map["0.weight"] == "0.weight"
+
+
+def test_a_model_with_threads_of_its_own_is_refused() -> None:
+    class Threaded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with ThreadPoolExecutor(2) as pool:
+                return torch.stack(list(pool.map(lambda part: part(x), self.parts)))
+
+    with pytest.raises(GraphDepartureError, match="threads of its own"):
+        verify(Threaded(), Threaded(), torch.randn(2, 3))
+
+
+def test_lazy_parameters_are_refused_in_a_sentence() -> None:
+    lazy = nn.LazyLinear(3)
+    with pytest.raises(UsageError, match="Run it once"):
+        verify(lazy, nn.Linear(2, 3), torch.randn(1, 2))

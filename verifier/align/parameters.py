@@ -16,7 +16,8 @@ def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int,
 
     Tensors used at paired sites in the same role with the same shape belong together; a tensor used at several
     sites goes with the majority, and no baseline tensor is given away twice unless it is used so. Tensors that no
-    site uses (a batch norm's step counter in eval mode) follow their neighbours in the same module.
+    site uses (a batch norm's step counter in eval mode) follow their neighbours in the same module; what is left
+    goes by its name, if the other model has a free tensor of that name and shape.
     """
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for b, c in pairs:
@@ -39,6 +40,9 @@ def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int,
         if twin not in given and baseline.tensors.get(twin) == shape:
             mapped[name] = twin
             given.add(twin)
+    for name, shape in candidate.tensors.items():  # what no paired site uses still has a name
+        if name not in mapped and name not in given and baseline.tensors.get(name) == shape:
+            mapped[name] = name
     return {name: mapped[name] for name in candidate.tensors if name in mapped}
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Ways to lay the same elements out in another shape: one operator for the alignment.
 _RESHAPING = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
-# Arguments that say how to compute, not what; and the kernel that torch picks for a padded convolution.
-_IRRELEVANT = frozenset({"inplace", "momentum", "out"})
+# Arguments that say how to compute, not what comes out of it in evaluation.
+IRRELEVANT = frozenset({"inplace", "momentum", "out"})
 
 
 class Interner:
@@ -50,7 +50,7 @@ def strict(site: Site) -> Hashable:
     attributes = (
         ()
         if operator_class(site) == "reshape"
-        else tuple((name, value) for name, value in site.attributes.items() if name not in _IRRELEVANT)
+        else tuple((name, value) for name, value in site.attributes.items() if name not in IRRELEVANT)
     )
     roles = tuple((use.role, use.shape) for use in site.tensors)
     return operator_class(site), site.output, roles, attributes, site.shape

@@ -5,6 +5,7 @@ Both the recorded run and the live ones use this, so they see the same calls in 
 
 from __future__ import annotations
 
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from verifier.errors import GraphDepartureError
 from verifier.graph.operators import operator_name
 from verifier.graph.tensors import tensors_in
 
@@ -101,11 +103,23 @@ class Instrument(TorchFunctionMode, ABC):
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
 
+    def __enter__(self) -> Instrument:
+        self._owner = threading.get_ident()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
     def _enter(self, module: nn.Module, _args: Any) -> None:
+        if threading.get_ident() != self._owner:
+            raise GraphDepartureError(
+                "the model runs its modules in threads of its own, where they cannot be followed. "
+                "Run them one after the other."
+            )
         self._scopes.append(self._names[id(module)])
 
     def _leave(self, module: nn.Module, _args: Any, result: Any) -> None:
         # The hooks run inside the mode; what they do is no part of the model.
+        if threading.get_ident() != self._owner:
+            return  # refused when it was entered
         with torch._C.DisableTorchFunction():
             name = self._names[id(module)]
             outputs = list(tensors_in(result))

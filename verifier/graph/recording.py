@@ -33,9 +33,12 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     """
     inputs = list(tensors_in((args, kwargs)))
     recorder = _Recorder(model, inputs)
+    before = torch.get_rng_state()
     with torch.no_grad(), recorder:
         outputs = model(*args, **kwargs)
-    return recorder.graph(list(tensors_in(outputs)))
+    draws = not torch.equal(before, torch.get_rng_state())
+    torch.set_rng_state(before)
+    return recorder.graph(list(tensors_in(outputs)), draws=draws)
 
 
 @dataclass(slots=True)
@@ -106,6 +109,7 @@ class _Recorder(Instrument):
         self._inputs = len(inputs)
         self._suspendable = True
         self._writes_inputs = False
+        self._written: set[int | None] = set()
         self._input_memory = {same_memory(tensor) for tensor in inputs}
         for k, tensor in enumerate(inputs):
             self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
@@ -162,6 +166,7 @@ class _Recorder(Instrument):
             if inplace:
                 self._origins.wrote(tensor, first + k)
                 self._writes_inputs |= same_memory(tensor) in self._input_memory
+                self._written.add(same_memory(tensor))  # writes through .data are not counted as versions
         self._calls.append(Call(scope, op, first, len(outputs)))
 
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
@@ -176,7 +181,7 @@ class _Recorder(Instrument):
         if last.scope == name and last.identity:
             last.base = name
 
-    def graph(self, outputs: Sequence[Tensor]) -> Graph:
+    def graph(self, outputs: Sequence[Tensor], *, draws: bool) -> Graph:
         sources = tuple(next(iter(self._origins.of(tensor)[-1:]), -1) for tensor in outputs)
         live = _ancestors(sources, self._drafts)
         names = _number(self._drafts)
@@ -210,8 +215,9 @@ class _Recorder(Instrument):
             writes_state=frozenset(
                 name
                 for name, (tensor, version) in self._versions.items()
-                if not tensor.is_inference() and tensor._version != version
+                if _version(tensor) != version or same_memory(tensor) in self._written
             ),
+            draws=draws,
         )
 
 

@@ -90,6 +90,7 @@ class Graph:
         suspendable: Whether the pass left the state of its thread alone (grad mode, autocast, dispatch modes)
             and made no call through a C++ frame that must be left in the order it was entered.
         writes_inputs: Whether the model wrote into the tensors it was given.
+        draws: Whether it drew random numbers.
         writes_state: Names of the parameters and buffers it wrote into, as batch norms in train mode do.
     """
 
@@ -101,6 +102,7 @@ class Graph:
     suspendable: bool = True
     writes_inputs: bool = False
     writes_state: frozenset[str] = frozenset()
+    draws: bool = False
 
     @cached_property
     def comparable(self) -> tuple[Site, ...]:

@@ -15,8 +15,8 @@ def tensors_in(structure: Any) -> Iterator[Tensor]:
     if isinstance(structure, Tensor):
         yield structure
     elif isinstance(structure, Mapping):
-        for item in structure.values():
-            yield from tensors_in(item)
+        for key in sorted(structure, key=str):  # models fill their outputs in different orders
+            yield from tensors_in(structure[key])
     elif isinstance(structure, tuple | list) and not isinstance(structure, torch.Size):
         for item in structure:
             yield from tensors_in(item)

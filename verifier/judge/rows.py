@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from verifier.align.signatures import IRRELEVANT
 from verifier.result import Budget, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.graph import Graph, Site
-
-# Arguments that change how an operator works, not what comes out of it in evaluation.
-_HARMLESS = frozenset({"inplace", "momentum", "out"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ def _differences(b: Site, c: Site) -> tuple[str, ...]:
     found.extend(
         f"{name} {c.attributes[name]}, baseline {value}"
         for name, value in b.attributes.items()
-        if b.op == c.op and name in c.attributes and c.attributes[name] != value and name not in _HARMLESS
+        if b.op == c.op and name in c.attributes and c.attributes[name] != value and name not in IRRELEVANT
     )
     return tuple(found)
 

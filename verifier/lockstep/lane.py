@@ -49,6 +49,8 @@ class Lane:
         self.state_memory = {same_memory(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
+        self.state_memory |= {same_memory(tensor) for tensor in inputs}
+        self._random_state = torch.get_rng_state() if graph.draws else None
         device = next((tensor.device for tensor in inputs), torch.device("cpu"))
         self._watch = _Watch(self, model, graph, frozenset(stops), inputs)
 
@@ -73,10 +75,23 @@ class Lane:
         """
         self.tensor = self._site = None
         try:
-            self._coroutine.resume()
+            self._resume()
         except BaseException as error:
             self._raise(error)
         return self._site
+
+    def _resume(self) -> None:
+        """Let the model go on, with random numbers of its own: every lane draws what it would draw alone."""
+        if self._random_state is None:
+            self._coroutine.resume()
+            return
+        before = torch.get_rng_state()
+        torch.set_rng_state(self._random_state)
+        try:
+            self._coroutine.resume()
+        finally:
+            self._random_state = torch.get_rng_state()
+            torch.set_rng_state(before)
 
     def close(self) -> None:
         """End the model's run wherever it is. Safe to call twice."""

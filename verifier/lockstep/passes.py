@@ -67,7 +67,7 @@ def run(
     Tensors are compared where they lie and freed by the models themselves. Only where lanes visit pairs in
     different orders is a tensor copied, until the others have come to its pair. A forced lane's tensor is
     overwritten in place, so views of it and in-place operators on it stay what they are; left alone are
-    tensors that share memory with a parameter or buffer, and tensors whose elements overlap (`expand`),
+    tensors that share memory with a parameter, a buffer or an input, and tensors whose elements overlap (`expand`),
     whose source was forced before.
 
     All lanes are closed when this returns or raises, Ctrl-C included.

@@ -66,6 +66,7 @@ def choose(
         DownloadError: Published weights are neither cached nor to be had.
     """
     own, theirs = state_of(baseline), state_of(candidate)
+    mapping = _by_name(own, theirs) or alignment.parameters
     source = ""
     if mode == "calibrated":
         masters = calibrated(baseline, own, inputs, seed, quiet=branch_ends(alignment.baseline))
@@ -75,47 +76,58 @@ def choose(
         masters, source = published(baseline_spec, own)
     else:
         source = mode
-        masters, mode = _from_file(Path(mode), own, theirs, alignment), "file"
+        masters, mode = _from_file(Path(mode), own, theirs, mapping), "file"
     if mode == "as-is":
         candidates, kept = theirs, tuple(theirs)
     else:
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
-        candidates, kept = _carry_over(own, theirs, masters, alignment, buffers, live=live)
+        candidates, kept = _carry_over(own, theirs, masters, mapping, buffers, live=live)
     info = WeightsInfo(
         mode=mode,
         source=source,
-        parameter_map=dict(alignment.parameters),
-        unmapped_baseline=tuple(sorted(set(own) - set(alignment.parameters.values()))),
-        unmapped_candidate=tuple(sorted(set(theirs) - set(alignment.parameters))),
+        parameter_map=dict(mapping),
+        unmapped_baseline=tuple(sorted(set(own) - set(mapping.values()))),
+        unmapped_candidate=tuple(sorted(set(theirs) - set(mapping))),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
     return Masters(masters, candidates, info)
 
 
+def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:
+    """Each tensor's own name, if the candidate is a copy of the baseline by name and by value.
+
+    A copy that uses two tensors in each other's place looks like a renaming to the dataflow, which would put
+    them back; but then the names say what was meant.
+    """
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in theirs.items()}:
+        return None
+    telling = [name for name, tensor in own.items() if varies(tensor)]
+    same = sum(_alike(own[name], theirs[name]) for name in telling)
+    return {name: name for name in own} if same > len(telling) / 2 else None
+
+
 def _carry_over(
     own: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
-    alignment: Alignment,
+    mapping: Mapping[str, str],
     buffers: Collection[str],
     *,
     live: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The candidate's tensors: the baseline's by the parameter map, with the candidate's own edits kept.
 
-    Two models whose random tensors are mostly bit-identical come from the same draws: the candidate is a copy,
-    and a tensor in which it differs was edited. Overwriting the edit would hide the very thing that is asked
-    about, so the difference is carried over. With `live` the values were given, so every difference is one.
-    Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts that only start
-    from another constant, are initialisation and are replaced.
+    Two models whose random tensors mostly correlate come from the same draws: the candidate is a copy, and a
+    tensor in which it differs was edited (pruned, rounded, shifted). Overwriting the edit would hide the very
+    thing that is asked about, so the difference is carried over. With `live` the values were given, so every
+    difference is one. Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts
+    that only start from another constant, are initialisation and are replaced.
     """
-    mapped = {
-        name: twin for name, twin in alignment.parameters.items() if own[twin].shape == theirs[name].shape
-    }
+    mapped = {name: twin for name, twin in mapping.items() if own[twin].shape == theirs[name].shape}
     telling = [name for name, twin in mapped.items() if varies(own[twin])]
-    same = sum(torch.equal(own[mapped[name]], theirs[name]) for name in telling)
+    same = sum(_alike(own[mapped[name]], theirs[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
     chosen = dict(theirs)
     kept = [name for name in theirs if name not in mapped]
@@ -133,9 +145,14 @@ def _carry_over(
 def _is_edit(own: Tensor, theirs: Tensor) -> bool:
     """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
     if not (varies(own) and varies(theirs)):
-        return float((theirs - own).abs().max()) < 0.5
+        return float((theirs.double() - own.double()).abs().max()) < 0.5
+    return _alike(own, theirs)
+
+
+def _alike(own: Tensor, theirs: Tensor) -> bool:
+    """Whether one tensor was made from the other; fresh draws correlate by chance only."""
     both = torch.stack([own.flatten().double(), theirs.flatten().double()])
-    return float(torch.corrcoef(both)[0, 1]) > 0.5
+    return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > 0.5
 
 
 def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
@@ -148,7 +165,7 @@ def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
 
 
 def _from_file(
-    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], alignment: Alignment
+    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mapping: Mapping[str, str]
 ) -> dict[str, Tensor]:
     """The baseline's tensors from a state dict of either model."""
     state = read_state(path)
@@ -156,6 +173,6 @@ def _from_file(
         return fitted(state, own, str(path))
     loaded = fitted(state, theirs, str(path))
     masters = dict(own)
-    for name, twin in alignment.parameters.items():
+    for name, twin in mapping.items():
         masters[twin] = loaded[name]
     return masters
