@@ -68,7 +68,8 @@ def check_writable(directory: str | PathLike[str]) -> None:
     with _own_errors(directory):
         existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         if not existing.is_dir():
-            raise OutputError(f"{existing} is a file; --out takes a directory")
+            below = f"{directory} cannot be made: " if existing != directory.absolute() else ""
+            raise OutputError(f"{below}{existing} is a file; --out takes a directory")
         with tempfile.TemporaryFile(dir=existing):
             pass
     for name in (RESULT, LAYERS, REPORT):
