@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from verifier.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -47,23 +47,68 @@ def copy_with(
         ModelError: The module cannot be copied.
     """
     memo: dict[int, Any] = {}
-    for name, parameter in model.named_parameters():
+    modules = list(model.modules())
+    for name, tensor in _named(model):
+        if id(tensor) in memo:
+            continue
         own = state[name].clone() if written is None or name in written else state[name]
-        trainable = parameter.requires_grad and own.is_floating_point() and not own.is_inference()
-        memo[id(parameter)] = nn.Parameter(own, requires_grad=trainable)
-    for name, buffer in model.named_buffers():
-        memo[id(buffer)] = state[name].clone() if written is None or name in written else state[name]
-    for module in model.modules():
+        if isinstance(tensor, nn.Parameter):
+            trainable = tensor.requires_grad and own.is_floating_point() and not own.is_inference()
+            own = nn.Parameter(own, requires_grad=trainable)
+        memo[id(tensor)] = own
+    for module in modules:
         for value in vars(module).values():
             if isinstance(value, Tensor) and id(value) not in memo:
                 adapted = adapt(value.detach())
                 memo[id(value)] = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
-            elif type(value) is OrderedDict and not value:
-                memo[id(value)] = OrderedDict()  # most of a module is empty tables of hooks, slow to copy
     try:
+        _copy_modules(modules, memo)
         return copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
             f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {error}. "
             "Give its modules a working __deepcopy__, or pass a function that builds the model."
         ) from error
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, then buffers, with the names `state_of` gives them; a shared one comes up again."""
+    modules = list(model.named_modules())
+    for kind in ("_parameters", "_buffers"):
+        for prefix, module in modules:
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    yield (f"{prefix}.{name}" if prefix else name), tensor
+
+
+def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
+    """Put copies of all modules that say nothing about how they are copied into `memo`.
+
+    What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables.
+    """
+    plain = [module for module in modules if _is_plain(module.__class__)]
+    for module in plain:  # all of them first: an attribute of one may lead to any other
+        memo[id(module)] = type(module).__new__(type(module))
+    memo[id(memo)] = [*modules]  # as deepcopy does: what was copied lives on, so that its id stays its own
+    for module in plain:
+        state = {name: _copied(value, memo) for name, value in vars(module).items()}
+        memo[id(module)].__setstate__(state)
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    return not hasattr(kind, "__deepcopy__") and all(
+        getattr(kind, name, None) is getattr(nn.Module, name, None)
+        for name in ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+    )
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if value is None or type(value) in _ATOMS:
+        return value
+    if not value and type(value) in _TABLES:
+        return memo.setdefault(id(value), type(value)())
+    return copy.deepcopy(value, memo)
+
+
+_ATOMS = frozenset({bool, int, float, str})
+_TABLES = frozenset({dict, OrderedDict, list, set})

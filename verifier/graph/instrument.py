@@ -16,11 +16,13 @@ from torch.overrides import TorchFunctionMode
 
 from verifier.errors import GraphDepartureError
 from verifier.graph.operators import operator_name
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import same_memory, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
+
+    from torch.utils.hooks import RemovableHandle
 
 
 class Known:
@@ -72,18 +74,28 @@ class Instrument(TorchFunctionMode, ABC):
     def __init__(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         super().__init__()
         self._scopes: list[str] = [""]
-        self._known = Known((*inputs, *model.parameters(), *model.buffers()))
+        given = (*inputs, *model.parameters(), *model.buffers())
+        self.given_memory = {same_memory(tensor) for tensor in given}
+        self._known = Known(given)
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
         _wrap_scripted(model)
-        self._names = {id(module): name for name, module in model.named_modules()}
-        for module in model.modules():
-            module.register_forward_pre_hook(self._enter, prepend=True)
-            module.register_forward_hook(self._leave, always_call=True)
+        self._names: dict[int, str] = {}
+        self._hooks: list[RemovableHandle] = []
+        for name, module in model.named_modules():
+            self._names[id(module)] = name
+            self._hooks.append(module.register_forward_pre_hook(self._enter, prepend=True))
+            self._hooks.append(module.register_forward_hook(self._leave, always_call=True))
 
     @property
     def scope(self) -> str:
         """Qualified name of the innermost module that is running; empty at the top."""
         return self._scopes[-1]
+
+    def detach(self) -> None:
+        """Take the hooks off, which tie the model and this object into a cycle. Safe to call twice."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     @abstractmethod
     def on_call(

@@ -59,10 +59,18 @@ class Coroutine(ABC):
         self._wait()
         self.check()
 
+    def release(self) -> None:
+        """Let go of the body and all it holds; only after `close`."""
+        self.body = _nothing
+
     def check(self) -> None:
         """Called in the body: leave it if the coroutine is being closed."""
         if self.closing:
             raise Abandoned
+
+
+def _nothing() -> None:
+    pass
 
 
 class Greenlet(Coroutine):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
 from verifier.graph.instrument import Instrument
-from verifier.graph.tensors import same_memory, tensors_in
+from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
@@ -46,13 +46,12 @@ class Lane:
         self.graph = graph
         self.tensor: Tensor | None = None
         self.outputs: list[Tensor] = []
-        self.state_memory = {same_memory(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
-        self.state_memory |= {same_memory(tensor) for tensor in inputs}
         self._random_state = torch.get_rng_state() if graph.draws else None
         device = next((tensor.device for tensor in inputs), torch.device("cpu"))
         self._watch = _Watch(self, model, graph, frozenset(stops), inputs)
+        self.state_memory = self._watch.given_memory
 
         def forward() -> None:
             if device.type == "cuda":
@@ -94,8 +93,10 @@ class Lane:
             torch.set_rng_state(before)
 
     def close(self) -> None:
-        """End the model's run wherever it is. Safe to call twice."""
+        """End the model's run wherever it is, and let go of the model. Safe to call twice."""
         self._coroutine.close()
+        self._coroutine.release()
+        self._watch.detach()
         self.tensor = None
 
     def stop(self, site: int, tensor: Tensor) -> None:

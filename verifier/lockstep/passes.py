@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from verifier.graph.tensors import same_memory
+from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
 from verifier.metrics import Measurement, Moments, collect, measure
 
@@ -80,7 +81,8 @@ def run(
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
     """
     try:
-        return _run(lanes, sites, comparisons, progress, offset)
+        with memory_held():
+            return _run(lanes, sites, comparisons, progress, offset)
     finally:
         for lane in lanes:
             lane.close()

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -425,3 +426,26 @@ def test_a_pass_that_changes_the_state_of_its_thread_is_run_in_a_thread() -> Non
         _, passes = lockstep(model, model) if _suspendable is False else (None, None)
         assert passes is None or passes.meetings[0][-1].moments is not None
     assert test_recording.graph_of(network(), images()).suspendable
+
+
+def test_a_closed_lane_lets_go_of_its_model_at_once() -> None:
+    model = network()
+    x = images()
+    graph = graph_of(model, x)
+    copied = copy_of(model)
+    gone = weakref.ref(copied)
+    gc.disable()
+    try:
+        running = Lane("model", copied, graph, (x,), {}, [0])
+        del copied
+        running.advance()
+        running.close()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_objects_are_as_findable_afterwards_as_before() -> None:
+    lockstep(network(), network())
+
+    assert gc.get_freeze_count() == 0
