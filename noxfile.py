@@ -70,6 +70,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
+@nox.session(python=PYTHON)
+def scorecard(session: nox.Session) -> None:
+    """Plant faults and count what is found: `nox -s scorecard -- --mutants 1000 --benign 300 --seed 0`."""
+    install(session, "test")
+    session.run("python", "-m", "tests.mutants.scorecard", *session.posargs)
+
+
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package with its sample images, and dependency groups.
 

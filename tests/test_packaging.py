@@ -67,6 +67,7 @@ def test_reports_import_only_the_records() -> None:
         ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
         ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
         ("judge", {"judge", "align", "graph", "errors", "result"}),
+        ("diagnose", {"diagnose", "align", "graph", "lockstep", "metrics", "result"}),
     ],
 )
 def test_data_flows_down_only(room: str, rooms_it_may_know: set[str]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verifier.agreement import agreement
+from verifier.diagnose import diagnose, diagnose_inputs, with_findings
+from verifier.graph.tensors import tensors_in
 from verifier.judge import (
     Cell,
     Compared,
@@ -26,14 +28,16 @@ from verifier.running import (
     Measured,
     Noise,
     Subject,
+    arguments,
     batch_size,
     measure_cell,
     measure_noise,
+    open_lane,
 )
 
 if TYPE_CHECKING:
     from verifier.inputs import Inputs
-    from verifier.lockstep import Meeting
+    from verifier.lockstep import Lane, Meeting
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
@@ -83,7 +87,8 @@ class Assessor:
         )
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
-        return self._result(ORACLE, "semantics", inputs, self._judge(measured, budgets), started)
+        judged = self._diagnosed(ORACLE, self._judge(measured, budgets))
+        return self._result(ORACLE, "semantics", inputs, judged, started)
 
     def numerics(self, cell: Cell, *, suspicious: bool = False) -> CellResult:
         """Is it as accurate as the baseline in this dtype?
@@ -118,6 +123,8 @@ class Assessor:
             )
             measured = replace(measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced)
             judged = self._judge(measured, budgets)
+            if not suspicious:
+                judged = self._diagnosed(cell, judged)
         return self._result(cell, "numerics", self.inputs, judged, started)
 
     def noise(self, cell: Cell) -> Noise:
@@ -130,8 +137,33 @@ class Assessor:
 
     def _judge(self, measured: Measured, budgets: Sequence[Budget]) -> Judged:
         pairs = _compared(measured.total, measured.intrinsic, budgets)
-        outputs = _compared(measured.outputs, measured.outputs_forced, budgets[len(pairs) :])
-        return judge_rows(bare_rows(self.subject.alignment, pairs, outputs))
+        rest = budgets[len(pairs) :]
+        outputs = _compared(measured.outputs, measured.outputs_forced, rest)
+        states = _compared(measured.states, measured.states_forced, rest[len(outputs) :])
+        named = list(zip(self.subject.states, states, strict=True))
+        if self.few.other is None:
+            return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named))
+        exact = [budgets[0]] * len(measured.inputs) if budgets else []
+        inputs = _compared(measured.inputs, measured.inputs, exact)
+        return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs))
+
+    def _diagnosed(self, cell: Cell, judged: Judged) -> Judged:
+        """The judgement with causes, and with blame for what the forced pass could not look at."""
+        if judged.verdict is not Verdict.DIVERGED or self.localise == "never":
+            return judged
+
+        def open_lanes(keep: Sequence[int], keep_other: Sequence[int]) -> tuple[Lane, Lane]:
+            return (
+                open_lane(self.subject, "baseline", cell, self.few, self._caster, keep),
+                open_lane(self.subject, "candidate", cell, self.few, self._caster, keep_other),
+            )
+
+        others = self._caster.state(self.subject.masters.baseline, cell)
+        found = diagnose(self.subject.alignment, judged.rows, others, open_lanes)
+        if self.few.other is not None:
+            sides = (tensors_in(arguments(each, cell)) for each in (self.few, self.few.other))
+            found.update(diagnose_inputs(judged.rows, *map(list, sides)))
+        return judge_rows(with_findings(judged.rows, found))
 
     def _result(
         self, cell: Cell, role: str, inputs: Sequence[Inputs], judged: Judged, started: float

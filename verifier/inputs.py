@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +44,15 @@ SAMPLES = (
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The arguments of one forward: tensors, or containers of them, and what a report says about them."""
+    """The arguments of one forward: tensors, or containers of them, and what a report says about them.
+
+    `other` are the candidate's, where it is given its own; the forced pass then gives it the baseline's.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     info: InputInfo = field(kw_only=True)
+    other: Inputs | None = field(kw_only=True, default=None)
 
 
 def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
@@ -171,6 +175,32 @@ def parse_image_size(value: int | str) -> int:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"the batch size must be at least 1, not {batch_size}")
+
+
+def paired(inputs: Inputs, other: Any) -> Inputs:
+    """`inputs`, with `other` (in any form `tensors` takes, or None) as what the candidate is given.
+
+    Raises:
+        InputError: The two have different numbers of tensors or of samples.
+    """
+    if other is None:
+        return inputs
+    theirs = tensors(other)
+    ours_in, theirs_in = (
+        [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, torch.Tensor)]
+        for each in (inputs, theirs)
+    )
+    if len(ours_in) != len(theirs_in):
+        raise InputError(
+            f"the baseline is given {len(ours_in)} tensors and the candidate {len(theirs_in)}; give both alike."
+        )
+    for k, (a, b) in enumerate(zip(ours_in, theirs_in, strict=True)):
+        if a.dim() and b.dim() and a.shape[0] != b.shape[0]:
+            raise InputError(
+                f"input {k} has {a.shape[0]} samples for the baseline and {b.shape[0]} for the candidate; "
+                "give both the same ones."
+            )
+    return replace(inputs, other=theirs)
 
 
 def _inputs(

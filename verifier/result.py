@@ -80,12 +80,32 @@ class Budget(Record, frozen=True, kw_only=True):
 
 
 class Cause(Record, frozen=True, kw_only=True):
-    """Why a culprit is wrong, as far as it is known."""
+    """Why a culprit is wrong, as far as it is known.
+
+    `code` is stable (`verifier.diagnose` lists the families); `unexplained` where nothing was found. `confirmed`
+    says that with this one thing as in the baseline the site's error, on the baseline's inputs, fell inside its
+    budget. `also` holds the codes of further causes at the same site, `remedy` what to change in the candidate.
+    """
 
     code: str
     summary: str
     confirmed: bool
     evidence: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class StaticDifference(Record, frozen=True, kw_only=True):
+    """Something in which the two models differ as written, seen before anything was compared.
+
+    `kind` is `operators` (how often one occurs), `hyperparameter`, `tensor` (a parameter or buffer, by value),
+    `dtype` or `layout`; `baseline` and `candidate` say where, `summary` what.
+    """
+
+    kind: str
+    baseline: str | None
+    candidate: str | None
+    summary: str
 
 
 class PairResult(Record, frozen=True, kw_only=True):
@@ -94,6 +114,11 @@ class PairResult(Record, frozen=True, kw_only=True):
     `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
     are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
     different rows. `differences` lists how the two sites differ as written: operator and hyperparameters.
+
+    Where overwriting what is above could not give both sides the same inputs (a site without a partner or a
+    tensor of another shape stands there), the candidate's site was run again on the baseline's inputs:
+    `replayed` is its error there, `replayed_shape` the shape it gave, and `inputs_differ` says whether its own
+    inputs differed though all paired rows above were made equal. All are None elsewhere.
     """
 
     index: int
@@ -113,6 +138,9 @@ class PairResult(Record, frozen=True, kw_only=True):
     between_baseline: tuple[str, ...] = ()
     between_candidate: tuple[str, ...] = ()
     rewired: bool = False
+    inputs_differ: bool | None = None
+    replayed: Comparison | None = None
+    replayed_shape: tuple[int, ...] | None = None
 
 
 class CellResult(Record, frozen=True, kw_only=True):
@@ -252,6 +280,7 @@ class Verification(Record, frozen=True, kw_only=True):
     created: str
     policy: str = "strict"
     notes: tuple[str, ...] = ()
+    static: tuple[StaticDifference, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

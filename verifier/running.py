@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,15 +11,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from verifier.copying import copy_with
+from verifier.graph.tensors import tensors_in
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
-from verifier.lockstep import Comparing, Lane, Meeting, run
+from verifier.lockstep import Comparing, Lane, Meeting, meet, run
 from verifier.metrics import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from verifier.align import Alignment
+    from verifier.align import Alignment, State
     from verifier.result import Comparison
     from verifier.weights import Masters
 
@@ -34,10 +36,17 @@ class Subject:
     alignment: Alignment
     masters: Masters
 
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """What either model writes while it runs."""
+        return self.alignment.states(self.masters.info.parameter_map)
+
 
 @dataclass(frozen=True)
 class Measured:
-    """What a cell's passes measured: meetings at each pair and each shared output, free and forced.
+    """What a cell's passes measured: meetings at each pair, each shared output and each state, free and forced.
+
+    `inputs` are there where the candidate was given its own.
 
     `values` holds both models' output tensors; they are read by `verifier.agreement` and then dropped.
     """
@@ -46,6 +55,9 @@ class Measured:
     intrinsic: tuple[Meeting, ...] | None
     outputs: tuple[Meeting, ...]
     outputs_forced: tuple[Meeting, ...] | None
+    states: tuple[Meeting, ...]
+    states_forced: tuple[Meeting, ...] | None
+    inputs: tuple[Meeting, ...]
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
     def merge(self, other: Measured) -> Measured:
@@ -61,6 +73,11 @@ class Measured:
             outputs_forced=(
                 None if self.outputs_forced is None else both(self.outputs_forced, other.outputs_forced or ())
             ),
+            states=both(self.states, other.states),
+            states_forced=(
+                None if self.states_forced is None else both(self.states_forced, other.states_forced or ())
+            ),
+            inputs=both(self.inputs, other.inputs),
             values=(
                 _joined(self.values[0], other.values[0]),
                 _joined(self.values[1], other.values[1]),
@@ -70,7 +87,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Noise:
-    """The baseline's own distance (NRMSE) from the float64 oracle, in one cell: per pair, then per output."""
+    """The baseline's own distance (NRMSE) from the float64 oracle, in one cell: per pair, then per output,
+    then per state."""
 
     total: tuple[float, ...]
     intrinsic: tuple[float, ...]
@@ -123,7 +141,8 @@ def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
         return tensor[start : start + count] if tensor.dim() and tensor.shape[0] == size else tensor
 
     args, kwargs = pytree.tree_map_only(Tensor, head, (inputs.args, inputs.kwargs))
-    return Inputs(args, kwargs, info=inputs.info)
+    other = None if inputs.other is None else sample(inputs.other, count, start)
+    return Inputs(args, kwargs, info=inputs.info, other=other)
 
 
 def batch_size(inputs: Inputs) -> int:
@@ -176,20 +195,45 @@ def _measure_batch(
     pairs = subject.alignment.pairs
     kinds = [force for force, wanted in ((False, free), (True, forced)) if wanted]
     lanes = [
-        _lane(subject, "baseline", cell, inputs, caster),
-        *(_lane(subject, "candidate", cell, inputs, caster) for _ in kinds),
+        open_lane(subject, "baseline", cell, inputs, caster),
+        *(
+            open_lane(subject, "candidate", cell, inputs if force else inputs.other or inputs, caster)
+            for force in kinds
+        ),
     ]
     sites = [[pair.baseline for pair in pairs], *([pair.candidate for pair in pairs] for _ in kinds)]
-    passes = run(lanes, sites, [Comparing(0, k, force) for k, force in enumerate(kinds, 1)], progress, offset)
-    found = dict(zip(kinds, zip(passes.meetings, passes.outputs, strict=True), strict=True))
+    passes = run(
+        lanes,
+        sites,
+        [Comparing(0, k, force) for k, force in enumerate(kinds, 1)],
+        progress,
+        offset,
+        states=[
+            [state.baseline for state in subject.states],
+            *([state.candidate for state in subject.states] for _ in kinds),
+        ],
+    )
+    found = dict(zip(kinds, zip(passes.meetings, passes.outputs, passes.states, strict=True), strict=True))
     main = found[kinds[0]]
     return Measured(
         total=main[0],
         intrinsic=found[True][0] if forced else None,
         outputs=main[1],
         outputs_forced=found[True][1] if forced else None,
+        states=main[2],
+        states_forced=found[True][2] if forced else None,
+        inputs=() if inputs.other is None else compare_inputs(inputs, inputs.other, cell, offset),
         values=(passes.values[0], passes.values[1]),
     )
+
+
+def compare_inputs(inputs: Inputs, other: Inputs, cell: Cell, offset: int = 0) -> tuple[Meeting, ...]:
+    """The two models' inputs against each other, tensor by tensor."""
+    return meet(_tensors(inputs, cell), _tensors(other, cell), offset)
+
+
+def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
+    return list(tensors_in(arguments(inputs, cell, overwritten=False)))
 
 
 def measure_noise(
@@ -197,11 +241,21 @@ def measure_noise(
 ) -> Noise:
     """How far the baseline in `cell` is from itself in float64, from its own inputs and from exact ones."""
     sites = [pair.baseline for pair in subject.alignment.pairs]
-    lanes = [_lane(subject, "baseline", where, inputs, caster) for where in (ORACLE, cell, cell)]
-    passes = run(lanes, [sites, sites, sites], [Comparing(0, 1), Comparing(0, 2, force=True)], progress)
+    lanes = [open_lane(subject, "baseline", where, inputs, caster) for where in (ORACLE, cell, cell)]
+    states = [state.baseline for state in subject.states]
+    passes = run(
+        lanes,
+        [sites, sites, sites],
+        [Comparing(0, 1), Comparing(0, 2, force=True)],
+        progress,
+        states=[states, states, states],
+    )
     total, intrinsic = (
-        tuple(_distance(meeting) for meeting in (*meetings, *outputs))
-        for meetings, outputs in zip(passes.meetings, passes.outputs, strict=True)
+        tuple(_distance(meeting) for meeting in every)
+        for every in (
+            (*meetings, *outputs, *states)
+            for meetings, outputs, states in zip(passes.meetings, passes.outputs, passes.states, strict=True)
+        )
     )
     return Noise(total, intrinsic)
 
@@ -220,7 +274,10 @@ def _distance(meeting: Meeting) -> float:
     return 0.0 if error.elements == 0 else error.nrmse
 
 
-def _lane(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster) -> Lane:
+def open_lane(
+    subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster, keep: Collection[int] = ()
+) -> Lane:
+    """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`."""
     model, masters, graph, own = (
         (subject.baseline, subject.masters.baseline, subject.alignment.baseline, 0)
         if side == "baseline"
@@ -235,4 +292,4 @@ def _lane(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caste
     )
     args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
     stops: Sequence[int] = [pair[own] for pair in subject.alignment.pairs]
-    return Lane(side, copy, graph, args, kwargs, stops)
+    return Lane(side, copy, graph, args, kwargs, stops, keep)

@@ -16,13 +16,14 @@ from verifier import sources
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
+from verifier.diagnose import static_differences
 from verifier.environment import describe, preserved
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
-from verifier.weights import choose
+from verifier.weights import choose, fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def verify(
     candidate: nn.Module | str,
     inputs: Any,
     *,
+    candidate_inputs: Any = None,
     weights: str = "transfer",
     cells: Sequence[str | Cell] = ("cpu/float32",),
     localise: bool | str = True,
@@ -57,6 +59,8 @@ def verify(
         baseline: The trusted model, or a specification that leads to one (`torchvision:resnet50`).
         candidate: The model under test, likewise.
         inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`.
+        candidate_inputs: What the candidate is given where it is prepared otherwise, in the same forms and of the
+            same structure; None for the same. Its sites are then judged on the baseline's inputs.
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
             `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
         cells: Device x dtype settings to compare in, such as `cuda/bfloat16`.
@@ -75,7 +79,7 @@ def verify(
     """
     started = time.perf_counter()
     wanted = _parse(cells)
-    given = making.tensors(inputs)
+    given = making.paired(making.tensors(inputs), candidate_inputs)
     few = sample(given, SEMANTIC_SAMPLES)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
@@ -86,7 +90,11 @@ def verify(
         ):  # the first dimension need not be the batch: a few "samples" may be no input at all
             few = given
             baseline_graph = ours.record(given)
-        alignment = align(baseline_graph, theirs.record(few))
+        alignment = align(
+            baseline_graph,
+            theirs.record(few),
+            (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
+        )
         masters = choose(
             weights,
             ours.model,
@@ -95,6 +103,9 @@ def verify(
             ours.arguments(few),
             baseline_spec=ours.spec,
             seed=seed,
+        )
+        static = static_differences(
+            alignment, masters.baseline, masters.candidate, masters.info.parameter_map
         )
         subject = Subject(ours.model, theirs.model, alignment, masters)
         parts = batches(given, batch_size)
@@ -133,6 +144,7 @@ def verify(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
         notes=(*ours.notes, *theirs.notes),
+        static=static,
     )
 
 

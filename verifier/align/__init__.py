@@ -1,6 +1,6 @@
 """Pairing the sites of two graphs, and the parameters they use, by structure alone."""
 
-from verifier.align.alignment import Alignment, Pair, Unmatched
+from verifier.align.alignment import Alignment, Pair, State, Unmatched
 from verifier.align.matching import align
 
-__all__ = ["Alignment", "Pair", "Unmatched", "align"]
+__all__ = ["Alignment", "Pair", "State", "Unmatched", "align"]

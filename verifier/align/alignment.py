@@ -19,6 +19,17 @@ class Pair(NamedTuple):
     candidate: int
 
 
+class State(NamedTuple):
+    """A parameter or buffer that a forward pass of either model writes: its name in both.
+
+    `pair` is the pair, by position, whose sites use it; None where no pair does.
+    """
+
+    baseline: str
+    candidate: str
+    pair: int | None
+
+
 class Unmatched(NamedTuple):
     """A site without a partner: `side` is `baseline` or `candidate`, `site` its index there."""
 
@@ -62,3 +73,20 @@ class Alignment:
             self.partner.get(b) == c if b >= 0 else b == c
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
+
+    def states(self, parameters: Mapping[str, str]) -> tuple[State, ...]:
+        """What either model writes while it runs, with `parameters` saying which tensor is which."""
+        users: dict[str, int] = {}
+        for number, pair in enumerate(self.pairs):
+            for use in self.baseline.sites[pair.baseline].tensors:
+                users.setdefault(use.name, number)
+                users.setdefault(_owner(use.name), number)  # a step counter is used by nothing
+        return tuple(
+            State(twin, name, users.get(twin, users.get(_owner(twin))))
+            for name, twin in parameters.items()
+            if name in self.candidate.writes_state or twin in self.baseline.writes_state
+        )
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0] + "."

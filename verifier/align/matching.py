@@ -13,27 +13,52 @@ from typing import TYPE_CHECKING
 from verifier.align.alignment import Alignment, Pair, Unmatched
 from verifier.align.parameters import map_parameters
 from verifier.align.sequence import longest_common_subsequence
-from verifier.align.signatures import Contexts, Interner, canonical_order, loose, strict
+from verifier.align.signatures import (
+    Contexts,
+    Interner,
+    canonical_order,
+    loose,
+    operator_class,
+    strict,
+    valued,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from verifier.graph import Graph, Site
 
 
-def align(baseline: Graph, candidate: Graph) -> Alignment:
+def align(
+    baseline: Graph,
+    candidate: Graph,
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None = None,
+) -> Alignment:
     """Pair the sites of two graphs that compute the same thing, and map the tensors they use.
 
     Works on structure alone: operators, shapes, hyperparameters and dataflow. Dead and identity sites take no
     part. Time is near linear in the number of sites, but for the stretch between the first and the last
     difference, where it is quadratic with a very small constant.
+
+    Args:
+        baseline: Graph of the baseline.
+        candidate: Graph of the candidate.
+        values: For each model, what tells its tensors apart by value, by name. Where two models hold the same
+            tensors, those say which of several equal places a site stands in.
     """
     matcher = _Matcher(baseline, candidate)
-    for describe in (strict, loose):
+    describers: list[tuple[Callable[[Site], Hashable], Callable[[Site], Hashable]]] = [
+        (strict, strict),
+        (loose, loose),
+    ]
+    if values is not None:
+        ours, theirs = values
+        describers.insert(0, (lambda site: valued(site, ours), lambda site: valued(site, theirs)))
+    for describers_of in describers:
         number = Interner()
         b, c = (
             Contexts(graph, [describe(site) for site in graph.sites], number)
-            for graph in (baseline, candidate)
+            for graph, describe in zip((baseline, candidate), describers_of, strict=True)
         )
         matcher.by_key(
             list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))
@@ -44,6 +69,7 @@ def align(baseline: Graph, candidate: Graph) -> Alignment:
     matcher.in_order(loose, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
     matcher.in_order(loose, lambda _: True)
     matcher.replaced()
+    matcher.in_order(operator_class, lambda _: True)
     pairs = tuple(sorted(Pair(b, c) for b, c in matcher.partner.items()))
     return Alignment(
         baseline,

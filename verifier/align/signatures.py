@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.graph.operators import COMMUTATIVE
+from verifier.graph.operators import COMMUTATIVE, IRRELEVANT, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from verifier.graph import Graph, Site
 
 # Ways to lay the same elements out in another shape: one operator for the alignment.
 _RESHAPING = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
-
-# Arguments that say how to compute, not what comes out of it in evaluation.
-IRRELEVANT = frozenset({"inplace", "momentum", "out"})
 
 
 class Interner:
@@ -50,10 +47,17 @@ def strict(site: Site) -> Hashable:
     attributes = (
         ()
         if operator_class(site) == "reshape"
-        else tuple((name, value) for name, value in site.attributes.items() if name not in IRRELEVANT)
+        else tuple(
+            (name, canonical(value)) for name, value in site.attributes.items() if name not in IRRELEVANT
+        )
     )
     roles = tuple((use.role, use.shape) for use in site.tensors)
     return operator_class(site), site.output, roles, attributes, site.shape
+
+
+def valued(site: Site, values: Mapping[str, Hashable]) -> Hashable:
+    """Everything that can be seen of a site, the values of its tensors included."""
+    return strict(site), tuple(values.get(use.name) for use in site.tensors)
 
 
 class Contexts:

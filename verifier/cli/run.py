@@ -56,6 +56,13 @@ def run(
         Path | None,
         typer.Option("--input", metavar="FILE", help="Tensors from a .npy, .pt or .safetensors file."),
     ] = None,
+    candidate_input: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the candidate is given, where its input is prepared otherwise; same forms.",
+        ),
+    ] = None,
     image_size: Annotated[
         str, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small' for 64.")
     ] = "224",
@@ -97,7 +104,7 @@ def run(
 
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
-            from verifier.cli.planning import plan_inputs
+            from verifier.cli.planning import plan_candidate_inputs, plan_inputs
             from verifier.judge.cells import Cell
             from verifier.judge.policy import Policy
             from verifier.saving import check_writable, save
@@ -112,10 +119,12 @@ def run(
             check_writable(out)
             progress("reading inputs", 0, 0)
             inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
+            other = None if candidate_input is None else plan_candidate_inputs(candidate_input)
             progress("building models", 0, 0)
             verification = verify(
                 *specs,
                 inputs,
+                candidate_inputs=other,
                 weights=weights,
                 cells=cells,
                 localise=localise.value,

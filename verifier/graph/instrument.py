@@ -112,6 +112,11 @@ class Instrument(TorchFunctionMode, ABC):
         class and `function` is None.
         """
 
+    def before_call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """A call is about to be made; what it will write in place is still as it was."""
+
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
 
@@ -152,6 +157,7 @@ class Instrument(TorchFunctionMode, ABC):
     ) -> Any:
         """Run the call, then show it; torch suspends the mode meanwhile, so nothing inside is met again."""
         kwargs = kwargs or {}
+        self.before_call(func, args, kwargs)
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             outputs = [result]

@@ -41,6 +41,9 @@ _SYNONYMS = {
 # The order of the operands does not matter to these, so it does not matter to the alignment.
 COMMUTATIVE = frozenset({"add", "eq", "logical_and", "logical_or", "maximum", "minimum", "mul", "ne"})
 
+# Arguments that say how to compute, not what comes out of it in evaluation.
+IRRELEVANT = frozenset({"inplace", "momentum", "out"})
+
 _INPLACE_DUNDERS = frozenset(
     {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
      "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__", "__setitem__"}
@@ -63,7 +66,8 @@ def operator_name(function: Callable[..., Any]) -> str:
 
 
 @cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature torch's table of overridable functions has for `function`, if any."""
     dummy = get_testing_overrides().get(function)
     if dummy is None:
         return None
@@ -81,7 +85,7 @@ def bind(
     Signatures come from torch's table of overridable functions; a function that is not in it, or a call
     that takes other arguments than the table says, gets `arg0`, `arg1`, ... for positional arguments.
     """
-    signature = _signature(function)
+    signature = signature_of(function)
     if signature is not None:
         try:
             bound = signature.bind(*args, **kwargs)
@@ -98,6 +102,16 @@ def bind(
                     named.append((name, value))
             return named
     return [(f"arg{i}", value) for i, value in enumerate(args)] + list(kwargs.items())
+
+
+def casts(op: str, attributes: Mapping[str, object]) -> bool:
+    """Whether a call names a dtype to convert to: it may change values in another cell, if not in this one."""
+    if op in {"to", "type"}:
+        return any(value in _DTYPES for value in attributes.values())
+    return op in {"bfloat16", "double", "float", "half"}
+
+
+_DTYPES = frozenset(str(value) for value in vars(torch).values() if isinstance(value, torch.dtype))
 
 
 def writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
@@ -125,3 +139,11 @@ def readable(value: Any) -> object:
     if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):
         return str(value)
     return type(value).__name__
+
+
+def canonical(value: Any) -> object:
+    """An argument as a plain value that is equal where the meaning is: 1, (1, 1) and [1, 1] alike."""
+    plain = readable(value)
+    if isinstance(plain, tuple) and plain and all(type(item) is int and item == plain[0] for item in plain):
+        return plain[0]
+    return plain

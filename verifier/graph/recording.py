@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
 from verifier.graph.instrument import Instrument
-from verifier.graph.operators import bind, readable, writes_in_place
+from verifier.graph.operators import bind, casts, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, tensors_in
 
@@ -52,6 +52,7 @@ class _Draft:
     tensor_shape: tuple[int, ...]
     dtype: str
     inputs: tuple[int, ...]
+    operands: tuple[int | None, ...]
     tensors: tuple[TensorUse, ...]
     attributes: dict[str, object]
     inplace: bool
@@ -102,6 +103,10 @@ class _Recorder(Instrument):
             self._shapes[name] = tuple(tensor.shape)
             self._versions[name] = (tensor, _version(tensor))
         self._state_memory.discard(None)
+        # Batch norm writes its running statistics without counting that as a new version of them.
+        self._buffers = {
+            name: (buffer, buffer.clone()) for name, buffer in model.named_buffers() if not buffer.is_meta
+        }
         super().__init__(model, inputs)
         self._drafts: list[_Draft] = []
         self._calls: list[Call] = []
@@ -127,6 +132,7 @@ class _Recorder(Instrument):
         self._suspendable &= _leaves_its_thread_alone(function)
         named = [] if function is None else bind(function, args, kwargs)
         producers: list[int] = []
+        operands: list[int | None] = []
         uses: list[TensorUse] = []
         attributes: dict[str, object] = {}
         for role, value in named:
@@ -136,7 +142,9 @@ class _Recorder(Instrument):
             for tensor in found:
                 name = self._state.get(id(tensor))
                 if name is None:
-                    producers.extend(self._origins.of(tensor))
+                    origins = self._origins.of(tensor)
+                    producers.extend(origins)
+                    operands.append(origins[-1] if origins else None)
                 else:
                     uses.append(TensorUse(role, name, self._shapes[name]))
         arguments = {id(tensor) for _, value in named for tensor in tensors_in(value)}
@@ -153,10 +161,11 @@ class _Recorder(Instrument):
                 tensor_shape=tuple(tensor.shape),
                 dtype=str(tensor.dtype).removeprefix("torch."),
                 inputs=tuple(producers),
+                operands=tuple(operands),
                 tensors=tuple(uses),
                 attributes=attributes,
                 inplace=inplace,
-                identity=not inplace and id(tensor) in arguments,
+                identity=not inplace and id(tensor) in arguments and not casts(op, attributes),
                 aliases_state=same_memory(tensor) in self._state_memory,
                 call=len(self._calls),
             )
@@ -195,6 +204,7 @@ class _Recorder(Instrument):
                 shape=draft.tensor_shape,
                 dtype=draft.dtype,
                 inputs=draft.inputs,
+                operands=draft.operands,
                 tensors=draft.tensors,
                 attributes=draft.attributes,
                 inplace=draft.inplace,
@@ -216,7 +226,8 @@ class _Recorder(Instrument):
                 name
                 for name, (tensor, version) in self._versions.items()
                 if _version(tensor) != version or same_memory(tensor) in self._written
-            ),
+            )
+            | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
         )
 

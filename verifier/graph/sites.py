@@ -34,6 +34,8 @@ class Site:
         dtype: Dtype in the recorded run, without the `torch.` prefix.
         inputs: Where the call's tensor arguments came from, in argument order: a site's index, or
             -1 - k for the k-th input tensor of the model. Constants and parameters are left out.
+        operands: For each tensor argument that is no parameter or buffer, in argument order, the site (or
+            -1 - k, as above) that wrote it last; None where it came from neither.
         tensors: The parameters and buffers among the arguments, in argument order.
         attributes: The other arguments by name (stride, eps, ...), as readable values.
         inplace: Whether the call wrote into its own argument.
@@ -50,6 +52,7 @@ class Site:
     shape: tuple[int, ...]
     dtype: str
     inputs: tuple[int, ...] = ()
+    operands: tuple[int | None, ...] = ()
     tensors: tuple[TensorUse, ...] = ()
     attributes: Mapping[str, object] = field(default_factory=dict)
     inplace: bool = False
@@ -108,6 +111,16 @@ class Graph:
     def comparable(self) -> tuple[Site, ...]:
         """The sites that take part in alignment and coverage, in order of execution."""
         return tuple(site for site in self.sites if site.comparable)
+
+    @cached_property
+    def call_of(self) -> tuple[int, ...]:
+        """For each site, the position in `calls` of the call that made it."""
+        return tuple(k for k, call in enumerate(self.calls) for _ in range(call.count))
+
+    @cached_property
+    def by_name(self) -> dict[str, Site]:
+        """Every site by its name."""
+        return {site.name: site for site in self.sites}
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:

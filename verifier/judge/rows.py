@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from verifier.align.signatures import IRRELEVANT
+from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.result import Budget, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from verifier.align import Alignment
+    from verifier.align import Alignment, State
     from verifier.graph import Graph, Site
 
 
@@ -29,18 +29,27 @@ class Compared:
 
 
 def bare_rows(
-    alignment: Alignment, pairs: Sequence[Compared], outputs: Sequence[Compared]
+    alignment: Alignment,
+    pairs: Sequence[Compared],
+    outputs: Sequence[Compared],
+    states: Sequence[tuple[State, Compared]] = (),
+    inputs: Sequence[Compared] = (),
 ) -> tuple[PairResult, ...]:
-    """One row a pair, unmatched site and (where no pair produces it) output, in order of execution.
+    """One row an input (where the candidate has its own), pair, unmatched site, written state and output.
+
+    Outputs that a pair produces need none; all are in order of execution.
 
     Args:
         alignment: The pairs.
         pairs: What was measured at each of them, in their order.
         outputs: What was measured at each output the two models share by position.
+        states: What the models wrote into their parameters and buffers, which follow the pair that uses them.
+        inputs: What was measured at the inputs, where the candidate was given its own; they come first.
     """
-    order = _order(alignment, len(outputs))
+    order = [("input", k) for k in range(len(inputs))]
+    order += _order(alignment, len(outputs), [state.pair for state, _ in states])
     index_of_pair = {number: index for index, (kind, number) in enumerate(order) if kind == "pair"}
-    sources = _Sources(alignment, index_of_pair)
+    sources = _Sources(alignment, index_of_pair, len(inputs))
     rows = []
     for index, (kind, number) in enumerate(order):
         if kind == "pair":
@@ -55,6 +64,14 @@ def bare_rows(
             row = _row(index, name, name, "output", outputs[number])
             ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
             row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
+        elif kind == "input":
+            name = "input" if len(inputs) == 1 else f"input{number}"
+            row = _row(index, name, name, "input", inputs[number])
+        elif kind == "state":
+            state, found = states[number]
+            row = _row(index, state.baseline, state.candidate, "state", found)
+            above = () if state.pair is None else (index_of_pair[state.pair],)
+            row = msgspec.structs.replace(row, above=above)
         else:
             row = _lonely(
                 index, kind, (alignment.baseline if kind == "baseline" else alignment.candidate), number
@@ -63,7 +80,7 @@ def bare_rows(
     return tuple(rows)
 
 
-def _order(alignment: Alignment, outputs: int) -> list[tuple[str, int]]:
+def _order(alignment: Alignment, outputs: int, states: Sequence[int | None]) -> list[tuple[str, int]]:
     """Rows in the baseline's order of execution; sites of the candidate alone come before what they lead to."""
     waiting = {
         side: sorted((u.site for u in alignment.unmatched if u.side == side), reverse=True)
@@ -75,6 +92,8 @@ def _order(alignment: Alignment, outputs: int) -> list[tuple[str, int]]:
             while waiting[side] and waiting[side][-1] < here:
                 order.append((side, waiting[side].pop()))
         order.append(("pair", number))
+        order.extend(("state", k) for k, user in enumerate(states) if user == number)
+    order.extend(("state", k) for k, user in enumerate(states) if user is None)
     for side, sites in waiting.items():
         order.extend((side, site) for site in reversed(sites))
     order.extend(("output", k) for k in range(outputs) if not alignment.same_outputs[k])
@@ -112,9 +131,12 @@ def _lonely(index: int, side: str, graph: Graph, site: int) -> PairResult:
 def _differences(b: Site, c: Site) -> tuple[str, ...]:
     found = [] if b.op == c.op else [f"operator {c.op}, baseline {b.op}"]
     found.extend(
-        f"{name} {c.attributes[name]}, baseline {value}"
+        f"{name} {canonical(c.attributes[name])}, baseline {canonical(value)}"
         for name, value in b.attributes.items()
-        if b.op == c.op and name in c.attributes and c.attributes[name] != value and name not in IRRELEVANT
+        if b.op == c.op
+        and name in c.attributes
+        and name not in IRRELEVANT
+        and canonical(c.attributes[name]) != canonical(value)
     )
     return tuple(found)
 
@@ -122,7 +144,8 @@ def _differences(b: Site, c: Site) -> tuple[str, ...]:
 class _Sources:
     """What the two sides of a pair read."""
 
-    def __init__(self, alignment: Alignment, row_of_pair: Mapping[int, int]) -> None:
+    def __init__(self, alignment: Alignment, row_of_pair: Mapping[int, int], inputs: int) -> None:
+        self._inputs = inputs
         self._alignment = alignment
         self._b = {pair.baseline: row_of_pair[k] for k, pair in enumerate(alignment.pairs)}
         self._c = {pair.candidate: row_of_pair[k] for k, pair in enumerate(alignment.pairs)}
@@ -132,7 +155,11 @@ class _Sources:
         above_b, between_b = _upstream(self._alignment.baseline, inputs_b, self._b)
         above_c, between_c = _upstream(self._alignment.candidate, inputs_c, self._c)
         return {
-            "above": tuple(row for row in above_b if row >= 0),
+            "above": tuple(
+                sorted(
+                    row if row >= 0 else -1 - row for row in above_b if row >= 0 or -1 - row < self._inputs
+                )
+            ),
             "between_baseline": between_b,
             "between_candidate": between_c,
             "rewired": above_b != above_c,

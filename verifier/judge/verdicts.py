@@ -46,16 +46,18 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
     judge = _Judge(bare)
     rows = tuple(judge.judged(row) for row in bare)
     first: PairResult | None = None
-    culprits: dict[int, PairResult] = {}
+    culprits: dict[tuple[int, bool], PairResult] = {}
     for row in rows:
         if row.status is Status.UNMATCHED:
             continue
         named = judge.stand_in(row, rows)
-        if row.status is Status.CULPRIT or judge.region_at_fault(row):
-            culprits[named.index] = named
+        if named is not row:
+            culprits[named.index, False] = named
+        if row.status is Status.CULPRIT:
+            culprits[row.index, True] = row
         if first is None and judge.diverged[row.index]:
             first = named
-    blamed = tuple(culprits[index] for index in sorted(culprits))
+    blamed = tuple(culprits[key] for key in sorted(culprits))
     if first is None and blamed:  # an intrinsic error that the free pass happened to cancel
         first = blamed[0]
     if first is not None:
@@ -94,7 +96,14 @@ class _Judge:
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
     def _status(self, row: PairResult) -> Status:
-        if row.candidate_shape is not None:
+        if row.op == "state" and any(self._status(self.rows[a]) is Status.CULPRIT for a in row.above):
+            return self._inherited(row)  # the site is at fault: what it leaves behind says nothing more
+        if row.replayed_shape is not None:
+            rewired = bool(row.inputs_differ) and row.rewired and not _between(row)
+            if _own_fault(row) or rewired:
+                return Status.CULPRIT
+            return self._inherited(row)
+        if misshapen(row):
             own = _clean(row) and self._same_shapes_above(row)
             return Status.CULPRIT if own or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
@@ -102,28 +111,35 @@ class _Judge:
                 return Status.CULPRIT
         elif self._rewired_at_fault(row):
             return Status.CULPRIT
+        return self._inherited(row)
+
+    def _inherited(self, row: PairResult) -> Status:
+        """The status of a row that is not at fault itself."""
         if not self.diverged[row.index]:
             return Status.OK
+        if row.candidate_shape is not None:
+            return Status.CARRIES
         came_in = max((_nrmse(self.rows[a].total) for a in row.above if self.diverged[a]), default=0.0)
         return Status.AMPLIFIES if _nrmse(row.total) > _AMPLIFIES * came_in else Status.CARRIES
 
     def _same_shapes_above(self, row: PairResult) -> bool:
         """Whether all this row reads could be overwritten, so that its intrinsic error is its own."""
-        return all(self.rows[a].candidate_shape is None for a in row.above)
+        return not any(misshapen(self.rows[a]) for a in row.above)
 
     def _rewired_at_fault(self, row: PairResult) -> bool:
-        between = row.between_baseline or row.between_candidate
-        return row.rewired and not between and self._disagrees(row)
+        return row.rewired and not _between(row) and self._disagrees(row)
 
     def region_at_fault(self, row: PairResult) -> bool:
         """Whether sites without a partner above this row make the difference."""
-        return bool(row.between_baseline or row.between_candidate) and self._disagrees(row)
+        if row.inputs_differ is not None:
+            return _between(row) and row.inputs_differ
+        return _between(row) and self._disagrees(row)
 
     def _disagrees(self, row: PairResult) -> bool:
         """Whether the row differs though all paired rows above it were made equal, or were equal anyway."""
         if not self._same_shapes_above(row):
             return False
-        if row.candidate_shape is not None:
+        if misshapen(row):
             return True
         if self.localised:
             return not within(row.intrinsic, _limit(row, own=True))
@@ -154,6 +170,7 @@ class _Judge:
             place,
             candidate=extra.candidate if extra else None,
             status=Status.UNMATCHED,
+            cause=(missing or extra or row).cause,
             total=row.total,
             intrinsic=row.intrinsic,
             budget=row.budget,
@@ -164,7 +181,10 @@ class _Judge:
         if status is Status.OK:
             return ""
         own = status is Status.CULPRIT and row.intrinsic is not None
-        parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
+        if status is Status.CULPRIT and row.replayed_shape not in (None, row.shape):
+            parts = [f"shape {row.replayed_shape} instead of {row.shape} on the baseline's inputs"]
+        else:
+            parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
         return "; ".join([*parts, *row.differences])
@@ -176,7 +196,21 @@ def _tells_something(row: PairResult) -> bool:
 
 
 def _clean(row: PairResult) -> bool:
-    return not (row.between_baseline or row.between_candidate or row.rewired)
+    return not (_between(row) or row.rewired)
+
+
+def misshapen(row: PairResult) -> bool:
+    """Whether the two shapes differ, also on the same inputs as far as these could be given."""
+    return row.candidate_shape is not None and row.intrinsic is None
+
+
+def _between(row: PairResult) -> bool:
+    return bool(row.between_baseline or row.between_candidate)
+
+
+def _own_fault(row: PairResult) -> bool:
+    """Whether a site that was run again on the baseline's inputs is wrong there."""
+    return row.replayed_shape != row.shape or not within(row.replayed, _limit(row, own=True))
 
 
 def _limit(row: PairResult, *, own: bool) -> float:

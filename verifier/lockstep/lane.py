@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
+from verifier.graph import KeptCall
 from verifier.graph.instrument import Instrument
 from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
@@ -31,6 +32,7 @@ class Lane:
         args: Positional inputs, of this lane alone.
         kwargs: Keyword inputs, of this lane alone.
         stops: Indices of the sites to stop at.
+        keep: Positions in `graph.calls` of the calls to keep in `kept`, as they were about to be made.
     """
 
     def __init__(
@@ -41,16 +43,19 @@ class Lane:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         stops: Collection[int],
+        keep: Collection[int] = (),
     ) -> None:
+        self.kept: dict[int, KeptCall] = {}
         self.role = role
         self.graph = graph
         self.tensor: Tensor | None = None
         self.outputs: list[Tensor] = []
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
+        self._model: nn.Module | None = model
         self._random_state = torch.get_rng_state() if graph.draws else None
         device = next((tensor.device for tensor in inputs), torch.device("cpu"))
-        self._watch = _Watch(self, model, graph, frozenset(stops), inputs)
+        self._watch = _Watch(self, model, graph, frozenset(stops), inputs, frozenset(keep))
         self.state_memory = self._watch.given_memory
 
         def forward() -> None:
@@ -97,7 +102,16 @@ class Lane:
         self._coroutine.close()
         self._coroutine.release()
         self._watch.detach()
+        self._model = None
         self.tensor = None
+
+    def state(self, name: str) -> Tensor:
+        """The parameter or buffer `name` of the running copy, as the run has left it so far."""
+        if self._model is None:
+            raise RuntimeError(f"the {self.role}'s lane is closed")
+        owner, _, leaf = name.rpartition(".")
+        found: Tensor = getattr(self._model.get_submodule(owner), leaf)
+        return found.detach()
 
     def stop(self, site: int, tensor: Tensor) -> None:
         """Called by the running model: show `tensor` and wait until the lane may go on."""
@@ -124,13 +138,27 @@ class _Watch(Instrument):
     """Follows a live run along its recorded graph."""
 
     def __init__(
-        self, lane: Lane, model: nn.Module, graph: Graph, stops: frozenset[int], inputs: list[Tensor]
+        self,
+        lane: Lane,
+        model: nn.Module,
+        graph: Graph,
+        stops: frozenset[int],
+        inputs: list[Tensor],
+        keep: frozenset[int],
     ) -> None:
         super().__init__(model, inputs)
+        self._keep = keep
+        self._state = {id(tensor) for tensor in (*model.parameters(), *model.buffers())} if keep else set()
         self._lane = lane
         self._graph = graph
         self._stops = stops
         self._next = 0
+
+    def before_call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        if self._next in self._keep:
+            self._lane.kept[self._next] = KeptCall.of(function, args, kwargs, self._state)
 
     def on_call(
         self,

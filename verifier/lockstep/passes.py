@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from verifier.lockstep.lane import Lane
 
+    Visitor = Callable[[int, Sequence[Tensor]], None]
+
 
 class Meeting(NamedTuple):
     """Two tensors that were compared at a pair: their shapes, and their moments if the shapes agree."""
@@ -48,12 +50,16 @@ class Passes:
     Attributes:
         meetings: For each comparison, a meeting for each pair, in the order the pairs were given.
         outputs: For each comparison, a meeting for each output tensor the two models share by position.
+        states: For each comparison, a meeting for each tensor asked for, as the run has left it.
         values: The output tensors of each lane.
+        left: The states of each lane, as tensors.
     """
 
     meetings: tuple[tuple[Meeting, ...], ...]
     outputs: tuple[tuple[Meeting, ...], ...]
+    states: tuple[tuple[Meeting, ...], ...]
     values: tuple[tuple[Tensor, ...], ...]
+    left: tuple[tuple[Tensor, ...], ...]
 
 
 def run(
@@ -62,6 +68,8 @@ def run(
     comparisons: Sequence[Comparing],
     progress: Callable[[], None] = lambda: None,
     offset: int = 0,
+    visit: Visitor = lambda *_: None,
+    states: Sequence[Sequence[str]] = (),
 ) -> Passes:
     """Advance `lanes` from pair to pair and compare them there.
 
@@ -79,10 +87,12 @@ def run(
         comparisons: What to compare at each pair and at the outputs.
         progress: Called once a pair.
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
+        visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten.
+        states: For each lane, the parameters and buffers to compare at the end; all of one length.
     """
     try:
         with memory_held():
-            return _run(lanes, sites, comparisons, progress, offset)
+            return _run(lanes, sites, comparisons, progress, offset, visit, states)
     finally:
         for lane in lanes:
             lane.close()
@@ -94,6 +104,8 @@ def _run(
     comparisons: Sequence[Comparing],
     progress: Callable[[], None],
     offset: int,
+    visit: Visitor,
+    states: Sequence[Sequence[str]],
 ) -> Passes:
     orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
     sizes = [
@@ -109,6 +121,7 @@ def _run(
     with torch.no_grad():
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
             tensors = [traveller.reach(pair) for traveller in travellers]
+            visit(pair, tensors)
             for k, comparing in enumerate(comparisons):
                 found = _meet(tensors[comparing.reference], tensors[comparing.lane], offset)
                 met[k][pair] = found
@@ -126,10 +139,20 @@ def _run(
             ]
             for c in comparisons
         ]
+        left = [
+            tuple(lane.state(name) for name in names)
+            for lane, names in zip(lanes, states or [()] * len(lanes), strict=True)
+        ]
+        compared = [
+            [_meet(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
+            for c in comparisons
+        ]
     return Passes(
         tuple(_resolve([m for m in row if m is not None]) for row in met),
         tuple(_resolve(row) for row in ends),
+        tuple(_resolve(row) for row in compared),
         tuple(tuple(lane.outputs) for lane in lanes),
+        tuple(left),
     )
 
 
@@ -171,6 +194,11 @@ class _Met(NamedTuple):
 def _meet(reference: Tensor, other: Tensor, offset: int) -> _Met:
     shape, other_shape = tuple(reference.shape), tuple(other.shape)
     return _Met(shape, other_shape, measure(reference, other, offset) if shape == other_shape else None)
+
+
+def meet(tensors: Sequence[Tensor], others: Sequence[Tensor], offset: int = 0) -> tuple[Meeting, ...]:
+    """A meeting of each of `tensors` with its counterpart."""
+    return _resolve([_meet(a, b, offset) for a, b in zip(tensors, others, strict=True)])
 
 
 def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:

@@ -18,7 +18,7 @@ from verifier.weights.calibration import branch_ends, calibrated, varies
 from verifier.weights.files import fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -93,6 +93,19 @@ def choose(
         kept=kept,
     )
     return Masters(masters, candidates, info)
+
+
+def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
+    """What tells the tensors of a model apart by value: a few of their elements. None for constants."""
+    return {name: _fingerprint(tensor) if varies(tensor) else None for name, tensor in state.items()}
+
+
+_TELLING = 64  # elements: two tensors of random numbers agree in none of them
+
+
+def _fingerprint(tensor: Tensor) -> Hashable:
+    flat = tensor.detach().reshape(-1)
+    return tuple(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING].double().tolist())
 
 
 def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:

@@ -1,0 +1,247 @@
+"""Faults in small networks: each culprit with its cause, confirmed, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.networks import Block, images, network
+from verifier import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from verifier.result import Verification
+
+
+def causes(verification: Verification) -> list[tuple[str | None, str | None, str, bool]]:
+    return [
+        (
+            culprit.baseline,
+            culprit.candidate,
+            culprit.cause.code if culprit.cause else "",
+            culprit.cause is not None and culprit.cause.confirmed,
+        )
+        for culprit in verification.culprits
+    ]
+
+
+def broken(plant: Callable[[Any], None]) -> nn.Module:
+    model: nn.Module = copy.deepcopy(network())
+    with torch.no_grad():
+        plant(model)
+    return model
+
+
+class WithoutFirstRelu(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        out += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out)
+        return result
+
+
+class OverwritingItsShortcut(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        shortcut = out
+        out = self.bn2(self.conv2(out))
+        shortcut.mul_(0.5)
+        result: Tensor = self.relu(out + x)
+        return result
+
+
+def lose_relu(model: Any) -> None:
+    model[1].__class__ = WithoutFirstRelu
+
+
+def lose_relu_and_scale_what_reads_it(model: Any) -> None:
+    lose_relu(model)
+    model[1].conv2.weight *= 2
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        pytest.param(
+            lambda m: setattr(m[1].bn2, "eps", 1e-3), [("1.bn2", "1.bn2", "batchnorm-eps", True)], id="eps"
+        ),
+        pytest.param(
+            lambda m: m[3].conv1.weight.mul_(2), [("3.conv1", "3.conv1", "weight-scaled", True)], id="scaled"
+        ),
+        pytest.param(
+            lambda m: m[2].downsample[1].running_mean.add_(0.1),
+            [("2.downsample.1", "2.downsample.1", "running-mean", True)],
+            id="running mean",
+        ),
+        pytest.param(
+            lambda m: m[2].bn1.train(), [("2.bn1", "2.bn1", "batchnorm-training", True)], id="training"
+        ),
+        pytest.param(lose_relu, [("1.relu", None, "relu-missing", True)], id="no ReLU"),
+        pytest.param(
+            lose_relu_and_scale_what_reads_it,
+            [("1.relu", None, "relu-missing", True), ("1.conv2", "1.conv2", "weight-scaled", True)],
+            id="no ReLU, and a fault right behind it",
+        ),
+        pytest.param(
+            lambda m: m.__setitem__(4, nn.AdaptiveMaxPool2d(1)),
+            [("4", "4", "pooling-different", True)],
+            id="another pooling",
+        ),
+    ],
+)
+def test_a_culprit_comes_with_its_cause(
+    plant: Callable[[Any], None], expected: list[tuple[str, str, str, bool]]
+) -> None:
+    assert causes(verify(network(), broken(plant), images())) == expected
+
+
+def test_what_only_follows_another_shape_is_not_blamed_but_what_is_wrong_behind_it_is() -> None:
+    def plant(model: Any) -> None:
+        model[2].conv1.stride = (2, 2)  # bn1 and relu get another shape ...
+        model[2].bn1.eps = 1e-3  # ... but only bn1 is wrong as well
+        model[2].downsample[0].stride = (2, 2)
+
+    found = causes(verify(network(), broken(plant), images(size=16)))
+    codes = {site: code for site, _, code, _ in found}
+    assert codes == {
+        "2.conv1": "conv-stride",
+        "2.bn1": "batchnorm-eps",
+        "2.downsample.0": "conv-stride",
+    }
+    assert all(confirmed for *_, confirmed in found)
+
+
+def test_two_things_wrong_at_one_site_are_both_named() -> None:
+    def plant(model: Any) -> None:
+        model[1].bn1.eps = 1e-2
+        model[1].bn1.running_mean += 0.5
+
+    (culprit,) = verify(network(), broken(plant), images()).culprits
+    assert culprit.cause is not None
+    assert {culprit.cause.code, *culprit.cause.also} == {"batchnorm-eps", "running-mean"}
+    assert culprit.cause.confirmed
+
+
+def test_what_nothing_explains_is_described() -> None:
+    class Clipped(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            out.numpy().clip(max=0.5, out=out.numpy())  # behind torch's back
+            return out
+
+    def plant(model: Any) -> None:
+        model[1].conv1.__class__ = Clipped
+
+    (culprit,) = verify(network(), broken(plant), images()).culprits
+    assert culprit.cause is not None
+    assert not culprit.cause.confirmed
+    assert culprit.cause.evidence
+
+
+def test_state_that_a_pass_leaves_is_compared() -> None:
+    baseline = network().train()
+    slow = copy.deepcopy(baseline)
+    slow[1].bn2.momentum = 0.9
+
+    found = causes(verify(baseline, slow, images(4)))
+
+    assert found == [
+        (f"1.bn2.{name}", f"1.bn2.{name}", "batchnorm-momentum", True)
+        for name in ("running_mean", "running_var")
+    ]
+    assert verify(baseline, copy.deepcopy(baseline), images(4)).verdict == "match"
+
+
+def test_statistics_of_the_models_given_are_left_alone() -> None:
+    baseline = network().train()
+    candidate = copy.deepcopy(baseline)
+    before = copy.deepcopy(baseline.state_dict())
+
+    verify(baseline, candidate, images(4))
+
+    for model in (baseline, candidate):
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_input_prepared_otherwise_is_recognised_and_the_sites_are_not_blamed() -> None:
+    x = images()
+
+    result = verify(network(), network(), x, candidate_inputs=x.flip(1))
+
+    assert causes(result) == [("input", "input", "input-channel-order", True)]
+    assert [layer.status for layer in result.layers][1] == "carries"
+
+
+def test_an_input_of_another_size_leaves_the_sites_judged() -> None:
+    candidate = broken(lambda m: setattr(m[1].bn1, "eps", 1e-3))
+
+    result = verify(network(), candidate, images(), candidate_inputs=images(size=12))
+
+    assert [culprit.baseline for culprit in result.culprits] == ["input", "1.bn1"]
+
+
+def test_a_model_that_prepares_its_own_input_is_recognised() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.model(x * 255)
+            return result
+
+    (found,) = causes(verify(network(), Scaled(network()), images()))
+    assert found[2:] == ("input-scale", True)
+
+
+def test_a_cast_inside_is_called_by_its_name() -> None:
+    class Cast(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.module(x).float().to(x.dtype)
+            return result
+
+    (found,) = causes(verify(network(), broken(lambda m: m.__setitem__(6, Cast(m[6]))), images()))
+    assert found[1:] == ("6.float", "internal-cast", True)
+
+
+def test_the_static_comparison_says_what_differs_as_written() -> None:
+    def plant(model: Any) -> None:
+        model[1].bn2.eps = 1e-3
+        model[3].conv1.weight *= 2
+        lose_relu(model)
+
+    static = verify(network(), broken(plant), images()).static
+
+    assert {(each.kind, each.baseline) for each in static} == {
+        ("operators", None),
+        ("hyperparameter", "1.bn2"),
+        ("tensor", "3.conv1.weight"),
+    }
+    assert not verify(network(), copy.deepcopy(network()), images()).static
+
+
+def test_padding_on_its_own_is_part_of_the_convolution() -> None:
+    class Padded(nn.Module):
+        def __init__(self, conv: nn.Conv2d) -> None:
+            super().__init__()
+            self.conv = conv
+            conv.padding = (0, 0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.conv(F.pad(x, (0, 2, 0, 2)))
+            return result
+
+    (found,) = causes(
+        verify(network(), broken(lambda m: setattr(m[1], "conv1", Padded(m[1].conv1))), images())
+    )
+    assert found == ("1.conv1", "1.conv1.conv", "conv-padding", True)

@@ -1,0 +1,7 @@
+"""Why the culprits are wrong: differences as written, tried one by one on the site's own inputs."""
+
+from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
+from verifier.diagnose.findings import with_findings
+from verifier.diagnose.static import static_differences
+
+__all__ = ["Examined", "diagnose", "diagnose_inputs", "static_differences", "with_findings"]

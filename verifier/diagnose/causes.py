@@ -1,0 +1,308 @@
+"""Trying what may be wrong: a cause is confirmed when the error falls inside its budget with it undone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from verifier.diagnose import codes
+from verifier.diagnose.inputs import recognise
+from verifier.diagnose.neighbourhood import Side, carried_over, distance, ordered_like
+from verifier.diagnose.pattern import describe
+from verifier.diagnose.suspects import Suspect, settings, suspects
+from verifier.graph.operators import IRRELEVANT
+from verifier.result import Cause, PairResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from verifier.graph import KeptCall
+
+
+def cause_of_site(
+    call: KeptCall,
+    baseline: KeptCall,
+    output: int,
+    wanted: Tensor,
+    given: Tensor | None,
+    others: Mapping[str, Tensor],
+    limit: float,
+) -> Cause:
+    """Why a call gives something else than the baseline's on the same inputs.
+
+    Args:
+        call: The candidate's call, on the baseline's inputs.
+        baseline: The baseline's call.
+        output: Which of the call's tensors is meant.
+        wanted: The baseline's tensor.
+        given: The candidate's on these inputs; None if the call cannot be made on them.
+        others: The baseline's parameters and buffers by name.
+        limit: The largest relative error (NRMSE) that is none.
+    """
+    found = suspects(call, baseline, others)
+    errors = {suspect: _error([suspect], call, output, wanted) for suspect in found}
+    for suspect, error in errors.items():
+        if error <= limit:
+            return _confirmed(suspect, (), _before(given, wanted), error)
+    together = _error(found, call, output, wanted) if found else float("inf")
+    if together <= limit:
+        needed = [
+            suspect
+            for suspect in found
+            if _error([each for each in found if each is not suspect], call, output, wanted) > limit
+        ] or found
+        first, *rest = needed
+        return _confirmed(first, rest, _before(given, wanted), together)
+    shape = () if given is None else describe(given, wanted)
+    if not found:
+        return Cause(
+            code=codes.UNEXPLAINED,
+            summary="nothing that differs as written explains it",
+            confirmed=False,
+            evidence=shape,
+        )
+    first, *rest = sorted(found, key=lambda suspect: errors[suspect])
+    return Cause(
+        code=first.code,
+        summary=f"{first.summary}, which explains it only in part",
+        confirmed=False,
+        evidence=(*first.evidence, *shape),
+        also=tuple(suspect.code for suspect in rest),
+        remedy=first.remedy,
+    )
+
+
+def cause_of_state(
+    leaf: str,
+    call: KeptCall | None,
+    baseline: KeptCall | None,
+    wanted: Tensor,
+    given: Tensor,
+    limit: float,
+) -> Cause:
+    """Why a call leaves the buffer `leaf` otherwise than the baseline's does, as batch norms in train mode do."""
+    before = f"relative error {distance(given, wanted):.1e}"
+    if call is not None and baseline is not None and leaf in call.state & baseline.state:
+        ours, theirs = settings(call, IRRELEVANT), settings(baseline, IRRELEVANT)
+        for name in ("momentum", "training", "eps"):
+            if name not in ours or name not in theirs or ours[name] == theirs[name]:
+                continue
+            try:
+                after = call.with_argument(name, theirs[name]).run()[1][leaf]
+            except Exception:
+                after = given
+            error = distance(after, wanted)
+            if error <= limit:
+                return Cause(
+                    code=codes.of_attribute("batch_norm", name),
+                    summary=f"{name} is {ours[name]}, the baseline's {theirs[name]}",
+                    confirmed=True,
+                    evidence=(f"{before} becomes {error:.1e} with this as in the baseline",),
+                    remedy=f"set {name} to {theirs[name]}",
+                )
+    if leaf == "running_var" and baseline is not None:
+        biased = _biased(baseline, wanted)
+        if biased is not None and distance(given, biased) <= limit:
+            return Cause(
+                code="running-var-biased",
+                summary="it is updated with the biased variance, divided by n where the baseline divides by n - 1",
+                confirmed=True,
+                evidence=(f"{before} becomes {distance(given, biased):.1e} against a biased update",),
+                remedy="update it with the unbiased variance",
+            )
+    return Cause(
+        code=leaf.replace("_", "-"),
+        summary="the pass leaves it otherwise than the baseline's pass does",
+        confirmed=False,
+        evidence=(before, *describe(given, wanted)),
+    )
+
+
+def _biased(baseline: KeptCall, wanted: Tensor) -> Tensor | None:
+    """What the baseline's running variance would be had it been updated with the biased variance."""
+    old, momentum = baseline.arguments.get("running_var"), settings(baseline, IRRELEVANT).get("momentum")
+    if not isinstance(old, Tensor) or not isinstance(momentum, float) or not baseline.operands:
+        return None
+    x = baseline.operands[0]
+    n = x.numel() // x.shape[1]
+    kept = (1 - momentum) * old
+    return kept + (wanted - kept) * ((n - 1) / n)
+
+
+def cause_of_inputs(
+    row: PairResult, baseline: Side, candidate: Side, reads: Sequence[Tensor] | None, limit: float
+) -> Cause:
+    """Why a site reads something else though all pairs above it were made equal."""
+    prepared = _preparation(baseline, candidate, reads)
+    if prepared is not None:
+        return prepared
+    missing = list(_ops(baseline))
+    extra = list(_ops(candidate))
+    reader = row.op
+    if not missing and not extra:
+        return _rewired(row, candidate)
+    code = codes.of_region(missing, extra, reader)
+    mended = _mended(row, baseline, candidate)
+    error = float("inf") if mended is None else _largest(mended, baseline.reads)
+    return Cause(
+        code=code,
+        summary=_told(missing, extra, row),
+        confirmed=error <= limit,
+        evidence=(
+            *_constants(candidate),
+            f"with the baseline's operators in their place what {row.candidate} reads is off by {error:.1e}",
+        ),
+        remedy=_mend(missing, extra),
+    )
+
+
+def _ops(side: Side) -> Iterable[str]:
+    seen = set()
+    for site, _ in side.between:
+        call = side.graph.call_of[site.index]
+        if call not in seen:
+            seen.add(call)
+            yield site.op
+
+
+def _mended(row: PairResult, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+    """What would reach the candidate's site through the baseline's operators."""
+    back = dict(_partners(baseline, candidate))
+    values = carried_over(candidate.values(), baseline.values(), back)
+    try:
+        return ordered_like(baseline.replay(values), baseline.reads, row.op)
+    except Exception:
+        return None
+
+
+def _partners(baseline: Side, candidate: Side) -> list[tuple[int, int]]:
+    """Sources on the candidate's side with the baseline's that hold the same tensor."""
+    ours, theirs = candidate.values(), baseline.values()
+    return [
+        (one, other)
+        for one, tensor in ours.items()
+        for other, twin in theirs.items()
+        if tensor.shape == twin.shape and distance(tensor, twin) == 0
+    ]
+
+
+def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
+    before = "what it returns" if row.op == "output" else f"{row.candidate}"
+    if not extra:
+        return f"{_list(missing)} is missing before {before}"
+    if not missing:
+        return f"{_list(extra)} before {before} is not in the baseline"
+    return f"{_list(extra)} before {before} stands where the baseline has {_list(missing)}"
+
+
+def _mend(missing: Sequence[str], extra: Sequence[str]) -> str:
+    if not extra:
+        return f"add the {_list(missing)}"
+    if not missing:
+        return f"remove the {_list(extra)}"
+    return f"put {_list(missing)} in place of {_list(extra)}"
+
+
+def _list(ops: Sequence[str]) -> str:
+    return ", ".join(ops)
+
+
+def _constants(side: Side) -> tuple[str, ...]:
+    """The settings of what stands between, which may be the very constants that are wrong."""
+    found = []
+    for site, _ in side.between:
+        settings = ", ".join(
+            f"{name}={value}" for name, value in site.attributes.items() if value is not None
+        )
+        found.append(f"{site.name}: {site.op}({settings})")
+    return tuple(found[:4])
+
+
+def _rewired(row: PairResult, candidate: Side) -> Cause:
+    sources = [source for source in candidate.sources if source is not None]
+    sites = [candidate.graph.sites[source] for source in sources if source >= 0]
+    writers = any(site.inplace for site in sites)
+    read = ", ".join([*(site.name for site in sites), *("an input" for source in sources if source < 0)])
+    code = "input-overwritten" if writers else "wiring-different"
+    return Cause(
+        code=code,
+        summary=f"it reads {read}, which is not what the baseline's site reads",
+        confirmed=True,
+        evidence=(f"on the baseline's inputs {row.candidate} is inside its budget",),
+        remedy="clone the tensor before it is overwritten" if writers else "connect it as the baseline does",
+    )
+
+
+def _preparation(baseline: Side, candidate: Side, reads: Sequence[Tensor] | None) -> Cause | None:
+    """The cause where the models prepare their input otherwise: only inputs are above, and they hold images."""
+    if reads is None or not (baseline.between or candidate.between):
+        return None
+    sources = [*baseline.values(), *candidate.values()]
+    if not sources or any(source >= 0 for source in sources):
+        return None
+    if not reads or not baseline.reads or reads[0].dim() != 4:
+        return None
+    cause = cause_of_preparation(reads[0], baseline.reads[0])
+    return None if cause is None or cause.code == "input-different" else cause
+
+
+# An input is prepared in float32 mostly; undoing that cannot be more exact.
+_PREPARED = 1e-6
+
+
+def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
+    """Why two inputs differ: what was done to one and not to the other. None where they are equal."""
+    finding = recognise(given, wanted)
+    if finding is None:
+        return None
+    error = float("inf") if finding.undo is None else distance(finding.undo(given), wanted)
+    return Cause(
+        code=finding.code,
+        summary=finding.summary,
+        confirmed=error <= _PREPARED,
+        evidence=(
+            *finding.evidence,
+            *(() if finding.undo is None else (f"undone, the input is off by {error:.1e}",)),
+        ),
+        remedy="prepare the input as the baseline does",
+    )
+
+
+def _error(changes: Sequence[Suspect], call: KeptCall, output: int, wanted: Tensor) -> float:
+    try:
+        for suspect in changes:
+            call = suspect.apply(call)
+        made = call.run()[0]
+    except Exception:
+        return float("inf")
+    return distance(made[output], wanted) if output < len(made) else float("inf")
+
+
+def _before(given: Tensor | None, wanted: Tensor) -> str:
+    if given is None:
+        return "it does not take the baseline's inputs"
+    if given.shape != wanted.shape:
+        return f"shape {tuple(given.shape)} for {tuple(wanted.shape)}"
+    return f"relative error {distance(given, wanted):.1e}"
+
+
+def _confirmed(first: Suspect, rest: Sequence[Suspect], before: str, after: float) -> Cause:
+    every = (first, *rest)
+    return Cause(
+        code=first.code,
+        summary="; ".join(suspect.summary for suspect in every),
+        confirmed=True,
+        evidence=(
+            *(line for suspect in every for line in suspect.evidence),
+            f"{before} becomes {after:.1e} with {'this' if not rest else 'these'} as in the baseline",
+        ),
+        also=tuple(suspect.code for suspect in rest),
+        remedy="; ".join(suspect.remedy for suspect in every),
+    )
+
+
+def _largest(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    if len(tensors) != len(others):
+        return float("inf")
+    return max((distance(a, b) for a, b in zip(tensors, others, strict=True)), default=0.0)

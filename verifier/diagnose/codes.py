@@ -1,0 +1,112 @@
+"""The stable codes causes go by, and what to say of each.
+
+A code is a family and what is wrong with it: a hyperparameter (`conv-stride`, `batchnorm-eps`), an operator
+(`relu-missing`, `softmax-extra`, `activation-different`), a tensor (`weight-scaled`, `running-mean`) or an input
+(`input-scale`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNEXPLAINED = "unexplained"
+
+ACTIVATIONS = frozenset(
+    {"celu", "clamp", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid"}
+    | {"mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"}
+    | {"threshold", "tanhshrink", "hardshrink", "softshrink"}
+)  # fmt: skip
+_CASTS = frozenset({"to", "float", "half", "bfloat16", "double", "type", "type_as"})
+_DROPOUTS = frozenset(
+    {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "bernoulli"}
+)
+_MOVES = frozenset({"permute", "transpose", "movedim", "moveaxis", "t", "mT", "swapdims", "flip"})
+_FAMILIES = {
+    "add": "residual",
+    "batch_norm": "batchnorm",
+    "group_norm": "groupnorm",
+    "instance_norm": "instancenorm",
+    "layer_norm": "layernorm",
+    "rms_norm": "rmsnorm",
+    "multi_head_attention_forward": "attention",
+    "scaled_dot_product_attention": "attention",
+}
+
+RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
+
+
+def family(op: str) -> str:
+    """The word an operator's causes begin with: `conv` for conv2d, `maxpool` for max_pool2d."""
+    plain = op.rstrip("123d") if op.endswith(("1d", "2d", "3d")) else op
+    if plain in _FAMILIES:
+        return _FAMILIES[plain]
+    if plain == "conv_transpose":
+        return "conv-transpose"
+    return plain.replace("_pool", "pool").replace("_", "-")
+
+
+def is_pool(op: str) -> bool:
+    """Whether an operator pools, a mean over positions included."""
+    return "pool" in op or op in {"mean", "amax"}
+
+
+def of_operator(op: str, baseline_op: str) -> str:
+    """The code for one operator in another's place."""
+    for name, belongs in (
+        ("activation", ACTIVATIONS.__contains__),
+        ("pooling", is_pool),
+        ("norm", lambda each: each.endswith("_norm")),
+    ):
+        if belongs(op) and belongs(baseline_op):
+            return f"{name}-different"
+    return "operator-different"
+
+
+def of_attribute(op: str, name: str) -> str:
+    """The code for a hyperparameter."""
+    if op in _DROPOUTS and name in {"training", "train"}:
+        return "dropout-active"
+    return f"{family(op)}-{name.replace('_', '-')}"
+
+
+def of_tensor(role: str, kind: str) -> str:
+    """The code for a parameter or buffer whose relation to the baseline's is `kind`."""
+    if role in {"running_mean", "running_var"}:
+        return role.replace("_", "-")
+    plain = role.replace("_", "-")
+    return f"{plain}-{'perturbed' if kind in {'partial', 'shifted', 'shape'} else kind}"
+
+
+def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
+    """The code for operators the candidate lacks or has too many, in order of execution, above `reader`."""
+    if not extra and len(missing) == 1:
+        return f"{family(missing[0])}-missing"
+    if not missing and extra:
+        if any(op in _DROPOUTS for op in extra):
+            return "dropout-active"
+        if len(extra) == 1:
+            return _of_extra(extra[0], reader)
+        if set(extra) <= _CASTS:
+            return "internal-cast"
+        if set(extra) <= _MOVES | RESHAPES | {"contiguous"}:
+            return "flatten-order"
+    if len(missing) == len(extra) == 1:
+        return of_operator(extra[0], missing[0])
+    if sorted(missing) == sorted(extra):
+        return "order-different"
+    if missing and extra and reader == "add":
+        return "shortcut-different"
+    return "region-different"
+
+
+def _of_extra(op: str, reader: str) -> str:
+    if op in _CASTS:
+        return "internal-cast"
+    if op in _MOVES:
+        return "flatten-order" if reader in RESHAPES else f"{family(op)}-extra"
+    if op in {"mul", "div"}:
+        return "residual-scaled" if reader == "add" else "scale-extra"
+    return f"{family(op)}-extra"

@@ -1,0 +1,301 @@
+"""Running the sites under suspicion again: which are wrong on the baseline's inputs, and what would mend them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from verifier.diagnose.causes import (
+    cause_of_inputs,
+    cause_of_preparation,
+    cause_of_site,
+    cause_of_state,
+)
+from verifier.diagnose.neighbourhood import Side, carried_over, distance, error_of, ordered_like
+from verifier.lockstep import Comparing, Lane, run
+from verifier.result import Cause, Comparison, PairResult, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.align import Alignment
+    from verifier.graph import Graph, KeptCall, Site
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What running one row's site again has shown.
+
+    Attributes:
+        replayed: Error of the candidate's site on the baseline's inputs; None where the shapes differ.
+        replayed_shape: The shape it gave there; None where it could not be run again.
+        inputs_differ: Whether what the site reads differs though all paired rows above were made equal.
+        own: Why the site is wrong, if it is.
+        above: Why its inputs are, if they are.
+    """
+
+    replayed: Comparison | None
+    replayed_shape: tuple[int, ...] | None
+    inputs_differ: bool | None
+    own: Cause | None
+    above: Cause | None
+
+
+def diagnose(
+    alignment: Alignment,
+    rows: Sequence[PairResult],
+    others: Mapping[str, Tensor],
+    open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
+) -> dict[int, Examined]:
+    """Examine every row that may be at fault, in one forced pass.
+
+    Args:
+        alignment: The pairs.
+        rows: The judged rows, forced pass included.
+        others: The baseline's parameters and buffers by name, as they are in the cell.
+        open_lanes: Makes the baseline's lane and the candidate's, given the calls each is to keep.
+
+    Returns:
+        What was found, by the row's index.
+    """
+    wanted = [row for row in rows if _suspicious(row, rows)]
+    if not wanted:
+        return {}
+    states = [row for row in wanted if row.op == "state"]
+    places = [_Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
+    baseline, candidate = open_lanes(
+        sorted({call for place in places for call in place.baseline.calls}),
+        sorted({call for place in places for call in place.candidate.calls}),
+    )
+    examiner = _Examiner(alignment, others, baseline, candidate, places)
+    passes = run(
+        [baseline, candidate],
+        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
+        [Comparing(0, 1, force=True)],
+        visit=examiner.visit,
+        states=[[row.baseline or "" for row in states], [row.candidate or "" for row in states]],
+    )
+    left = {row.index: pair for row, *pair in zip(states, *passes.left, strict=True)}
+    for place in places:
+        if place.row.op == "state":
+            examiner.examine_state(place, *left[place.row.index])
+        if place.row.op == "output":
+            position = place.output
+            examiner.examine(place, passes.values[0][position], passes.values[1][position])
+    return examiner.found
+
+
+def diagnose_inputs(
+    rows: Sequence[PairResult], baseline: Sequence[Tensor], candidate: Sequence[Tensor]
+) -> dict[int, Examined]:
+    """Why the candidate's own inputs differ from the baseline's, by the row's index."""
+    found = {}
+    for row in rows:
+        if row.op == "input" and row.status is Status.CULPRIT:
+            position = int((row.baseline or "").removeprefix("input") or 0)
+            cause = cause_of_preparation(candidate[position], baseline[position])
+            found[row.index] = Examined(None, None, None, cause, None)
+    return found
+
+
+def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
+    """Whether a row is at fault, or could be if what is above it did not hide that."""
+    if row.op == "input":
+        return False
+    if row.op == "state":
+        return row.status is Status.CULPRIT
+    if row.status in (Status.UNMATCHED, Status.OK) and row.candidate_shape is None:
+        return False
+    return (
+        row.status is Status.CULPRIT
+        or bool(row.between_baseline or row.between_candidate or row.rewired)
+        or any(
+            rows[above].candidate_shape is not None and rows[above].intrinsic is None for above in row.above
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
+
+    graph: Graph
+    site: Site | None
+    between: tuple[Site, ...]
+    source: int | None = None
+
+    @property
+    def calls(self) -> list[int]:
+        sites = (*self.between, *(() if self.site is None else (self.site,)))
+        return [self.graph.call_of[site.index] for site in sites]
+
+    def side(self, kept: Mapping[int, KeptCall], output: Tensor) -> Side | None:
+        """The calls as they were made; None where one was not seen (a scripted module, say)."""
+        if any(call not in kept for call in self.calls):
+            return None
+        between = tuple((site, kept[self.graph.call_of[site.index]]) for site in self.between)
+        if any(len(site.operands) != len(call.operands) for site, call in between):
+            return None
+        if self.site is None:
+            return Side(self.graph, None, None, between, (output,), (self.source,))
+        call = kept[self.graph.call_of[self.site.index]]
+        if len(self.site.operands) != len(call.operands):
+            return None
+        return Side(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
+
+
+@dataclass(frozen=True)
+class _Place:
+    row: PairResult
+    baseline: _Half
+    candidate: _Half
+    output: int = 0
+
+    @classmethod
+    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> _Place:
+        if row.op == "state":  # what matters is the site that writes it
+            return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
+        output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
+        halves: list[_Half] = []
+        for graph, name, between in (
+            (alignment.baseline, row.baseline, row.between_baseline),
+            (alignment.candidate, row.candidate, row.between_candidate),
+        ):
+            sites = tuple(graph.by_name[each] for each in between)
+            if row.op == "output":
+                halves.append(_Half(graph, None, sites, graph.outputs[output]))
+            else:
+                halves.append(_Half(graph, graph.by_name[name or ""], sites))
+        return cls(row, halves[0], halves[1], output)
+
+
+class _Examiner:
+    """Looks at each place when the lanes stand there."""
+
+    def __init__(
+        self,
+        alignment: Alignment,
+        others: Mapping[str, Tensor],
+        baseline: Lane,
+        candidate: Lane,
+        places: Sequence[_Place],
+    ) -> None:
+        self.found: dict[int, Examined] = {}
+        self._alignment = alignment
+        self._others = others
+        self._lanes = baseline, candidate
+        self._places = {
+            place.baseline.site.index: place
+            for place in places
+            if place.baseline.site and place.row.op != "state"
+        }
+        self._uses = [Counter[int](), Counter[int]()]
+        for place in places:
+            for uses, half in zip(self._uses, (place.baseline, place.candidate), strict=True):
+                uses.update(half.calls)
+
+    def visit(self, pair: int, tensors: Sequence[Tensor]) -> None:
+        """Called in the pass, at every pair, before the candidate's tensor is overwritten."""
+        place = self._places.get(self._alignment.pairs[pair].baseline)
+        if place is not None:
+            self.examine(place, tensors[0], tensors[1])
+
+    def examine(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+        """Look at one place, and let go of the calls nobody else needs."""
+        baseline = place.baseline.side(self._lanes[0].kept, wanted)
+        candidate = place.candidate.side(self._lanes[1].kept, given)
+        if baseline is not None and candidate is not None:
+            self.found[place.row.index] = self._look(place.row, baseline, candidate, wanted)
+        for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
+            uses.subtract(half.calls)
+            for call in half.calls:
+                if uses[call] <= 0:
+                    lane.kept.pop(call, None)
+
+    def examine_state(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+        """Look at a tensor that the site of `place` has left in another state than the baseline's."""
+        baseline = place.baseline.side(self._lanes[0].kept, wanted)
+        candidate = place.candidate.side(self._lanes[1].kept, given)
+        limit = place.row.budget.intrinsic if place.row.budget else 0.0
+        cause = cause_of_state(
+            (place.row.baseline or "").rpartition(".")[2],
+            None if candidate is None else candidate.call,
+            None if baseline is None else baseline.call,
+            wanted,
+            given,
+            limit,
+        )
+        self.found[place.row.index] = Examined(None, None, None, cause, None)
+
+    def _look(self, row: PairResult, baseline: Side, candidate: Side, wanted: Tensor) -> Examined:
+        limit = row.budget.intrinsic if row.budget else 0.0
+        reads = self._reads(row, baseline, candidate)
+        should_read = baseline.reads
+        differ: bool | None = None
+        if reads is not None:
+            differ = len(reads) != len(should_read) or any(
+                distance(a, b) > limit for a, b in zip(reads, should_read, strict=True)
+            )
+        if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
+            above = cause_of_inputs(row, baseline, candidate, reads, limit) if differ else None
+            return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
+        call = _on_inputs_of(candidate.call, baseline.call, candidate.site.op)
+        tensor = None if call is None else _attempt(call, candidate.site.output)
+        absorbed = differ and _pads_itself(row, baseline, candidate)
+        own = None
+        if call is not None and (tensor is None or distance(tensor, wanted) > limit):
+            own = cause_of_site(
+                call, baseline.call, candidate.site.output, wanted, tensor, self._others, limit
+            )
+        above = None
+        if differ and not absorbed:
+            above = cause_of_inputs(row, baseline, candidate, reads, limit)
+        return Examined(
+            None if tensor is None else error_of(tensor, wanted),
+            () if tensor is None and call is not None else None if tensor is None else tuple(tensor.shape),
+            False if absorbed else differ,
+            own,
+            above,
+        )
+
+    def _reads(self, row: PairResult, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+        """What the candidate's site reads if everything above the two sites is as in the baseline."""
+        values = carried_over(baseline.values(), candidate.values(), self._alignment.partner)
+        try:
+            reads = candidate.replay(values)
+        except Exception:
+            return None
+        return ordered_like(reads, baseline.reads, row.op)
+
+
+def _on_inputs_of(candidate: KeptCall, baseline: KeptCall, op: str) -> KeptCall | None:
+    """The candidate's call on what the baseline's call reads; None where the two take other arguments."""
+    theirs, ours = baseline.operands, candidate.operands
+    if len(ours) > len(theirs):  # a parameter of the baseline that the candidate computes
+        computed = (candidate.arguments.keys() & baseline.state) - candidate.state
+        candidate = type(candidate)(candidate.function, candidate.arguments, candidate.state | computed)
+        ours = candidate.operands
+    if len(ours) != len(theirs):
+        return None
+    return candidate.with_operands(ordered_like(theirs, ours, op))
+
+
+def _attempt(call: KeptCall, output: int) -> Tensor | None:
+    """The tensor a call gives; None where it cannot be made on such arguments."""
+    try:
+        made: Any = call.run()[0]
+        return made[output] if output < len(made) else None
+    except Exception:
+        return None
+
+
+def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:
+    """Whether one side pads in an operator of its own what the other pads in the site itself."""
+    between = [site.op for site, _ in (*baseline.between, *candidate.between)]
+    if not between or set(between) != {"pad"} or baseline.site is None or candidate.site is None:
+        return False
+    ours, theirs = candidate.site.attributes.get("padding"), baseline.site.attributes.get("padding")
+    return row.op == candidate.site.op and ours is not None and ours != theirs

@@ -1,0 +1,46 @@
+"""Writing what was found into the rows of a cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from verifier.diagnose.diagnosis import Examined
+    from verifier.result import Cause, PairResult
+
+
+def with_findings(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> tuple[PairResult, ...]:
+    """`rows` with what running their sites again has shown, and with causes.
+
+    The cause of a region goes to the first site without a partner on either side: those are what is named.
+    """
+    above: dict[str, Cause] = {}
+    for index, examined in found.items():
+        if examined.above is not None:
+            row = rows[index]
+            for side, between in (("b", row.between_baseline), ("c", row.between_candidate)):
+                if between:
+                    above.setdefault(side + between[0], examined.above)
+    return tuple(_with_finding(row, found.get(row.index), above) for row in rows)
+
+
+def _with_finding(row: PairResult, examined: Examined | None, above: Mapping[str, Cause]) -> PairResult:
+    if row.baseline is None or row.candidate is None:
+        key = f"b{row.baseline}" if row.candidate is None else f"c{row.candidate}"
+        return msgspec.structs.replace(row, cause=above.get(key))
+    if examined is None:
+        return row
+    cause = examined.own
+    if cause is None and not (row.between_baseline or row.between_candidate):
+        cause = examined.above
+    return msgspec.structs.replace(
+        row,
+        cause=cause,
+        replayed=examined.replayed,
+        replayed_shape=examined.replayed_shape,
+        inputs_differ=examined.inputs_differ,
+    )

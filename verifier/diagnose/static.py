@@ -1,0 +1,119 @@
+"""What differs between two models as written, before any number is compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from verifier.diagnose.values import relate
+from verifier.graph.operators import IRRELEVANT, canonical
+from verifier.result import StaticDifference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from verifier.align import Alignment
+
+# Tensors whose values are described one by one; of the others only how many there are is said.
+_MOST = 50
+
+
+def static_differences(
+    alignment: Alignment,
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
+    parameters: Mapping[str, str],
+) -> tuple[StaticDifference, ...]:
+    """How the two models differ: operators by number, hyperparameters pair by pair, tensors by value.
+
+    Args:
+        alignment: The pairs.
+        baseline: The tensors the baseline computes with, by name.
+        candidate: The candidate's, by name.
+        parameters: Baseline name for each candidate name that is mapped.
+    """
+    return (
+        *_operators(alignment),
+        *_hyperparameters(alignment),
+        *_tensors(baseline, candidate, parameters),
+    )
+
+
+def _operators(alignment: Alignment) -> Iterator[StaticDifference]:
+    ours, theirs = (
+        Counter(site.op for site in graph.comparable) for graph in (alignment.baseline, alignment.candidate)
+    )
+    for op in sorted(ours.keys() | theirs.keys()):
+        if ours[op] != theirs[op]:
+            yield StaticDifference(
+                kind="operators",
+                baseline=None,
+                candidate=None,
+                summary=f"{op}: {theirs[op]} in the candidate, {ours[op]} in the baseline",
+            )
+
+
+def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
+    for pair in alignment.pairs:
+        b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+        if b.op != c.op:
+            yield StaticDifference(
+                kind="operators",
+                baseline=b.name,
+                candidate=c.name,
+                summary=f"{c.op}, the baseline's is {b.op}",
+            )
+            continue
+        for name, value in b.attributes.items():
+            if name in IRRELEVANT or name not in c.attributes:
+                continue
+            own, theirs = canonical(c.attributes[name]), canonical(value)
+            if own != theirs:
+                yield StaticDifference(
+                    kind="hyperparameter",
+                    baseline=b.name,
+                    candidate=c.name,
+                    summary=f"{name} is {own}, the baseline's {theirs}",
+                )
+        if b.dtype != c.dtype:
+            yield StaticDifference(
+                kind="dtype",
+                baseline=b.name,
+                candidate=c.name,
+                summary=f"{c.dtype}, the baseline's is {b.dtype}",
+            )
+
+
+def _tensors(
+    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, str]
+) -> Iterator[StaticDifference]:
+    said = 0
+    for name, twin in parameters.items():
+        own, theirs = candidate.get(name), baseline.get(twin)
+        if own is None or theirs is None or own is theirs:
+            continue
+        if own.dtype != theirs.dtype:
+            yield StaticDifference(
+                kind="dtype",
+                baseline=twin,
+                candidate=name,
+                summary=f"{own.dtype}, the baseline's {theirs.dtype}",
+            )
+        if own.shape == theirs.shape and own.stride() != theirs.stride():
+            yield StaticDifference(
+                kind="layout",
+                baseline=twin,
+                candidate=name,
+                summary=f"strides {own.stride()}, the baseline's {theirs.stride()}",
+            )
+        if said >= _MOST:
+            continue
+        alike = {other: tensor for other, tensor in baseline.items() if tensor.shape == own.shape}
+        relation = relate(own, theirs, alike)
+        if relation is not None:
+            said += 1
+            yield StaticDifference(
+                kind="tensor", baseline=twin, candidate=name, summary=f"it {relation.summary}"
+            )

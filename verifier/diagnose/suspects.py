@@ -1,0 +1,180 @@
+"""What may be wrong with a site, each as a change that makes its call the baseline's in one respect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from verifier.diagnose import codes
+from verifier.diagnose.values import relate
+from verifier.graph.operators import IRRELEVANT, canonical, operator_name, readable, signature_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from verifier.graph import KeptCall
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A difference between two calls: its code, what it says, and how to undo it in the candidate's call."""
+
+    code: str
+    summary: str
+    remedy: str
+    apply: Callable[[KeptCall], KeptCall]
+    evidence: tuple[str, ...] = ()
+
+
+def suspects(candidate: KeptCall, baseline: KeptCall, others: Mapping[str, Tensor]) -> list[Suspect]:
+    """The differences between two calls of one site, the most telling first.
+
+    Args:
+        candidate: The candidate's call.
+        baseline: The baseline's.
+        others: The baseline's parameters and buffers by name, to recognise one that is in another's place.
+    """
+    op, baseline_op = operator_name(candidate.function), operator_name(baseline.function)
+    found = _tensors(candidate, baseline, others)
+    if op != baseline_op:
+        return [_operator(op, baseline_op, baseline), *found]
+    return [*_attributes(op, candidate, baseline), *found]
+
+
+def _operator(op: str, baseline_op: str, baseline: KeptCall) -> Suspect:
+    def apply(call: KeptCall) -> KeptCall:
+        other = baseline.with_operands(call.operands)
+        for name in call.state & other.state:
+            other = other.with_argument(name, call.arguments[name])
+        return other
+
+    return Suspect(
+        codes.of_operator(op, baseline_op),
+        f"it is {op}, the baseline {baseline_op}",
+        f"use {baseline_op}",
+        apply,
+    )
+
+
+def _attributes(op: str, candidate: KeptCall, baseline: KeptCall) -> list[Suspect]:
+    ours, theirs = settings(candidate), settings(baseline)
+    names = [name for name in theirs if name in ours and canonical(ours[name]) != canonical(theirs[name])]
+    # A flag says more than a number, and a number that changes the shape more than one that does not.
+    names.sort(key=lambda name: (name not in {"training", "train"}, name not in {"stride", "padding"}))
+    return [_attribute(op, name, ours[name], theirs[name]) for name in names]
+
+
+def _attribute(op: str, name: str, own: Any, theirs: Any) -> Suspect:
+    return Suspect(
+        codes.of_attribute(op, name),
+        f"{name} is {_shown(own)}, the baseline's {_shown(theirs)}",
+        f"set {name} to {_shown(theirs)}",
+        lambda call: call.with_argument(name, theirs),
+    )
+
+
+def _shown(value: Any) -> str:
+    return str(canonical(value))
+
+
+def settings(call: KeptCall, even: Collection[str] = ()) -> dict[str, Any]:
+    """The arguments of a call that hold no tensor, by name, defaults filled in.
+
+    Those that do not change the result are left out, but for the ones in `even`.
+    """
+    signature = signature_of(call.function)
+    found: dict[str, Any] = {}
+    if signature is not None:
+        found = {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+    found.update(call.arguments)
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in (IRRELEVANT | {"_stacklevel"}) - set(even) and not _holds_tensors(value)
+        and not (value is None and name in _TENSORS)
+    }  # fmt: skip
+
+
+_TENSORS = frozenset({"bias", "weight", "running_mean", "running_var"})
+
+
+def _holds_tensors(value: Any) -> bool:
+    return readable(value) == "tensor" or (
+        isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value)
+    )
+
+
+def _tensors(candidate: KeptCall, baseline: KeptCall, others: Mapping[str, Tensor]) -> list[Suspect]:
+    roles = [
+        name
+        for name in dict.fromkeys((*baseline.arguments, *candidate.arguments))
+        if name in candidate.state | baseline.state
+    ]
+    found = []
+    changed: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+    for role in roles:
+        own, theirs = _tensor(candidate, role), _tensor(baseline, role)
+        if own is None and theirs is None:
+            continue
+        changed[role] = own, theirs
+        suspect = _tensor_suspect(role, own, theirs, others)
+        if suspect is not None:
+            found.append(suspect)
+    crossed = _crossed(changed)
+    return found if crossed is None else [crossed, *found]
+
+
+def _tensor(call: KeptCall, role: str) -> Tensor | None:
+    value = call.arguments.get(role)
+    return value if isinstance(value, Tensor) else None
+
+
+def _tensor_suspect(
+    role: str, own: Tensor | None, theirs: Tensor | None, others: Mapping[str, Tensor]
+) -> Suspect | None:
+    def apply(call: KeptCall) -> KeptCall:
+        return call.with_argument(role, theirs, is_state=theirs is not None)
+
+    if own is None:
+        return Suspect(f"{role}-missing", f"it has no {role}, the baseline has one", f"add the {role}", apply)
+    if theirs is None:
+        return Suspect(
+            f"{role}-extra", f"it has a {role}, the baseline has none", f"remove the {role}", apply
+        )
+    alike = {name: tensor for name, tensor in others.items() if tensor.shape == own.shape}
+    relation = relate(own, theirs, alike)
+    if relation is None:
+        return None
+    return Suspect(
+        codes.of_tensor(role, relation.kind),
+        f"its {role.replace('_', ' ')} {relation.summary}",
+        f"load the baseline's {role}",
+        apply,
+        relation.evidence,
+    )
+
+
+def _crossed(changed: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> Suspect | None:
+    """Weight and bias in each other's place."""
+    weight, bias = changed.get("weight"), changed.get("bias")
+    if weight is None or bias is None or None in weight or None in bias:
+        return None
+    (own_weight, weight_of), (own_bias, bias_of) = weight, bias
+    assert own_weight is not None and weight_of is not None  # noqa: S101, PT018 - seen above
+    assert own_bias is not None and bias_of is not None  # noqa: S101, PT018
+    if own_weight.shape != bias_of.shape or own_weight.equal(weight_of):
+        return None
+    if not (own_weight.equal(bias_of) and own_bias.equal(weight_of)):
+        return None
+    return Suspect(
+        "affine-swapped",
+        "its weight is the baseline's bias, and its bias the weight",
+        "exchange weight and bias",
+        lambda call: call.with_argument("weight", weight_of).with_argument("bias", bias_of),
+    )
