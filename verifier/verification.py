@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -200,18 +201,19 @@ class _Side:
         return arguments(inputs, self.cell())
 
     def record(self, inputs: Inputs) -> Graph:
-        """The model's graph on `inputs`.
+        """The model's graph on `inputs`, in float64 if it runs there: a cast to float32 is nothing in float32.
 
         Raises:
             InputError: The baseline does not take such inputs.
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
-        cell = self.cell()
-        copy = copy_with(self.model, state_of(self.model), lambda tensor: cast(tensor, cell), role=self.role)
-        args, kwargs = self.arguments(inputs)
+        own = self.cell()
+        if own != ORACLE:
+            with contextlib.suppress(Exception):  # what fails there may still run as it was given
+                return self._recorded(inputs, ORACLE)
         try:
-            return record(copy, args, kwargs)
+            return self._recorded(inputs, own)
         except VerifierError:
             raise
         except torch.OutOfMemoryError as error:
@@ -229,6 +231,16 @@ class _Side:
             raise ModelError(
                 f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
             ) from error
+
+    def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
+        copy = copy_with(
+            self.model,
+            {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()},
+            lambda tensor: cast(tensor, cell),
+            role=self.role,
+        )
+        args, kwargs = arguments(inputs, cell)
+        return record(copy, args, kwargs)
 
     def info(self, graph: Graph) -> ModelInfo:
         return ModelInfo(

@@ -61,6 +61,7 @@ def _(spot: Spot) -> None:
 def _(spot: Spot) -> None:
     def forward(norm: Any, x: Tensor) -> Tensor:
         mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        norm.num_batches_tracked.add_(1)
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(var, norm.momentum)
         return F.batch_norm(x, mean, var, norm.weight, norm.bias, training=False, eps=norm.eps)
@@ -71,6 +72,7 @@ def _(spot: Spot) -> None:
 @fault("running-var-biased", where=trains)
 def _(spot: Spot) -> None:
     def forward(norm: Any, x: Tensor) -> Tensor:
+        norm.num_batches_tracked.add_(1)
         var = torch.lerp(norm.running_var, x.var((0, 2, 3), unbiased=False), norm.momentum)
         out = F.batch_norm(
             x,

@@ -57,6 +57,7 @@ def bars(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[Bar]:
             0.0,
         ),
         Bar("diagnosed", sum(score.diagnosed for score in visible), count, 0.95),
+        Bar("models left alone", sum(score.untouched for score in mutants), len(mutants), 1.0),
         Bar(
             "benign, no false alarm",
             sum(s.verdict in {"match", "inconclusive"} for s in benign),
@@ -105,6 +106,7 @@ def report(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[str]
     lines += section("first culprit wrong", [s for s in visible if s.detected and not s.first])
     lines += section("culprits wrong", [s for s in visible if s.first and not s.localised])
     lines += section("diagnosis wrong", [s for s in visible if s.localised and not s.diagnosed])
+    lines += section("models written to", [s for s in mutants if not s.untouched])
     lines += section("false alarms", [s for s in benign if s.verdict not in {"match", "inconclusive"}])
     return lines + section("benign but inconclusive", [s for s in benign if s.verdict == "inconclusive"])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from tests.mutants.benign import BENIGN, Variant, applies, variant
 from tests.mutants.drawing import SEEDS, Mutant, draw
@@ -13,7 +16,7 @@ from tests.mutants.networks import BUILDERS, build, images
 from verifier import Verdict, verify
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from verifier.result import PairResult, Verification
 
@@ -35,6 +38,7 @@ class Score:
         first: The first divergence is the first wrong site in execution order.
         localised: All wrong sites are blamed and nothing else is.
         diagnosed: Each is blamed for a right cause, and the cause is confirmed.
+        untouched: Both models' tensors are afterwards what they were.
         said: What the verifier said.
         seconds: How long it took.
     """
@@ -49,6 +53,7 @@ class Score:
     first: bool
     localised: bool
     diagnosed: bool
+    untouched: bool
     said: str
     seconds: float
 
@@ -81,8 +86,10 @@ def score_mutant(seed: int, index: int) -> dict[str, Any]:
 def score(mutant: Mutant, index: int = 0) -> Score:
     """Verify a mutant against its baseline."""
     started = time.perf_counter()
+    baseline = copy.deepcopy(mutant.baseline)  # the cached one is safe, whatever happens
+    before = [_state(baseline), _state(mutant.candidate)]
     try:
-        found = verify(mutant.baseline, mutant.candidate, mutant.inputs, weights="as-is")
+        found = verify(baseline, mutant.candidate, mutant.inputs, weights="as-is")
     except Exception as error:  # a crash is a miss, and the others are still to be scored
         marks, said = (False, False, False, False), f"{type(error).__name__}: {error}"
     else:
@@ -95,9 +102,19 @@ def score(mutant: Mutant, index: int = 0) -> Score:
         str(mutant.effect),
         mutant.shadowed,
         *marks,
+        all(map(_same_state, before, (baseline, mutant.candidate))),
         said,
         time.perf_counter() - started,
     )
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _same_state(before: dict[str, Tensor], model: nn.Module) -> bool:
+    after = model.state_dict()
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def _marks(mutant: Mutant, found: Verification) -> tuple[bool, bool, bool, bool]:
@@ -160,7 +177,8 @@ def score_variant(
     started = time.perf_counter()
     try:
         with made.around():
-            found = verify(baseline, made.candidate, made.inputs, **{"weights": "as-is", **made.options})
+            options = {"weights": "as-is", **made.options}
+            found = verify(copy.deepcopy(baseline), made.candidate, made.inputs, **options)
     except Exception as error:  # as above
         verdict, said = "error", f"{type(error).__name__}: {error}"
     else:

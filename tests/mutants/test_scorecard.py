@@ -8,7 +8,7 @@ import pytest
 
 from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.catalogue import FAULTS
-from tests.mutants.drawing import Effect, Mutant, draw, single
+from tests.mutants.drawing import Effect, Mutant, draw, planted, single
 from tests.mutants.networks import BUILDERS, build, images
 from tests.mutants.scorecard import bars
 from tests.mutants.scoring import Score, score, score_variant
@@ -52,6 +52,11 @@ def test_a_fault_is_explained(kind: str, scores: dict[str, Score]) -> None:
     assert scored(kind, scores).diagnosed, f"{scored(kind, scores)}; right: {sorted(FAULTS[kind].causes)}"
 
 
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+def test_a_faulty_model_is_left_as_it_was(kind: str, scores: dict[str, Score]) -> None:
+    assert scored(kind, scores).untouched
+
+
 @pytest.mark.parametrize("name", sorted(BENIGN))
 def test_a_benign_variant_is_not_flagged(name: str) -> None:
     rng = random.Random(name)
@@ -68,8 +73,6 @@ def test_a_draw_is_the_same_every_time() -> None:
 
 
 def test_nothing_planted_is_equivalent_and_matches() -> None:
-    from tests.mutants.drawing import planted
-
     for network in BUILDERS:
         mutant = planted(network, 0, [])
         assert mutant is not None
@@ -78,9 +81,11 @@ def test_nothing_planted_is_equivalent_and_matches() -> None:
 
 
 def test_a_missed_bar_is_told_from_one_that_is_met() -> None:
-    good = Score(0, "plain", ("relu-missing",), ("relu",), "visible", False, True, True, True, True, "", 0.0)
+    good = Score(
+        0, "plain", ("relu-missing",), ("relu",), "visible", False, True, True, True, True, True, "", 0.0
+    )
     bad = Score(
-        1, "plain", ("relu-missing",), ("relu",), "visible", False, True, False, False, False, "", 0.0
+        1, "plain", ("relu-missing",), ("relu",), "visible", False, True, False, False, False, True, "", 0.0
     )
     assert all(bar.met for bar in bars([good], []))
     assert [bar.name for bar in bars([good, bad], []) if not bar.met] == [

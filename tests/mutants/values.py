@@ -154,6 +154,12 @@ def _(spot: Spot) -> None:
 
 @fault("bias-not-loaded", where=biased)
 def _(spot: Spot) -> None:
+    spot.module.bias.fill_(0)
+
+
+# A dozen numbers freshly drawn look like any other wrong ones.
+@fault("bias-as-constructed", "bias-not-loaded", "bias-perturbed", where=biased)
+def _(spot: Spot) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(spot.rng.getrandbits(62))
         kept = spot.module.weight.clone()

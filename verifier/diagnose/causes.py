@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verifier.diagnose import codes
 from verifier.diagnose.inputs import recognise
-from verifier.diagnose.neighbourhood import Side, carried_over, distance, ordered_like
+from verifier.diagnose.neighbourhood import Side, carried_over, distance
 from verifier.diagnose.pattern import describe
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT
@@ -54,14 +54,9 @@ def cause_of_site(
         ] or found
         first, *rest = needed
         return _confirmed(first, rest, _before(given, wanted), together)
-    shape = () if given is None else describe(given, wanted)
     if not found:
-        return Cause(
-            code=codes.UNEXPLAINED,
-            summary="nothing that differs as written explains it",
-            confirmed=False,
-            evidence=shape,
-        )
+        return unexplained(given, wanted)
+    shape = () if given is None else describe(given, wanted)
     first, *rest = sorted(found, key=lambda suspect: errors[suspect])
     return Cause(
         code=first.code,
@@ -70,6 +65,16 @@ def cause_of_site(
         evidence=(*first.evidence, *shape),
         also=tuple(suspect.code for suspect in rest),
         remedy=first.remedy,
+    )
+
+
+def unexplained(given: Tensor | None, wanted: Tensor) -> Cause:
+    """The cause where nothing is known but the error's shape."""
+    return Cause(
+        code=codes.UNEXPLAINED,
+        summary="nothing that differs as written explains it",
+        confirmed=False,
+        evidence=() if given is None else describe(given, wanted),
     )
 
 
@@ -143,7 +148,7 @@ def cause_of_inputs(
     if not missing and not extra:
         return _rewired(row, candidate)
     code = codes.of_region(missing, extra, reader)
-    mended = _mended(row, baseline, candidate)
+    mended = _mended(baseline, candidate)
     error = float("inf") if mended is None else _largest(mended, baseline.reads)
     return Cause(
         code=code,
@@ -166,12 +171,12 @@ def _ops(side: Side) -> Iterable[str]:
             yield site.op
 
 
-def _mended(row: PairResult, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+def _mended(baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
     """What would reach the candidate's site through the baseline's operators."""
     back = dict(_partners(baseline, candidate))
     values = carried_over(candidate.values(), baseline.values(), back)
     try:
-        return ordered_like(baseline.replay(values), baseline.reads, row.op)
+        return baseline.replay(values)
     except Exception:
         return None
 
@@ -224,10 +229,12 @@ def _rewired(row: PairResult, candidate: Side) -> Cause:
     sites = [candidate.graph.sites[source] for source in sources if source >= 0]
     writers = any(site.inplace for site in sites)
     read = ", ".join([*(site.name for site in sites), *("an input" for source in sources if source < 0)])
-    code = "input-overwritten" if writers else "wiring-different"
+    overwritten = writers or not row.rewired
     return Cause(
-        code=code,
-        summary=f"it reads {read}, which is not what the baseline's site reads",
+        code="input-overwritten" if overwritten else "wiring-different",
+        summary=f"it reads {read}, which is not what the baseline's site reads"
+        if row.rewired
+        else f"what it reads of {read} was changed after it was made",
         confirmed=True,
         evidence=(f"on the baseline's inputs {row.candidate} is inside its budget",),
         remedy="clone the tensor before it is overwritten" if writers else "connect it as the baseline does",

@@ -35,6 +35,8 @@ _FAMILIES = {
     "scaled_dot_product_attention": "attention",
 }
 
+_JOINS = frozenset({"add", "mul", "cat", "sub", "matmul"})
+
 RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
 
@@ -82,8 +84,11 @@ def of_tensor(role: str, kind: str) -> str:
 
 def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
     """The code for operators the candidate lacks or has too many, in order of execution, above `reader`."""
-    if not extra and len(missing) == 1:
-        return f"{family(missing[0])}-missing"
+    if not extra:
+        if len(missing) == 1:
+            return f"{family(missing[0])}-missing"
+        if missing[-1] in _JOINS:  # with it the branch it joins is gone
+            return f"{family(missing[-1])}-missing"
     if not missing and extra:
         if any(op in _DROPOUTS for op in extra):
             return "dropout-active"
@@ -95,6 +100,8 @@ def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
             return "flatten-order"
     if len(missing) == len(extra) == 1:
         return of_operator(extra[0], missing[0])
+    if set(extra) <= _CASTS and not missing:
+        return "internal-cast"
     if sorted(missing) == sorted(extra):
         return "order-different"
     if missing and extra and reader == "add":

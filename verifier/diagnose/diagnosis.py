@@ -6,13 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from verifier.diagnose.causes import (
     cause_of_inputs,
     cause_of_preparation,
     cause_of_site,
     cause_of_state,
+    unexplained,
 )
-from verifier.diagnose.neighbourhood import Side, carried_over, distance, error_of, ordered_like
+from verifier.diagnose.neighbourhood import Side, carried_over, distance, error_of, shared_reads
 from verifier.lockstep import Comparing, Lane, run
 from verifier.result import Cause, Comparison, PairResult, Status
 
@@ -112,10 +115,13 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
     return (
         row.status is Status.CULPRIT
         or bool(row.between_baseline or row.between_candidate or row.rewired)
-        or any(
-            rows[above].candidate_shape is not None and rows[above].intrinsic is None for above in row.above
-        )
+        or any(_misshapen(rows[above]) for above in row.above)
     )
+
+
+def _misshapen(row: PairResult) -> bool:
+    """Whether a row could not be forced, because the shapes differ."""
+    return row.candidate_shape is not None and row.intrinsic is None
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ class _Place:
     row: PairResult
     baseline: _Half
     candidate: _Half
+    misshapen: bool
     output: int = 0
 
     @classmethod
@@ -169,7 +176,7 @@ class _Place:
                 halves.append(_Half(graph, None, sites, graph.outputs[output]))
             else:
                 halves.append(_Half(graph, graph.by_name[name or ""], sites))
-        return cls(row, halves[0], halves[1], output)
+        return cls(row, halves[0], halves[1], any(_misshapen(rows[above]) for above in row.above), output)
 
 
 class _Examiner:
@@ -208,7 +215,9 @@ class _Examiner:
         baseline = place.baseline.side(self._lanes[0].kept, wanted)
         candidate = place.candidate.side(self._lanes[1].kept, given)
         if baseline is not None and candidate is not None:
-            self.found[place.row.index] = self._look(place.row, baseline, candidate, wanted)
+            self.found[place.row.index] = self._look(place, baseline, candidate, wanted, given)
+        elif place.row.status is Status.CULPRIT:
+            self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
         for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
             uses.subtract(half.calls)
             for call in half.calls:
@@ -230,57 +239,60 @@ class _Examiner:
         )
         self.found[place.row.index] = Examined(None, None, None, cause, None)
 
-    def _look(self, row: PairResult, baseline: Side, candidate: Side, wanted: Tensor) -> Examined:
+    def _look(
+        self, place: _Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor
+    ) -> Examined:
+        row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0
-        reads = self._reads(row, baseline, candidate)
-        should_read = baseline.reads
-        differ: bool | None = None
-        if reads is not None:
-            differ = len(reads) != len(should_read) or any(
-                distance(a, b) > limit for a, b in zip(reads, should_read, strict=True)
-            )
+        # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
+        reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
+            differ = _differ(baseline.reads, reads, limit)
             above = cause_of_inputs(row, baseline, candidate, reads, limit) if differ else None
             return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
-        call = _on_inputs_of(candidate.call, baseline.call, candidate.site.op)
+        seen = candidate.call if reads is None else candidate.call.with_operands(reads)
+        should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op)
+        differ = _differ(should_read, does_read, limit)
+        absorbed = bool(differ) and _pads_itself(row, baseline, candidate)
         tensor = None if call is None else _attempt(call, candidate.site.output)
-        absorbed = differ and _pads_itself(row, baseline, candidate)
         own = None
         if call is not None and (tensor is None or distance(tensor, wanted) > limit):
             own = cause_of_site(
                 call, baseline.call, candidate.site.output, wanted, tensor, self._others, limit
             )
+            if tensor is None and not own.confirmed:  # it may only follow what is wrong above it
+                own = None
+        if own is None and row.status is Status.CULPRIT and (call is None or tensor is None):
+            own = unexplained(given, wanted)  # the site cannot be run again
+        if absorbed and own is not None:
+            own = _padding(own, baseline, candidate)
         above = None
         if differ and not absorbed:
-            above = cause_of_inputs(row, baseline, candidate, reads, limit)
+            above = cause_of_inputs(row, baseline, candidate, does_read, limit)
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
-            () if tensor is None and call is not None else None if tensor is None else tuple(tensor.shape),
+            tuple(tensor.shape) if tensor is not None else None if own is None else (),
             False if absorbed else differ,
             own,
             above,
         )
 
-    def _reads(self, row: PairResult, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+    def _reads(self, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
         """What the candidate's site reads if everything above the two sites is as in the baseline."""
         values = carried_over(baseline.values(), candidate.values(), self._alignment.partner)
         try:
-            reads = candidate.replay(values)
+            return candidate.replay(values)
         except Exception:
             return None
-        return ordered_like(reads, baseline.reads, row.op)
 
 
-def _on_inputs_of(candidate: KeptCall, baseline: KeptCall, op: str) -> KeptCall | None:
-    """The candidate's call on what the baseline's call reads; None where the two take other arguments."""
-    theirs, ours = baseline.operands, candidate.operands
-    if len(ours) > len(theirs):  # a parameter of the baseline that the candidate computes
-        computed = (candidate.arguments.keys() & baseline.state) - candidate.state
-        candidate = type(candidate)(candidate.function, candidate.arguments, candidate.state | computed)
-        ours = candidate.operands
-    if len(ours) != len(theirs):
+def _differ(baseline: Sequence[Tensor], candidate: Sequence[Tensor] | None, limit: float) -> bool | None:
+    """Whether the two sides read other tensors; None where that is not known."""
+    if candidate is None:
         return None
-    return candidate.with_operands(ordered_like(theirs, ours, op))
+    return len(candidate) != len(baseline) or any(
+        distance(a, b) > limit for a, b in zip(candidate, baseline, strict=True)
+    )
 
 
 def _attempt(call: KeptCall, output: int) -> Tensor | None:
@@ -290,6 +302,19 @@ def _attempt(call: KeptCall, output: int) -> Tensor | None:
         return made[output] if output < len(made) else None
     except Exception:
         return None
+
+
+def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
+    """The cause at a site whose padding one side does apart: told by what it pads with, if that differs."""
+    ours, theirs = (
+        next((str(site.attributes.get("mode")) for site, _ in side.between), "constant")
+        for side in (candidate, baseline)
+    )
+    if ours == theirs or not cause.code.endswith("-padding"):
+        return cause
+    shown = {"constant": "with zeros"}
+    summary = f"it pads {shown.get(ours, f'by {ours}')}, the baseline {shown.get(theirs, f'by {theirs}')}"
+    return msgspec.structs.replace(cause, code=f"{cause.code}-mode", summary=summary)
 
 
 def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ def with_findings(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> 
 
     The cause of a region goes to the first site without a partner on either side: those are what is named.
     """
+    found = _moved(rows, found)
     above: dict[str, Cause] = {}
     for index, examined in found.items():
         if examined.above is not None:
@@ -44,3 +46,27 @@ def _with_finding(row: PairResult, examined: Examined | None, above: Mapping[str
         replayed_shape=examined.replayed_shape,
         inputs_differ=examined.inputs_differ,
     )
+
+
+def _moved(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> dict[int, Examined]:
+    """What was found, with an operator that is missing next to where it is too many told as one that was moved."""
+    told = dict(found)
+    for index, examined in found.items():
+        for near in rows[index].above:
+            other = found.get(near)
+            if other is None or other.above is None or examined.above is None:
+                continue
+            (op, what), (other_op, other_what) = (
+                each.above.code.rpartition("-")[::2] for each in (examined, other) if each.above is not None
+            )
+            if op != other_op or {what, other_what} != {"missing", "extra"}:
+                continue
+            later = what == "missing"  # the baseline has it after the site it stands before here
+            summary = f"{op} stands {'before' if later else 'after'} {rows[near].candidate}, " + (
+                f"in the baseline {'after' if later else 'before'} it"
+            )
+            for key, each in ((index, examined), (near, other)):
+                if each.above is not None:
+                    cause = msgspec.structs.replace(each.above, code="order-different", summary=summary)
+                    told[key] = dataclasses.replace(each, above=cause)
+    return told

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from verifier.graph.operators import COMMUTATIVE
+from verifier.graph.tensors import tensors_in
 from verifier.metrics import collect, compare, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from verifier.graph import Graph, KeptCall, Site
     from verifier.result import Comparison
@@ -87,14 +88,55 @@ def carried_over(values: Values, own: Values, partner: Mapping[int, int]) -> Val
     return found
 
 
-def ordered_like(tensors: Sequence[Tensor], others: Sequence[Tensor], op: str) -> tuple[Tensor, ...]:
-    """`tensors` in the order in which they are closest to `others`, where `op` does not mind the order."""
-    if op not in COMMUTATIVE or len(tensors) != 2 or len(others) != 2:
-        return tuple(tensors)
-    straight, crossed = (
-        sum(distance(a, b) for a, b in zip(order, others, strict=True)) for order in (tensors, tensors[::-1])
-    )
-    return tuple(tensors) if straight <= crossed else tuple(tensors[::-1])
+def shared_reads(
+    baseline: KeptCall, candidate: KeptCall, op: str
+) -> tuple[list[Tensor], list[Tensor], KeptCall | None]:
+    """What two calls of one site read: the baseline's tensors, the candidate's, and its call on the baseline's.
+
+    An argument that is a parameter of one model and computed by the other is read as well. The call is None
+    where the two take other arguments.
+    """
+    if _operand_names(baseline) != _operand_names(candidate) and len(baseline.operands) == len(
+        candidate.operands
+    ):  # other operators, or other forms of one, call the same argument otherwise
+        theirs_flat, ours_flat = baseline.operands, candidate.operands
+        return theirs_flat, ours_flat, candidate.with_operands(theirs_flat)
+    own = baseline.state & candidate.state
+    names = [
+        name
+        for name in dict.fromkeys((*baseline.arguments, *candidate.arguments))
+        if name not in own
+        and not (name in baseline.state | candidate.state and _lacks(name, baseline, candidate))
+    ]
+    theirs = {name: list(tensors_in(baseline.arguments.get(name))) for name in names}
+    ours = {name: list(tensors_in(candidate.arguments.get(name))) for name in names}
+    names = [name for name in names if theirs[name] or ours[name]]
+    if op in COMMUTATIVE and len(names) == 2 and all(len(ours[n]) == len(theirs[n]) == 1 for n in names):
+        one, two = names
+        straight = distance(*ours[one], *theirs[one]) + distance(*ours[two], *theirs[two])
+        crossed = distance(*ours[one], *theirs[two]) + distance(*ours[two], *theirs[one])
+        if crossed < straight:
+            theirs = {one: theirs[two], two: theirs[one]}
+    fits = all(len(ours[name]) == len(theirs[name]) for name in names)
+    flat = ([tensor for name in names for tensor in side[name]] for side in (theirs, ours))
+    call: KeptCall | None = candidate if fits else None
+    if call is not None:
+        for name in names:
+            call = call.with_tensors(name, theirs[name])
+    return *flat, call  # type: ignore[return-value] # two lists and a call
+
+
+def _operand_names(call: KeptCall) -> list[str]:
+    return [
+        name
+        for name, value in call.arguments.items()
+        if name not in call.state and any(True for _ in tensors_in(value))
+    ]
+
+
+def _lacks(name: str, one: KeptCall, other: KeptCall) -> bool:
+    """Whether one of two calls has no tensor under a name: a bias that only the other has, say."""
+    return not all(any(True for _ in tensors_in(call.arguments.get(name))) for call in (one, other))
 
 
 def error_of(candidate: Tensor, baseline: Tensor) -> Comparison | None:

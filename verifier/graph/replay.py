@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,11 +26,13 @@ class KeptCall:
         arguments: Every argument that was given, by the name torch's table of overridable functions has for it
             (`arg0`, `arg1`, ... where the table has none), tensors in any nesting.
         state: Names of the arguments that are parameters or buffers of the model.
+        positional: Names of those that were given by position, in order; the others are given by keyword.
     """
 
     function: Callable[..., Any]
     arguments: Mapping[str, Any]
     state: frozenset[str]
+    positional: tuple[str, ...]
 
     @classmethod
     def of(
@@ -38,6 +40,7 @@ class KeptCall:
     ) -> KeptCall:
         """Keep a call that is about to be made; `state` holds the ids of the model's own tensors."""
         named = _bound(function, args, kwargs)
+        positional = tuple(named)[: len(args)]
 
         def own(tensor: Tensor) -> Tensor:
             return tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
@@ -48,6 +51,7 @@ class KeptCall:
             frozenset(
                 name for name, value in named.items() if isinstance(value, Tensor) and id(value) in state
             ),
+            positional,
         )
 
     @property
@@ -67,14 +71,20 @@ class KeptCall:
             name: value if name in self.state else pytree.tree_map_only(Tensor, lambda _: next(left), value)
             for name, value in self.arguments.items()
         }
-        return KeptCall(self.function, changed, self.state)
+        return replace(self, arguments=changed)
+
+    def with_tensors(self, name: str, tensors: Sequence[Tensor]) -> KeptCall:
+        """The same call with the tensors in one argument exchanged for as many others."""
+        left = iter(tensors)
+        value = pytree.tree_map_only(Tensor, lambda _: next(left), self.arguments[name])
+        return replace(self, arguments={**self.arguments, name: value})
 
     def with_argument(self, name: str, value: Any, *, is_state: bool | None = None) -> KeptCall:
         """The same call with one argument changed or added."""
         state = self.state
         if is_state is not None:
             state = state | {name} if is_state else state - {name}
-        return KeptCall(self.function, {**self.arguments, name: value}, state)
+        return replace(self, arguments={**self.arguments, name: value}, state=state)
 
     def run(self) -> tuple[list[Tensor], dict[str, Any]]:
         """Make the call: its tensors, and its arguments afterwards. The kept ones stay as they are.
@@ -85,18 +95,11 @@ class KeptCall:
         fresh = {
             name: pytree.tree_map_only(Tensor, Tensor.clone, value) for name, value in self.arguments.items()
         }
-        signature = signature_of(self.function)
         with torch.no_grad():
-            if signature is not None and all(_is_parameter(signature, name) for name in fresh):
-                bound = signature.bind_partial()
-                for name in signature.parameters:
-                    if name in fresh:
-                        bound.arguments[name] = fresh[name]
-                result = self.function(*bound.args, **bound.kwargs)
-            else:
-                args = [value for name, value in fresh.items() if _is_positional(name)]
-                kwargs = {name: value for name, value in fresh.items() if not _is_positional(name)}
-                result = self.function(*args, **kwargs)
+            result = self.function(
+                *(fresh[name] for name in self.positional),
+                **{name: value for name, value in fresh.items() if name not in self.positional},
+            )
         if result is None and operator_name(self.function) == "setitem":
             result = next(tensors_in(list(fresh.values())))
         return list(tensors_in(result)), fresh
@@ -118,7 +121,3 @@ def _bound(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
 def _is_parameter(signature: inspect.Signature, name: str) -> bool:
     parameter = signature.parameters.get(name)
     return parameter is not None and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-
-
-def _is_positional(name: str) -> bool:
-    return name.startswith("arg") and name[3:].isdigit()

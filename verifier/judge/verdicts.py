@@ -96,11 +96,10 @@ class _Judge:
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
     def _status(self, row: PairResult) -> Status:
-        if row.op == "state" and any(self._status(self.rows[a]) is Status.CULPRIT for a in row.above):
-            return self._inherited(row)  # the site is at fault: what it leaves behind says nothing more
+        if row.op == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
+            return self._inherited(row)  # what a site leaves behind then says nothing more
         if row.replayed_shape is not None:
-            rewired = bool(row.inputs_differ) and row.rewired and not _between(row)
-            if _own_fault(row) or rewired:
+            if _own_fault(row) or (row.inputs_differ and not _between(row)):
                 return Status.CULPRIT
             return self._inherited(row)
         if misshapen(row):
@@ -112,6 +111,15 @@ class _Judge:
         elif self._rewired_at_fault(row):
             return Status.CULPRIT
         return self._inherited(row)
+
+    def _spoilt(self, row: PairResult) -> bool:
+        """Whether a site is at fault, or reads what others above it have spoilt."""
+        return (
+            self._status(row) is Status.CULPRIT
+            or self.region_at_fault(row)
+            or not self._same_shapes_above(row)
+            or bool(row.inputs_differ)
+        )
 
     def _inherited(self, row: PairResult) -> Status:
         """The status of a row that is not at fault itself."""
@@ -187,6 +195,8 @@ class _Judge:
             parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
+        elif row.inputs_differ and not _between(row):
+            parts.append("what it reads was changed on the way")
         return "; ".join([*parts, *row.differences])
 
 

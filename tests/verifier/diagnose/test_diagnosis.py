@@ -129,19 +129,33 @@ def test_two_things_wrong_at_one_site_are_both_named() -> None:
 
 
 def test_what_nothing_explains_is_described() -> None:
-    class Clipped(nn.Conv2d):
+    def plant(model: Any) -> None:
+        model[1].conv1.weight *= 2
+        model[1].conv1 = torch.jit.script(model[1].conv1)
+
+    baseline = copy.deepcopy(network())
+    baseline[1].conv1 = torch.jit.script(baseline[1].conv1)
+
+    (culprit,) = verify(baseline, broken(plant), images()).culprits
+
+    assert culprit.cause is not None
+    assert (culprit.baseline, culprit.cause.code, culprit.cause.confirmed) == (
+        "1.conv1",
+        "unexplained",
+        False,
+    )
+    assert any("2 x" in line for line in culprit.cause.evidence)
+
+
+def test_a_tensor_changed_behind_torchs_back_is_found_where_it_is_read() -> None:
+    class Clipping(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             out = super().forward(x)
-            out.numpy().clip(max=0.5, out=out.numpy())  # behind torch's back
+            out.numpy().clip(max=0.0, out=out.numpy())
             return out
 
-    def plant(model: Any) -> None:
-        model[1].conv1.__class__ = Clipped
-
-    (culprit,) = verify(network(), broken(plant), images()).culprits
-    assert culprit.cause is not None
-    assert not culprit.cause.confirmed
-    assert culprit.cause.evidence
+    found = causes(verify(network(), broken(lambda m: setattr(m[1].conv1, "__class__", Clipping)), images()))
+    assert found == [("1.bn1", "1.bn1", "input-overwritten", True)]
 
 
 def test_state_that_a_pass_leaves_is_compared() -> None:
