@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verifier.agreement import agreement
+from verifier.align import Pair
+from verifier.align.signatures import strict
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
 from verifier.graph.tensors import tensors_in
 from verifier.judge import (
@@ -16,12 +18,13 @@ from verifier.judge import (
     Judged,
     Policy,
     bare_rows,
+    differs,
     judge_rows,
     numerics_budget,
     semantics_budget,
 )
 from verifier.metrics import compare
-from verifier.result import Budget, CellResult, Comparison, OutputAgreement, Verdict
+from verifier.result import Budget, CellResult, Comparison, OutputAgreement, PairResult, Status, Verdict
 from verifier.running import (
     ORACLE,
     Caster,
@@ -34,14 +37,19 @@ from verifier.running import (
     measure_noise,
     open_lane,
 )
+from verifier.weights import related
 
 if TYPE_CHECKING:
+    from verifier.graph import Site
     from verifier.inputs import Inputs
     from verifier.lockstep import Lane, Meeting
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
 
+
+WRONG_GUESS = "paired by its place at first, but the tensors differ while all that reads them agrees"
+_GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 LOCALISE = ("auto", "always", "never")
 
@@ -76,6 +84,19 @@ class Assessor:
         `probe` is the numerics cell whose rounding noise tells how much the network amplifies rounding.
         """
         started = time.perf_counter()
+        judged = self._semantics(inputs, probe)
+        for _ in range(_GUESSES):
+            wrong = self._wrong_guesses(judged)
+            if not wrong:
+                break
+            alignment = self.subject.alignment.without(wrong, WRONG_GUESS)
+            self.subject = replace(self.subject, alignment=alignment)
+            self._noise.clear()
+            judged = self._semantics(inputs, probe)
+        judged = self._diagnosed(ORACLE, judged)
+        return self._result(ORACLE, "semantics", inputs, judged, started)
+
+    def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
         amplification = [value / probe.unit_roundoff for value in self.noise(probe).total]
         measured = measure_cell(
             self.subject,
@@ -87,8 +108,40 @@ class Assessor:
         )
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
-        judged = self._diagnosed(ORACLE, self._judge(measured, budgets))
-        return self._result(ORACLE, "semantics", inputs, judged, started)
+        return self._judge(measured, budgets)
+
+    def _wrong_guesses(self, judged: Judged) -> list[Pair]:
+        """Pairs of sites that differ as written and by their numbers, while all that reads them agrees.
+
+        What they are part of is the same function then, written otherwise: they were paired by mistake.
+        """
+        readers: dict[int, list[PairResult]] = {}
+        for row in judged.rows:
+            for above in row.above:
+                readers.setdefault(above, []).append(row)
+        graphs = self.subject.alignment.baseline.by_name, self.subject.alignment.candidate.by_name
+        wrong: dict[int, Pair] = {}
+        for row in reversed(judged.rows):
+            if row.status is Status.UNMATCHED or row.op in {"input", "output", "state"} or not differs(row):
+                continue
+            below = readers.get(row.index, [])
+            left = [
+                state for reader in below for state in readers.get(reader.index, []) if state.op == "state"
+            ]
+            if not below or any(differs(each) and each.index not in wrong for each in (*below, *left)):
+                continue
+            b, c = graphs[0][row.baseline or ""], graphs[1][row.candidate or ""]
+            elsewhere = row.rewired or row.between_baseline or row.between_candidate
+            if elsewhere or not self._looks_alike(b, c):
+                wrong[row.index] = Pair(b.index, c.index)
+        return list(wrong.values())
+
+    def _looks_alike(self, b: Site, c: Site) -> bool:
+        """Whether two sites are one operator with the same settings, on tensors that have to do with each other."""
+        ours, theirs = self.subject.masters.baseline, self.subject.masters.candidate
+        return strict(b) == strict(c) and all(
+            related(ours[one.name], theirs[two.name]) for one, two in zip(b.tensors, c.tensors, strict=True)
+        )
 
     def numerics(self, cell: Cell, *, suspicious: bool = False) -> CellResult:
         """Is it as accurate as the baseline in this dtype?

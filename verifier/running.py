@@ -38,8 +38,12 @@ class Subject:
 
     @cached_property
     def states(self) -> tuple[State, ...]:
-        """What either model writes while it runs."""
-        return self.alignment.states(self.masters.info.parameter_map)
+        """What either model writes while it runs; integers only count the steps."""
+        return tuple(
+            state
+            for state in self.alignment.states(self.masters.info.parameter_map)
+            if self.masters.baseline[state.baseline].is_floating_point()
+        )
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def verify(
                 suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
                 results.append(assessor.numerics(cell, suspicious=suspicious))
 
+    alignment = assessor.subject.alignment  # without the pairs that numbers have disproved
     main = next((result for result in results if result.role == "numerics"), results[0])
     output = assessor.agreements[main.name]
     criteria = evaluate(policy, output, main.layers)

@@ -168,14 +168,15 @@ def places(network: str, seed: int) -> dict[str, Place]:
     model = build(network, seed)
     watched = copy.deepcopy(model)
     met: list[tuple[str, tuple[tuple[int, ...], ...], tuple[int, ...], frozenset[str]]] = []
-    producers: dict[int, str] = {}
+    producers: dict[int, frozenset[str]] = {}
     kept: list[Tensor] = []  # so that no two share an id
 
     def hook(name: str) -> Callable[..., None]:
         def see(_: nn.Module, args: Sequence[Tensor], output: Tensor) -> None:
-            reads = frozenset(producers[id(tensor)] for tensor in args if id(tensor) in producers)
+            reads = frozenset[str]().union(*(producers.get(id(tensor), frozenset()) for tensor in args))
             met.append((name, tuple(tuple(tensor.shape) for tensor in args), tuple(output.shape), reads))
-            producers.setdefault(id(output), name)  # a dropout that does nothing returns what it was given
+            # A dropout that does nothing returns what it was given; what reads that is beside both.
+            producers[id(output)] = producers.get(id(output), frozenset()) | {name}
             kept.append(output)
 
         return see

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from verifier.graph import Graph
 
@@ -73,6 +73,16 @@ class Alignment:
             self.partner.get(b) == c if b >= 0 else b == c
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
+
+    def without(self, pairs: Collection[Pair], reason: str) -> Alignment:
+        """The same claim without some of its pairs, whose sites are then unmatched for `reason`."""
+        lost = [
+            Unmatched(side, site, reason)
+            for pair in pairs
+            for side, site in (("baseline", pair.baseline), ("candidate", pair.candidate))
+        ]
+        kept = tuple(pair for pair in self.pairs if pair not in pairs)
+        return replace(self, pairs=kept, unmatched=(*self.unmatched, *lost))
 
     def states(self, parameters: Mapping[str, str]) -> tuple[State, ...]:
         """What either model writes while it runs, with `parameters` saying which tensor is which."""

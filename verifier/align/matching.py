@@ -7,7 +7,7 @@ remains between two faults is paired in a canonical order of the dataflow. Names
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
@@ -19,9 +19,11 @@ from verifier.align.signatures import (
     canonical_order,
     loose,
     operator_class,
+    shaped,
     strict,
     valued,
 )
+from verifier.graph.operators import casts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -46,7 +48,7 @@ def align(
         values: For each model, what tells its tensors apart by value, by name. Where two models hold the same
             tensors, those say which of several equal places a site stands in.
     """
-    matcher = _Matcher(baseline, candidate)
+    matcher = _Matcher(baseline, candidate, values or ({}, {}))
     describers: list[tuple[Callable[[Site], Hashable], Callable[[Site], Hashable]]] = [
         (strict, strict),
         (loose, loose),
@@ -65,9 +67,11 @@ def align(
         )
         matcher.by_key(b.forward, c.forward)
         matcher.by_key(b.backward, c.backward)
+    matcher.replaced(early=True)
     # Parameters and joins say more about a place than an activation does, so they choose first.
-    matcher.in_order(loose, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
-    matcher.in_order(loose, lambda _: True)
+    for describe in (shaped, loose):
+        matcher.in_order(describe, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
+        matcher.in_order(describe, lambda _: True)
     matcher.replaced()
     matcher.in_order(operator_class, lambda _: True)
     pairs = tuple(sorted(Pair(b, c) for b, c in matcher.partner.items()))
@@ -86,7 +90,13 @@ def _place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 class _Matcher:
-    def __init__(self, baseline: Graph, candidate: Graph) -> None:
+    def __init__(
+        self,
+        baseline: Graph,
+        candidate: Graph,
+        values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]],
+    ) -> None:
+        self.values = values
         self.baseline = baseline
         self.candidate = candidate
         self.partner: dict[int, int] = {}
@@ -144,6 +154,9 @@ class _Matcher:
                 self._gap(gap_b, gap_c, describe)
 
     def _gap(self, gap_b: Sequence[int], gap_c: Sequence[int], describe: Callable[[Site], Hashable]) -> None:
+        self._by_value(gap_b, gap_c, describe)
+        gap_b = [b for b in gap_b if b not in self.partner]
+        gap_c = [c for c in gap_c if c not in self.taken]
         found = longest_common_subsequence(
             [describe(self.baseline.sites[b]) for b in gap_b],
             [describe(self.candidate.sites[c]) for c in gap_c],
@@ -151,21 +164,62 @@ class _Matcher:
         for i, j in found:
             self._pair(gap_b[i], gap_c[j])
 
-    def replaced(self) -> None:
-        """Pair what stands alone between paired neighbours on both sides: one operator in place of another."""
+    def _by_value(
+        self, gap_b: Sequence[int], gap_c: Sequence[int], describe: Callable[[Site], Hashable]
+    ) -> None:
+        """Pair sites on equal tensors, where there are more sites of their kind on one side than on the other.
+
+        Where there are as many, their order says which is which; tensors may have changed places.
+        """
+        kinds = [
+            Counter(describe(graph.sites[each]) for each in gap)
+            for graph, gap in ((self.baseline, gap_b), (self.candidate, gap_c))
+        ]
+        places: list[dict[Hashable, list[int]]] = [defaultdict(list), defaultdict(list)]
+        for graph, gap, values, found in zip(
+            (self.baseline, self.candidate), (gap_b, gap_c), self.values, places, strict=True
+        ):
+            for each in gap:
+                site = graph.sites[each]
+                kind = describe(site)
+                held = tuple(values.get(use.name) for use in site.tensors)
+                if kinds[0][kind] != kinds[1][kind] and any(held):
+                    found[kind, held].append(each)
+        for key, sites in places[0].items():
+            if len(sites) == len(places[1].get(key, ())) == 1:
+                self._pair(sites[0], places[1][key][0])
+
+    def replaced(self, *, early: bool = False) -> None:
+        """Pair what stands alone between paired neighbours on both sides: one operator in place of another.
+
+        Where much is still open (`early`), a place is known by what is read there, and by the shape that comes out.
+        """
         open_b, open_c = self._open()
+        nowhere = -1 - len(self.baseline.sites) - len(self.candidate.sites)
         places: dict[Hashable, list[int]] = defaultdict(list)
         for c in open_c:
-            places[_place(self.candidate, c)].append(c)
+            inputs, readers = _place(self.candidate, c)
+            if early:
+                inputs = tuple(each if each < 0 or each in self.taken else nowhere for each in inputs)
+                readers = tuple(sorted(each if each in self.taken else -1 for each in readers))
+            places[self._key(self.candidate.sites[c], inputs, readers, early=early)].append(c)
         for b in open_b:
             inputs, readers = _place(self.baseline, b)
-            here = (
-                tuple(self.partner.get(source, -1 - len(self.candidate.sites)) if source >= 0 else source
-                      for source in inputs),
-                tuple(sorted(self.partner.get(reader, -1) for reader in readers)),
-            )  # fmt: skip
-            if len(places[here]) == 1:
-                self._pair(b, places[here].pop())
+            inputs = tuple(self.partner.get(each, nowhere) if each >= 0 else each for each in inputs)
+            readers = tuple(sorted(self.partner.get(each, -1) for each in readers))
+            known = any(each >= 0 for each in (*inputs, *readers))
+            if early and (nowhere in inputs or not known):
+                continue
+            here = places[self._key(self.baseline.sites[b], inputs, readers, early=early)]
+            if len(here) == 1:
+                self._pair(b, here.pop())
+
+    @staticmethod
+    def _key(site: Site, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool) -> Hashable:
+        cast = casts(site.op, site.attributes)
+        if not early:
+            return inputs, readers, cast
+        return cast, inputs, readers, site.shape, site.output, bool(site.tensors)
 
     def unmatched(self) -> tuple[Unmatched, ...]:
         open_b, open_c = self._open()

@@ -42,6 +42,11 @@ def loose(site: Site) -> Hashable:
     return operator_class(site), site.output, tuple(use.shape for use in site.tensors)
 
 
+def shaped(site: Site) -> Hashable:
+    """What `loose` says, and the shape of what comes out."""
+    return loose(site), site.shape
+
+
 def strict(site: Site) -> Hashable:
     """Everything that can be seen of a site alone: operator, tensors, hyperparameters, output shape."""
     attributes = (

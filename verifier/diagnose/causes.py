@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from torch import Tensor
 
+from verifier.align.signatures import loose
 from verifier.diagnose import codes
 from verifier.diagnose.inputs import recognise
 from verifier.diagnose.neighbourhood import Side, carried_over, distance
@@ -17,7 +19,7 @@ from verifier.result import Cause, PairResult
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from verifier.graph import KeptCall
+    from verifier.graph import Graph, KeptCall
 
 
 def cause_of_site(
@@ -147,6 +149,14 @@ def cause_of_inputs(
     reader = row.op
     if not missing and not extra:
         return _rewired(row, candidate)
+    if missing and not extra and missing[-1] not in codes.JOINS and _runs_unread(baseline, candidate):
+        return Cause(
+            code="wiring-different",
+            summary=f"{row.candidate} does not read {baseline.between[-1][0].name}, which runs for nothing",
+            confirmed=True,
+            evidence=("the candidate has the operators, but nothing reads what they make",),
+            remedy="connect it as the baseline does",
+        )
     code = codes.of_region(missing, extra, reader)
     mended = _mended(baseline, candidate)
     error = float("inf") if mended is None else _largest(mended, baseline.reads)
@@ -160,6 +170,13 @@ def cause_of_inputs(
         ),
         remedy=_mend(missing, extra),
     )
+
+
+def _runs_unread(baseline: Side, candidate: Side) -> bool:
+    """Whether operators with parameters that the candidate seems to lack run there with no reader."""
+    wanted = [loose(site) for site, _ in baseline.between if site.tensors]
+    unread = [loose(site) for site in candidate.graph.sites if not site.live]
+    return bool(wanted) and all(each in unread for each in wanted)
 
 
 def _ops(side: Side) -> Iterable[str]:
@@ -273,6 +290,32 @@ def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
             *(() if finding.undo is None else (f"undone, the input is off by {error:.1e}",)),
         ),
         remedy="prepare the input as the baseline does",
+    )
+
+
+def prepares(graph: Graph, index: int) -> bool:
+    """Whether a site is a step that prepares images: nothing but such steps between it and the inputs."""
+    site = graph.sites[index]
+    return site.op in _PREPARING and all(
+        source is None or source < 0 or prepares(graph, source) for source in site.operands
+    )
+
+
+_PREPARING = frozenset(
+    {"add", "clamp", "div", "flip", "float", "getitem", "index_select", "mul", "sub", "to"}
+)
+
+
+def as_preparation(cause: Cause, given: Tensor, wanted: Tensor) -> Cause:
+    """The cause at a step that prepares images, in the words of what was done to them."""
+    if wanted.dim() != 4 or given.shape != wanted.shape:
+        return cause
+    finding = recognise(given, wanted)
+    if finding is None or finding.code == "input-different":
+        return cause
+    code = "input-normalisation" if finding.code == "input-scale" else finding.code
+    return msgspec.structs.replace(
+        cause, code=code, evidence=(*cause.evidence, f"the picture {finding.summary}", *finding.evidence)
     )
 
 

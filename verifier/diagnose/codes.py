@@ -35,7 +35,7 @@ _FAMILIES = {
     "scaled_dot_product_attention": "attention",
 }
 
-_JOINS = frozenset({"add", "mul", "cat", "sub", "matmul"})
+JOINS = frozenset({"add", "mul", "cat", "sub", "matmul"})
 
 RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
@@ -87,7 +87,7 @@ def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
     if not extra:
         if len(missing) == 1:
             return f"{family(missing[0])}-missing"
-        if missing[-1] in _JOINS:  # with it the branch it joins is gone
+        if missing[-1] in JOINS:  # with it the branch it joins is gone
             return f"{family(missing[-1])}-missing"
     if not missing and extra:
         if any(op in _DROPOUTS for op in extra):

@@ -7,22 +7,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from torch import Tensor
 
 from verifier.diagnose.causes import (
+    as_preparation,
     cause_of_inputs,
     cause_of_preparation,
     cause_of_site,
     cause_of_state,
+    prepares,
     unexplained,
 )
-from verifier.diagnose.neighbourhood import Side, carried_over, distance, error_of, shared_reads
+from verifier.diagnose.neighbourhood import (
+    STATISTICS,
+    Side,
+    carried_over,
+    distance,
+    error_of,
+    shared_reads,
+)
 from verifier.lockstep import Comparing, Lane, run
 from verifier.result import Cause, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor
 
     from verifier.align import Alignment
     from verifier.graph import Graph, KeptCall, Site
@@ -253,7 +261,11 @@ class _Examiner:
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
         should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op)
         differ = _differ(should_read, does_read, limit)
-        absorbed = bool(differ) and _pads_itself(row, baseline, candidate)
+        computes = row.op == "batch_norm" and any(
+            isinstance(candidate.call.arguments.get(name), Tensor) and name not in candidate.call.state
+            for name in STATISTICS
+        )
+        absorbed = computes or (bool(differ) and _pads_itself(row, baseline, candidate))
         tensor = None if call is None else _attempt(call, candidate.site.output)
         own = None
         if call is not None and (tensor is None or distance(tensor, wanted) > limit):
@@ -264,7 +276,9 @@ class _Examiner:
                 own = None
         if own is None and row.status is Status.CULPRIT and (call is None or tensor is None):
             own = unexplained(given, wanted)  # the site cannot be run again
-        if absorbed and own is not None:
+        if own is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
+            own = as_preparation(own, tensor, wanted)
+        if absorbed and not computes and own is not None:
             own = _padding(own, baseline, candidate)
         above = None
         if differ and not absorbed:

@@ -96,8 +96,10 @@ def shared_reads(
     An argument that is a parameter of one model and computed by the other is read as well. The call is None
     where the two take other arguments.
     """
-    if _operand_names(baseline) != _operand_names(candidate) and len(baseline.operands) == len(
-        candidate.operands
+    if (
+        op != "batch_norm"
+        and _operand_names(baseline) != _operand_names(candidate)
+        and len(baseline.operands) == len(candidate.operands)
     ):  # other operators, or other forms of one, call the same argument otherwise
         theirs_flat, ours_flat = baseline.operands, candidate.operands
         return theirs_flat, ours_flat, candidate.with_operands(theirs_flat)
@@ -106,6 +108,7 @@ def shared_reads(
         name
         for name in dict.fromkeys((*baseline.arguments, *candidate.arguments))
         if name not in own
+        and not (op == "batch_norm" and name in STATISTICS)
         and not (name in baseline.state | candidate.state and _lacks(name, baseline, candidate))
     ]
     theirs = {name: list(tensors_in(baseline.arguments.get(name))) for name in names}
@@ -124,6 +127,10 @@ def shared_reads(
         for name in names:
             call = call.with_tensors(name, theirs[name])
     return *flat, call  # type: ignore[return-value] # two lists and a call
+
+
+# A batch norm that works on statistics it computes itself is to be judged with them.
+STATISTICS = frozenset({"running_mean", "running_var"})
 
 
 def _operand_names(call: KeptCall) -> list[str]:

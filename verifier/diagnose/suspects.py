@@ -41,7 +41,24 @@ def suspects(candidate: KeptCall, baseline: KeptCall, others: Mapping[str, Tenso
     found = _tensors(candidate, baseline, others)
     if op != baseline_op:
         return [_operator(op, baseline_op, baseline), *found]
-    return [*_attributes(op, candidate, baseline), *found]
+    variance = _variance(candidate) if op == "batch_norm" else []
+    return [*variance, *_attributes(op, candidate, baseline), *found]
+
+
+def _variance(candidate: KeptCall) -> list[Suspect]:
+    """A batch norm on a variance of its own that is divided by n - 1, where the framework's divides by n."""
+    variance, x = _tensor(candidate, "running_var"), _tensor(candidate, "input")
+    if variance is None or x is None or "running_var" in candidate.state or x.numel() <= x.shape[1]:
+        return []
+    n = x.numel() // x.shape[1]
+    return [
+        Suspect(
+            "batchnorm-variance",
+            "it normalises with the unbiased variance of the batch, the baseline with the biased one",
+            "divide the variance by n, not n - 1",
+            lambda call: call.with_argument("running_var", variance * ((n - 1) / n)),
+        )
+    ]
 
 
 def _operator(op: str, baseline_op: str, baseline: KeptCall) -> Suspect:

@@ -104,6 +104,23 @@ def bind(
     return [(f"arg{i}", value) for i, value in enumerate(args)] + list(kwargs.items())
 
 
+# Operators whose result depends on no value: a tensor like them is as good as a number written down.
+CONSTANTS = frozenset(
+    {"arange", "empty", "empty_like", "eye", "full", "full_like", "linspace", "new_empty", "new_full"}
+    | {
+        "new_ones",
+        "new_tensor",
+        "new_zeros",
+        "ones",
+        "ones_like",
+        "scalar_tensor",
+        "tensor",
+        "zeros",
+        "zeros_like",
+    }
+)
+
+
 def casts(op: str, attributes: Mapping[str, object]) -> bool:
     """Whether a call names a dtype to convert to: it may change values in another cell, if not in this one."""
     if op in {"to", "type"}:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
 from verifier.graph.instrument import Instrument
-from verifier.graph.operators import bind, casts, readable, writes_in_place
+from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, tensors_in
 
@@ -165,7 +165,8 @@ class _Recorder(Instrument):
                 tensors=tuple(uses),
                 attributes=attributes,
                 inplace=inplace,
-                identity=not inplace and id(tensor) in arguments and not casts(op, attributes),
+                identity=op in CONSTANTS
+                or (not inplace and id(tensor) in arguments and not casts(op, attributes)),
                 aliases_state=same_memory(tensor) in self._state_memory,
                 call=len(self._calls),
             )

@@ -39,7 +39,8 @@ class Site:
         tensors: The parameters and buffers among the arguments, in argument order.
         attributes: The other arguments by name (stride, eps, ...), as readable values.
         inplace: Whether the call wrote into its own argument.
-        identity: Whether the call returned its own argument untouched (dropout in eval mode, say).
+        identity: Whether the call returned its own argument untouched (dropout in eval mode, say), or a tensor
+            that depends on no value (`zeros_like`).
         live: Whether an output of the model depends on it.
         aliases_state: Whether the tensor shares memory with a parameter or buffer of the model.
     """

@@ -6,7 +6,7 @@ from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows
-from verifier.judge.verdicts import Judged, judge_rows, overall
+from verifier.judge.verdicts import Judged, differs, judge_rows, overall
 
 __all__ = [
     "CRITERIA",
@@ -17,6 +17,7 @@ __all__ = [
     "Policy",
     "bare_rows",
     "coverage",
+    "differs",
     "evaluate",
     "judge_again",
     "judge_rows",

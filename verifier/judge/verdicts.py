@@ -30,6 +30,11 @@ class Judged:
     reason: str
 
 
+def differs(row: PairResult) -> bool:
+    """Whether a row diverged in the free pass: another shape, or a total error beyond its budget."""
+    return row.candidate_shape is not None or not within(row.total, _limit(row, own=False))
+
+
 def within(error: Comparison | None, limit: float) -> bool:
     """Whether an error is inside its limit; NaN and disagreeing non-finite values never are."""
     if error is None or error.nonfinite_mismatched:
@@ -82,11 +87,7 @@ class _Judge:
     def __init__(self, rows: Sequence[PairResult]) -> None:
         self.rows = rows
         self.localised = any(row.intrinsic is not None for row in rows)
-        self.diverged = [
-            row.status is not Status.UNMATCHED
-            and (row.candidate_shape is not None or not within(row.total, _limit(row, own=False)))
-            for row in rows
-        ]
+        self.diverged = [row.status is not Status.UNMATCHED and differs(row) for row in rows]
 
     def judged(self, row: PairResult) -> PairResult:
         """`row` with its status and reason."""

@@ -117,7 +117,7 @@ def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[st
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in theirs.items()}:
         return None
     telling = [name for name, tensor in own.items() if varies(tensor)]
-    same = sum(_alike(own[name], theirs[name]) for name in telling)
+    same = sum(related(own[name], theirs[name]) for name in telling)
     return {name: name for name in own} if same > len(telling) / 2 else None
 
 
@@ -140,7 +140,7 @@ def _carry_over(
     """
     mapped = {name: twin for name, twin in mapping.items() if own[twin].shape == theirs[name].shape}
     telling = [name for name, twin in mapped.items() if varies(own[twin])]
-    same = sum(_alike(own[mapped[name]], theirs[name]) for name in telling)
+    same = sum(related(own[mapped[name]], theirs[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
     chosen = dict(theirs)
     kept = [name for name in theirs if name not in mapped]
@@ -159,10 +159,10 @@ def _is_edit(own: Tensor, theirs: Tensor) -> bool:
     """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
     if not (varies(own) and varies(theirs)):
         return float((theirs.double() - own.double()).abs().max()) < 0.5
-    return _alike(own, theirs)
+    return related(own, theirs)
 
 
-def _alike(own: Tensor, theirs: Tensor) -> bool:
+def related(own: Tensor, theirs: Tensor) -> bool:
     """Whether one tensor was made from the other; fresh draws correlate by chance only."""
     both = torch.stack([own.flatten().double(), theirs.flatten().double()])
     return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > 0.5
