@@ -95,7 +95,9 @@ def test_the_other_version_of_the_bottleneck_diverges_at_the_first_strided_convo
     result = ended.result()
     assert result["first_divergence"]["baseline"] == "layer2.0.conv1"
     assert [culprit["baseline"] for culprit in result["culprits"]] == [
-        f"layer{stage}.0.conv{k}" for stage in (2, 3, 4) for k in (1, 2)  # a moved stride has two ends
+        f"layer{stage}.0.conv{k}"
+        for stage in (2, 3, 4)
+        for k in (1, 2)  # a moved stride has two ends
     ]
 
 

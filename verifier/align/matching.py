@@ -23,7 +23,7 @@ from verifier.align.signatures import (
     strict,
     valued,
 )
-from verifier.graph.operators import casts
+from verifier.graph.operators import kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -195,6 +195,9 @@ class _Matcher:
         Where much is still open (`early`), a place is known by what is read there, and by the shape that comes out.
         """
         open_b, open_c = self._open()
+        # As many open sites of an operator here as there: its partner is one of those, not another operator.
+        balance = Counter(self.baseline.sites[b].op for b in open_b)
+        balance.subtract(self.candidate.sites[c].op for c in open_c)
         nowhere = -1 - len(self.baseline.sites) - len(self.candidate.sites)
         places: dict[Hashable, list[int]] = defaultdict(list)
         for c in open_c:
@@ -208,7 +211,7 @@ class _Matcher:
             inputs = tuple(self.partner.get(each, nowhere) if each >= 0 else each for each in inputs)
             readers = tuple(sorted(self.partner.get(each, -1) for each in readers))
             known = any(each >= 0 for each in (*inputs, *readers))
-            if early and (nowhere in inputs or not known):
+            if early and (nowhere in inputs or not known or balance[self.baseline.sites[b].op] == 0):
                 continue
             here = places[self._key(self.baseline.sites[b], inputs, readers, early=early)]
             if len(here) == 1:
@@ -216,10 +219,8 @@ class _Matcher:
 
     @staticmethod
     def _key(site: Site, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool) -> Hashable:
-        cast = casts(site.op, site.attributes)
-        if not early:
-            return inputs, readers, cast
-        return cast, inputs, readers, site.shape, site.output, bool(site.tensors)
+        place = kind(site.op), inputs, readers
+        return (*place, site.shape, site.output, bool(site.tensors)) if early else place
 
     def unmatched(self) -> tuple[Unmatched, ...]:
         open_b, open_c = self._open()

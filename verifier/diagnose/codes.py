@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from verifier.graph.operators import kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNEXPLAINED = "unexplained"
 
-ACTIVATIONS = frozenset(
-    {"celu", "clamp", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid"}
-    | {"mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"}
-    | {"threshold", "tanhshrink", "hardshrink", "softshrink"}
-)  # fmt: skip
 _CASTS = frozenset({"to", "float", "half", "bfloat16", "double", "type", "type_as"})
 _DROPOUTS = frozenset(
     {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "bernoulli"}
@@ -50,21 +47,13 @@ def family(op: str) -> str:
     return plain.replace("_pool", "pool").replace("_", "-")
 
 
-def is_pool(op: str) -> bool:
-    """Whether an operator pools, a mean over positions included."""
-    return "pool" in op or op in {"mean", "amax"}
-
-
 def of_operator(op: str, baseline_op: str) -> str:
     """The code for one operator in another's place."""
-    for name, belongs in (
-        ("activation", ACTIVATIONS.__contains__),
-        ("pooling", is_pool),
-        ("norm", lambda each: each.endswith("_norm")),
-    ):
-        if belongs(op) and belongs(baseline_op):
-            return f"{name}-different"
-    return "operator-different"
+    word = kind(op)
+    return f"{word}-different" if word == kind(baseline_op) and word in _KINDS else "operator-different"
+
+
+_KINDS = frozenset({"activation", "norm", "pooling"})
 
 
 def of_attribute(op: str, name: str) -> str:

@@ -104,6 +104,39 @@ def bind(
     return [(f"arg{i}", value) for i, value in enumerate(args)] + list(kwargs.items())
 
 
+ACTIVATIONS = frozenset(
+    {
+        "celu",
+        "clamp",
+        "elu",
+        "gelu",
+        "glu",
+        "hardshrink",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+    }
+    | {"logsigmoid", "maximum", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu"}
+    | {"softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold"}
+)
+_ARITHMETIC = frozenset({"add", "div", "mul", "sub", "rsub", "rdiv"})
+_PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
+
+
+def kind(op: str) -> str:
+    """What an operator is for: one may stand in another's place if they are of one kind."""
+    if op in ACTIVATIONS:
+        return "activation"
+    if op in _ARITHMETIC:
+        return "arithmetic"
+    if "pool" in op or op in {"mean", "amax"}:
+        return "pooling"
+    if op.endswith("_norm"):
+        return "norm"
+    return "product" if op.startswith(_PRODUCTS) else op
+
+
 # Operators whose result depends on no value: a tensor like them is as good as a number written down.
 CONSTANTS = frozenset(
     {"arange", "empty", "empty_like", "eye", "full", "full_like", "linspace", "new_empty", "new_full"}
