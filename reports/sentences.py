@@ -88,9 +88,13 @@ def divergence(pair: PairResult) -> str:
 
 
 def blame(pair: PairResult) -> str:
-    """What a culprit does on identical inputs, what was allowed, and its cause as far as known."""
-    said = f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _INTRINSIC)}{_largest(pair.intrinsic)}"
-    return "; ".join([said, *map(visible, pair.differences), *_because(pair.cause)])
+    """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
+    measured = f"{_excess(pair, _INTRINSIC)}{_largest(pair.intrinsic)}"
+    where = f"{site(pair)}, {visible(pair.op)}"
+    if pair.cause is None:
+        return "; ".join([f"{where}: {measured}", *map(visible, pair.differences)])
+    remedy = [f"to mend it, {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
+    return "; ".join([f"{where}: {_because(pair.cause)}", measured, *remedy])
 
 
 def criterion(each: Criterion) -> str:
@@ -188,7 +192,10 @@ def _agreement(verification: Verification) -> str:
 
 
 def _divergence(verification: Verification, first: PairResult) -> str:
-    if first.status is Status.UNMATCHED:
+    known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
+    if known is not None and known.cause is not None:
+        said = f"{site(known)} is wrong: {_because(known.cause)}"
+    elif first.status is Status.UNMATCHED:
         said = f"the models first part at {site(first)} ({_excess(first, _TOTAL)})"
     else:
         kind = _TOTAL if first.total or not first.intrinsic else _INTRINSIC
@@ -196,14 +203,19 @@ def _divergence(verification: Verification, first: PairResult) -> str:
     culprits = len(verification.culprits)
     if not culprits:
         return f"{said}; no site exceeds its budget alone"
-    said = f"{said}; {counted(culprits, 'culprit')}"
+    if known is None:
+        said = f"{said}; {counted(culprits, 'culprit')}"
+    elif culprits > 1:
+        said = f"{said}; {counted(culprits - 1, 'further culprit')}"
     cell = deciding_cell(verification)
     followers = sum(pair.status in (Status.CARRIES, Status.AMPLIFIES) for pair in cell.layers) if cell else 0
     if not followers:
         return said
-    return (
-        f"{said}, {counted(followers, 'other site')} {'carries' if followers == 1 else 'carry'} what came in"
-    )
+    return f"{said}; {counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
+
+
+def _same(one: PairResult, other: PairResult) -> bool:
+    return (one.baseline, one.candidate) == (other.baseline, other.candidate)
 
 
 def _excess(pair: PairResult, kind: str) -> str:
@@ -233,7 +245,7 @@ def _largest(comparison: Comparison | None) -> str:
     return f", largest absolute difference {figure(comparison.max_abs)} at {comparison.max_abs_index}"
 
 
-def _because(cause: Cause | None) -> list[str]:
-    if cause is None:
-        return []
-    return [f"{'confirmed' if cause.confirmed else 'suspected'} cause: {visible(cause.summary)}"]
+def _because(cause: Cause) -> str:
+    """A cause in a few words, with how sure it is and its code: `eps is ... (confirmed, batchnorm-eps)`."""
+    sure = "confirmed" if cause.confirmed else "not confirmed"
+    return f"{visible(cause.summary)} ({', '.join([sure, *map(visible, (cause.code, *cause.also))])})"

@@ -117,9 +117,10 @@ def diverged() -> Verification:
         reason="intrinsic relative error 5.0e-04",
         differences=("eps 0.001, baseline 1e-05",),
         cause=Cause(
-            code="eps",
+            code="batchnorm-eps",
             summary="eps is 0.001 instead of 1e-05",
             confirmed=True,
+            remedy="set eps to 1e-05",
             evidence=("error falls to 0",),
         ),
     )

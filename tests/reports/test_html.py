@@ -52,7 +52,7 @@ def test_the_page_holds_everything_there_is_to_review(diverged: Verification) ->
     words = Outline(html.render(diverged)).words()
     for told in (
         "First divergence",
-        "confirmed cause: eps is 0.001 instead of 1e-05",
+        "eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps)",
         "error falls to 0",
         "output MSE",
         "0.99849",

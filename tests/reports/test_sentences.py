@@ -53,8 +53,8 @@ def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(
     diverged: Verification,
 ) -> None:
     assert sentences.headline(diverged) == (
-        "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget (relative error 0.0005, "
-        "allowed 1e-12, rule semantics/float64); 1 culprit, 6 other sites carry what came in"
+        "diverged: bn1 (candidate: stem.bn) is wrong: eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps); "
+        "6 other sites only carry what came in"
     )
 
 
@@ -96,10 +96,25 @@ def test_an_inconclusive_verdict_gives_its_reason(inconclusive: Verification) ->
 
 
 def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verification) -> None:
-    assert sentences.blame(diverged.culprits[0]) == (
-        "bn1 (candidate: stem.bn), batch_norm: relative error 0.0005 on identical inputs, allowed 1e-12, "
-        "rule semantics/float64, largest absolute difference 0.002 at (0, 17, 3, 5); "
-        "eps 0.001, baseline 1e-05; confirmed cause: eps is 0.001 instead of 1e-05"
+    culprit = diverged.culprits[0]
+    measured = (
+        "relative error 0.0005 on identical inputs, allowed 1e-12, rule semantics/float64, "
+        "largest absolute difference 0.002 at (0, 17, 3, 5)"
+    )
+    assert sentences.blame(culprit) == (
+        "bn1 (candidate: stem.bn), batch_norm: eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps); "
+        f"{measured}; to mend it, set eps to 1e-05"
+    )
+    assert sentences.blame(msgspec.structs.replace(culprit, cause=None)) == (
+        f"bn1 (candidate: stem.bn), batch_norm: {measured}; eps 0.001, baseline 1e-05"
+    )
+
+
+def test_a_divergence_without_a_known_cause_says_how_far_it_is(diverged: Verification) -> None:
+    bare = tuple(msgspec.structs.replace(each, cause=None) for each in diverged.culprits)
+    assert sentences.headline(msgspec.structs.replace(diverged, culprits=bare)) == (
+        "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget (relative error 0.0005, "
+        "allowed 1e-12, rule semantics/float64); 1 culprit; 6 other sites only carry what came in"
     )
 
 
