@@ -158,7 +158,7 @@ def describe() -> Environment:
         packages=_packages(),
         devices=("cpu", *(f"cuda:{index} {name}" for index, name in enumerate(_cuda_devices()))),
         threads=torch.get_num_threads(),
-        flags=_flags(),
+        flags=flags(),
     )
 
 
@@ -262,13 +262,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _flags() -> dict[str, str]:
+def flags() -> dict[str, str]:
+    """The flags that touch numerics, by name, as they are now."""
     settings = _save_flags()
     known = {flag.name: value for flag, value in settings.flags}
-    flags = {flag.name: _text(known[flag.name]) if flag.name in known else "mixed" for flag in FLAGS}
-    flags |= {f"fp32 precision {backend} {op}": value for (backend, op), value in settings.precisions}
-    flags["cpu capability"] = str(_backends.cpu.get_cpu_capability())
-    return flags | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    found = {flag.name: _text(known[flag.name]) if flag.name in known else "mixed" for flag in FLAGS}
+    found |= {f"fp32 precision {backend} {op}": value for (backend, op), value in settings.precisions}
+    found["cpu capability"] = str(_backends.cpu.get_cpu_capability())
+    return found | {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 def _text(value: object) -> str:

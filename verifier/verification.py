@@ -17,8 +17,8 @@ from verifier import sources
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
-from verifier.diagnose import static_differences
-from verifier.environment import describe, preserved
+from verifier.diagnose import flag_differences, static_differences
+from verifier.environment import describe, flags, preserved
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
@@ -83,7 +83,11 @@ def verify(
     given = making.paired(making.tensors(inputs), candidate_inputs)
     few = sample(given, SEMANTIC_SAMPLES)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
-        ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
+        settings = [flags()]
+        ours = _Side.of("baseline", baseline, seed)
+        settings.append(flags())
+        theirs = _Side.of("candidate", candidate, seed)
+        settings.append(flags())
         try:
             baseline_graph = ours.record(few)
         except (
@@ -105,8 +109,9 @@ def verify(
             baseline_spec=ours.spec,
             seed=seed,
         )
-        static = static_differences(
-            alignment, masters.baseline, masters.candidate, masters.info.parameter_map
+        static = (
+            *flag_differences(*settings),
+            *static_differences(alignment, masters.baseline, masters.candidate, masters.info.parameter_map),
         )
         subject = Subject(ours.model, theirs.model, alignment, masters)
         parts = batches(given, batch_size)

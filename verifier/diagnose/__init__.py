@@ -2,6 +2,13 @@
 
 from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
 from verifier.diagnose.findings import with_findings
-from verifier.diagnose.static import static_differences
+from verifier.diagnose.static import flag_differences, static_differences
 
-__all__ = ["Examined", "diagnose", "diagnose_inputs", "static_differences", "with_findings"]
+__all__ = [
+    "Examined",
+    "diagnose",
+    "diagnose_inputs",
+    "flag_differences",
+    "static_differences",
+    "with_findings",
+]

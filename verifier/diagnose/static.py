@@ -41,6 +41,29 @@ def static_differences(
     )
 
 
+def flag_differences(
+    before: Mapping[str, str], between: Mapping[str, str], after: Mapping[str, str]
+) -> tuple[StaticDifference, ...]:
+    """Backend flags that one model's import or construction changed, and how: both then run with the result.
+
+    Args:
+        before: The flags at first.
+        between: When the baseline was built.
+        after: When the candidate was built too.
+    """
+    return tuple(
+        StaticDifference(
+            kind="flag",
+            baseline=name if side == "baseline" else None,
+            candidate=name if side == "candidate" else None,
+            summary=f"building the {side} changes {name} from {old.get(name, 'unset')} to {value}",
+        )
+        for side, old, new in (("baseline", before, between), ("candidate", between, after))
+        for name, value in new.items()
+        if old.get(name) != value
+    )
+
+
 def _operators(alignment: Alignment) -> Iterator[StaticDifference]:
     ours, theirs = (
         Counter(site.op for site in graph.comparable) for graph in (alignment.baseline, alignment.candidate)

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from tests.networks import Block, images, network
 from verifier import verify
+from verifier.environment import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from verifier.result import Verification
 
@@ -265,3 +267,21 @@ def test_padding_on_its_own_is_part_of_the_convolution() -> None:
         verify(network(), broken(lambda m: setattr(m[1], "conv1", Padded(m[1].conv1))), images())
     )
     assert found == ("1.conv1", "1.conv1.conv", "conv-padding", True)
+
+
+def test_a_flag_that_building_the_candidate_changes_is_told_and_put_back(tmp_path: Path) -> None:
+    source = tmp_path / "nets.py"
+    source.write_text(
+        "import torch\n"
+        "def plain(): return torch.nn.Linear(3, 3)\n"
+        "def meddling():\n"
+        "    torch.backends.cudnn.deterministic = not torch.backends.cudnn.deterministic\n"
+        "    return plain()\n"
+    )
+    before = flags()
+
+    static = verify(f"{source}:plain", f"{source}:meddling", torch.ones(2, 3)).static
+
+    assert [each.kind for each in static] == ["flag"]
+    assert "cudnn" in static[0].summary
+    assert flags() == before
