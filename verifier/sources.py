@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from verifier.environment import preserved
+from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -36,11 +36,15 @@ _FAILURES = (Exception, SystemExit)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model that a specification led to, and what should be known about it."""
+    """A model that a specification led to, and what should be known about it.
+
+    `flags` are the backend flags that building it changed, with their values before and after; they were put back.
+    """
 
     spec: str
     model: nn.Module
     notes: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str, str], ...] = ()
 
 
 def load(spec: str, *, seed: int | None) -> Source:
@@ -61,13 +65,19 @@ def load(spec: str, *, seed: int | None) -> Source:
     kind, colon, name = spec.partition(":")
     with preserved():
         _start(seed)
+        before = flags()
         if colon and kind == "torchvision":
             model = _torchvision_model(spec, name, seed)
         elif colon and kind == "reference":
             model = _reference_model(spec, name, seed)
         else:
             model = _users_model(spec, seed)
-        return Source(spec, model, _settle_mode(model))
+        changed = tuple(
+            (name, before.get(name, "unset"), value)
+            for name, value in flags().items()
+            if before.get(name) != value
+        )
+        return Source(spec, model, _settle_mode(model), changed)
 
 
 def arch(name: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
 from verifier.diagnose import flag_differences, static_differences
-from verifier.environment import describe, flags, preserved
+from verifier.environment import describe, preserved
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
@@ -83,11 +83,7 @@ def verify(
     given = making.paired(making.tensors(inputs), candidate_inputs)
     few = sample(given, SEMANTIC_SAMPLES)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
-        settings = [flags()]
-        ours = _Side.of("baseline", baseline, seed)
-        settings.append(flags())
-        theirs = _Side.of("candidate", candidate, seed)
-        settings.append(flags())
+        ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
         try:
             baseline_graph = ours.record(few)
         except (
@@ -110,7 +106,7 @@ def verify(
             seed=seed,
         )
         static = (
-            *flag_differences(*settings),
+            *flag_differences(ours.flags, theirs.flags),
             *static_differences(alignment, masters.baseline, masters.candidate, masters.info.parameter_map),
         )
         subject = Subject(ours.model, theirs.model, alignment, masters)
@@ -179,13 +175,14 @@ class _Side:
     spec: str
     model: nn.Module
     notes: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str, str], ...] = ()
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> _Side:
         if isinstance(model, str):
             source = sources.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
-            return cls(role, source.spec, found.model, source.notes)
+            return cls(role, source.spec, found.model, source.notes, source.flags)
         model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
         if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
             raise UsageError(

@@ -10,7 +10,7 @@ from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.result import StaticDifference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -42,25 +42,21 @@ def static_differences(
 
 
 def flag_differences(
-    before: Mapping[str, str], between: Mapping[str, str], after: Mapping[str, str]
+    baseline: Iterable[tuple[str, str, str]], candidate: Iterable[tuple[str, str, str]]
 ) -> tuple[StaticDifference, ...]:
-    """Backend flags that one model's import or construction changed, and how: both then run with the result.
+    """Backend flags that building a model changes: name, value before and value after, for each of the two.
 
-    Args:
-        before: The flags at first.
-        between: When the baseline was built.
-        after: When the candidate was built too.
+    They are put back, so that both models run under the same flags; where the model is used they will not be.
     """
     return tuple(
         StaticDifference(
             kind="flag",
             baseline=name if side == "baseline" else None,
             candidate=name if side == "candidate" else None,
-            summary=f"building the {side} changes {name} from {old.get(name, 'unset')} to {value}",
+            summary=f"building the {side} changes {name} from {old} to {new}; both were compared with {old}",
         )
-        for side, old, new in (("baseline", before, between), ("candidate", between, after))
-        for name, value in new.items()
-        if old.get(name) != value
+        for side, changed in (("baseline", baseline), ("candidate", candidate))
+        for name, old, new in changed
     )
 
 
