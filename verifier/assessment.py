@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from verifier.agreement import agreement
 from verifier.align import Pair
-from verifier.align.signatures import strict
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
+from verifier.digests import digests, twins
 from verifier.graph.tensors import tensors_in
 from verifier.judge import (
     Cell,
@@ -37,10 +37,8 @@ from verifier.running import (
     measure_noise,
     open_lane,
 )
-from verifier.weights import related
 
 if TYPE_CHECKING:
-    from verifier.graph import Site
     from verifier.inputs import Inputs
     from verifier.lockstep import Lane, Meeting
 
@@ -48,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
 
 
-WRONG_GUESS = "paired by its place at first, but the tensors differ while all that reads them agrees"
+WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 LOCALISE = ("auto", "always", "never")
@@ -86,10 +84,10 @@ class Assessor:
         started = time.perf_counter()
         judged = self._semantics(inputs, probe)
         for _ in range(_GUESSES):
-            wrong = self._wrong_guesses(judged)
+            wrong, right = self._wrong_guesses(judged)
             if not wrong:
                 break
-            alignment = self.subject.alignment.without(wrong, WRONG_GUESS)
+            alignment = self.subject.alignment.repaired(wrong, right, WRONG_GUESS)
             self.subject = replace(self.subject, alignment=alignment)
             self._noise.clear()
             judged = self._semantics(inputs, probe)
@@ -110,17 +108,18 @@ class Assessor:
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         return self._judge(measured, budgets)
 
-    def _wrong_guesses(self, judged: Judged) -> list[Pair]:
-        """Pairs of sites that differ as written and by their numbers, while all that reads them agrees.
+    def _wrong_guesses(self, judged: Judged) -> tuple[list[Pair], list[Pair]]:
+        """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
 
-        What they are part of is the same function then, written otherwise: they were paired by mistake.
+        A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
+        tensors turns up elsewhere in the other model.
         """
         readers: dict[int, list[PairResult]] = {}
         for row in judged.rows:
             for above in row.above:
                 readers.setdefault(above, []).append(row)
-        graphs = self.subject.alignment.baseline.by_name, self.subject.alignment.candidate.by_name
-        wrong: dict[int, Pair] = {}
+        alignment = self.subject.alignment
+        doubtful: dict[int, Pair] = {}
         for row in reversed(judged.rows):
             if row.status is Status.UNMATCHED or row.op in {"input", "output", "state"} or not differs(row):
                 continue
@@ -128,20 +127,39 @@ class Assessor:
             left = [
                 state for reader in below for state in readers.get(reader.index, []) if state.op == "state"
             ]
-            if not below or any(differs(each) and each.index not in wrong for each in (*below, *left)):
+            if not below or any(differs(each) and each.index not in doubtful for each in (*below, *left)):
                 continue
-            b, c = graphs[0][row.baseline or ""], graphs[1][row.candidate or ""]
-            elsewhere = row.rewired or row.between_baseline or row.between_candidate
-            if elsewhere or not self._looks_alike(b, c):
-                wrong[row.index] = Pair(b.index, c.index)
-        return list(wrong.values())
+            b, c = (
+                alignment.baseline.by_name[row.baseline or ""],
+                alignment.candidate.by_name[row.candidate or ""],
+            )
+            doubtful[row.index] = Pair(b.index, c.index)
+        if not doubtful:
+            return [], []
+        sides = [
+            digests(self.subject, side, ORACLE, self.few, self._caster, sites)
+            for side, sites in (
+                ("baseline", self._open("baseline") | {pair.baseline for pair in doubtful.values()}),
+                ("candidate", self._open("candidate") | {pair.candidate for pair in doubtful.values()}),
+            )
+        ]
+        twin = twins(*sides)
+        right = {Pair(b, c) for b, c in twin.items()}
+        back = {c: b for b, c in twin.items()}
+        wrong = [
+            pair
+            for pair in doubtful.values()
+            if twin.get(pair.baseline, pair.candidate) != pair.candidate
+            or back.get(pair.candidate, pair.baseline) != pair.baseline
+        ]
+        touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
+        return wrong, [
+            pair for pair in right if pair.baseline in touched[0] or pair.candidate in touched[1]
+        ] if wrong else []
 
-    def _looks_alike(self, b: Site, c: Site) -> bool:
-        """Whether two sites are one operator with the same settings, on tensors that have to do with each other."""
-        ours, theirs = self.subject.masters.baseline, self.subject.masters.candidate
-        return strict(b) == strict(c) and all(
-            related(ours[one.name], theirs[two.name]) for one, two in zip(b.tensors, c.tensors, strict=True)
-        )
+    def _open(self, side: str) -> set[int]:
+        """Comparable sites of one model that have no partner."""
+        return {each.site for each in self.subject.alignment.unmatched if each.side == side}
 
     def numerics(self, cell: Cell, *, suspicious: bool = False) -> CellResult:
         """Is it as accurate as the baseline in this dtype?

@@ -279,9 +279,18 @@ def _distance(meeting: Meeting) -> float:
 
 
 def open_lane(
-    subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster, keep: Collection[int] = ()
+    subject: Subject,
+    side: str,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    keep: Collection[int] = (),
+    stops: Collection[int] | None = None,
 ) -> Lane:
-    """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`."""
+    """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`.
+
+    It stops at all paired sites, or at those of `stops`.
+    """
     model, masters, graph, own = (
         (subject.baseline, subject.masters.baseline, subject.alignment.baseline, 0)
         if side == "baseline"
@@ -295,5 +304,6 @@ def open_lane(
         written=graph.writes_state,
     )
     args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
-    stops: Sequence[int] = [pair[own] for pair in subject.alignment.pairs]
+    if stops is None:
+        stops = [pair[own] for pair in subject.alignment.pairs]
     return Lane(side, copy, graph, args, kwargs, stops, keep)

@@ -19,17 +19,26 @@ from verifier.assessment import LOCALISE, Assessor, Progress
 from verifier.copying import copy_with, state_of
 from verifier.diagnose import flag_differences, static_differences
 from verifier.environment import describe, preserved
-from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
+from verifier.errors import (
+    DeviceError,
+    GraphDepartureError,
+    InputError,
+    ModelError,
+    UsageError,
+    VerifierError,
+)
 from verifier.graph import Graph, record
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
+from verifier.running import batch_size as batch_size_of
 from verifier.weights import choose, fingerprints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from verifier.inputs import Inputs
+    from verifier.result import CellResult, StaticDifference
 
 # Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
 SEMANTIC_SAMPLES = 2
@@ -81,46 +90,57 @@ def verify(
     started = time.perf_counter()
     wanted = _parse(cells)
     given = making.paired(making.tensors(inputs), candidate_inputs)
-    few = sample(given, SEMANTIC_SAMPLES)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
-        try:
-            baseline_graph = ours.record(few)
-        except (
-            InputError
-        ):  # the first dimension need not be the batch: a few "samples" may be no input at all
-            few = given
-            baseline_graph = ours.record(given)
-        alignment = align(
-            baseline_graph,
-            theirs.record(few),
-            (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
-        )
-        masters = choose(
-            weights,
-            ours.model,
-            theirs.model,
-            alignment,
-            ours.arguments(few),
-            baseline_spec=ours.spec,
-            seed=seed,
-        )
-        static = (
-            *flag_differences(ours.flags, theirs.flags),
-            *static_differences(alignment, masters.baseline, masters.candidate, masters.info.parameter_map),
-        )
-        subject = Subject(ours.model, theirs.model, alignment, masters)
-        parts = batches(given, batch_size)
-        assessor = Assessor(subject, parts, few, policy, _localise(localise), progress or (lambda *_: None))
-        results = []
-        if semantics or ORACLE in wanted:
-            results.append(assessor.semantics(parts if ORACLE in wanted else [few], wanted[0]))
-        for cell in wanted:
-            if cell != ORACLE:
-                suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
-                results.append(assessor.numerics(cell, suspicious=suspicious))
+
+        def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
+            alignment = align(
+                ours.record(few),
+                theirs.record(few),
+                (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
+            )
+            masters = choose(
+                weights,
+                ours.model,
+                theirs.model,
+                alignment,
+                ours.arguments(few),
+                baseline_spec=ours.spec,
+                seed=seed,
+            )
+            static = (
+                *flag_differences(ours.flags, theirs.flags),
+                *static_differences(
+                    alignment, masters.baseline, masters.candidate, masters.info.parameter_map
+                ),
+            )
+            subject = Subject(ours.model, theirs.model, alignment, masters)
+            parts = batches(given, batch_size)
+            assessor = Assessor(
+                subject, parts, few, policy, _localise(localise), progress or (lambda *_: None)
+            )
+            results = []
+            if semantics or ORACLE in wanted:
+                results.append(assessor.semantics(parts if ORACLE in wanted else [few], wanted[0]))
+            for cell in wanted:
+                if cell != ORACLE:
+                    suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
+                    results.append(assessor.numerics(cell, suspicious=suspicious))
+            return assessor, static, results
+
+        few = sample(given, SEMANTIC_SAMPLES)
+        compared = None
+        # A model may depend on how many samples there are, and the first dimension need not be the batch.
+        with contextlib.suppress(GraphDepartureError, InputError):
+            compared = compare(few)
+        if compared is None or (
+            _sample_counts_differ(compared[2]) and batch_size_of(few) != batch_size_of(given)
+        ):
+            compared = compare(given)
+        assessor, static, results = compared
 
     alignment = assessor.subject.alignment  # without the pairs that numbers have disproved
+    masters = assessor.subject.masters
     main = next((result for result in results if result.role == "numerics"), results[0])
     output = assessor.agreements[main.name]
     criteria = evaluate(policy, output, main.layers)
@@ -148,6 +168,15 @@ def verify(
         policy=policy.name,
         notes=(*ours.notes, *theirs.notes),
         static=static,
+    )
+
+
+def _sample_counts_differ(results: Iterable[CellResult]) -> bool:
+    """Whether the two models have given different numbers of samples anywhere."""
+    return any(
+        row.candidate_shape is not None and row.candidate_shape[:1] != row.shape[:1]
+        for result in results
+        for row in result.layers
     )
 
 

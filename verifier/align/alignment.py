@@ -74,15 +74,21 @@ class Alignment:
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
 
-    def without(self, pairs: Collection[Pair], reason: str) -> Alignment:
-        """The same claim without some of its pairs, whose sites are then unmatched for `reason`."""
+    def repaired(self, wrong: Collection[Pair], right: Collection[Pair], reason: str) -> Alignment:
+        """The same claim with `right` pairs in place of `wrong` ones; sites left alone are unmatched for `reason`."""
+        pairs = tuple(sorted({*(pair for pair in self.pairs if pair not in wrong), *right}))
+        paired = {pair.baseline for pair in pairs}, {pair.candidate for pair in pairs}
         lost = [
             Unmatched(side, site, reason)
-            for pair in pairs
-            for side, site in (("baseline", pair.baseline), ("candidate", pair.candidate))
+            for pair in wrong
+            for side, site, used in (
+                ("baseline", pair.baseline, paired[0]),
+                ("candidate", pair.candidate, paired[1]),
+            )
+            if site not in used
         ]
-        kept = tuple(pair for pair in self.pairs if pair not in pairs)
-        return replace(self, pairs=kept, unmatched=(*self.unmatched, *lost))
+        kept = [each for each in self.unmatched if each.site not in paired[each.side != "baseline"]]
+        return replace(self, pairs=pairs, unmatched=(*kept, *lost))
 
     def states(self, parameters: Mapping[str, str]) -> tuple[State, ...]:
         """What either model writes while it runs, with `parameters` saying which tensor is which."""

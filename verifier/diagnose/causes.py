@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -148,7 +149,7 @@ def cause_of_inputs(
     extra = list(_ops(candidate))
     reader = row.op
     if not missing and not extra:
-        return _rewired(row, candidate)
+        return _rewired(row, candidate, reads, baseline.reads, limit)
     if missing and not extra and missing[-1] not in codes.JOINS and _runs_unread(baseline, candidate):
         return Cause(
             code="wiring-different",
@@ -174,9 +175,11 @@ def cause_of_inputs(
 
 def _runs_unread(baseline: Side, candidate: Side) -> bool:
     """Whether operators with parameters that the candidate seems to lack run there with no reader."""
-    wanted = [loose(site) for site, _ in baseline.between if site.tensors]
-    unread = [loose(site) for site in candidate.graph.sites if not site.live]
-    return bool(wanted) and all(each in unread for each in wanted)
+    wanted = Counter(loose(site) for site, _ in baseline.between if site.tensors)
+    ours, theirs = (
+        Counter(loose(site) for site in side.graph.sites if not site.live) for side in (candidate, baseline)
+    )
+    return bool(wanted) and not wanted - (ours - theirs)
 
 
 def _ops(side: Side) -> Iterable[str]:
@@ -241,26 +244,65 @@ def _constants(side: Side) -> tuple[str, ...]:
     return tuple(found[:4])
 
 
-def _rewired(row: PairResult, candidate: Side) -> Cause:
+def _rewired(
+    row: PairResult,
+    candidate: Side,
+    reads: Sequence[Tensor] | None,
+    wanted: Sequence[Tensor],
+    limit: float,
+) -> Cause:
     sources = [source for source in candidate.sources if source is not None]
     sites = [candidate.graph.sites[source] for source in sources if source >= 0]
-    writers = any(site.inplace for site in sites)
     read = ", ".join([*(site.name for site in sites), *("an input" for source in sources if source < 0)])
-    overwritten = writers or not row.rewired
+    evidence = (f"on the baseline's inputs {row.candidate} is inside its budget",)
+    if reads is not None and _reordered(reads, wanted, limit):
+        return Cause(
+            code="operand-order",
+            summary=f"it takes what it reads ({read}) in another order",
+            confirmed=True,
+            evidence=evidence,
+            remedy="exchange its operands",
+        )
+    if not row.rewired and None in candidate.sources:
+        return Cause(
+            code="constant-different",
+            summary="a tensor that neither a site nor an input made, a constant, is not the baseline's",
+            confirmed=True,
+            evidence=evidence,
+            remedy="give it the baseline's constant",
+        )
+    if any(site.inplace for site in sites) or not row.rewired:
+        return Cause(
+            code="input-overwritten",
+            summary=f"what it reads ({read}) was changed after it was made",
+            confirmed=True,
+            evidence=evidence,
+            remedy="clone the tensor before it is overwritten",
+        )
     return Cause(
-        code="input-overwritten" if overwritten else "wiring-different",
-        summary=f"it reads {read}, which is not what the baseline's site reads"
-        if row.rewired
-        else f"what it reads of {read} was changed after it was made",
+        code="wiring-different",
+        summary=f"it reads {read}, which is not what the baseline's site reads",
         confirmed=True,
-        evidence=(f"on the baseline's inputs {row.candidate} is inside its budget",),
-        remedy="clone the tensor before it is overwritten" if writers else "connect it as the baseline does",
+        evidence=evidence,
+        remedy="connect it as the baseline does",
     )
+
+
+def _reordered(reads: Sequence[Tensor], wanted: Sequence[Tensor], limit: float) -> bool:
+    """Whether one side reads the other's tensors, in another order."""
+    left = list(wanted)
+    for tensor in reads:
+        fits = next((k for k, each in enumerate(left) if distance(tensor, each) <= limit), None)
+        if fits is None:
+            return False
+        del left[fits]
+    return not left
 
 
 def _preparation(baseline: Side, candidate: Side, reads: Sequence[Tensor] | None) -> Cause | None:
     """The cause where the models prepare their input otherwise: only inputs are above, and they hold images."""
-    if reads is None or not (baseline.between or candidate.between):
+    between = (*baseline.between, *candidate.between)
+    if reads is None or not between or any(site.op not in _PREPARING for site, _ in between):
         return None
     sources = [*baseline.values(), *candidate.values()]
     if not sources or any(source >= 0 for source in sources):

@@ -226,6 +226,9 @@ class _Examiner:
             self.found[place.row.index] = self._look(place, baseline, candidate, wanted, given)
         elif place.row.status is Status.CULPRIT:
             self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
+        self._let_go(place)
+
+    def _let_go(self, place: _Place) -> None:
         for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
             uses.subtract(half.calls)
             for call in half.calls:
@@ -246,6 +249,7 @@ class _Examiner:
             limit,
         )
         self.found[place.row.index] = Examined(None, None, None, cause, None)
+        self._let_go(place)
 
     def _look(
         self, place: _Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor

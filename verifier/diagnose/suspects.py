@@ -78,18 +78,28 @@ def _operator(op: str, baseline_op: str, baseline: KeptCall) -> Suspect:
 
 def _attributes(op: str, candidate: KeptCall, baseline: KeptCall) -> list[Suspect]:
     ours, theirs = settings(candidate), settings(baseline)
-    names = [name for name in theirs if name in ours and canonical(ours[name]) != canonical(theirs[name])]
+    names = [
+        name
+        for name in dict.fromkeys((*theirs, *ours))
+        if canonical(ours.get(name, _UNSET)) != canonical(theirs.get(name, _UNSET))
+    ]
     # A flag says more than a number, and a number that changes the shape more than one that does not.
     names.sort(key=lambda name: (name not in {"training", "train"}, name not in {"stride", "padding"}))
-    return [_attribute(op, name, ours[name], theirs[name]) for name in names]
+    return [_attribute(op, name, ours.get(name, _UNSET), theirs.get(name, _UNSET)) for name in names]
+
+
+_UNSET = "its default"
 
 
 def _attribute(op: str, name: str, own: Any, theirs: Any) -> Suspect:
+    def apply(call: KeptCall) -> KeptCall:
+        return call.without_argument(name) if theirs is _UNSET else call.with_argument(name, theirs)
+
     return Suspect(
         codes.of_attribute(op, name),
         f"{name} is {_shown(own)}, the baseline's {_shown(theirs)}",
         f"set {name} to {_shown(theirs)}",
-        lambda call: call.with_argument(name, theirs),
+        apply,
     )
 
 

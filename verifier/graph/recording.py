@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
@@ -33,11 +35,11 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     """
     inputs = list(tensors_in((args, kwargs)))
     recorder = _Recorder(model, inputs)
-    before = torch.get_rng_state()
+    before = random_state()
     with torch.no_grad(), recorder:
         outputs = model(*args, **kwargs)
-    draws = not torch.equal(before, torch.get_rng_state())
-    torch.set_rng_state(before)
+    draws = not before.same(random_state())
+    set_random_state(before)
     return recorder.graph(list(tensors_in(outputs)), draws=draws)
 
 
@@ -67,17 +69,25 @@ class _Origins:
 
     producers: dict[int, tuple[weakref.ref[Tensor], int]] = field(default_factory=dict)
     writers: dict[int, int] = field(default_factory=dict)
+    # A storage's key is its address; while one of these lives, the address is not given to another.
+    _held: dict[int, StorageWeakRef] = field(default_factory=dict)
 
     def produced(self, tensor: Tensor, site: int) -> None:
         self.producers[id(tensor)] = (weakref.ref(tensor), site)
         memory = same_memory(tensor)
         if memory is not None:
+            self._hold(tensor, memory)
             self.writers.setdefault(memory, site)
 
     def wrote(self, tensor: Tensor, site: int) -> None:
         memory = same_memory(tensor)
         if memory is not None:
+            self._hold(tensor, memory)
             self.writers[memory] = site
+
+    def _hold(self, tensor: Tensor, memory: int) -> None:
+        if memory not in self._held:
+            self._held[memory] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
     def of(self, tensor: Tensor) -> tuple[int, ...]:
         """Sites `tensor`'s content comes from: its producer, and a later writer through another view of it."""

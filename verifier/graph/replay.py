@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from verifier.graph.chance import RandomState, random_state, set_random_state
 from verifier.graph.operators import operator_name, signature_of
 from verifier.graph.tensors import tensors_in
 
@@ -26,6 +27,7 @@ class KeptCall:
         arguments: Every argument that was given, by the name torch's table of overridable functions has for it
             (`arg0`, `arg1`, ... where the table has none), tensors in any nesting.
         state: Names of the arguments that are parameters or buffers of the model.
+        chance: Where the random numbers stood; None where the model draws none.
         positional: Names of those that were given by position, in order; the others are given by keyword.
     """
 
@@ -33,12 +35,23 @@ class KeptCall:
     arguments: Mapping[str, Any]
     state: frozenset[str]
     positional: tuple[str, ...]
+    chance: RandomState | None = None
 
     @classmethod
     def of(
-        cls, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], state: set[int]
+        cls,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        state: set[int],
+        *,
+        draws: bool = False,
     ) -> KeptCall:
-        """Keep a call that is about to be made; `state` holds the ids of the model's own tensors."""
+        """Keep a call that is about to be made; `state` holds the ids of the model's own tensors.
+
+        With `draws` it draws the same random numbers when it is made again.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}  # what is returned anyway
         named = _bound(function, args, kwargs)
         positional = tuple(named)[: len(args)]
 
@@ -52,6 +65,7 @@ class KeptCall:
                 name for name, value in named.items() if isinstance(value, Tensor) and id(value) in state
             ),
             positional,
+            random_state() if draws else None,
         )
 
     @property
@@ -86,6 +100,11 @@ class KeptCall:
             state = state | {name} if is_state else state - {name}
         return replace(self, arguments={**self.arguments, name: value}, state=state)
 
+    def without_argument(self, name: str) -> KeptCall:
+        """The same call without one argument that was given by keyword."""
+        left = {key: value for key, value in self.arguments.items() if key != name}
+        return replace(self, arguments=left, state=self.state - {name})
+
     def run(self) -> tuple[list[Tensor], dict[str, Any]]:
         """Make the call: its tensors, and its arguments afterwards. The kept ones stay as they are.
 
@@ -95,11 +114,18 @@ class KeptCall:
         fresh = {
             name: pytree.tree_map_only(Tensor, Tensor.clone, value) for name, value in self.arguments.items()
         }
-        with torch.no_grad():
-            result = self.function(
-                *(fresh[name] for name in self.positional),
-                **{name: value for name, value in fresh.items() if name not in self.positional},
-            )
+        before = None if self.chance is None else random_state()
+        try:
+            if self.chance is not None:
+                set_random_state(self.chance)
+            with torch.no_grad():
+                result = self.function(
+                    *(fresh[name] for name in self.positional),
+                    **{name: value for name, value in fresh.items() if name not in self.positional},
+                )
+        finally:
+            if before is not None:
+                set_random_state(before)
         if result is None and operator_name(self.function) == "setitem":
             result = next(tensors_in(list(fresh.values())))
         return list(tensors_in(result)), fresh

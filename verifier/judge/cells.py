@@ -67,6 +67,8 @@ class Cell:
         except RuntimeError as error:
             raise UsageError(f"unknown device '{self.device}'; known are cpu, cuda and cuda:N.") from error
         if device.type == "cpu":
+            if device.index:
+                raise UsageError(f"there is no device '{self.device}': the processor is one, called cpu.")
             return
         if device.type != "cuda":
             raise UsageError(f"device '{self.device}' is not supported; use cpu, cuda or cuda:N.")

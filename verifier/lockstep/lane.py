@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
 from verifier.graph import KeptCall
+from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
@@ -53,7 +54,7 @@ class Lane:
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
         self._model: nn.Module | None = model
-        self._random_state = torch.get_rng_state() if graph.draws else None
+        self._random_state = random_state() if graph.draws else None
         device = next((tensor.device for tensor in inputs), torch.device("cpu"))
         self._watch = _Watch(self, model, graph, frozenset(stops), inputs, frozenset(keep))
         self.state_memory = self._watch.given_memory
@@ -89,13 +90,13 @@ class Lane:
         if self._random_state is None:
             self._coroutine.resume()
             return
-        before = torch.get_rng_state()
-        torch.set_rng_state(self._random_state)
+        before = random_state()
+        set_random_state(self._random_state)
         try:
             self._coroutine.resume()
         finally:
-            self._random_state = torch.get_rng_state()
-            torch.set_rng_state(before)
+            self._random_state = random_state()
+            set_random_state(before)
 
     def close(self) -> None:
         """End the model's run wherever it is, and let go of the model. Safe to call twice."""
@@ -158,7 +159,8 @@ class _Watch(Instrument):
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
         if self._next in self._keep:
-            self._lane.kept[self._next] = KeptCall.of(function, args, kwargs, self._state)
+            kept = KeptCall.of(function, args, kwargs, self._state, draws=self._graph.draws)
+            self._lane.kept[self._next] = kept
 
     def on_call(
         self,
@@ -172,7 +174,10 @@ class _Watch(Instrument):
         calls = self._graph.calls
         call = calls[self._next] if self._next < len(calls) else None
         if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
-            self._depart(f"called `{op}`" + (f" in {self.scope}" if self.scope else ""))
+            where = f" in {self.scope}" if self.scope else ""
+            if call is not None and call.op == op and call.count != len(outputs):
+                where += f", which gave {len(outputs)} tensors and not {call.count},"
+            self._depart(f"called `{op}`{where}")
         self._next += 1
         for site, tensor in enumerate(outputs, call.first):
             if site in self._stops:

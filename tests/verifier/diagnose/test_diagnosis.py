@@ -285,3 +285,91 @@ def test_a_flag_that_building_the_candidate_changes_is_told_and_put_back(tmp_pat
     assert [each.kind for each in static] == ["flag"]
     assert "cudnn" in static[0].summary
     assert flags() == before
+
+
+class Written(nn.Module):
+    """A forward pass given as a function of the module, on parts with the same weights each time."""
+
+    def __init__(self, run: Callable[..., Tensor], **parts: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name, make in parts.items():
+            setattr(self, name, make())
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(self, *inputs)
+
+
+def linear() -> nn.Module:
+    return nn.Linear(8, 8)
+
+
+def head(scale: float, fill: float) -> Callable[..., Tensor]:
+    def run(self: Any, x: Tensor) -> Tensor:
+        scores = self.a(x) @ self.b(x).transpose(-1, -2) * scale
+        mask = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        return scores.masked_fill(mask, fill).softmax(-1) @ x
+
+    return run
+
+
+@pytest.mark.parametrize("fill", [-torch.inf, torch.finfo(torch.float32).min, -1e9])
+def test_a_mask_hides_nothing(fill: float) -> None:
+    baseline, candidate = (Written(head(scale, fill), a=linear, b=linear) for scale in (0.5, 1.0))
+    (found,) = causes(verify(baseline, candidate, torch.randn(4, 6, 8)))
+    assert found[2:] == ("mul-other", True)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (lambda m, x: torch.cat([m.a(x), x], 1), lambda m, x: torch.cat([x, m.a(x)], 1)),
+        (lambda m, x: m.a(x) - m.b(x), lambda m, x: m.b(x) - m.a(x)),
+        (lambda m, x: torch.where(x > 0, m.a(x), m.b(x)), lambda m, x: torch.where(x > 0, m.b(x), m.a(x))),
+    ],
+)
+def test_exchanged_operands_are_told_as_such(
+    right: Callable[..., Tensor], wrong: Callable[..., Tensor]
+) -> None:
+    parts = {"a": linear, "b": linear}
+    (found,) = causes(verify(Written(right, **parts), Written(wrong, **parts), torch.randn(4, 8)))
+    assert found[2:] == ("operand-order", True)
+
+
+def test_a_fault_is_found_though_all_that_reads_it_agrees_on_this_input() -> None:
+    def leaky(slope: float) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(slope), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+        ).eval()
+
+    found = causes(verify(leaky(0.01), leaky(0.5), images()))
+    assert found == [("1", "1", "leaky-relu-negative-slope", True)]
+
+
+@pytest.mark.parametrize("draw", ["random.random()", "float(numpy.random.rand())", "float(torch.rand(()))"])
+def test_both_models_draw_the_same_random_numbers(draw: str) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        result: Tensor = self.a(x) * eval(draw)
+        return result
+
+    assert verify(Written(run, a=linear), Written(run, a=linear), torch.randn(4, 8)).verdict == "match"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(lambda m, x: m.a(x).reshape(4, -1), id="a fixed batch size"),
+        pytest.param(
+            lambda m, x: torch.cat([m.a(each[None]) for each in x]).flatten(1), id="a loop over samples"
+        ),
+    ],
+)
+def test_a_candidate_that_depends_on_the_number_of_samples_is_compared_on_all(
+    run: Callable[..., Tensor],
+) -> None:
+    baseline = Written(lambda m, x: m.a(x).flatten(1), a=linear)
+    result = verify(baseline, Written(run, a=linear), torch.randn(4, 3, 8))
+    assert not result.culprits
+    assert result.verdict != "diverged"
