@@ -42,9 +42,12 @@ def weights(verification: Verification) -> str:
     """Which weights the models computed with, and how many of the candidate's own values were kept."""
     info = verification.weights
     said = f"weights {visible(info.mode)}: {_WEIGHTS.get(info.mode, visible(info.source))}"
-    if info.kept and info.mode != "as-is":
-        said += f"; {counted(len(info.kept), 'tensor')} of the candidate kept because the values differ"
-    return said
+    if not info.kept or info.mode == "as-is":
+        return said
+    kept = (
+        f"{counted(len(info.kept), 'tensor')} in which the candidate is an edited copy, or which it alone has"
+    )
+    return f"{said.partition(';')[0]}, but for {kept}"
 
 
 def policy(verification: Verification) -> str:
@@ -89,11 +92,14 @@ def divergence(pair: PairResult) -> str:
 
 def blame(pair: PairResult) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
-    measured = f"{_excess(pair, _INTRINSIC)}{_largest(pair.intrinsic)}"
+    # A known cause tells what is missing; the figures are those of the site that reads it.
+    behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
+    measured = f"{_excess(pair, _INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
+    measured += " behind it" if behind else ""
     where = f"{site(pair)}, {visible(pair.op)}"
     if pair.cause is None:
         return "; ".join([f"{where}: {measured}", *map(visible, pair.differences)])
-    remedy = [f"to mend it, {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
+    remedy = [f"fix: {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
     return "; ".join([f"{where}: {_because(pair.cause)}", measured, *remedy])
 
 
@@ -201,6 +207,8 @@ def _divergence(verification: Verification, first: PairResult) -> str:
         kind = _TOTAL if first.total or not first.intrinsic else _INTRINSIC
         said = f"{site(first)} is the first site beyond its budget ({_excess(first, kind)})"
     culprits = len(verification.culprits)
+    if not culprits and not _localised(verification):
+        return f"{said}; which sites are at fault was not looked for (--localise always does)"
     if not culprits:
         return f"{said}; no site exceeds its budget alone"
     if known is None:
@@ -214,13 +222,24 @@ def _divergence(verification: Verification, first: PairResult) -> str:
     return f"{said}; {counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
 
 
+def _localised(verification: Verification) -> bool:
+    """Whether a forced pass ran in the deciding cell."""
+    cell = deciding_cell(verification)
+    return cell is not None and localised(cell)
+
+
+def localised(cell: CellResult) -> bool:
+    """Whether a forced pass ran in a cell, so that culprits were looked for."""
+    return any(pair.intrinsic is not None for pair in cell.layers)
+
+
 def _same(one: PairResult, other: PairResult) -> bool:
     return (one.baseline, one.candidate) == (other.baseline, other.candidate)
 
 
-def _excess(pair: PairResult, kind: str) -> str:
+def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
     """What is wrong at a pair: its shape, what is missing, or its error with what was allowed."""
-    if pair.status is Status.UNMATCHED and pair.reason:
+    if pair.status is Status.UNMATCHED and pair.reason and not measured:
         return visible(pair.reason)
     if pair.candidate_shape is not None:
         return f"shape {dimensions(pair.candidate_shape)} instead of {dimensions(pair.shape)}"
@@ -229,7 +248,7 @@ def _excess(pair: PairResult, kind: str) -> str:
         return "not measured alone" if kind == _INTRINSIC else "not measured"
     metric = metric_of(pair)
     said = f"{METRICS.get(metric, visible(metric))} {figure(error(comparison, metric))}"
-    if kind == _INTRINSIC:
+    if kind == _INTRINSIC and pair.op != "input":
         said += " on identical inputs"
     if comparison.nonfinite_mismatched:
         said += f", {counted(comparison.nonfinite_mismatched, 'value')} not finite in one model only"

@@ -127,7 +127,8 @@ def _outcome(cell: CellResult) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
     if cell.first_divergence is None:
         return sentences.visible(cell.reason)
-    culprits = sentences.counted(len(cell.culprits), "culprit")
+    known = sentences.localised(cell) or cell.culprits
+    culprits = sentences.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
 
 

@@ -107,7 +107,7 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "eps 0.001, baseline 1e-05" in done.stdout
+    assert "eps is 0.001, the baseline's 1e-05" in done.stdout
     assert (tmp_path / "example-report" / "report.html").exists()
 
 

@@ -103,7 +103,7 @@ def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verificatio
     )
     assert sentences.blame(culprit) == (
         "bn1 (candidate: stem.bn), batch_norm: eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps); "
-        f"{measured}; to mend it, set eps to 1e-05"
+        f"{measured}; fix: set eps to 1e-05"
     )
     assert sentences.blame(msgspec.structs.replace(culprit, cause=None)) == (
         f"bn1 (candidate: stem.bn), batch_norm: {measured}; eps 0.001, baseline 1e-05"

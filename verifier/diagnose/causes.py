@@ -325,7 +325,7 @@ def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
     error = float("inf") if finding.undo is None else distance(finding.undo(given), wanted)
     return Cause(
         code=finding.code,
-        summary=finding.summary,
+        summary=f"it {finding.summary}",
         confirmed=error <= _PREPARED,
         evidence=(
             *finding.evidence,
@@ -357,7 +357,7 @@ def as_preparation(cause: Cause, given: Tensor, wanted: Tensor) -> Cause:
         return cause
     code = "input-normalisation" if finding.code == "input-scale" else finding.code
     return msgspec.structs.replace(
-        cause, code=code, evidence=(*cause.evidence, f"the picture {finding.summary}", *finding.evidence)
+        cause, code=code, evidence=(*cause.evidence, f"its picture {finding.summary}", *finding.evidence)
     )
 
 

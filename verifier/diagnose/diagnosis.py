@@ -332,7 +332,10 @@ def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
         return cause
     shown = {"constant": "with zeros"}
     summary = f"it pads {shown.get(ours, f'by {ours}')}, the baseline {shown.get(theirs, f'by {theirs}')}"
-    return msgspec.structs.replace(cause, code=f"{cause.code}-mode", summary=summary)
+    remedy = f"pad {shown.get(theirs, f'by {theirs}')}"
+    return msgspec.structs.replace(
+        cause, code=f"{cause.code}-mode", summary=summary, remedy=remedy, evidence=()
+    )
 
 
 def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:

@@ -198,6 +198,8 @@ class _Judge:
             parts.append("it reads other tensors than the baseline does")
         elif row.inputs_differ and not _between(row):
             parts.append("what it reads was changed on the way")
+        if status is not Status.CULPRIT and self.region_at_fault(row):
+            parts.append("what it reads comes through sites without a partner, which are at fault")
         return "; ".join([*parts, *row.differences])
 
 
