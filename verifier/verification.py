@@ -28,6 +28,7 @@ from verifier.errors import (
     VerifierError,
 )
 from verifier.graph import Graph, record
+from verifier.graph.operators import converts
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
@@ -233,19 +234,15 @@ class _Side:
         return arguments(inputs, self.cell())
 
     def record(self, inputs: Inputs) -> Graph:
-        """The model's graph on `inputs`, in float64 if it runs there: a cast to float32 is nothing in float32.
+        """The model's graph on `inputs`, in float64 if it converts anything: a cast to float32 is nothing in float32.
 
         Raises:
             InputError: The baseline does not take such inputs.
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
-        own = self.cell()
-        if own != ORACLE:
-            with contextlib.suppress(Exception):  # what fails there may still run as it was given
-                return self._recorded(inputs, ORACLE)
         try:
-            return self._recorded(inputs, own)
+            return self._exactly(inputs, self._recorded(inputs, self.cell()))
         except VerifierError:
             raise
         except torch.OutOfMemoryError as error:
@@ -263,6 +260,12 @@ class _Side:
             raise ModelError(
                 f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
             ) from error
+
+    def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
+        if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
+            with contextlib.suppress(Exception):  # what fails there may still run as it was given
+                return self._recorded(inputs, ORACLE)
+        return graph
 
     def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
         copy = copy_with(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -107,6 +108,7 @@ def run(
             from verifier.cli.planning import plan_candidate_inputs, plan_inputs
             from verifier.judge.cells import Cell
             from verifier.judge.policy import Policy
+            from verifier.metrics import warm_up
             from verifier.saving import check_writable, save
             from verifier.verification import verify
 
@@ -117,6 +119,7 @@ def run(
             for cell in cells:
                 cell.check_device()
             check_writable(out)
+            threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
             progress("reading inputs", 0, 0)
             inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
             other = None if candidate_input is None else plan_candidate_inputs(candidate_input)

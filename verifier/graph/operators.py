@@ -158,9 +158,15 @@ def casts(op: str, attributes: Mapping[str, object]) -> bool:
     """Whether a call names a dtype to convert to: it may change values in another cell, if not in this one."""
     if op in {"to", "type"}:
         return any(value in _DTYPES for value in attributes.values())
-    return op in {"bfloat16", "double", "float", "half"}
+    return op in _CASTS
 
 
+def converts(op: str) -> bool:
+    """Whether an operator may give its argument another dtype."""
+    return op in _CASTS | {"to", "type", "type_as"}
+
+
+_CASTS = frozenset({"bfloat16", "double", "float", "half"})
 _DTYPES = frozenset(str(value) for value in vars(torch).values() if isinstance(value, torch.dtype))
 
 

@@ -71,6 +71,14 @@ def collect(measurements: Sequence[Measurement]) -> list[Moments]:
     return [m.moments if m.moments is not None else next(fetched) for m in measurements]
 
 
+def warm_up() -> None:
+    """Load the compiled kernels, which takes a second: worth doing beside something that waits or computes."""
+    for dtype in (torch.float32, torch.float64):
+        few = torch.zeros(2 * 65536, dtype=dtype)
+        measure(few, few)
+        measure(few, few + 1)
+
+
 @functools.cache
 def _cpu_reduction() -> Callable[[Tensor, Tensor, int], Moments]:
     """The compiled reduction, or torch's where numba is missing; imported late: numba takes half a second."""
