@@ -192,7 +192,12 @@ class Assessor:
                 free=False,
                 progress=self._steps(f"{cell.name}, forced", self.inputs),
             )
-            measured = replace(measured, intrinsic=forced.intrinsic, outputs_forced=forced.outputs_forced)
+            measured = replace(
+                measured,
+                intrinsic=forced.intrinsic,
+                outputs_forced=forced.outputs_forced,
+                states_forced=forced.states_forced,
+            )
             judged = self._judge(measured, budgets)
             if not suspicious:
                 judged = self._diagnosed(cell, judged)

@@ -182,6 +182,18 @@ def test_state_that_a_pass_leaves_is_compared() -> None:
     assert verify(baseline, copy.deepcopy(baseline), images(4)).verdict == "match"
 
 
+def test_state_is_blamed_in_a_numerics_cell_too() -> None:
+    baseline = network().train()
+    slow = copy.deepcopy(baseline)
+    slow[1].bn2.momentum = 0.9
+
+    found = causes(verify(baseline, slow, images(4), semantics=False))
+
+    assert [(site, code) for site, _, code, _ in found] == [
+        (f"1.bn2.{name}", "batchnorm-momentum") for name in ("running_mean", "running_var")
+    ]
+
+
 def test_statistics_of_the_models_given_are_left_alone() -> None:
     baseline = network().train()
     candidate = copy.deepcopy(baseline)
