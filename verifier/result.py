@@ -143,6 +143,16 @@ class PairResult(Record, frozen=True, kw_only=True):
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
 
+    @property
+    def misshapen(self) -> bool:
+        """Whether the shapes differ, also on the same inputs as far as these could be given."""
+        return self.candidate_shape is not None and self.intrinsic is None
+
+    @property
+    def apart(self) -> bool:
+        """Whether sites without a partner stand between this row and those it reads from."""
+        return bool(self.between_baseline or self.between_candidate)
+
 
 class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.

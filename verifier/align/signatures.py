@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.graph.operators import COMMUTATIVE, IRRELEVANT, canonical
+from verifier.graph.operators import COMMUTATIVE, IRRELEVANT, RESHAPES, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from verifier.graph import Graph, Site
-
-# Ways to lay the same elements out in another shape: one operator for the alignment.
-_RESHAPING = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
 
 class Interner:
@@ -34,7 +31,7 @@ class Interner:
 
 def operator_class(site: Site) -> str:
     """The operator as the alignment sees it."""
-    return "reshape" if site.op in _RESHAPING else site.op
+    return "reshape" if site.op in RESHAPES else site.op
 
 
 def loose(site: Site) -> Hashable:

@@ -50,14 +50,3 @@ def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_si
     if file is not None:
         return inputs.file(file)
     return inputs.normal(batch_size, size, seed)
-
-
-def plan_candidate_inputs(file: Path) -> Inputs:
-    """The candidate's own inputs, from a file.
-
-    Raises:
-        InputError: They cannot be read.
-    """
-    from verifier import inputs
-
-    return inputs.file(file)

@@ -105,7 +105,7 @@ def run(
 
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
-            from verifier.cli.planning import plan_candidate_inputs, plan_inputs
+            from verifier.cli.planning import plan_inputs
             from verifier.judge.cells import Cell
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
@@ -122,7 +122,11 @@ def run(
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
             progress("reading inputs", 0, 0)
             inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
-            other = None if candidate_input is None else plan_candidate_inputs(candidate_input)
+            other = (
+                None
+                if candidate_input is None
+                else plan_inputs(None, candidate_input, batch_size, image_size, seed)
+            )
             progress("building models", 0, 0)
             verification = verify(
                 *specs,

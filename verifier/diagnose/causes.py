@@ -11,7 +11,7 @@ from torch import Tensor
 from verifier.align.signatures import loose
 from verifier.diagnose import codes
 from verifier.diagnose.inputs import recognise
-from verifier.diagnose.neighbourhood import Side, carried_over, distance
+from verifier.diagnose.neighbourhood import Side, distance
 from verifier.diagnose.pattern import describe
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT
@@ -139,17 +139,25 @@ def _biased(baseline: KeptCall, wanted: Tensor) -> Tensor | None:
 
 
 def cause_of_inputs(
-    row: PairResult, baseline: Side, candidate: Side, reads: Sequence[Tensor] | None, limit: float
+    row: PairResult,
+    baseline: Side,
+    candidate: Side,
+    reads: Sequence[Tensor] | None,
+    limit: float,
+    *,
+    mended: bool,
 ) -> Cause:
-    """Why a site reads something else though all pairs above it were made equal."""
+    """Why a site reads something else though all pairs above it were made equal.
+
+    `mended` says that the site, run on what the baseline's operators give, is right or wrong for known reasons.
+    """
     prepared = _preparation(baseline, candidate, reads)
     if prepared is not None:
         return prepared
     missing = list(_ops(baseline))
     extra = list(_ops(candidate))
-    reader = row.op
     if not missing and not extra:
-        return _rewired(row, candidate, reads, baseline.reads, limit)
+        return _rewired(row, candidate, reads, baseline.reads, limit, mended=mended)
     if missing and not extra and missing[-1] not in codes.JOINS and _runs_unread(baseline, candidate):
         return Cause(
             code="wiring-different",
@@ -158,16 +166,13 @@ def cause_of_inputs(
             evidence=("the candidate has the operators, but nothing reads what they make",),
             remedy="connect it as the baseline does",
         )
-    code = codes.of_region(missing, extra, reader)
-    mended = _mended(baseline, candidate)
-    error = float("inf") if mended is None else _largest(mended, baseline.reads)
     return Cause(
-        code=code,
+        code=codes.of_region(missing, extra, row.op),
         summary=_told(missing, extra, row),
-        confirmed=error <= limit,
+        confirmed=mended,
         evidence=(
             *_constants(candidate),
-            f"with the baseline's operators in their place what {row.candidate} reads is off by {error:.1e}",
+            f"{row.candidate} was run again on what the baseline's operators give",
         ),
         remedy=_mend(missing, extra),
     )
@@ -189,27 +194,6 @@ def _ops(side: Side) -> Iterable[str]:
         if call not in seen:
             seen.add(call)
             yield site.op
-
-
-def _mended(baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
-    """What would reach the candidate's site through the baseline's operators."""
-    back = dict(_partners(baseline, candidate))
-    values = carried_over(candidate.values(), baseline.values(), back)
-    try:
-        return baseline.replay(values)
-    except Exception:
-        return None
-
-
-def _partners(baseline: Side, candidate: Side) -> list[tuple[int, int]]:
-    """Sources on the candidate's side with the baseline's that hold the same tensor."""
-    ours, theirs = candidate.values(), baseline.values()
-    return [
-        (one, other)
-        for one, tensor in ours.items()
-        for other, twin in theirs.items()
-        if tensor.shape == twin.shape and distance(tensor, twin) == 0
-    ]
 
 
 def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
@@ -250,41 +234,30 @@ def _rewired(
     reads: Sequence[Tensor] | None,
     wanted: Sequence[Tensor],
     limit: float,
+    *,
+    mended: bool,
 ) -> Cause:
     sources = [source for source in candidate.sources if source is not None]
     sites = [candidate.graph.sites[source] for source in sources if source >= 0]
     read = ", ".join([*(site.name for site in sites), *("an input" for source in sources if source < 0)])
-    evidence = (f"on the baseline's inputs {row.candidate} is inside its budget",)
     if reads is not None and _reordered(reads, wanted, limit):
-        return Cause(
-            code="operand-order",
-            summary=f"it takes what it reads ({read}) in another order",
-            confirmed=True,
-            evidence=evidence,
-            remedy="exchange its operands",
-        )
-    if not row.rewired and None in candidate.sources:
-        return Cause(
-            code="constant-different",
-            summary="a tensor that neither a site nor an input made, a constant, is not the baseline's",
-            confirmed=True,
-            evidence=evidence,
-            remedy="give it the baseline's constant",
-        )
-    if any(site.inplace for site in sites) or not row.rewired:
-        return Cause(
-            code="input-overwritten",
-            summary=f"what it reads ({read}) was changed after it was made",
-            confirmed=True,
-            evidence=evidence,
-            remedy="clone the tensor before it is overwritten",
-        )
+        code, remedy = "operand-order", "exchange its operands"
+        summary = f"it takes what it reads ({read}) in another order"
+    elif not row.rewired and None in candidate.sources:
+        code, remedy = "constant-different", "give it the baseline's constant"
+        summary = "a tensor that neither a site nor an input made, a constant, is not the baseline's"
+    elif any(site.inplace for site in sites) or not row.rewired:
+        code, remedy = "input-overwritten", "clone the tensor before it is overwritten"
+        summary = f"what it reads ({read}) was changed after it was made"
+    else:
+        code, remedy = "wiring-different", "connect it as the baseline does"
+        summary = f"it reads {read}, which is not what the baseline's site reads"
     return Cause(
-        code="wiring-different",
-        summary=f"it reads {read}, which is not what the baseline's site reads",
-        confirmed=True,
-        evidence=evidence,
-        remedy="connect it as the baseline does",
+        code=code,
+        summary=summary,
+        confirmed=mended,
+        evidence=(f"{row.candidate} was run again on what the baseline's site reads",),
+        remedy=remedy,
     )
 
 
@@ -344,7 +317,8 @@ def prepares(graph: Graph, index: int) -> bool:
 
 
 _PREPARING = frozenset(
-    {"add", "clamp", "div", "flip", "float", "getitem", "index_select", "mul", "sub", "to"}
+    {"add", "clamp", "contiguous", "div", "flip", "float", "getitem", "index_select", "interpolate", "mul"}
+    | {"permute", "sub", "to"}
 )
 
 
@@ -392,9 +366,3 @@ def _confirmed(first: Suspect, rest: Sequence[Suspect], before: str, after: floa
         also=tuple(suspect.code for suspect in rest),
         remedy="; ".join(suspect.remedy for suspect in every),
     )
-
-
-def _largest(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    if len(tensors) != len(others):
-        return float("inf")
-    return max((distance(a, b) for a, b in zip(tensors, others, strict=True)), default=0.0)

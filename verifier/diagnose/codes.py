@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.graph.operators import kind
+from verifier.graph.operators import RESHAPES, converts, kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNEXPLAINED = "unexplained"
 
-_CASTS = frozenset({"to", "float", "half", "bfloat16", "double", "type", "type_as"})
 _DROPOUTS = frozenset(
     {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "bernoulli"}
 )
@@ -33,8 +32,6 @@ _FAMILIES = {
 }
 
 JOINS = frozenset({"add", "mul", "cat", "sub", "matmul"})
-
-RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
 
 def family(op: str) -> str:
@@ -83,14 +80,12 @@ def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
             return "dropout-active"
         if len(extra) == 1:
             return _of_extra(extra[0], reader)
-        if set(extra) <= _CASTS:
+        if all(map(converts, extra)):
             return "internal-cast"
         if set(extra) <= _MOVES | RESHAPES | {"contiguous"}:
             return "flatten-order"
     if len(missing) == len(extra) == 1:
         return of_operator(extra[0], missing[0])
-    if set(extra) <= _CASTS and not missing:
-        return "internal-cast"
     if sorted(missing) == sorted(extra):
         return "order-different"
     if missing and extra and reader == "add":
@@ -99,7 +94,7 @@ def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
 
 
 def _of_extra(op: str, reader: str) -> str:
-    if op in _CASTS:
+    if converts(op):
         return "internal-cast"
     if op in _MOVES:
         return "flatten-order" if reader in RESHAPES else f"{family(op)}-extra"

@@ -122,14 +122,10 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
         return False
     return (
         row.status is Status.CULPRIT
-        or bool(row.between_baseline or row.between_candidate or row.rewired)
-        or any(_misshapen(rows[above]) for above in row.above)
+        or row.apart
+        or row.rewired
+        or any(rows[above].misshapen for above in row.above)
     )
-
-
-def _misshapen(row: PairResult) -> bool:
-    """Whether a row could not be forced, because the shapes differ."""
-    return row.candidate_shape is not None and row.intrinsic is None
 
 
 @dataclass(frozen=True)
@@ -184,7 +180,7 @@ class _Place:
                 halves.append(_Half(graph, None, sites, graph.outputs[output]))
             else:
                 halves.append(_Half(graph, graph.by_name[name or ""], sites))
-        return cls(row, halves[0], halves[1], any(_misshapen(rows[above]) for above in row.above), output)
+        return cls(row, halves[0], halves[1], any(rows[above].misshapen for above in row.above), output)
 
 
 class _Examiner:
@@ -260,16 +256,12 @@ class _Examiner:
         reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
             differ = _differ(baseline.reads, reads, limit)
-            above = cause_of_inputs(row, baseline, candidate, reads, limit) if differ else None
+            above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True) if differ else None
             return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
         should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op)
         differ = _differ(should_read, does_read, limit)
-        computes = row.op == "batch_norm" and any(
-            isinstance(candidate.call.arguments.get(name), Tensor) and name not in candidate.call.state
-            for name in STATISTICS
-        )
-        absorbed = computes or (bool(differ) and _pads_itself(row, baseline, candidate))
+        absorbed = _pads_itself(row, baseline, candidate) or _computes_statistics(candidate.call, row.op)
         tensor = None if call is None else _attempt(call, candidate.site.output)
         own = None
         if call is not None and (tensor is None or distance(tensor, wanted) > limit):
@@ -282,11 +274,12 @@ class _Examiner:
             own = unexplained(given, wanted)  # the site cannot be run again
         if own is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
             own = as_preparation(own, tensor, wanted)
-        if absorbed and not computes and own is not None:
+        if absorbed and own is not None:
             own = _padding(own, baseline, candidate)
         above = None
         if differ and not absorbed:
-            above = cause_of_inputs(row, baseline, candidate, does_read, limit)
+            mended = call is not None and (own is None or own.confirmed)
+            above = cause_of_inputs(row, baseline, candidate, does_read, limit, mended=mended)
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
             tuple(tensor.shape) if tensor is not None else None if own is None else (),
@@ -335,6 +328,13 @@ def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
     remedy = f"pad {shown.get(theirs, f'by {theirs}')}"
     return msgspec.structs.replace(
         cause, code=f"{cause.code}-mode", summary=summary, remedy=remedy, evidence=()
+    )
+
+
+def _computes_statistics(call: KeptCall, op: str) -> bool:
+    """Whether a batch norm works on statistics that operators above it compute: they are part of it then."""
+    return op == "batch_norm" and any(
+        isinstance(call.arguments.get(name), Tensor) and name not in call.state for name in STATISTICS
     )
 
 

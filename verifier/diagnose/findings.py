@@ -37,7 +37,7 @@ def _with_finding(row: PairResult, examined: Examined | None, above: Mapping[str
     if examined is None:
         return row
     cause = examined.own
-    if cause is None and not (row.between_baseline or row.between_candidate):
+    if cause is None and not row.apart:
         cause = examined.above
     return msgspec.structs.replace(
         row,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from verifier.diagnose.relation import compared
 from verifier.graph.operators import COMMUTATIVE
 from verifier.graph.tensors import tensors_in
-from verifier.metrics import collect, compare, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,7 +150,7 @@ def error_of(candidate: Tensor, baseline: Tensor) -> Comparison | None:
     """How far the candidate is off; None where the shapes differ."""
     if candidate.shape != baseline.shape:
         return None
-    return compare(collect([measure(baseline, candidate)])[0])
+    return compared(candidate, baseline)
 
 
 def distance(candidate: Tensor, baseline: Tensor) -> float:

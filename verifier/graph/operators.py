@@ -41,6 +41,9 @@ _SYNONYMS = {
 # The order of the operands does not matter to these, so it does not matter to the alignment.
 COMMUTATIVE = frozenset({"add", "eq", "logical_and", "logical_or", "maximum", "minimum", "mul", "ne"})
 
+# Ways to lay the same elements out in another shape: one operator for the alignment.
+RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
+
 # Arguments that say how to compute, not what comes out of it in evaluation.
 IRRELEVANT = frozenset({"inplace", "momentum", "out"})
 

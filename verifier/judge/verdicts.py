@@ -100,10 +100,10 @@ class _Judge:
         if row.op == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
             return self._inherited(row)  # what a site leaves behind then says nothing more
         if row.replayed_shape is not None:
-            if _own_fault(row) or (row.inputs_differ and not _between(row)):
+            if _own_fault(row) or (row.inputs_differ and not row.apart):
                 return Status.CULPRIT
             return self._inherited(row)
-        if misshapen(row):
+        if row.misshapen:
             own = _clean(row) and self._same_shapes_above(row)
             return Status.CULPRIT if own or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
@@ -133,22 +133,22 @@ class _Judge:
 
     def _same_shapes_above(self, row: PairResult) -> bool:
         """Whether all this row reads could be overwritten, so that its intrinsic error is its own."""
-        return not any(misshapen(self.rows[a]) for a in row.above)
+        return not any(self.rows[a].misshapen for a in row.above)
 
     def _rewired_at_fault(self, row: PairResult) -> bool:
-        return row.rewired and not _between(row) and self._disagrees(row)
+        return row.rewired and not row.apart and self._disagrees(row)
 
     def region_at_fault(self, row: PairResult) -> bool:
         """Whether sites without a partner above this row make the difference."""
         if row.inputs_differ is not None:
-            return _between(row) and row.inputs_differ
-        return _between(row) and self._disagrees(row)
+            return row.apart and row.inputs_differ
+        return row.apart and self._disagrees(row)
 
     def _disagrees(self, row: PairResult) -> bool:
         """Whether the row differs though all paired rows above it were made equal, or were equal anyway."""
         if not self._same_shapes_above(row):
             return False
-        if misshapen(row):
+        if row.misshapen:
             return True
         if self.localised:
             return not within(row.intrinsic, _limit(row, own=True))
@@ -196,7 +196,7 @@ class _Judge:
             parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
-        elif row.inputs_differ and not _between(row):
+        elif row.inputs_differ and not row.apart:
             parts.append("what it reads was changed on the way")
         if status is not Status.CULPRIT and self.region_at_fault(row):
             parts.append("what it reads comes through sites without a partner, which are at fault")
@@ -209,16 +209,7 @@ def _tells_something(row: PairResult) -> bool:
 
 
 def _clean(row: PairResult) -> bool:
-    return not (_between(row) or row.rewired)
-
-
-def misshapen(row: PairResult) -> bool:
-    """Whether the two shapes differ, also on the same inputs as far as these could be given."""
-    return row.candidate_shape is not None and row.intrinsic is None
-
-
-def _between(row: PairResult) -> bool:
-    return bool(row.between_baseline or row.between_candidate)
+    return not (row.apart or row.rewired)
 
 
 def _own_fault(row: PairResult) -> bool:
