@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,22 @@ class SlowAtOnce(Net):
         Path("reached-step-0").touch()
         time.sleep(60)
         return x
+
+
+class Deaf(Awake):
+    """Takes long in the run itself, and the first interruption is lost on it."""
+
+    def between(self, x: Tensor) -> Tensor:
+        if self.is_the_run_itself():
+            Path("reached-step-0").touch()
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+            time.sleep(60)
+        return x
+
+
+def deaf() -> Net:
+    return Deaf()
 
 
 def losing_its_nerve() -> Net:

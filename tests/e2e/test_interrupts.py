@@ -81,8 +81,13 @@ def test_an_interruption_while_modules_are_imported(
 
 @pytest.mark.parametrize(
     ("candidate", "step"),
-    [("slow_at_once", 0), ("dawdling", 3), ("stuck", 0)],
-    ids=["while the candidate is recorded", "between two of its layers", "inside one slow layer"],
+    [("slow_at_once", 0), ("dawdling", 3), ("stuck", 0), ("deaf", 0)],
+    ids=[
+        "while the candidate is recorded",
+        "between two of its layers",
+        "inside one slow layer",
+        "where the first one is lost",
+    ],
 )
 def test_an_interruption_while_the_candidate_runs(
     place: Path, start: Callable[..., subprocess.Popen[str]], candidate: str, step: int

@@ -17,6 +17,9 @@ def app() -> None:
     Ctrl-C is answered here, because importing takes long enough to press it before a command has begun.
     """
     try:
+        from verifier.cli import interruption
+
+        interruption.listen()
         from verifier.cli import commands
 
         commands.app()

@@ -1,0 +1,46 @@
+"""Ctrl-C that arrives: CPython raises it once, wherever the main thread is, and there it can be lost.
+
+In a weak reference's callback it is printed and ignored; in the import system it can leave a lock held that another
+thread waits for; a library's bare `except` swallows it. So it is raised again until it has unwound everything.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_SHORTLY = 0.02  # seconds
+_LATER = 1.0  # seconds; unwinding may run code that swallows nothing and needs its time
+
+_IMPORTING = "<frozen importlib._bootstrap>"
+
+
+def listen() -> None:
+    """Answer SIGINT with KeyboardInterrupt from now on, again and again until the process ends.
+
+    Where the process was told to ignore it, it stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _answer)
+
+
+def _answer(signum: int, frame: FrameType | None) -> None:
+    importing = frame is not None and frame.f_code.co_filename == _IMPORTING
+    again = threading.Timer(_SHORTLY if importing else _LATER, _send, (signum,))
+    again.daemon = True
+    again.start()
+    unwinding = isinstance(sys.exc_info()[1], KeyboardInterrupt)  # some `except` or `finally` is at work
+    if not (importing or unwinding):
+        raise KeyboardInterrupt
+
+
+def _send(signum: int) -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes the main thread even where it sleeps or waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
+    else:
+        signal.raise_signal(signum)
