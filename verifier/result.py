@@ -114,7 +114,9 @@ class PairResult(Record, frozen=True, kw_only=True):
 
     `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
     are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
-    different rows. `differences` lists how the two sites differ as written: operator and hyperparameters.
+    different rows. `layout` says how the candidate's tensor is laid out, where that is not as the baseline's: what
+    gives it from the baseline's, and its shape; it was compared, and overwritten, as the baseline lays it out.
+    `differences` lists how the two sites differ as written: operator and hyperparameters.
 
     Where overwriting what is above could not give both sides the same inputs (a site without a partner or a
     tensor of another shape stands there), the candidate's site was run again on the baseline's inputs:
@@ -140,6 +142,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     between_candidate: tuple[str, ...] = ()
     rewired: bool = False
     inputs_differ: bool | None = None
+    layout: str = ""
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
 
@@ -235,13 +238,14 @@ class ModelInfo(Record, frozen=True, kw_only=True):
 class WeightsInfo(Record, frozen=True, kw_only=True):
     """Where the weights came from and which of them cannot reveal a fault.
 
-    `parameter_map` maps candidate tensor names to baseline tensor names. `unexercised` names baseline
+    `parameter_map` says for each candidate tensor how it is made of the baseline's: `name`, `name[0:64]` for rows of
+    it, `name.T` for its transpose, or several of these, put together. `unexercised` names baseline
     parameters that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
     """
 
     mode: str
     source: str = ""
-    parameter_map: dict[str, str] = {}
+    parameter_map: dict[str, str | tuple[str, ...]] = {}
     unmapped_baseline: tuple[str, ...] = ()
     unmapped_candidate: tuple[str, ...] = ()
     unexercised: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from verifier.lockstep import Comparing, Lane, Meeting, meet, run
 from verifier.metrics import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from verifier.align import Alignment, State
+    from verifier.align import Alignment, Recipe, State
     from verifier.result import Comparison
     from verifier.weights import Masters
 
@@ -36,12 +36,16 @@ class Subject:
     alignment: Alignment
     masters: Masters
 
+    def with_recipes(self, recipes: Iterable[Mapping[str, Recipe]]) -> Subject:
+        """The same models, with some of the candidate's tensors made otherwise from the baseline's."""
+        return replace(self, masters=self.masters.remade(recipes))
+
     @cached_property
     def states(self) -> tuple[State, ...]:
         """What either model writes while it runs; integers only count the steps."""
         return tuple(
             state
-            for state in self.alignment.states(self.masters.info.parameter_map)
+            for state in self.alignment.states(self.masters.whole)
             if self.masters.baseline[state.baseline].is_floating_point()
         )
 
@@ -216,6 +220,7 @@ def _measure_batch(
             [state.baseline for state in subject.states],
             *([state.candidate for state in subject.states] for _ in kinds),
         ],
+        layouts=subject.alignment.laid_out,
     )
     found = dict(zip(kinds, zip(passes.meetings, passes.outputs, passes.states, strict=True), strict=True))
     main = found[kinds[0]]

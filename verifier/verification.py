@@ -30,8 +30,9 @@ from verifier.errors import (
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
 from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
+from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
-from verifier.running import ORACLE, Subject, arguments, batches, cast, sample
+from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
 from verifier.running import batch_size as batch_size_of
 from verifier.weights import choose, fingerprints
 
@@ -111,11 +112,11 @@ def verify(
             )
             static = (
                 *flag_differences(ours.flags, theirs.flags),
-                *static_differences(
-                    alignment, masters.baseline, masters.candidate, masters.info.parameter_map
-                ),
+                *static_differences(alignment, masters.baseline, masters.candidate, masters.recipes),
             )
             subject = Subject(ours.model, theirs.model, alignment, masters)
+            if alignment.rebuilt:
+                subject = proved(subject, few, Caster())
             parts = batches(given, batch_size)
             assessor = Assessor(
                 subject, parts, few, policy, _localise(localise), progress or (lambda *_: None)

@@ -99,7 +99,7 @@ def test_neither_model_is_written_to(mode: str) -> None:
 
 def test_the_candidate_shares_the_baselines_tensors() -> None:
     masters = chosen("calibrated", network(), network(Rewritten, seed=1))
-    for name, twin in masters.info.parameter_map.items():
+    for name, twin in masters.whole.items():
         assert masters.candidate[name].data_ptr() == masters.baseline[twin].data_ptr()
     assert masters.info.kept == ()
     assert masters.info.unmapped_baseline == masters.info.unmapped_candidate == ()
@@ -160,7 +160,7 @@ def test_a_file_with_either_models_names_is_loaded_into_both(tmp_path: Path, suf
     masters = chosen(str(path), a, b)
     assert masters.info.mode == "file"
     expected = saved.state_dict()
-    for name, twin in masters.info.parameter_map.items():
+    for name, twin in masters.whole.items():
         source = expected[twin] if side == "baseline" else expected[name]
         assert masters.baseline[twin].equal(source)
         assert masters.candidate[name].equal(source)

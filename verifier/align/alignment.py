@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from verifier.align.layouts import Layout
+    from verifier.align.recipes import Recipe
     from verifier.graph import Graph
 
 
@@ -47,14 +49,21 @@ class Alignment:
         candidate: Graph of the candidate.
         pairs: The pairs, in the baseline's order of execution.
         unmatched: Comparable sites of either graph without a partner.
-        parameters: Baseline tensor name for each candidate tensor name that could be mapped.
+        parameters: For each candidate tensor that could be mapped, how it is made from the baseline's.
+        layouts: For pairs whose tensors are laid out in two ways, how the candidate's comes from the baseline's.
+        rebuilt: Whether the two graphs are built from different operators: numbers should settle the pairs then, and
+            layouts may differ.
+        choices: Places where several recipes are possible and the first is a guess, with all of them.
     """
 
     baseline: Graph
     candidate: Graph
     pairs: tuple[Pair, ...]
     unmatched: tuple[Unmatched, ...] = ()
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Recipe] = field(default_factory=dict)
+    layouts: Mapping[Pair, Layout] = field(default_factory=dict)
+    choices: tuple[tuple[Mapping[str, Recipe], ...], ...] = ()
+    rebuilt: bool = False
 
     @cached_property
     def partner(self) -> dict[int, int]:
@@ -67,12 +76,32 @@ class Alignment:
         return {candidate: baseline for baseline, candidate in self.pairs}
 
     @cached_property
+    def laid_out(self) -> dict[int, Layout]:
+        """Layouts by the position of their pair."""
+        return {k: self.layouts[pair] for k, pair in enumerate(self.pairs) if pair in self.layouts}
+
+    @cached_property
     def same_outputs(self) -> tuple[bool, ...]:
         """For each output the two models share by position: whether a pair produces it on both sides."""
         return tuple(
             self.partner.get(b) == c if b >= 0 else b == c
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
+
+    def settled(self, pairs: Iterable[Pair], layouts: Mapping[Pair, Layout], reason: str) -> Alignment:
+        """The same claim with other pairs and layouts; sites that lost their partner are unmatched for `reason`."""
+        kept = tuple(sorted(pairs))
+        paired = {pair.baseline for pair in kept}, {pair.candidate for pair in kept}
+        reasons = {(each.side, each.site): each.reason for each in self.unmatched}
+        unmatched = tuple(
+            Unmatched(side, site.index, reasons.get((side, site.index), reason))
+            for side, graph, used in zip(
+                ("baseline", "candidate"), (self.baseline, self.candidate), paired, strict=True
+            )
+            for site in graph.comparable
+            if site.index not in used
+        )
+        return replace(self, pairs=kept, unmatched=unmatched, layouts=layouts)
 
     def repaired(self, wrong: Collection[Pair], right: Collection[Pair], reason: str) -> Alignment:
         """The same claim with `right` pairs in place of `wrong` ones; sites left alone are unmatched for `reason`."""

@@ -7,10 +7,12 @@ remains between two faults is paired in a canonical order of the dataflow. Names
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
+from verifier.align.layouts import layouts
 from verifier.align.parameters import map_parameters
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.signatures import (
@@ -23,11 +25,14 @@ from verifier.align.signatures import (
     strict,
     valued,
 )
+from verifier.align.skeleton import match_skeletons
 from verifier.graph.operators import kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from verifier.align.layouts import Layout
+    from verifier.align.recipes import Recipe
     from verifier.graph import Graph, Site
 
 
@@ -49,39 +54,68 @@ def align(
             tensors, those say which of several equal places a site stands in.
     """
     matcher = _Matcher(baseline, candidate, values or ({}, {}))
-    describers: list[tuple[Callable[[Site], Hashable], Callable[[Site], Hashable]]] = [
-        (strict, strict),
-        (loose, loose),
-    ]
-    if values is not None:
-        ours, theirs = values
-        describers.insert(0, (lambda site: valued(site, ours), lambda site: valued(site, theirs)))
-    for describers_of in describers:
-        number = Interner()
-        b, c = (
-            Contexts(graph, [describe(site) for site in graph.sites], number)
-            for graph, describe in zip((baseline, candidate), describers_of, strict=True)
-        )
-        matcher.by_key(
-            list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))
-        )
-        matcher.by_key(b.forward, c.forward)
-        matcher.by_key(b.backward, c.backward)
-    matcher.replaced(early=True)
-    # Parameters and joins say more about a place than an activation does, so they choose first.
-    for describe in (shaped, loose):
-        matcher.in_order(describe, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
-        matcher.in_order(describe, lambda _: True)
-    matcher.replaced()
-    matcher.in_order(operator_class, lambda _: True)
-    pairs = tuple(sorted(Pair(b, c) for b, c in matcher.partner.items()))
+    matcher.by_contexts(values)
+    plain = matcher.copy()
+    plain.by_place()
+    mapped = map_parameters(baseline, candidate, plain.pairs)
+    otherwise = plain.differ_in_operators()
+    if not otherwise and _used(candidate) <= mapped.keys():
+        return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
+    skeleton = match_skeletons(baseline, candidate, matcher.partner)
+    for b, c in skeleton.pairs:
+        matcher.pair(b, c)
+    matcher.by_contexts(None, pinned=True)
+    matcher.by_place()
+    further = map_parameters(baseline, candidate, matcher.pairs, skeleton.recipes)
+    gained = _size(further, candidate) - _size(mapped, candidate)
+    if gained < 0 or (gained == 0 and not otherwise):
+        return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
+    matcher.part(lambda b, c: not _may_be_one(b, c, further))
     return Alignment(
         baseline,
         candidate,
-        pairs,
+        matcher.pairs,
         matcher.unmatched(),
-        map_parameters(baseline, candidate, pairs),
+        further,
+        {
+            pair: layout
+            for pair in matcher.pairs
+            if (layout := layout_between(baseline.sites[pair.baseline], candidate.sites[pair.candidate]))
+        },
+        skeleton.choices,
+        rebuilt=True,
     )
+
+
+# A share of sites left alone on both sides beyond which the two models are taken to be built from other operators.
+_OTHERWISE = 0.05
+_FEW = 2  # as many as one replaced shortcut leaves alone
+
+
+def _used(graph: Graph) -> set[str]:
+    """The tensors that its sites use."""
+    return {use.name for site in graph.comparable for use in site.tensors}
+
+
+def _size(mapped: Mapping[str, Recipe], candidate: Graph) -> int:
+    return sum(math.prod(candidate.tensors[name]) for name in mapped)
+
+
+def _may_be_one(b: Site, c: Site, recipes: Mapping[str, Recipe]) -> bool:
+    """Whether two sites may give one tensor: as many elements, and weights of one made from the other's."""
+    sizes = [sum(math.prod(use.shape) for use in site.tensors) for site in (b, c)]
+    if math.prod(b.shape) != math.prod(c.shape) and all(sizes) and sizes[0] != sizes[1]:
+        return False
+    names = {use.name for use in b.tensors}
+    made = [recipes[use.name].names for use in c.tensors if use.name in recipes]
+    return not names or not made or any(not names.isdisjoint(each) for each in made)
+
+
+def layout_between(baseline: Site, candidate: Site) -> Layout | None:
+    """How the candidate's tensor is probably laid out; None where the shapes agree or cannot be the same tensor's."""
+    if baseline.shape == candidate.shape:
+        return None
+    return next(layouts(baseline.shape, candidate.shape), None)
 
 
 def _place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -99,14 +133,80 @@ class _Matcher:
         self.values = values
         self.baseline = baseline
         self.candidate = candidate
+        self.graphs = baseline, candidate
         self.partner: dict[int, int] = {}
         self.taken: set[int] = set()
 
-    def _pair(self, b: int, c: int) -> None:
-        self.partner[b] = c
-        self.taken.add(c)
+    def copy(self) -> _Matcher:
+        """Another matcher with the same pairs."""
+        other = _Matcher(self.baseline, self.candidate, self.values)
+        other.partner, other.taken = dict(self.partner), set(self.taken)
+        return other
 
-    def _open(self) -> tuple[list[int], list[int]]:
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What was paired so far, in the baseline's order of execution."""
+        return tuple(sorted(Pair(b, c) for b, c in self.partner.items()))
+
+    def pair(self, b: int, c: int) -> None:
+        """Pair two sites, if neither has a partner yet."""
+        if b not in self.partner and c not in self.taken:
+            self.partner[b] = c
+            self.taken.add(c)
+
+    def part(self, wrong: Callable[[Site, Site], bool]) -> None:
+        """Take back the pairs that are wrong."""
+        for b, c in list(self.partner.items()):
+            if wrong(self.baseline.sites[b], self.candidate.sites[c]):
+                del self.partner[b]
+                self.taken.discard(c)
+
+    def by_contexts(
+        self, values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None, *, pinned: bool = False
+    ) -> None:
+        """Pair what is certain: sites in equal contexts, which begin anew at paired sites if `pinned`."""
+        describers: list[tuple[Callable[[Site], Hashable], Callable[[Site], Hashable]]] = [
+            (strict, strict),
+            (loose, loose),
+        ]
+        if values is not None:
+            ours, theirs = values
+            describers.insert(0, (lambda site: valued(site, ours), lambda site: valued(site, theirs)))
+        for describers_of in describers:
+            number = Interner()
+            pins: tuple[dict[int, int], dict[int, int]] = ({}, {})
+            if pinned:
+                pins = {b: b for b in self.partner}, {c: b for b, c in self.partner.items()}
+            b, c = (
+                Contexts(graph, [describe(site) for site in graph.sites], number, own)
+                for graph, describe, own in zip(self.graphs, describers_of, pins, strict=True)
+            )
+            self.by_key(
+                list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))
+            )
+            self.by_key(b.forward, c.forward)
+            self.by_key(b.backward, c.backward)
+
+    def by_place(self) -> None:
+        """Pair what is plausible among the sites that are left."""
+        self.replaced(early=True)
+        # Parameters and joins say more about a place than an activation does, so they choose first.
+        for describe in (shaped, loose):
+            self.in_order(describe, lambda site: bool(site.tensors) or len(set(site.inputs)) > 1)
+            self.in_order(describe, lambda _: True)
+        self.replaced()
+        self.in_order(operator_class, lambda _: True)
+
+    def differ_in_operators(self) -> bool:
+        """Whether so much is left alone on both sides that the two must be built from other operators."""
+        left = self.open_sites()
+        return all(
+            len(sites) > max(_FEW, _OTHERWISE * len(graph.comparable))
+            for sites, graph in zip(left, self.graphs, strict=True)
+        )
+
+    def open_sites(self) -> tuple[list[int], list[int]]:
+        """The comparable sites of both graphs without a partner."""
         return (
             [site.index for site in self.baseline.comparable if site.index not in self.partner],
             [site.index for site in self.candidate.comparable if site.index not in self.taken],
@@ -119,7 +219,7 @@ class _Matcher:
         together; those are left to the next rule.
         """
         groups: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        open_b, open_c = self._open()
+        open_b, open_c = self.open_sites()
         for b in open_b:
             groups[keys_b[b]][0].append(b)
         for c in open_c:
@@ -127,7 +227,7 @@ class _Matcher:
         for of_baseline, of_candidate in groups.values():
             if len(of_baseline) == len(of_candidate):
                 for b, c in zip(of_baseline, of_candidate, strict=True):
-                    self._pair(b, c)
+                    self.pair(b, c)
 
     def in_order(self, describe: Callable[[Site], Hashable], chosen: Callable[[Site], bool]) -> None:
         """Pair chosen sites that are left in the canonical order, between neighbours that are paired already."""
@@ -162,7 +262,7 @@ class _Matcher:
             [describe(self.candidate.sites[c]) for c in gap_c],
         )
         for i, j in found:
-            self._pair(gap_b[i], gap_c[j])
+            self.pair(gap_b[i], gap_c[j])
 
     def _by_value(
         self, gap_b: Sequence[int], gap_c: Sequence[int], describe: Callable[[Site], Hashable]
@@ -187,14 +287,14 @@ class _Matcher:
                     found[kind, held].append(each)
         for key, sites in places[0].items():
             if len(sites) == len(places[1].get(key, ())) == 1:
-                self._pair(sites[0], places[1][key][0])
+                self.pair(sites[0], places[1][key][0])
 
     def replaced(self, *, early: bool = False) -> None:
         """Pair what stands alone between paired neighbours on both sides: one operator in place of another.
 
         Where much is still open (`early`), a place is known by what is read there, and by the shape that comes out.
         """
-        open_b, open_c = self._open()
+        open_b, open_c = self.open_sites()
         # As many open sites of an operator here as there: its partner is one of those, not another operator.
         balance = Counter(self.baseline.sites[b].op for b in open_b)
         balance.subtract(self.candidate.sites[c].op for c in open_c)
@@ -215,7 +315,7 @@ class _Matcher:
                 continue
             here = places[self._key(self.baseline.sites[b], inputs, readers, early=early)]
             if len(here) == 1:
-                self._pair(b, here.pop())
+                self.pair(b, here.pop())
 
     @staticmethod
     def _key(site: Site, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool) -> Hashable:
@@ -223,7 +323,7 @@ class _Matcher:
         return (*place, site.shape, site.output, bool(site.tensors)) if early else place
 
     def unmatched(self) -> tuple[Unmatched, ...]:
-        open_b, open_c = self._open()
+        open_b, open_c = self.open_sites()
         return tuple(
             Unmatched(side, index, f"the {other} has no {graph.sites[index].op} at this place")
             for side, other, graph, indices in (

@@ -5,32 +5,37 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from verifier.align.recipes import Recipe
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from verifier.graph import Graph
 
 
-def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, str]:
-    """Baseline tensor name for each candidate tensor name that can be mapped.
+def map_parameters(
+    baseline: Graph,
+    candidate: Graph,
+    pairs: Iterable[tuple[int, int]],
+    known: Mapping[str, Recipe] | None = None,
+) -> dict[str, Recipe]:
+    """How to make each candidate tensor that can be mapped from the baseline's.
 
     Tensors used at paired sites in the same role with the same shape belong together; a tensor used at several
-    sites goes with the majority, and no baseline tensor is given away twice unless it is used so. Tensors that no
-    site uses (a batch norm's step counter in eval mode) follow their neighbours in the same module; what is left
-    goes by its name, if the other model has a free tensor of that name and shape.
+    sites goes with the majority, and no baseline tensor is given away twice unless it is used so. What is `known`
+    comes next. Tensors that no site uses (a batch norm's step counter in eval mode) follow their neighbours in the
+    same module; what is left goes by its name, if the other model has a free tensor of that name and shape.
     """
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
-    for b, c in pairs:
-        uses = {(use.role, use.shape): use.name for use in baseline.sites[b].tensors}
-        for use in candidate.sites[c].tensors:
-            name = uses.get((use.role, use.shape))
-            if name is not None:
-                votes[use.name][name] += 1
-    mapped = {name: counts.most_common(1)[0][0] for name, counts in votes.items()}
+    mapped = _voted(baseline, candidate, pairs)
+    given = {name for recipe in mapped.values() for name in recipe.names}
+    for name, recipe in (known or {}).items():
+        if name not in mapped and given.isdisjoint(recipe.names):
+            mapped[name] = recipe
+    given |= {name for recipe in mapped.values() for name in recipe.names}
     owners: dict[str, Counter[str]] = defaultdict(Counter)
-    for ours, theirs in mapped.items():
-        owners[_owner(ours)][_owner(theirs)] += 1
-    given = set(mapped.values())
+    for ours, recipe in mapped.items():
+        for theirs in recipe.names:
+            owners[_owner(ours)][_owner(theirs)] += 1
     for name, shape in candidate.tensors.items():
         if name in mapped or not owners[_owner(name)]:
             continue
@@ -38,12 +43,23 @@ def map_parameters(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int,
         leaf = name.rpartition(".")[2]
         twin = f"{owner}.{leaf}" if owner else leaf
         if twin not in given and baseline.tensors.get(twin) == shape:
-            mapped[name] = twin
+            mapped[name] = Recipe.of(twin)
             given.add(twin)
     for name, shape in candidate.tensors.items():  # what no paired site uses still has a name
         if name not in mapped and name not in given and baseline.tensors.get(name) == shape:
-            mapped[name] = name
+            mapped[name] = Recipe.of(name)
     return {name: mapped[name] for name in candidate.tensors if name in mapped}
+
+
+def _voted(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, Recipe]:
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for b, c in pairs:
+        uses = {(use.role, use.shape): use.name for use in baseline.sites[b].tensors}
+        for use in candidate.sites[c].tensors:
+            name = uses.get((use.role, use.shape))
+            if name is not None:
+                votes[use.name][name] += 1
+    return {name: Recipe.of(counts.most_common(1)[0][0]) for name, counts in votes.items()}
 
 
 def _owner(name: str) -> str:

@@ -69,13 +69,24 @@ class Contexts:
         graph: The graph.
         own: What each site is, from `loose` or `strict`, for each site of the graph.
         number: Shared by both graphs, so that contexts compare across them.
+        pins: For sites that are paired already, what stands for them: their contexts begin anew there.
     """
 
-    def __init__(self, graph: Graph, own: Sequence[Hashable], number: Interner) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        own: Sequence[Hashable],
+        number: Interner,
+        pins: Mapping[int, Hashable] | None = None,
+    ) -> None:
+        pins = pins or {}
         sites = graph.sites
         self.forward = [-1] * len(sites)
         self.backward = [-1] * len(sites)
         for site in graph.comparable:
+            if site.index in pins:
+                self.forward[site.index] = number(("p", pins[site.index]))
+                continue
             above = [self.forward[p] if p >= 0 else p for p in site.inputs]
             if site.op in COMMUTATIVE:
                 above.sort()
@@ -84,6 +95,9 @@ class Contexts:
         for position, producer in enumerate(graph.outputs):
             ends.setdefault(producer, []).append(position)
         for site in reversed(graph.comparable):
+            if site.index in pins:
+                self.backward[site.index] = number(("p", pins[site.index]))
+                continue
             below = sorted(
                 (self.backward[consumer], position)
                 for consumer in graph.consumers[site.index]

@@ -20,10 +20,13 @@ from verifier.diagnose.causes import (
 )
 from verifier.diagnose.neighbourhood import (
     STATISTICS,
+    Lay,
     Side,
+    as_it_is,
     carried_over,
     distance,
     error_of,
+    laid_as,
     shared_reads,
 )
 from verifier.lockstep import Comparing, Lane, run
@@ -86,6 +89,7 @@ def diagnose(
         [baseline, candidate],
         [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
         [Comparing(0, 1, force=True)],
+        layouts=alignment.laid_out,
         visit=examiner.visit,
         states=[[row.baseline or "" for row in states], [row.candidate or "" for row in states]],
     )
@@ -196,6 +200,7 @@ class _Examiner:
     ) -> None:
         self.found: dict[int, Examined] = {}
         self._alignment = alignment
+        self._lay = laid_as if alignment.rebuilt else as_it_is
         self._others = others
         self._lanes = baseline, candidate
         self._places = {
@@ -252,15 +257,17 @@ class _Examiner:
     ) -> Examined:
         row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0
+        if row.layout:
+            wanted = laid_as(wanted, given)
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
-            differ = _differ(baseline.reads, reads, limit)
+            differ = _differ(baseline.reads, reads, limit, self._lay)
             above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True) if differ else None
             return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
-        should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op)
-        differ = _differ(should_read, does_read, limit)
+        should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op, self._lay)
+        differ = _differ(should_read, does_read, limit, self._lay)
         absorbed = _pads_itself(row, baseline, candidate) or _computes_statistics(candidate.call, row.op)
         tensor = None if call is None else _attempt(call, candidate.site.output)
         own = None
@@ -282,7 +289,7 @@ class _Examiner:
             above = cause_of_inputs(row, baseline, candidate, does_read, limit, mended=mended)
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
-            tuple(tensor.shape) if tensor is not None else None if own is None else (),
+            _shape(tensor, wanted, row) if tensor is not None else None if own is None else (),
             False if absorbed else differ,
             own,
             above,
@@ -290,19 +297,26 @@ class _Examiner:
 
     def _reads(self, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
         """What the candidate's site reads if everything above the two sites is as in the baseline."""
-        values = carried_over(baseline.values(), candidate.values(), self._alignment.partner)
+        values = carried_over(baseline.values(), candidate.values(), self._alignment.partner, self._lay)
         try:
             return candidate.replay(values)
         except Exception:
             return None
 
 
-def _differ(baseline: Sequence[Tensor], candidate: Sequence[Tensor] | None, limit: float) -> bool | None:
+def _shape(tensor: Tensor, wanted: Tensor, row: PairResult) -> tuple[int, ...]:
+    """The shape of the candidate's tensor, as the baseline lays it out."""
+    return row.shape if row.layout and tensor.shape == wanted.shape else tuple(tensor.shape)
+
+
+def _differ(
+    baseline: Sequence[Tensor], candidate: Sequence[Tensor] | None, limit: float, lay: Lay
+) -> bool | None:
     """Whether the two sides read other tensors; None where that is not known."""
     if candidate is None:
         return None
     return len(candidate) != len(baseline) or any(
-        distance(a, b) > limit for a, b in zip(candidate, baseline, strict=True)
+        distance(a, lay(b, a)) > limit for a, b in zip(candidate, baseline, strict=True)
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from verifier.align import layouts
 from verifier.diagnose.relation import compared
 from verifier.graph.operators import COMMUTATIVE
 from verifier.graph.tensors import tensors_in
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from verifier.graph import Graph, KeptCall, Site
     from verifier.result import Comparison
+
+Lay = Callable[[Tensor, Tensor], Tensor]
+"""Lays out a tensor of the baseline's as one of the candidate's is."""
 
 Values = dict[int, Tensor]
 """Tensors by the site (or -1 - k, the k-th input) they come from."""
@@ -78,30 +83,59 @@ class Side:
         )
 
 
-def carried_over(values: Values, own: Values, partner: Mapping[int, int]) -> Values:
+def carried_over(values: Values, own: Values, partner: Mapping[int, int], lay: Lay) -> Values:
     """`own`, with what comes from paired sites or from the inputs as it is on the other side, in `values`."""
     found = dict(own)
     for source, tensor in values.items():
         there = source if source < 0 else partner.get(source)
         if there in found:
-            found[there] = tensor
+            found[there] = lay(tensor, found[there])
     return found
 
 
+def laid_as(tensor: Tensor, other: Tensor) -> Tensor:
+    """The baseline's `tensor` laid out as the candidate's `other` is, where only the layout tells them apart.
+
+    Of several possible layouts the one in which they agree, otherwise the likeliest.
+    """
+    if tensor.shape == other.shape:
+        return tensor
+    likeliest = None
+    for layout in layouts(tensor.shape, other.shape):
+        laid = layout.forth(tensor, other.shape)
+        if distance(laid, other) <= _ROUNDING:
+            return laid
+        likeliest = laid if likeliest is None else likeliest
+    return tensor if likeliest is None else likeliest
+
+
+def as_it_is(tensor: Tensor, _other: Tensor) -> Tensor:
+    """The baseline's `tensor`: models built from the same operators have no reason to lay it out otherwise."""
+    return tensor
+
+
+def _apart(candidate: Tensor, baseline: Tensor, lay: Lay) -> float:
+    return distance(candidate, lay(baseline, candidate))
+
+
+_ROUNDING = 1e-3  # coarse enough for half precision; two layouts of one tensor differ by all it is
+
+
 def shared_reads(
-    baseline: KeptCall, candidate: KeptCall, op: str
+    baseline: KeptCall, candidate: KeptCall, op: str, lay: Lay
 ) -> tuple[list[Tensor], list[Tensor], KeptCall | None]:
     """What two calls of one site read: the baseline's tensors, the candidate's, and its call on the baseline's.
 
     An argument that is a parameter of one model and computed by the other is read as well. The call is None
-    where the two take other arguments.
+    where the two take other arguments. `lay` lays the baseline's tensors out as the candidate's are.
     """
     if (
         op != "batch_norm"
         and _operand_names(baseline) != _operand_names(candidate)
         and len(baseline.operands) == len(candidate.operands)
     ):  # other operators, or other forms of one, call the same argument otherwise
-        theirs_flat, ours_flat = baseline.operands, candidate.operands
+        ours_flat = candidate.operands
+        theirs_flat = [lay(one, other) for one, other in zip(baseline.operands, ours_flat, strict=True)]
         return theirs_flat, ours_flat, candidate.with_operands(theirs_flat)
     own = baseline.state & candidate.state
     names = [
@@ -116,16 +150,21 @@ def shared_reads(
     names = [name for name in names if theirs[name] or ours[name]]
     if op in COMMUTATIVE and len(names) == 2 and all(len(ours[n]) == len(theirs[n]) == 1 for n in names):
         one, two = names
-        straight = distance(*ours[one], *theirs[one]) + distance(*ours[two], *theirs[two])
-        crossed = distance(*ours[one], *theirs[two]) + distance(*ours[two], *theirs[one])
+        straight = _apart(ours[one][0], theirs[one][0], lay) + _apart(ours[two][0], theirs[two][0], lay)
+        crossed = _apart(ours[one][0], theirs[two][0], lay) + _apart(ours[two][0], theirs[one][0], lay)
         if crossed < straight:
             theirs = {one: theirs[two], two: theirs[one]}
     fits = all(len(ours[name]) == len(theirs[name]) for name in names)
-    flat = ([tensor for name in names for tensor in side[name]] for side in (theirs, ours))
+    if fits:
+        theirs = {
+            name: [lay(one, other) for one, other in zip(theirs[name], ours[name], strict=True)]
+            for name in names
+        }
     call: KeptCall | None = candidate if fits else None
     if call is not None:
         for name in names:
             call = call.with_tensors(name, theirs[name])
+    flat = ([tensor for name in names for tensor in side[name]] for side in (theirs, ours))
     return *flat, call  # type: ignore[return-value] # two lists and a call
 
 

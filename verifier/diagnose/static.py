@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Alignment
+    from verifier.align import Alignment, Recipe
 
 # Tensors whose values are described one by one; of the others only how many there are is said.
 _MOST = 50
@@ -24,7 +24,7 @@ def static_differences(
     alignment: Alignment,
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, Recipe],
 ) -> tuple[StaticDifference, ...]:
     """How the two models differ: operators by number, hyperparameters pair by pair, tensors by value.
 
@@ -32,7 +32,7 @@ def static_differences(
         alignment: The pairs.
         baseline: The tensors the baseline computes with, by name.
         candidate: The candidate's, by name.
-        parameters: Baseline name for each candidate name that is mapped.
+        parameters: For each candidate name that is mapped, how the tensor is made from the baseline's.
     """
     return (
         *_operators(alignment),
@@ -106,12 +106,16 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 
 
 def _tensors(
-    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, str]
+    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
 ) -> Iterator[StaticDifference]:
     said = 0
-    for name, twin in parameters.items():
-        own, theirs = candidate.get(name), baseline.get(twin)
-        if own is None or theirs is None or own is theirs:
+    shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
+    for name, recipe in parameters.items():
+        own = candidate.get(name)
+        if own is None or not recipe.fits(shapes, own.shape):
+            continue
+        theirs, twin = recipe.make(baseline, own.shape), ", ".join(recipe.names)
+        if own is theirs:
             continue
         if own.dtype != theirs.dtype:
             yield StaticDifference(

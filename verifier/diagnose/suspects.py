@@ -150,6 +150,8 @@ def _tensors(candidate: KeptCall, baseline: KeptCall, others: Mapping[str, Tenso
         own, theirs = _tensor(candidate, role), _tensor(baseline, role)
         if own is None and theirs is None:
             continue
+        if own is not None and theirs is not None and own.numel() == theirs.numel():
+            theirs = theirs.reshape(own.shape)  # a linear layer's weights in a 1 x 1 convolution
         changed[role] = own, theirs
         suspect = _tensor_suspect(role, own, theirs, others)
         if suspect is not None:

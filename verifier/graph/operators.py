@@ -44,6 +44,18 @@ COMMUTATIVE = frozenset({"add", "eq", "logical_and", "logical_or", "maximum", "m
 # Ways to lay the same elements out in another shape: one operator for the alignment.
 RESHAPES = frozenset({"flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"})
 
+# Ways to lay them out in another order as well, or only elsewhere in memory.
+MOVES = RESHAPES | {"H", "T", "adjoint", "clone", "contiguous", "detach", "mH", "mT", "movedim", "moveaxis"}
+MOVES |= {"permute", "t", "transpose"}
+
+# Ways to take a part of a tensor, or to repeat it: they compute nothing.
+SELECTS = frozenset(
+    {"chunk", "expand", "expand_as", "getitem", "narrow", "select", "split", "tensor_split", "unbind"}
+)
+
+# What the names of operators begin with that multiply by a matrix.
+PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
+
 # Arguments that say how to compute, not what comes out of it in evaluation.
 IRRELEVANT = frozenset({"inplace", "momentum", "out"})
 
@@ -124,7 +136,6 @@ ACTIVATIONS = frozenset(
     | {"softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold"}
 )
 _ARITHMETIC = frozenset({"add", "div", "mul", "sub", "rsub", "rdiv"})
-_PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
 
 
 def kind(op: str) -> str:
@@ -137,7 +148,7 @@ def kind(op: str) -> str:
         return "pooling"
     if op.endswith("_norm"):
         return "norm"
-    return "product" if op.startswith(_PRODUCTS) else op
+    return "product" if op.startswith(PRODUCTS) else op
 
 
 # Operators whose result depends on no value: a tensor like them is as good as a number written down.

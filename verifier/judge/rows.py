@@ -56,8 +56,12 @@ def bare_rows(
             pair = alignment.pairs[number]
             b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
             row = _row(index, b.name, c.name, b.op, pairs[number])
+            layout = alignment.layouts.get(pair)
             row = msgspec.structs.replace(
-                row, differences=_differences(b, c), **sources.of(b.inputs, c.inputs)
+                row,
+                differences=_differences(b, c),
+                layout="" if layout is None else f"{layout.text} gives {c.shape}",
+                **sources.of(b.inputs, c.inputs),
             )
         elif kind == "output":
             name = "output" if len(outputs) == 1 else f"output{number}"

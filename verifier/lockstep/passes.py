@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,9 +17,11 @@ from verifier.metrics import Measurement, Moments, collect, measure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from verifier.align import Layout
     from verifier.lockstep.lane import Lane
 
     Visitor = Callable[[int, Sequence[Tensor]], None]
+    Passing = Callable[[int, int, Tensor], None]
 
 
 class Meeting(NamedTuple):
@@ -70,6 +73,8 @@ def run(
     offset: int = 0,
     visit: Visitor = lambda *_: None,
     states: Sequence[Sequence[str]] = (),
+    layouts: Mapping[int, Layout] | None = None,
+    passing: Passing = lambda *_: None,
 ) -> Passes:
     """Advance `lanes` from pair to pair and compare them there.
 
@@ -89,10 +94,13 @@ def run(
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
         visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten.
         states: For each lane, the parameters and buffers to compare at the end; all of one length.
+        layouts: For pairs, by position, whose second lane lays its tensor out otherwise: how. It is compared, and
+            overwritten, as the first lane would lay it out.
+        passing: Called with a lane's position, site and tensor where it stops at a site of no pair.
     """
     try:
         with memory_held():
-            return _run(lanes, sites, comparisons, progress, offset, visit, states)
+            return _run(lanes, sites, comparisons, progress, offset, visit, states, layouts or {}, passing)
     finally:
         for lane in lanes:
             lane.close()
@@ -106,6 +114,8 @@ def _run(
     offset: int,
     visit: Visitor,
     states: Sequence[Sequence[str]],
+    layouts: Mapping[int, Layout],
+    passing: Passing,
 ) -> Passes:
     orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
     sizes = [
@@ -114,8 +124,8 @@ def _run(
     ]
     pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
     travellers = [
-        _Traveller(lane, {site: pair for pair, site in enumerate(own)})
-        for lane, own in zip(lanes, sites, strict=True)
+        _Traveller(lane, {site: pair for pair, site in enumerate(own)}, functools.partial(passing, k))
+        for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
     ]
     met: list[list[_Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
     with torch.no_grad():
@@ -123,15 +133,18 @@ def _run(
             tensors = [traveller.reach(pair) for traveller in travellers]
             visit(pair, tensors)
             for k, comparing in enumerate(comparisons):
-                found = _meet(tensors[comparing.reference], tensors[comparing.lane], offset)
+                reference, other = tensors[comparing.reference], tensors[comparing.lane]
+                layout = layouts.get(pair)
+                found = _meet(reference, other if layout is None else _laid(layout, other, reference), offset)
                 met[k][pair] = found
                 if comparing.force and found.differs:
-                    _overwrite(tensors[comparing.lane], tensors[comparing.reference], lanes[comparing.lane])
+                    if layout is not None:
+                        reference = layout.forth(reference, other.shape)
+                    _overwrite(other, reference, lanes[comparing.lane])
             del tensors
             progress()
-        for lane in lanes:
-            while lane.advance() is not None:
-                pass
+        for traveller in travellers:
+            traveller.finish()
         ends = [
             [
                 _meet(a, b, offset)
@@ -159,9 +172,12 @@ def _run(
 class _Traveller:
     """A lane and the copies it left at pairs it passed before the others came there."""
 
-    def __init__(self, lane: Lane, pair_of: Mapping[int, int]) -> None:
+    def __init__(
+        self, lane: Lane, pair_of: Mapping[int, int], passing: Callable[[int, Tensor], None]
+    ) -> None:
         self._lane = lane
         self._pair_of = pair_of
+        self._passing = passing
         self._left: dict[int, Tensor] = {}
 
     def reach(self, pair: int) -> Tensor:
@@ -172,10 +188,19 @@ class _Traveller:
             site = self._lane.advance()
             if site is None or self._lane.tensor is None:
                 raise AssertionError(f"{self._lane.role} ended before pair {pair}")
-            here = self._pair_of[site]
+            here = self._pair_of.get(site)
             if here == pair:
                 return self._lane.tensor
-            self._left[here] = self._lane.tensor.clone()
+            if here is None:
+                self._passing(site, self._lane.tensor)
+            else:
+                self._left[here] = self._lane.tensor.clone()
+
+    def finish(self) -> None:
+        """Run the lane to its end."""
+        while (site := self._lane.advance()) is not None:
+            if site not in self._pair_of and self._lane.tensor is not None:
+                self._passing(site, self._lane.tensor)
 
 
 class _Met(NamedTuple):
@@ -223,6 +248,14 @@ def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:
     return tuple(
         Meeting(m.shape, m.other_shape, None if m.measurement is None else next(moments)) for m in met
     )
+
+
+def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
+    """`tensor` as the reference is laid out; as it is where their sizes do not allow that."""
+    try:
+        return layout.back(tensor, reference.shape)
+    except RuntimeError:
+        return tensor
 
 
 def _overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> None:

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
+from verifier.align import Recipe
 from verifier.copying import state_of
 from verifier.result import WeightsInfo
 from verifier.weights.calibration import branch_ends, calibrated, varies
 from verifier.weights.files import fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -29,11 +31,31 @@ MODES = ("calibrated", "init", "imagenet", "as-is", "transfer")
 
 @dataclass(frozen=True)
 class Masters:
-    """Master tensors by qualified name for each model, and what is to be said about them."""
+    """Master tensors by qualified name for each model, how they belong together, and what to say about them."""
 
     baseline: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     info: WeightsInfo
+    recipes: Mapping[str, Recipe]
+
+    def remade(self, recipes: Iterable[Mapping[str, Recipe]]) -> Masters:
+        """The same baseline, with some of the candidate's tensors made otherwise from its own."""
+        changed = {name: recipe for each in recipes for name, recipe in each.items()}
+        merged = {**self.recipes, **changed}
+        made = {
+            name: recipe.make(self.baseline, self.candidate[name].shape) for name, recipe in changed.items()
+        }
+        return Masters(
+            self.baseline,
+            {**self.candidate, **made},
+            msgspec.structs.replace(self.info, parameter_map=_as_text(merged)),
+            merged,
+        )
+
+    @property
+    def whole(self) -> dict[str, str]:
+        """The baseline's tensor for each of the candidate's that is that one as a whole."""
+        return {name: recipe.whole for name, recipe in self.recipes.items() if recipe.whole is not None}
 
 
 def choose(
@@ -82,17 +104,22 @@ def choose(
     else:
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
-        candidates, kept = _carry_over(own, theirs, masters, mapping, buffers, live=live)
+        constants = _constants(candidate)
+        candidates, kept = _carry_over(own, theirs, masters, mapping, buffers, constants, live=live)
     info = WeightsInfo(
         mode=mode,
         source=source,
-        parameter_map=dict(mapping),
-        unmapped_baseline=tuple(sorted(set(own) - set(mapping.values()))),
+        parameter_map=_as_text(mapping),
+        unmapped_baseline=tuple(sorted(set(own).difference(*(recipe.names for recipe in mapping.values())))),
         unmapped_candidate=tuple(sorted(set(theirs) - set(mapping))),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
-    return Masters(masters, candidates, info)
+    return Masters(masters, candidates, info, mapping)
+
+
+def _as_text(recipes: Mapping[str, Recipe]) -> dict[str, str | tuple[str, ...]]:
+    return {name: recipe.text for name, recipe in recipes.items()}
 
 
 def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
@@ -108,7 +135,7 @@ def _fingerprint(tensor: Tensor) -> Hashable:
     return tuple(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING].double().tolist())
 
 
-def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:
+def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Recipe] | None:
     """Each tensor's own name, if the candidate is a copy of the baseline by name and by value.
 
     A copy that uses two tensors in each other's place looks like a renaming to the dataflow, which would put
@@ -118,15 +145,16 @@ def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[st
         return None
     telling = [name for name, tensor in own.items() if varies(tensor)]
     same = sum(related(own[name], theirs[name]) for name in telling)
-    return {name: name for name in own} if same > len(telling) / 2 else None
+    return {name: Recipe.of(name) for name in own} if same > len(telling) / 2 else None
 
 
 def _carry_over(
     own: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
-    mapping: Mapping[str, str],
+    mapping: Mapping[str, Recipe],
     buffers: Collection[str],
+    constants: Collection[str],
     *,
     live: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -138,21 +166,43 @@ def _carry_over(
     difference is one. Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts
     that only start from another constant, are initialisation and are replaced.
     """
-    mapped = {name: twin for name, twin in mapping.items() if own[twin].shape == theirs[name].shape}
-    telling = [name for name, twin in mapped.items() if varies(own[twin])]
-    same = sum(related(own[mapped[name]], theirs[name]) for name in telling)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    before = {
+        name: recipe.make(own, theirs[name].shape)
+        for name, recipe in mapping.items()
+        if recipe.fits(shapes, theirs[name].shape) and name not in constants
+    }
+    telling = [name for name, tensor in before.items() if varies(tensor)]
+    same = sum(related(before[name], theirs[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
     chosen = dict(theirs)
-    kept = [name for name in theirs if name not in mapped]
-    for name, twin in mapped.items():
-        chosen[name] = masters[twin]
-        if not copied or torch.equal(own[twin], theirs[name]):
+    kept = [name for name in theirs if name not in before and name not in constants]
+    for name, tensor in before.items():
+        chosen[name] = mapping[name].make(masters, tensor.shape)
+        if not copied or torch.equal(tensor, theirs[name]):
             continue
-        if live or name in buffers or _is_edit(own[twin], theirs[name]):
-            difference = theirs[name].double() - own[twin].double()
-            chosen[name] = (masters[twin].double() + difference).to(theirs[name].dtype)
+        if live or name in buffers or _is_edit(tensor, theirs[name]):
+            difference = theirs[name].double() - tensor.double()
+            chosen[name] = (chosen[name].double() + difference).to(theirs[name].dtype)
             kept.append(name)
     return chosen, tuple(kept)
+
+
+def _constants(model: nn.Module) -> set[str]:
+    """Buffers that belong to the program and not to what it has learnt: indices, masks, those never saved.
+
+    A single integer counts steps, which is learnt.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+        and (
+            name in module._non_persistent_buffers_set
+            or not (buffer.is_floating_point() or buffer.is_complex() or buffer.dim() == 0)
+        )
+    }
 
 
 def _is_edit(own: Tensor, theirs: Tensor) -> bool:
@@ -178,14 +228,14 @@ def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
 
 
 def _from_file(
-    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mapping: Mapping[str, str]
+    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mapping: Mapping[str, Recipe]
 ) -> dict[str, Tensor]:
     """The baseline's tensors from a state dict of either model."""
     state = read_state(path)
     if overlap(state, own) >= overlap(state, theirs):
         return fitted(state, own, str(path))
     loaded = fitted(state, theirs, str(path))
-    masters = dict(own)
-    for name, twin in mapping.items():
-        masters[twin] = loaded[name]
+    masters = {name: tensor.clone() for name, tensor in own.items()}
+    for name, recipe in mapping.items():
+        recipe.unmake(loaded[name], masters)
     return masters

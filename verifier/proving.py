@@ -1,0 +1,318 @@
+"""Proving an alignment by numbers, where two models are built from different operators.
+
+What holds weights was paired by the sequence of their sizes, what lies between by its place. Here both models run
+in float64, the candidate forced to the baseline's tensors at every pair with weights, so that one fault stays where
+it is. Between those pairs the same tensors then turn up on both sides, if need be laid out otherwise: they say which
+pairs were guessed right, which other sites belong together, and which of several ways to share out weights is meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from verifier.align import Pair, layouts
+from verifier.align.sequence import longest_common_subsequence
+from verifier.graph.operators import MOVES
+from verifier.lockstep import Comparing, run
+from verifier.metrics import collect, compare, measure
+from verifier.running import ORACLE, open_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.align import Alignment, Layout
+    from verifier.inputs import Inputs
+    from verifier.running import Caster, Subject
+
+# In float64 tensors that are equal but for rounding agree far better than this, others never do.
+_CLOSE = 1e-9
+
+DISPROVED = "paired by its place at first, but the two tensors differ and the operators around them do too"
+
+
+class Content(NamedTuple):
+    """A tensor by what is in it, in whatever order: its size, sum, sum of squares and of cubes, and extremes."""
+
+    elements: int
+    squares: float
+    total: float
+    cubes: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Content | None:
+        """The content of a real tensor; None where it is constant, not finite or empty, and tells nothing."""
+        if tensor.is_complex() or not tensor.numel():
+            return None
+        flat = tensor.detach().reshape(-1).double()
+        least, most = (float(each) for each in flat.aminmax())
+        if not (math.isfinite(least) and math.isfinite(most)) or least == most:
+            return None
+        square = flat * flat
+        return cls(
+            flat.numel(), float(square.sum()), float(flat.sum()), float((square * flat).sum()), least, most
+        )
+
+    def fits(self, other: Content) -> bool:
+        """Whether both may hold the same numbers, but for rounding."""
+        size = max(abs(self.least), abs(self.most))
+        return (
+            self.elements == other.elements
+            and math.isclose(self.squares, other.squares, rel_tol=_CLOSE)
+            and abs(self.total - other.total) <= _CLOSE * math.sqrt(self.squares * self.elements)
+            and abs(self.cubes - other.cubes) <= _CLOSE * self.squares * size
+            and abs(self.least - other.least) <= _CLOSE * size
+            and abs(self.most - other.most) <= _CLOSE * size
+        )
+
+
+@dataclass
+class _Seen:
+    """What one forced run has shown: contents by site on both sides, and the firm pairs that agree."""
+
+    contents: tuple[dict[int, Content], dict[int, Content]] = field(default_factory=lambda: ({}, {}))
+    agreeing: set[Pair] = field(default_factory=set)
+
+
+def proved(subject: Subject, inputs: Inputs, caster: Caster) -> Subject:
+    """The subject with its alignment proved, and its weights shared out as the numbers demand.
+
+    Args:
+        subject: The two models with an alignment that was partly guessed.
+        inputs: A few samples; everything runs in float64.
+        caster: Casts the weights.
+    """
+    alignment = subject.alignment
+    firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
+    seen = _look(subject, inputs, caster, firm)
+    subject, seen = _shared_out(subject, inputs, caster, firm, seen)
+    pairs = [*firm, *_between(alignment, firm, seen)]
+    found = _layouts(subject, inputs, caster, pairs)
+    by_site = {pair.candidate: pair for pair in firm}
+    pairs = [
+        pair
+        for pair in pairs
+        if pair in found or pair.candidate in by_site or _suspicious(alignment, pair, by_site, seen.agreeing)
+    ]
+    laid = {
+        pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
+    }
+    return replace(subject, alignment=alignment.settled(pairs, laid, DISPROVED))
+
+
+def _firm(alignment: Alignment, pair: Pair) -> bool:
+    """Whether a pair stands on weights, which say more than a place does."""
+    return bool(
+        alignment.baseline.sites[pair.baseline].tensors and alignment.candidate.sites[pair.candidate].tensors
+    )
+
+
+def _look(subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair]) -> _Seen:
+    """Run both models, forced at the `firm` pairs, and take the contents of every other site."""
+    seen = _Seen()
+
+    def passing(lane: int, site: int, tensor: Tensor) -> None:
+        content = Content.of(tensor)
+        if content is not None:
+            seen.contents[lane][site] = content
+
+    for pair, agrees in _agreements(subject, inputs, caster, firm, passing=passing):
+        if agrees:
+            seen.agreeing.add(pair)
+    return seen
+
+
+def _agreements(
+    subject: Subject, inputs: Inputs, caster: Caster, pairs: Sequence[Pair], **more: object
+) -> Iterator[tuple[Pair, bool]]:
+    alignment = subject.alignment
+    graphs = alignment.baseline, alignment.candidate
+    ordered = sorted(pairs)
+    passes = run(
+        [
+            open_lane(subject, side, ORACLE, inputs, caster, stops={site.index for site in graph.comparable})
+            for side, graph in zip(("baseline", "candidate"), graphs, strict=True)
+        ],
+        [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
+        [Comparing(0, 1, force=True)],
+        layouts={k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts},
+        **more,  # type: ignore[arg-type] # `passing` or `visit`
+    )
+    for pair, meeting in zip(ordered, passes.meetings[0], strict=True):
+        yield pair, meeting.moments is not None and _close(compare(meeting.moments).nrmse)
+
+
+def _close(nrmse: float) -> bool:
+    return nrmse <= _CLOSE
+
+
+def _shared_out(
+    subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair], seen: _Seen
+) -> tuple[Subject, _Seen]:
+    """Try the other ways to share out weights where the first one shows in the pairs below."""
+    alignment = subject.alignment
+    if not alignment.choices or subject.masters.info.mode == "as-is":
+        return subject, seen
+    witnesses = [_witnesses(alignment, choice[0], firm) for choice in alignment.choices]
+    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
+    chosen = [choice[0] for choice in alignment.choices]
+    for number in range(1, max((len(alignment.choices[k]) for k in open_choices), default=0)):
+        trial = [
+            choice[number] if k in open_choices and number < len(choice) else chosen[k]
+            for k, choice in enumerate(alignment.choices)
+        ]
+        tried = _look(subject.with_recipes(trial), inputs, caster, firm)
+        for k in sorted(open_choices):
+            if number < len(alignment.choices[k]) and witnesses[k] <= tried.agreeing:
+                chosen[k] = alignment.choices[k][number]
+                open_choices.discard(k)
+        if not open_choices:
+            break
+    if all(mine is choice[0] for mine, choice in zip(chosen, alignment.choices, strict=True)):
+        return subject, seen
+    subject = subject.with_recipes(chosen)
+    return subject, _look(subject, inputs, caster, firm)
+
+
+def _witnesses(alignment: Alignment, tensors: Collection[str], firm: Sequence[Pair]) -> frozenset[Pair]:
+    """The firm pairs at which it shows whether the candidate's `tensors` are the right ones."""
+    users = [
+        site.index
+        for site in alignment.candidate.comparable
+        if any(use.name in tensors for use in site.tensors)
+    ]
+    by_site = {pair.candidate: pair for pair in firm}
+    own = (by_site[site] for site in users if site in by_site)
+    return frozenset([*own, *_below(alignment, users, by_site)])
+
+
+def _below(alignment: Alignment, sites: Sequence[int], by_site: Mapping[int, Pair]) -> Iterator[Pair]:
+    """The nearest of some pairs, by their candidate's site, that read from `sites`."""
+    stack, seen = list(sites), set(sites)
+    while stack:
+        for reader in alignment.candidate.consumers[stack.pop()]:
+            if reader not in seen:
+                seen.add(reader)
+                if reader in by_site:
+                    yield by_site[reader]
+                else:
+                    stack.append(reader)
+
+
+def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> list[Pair]:
+    """Pairs of sites without weights: those of equal content, and those of before that nothing speaks against."""
+    taken = {pair.baseline for pair in firm}, {pair.candidate for pair in firm}
+    before = [pair for pair in alignment.pairs if pair.baseline not in taken[0]]
+    found: list[Pair] = []
+
+    def take(pair: Pair) -> None:
+        if pair.baseline not in taken[0] and pair.candidate not in taken[1]:
+            found.append(pair)
+            taken[0].add(pair.baseline)
+            taken[1].add(pair.candidate)
+
+    ours, theirs = seen.contents
+    for pair in before:
+        one, other = ours.get(pair.baseline), theirs.get(pair.candidate)
+        if one is not None and other is not None and one.fits(other):
+            take(pair)
+    for group_b, group_c in _alike(alignment, seen, taken):
+        for i, j in longest_common_subsequence(
+            [alignment.baseline.sites[b].op for b in group_b],
+            [alignment.candidate.sites[c].op for c in group_c],
+        ):
+            take(Pair(group_b[i], group_c[j]))
+        rest = [b for b in group_b if b not in taken[0]], [c for c in group_c if c not in taken[1]]
+        for b, c in zip(*rest, strict=False):
+            take(Pair(b, c))
+    for pair in before:  # what differs may be the fault that is looked for, if it stands where it should
+        take(pair)
+    return found
+
+
+def _alike(
+    alignment: Alignment, seen: _Seen, taken: tuple[Collection[int], Collection[int]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Groups of open sites of one content, those that compute and those that only move apart."""
+    graphs = alignment.baseline, alignment.candidate
+    for moving in (False, True):
+        listed: list[tuple[float, int, int, Content]] = []
+        for side, graph in enumerate(graphs):
+            listed.extend(
+                (content.squares, side, site, content)
+                for site, content in seen.contents[side].items()
+                if site not in taken[side] and (graph.sites[site].op in MOVES) is moving
+            )
+        listed.sort(key=lambda each: each[0])
+        groups: list[tuple[Content, tuple[list[int], list[int]]]] = []
+        for _, side, site, content in listed:
+            home = next((group for first, group in reversed(groups[-8:]) if first.fits(content)), None)
+            if home is None:
+                home = ([], [])
+                groups.append((content, home))
+            home[side].append(site)
+        for _, (b, c) in groups:
+            if b and c:
+                if moving:
+                    yield from _of_one_shape(alignment, sorted(b), sorted(c))
+                else:
+                    yield sorted(b), sorted(c)
+
+
+def _of_one_shape(
+    alignment: Alignment, b: Sequence[int], c: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    by_shape: dict[tuple[int, ...], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for site in b:
+        by_shape[alignment.baseline.sites[site].shape][0].append(site)
+    for site in c:
+        by_shape[alignment.candidate.sites[site].shape][1].append(site)
+    yield from by_shape.values()
+
+
+def _layouts(
+    subject: Subject, inputs: Inputs, caster: Caster, pairs: Sequence[Pair]
+) -> dict[Pair, Layout | None]:
+    """How the candidate's tensor of each pair is laid out, None for as the baseline's; only of pairs that agree."""
+    alignment = subject.alignment
+    ordered = sorted(pairs)
+    found: dict[Pair, Layout | None] = {}
+
+    def visit(number: int, tensors: Sequence[Tensor]) -> None:
+        pair, (one, other) = ordered[number], tensors
+        if one.shape == other.shape and _same(one, other):
+            found[pair] = None
+            return
+        known = alignment.layouts.get(pair)
+        for layout in (*(() if known is None else (known,)), *layouts(one.shape, other.shape)):
+            if _same(one, layout.back(other, one.shape)):
+                found[pair] = layout
+                return
+
+    list(_agreements(subject, inputs, caster, ordered, visit=visit))
+    return found
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    error = compare(collect([measure(one, other)])[0])
+    return not error.nonfinite_mismatched and (error.max_abs == 0 or _close(error.nrmse))
+
+
+def _suspicious(
+    alignment: Alignment, pair: Pair, firm: Mapping[int, Pair], agreeing: Collection[Pair]
+) -> bool:
+    """Whether a pair that differs may be at fault: its two sites look alike, and what is below it differs as well.
+
+    Where all below agrees, what lies above computes the same function, and the pair was only guessed wrong.
+    """
+    b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+    if b.op != c.op or b.shape != c.shape:
+        return False
+    below = list(_below(alignment, [pair.candidate], firm))
+    return not below or any(each not in agreeing for each in below)
