@@ -1,0 +1,198 @@
+"""Recipes: what they say as text, when they fit, and the tensors they make, against numpy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from verifier.align import Recipe
+from verifier.align.recipes import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+Arrays = dict[str, "NDArray[np.float64]"]
+Shape = tuple[int, ...]
+
+# Names may end in what the text form uses to say more.
+NAMES = ("weight", "a.b.weight", "layers.0.T", "T", ".T", "rows[0:3]", "rows[0:3].T")
+SHAPES = st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def piece_of(draw: st.DrawFn, names: Sequence[str]) -> Piece:
+    """Any piece of any of these tensors."""
+    name, transposed = draw(st.sampled_from(names)), draw(st.booleans())
+    if draw(st.booleans()):
+        return Piece(name, draw(st.integers(0, 5)), draw(st.integers(0, 5)), transposed)
+    return Piece(name, transposed=transposed)
+
+
+def arrays_of(shapes: Mapping[str, Shape]) -> Arrays:
+    """Arrays in which no two elements are equal."""
+    made: Arrays = {}
+    start = 1
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        made[name] = np.arange(start, start + count, dtype=np.float64).reshape(shape)
+        start += count
+    return made
+
+
+def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def expected(recipe: Recipe, arrays: Arrays, shape: Shape) -> NDArray[np.float64]:
+    """What numpy makes of the recipe; ValueError or IndexError where it cannot."""
+    parts: list[Any] = []
+    for name, start, stop, transposed in recipe.pieces:
+        array = arrays[name]
+        if transposed:
+            if array.ndim != 2:
+                raise ValueError("only a matrix has a transpose")
+            array = array.T
+        parts.append(array if start is None else array[start:stop,])
+    whole: NDArray[np.float64] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return whole.reshape(shape)
+
+
+@given(st.lists(piece_of(NAMES), min_size=1, max_size=4))
+def test_a_recipe_reads_what_it_writes(pieces: list[Piece]) -> None:
+    recipe = Recipe(tuple(pieces))
+    # Where two names differ by `.T` only, text cannot say both; names are taken literally then.
+    known = {piece.name for piece in pieces}
+    assume(all(piece[1:] == (None, None, False) or str(piece) not in known for piece in pieces))
+    assume(all(f"{piece.name}.T" not in known for piece in pieces if piece.transposed))
+    assert Recipe.parsed(recipe.text, known) == recipe
+
+
+@given(piece_of(NAMES))
+def test_one_piece_is_one_string_and_several_are_a_list(piece: Piece) -> None:
+    assert Recipe((piece,)).text == str(piece)
+    assert Recipe((piece, piece)).text == (str(piece), str(piece))
+    assert Recipe.parsed([str(piece)], {piece.name}) == Recipe.parsed(str(piece), {piece.name})
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("conv.weight", Piece("conv.weight")),
+        ("attn.in_proj_weight[0:768]", Piece("attn.in_proj_weight", 0, 768)),
+        ("fc.weight.T", Piece("fc.weight", transposed=True)),
+        ("c_attn.weight.T[4:8]", Piece("c_attn.weight", 4, 8, transposed=True)),
+    ],
+)
+def test_text_says_rows_and_transposes(text: str, piece: Piece) -> None:
+    assert Piece.parsed(text) == piece
+    assert str(piece) == text
+
+
+@pytest.mark.parametrize("name", ["tables.T", "tables[0:3]", "tables[0:3].T"])
+def test_a_known_name_is_taken_literally(name: str) -> None:
+    assert Piece.parsed(name, {name}) == Piece(name)
+    assert Piece.parsed(name, {"tables"}).name != name
+    assert Piece.parsed(f"{name}.T", {name}) == Piece(name, transposed=True)
+    assert Piece.parsed(f"{name}[1:2]", {name}) == Piece(name, 1, 2)
+
+
+def test_names_are_each_said_once_in_order() -> None:
+    assert Recipe.parsed(["b[0:1]", "a", "b[1:2]"]).names == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"), [("a", "a"), ("a[0:2]", None), ("a.T", None), (("a", "b"), None), (("a", "a"), None)]
+)
+def test_only_one_uncut_unturned_tensor_is_whole(text: str | tuple[str, ...], whole: str | None) -> None:
+    assert Recipe.parsed(text).whole == whole
+
+
+@given(
+    shapes=st.fixed_dictionaries(dict.fromkeys(("x", "y"), SHAPES)),
+    pieces=st.lists(piece_of(("x", "y")), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_what_fits_is_what_numpy_can_make_and_becomes_the_same(
+    shapes: dict[str, Shape], pieces: list[Piece], data: st.DataObject
+) -> None:
+    recipe = Recipe(tuple(pieces))
+    arrays = arrays_of(shapes)
+    shape = data.draw(SHAPES)
+    try:
+        shape = (expected(recipe, arrays, (-1,)).size,) if data.draw(st.booleans()) else shape
+        made = expected(recipe, arrays, shape)
+    except (ValueError, IndexError):
+        assert not recipe.fits(shapes, shape)
+        return
+    assert recipe.fits(shapes, shape)
+    ours = recipe.make(tensors_of(arrays), shape)
+    assert tuple(ours.shape) == shape
+    np.testing.assert_array_equal(ours.numpy(), made)
+
+
+def test_a_recipe_of_an_unknown_tensor_does_not_fit() -> None:
+    assert not Recipe.of("w").fits({"v": (2, 3)}, (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "make"),
+    [
+        ("w", (6, 4), lambda w, v: w),
+        ("w", (6, 2, 2, 1), lambda w, v: w.reshape(6, 2, 2, 1)),
+        ("w.T", (4, 6), lambda w, v: w.T),
+        ("w[2:4]", (2, 4), lambda w, v: w[2:4]),
+        ("w.T[1:3]", (2, 6), lambda w, v: w.T[1:3]),
+        (("w", "v"), (8, 4), lambda w, v: np.concatenate([w, v])),
+        (("v", "w[0:2]"), (4, 4), lambda w, v: np.concatenate([v, w[0:2]])),
+        (("w[4:6]", "w[2:4]", "w[0:2]"), (6, 4), lambda w, v: np.concatenate([w[4:6], w[2:4], w[0:2]])),
+    ],
+)
+def test_tensors_are_made_as_the_text_says(text: str | tuple[str, ...], shape: Shape, make: Any) -> None:
+    shapes = {"w": (6, 4), "v": (2, 4)}
+    arrays = arrays_of(shapes)
+    recipe = Recipe.parsed(text)
+    assert recipe.fits(shapes, shape)
+    np.testing.assert_array_equal(recipe.make(tensors_of(arrays), shape).numpy(), make(**arrays))
+
+
+def test_a_whole_tensor_of_the_same_shape_is_the_tensor_itself() -> None:
+    tensors = {"w": torch.ones(2, 3)}
+    assert Recipe.of("w").make(tensors, (2, 3)) is tensors["w"]
+
+
+@pytest.mark.parametrize(("text", "shape"), [("w[2:4]", (2, 4)), ("w.T", (4, 6)), ("w", (6, 2, 2))])
+def test_one_piece_shares_memory_with_its_tensor(text: str, shape: Shape) -> None:
+    tensors = {"w": torch.zeros(6, 4)}
+    made = Recipe.parsed(text).make(tensors, shape)
+    made += 1
+    assert tensors["w"].sum() == math.prod(shape)
+
+
+@given(
+    shapes=st.fixed_dictionaries(
+        {"x": st.tuples(st.integers(1, 5), st.just(3)), "y": st.tuples(st.just(3), st.integers(1, 5))}
+    ),
+    rows=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    flat=st.booleans(),
+)
+def test_unmaking_writes_back_what_was_made_and_nothing_else(
+    shapes: dict[str, Shape], rows: tuple[int, int], flat: bool
+) -> None:
+    recipe = Recipe((Piece("x", *rows), Piece("y", transposed=True)))
+    arrays = arrays_of(shapes)
+    size = expected(recipe, arrays, (-1,)).size
+    made = recipe.make(tensors_of(arrays), (size,) if flat else (size // 3, 3))
+    blank = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    recipe.unmake(made, blank)
+    kept = np.zeros_like(arrays["x"])
+    kept[rows[0] : rows[1]] = arrays["x"][rows[0] : rows[1]]
+    np.testing.assert_array_equal(blank["x"].numpy(), kept)
+    np.testing.assert_array_equal(blank["y"].numpy(), arrays["y"])
