@@ -196,3 +196,7 @@ def test_unmaking_writes_back_what_was_made_and_nothing_else(
     kept[rows[0] : rows[1]] = arrays["x"][rows[0] : rows[1]]
     np.testing.assert_array_equal(blank["x"].numpy(), kept)
     np.testing.assert_array_equal(blank["y"].numpy(), arrays["y"])
+
+
+def test_rows_of_a_scalar_do_not_fit() -> None:
+    assert not Recipe.parsed("scale[0:1]").fits({"scale": ()}, ())
