@@ -302,3 +302,43 @@ def test_another_eps_above_rewritten_attention_is_blamed_on_the_norm_alone(
     assert blamed(found) == [("ln", "ln")]
     assert found.culprits[0].cause is not None
     assert (found.culprits[0].cause.code, found.culprits[0].cause.confirmed) == ("layernorm-eps", True)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate"),
+    [(Stored, Decomposed), (Decomposed, Stored), (Fused, Multihead), (Multihead, Separate)],
+)
+def test_one_operator_and_many_are_a_match(baseline: Make, candidate: Make) -> None:
+    found = compared(baseline, candidate, tokens())
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "site"),
+    [
+        pytest.param(Fused, Separate, ("norm", "ln"), id="one projection, three"),
+        pytest.param(Separate, Fused, ("ln", "norm"), id="three projections, one"),
+        pytest.param(Fused, OneCall, ("norm", "ln"), id="one projection, one call"),
+        pytest.param(OneCall, Fused, ("ln", "norm"), id="one call, one projection"),
+        pytest.param(Multihead, Separate, ("norm", "ln"), id="multi-head attention, three projections"),
+        pytest.param(Stored, Turned, ("norm", "ln"), id="linear layers, addmm and matmul"),
+        pytest.param(Tied, TiedTensor, ("norm", "ln"), id="tied modules, one tensor used twice"),
+    ],
+)
+def test_another_eps_is_not_blamed_on_rewritten_operators_below(
+    baseline: Make, candidate: Make, site: tuple[str, str]
+) -> None:
+    inputs = indices() if baseline is Tied else tokens()
+    found = compared(baseline, candidate, inputs, with_eps_times_three(site[1]))
+    assert found.verdict is Verdict.DIVERGED
+    assert blamed(found) == [site]
+
+
+@pytest.mark.parametrize(("baseline", "candidate"), [(Stored, Decomposed), (Decomposed, Stored)])
+def test_another_eps_in_a_norm_written_out_is_blamed_once(baseline: Make, candidate: Make) -> None:
+    def plant(model: Any) -> None:
+        (model if candidate is Decomposed else model.norm).eps *= 3
+
+    found = compared(baseline, candidate, tokens(), plant)
+    assert found.verdict is Verdict.DIVERGED
+    assert len(found.culprits) == 1
