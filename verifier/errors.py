@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class VerifierError(Exception):
     """Base of every error this package raises on purpose; `str()` is one or two sentences for the user."""
@@ -27,6 +33,10 @@ class WeightsError(UsageError):
     """A weights file cannot be used for this model."""
 
 
+class MapError(UsageError):
+    """A parameter map cannot be read, or does not fit the two models."""
+
+
 class OutputError(UsageError):
     """The result cannot be written where it was asked for, or a saved result cannot be read."""
 
@@ -49,3 +59,10 @@ class ModelError(CannotRunError):
 
 class GraphDepartureError(ModelError):
     """A live run did not do what the recorded run did, so sites cannot be told apart any more."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: `; did you mean 'resnet50'?`, or nothing where none is near."""
+    spelt = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), list(spelt), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(spelt[each]) for each in near)}?" if near else ""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.align import Alignment, Layout
+    from verifier.graph import Graph
     from verifier.inputs import Inputs
     from verifier.running import Caster, Subject
 
@@ -92,14 +93,10 @@ def proved(subject: Subject, inputs: Inputs, caster: Caster) -> Subject:
     firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
     seen = _look(subject, inputs, caster, firm)
     subject, seen = _shared_out(subject, inputs, caster, firm, seen)
-    pairs = [*firm, *_between(alignment, firm, seen)]
-    found = _layouts(subject, inputs, caster, pairs)
-    by_site = {pair.candidate: pair for pair in firm}
-    pairs = [
-        pair
-        for pair in pairs
-        if pair in found or pair.candidate in by_site or _suspicious(alignment, pair, by_site, seen.agreeing)
-    ]
+    alike, doubted = _between(alignment, firm, seen)
+    found = _layouts(subject, inputs, caster, [*firm, *alike])
+    sure = [*firm, *(pair for pair in alike if pair in found)]
+    pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
     laid = {
         pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
     }
@@ -205,8 +202,8 @@ def _below(alignment: Alignment, sites: Sequence[int], by_site: Mapping[int, Pai
                     stack.append(reader)
 
 
-def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> list[Pair]:
-    """Pairs of sites without weights: those of equal content, and those of before that nothing speaks against."""
+def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> tuple[list[Pair], list[Pair]]:
+    """Pairs of sites without weights: those of equal content, and those of before among the sites that are left."""
     taken = {pair.baseline for pair in firm}, {pair.candidate for pair in firm}
     before = [pair for pair in alignment.pairs if pair.baseline not in taken[0]]
     found: list[Pair] = []
@@ -231,9 +228,10 @@ def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> list[Pa
         rest = [b for b in group_b if b not in taken[0]], [c for c in group_c if c not in taken[1]]
         for b, c in zip(*rest, strict=False):
             take(Pair(b, c))
-    for pair in before:  # what differs may be the fault that is looked for, if it stands where it should
+    alike = list(found)
+    for pair in before:  # what differs may be the fault that is looked for
         take(pair)
-    return found
+    return alike, found[len(alike) :]
 
 
 def _alike(
@@ -305,14 +303,43 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _suspicious(
-    alignment: Alignment, pair: Pair, firm: Mapping[int, Pair], agreeing: Collection[Pair]
+    alignment: Alignment,
+    pair: Pair,
+    sure: Sequence[Pair],
+    firm: Sequence[Pair],
+    agreeing: Collection[Pair],
 ) -> bool:
     """Whether a pair that differs may be at fault: its two sites look alike, and what is below it differs as well.
 
-    Where all below agrees, what lies above computes the same function, and the pair was only guessed wrong.
+    Where all below agrees, what lies above computes the same function, and the pair was only guessed wrong. So it
+    was if its two sites have nothing in common that they read.
     """
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
     if b.op != c.op or b.shape != c.shape:
         return False
-    below = list(_below(alignment, [pair.candidate], firm))
+    above = [
+        _above(graph, index, {each[own]: number for number, each in enumerate(sure)})
+        for own, (graph, index) in enumerate(
+            ((alignment.baseline, pair.baseline), (alignment.candidate, pair.candidate))
+        )
+    ]
+    if above[0].isdisjoint(above[1]):
+        return False
+    below = list(_below(alignment, [pair.candidate], {each.candidate: each for each in firm}))
     return not below or any(each not in agreeing for each in below)
+
+
+def _above(graph: Graph, site: int, known: Mapping[int, int]) -> set[int]:
+    """What stands for the nearest sites in `known` that a site reads from, and for the inputs: -1 - k."""
+    found: set[int] = set()
+    stack, seen = [site], {site}
+    while stack:
+        for source in graph.sites[stack.pop()].inputs:
+            if source < 0:
+                found.add(source)
+            elif source in known:
+                found.add(known[source])
+            elif source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return found

@@ -112,6 +112,8 @@ class StaticDifference(Record, frozen=True, kw_only=True):
 class PairResult(Record, frozen=True, kw_only=True):
     """One row of the answer: a pair of sites, or a site without a partner (the other name is None).
 
+    `candidate_op` is the candidate's operator where it is another than `op`, the baseline's.
+
     `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
     are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
     different rows. `layout` says how the candidate's tensor is laid out, where that is not as the baseline's: what
@@ -129,6 +131,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     candidate: str | None
     op: str
     shape: tuple[int, ...]
+    candidate_op: str | None = None
     candidate_shape: tuple[int, ...] | None = None
     status: Status = Status.OK
     total: Comparison | None = None
@@ -155,6 +158,11 @@ class PairResult(Record, frozen=True, kw_only=True):
     def apart(self) -> bool:
         """Whether sites without a partner stand between this row and those it reads from."""
         return bool(self.between_baseline or self.between_candidate)
+
+    @property
+    def composed(self) -> bool:
+        """Whether one side makes in several operators what the other makes in fewer: they are judged as one."""
+        return self.apart and self.candidate_op is not None and self.inputs_differ is None
 
 
 class CellResult(Record, frozen=True, kw_only=True):

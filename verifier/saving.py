@@ -56,6 +56,27 @@ def save_report(verification: Verification, directory: str | PathLike[str]) -> N
     _write({REPORT: render(verification)}, Path(directory))
 
 
+def save_text(text: str, file: str | PathLike[str]) -> None:
+    """Write one text file, whole or not at all; its directory is created if need be.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    check_file(file)
+    _write({Path(file).name: text}, Path(file).parent)
+
+
+def check_file(file: str | PathLike[str]) -> None:
+    """Try whether a file can be written, as `check_writable` does for a directory.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    if Path(file).is_dir():
+        raise OutputError(f"{file} is a directory; give the name of a file")
+    check_writable(Path(file).parent)
+
+
 def check_writable(directory: str | PathLike[str]) -> None:
     """Try whether results can go to `directory`, so that a long run does not end in an error known before.
 

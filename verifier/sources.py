@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import hashlib
 import importlib
@@ -22,10 +21,10 @@ import torch
 from torch import nn
 
 from verifier.environment import flags, preserved
-from verifier.errors import CannotRunError, SourceError, UsageError
+from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 FORMS = "torchvision:NAME, reference:NAME, package.module:callable or path/to/file.py:callable"
@@ -97,7 +96,7 @@ def arch(name: str) -> tuple[str, str]:
             f"--candidate reference:{name}."
         )
     raise UsageError(
-        f"unknown architecture {name!r}{_suggestion(name, paired)} `verifier models` lists them all."
+        f"unknown architecture {name!r}{suggestion(name, paired)} `verifier models` lists them all."
     )
 
 
@@ -127,7 +126,7 @@ def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
         ) from error
     known = models.list_models()
     if name not in known:
-        raise SourceError(f"torchvision has no model {name!r}{_suggestion(name, known)}")
+        raise SourceError(f"torchvision has no model {name!r}{suggestion(name, known)}")
     build = models.get_model_builder(name)
     options: dict[str, Any] = {"weights": None}
     if "weights_backbone" in inspect.signature(build).parameters:
@@ -144,7 +143,7 @@ def _reference_model(spec: str, name: str, seed: int | None) -> nn.Module:
         build = reference_models.get(name)
     except LookupError as error:
         raise SourceError(
-            f"there is no reference model {name!r}{_suggestion(name, reference_models.list())}"
+            f"there is no reference model {name!r}{suggestion(name, reference_models.list())}"
         ) from error
     return _call(build, spec, seed)
 
@@ -231,7 +230,7 @@ def _import_module(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise SourceError(f"{name} does not import: {_account(error)}") from error
-        hint = _suggestion(name, ("torchvision", "reference"))
+        hint = suggestion(name, ("torchvision", "reference"))
         hint = hint or " (looked in the current directory and among the installed packages)"
         raise SourceError(f"there is no module {error.name!r} for {spec!r}{hint}") from error
     except _FAILURES as error:
@@ -246,7 +245,7 @@ def _attribute(module: ModuleType, target: str, spec: str) -> Any:
         except AttributeError as error:
             owner = "" if found is module else f" in {type(found).__name__}"
             names = [key for key in dir(found) if not key.startswith("_")]
-            hint = _suggestion(part, names) or _builders(found, module)
+            hint = suggestion(part, names) or _builders(found, module)
             raise SourceError(f"{spec} does not exist: there is no {part!r}{owner}{hint}") from error
     return found
 
@@ -324,13 +323,6 @@ def _is_users(filename: str) -> bool:
     path = Path(filename)
     foreign = (Path(os.__file__).parent, Path(torch.__file__).parent.parent, Path(__file__).parent)
     return not any(path.is_relative_to(folder) for folder in foreign)
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'resnet50'?`, or nothing where no known name is near."""
-    spelt = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), list(spelt), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(spelt[each]) for each in near)}?" if near else ""
 
 
 # Which modules came into being as neighbours of which user's file. Two versions of one program, side by

@@ -34,10 +34,10 @@ from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
 from verifier.running import batch_size as batch_size_of
-from verifier.weights import choose, fingerprints
+from verifier.weights import choose, fingerprints, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from verifier.inputs import Inputs
     from verifier.result import CellResult, StaticDifference
@@ -53,6 +53,7 @@ def verify(
     *,
     candidate_inputs: Any = None,
     weights: str = "transfer",
+    parameter_map: Mapping[str, object] | None = None,
     cells: Sequence[str | Cell] = ("cpu/float32",),
     localise: bool | str = True,
     semantics: bool = True,
@@ -75,6 +76,8 @@ def verify(
             same structure; None for the same. Its sites are then judged on the baseline's inputs.
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
             `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
+        parameter_map: Which of the baseline's tensors some of the candidate's are made of, where that cannot be
+            found or was found wrong: names or patterns as in a map file, see `verifier.weights.maps`.
         cells: Device x dtype settings to compare in, such as `cuda/bfloat16`.
         localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
             (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
@@ -94,12 +97,14 @@ def verify(
     given = making.paired(making.tensors(inputs), candidate_inputs)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
+        known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
 
         def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
             alignment = align(
                 ours.record(few),
                 theirs.record(few),
                 (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
+                known,
             )
             masters = choose(
                 weights,
@@ -107,6 +112,7 @@ def verify(
                 theirs.model,
                 alignment,
                 ours.arguments(few),
+                given=known,
                 baseline_spec=ours.spec,
                 seed=seed,
             )
@@ -225,6 +231,10 @@ class _Side:
             )
         kind = type(model)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters and buffers by name."""
+        return {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
 
     def cell(self) -> Cell:
         """The setting the model is in as it was given; the first floating-point parameter tells."""

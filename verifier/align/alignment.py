@@ -88,6 +88,15 @@ class Alignment:
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
 
+    def with_given(self, given: Mapping[str, Recipe | None]) -> Alignment:
+        """The same claim, where some of the candidate's tensors are known: their recipes, None for not mapped."""
+        merged = {**self.parameters, **given}
+        return replace(
+            self,
+            parameters={name: recipe for name, recipe in merged.items() if recipe is not None},
+            choices=tuple(choice for choice in self.choices if given.keys().isdisjoint(choice[0])),
+        )
+
     def settled(self, pairs: Iterable[Pair], layouts: Mapping[Pair, Layout], reason: str) -> Alignment:
         """The same claim with other pairs and layouts; sites that lost their partner are unmatched for `reason`."""
         kept = tuple(sorted(pairs))

@@ -40,6 +40,7 @@ def align(
     baseline: Graph,
     candidate: Graph,
     values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None = None,
+    given: Mapping[str, Recipe | None] | None = None,
 ) -> Alignment:
     """Pair the sites of two graphs that compute the same thing, and map the tensors they use.
 
@@ -52,7 +53,30 @@ def align(
         candidate: Graph of the candidate.
         values: For each model, what tells its tensors apart by value, by name. Where two models hold the same
             tensors, those say which of several equal places a site stands in.
+        given: What is known of the candidate's tensors: how they are made from the baseline's, None for not at all.
     """
+    if not given:
+        return _aligned(baseline, candidate, values)
+    alignment = _aligned(baseline, candidate, _with_names(values, given))
+    return alignment.with_given(given)
+
+
+def _with_names(
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None, given: Mapping[str, Recipe | None]
+) -> tuple[Mapping[str, Hashable], Mapping[str, Hashable]]:
+    """The values, with the same for two tensors of which is known that one is made of the other."""
+    ours, theirs = (dict(each) for each in values or ({}, {}))
+    for name, recipe in given.items():
+        if recipe is not None and recipe.whole is not None:
+            theirs[name] = ours[recipe.whole] = ("given", recipe.whole)
+    return ours, theirs
+
+
+def _aligned(
+    baseline: Graph,
+    candidate: Graph,
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None,
+) -> Alignment:
     matcher = _Matcher(baseline, candidate, values or ({}, {}))
     matcher.by_contexts(values)
     plain = matcher.copy()

@@ -51,7 +51,7 @@ class Piece(NamedTuple):
     def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
         """The piece's shape, where its tensor has the shape `whole`."""
         shape = tuple(reversed(whole)) if self.transposed else tuple(whole)
-        if self.start is None or not shape:
+        if self.start is None:
             return shape
         return (len(range(shape[0])[self.start : self.stop]), *shape[1:])
 
@@ -93,6 +93,8 @@ class Recipe:
         if any(piece.name not in shapes for piece in self.pieces):
             return False
         if any(piece.transposed and len(shapes[piece.name]) != 2 for piece in self.pieces):
+            return False
+        if any(piece.start is not None and not shapes[piece.name] for piece in self.pieces):
             return False
         made = [piece.shape(shapes[piece.name]) for piece in self.pieces]
         if len(made) > 1 and (() in made or len({each[1:] for each in made}) > 1):

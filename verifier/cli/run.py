@@ -78,6 +78,20 @@ def run(
             ),
         ),
     ] = "calibrated",
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
+        ),
+    ] = None,
+    save_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to write the parameter map in use, to read and correct; - prints it."
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -109,8 +123,9 @@ def run(
             from verifier.judge.cells import Cell
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
-            from verifier.saving import check_writable, save
+            from verifier.saving import check_file, check_writable, save, save_text
             from verifier.verification import verify
+            from verifier.weights import as_toml, read_map
 
             chosen = Policy.load(policy)
             cells = [
@@ -119,6 +134,9 @@ def run(
             for cell in cells:
                 cell.check_device()
             check_writable(out)
+            known = None if map_file is None else read_map(map_file)
+            if save_map is not None and str(save_map) != "-":
+                check_file(save_map)
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
             progress("reading inputs", 0, 0)
             inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
@@ -133,6 +151,7 @@ def run(
                 inputs,
                 candidate_inputs=other,
                 weights=weights,
+                parameter_map=known,
                 cells=cells,
                 localise=localise.value,
                 semantics=semantics,
@@ -143,6 +162,10 @@ def run(
                 progress=progress,
             )
             save(verification, out)
+            if save_map is not None and str(save_map) != "-":
+                save_text(as_toml(verification.weights), save_map)
+        if str(save_map) == "-":
+            showing.say(as_toml(verification.weights))
         showing.show(verification, out)
         exits.by(verification.verdict)
 

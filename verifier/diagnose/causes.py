@@ -14,7 +14,7 @@ from verifier.diagnose.inputs import recognise
 from verifier.diagnose.neighbourhood import Side, distance
 from verifier.diagnose.pattern import describe
 from verifier.diagnose.suspects import Suspect, settings, suspects
-from verifier.graph.operators import IRRELEVANT
+from verifier.graph.operators import IRRELEVANT, MOVES
 from verifier.result import Cause, PairResult
 
 if TYPE_CHECKING:
@@ -68,6 +68,21 @@ def cause_of_site(
         evidence=(*first.evidence, *shape),
         also=tuple(suspect.code for suspect in rest),
         remedy=first.remedy,
+    )
+
+
+def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
+    """The cause where one side has several operators for what the other makes in fewer."""
+    ours, theirs = (
+        ", ".join([*_ops(side), *(() if side.site is None else (side.site.op,))])
+        for side in (candidate, baseline)
+    )
+    return Cause(
+        code="region-different",
+        summary=f"it makes in {ours} what the baseline makes in {theirs}, and something else comes out",
+        confirmed=True,
+        evidence=(f"both were given the same, and {row.candidate} differs",),
+        remedy=f"see what {ours} do otherwise than {theirs}",
     )
 
 
@@ -166,6 +181,8 @@ def cause_of_inputs(
             evidence=("the candidate has the operators, but nothing reads what they make",),
             remedy="connect it as the baseline does",
         )
+    if not {*missing, *extra} <= MOVES:  # beside others, operators that only lay tensors out say nothing
+        missing, extra = ([op for op in ops if op not in MOVES] for ops in (missing, extra))
     return Cause(
         code=codes.of_region(missing, extra, row.op),
         summary=_told(missing, extra, row),

@@ -15,6 +15,7 @@ from verifier.diagnose.causes import (
     cause_of_preparation,
     cause_of_site,
     cause_of_state,
+    composed,
     prepares,
     unexplained,
 )
@@ -75,7 +76,9 @@ def diagnose(
     Returns:
         What was found, by the row's index.
     """
-    wanted = [row for row in rows if _suspicious(row, rows)]
+    wanted = [
+        row for row in rows if _suspicious(row, rows) and not (alignment.rebuilt and _cleared(row, rows))
+    ]
     if not wanted:
         return {}
     states = [row for row in wanted if row.op == "state"]
@@ -129,6 +132,18 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
         or row.apart
         or row.rewired
         or any(rows[above].misshapen for above in row.above)
+    )
+
+
+def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
+    """Whether a row gives the right tensor once all pairs above it do.
+
+    Models built from other operators read other tensors at many a place, and rightly so.
+    """
+    if row.intrinsic is None or row.budget is None or any(rows[above].misshapen for above in row.above):
+        return False
+    return not row.intrinsic.nonfinite_mismatched and (
+        row.intrinsic.max_abs == 0 or row.intrinsic.nrmse <= row.budget.intrinsic
     )
 
 
@@ -257,6 +272,8 @@ class _Examiner:
     ) -> Examined:
         row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0
+        if self._alignment.rebuilt and row.composed:
+            return Examined(None, None, None, composed(row, baseline, candidate), None)
         if row.layout:
             wanted = laid_as(wanted, given)
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.

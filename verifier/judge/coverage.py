@@ -8,28 +8,52 @@ from verifier.graph.operators import MOVES, SELECTS
 from verifier.result import Coverage, UnmatchedSite
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from verifier.align import Alignment
+    from verifier.graph import Graph, Site
+
+# Operators side by side that may be compared as a whole, at the next pair: an attention block has about twelve.
+_WHOLE = 24
 
 
 def coverage(alignment: Alignment) -> Coverage:
-    """How much of both models was paired, and what was not."""
+    """How much of both models was paired, and what was not.
+
+    The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
+    a few operators, all their weights mapped, that are compared as a whole where they lead to a pair.
+    """
     baseline, candidate = alignment.baseline, alignment.candidate
+    mapped = (
+        {name for recipe in alignment.parameters.values() for name in recipe.names},
+        set(alignment.parameters),
+    )
+    paired = ({pair.baseline for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs})
+    shares = []
+    ends: dict[tuple[str, int], str] = {}
+    for side, graph, own, known in zip(
+        ("baseline", "candidate"), (baseline, candidate), paired, mapped, strict=True
+    ):
+        together = dict(_together(graph, own, known))
+        ends.update({(side, site): end for site, end in together.items()})
+        lost = sum(
+            site.index not in own and site.index not in together and _computes(site)
+            for site in graph.comparable
+        )
+        covered = sum(site.index in own or _computes(site) for site in graph.comparable) - lost
+        shares.append(covered / (covered + lost) if alignment.pairs else 0.0)
     unmatched = []
     for u in alignment.unmatched:
         site = (baseline if u.side == "baseline" else candidate).sites[u.site]
-        unmatched.append(UnmatchedSite(side=u.side, name=site.name, op=site.op, reason=u.reason))
-    compared = len(alignment.pairs)
-    ours, theirs = len(baseline.comparable), len(candidate.comparable)
-    lost = [
-        sum(u.side == side and graph.sites[u.site].op not in MOVES | SELECTS for u in alignment.unmatched)
-        for side, graph in (("baseline", baseline), ("candidate", candidate))
-    ]
+        end = ends.get((u.side, u.site))
+        reason = u.reason if end is None else f"{u.reason}; compared together with what it leads to, at {end}"
+        unmatched.append(UnmatchedSite(side=u.side, name=site.name, op=site.op, reason=reason))
     return Coverage(
-        compared=compared,
-        baseline_sites=ours,
-        candidate_sites=theirs,
-        baseline_share=_share(compared, lost[0]),
-        candidate_share=_share(compared, lost[1]),
+        compared=len(alignment.pairs),
+        baseline_sites=len(baseline.comparable),
+        candidate_sites=len(candidate.comparable),
+        baseline_share=shares[0],
+        candidate_share=shares[1],
         parameterised=sum(bool(site.tensors) for site in baseline.comparable),
         parameterised_compared=sum(bool(baseline.sites[pair.baseline].tensors) for pair in alignment.pairs),
         outputs=(len(baseline.outputs), len(candidate.outputs)),
@@ -37,10 +61,26 @@ def coverage(alignment: Alignment) -> Coverage:
     )
 
 
-def _share(compared: int, lost: int) -> float:
-    """Of the sites that are paired or compute something, the share that is paired.
+def _computes(site: Site) -> bool:
+    """Whether an operator does more than lay out, cut or repeat a tensor, which the next pair would show."""
+    return site.op not in MOVES | SELECTS
 
-    An operator that only lays out, cuts or repeats a tensor has nothing of its own to get wrong that the next
-    paired site would not show.
-    """
-    return compared / (compared + lost) if compared else 0.0
+
+def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Sites without a partner that are compared as a whole, each with the name of a pair it leads to."""
+    open_sites = {site.index for site in graph.comparable if site.index not in paired}
+    while open_sites:
+        start = open_sites.pop()
+        region, stack = {start}, [start]
+        ends: set[int] = set()
+        while stack:
+            here = stack.pop()
+            ends.update(reader for reader in graph.consumers[here] if reader in paired)
+            around = {*graph.consumers[here], *graph.sites[here].inputs} & open_sites
+            open_sites -= around
+            region |= around
+            stack.extend(around)
+        whole = sum(_computes(graph.sites[index]) for index in region) <= _WHOLE
+        held = (use.name for index in region for use in graph.sites[index].tensors)
+        if ends and whole and all(name in mapped for name in held):
+            yield from ((index, graph.sites[min(ends)].name) for index in region)

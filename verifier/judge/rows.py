@@ -60,6 +60,7 @@ def bare_rows(
             row = msgspec.structs.replace(
                 row,
                 differences=_differences(b, c),
+                candidate_op=None if b.op == c.op else c.op,
                 layout="" if layout is None else f"{layout.text} gives {c.shape}",
                 **sources.of(b.inputs, c.inputs),
             )

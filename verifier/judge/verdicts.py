@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from verifier.graph.operators import MOVES
 from verifier.result import CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class _Judge:
         if _clean(row) and self._same_shapes_above(row):
             if row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True)):
                 return Status.CULPRIT
-        elif self._rewired_at_fault(row):
+        elif self._rewired_at_fault(row) or (row.composed and self._disagrees(row)):
             return Status.CULPRIT
         return self._inherited(row)
 
@@ -140,6 +141,8 @@ class _Judge:
 
     def region_at_fault(self, row: PairResult) -> bool:
         """Whether sites without a partner above this row make the difference."""
+        if row.composed:
+            return False
         if row.inputs_differ is not None:
             return row.apart and row.inputs_differ
         return row.apart and self._disagrees(row)
@@ -158,12 +161,11 @@ class _Judge:
         """The row to name for a divergence seen at `row`: where the operators first differ above it, if they do."""
         if not self.region_at_fault(row):
             return row
-        missing = next(
-            (r for r in rows if r.baseline in row.between_baseline[:1] and r.candidate is None), None
-        )
-        extra = next(
-            (r for r in rows if r.candidate in row.between_candidate[:1] and r.baseline is None), None
-        )
+        missing = [r for r in rows if r.candidate is None and r.baseline in row.between_baseline]
+        extra = [r for r in rows if r.baseline is None and r.candidate in row.between_candidate]
+        return self._named(row, *_first_computing(missing, extra))
+
+    def _named(self, row: PairResult, missing: PairResult | None, extra: PairResult | None) -> PairResult:
         place = missing or row
         if missing is None:
             what = f"the candidate has {extra.op if extra else 'something'} first"
@@ -201,6 +203,15 @@ class _Judge:
         if status is not Status.CULPRIT and self.region_at_fault(row):
             parts.append("what it reads comes through sites without a partner, which are at fault")
         return "; ".join([*parts, *row.differences])
+
+
+def _first_computing(
+    missing: Sequence[PairResult], extra: Sequence[PairResult]
+) -> tuple[PairResult | None, PairResult | None]:
+    """The first operator of each side; those that only lay tensors out say nothing beside others."""
+    computing = [[row for row in rows if row.op not in MOVES] for rows in (missing, extra)]
+    first = computing if any(computing) else [missing, extra]
+    return next(iter(first[0]), None), next(iter(first[1]), None)
 
 
 def _tells_something(row: PairResult) -> bool:

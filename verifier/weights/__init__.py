@@ -2,5 +2,16 @@
 
 from verifier.weights.choosing import MODES, Masters, choose, fingerprints, related
 from verifier.weights.files import read_state
+from verifier.weights.maps import as_toml, read_map, resolve
 
-__all__ = ["MODES", "Masters", "choose", "fingerprints", "read_state", "related"]
+__all__ = [
+    "MODES",
+    "Masters",
+    "as_toml",
+    "choose",
+    "fingerprints",
+    "read_map",
+    "read_state",
+    "related",
+    "resolve",
+]

@@ -65,6 +65,7 @@ def choose(
     alignment: Alignment,
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     *,
+    given: Mapping[str, Recipe | None] | None = None,
     baseline_spec: str = "",
     seed: int = 0,
 ) -> Masters:
@@ -79,6 +80,8 @@ def choose(
         candidate: The candidate, untouched.
         alignment: Tells which tensor of one is which of the other.
         inputs: Positional and keyword inputs to calibrate on, in the models' own dtype.
+        given: What is known of the candidate's tensors, which comes before anything found here; None for a tensor
+            that keeps its own value.
         baseline_spec: The baseline's specification; `imagenet` needs a `torchvision:` one.
         seed: For the draws.
 
@@ -89,6 +92,9 @@ def choose(
     """
     own, theirs = state_of(baseline), state_of(candidate)
     mapping = _by_name(own, theirs) or alignment.parameters
+    if given:
+        merged = {**mapping, **given}
+        mapping = {name: recipe for name, recipe in merged.items() if recipe is not None}
     source = ""
     if mode == "calibrated":
         masters = calibrated(baseline, own, inputs, seed, quiet=branch_ends(alignment.baseline))
