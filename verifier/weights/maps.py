@@ -141,7 +141,8 @@ def _filled(text: str, parts: Sequence[str], own: str, source: str) -> str:
     pieces = re.split(r"\*\*|\*", text)
     if len(pieces) - 1 > len(parts):
         raise MapError(f"{source}: {text} has more stars than the name it is given for, {own}.")
-    return "".join(piece + part for piece, part in zip(pieces, [*parts, *([""] * len(pieces))], strict=False))
+    filled = [*parts[: len(pieces) - 1], ""]
+    return "".join(piece + part for piece, part in zip(pieces, filled, strict=True))
 
 
 def as_toml(weights: WeightsInfo) -> str:

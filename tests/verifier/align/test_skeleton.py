@@ -269,8 +269,15 @@ def test_a_fault_in_attention_is_blamed_on_its_operator(
         # What one operator does cannot be told apart inside it; the region that stands for it can.
         pytest.param(OneCall, Separate, "scaled_dot_product_attention", id="one call, three projections"),
         pytest.param(OneCall, Fused, "scaled_dot_product_attention", id="one call, one projection"),
-        pytest.param(Multihead, Separate, "attn.transpose", id="multi-head attention, three projections"),
-        pytest.param(Multihead, Fused, "attn.transpose", id="multi-head attention, one projection"),
+        pytest.param(
+            Multihead,
+            Separate,
+            "attn.multi_head_attention_forward",
+            id="multi-head attention, three projections",
+        ),
+        pytest.param(
+            Multihead, Fused, "attn.multi_head_attention_forward", id="multi-head attention, one projection"
+        ),
     ],
 )
 def test_a_fault_in_what_one_operator_does_is_blamed_on_that_region_alone(
