@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import models
 
 import reference_models
@@ -178,6 +181,90 @@ def test_a_renamed_and_reordered_rewrite_aligns_perfectly(
     assert not alignment.unmatched
     for k in range(len(plan)):
         assert mapped(alignment)[f"parts.{b.key[k]}.0.weight"] == f"parts.{a.key[k]}.0.weight"
+
+
+class Nested(nn.Module):
+    """The network of `Random`, its parts grouped in containers of drawn sizes; each part in one of three forms.
+
+    A form is the module itself, its functional operators, or other operators: a linear layer over the channels for
+    a 1x1 convolution, and the method or the function for the activation.
+    """
+
+    def __init__(
+        self, plan: list[tuple[int, bool, bool]], groups: list[int], forms: list[str], order: list[int]
+    ) -> None:
+        super().__init__()
+        self.plan, self.forms = plan, forms
+        made: dict[int, nn.Module] = {}
+        for k in order:  # definition order differs between the two
+            kernel, _, _ = plan[k]
+            mixes: nn.Module = nn.Conv2d(3, 3, kernel, padding=kernel // 2)
+            if kernel == 1 and forms[k] == "other":
+                mixes = nn.Linear(3, 3)
+            made[k] = nn.ModuleDict({"norm": nn.BatchNorm2d(3), "mixes": mixes})
+        self.home: dict[int, str] = {}
+        self.parts = nn.ModuleDict()
+        for k in order:
+            group = f"g{groups[k]}"
+            if group not in self.parts:
+                self.parts[group] = nn.ModuleDict({"inner": nn.ModuleDict()})
+            self.parts.get_submodule(f"{group}.inner").add_module(f"p{k}", made[k])
+            self.home[k] = f"parts.{group}.inner.p{k}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k, (_, residual, relu) in enumerate(self.plan):
+            mixes: Any = self.get_submodule(f"{self.home[k]}.mixes")
+            norm: Any = self.get_submodule(f"{self.home[k]}.norm")
+            form = self.forms[k]
+            if isinstance(mixes, nn.Linear):
+                y = mixes(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            elif form == "functional":
+                y = F.conv2d(x, mixes.weight, mixes.bias, padding=mixes.padding)
+            else:
+                y = mixes(x)
+            if form == "functional":
+                y = F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            else:
+                y = norm(y)
+            if residual:
+                y = x.add(y) if form == "module" else y + x
+            if relu:
+                y = {"module": torch.relu, "functional": F.relu, "other": Tensor.relu}[form](y)
+            x = y
+        return x
+
+
+@given(
+    plan=st.lists(st.tuples(st.sampled_from([1, 3]), st.booleans(), st.booleans()), min_size=1, max_size=8),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_regrouped_rewrite_in_other_operators_maps_every_tensor_perfectly(
+    plan: list[tuple[int, bool, bool]], data: st.DataObject
+) -> None:
+    def drawn() -> Nested:
+        groups = data.draw(st.lists(st.integers(0, 2), min_size=len(plan), max_size=len(plan)))
+        form = st.sampled_from(["module", "functional", "other"])
+        forms = data.draw(st.lists(form, min_size=len(plan), max_size=len(plan)))
+        model: Nested = Nested(plan, groups, forms, data.draw(st.permutations(range(len(plan))))).eval()
+        return model
+
+    one, other = drawn(), drawn()
+    alignment = align(graph_of(one), graph_of(other))
+    expected = {
+        f"{other.home[k]}.{leaf}": f"{one.home[k]}.{leaf}"
+        for k in range(len(plan))
+        for leaf in (
+            "mixes.weight",
+            "mixes.bias",
+            "norm.weight",
+            "norm.bias",
+            "norm.running_mean",
+            "norm.running_var",
+            "norm.num_batches_tracked",
+        )
+    }
+    assert mapped(alignment) == expected
 
 
 def test_a_thousand_layers_align_quickly_even_between_two_faults() -> None:
