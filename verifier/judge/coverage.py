@@ -54,8 +54,8 @@ def coverage(alignment: Alignment) -> Coverage:
         candidate_sites=len(candidate.comparable),
         baseline_share=shares[0],
         candidate_share=shares[1],
-        parameterised=sum(bool(site.tensors) for site in baseline.comparable),
-        parameterised_compared=sum(bool(baseline.sites[pair.baseline].tensors) for pair in alignment.pairs),
+        parameterised=sum(_weighs(site) for site in baseline.comparable),
+        parameterised_compared=sum(_weighs(baseline.sites[pair.baseline]) for pair in alignment.pairs),
         outputs=(len(baseline.outputs), len(candidate.outputs)),
         unmatched=tuple(unmatched),
     )
@@ -64,6 +64,11 @@ def coverage(alignment: Alignment) -> Coverage:
 def _computes(site: Site) -> bool:
     """Whether an operator does more than lay out, cut or repeat a tensor, which the next pair would show."""
     return site.op not in MOVES | SELECTS
+
+
+def _weighs(site: Site) -> bool:
+    """Whether an operator computes with parameters or buffers; to reshape one is not yet to compute with it."""
+    return bool(site.tensors) and _computes(site)
 
 
 def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) -> Iterator[tuple[int, str]]:

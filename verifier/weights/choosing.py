@@ -116,8 +116,10 @@ def choose(
         mode=mode,
         source=source,
         parameter_map=_as_text(mapping),
-        unmapped_baseline=tuple(sorted(set(own).difference(*(recipe.names for recipe in mapping.values())))),
-        unmapped_candidate=tuple(sorted(set(theirs) - set(mapping))),
+        unmapped_baseline=tuple(
+            sorted(set(own).difference(_constants(baseline), *(recipe.names for recipe in mapping.values())))
+        ),
+        unmapped_candidate=tuple(sorted(set(theirs) - set(mapping) - _constants(candidate))),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
