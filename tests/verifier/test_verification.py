@@ -233,25 +233,43 @@ def test_it_works_from_inside_inference_mode() -> None:
         assert torch.is_inference_mode_enabled()
 
 
+class ByHand(nn.Module):
+    """A linear layer and a sigmoid, number by number: dozens of operators with nothing in common but the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = []
+        for i in range(4):
+            total = self.bias[i]
+            for j in range(6):
+                total = total + x[:, j] * self.weight[i, j]
+            rows.append(1 / (1 + (-total).exp()))
+        return torch.stack(rows, 1)
+
+
 def test_a_thin_alignment_is_inconclusive() -> None:
-    a = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Sigmoid())
-
-    class Same(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner: Any = a
-
-        def forward(self, x: Tensor) -> Tensor:
-            with torch.no_grad():
-                y = torch.einsum("bi,oi->bo", x, self.inner[0].weight) + self.inner[0].bias
-                y = y.exp() / (y.exp() + (-y).exp()) - (-y).exp() / (y.exp() + (-y).exp())
-                y = torch.einsum("bi,oi->bo", y, self.inner[2].weight) + self.inner[2].bias
-                result: Tensor = 1 / (1 + (-y).exp())
-                return result
-
-    result = verify(a, Same(), torch.randn(3, 4))
+    result = verify(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()), ByHand(), torch.randn(3, 6))
     assert result.verdict == "inconclusive"
     assert "could be paired" in result.reason
+
+
+def test_one_operator_and_a_few_are_compared_as_a_whole() -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1 / (1 + (-self.inner(x)).exp())
+
+    result = verify(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()), Written(), torch.randn(3, 6))
+    assert result.verdict == "match"
+    together = [site.name for site in result.coverage.unmatched if "compared together" in site.reason]
+    assert together == ["neg", "exp", "add"]
+    assert result.coverage.candidate_share == 1
 
 
 def test_several_inputs_and_dict_outputs() -> None:

@@ -72,7 +72,10 @@ def _weighs(site: Site) -> bool:
 
 
 def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Sites without a partner that are compared as a whole, each with the name of a pair it leads to."""
+    """Sites without a partner that are compared as a whole, each with the name of what it leads to.
+
+    That is a pair, or an output of the model, which is compared whether a pair makes it or not.
+    """
     open_sites = {site.index for site in graph.comparable if site.index not in paired}
     while open_sites:
         start = open_sites.pop()
@@ -87,5 +90,6 @@ def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) ->
             stack.extend(around)
         whole = sum(_computes(graph.sites[index]) for index in region) <= _WHOLE
         held = (use.name for index in region for use in graph.sites[index].tensors)
-        if ends and whole and all(name in mapped for name in held):
-            yield from ((index, graph.sites[min(ends)].name) for index in region)
+        if whole and all(name in mapped for name in held):
+            where = graph.sites[min(ends)].name if ends else "the output"
+            yield from ((index, where) for index in region)
