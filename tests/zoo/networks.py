@@ -60,25 +60,33 @@ def _timm(name: str) -> Callable[[], Any]:
     return partial(timm.create_model, name, pretrained=False)
 
 
+def _config(kind: Any, **options: Any) -> Any:
+    # The types of a configuration's constructor leave out what its base class takes.
+    return kind(**options)
+
+
 def _hf_resnet(kind: str, *sizes: int) -> Any:
     return transformers.ResNetForImageClassification(
-        transformers.ResNetConfig(
-            depths=[3, 4, 6, 3], layer_type=kind, hidden_sizes=list(sizes), num_labels=1000
+        _config(
+            transformers.ResNetConfig,
+            depths=[3, 4, 6, 3],
+            layer_type=kind,
+            hidden_sizes=list(sizes),
+            num_labels=1000,
         )
     )
 
 
 def _vgg_torchvision() -> Any:
-    """VGG-16 with a narrow classifier: at full width it holds nine tenths of the weights and tells no more."""
+    """VGG-16 with 32 hidden features: 4096 would be nine tenths of all weights and tell no more."""
     model = torchvision.models.vgg16_bn(weights=None, num_classes=10)
     model.classifier[0] = nn.Linear(512 * 7 * 7, 32)
-    model.classifier[3] = nn.Linear(32, 32)
-    model.classifier[6] = nn.Linear(32, 10)
+    model.classifier[3] = nn.Linear(32, 4096)
     return model
 
 
 def _vgg_timm() -> Any:
-    return timm.create_model("vgg16_bn", pretrained=False, num_features=32, num_classes=10)
+    return timm.create_model("vgg16_bn", pretrained=False, mlp_ratio=32 / 4096, num_classes=10)
 
 
 def _vit_torchvision() -> Any:
@@ -95,7 +103,8 @@ def _vit_timm() -> Any:
 
 def _vit_hf() -> Any:
     return transformers.ViTForImageClassification(
-        transformers.ViTConfig(
+        _config(
+            transformers.ViTConfig,
             image_size=32,
             patch_size=8,
             num_hidden_layers=2,
@@ -133,7 +142,8 @@ def _swin_timm() -> Any:
 
 def _swin_hf() -> Any:
     return transformers.SwinForImageClassification(
-        transformers.SwinConfig(
+        _config(
+            transformers.SwinConfig,
             image_size=64,
             patch_size=4,
             embed_dim=16,
@@ -162,7 +172,8 @@ def _convnext_timm() -> Any:
 
 def _convnext_hf() -> Any:
     return transformers.ConvNextForImageClassification(
-        transformers.ConvNextConfig(
+        _config(
+            transformers.ConvNextConfig,
             depths=list(_DEPTHS),
             hidden_sizes=list(_WIDTHS),
             layer_norm_eps=1e-6,  # as in the others; its own default is 1e-12
