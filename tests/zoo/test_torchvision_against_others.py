@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.zoo.networks import ALL, CONVOLUTIONAL
+from tests.zoo.networks import ALL, ATTENDING, CONVOLUTIONAL
 from verifier import Verdict, Verification, verify
 from verifier.align import Recipe
 
@@ -184,3 +184,9 @@ def check_that_a_wrong_scale_is_blamed_alone(name: str, which: int) -> None:
 )
 def test_a_wrong_scale_in_the_last_attention_is_blamed_on_it_alone(name: str) -> None:
     check_that_a_wrong_scale_is_blamed_alone(name, -1)
+
+
+@pytest.mark.parametrize("which", [-2, -1], ids=["last but one", "last"])
+@pytest.mark.parametrize("name", ATTENDING)
+def test_a_wrong_scale_in_any_attention_is_blamed_on_it_alone(name: str, which: int) -> None:
+    check_that_a_wrong_scale_is_blamed_alone(name, which)
