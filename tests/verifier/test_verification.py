@@ -263,13 +263,14 @@ def test_one_operator_and_a_few_are_compared_as_a_whole() -> None:
             self.inner = nn.Linear(6, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return 1 / (1 + (-self.inner(x)).exp())
+            result: Tensor = 1 / (1 + (-self.inner(x)).exp())
+            return result
 
     result = verify(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()), Written(), torch.randn(3, 6))
     assert result.verdict == "match"
     together = [site.name for site in result.coverage.unmatched if "compared together" in site.reason]
-    assert together == ["neg", "exp", "add"]
-    assert result.coverage.candidate_share == 1
+    assert together == ["1", "neg", "exp", "add", "rdiv"]
+    assert (result.coverage.baseline_share, result.coverage.candidate_share) == (1, 1)
 
 
 def test_several_inputs_and_dict_outputs() -> None:
