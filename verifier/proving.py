@@ -154,24 +154,26 @@ def _shared_out(
 ) -> tuple[Subject, _Seen]:
     """Try the other ways to share out weights where the first one shows in the pairs below."""
     alignment = subject.alignment
-    if not alignment.choices or subject.masters.info.mode == "as-is":
+    recipes = subject.masters.recipes
+    choices = [choice for choice in alignment.choices if choice[0].items() <= recipes.items()]
+    if not choices or subject.masters.info.mode == "as-is":
         return subject, seen
-    witnesses = [_witnesses(alignment, choice[0], firm) for choice in alignment.choices]
+    witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]
     open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
-    chosen = [choice[0] for choice in alignment.choices]
-    for number in range(1, max((len(alignment.choices[k]) for k in open_choices), default=0)):
+    chosen = [choice[0] for choice in choices]
+    for number in range(1, max((len(choices[k]) for k in open_choices), default=0)):
         trial = [
             choice[number] if k in open_choices and number < len(choice) else chosen[k]
-            for k, choice in enumerate(alignment.choices)
+            for k, choice in enumerate(choices)
         ]
         tried = _look(subject.with_recipes(trial), inputs, caster, firm)
         for k in sorted(open_choices):
-            if number < len(alignment.choices[k]) and witnesses[k] <= tried.agreeing:
-                chosen[k] = alignment.choices[k][number]
+            if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
+                chosen[k] = choices[k][number]
                 open_choices.discard(k)
         if not open_choices:
             break
-    if all(mine is choice[0] for mine, choice in zip(chosen, alignment.choices, strict=True)):
+    if all(mine is choice[0] for mine, choice in zip(chosen, choices, strict=True)):
         return subject, seen
     subject = subject.with_recipes(chosen)
     return subject, _look(subject, inputs, caster, firm)

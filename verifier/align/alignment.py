@@ -82,9 +82,9 @@ class Alignment:
 
     @cached_property
     def same_outputs(self) -> tuple[bool, ...]:
-        """For each output the two models share by position: whether a pair produces it on both sides."""
+        """For each output the two models share by position: whether a pair makes it on both sides, laid out alike."""
         return tuple(
-            self.partner.get(b) == c if b >= 0 else b == c
+            self.partner.get(b) == c and Pair(b, c) not in self.layouts if b >= 0 else b == c
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
 

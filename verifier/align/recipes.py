@@ -1,7 +1,8 @@
 """How a candidate's tensor is made from the baseline's: taken whole, reshaped, transposed, cut out or put together.
 
 As text a recipe is what `--map` files hold: `conv.weight`, `attn.in_proj_weight[0:768]` for some rows,
-`fc.weight.T` for the transpose, and a list of such for tensors put one below the other.
+`fc.weight.T` for the transpose, and a list of such for tensors put one below the other, with `.T` at its end where
+the whole is transposed then.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, MutableMapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 
     from torch import Tensor
 
+_TURNED = ".T"
 _ROWS = re.compile(r"^(?P<name>.+)\[(?P<start>\d+):(?P<stop>\d+)\]$")
 
 
@@ -58,9 +60,21 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A candidate's tensor as the baseline's pieces, put together along the first dimension and reshaped."""
+    """A candidate's tensor as the baseline's pieces, put together along the first dimension and reshaped.
+
+    Where it is `turned`, what was put together is transposed before.
+    """
 
     pieces: tuple[Piece, ...]
+    turned: bool = False
+
+    @classmethod
+    def built(cls, pieces: Iterable[Piece], *, turned: bool) -> Recipe:
+        """The simplest recipe: one piece that is transposed twice is not transposed, nor is a vector."""
+        pieces = tuple(pieces)
+        if turned and len(pieces) == 1 and pieces[0].start is None:
+            return cls((pieces[0]._replace(transposed=not pieces[0].transposed),))
+        return cls(pieces, turned)
 
     @classmethod
     def of(cls, *names: str) -> Recipe:
@@ -70,12 +84,15 @@ class Recipe:
     @classmethod
     def parsed(cls, text: str | Sequence[str], known: Collection[str] = ()) -> Recipe:
         """The recipe for one piece or a list of them, as text."""
-        return cls(tuple(Piece.parsed(each, known) for each in ([text] if isinstance(text, str) else text)))
+        texts = [text] if isinstance(text, str) else list(text)
+        turned = len(texts) > 1 and texts[-1] == _TURNED and _TURNED not in known
+        return cls(tuple(Piece.parsed(each, known) for each in (texts[:-1] if turned else texts)), turned)
 
     @property
     def text(self) -> str | tuple[str, ...]:
         """The recipe as text: what `parsed` takes."""
-        return str(self.pieces[0]) if len(self.pieces) == 1 else tuple(map(str, self.pieces))
+        texts = (*map(str, self.pieces), *([_TURNED] if self.turned else []))
+        return texts[0] if len(texts) == 1 else texts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +102,7 @@ class Recipe:
     @property
     def whole(self) -> str | None:
         """The one tensor it takes as it is, but for its shape; None where it cuts, turns or puts together."""
-        one = len(self.pieces) == 1 and self.pieces[0][1:] == (None, None, False)
+        one = len(self.pieces) == 1 and self.pieces[0][1:] == (None, None, False) and not self.turned
         return self.pieces[0].name if one else None
 
     def fits(self, shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> bool:
@@ -99,17 +116,21 @@ class Recipe:
         made = [piece.shape(shapes[piece.name]) for piece in self.pieces]
         if len(made) > 1 and (() in made or len({each[1:] for each in made}) > 1):
             return False
+        if self.turned and any(len(each) != 2 for each in (*made, shape)):
+            return False
         return sum(map(math.prod, made)) == math.prod(shape)
 
     def make(self, tensors: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
         """The candidate's tensor, of shape `shape`: the baseline's itself or a view of it where that can be."""
         made = [piece.of(tensors[piece.name]) for piece in self.pieces]
         tensor = made[0] if len(made) == 1 else torch.cat(made)
+        tensor = tensor.T if self.turned else tensor
         return tensor if tensor.shape == tuple(shape) else tensor.reshape(tuple(shape))
 
     def unmake(self, tensor: Tensor, tensors: MutableMapping[str, Tensor]) -> None:
         """Write a candidate's tensor into the places of the baseline's tensors it is made of."""
         views = [piece.of(tensors[piece.name]) for piece in self.pieces]
+        tensor = tensor.T if self.turned else tensor
         count = sum(view.numel() for view in views)
         parts = torch.split(tensor.reshape(-1)[:count], [view.numel() for view in views])
         for view, part in zip(views, parts, strict=True):

@@ -39,8 +39,10 @@ class Masters:
     recipes: Mapping[str, Recipe]
 
     def remade(self, recipes: Iterable[Mapping[str, Recipe]]) -> Masters:
-        """The same baseline, with some of the candidate's tensors made otherwise from its own."""
-        changed = {name: recipe for each in recipes for name, recipe in each.items()}
+        """The same baseline, with some of the candidate's tensors made otherwise from its own, but what it kept."""
+        changed = {
+            name: recipe for each in recipes for name, recipe in each.items() if name not in self.info.kept
+        }
         merged = {**self.recipes, **changed}
         made = {
             name: recipe.make(self.baseline, self.candidate[name].shape) for name, recipe in changed.items()
@@ -186,6 +188,9 @@ def _carry_over(
     chosen = dict(theirs)
     kept = [name for name in theirs if name not in before and name not in constants]
     for name, tensor in before.items():
+        if not copied and name in buffers and _is_other_constant(name, tensor, theirs[name]):
+            kept.append(name)
+            continue
         chosen[name] = mapping[name].make(masters, tensor.shape)
         if not copied or torch.equal(tensor, theirs[name]):
             continue
@@ -194,6 +199,21 @@ def _carry_over(
             chosen[name] = (chosen[name].double() + difference).to(theirs[name].dtype)
             kept.append(name)
     return chosen, tuple(kept)
+
+
+def _is_other_constant(name: str, own: Tensor, theirs: Tensor) -> bool:
+    """Whether a buffer that is saved is a constant of the program which the candidate has otherwise.
+
+    A mean to normalise with, a table of positions: to put the baseline's in its place would hide the difference.
+    Running statistics are learnt, and so is what was drawn at random, which is large and unrelated.
+    """
+    if name.rpartition(".")[2] in _LEARNT or torch.equal(own, theirs):
+        return False
+    return own.numel() <= _SMALL or related(own, theirs)
+
+
+_LEARNT = frozenset({"running_mean", "running_var", "num_batches_tracked"})
+_SMALL = 64  # elements
 
 
 def _constants(model: nn.Module) -> set[str]:
