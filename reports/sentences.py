@@ -188,7 +188,11 @@ def _agreement(verification: Verification) -> str:
     cell = deciding_cell(verification)
     pairs = cell.layers if cell else ()
     agreeing = sum(pair.status is Status.OK for pair in pairs)
-    said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
+    compared = [pair for pair in pairs if pair.status is not Status.UNMATCHED]
+    if verification.coverage.unmatched and agreeing == len(compared):
+        said = f"all {counted(agreeing, 'pair')} agree"
+    else:
+        said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
     if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
         return f"the criteria of this policy are met, though only {said}"
     largest = next(iter(worst(pairs, 1)), None)

@@ -133,10 +133,18 @@ def _outcome(cell: CellResult) -> str:
 
 
 def _unmatched(verification: Verification) -> list[str]:
-    return _some(
+    unmatched = verification.coverage.unmatched
+    together = sum(each.compared_at is not None for each in unmatched)
+    lines = _some(
         [
             f"not compared: {sentences.visible(each.name)} of the {each.side} ({sentences.visible(each.op)})"
             + (f": {sentences.visible(each.reason)}" if each.reason else "")
-            for each in verification.coverage.unmatched
+            for each in unmatched
+            if each.compared_at is None
         ]
     )
+    if together:
+        lines.append(
+            f"{sentences.counted(together, 'site')} without a partner, compared with what they lead to"
+        )
+    return lines

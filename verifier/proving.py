@@ -21,7 +21,7 @@ from verifier.metrics import collect, compare, measure
 from verifier.running import ORACLE, open_lane
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
     from verifier.running import Caster, Subject
 
-# In float64 tensors that are equal but for rounding agree far better than this, others never do.
+# Sums over tensors that are equal but for rounding agree far better than this in float64.
 _CLOSE = 1e-9
+# Relative error (NRMSE) of tensors that operators which cancel may leave; beyond it they are not the same.
+_EQUAL = 1e-11
 
 DISPROVED = "paired by its place at first, but the two tensors differ and the operators around them do too"
 
@@ -94,7 +96,7 @@ def proved(subject: Subject, inputs: Inputs, caster: Caster) -> Subject:
     seen = _look(subject, inputs, caster, firm)
     subject, seen = _shared_out(subject, inputs, caster, firm, seen)
     alike, doubted = _between(alignment, firm, seen)
-    found = _layouts(subject, inputs, caster, [*firm, *alike])
+    found = _forced(subject, inputs, caster, [*firm, *alike])
     sure = [*firm, *(pair for pair in alike if pair in found)]
     pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
     laid = {
@@ -119,34 +121,62 @@ def _look(subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair]
         if content is not None:
             seen.contents[lane][site] = content
 
-    for pair, agrees in _agreements(subject, inputs, caster, firm, passing=passing):
-        if agrees:
-            seen.agreeing.add(pair)
+    seen.agreeing.update(_forced(subject, inputs, caster, firm, passing))
     return seen
 
 
-def _agreements(
-    subject: Subject, inputs: Inputs, caster: Caster, pairs: Sequence[Pair], **more: object
-) -> Iterator[tuple[Pair, bool]]:
+def _forced(
+    subject: Subject,
+    inputs: Inputs,
+    caster: Caster,
+    pairs: Sequence[Pair],
+    passing: Callable[[int, int, Tensor], None] = lambda *_: None,
+) -> dict[Pair, Layout | None]:
+    """Run both models, forced at `pairs`: those that agree, with how the candidate's tensor is laid out.
+
+    None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest.
+    """
     alignment = subject.alignment
-    graphs = alignment.baseline, alignment.candidate
     ordered = sorted(pairs)
+    found: dict[Pair, Layout | None] = {}
+    laid = {k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts}
+
+    def visit(number: int, tensors: Sequence[Tensor]) -> None:
+        one, other = tensors
+        if one.shape == other.shape and _same(one, other):
+            found[ordered[number]] = None
+            return
+        known = () if number not in laid else (laid[number],)
+        for layout in (*known, *layouts(one.shape, other.shape)):
+            if _same(one, layout.back(other, one.shape)):
+                found[ordered[number]] = laid[number] = layout
+                return
+
     passes = run(
         [
             open_lane(subject, side, ORACLE, inputs, caster, stops={site.index for site in graph.comparable})
-            for side, graph in zip(("baseline", "candidate"), graphs, strict=True)
+            for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate))
         ],
         [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
         [Comparing(0, 1, force=True)],
-        layouts={k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts},
-        **more,  # type: ignore[arg-type] # `passing` or `visit`
+        layouts=laid,  # `visit` comes before a pair is forced, and tells how
+        visit=visit,
+        passing=passing,
     )
-    for pair, meeting in zip(ordered, passes.meetings[0], strict=True):
-        yield pair, meeting.moments is not None and _close(compare(meeting.moments).nrmse)
+    if all(
+        meeting.moments is not None and _close(compare(meeting.moments).nrmse)
+        for meeting in passes.outputs[0]
+    ):
+        found[_OUTPUTS] = None
+    return found
+
+
+# Stands for what the models return, where no pair with weights is below.
+_OUTPUTS = Pair(-1, -1)
 
 
 def _close(nrmse: float) -> bool:
-    return nrmse <= _CLOSE
+    return nrmse <= _EQUAL
 
 
 def _shared_out(
@@ -188,7 +218,7 @@ def _witnesses(alignment: Alignment, tensors: Collection[str], firm: Sequence[Pa
     ]
     by_site = {pair.candidate: pair for pair in firm}
     own = (by_site[site] for site in users if site in by_site)
-    return frozenset([*own, *_below(alignment, users, by_site)])
+    return frozenset([*own, *(list(_below(alignment, users, by_site)) or [_OUTPUTS])])
 
 
 def _below(alignment: Alignment, sites: Sequence[int], by_site: Mapping[int, Pair]) -> Iterator[Pair]:
@@ -276,29 +306,6 @@ def _of_one_shape(
     yield from by_shape.values()
 
 
-def _layouts(
-    subject: Subject, inputs: Inputs, caster: Caster, pairs: Sequence[Pair]
-) -> dict[Pair, Layout | None]:
-    """How the candidate's tensor of each pair is laid out, None for as the baseline's; only of pairs that agree."""
-    alignment = subject.alignment
-    ordered = sorted(pairs)
-    found: dict[Pair, Layout | None] = {}
-
-    def visit(number: int, tensors: Sequence[Tensor]) -> None:
-        pair, (one, other) = ordered[number], tensors
-        if one.shape == other.shape and _same(one, other):
-            found[pair] = None
-            return
-        known = alignment.layouts.get(pair)
-        for layout in (*(() if known is None else (known,)), *layouts(one.shape, other.shape)):
-            if _same(one, layout.back(other, one.shape)):
-                found[pair] = layout
-                return
-
-    list(_agreements(subject, inputs, caster, ordered, visit=visit))
-    return found
-
-
 def _same(one: Tensor, other: Tensor) -> bool:
     error = compare(collect([measure(one, other)])[0])
     return not error.nonfinite_mismatched and (error.max_abs == 0 or _close(error.nrmse))
@@ -328,7 +335,7 @@ def _suspicious(
     if above[0].isdisjoint(above[1]):
         return False
     below = list(_below(alignment, [pair.candidate], {each.candidate: each for each in firm}))
-    return not below or any(each not in agreeing for each in below)
+    return any(each not in agreeing for each in below or [_OUTPUTS])
 
 
 def _above(graph: Graph, site: int, known: Mapping[int, int]) -> set[int]:

@@ -196,16 +196,20 @@ class Criterion(Record, frozen=True, kw_only=True):
 
 
 class UnmatchedSite(Record, frozen=True, kw_only=True):
-    """A site that could not be paired, on which side (`baseline` or `candidate`), and why."""
+    """A site that could not be paired, on which side (`baseline` or `candidate`), and why.
+
+    `compared_at` names the pair (or the output) at which a few operators built otherwise were compared as a whole.
+    """
 
     side: str
     name: str
     op: str
     reason: str = ""
+    compared_at: str | None = None
 
 
 class Coverage(Record, frozen=True, kw_only=True):
-    """How much of both models was compared. Shares are in 0..1.
+    """How much of both models was compared. Shares, in 0..1, are of the sites that compute something.
 
     `parameterised` counts the baseline's sites that use a parameter or buffer, `parameterised_compared` those of
     them that were paired. `outputs` counts the tensors each model returns.

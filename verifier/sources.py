@@ -96,7 +96,8 @@ def arch(name: str) -> tuple[str, str]:
             f"--candidate reference:{name}."
         )
     raise UsageError(
-        f"unknown architecture {name!r}{suggestion(name, paired)} `verifier models` lists them all."
+        f"unknown architecture {name!r}{suggestion(name, paired) or '.'} `verifier models` lists "
+        "what it takes; other models are named with --baseline and --candidate."
     )
 
 

@@ -34,7 +34,7 @@ from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
 from verifier.running import batch_size as batch_size_of
-from verifier.weights import choose, fingerprints, resolve
+from verifier.weights import Masters, choose, fingerprints, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +102,7 @@ def verify(
         def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
             alignment = align(
                 ours.record(few),
-                theirs.record(few),
+                theirs.record(few.other or few),
                 (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
                 known,
             )
@@ -152,7 +152,7 @@ def verify(
     main = next((result for result in results if result.role == "numerics"), results[0])
     output = assessor.agreements[main.name]
     criteria = evaluate(policy, output, main.layers)
-    covered = coverage(alignment)
+    covered = coverage(alignment, masters.info.unexercised)
     verdict, reason = overall(policy, results, criteria, covered)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
     return Verification(
@@ -174,9 +174,24 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=(*ours.notes, *theirs.notes),
+        notes=(*ours.notes, *theirs.notes, *_notes(masters)),
         static=static,
     )
+
+
+def _notes(masters: Masters) -> tuple[str, ...]:
+    """What a reader should know about the weights before believing a divergence."""
+    lost = masters.info.unmapped_candidate
+    if masters.info.mode == "as-is" or not lost:
+        return ()
+    some = ", ".join(lost[:_SOME]) + (", ..." if len(lost) > _SOME else "")
+    return (
+        f"{len(lost)} of the candidate's tensors have no partner in the baseline and kept values of their own: "
+        f"{some}. If they have one, name it with --map",
+    )
+
+
+_SOME = 3
 
 
 def _sample_counts_differ(results: Iterable[CellResult]) -> bool:

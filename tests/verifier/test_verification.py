@@ -268,7 +268,7 @@ def test_one_operator_and_a_few_are_compared_as_a_whole() -> None:
 
     result = verify(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()), Written(), torch.randn(3, 6))
     assert result.verdict == "match"
-    together = [site.name for site in result.coverage.unmatched if "compared together" in site.reason]
+    together = [site.name for site in result.coverage.unmatched if site.compared_at == "the output"]
     assert together == ["1", "neg", "exp", "add", "rdiv"]
     assert (result.coverage.baseline_share, result.coverage.candidate_share) == (1, 1)
 

@@ -26,7 +26,7 @@ from verifier.align.signatures import (
     valued,
 )
 from verifier.align.skeleton import match_skeletons
-from verifier.graph.operators import kind
+from verifier.graph.operators import MOVES, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -82,7 +82,7 @@ def _aligned(
     plain = matcher.copy()
     plain.by_place()
     mapped = map_parameters(baseline, candidate, plain.pairs)
-    otherwise = plain.differ_in_operators()
+    otherwise = plain.differ_in_operators() or plain.differ_in_layout()
     if not otherwise and _used(candidate) <= mapped.keys():
         return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
     skeleton = match_skeletons(baseline, candidate, matcher.partner)
@@ -227,6 +227,16 @@ class _Matcher:
         return all(
             len(sites) > max(_FEW, _OTHERWISE * len(graph.comparable))
             for sites, graph in zip(left, self.graphs, strict=True)
+        )
+
+    def differ_in_layout(self) -> bool:
+        """Whether one side lays tensors out anew where the other does not, and others come out of equal operators."""
+        moves = [
+            any(graph.sites[index].op in MOVES for index in sites)
+            for graph, sites in zip(self.graphs, self.open_sites(), strict=True)
+        ]
+        return any(moves) and any(
+            layout_between(self.baseline.sites[b], self.candidate.sites[c]) for b, c in self.partner.items()
         )
 
     def open_sites(self) -> tuple[list[int], list[int]]:

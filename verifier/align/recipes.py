@@ -118,6 +118,11 @@ class Recipe:
             return False
         if self.turned and any(len(each) != 2 for each in (*made, shape)):
             return False
+        if self.turned:
+            return (made[0][1], sum(each[0] for each in made)) == tuple(shape)
+        rows = sum(each[0] for each in made) if made[0] else 1
+        if self.whole is None and (not shape or shape[0] != rows):
+            return False  # as many elements, but not the same rows
         return sum(map(math.prod, made)) == math.prod(shape)
 
     def make(self, tensors: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:

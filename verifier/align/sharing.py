@@ -94,13 +94,13 @@ def _rows(tensor: Held) -> int:
 
 
 def _orders(count: int) -> list[tuple[int, ...]]:
-    """The orders worth a trial, as they are first: all of three, otherwise that and its reverse."""
+    """The orders worth a trial, as they are first: all of a few, otherwise that and its reverse."""
     if count <= _FEW:
         return list(itertools.permutations(range(count)))
     return [tuple(range(count)), tuple(reversed(range(count)))]
 
 
-_FEW = 3  # query, key and value
+_FEW = 4  # query, key and value; the gates of a recurrent cell
 
 
 class Roles:

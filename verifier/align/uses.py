@@ -47,9 +47,10 @@ def uses_of(graph: Graph) -> list[Use]:
     found: list[Use] = []
     at: dict[tuple[int, int], int] = {}
     biases: dict[int, list[Held]] = {}
+    bundle_of: dict[int, int] = {}
     for index in canonical_order(graph):
         site = graph.sites[index]
-        weight = None
+        weight = bundle_of.get(_source(graph, index)) if site.op == "add" else None
         for use in held.get(index, ()):
             tensor, part = use
             if part != "weight" or not _projects(site) or len(tensor.shape) < _MANY:
@@ -70,6 +71,8 @@ def uses_of(graph: Graph) -> list[Use]:
                 before = found[weight]
                 total = before.size[0] + out  # type: ignore[index] # a projection's size is a pair
                 found[weight] = Use((total, into), part, (*before.members, tensor))
+            if weight is not None:
+                bundle_of[index] = weight
     for weight, tensors in biases.items():
         found[weight + 1] = Use(sum(math.prod(t.shape) for t in tensors), "bias", tuple(tensors))
     return [use for use in found if use.members]

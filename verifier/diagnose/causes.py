@@ -14,13 +14,13 @@ from verifier.diagnose.inputs import recognise
 from verifier.diagnose.neighbourhood import Side, distance
 from verifier.diagnose.pattern import describe
 from verifier.diagnose.suspects import Suspect, settings, suspects
-from verifier.graph.operators import IRRELEVANT, MOVES
+from verifier.graph.operators import IRRELEVANT, MOVES, canonical
 from verifier.result import Cause, PairResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from verifier.graph import Graph, KeptCall
+    from verifier.graph import Graph, KeptCall, Site
 
 
 def cause_of_site(
@@ -80,10 +80,31 @@ def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
     return Cause(
         code="region-different",
         summary=f"it makes in {ours} what the baseline makes in {theirs}, and something else comes out",
-        confirmed=True,
-        evidence=(f"both were given the same, and {row.candidate} differs",),
+        confirmed=False,
+        evidence=(
+            f"both were given the same, and {row.candidate} differs",
+            *_settings_apart(baseline, candidate),
+        ),
         remedy=f"see what {ours} do otherwise than {theirs}",
     )
+
+
+def _settings_apart(baseline: Side, candidate: Side) -> list[str]:
+    """Where an operator that stands once on both sides has other settings."""
+    ours, theirs = (
+        {site.op: settings(call) for site, call in (*side.between, *_own(side))}
+        for side in (candidate, baseline)
+    )
+    return [
+        f"{op}: {name} is {canonical(own[name])}, the baseline's {canonical(theirs[op][name])}"
+        for op, own in ours.items()
+        for name in own
+        if name in theirs.get(op, {}) and canonical(own[name]) != canonical(theirs[op][name])
+    ]
+
+
+def _own(side: Side) -> list[tuple[Site, KeptCall]]:
+    return [] if side.site is None or side.call is None else [(side.site, side.call)]
 
 
 def unexplained(given: Tensor | None, wanted: Tensor) -> Cause:

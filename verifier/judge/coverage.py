@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 _WHOLE = 24
 
 
-def coverage(alignment: Alignment) -> Coverage:
+def coverage(alignment: Alignment, silent: Collection[str] = ()) -> Coverage:
     """How much of both models was paired, and what was not.
 
     The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
-    a few operators, all their weights mapped, that are compared as a whole where they lead to a pair.
+    a few operators, all their weights mapped, that are compared as a whole where they lead to a pair; not if that
+    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide them.
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
@@ -30,24 +31,30 @@ def coverage(alignment: Alignment) -> Coverage:
     )
     paired = ({pair.baseline for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs})
     shares = []
+    muted = (
+        set(silent),
+        {name for name, recipe in alignment.parameters.items() if {*recipe.names} & {*silent}},
+    )
     ends: dict[tuple[str, int], str] = {}
-    for side, graph, own, known in zip(
-        ("baseline", "candidate"), (baseline, candidate), paired, mapped, strict=True
+    for side, graph, own, known, mute in zip(
+        ("baseline", "candidate"), (baseline, candidate), paired, mapped, muted, strict=True
     ):
-        together = dict(_together(graph, own, known))
+        together = dict(_together(graph, own, known, mute))
         ends.update({(side, site): end for site, end in together.items()})
         lost = sum(
             site.index not in own and site.index not in together and _computes(site)
             for site in graph.comparable
         )
         covered = sum(site.index in own or _computes(site) for site in graph.comparable) - lost
-        shares.append(covered / (covered + lost) if alignment.pairs else 0.0)
+        bare = not (baseline.tensors or candidate.tensors)  # then what comes out is all there is to compare
+        shares.append(covered / (covered + lost) if covered and (alignment.pairs or bare) else 0.0)
     unmatched = []
     for u in alignment.unmatched:
         site = (baseline if u.side == "baseline" else candidate).sites[u.site]
         end = ends.get((u.side, u.site))
-        reason = u.reason if end is None else f"{u.reason}; compared together with what it leads to, at {end}"
-        unmatched.append(UnmatchedSite(side=u.side, name=site.name, op=site.op, reason=reason))
+        unmatched.append(
+            UnmatchedSite(side=u.side, name=site.name, op=site.op, reason=u.reason, compared_at=end)
+        )
     return Coverage(
         compared=len(alignment.pairs),
         baseline_sites=len(baseline.comparable),
@@ -71,7 +78,9 @@ def _weighs(site: Site) -> bool:
     return bool(site.tensors) and _computes(site)
 
 
-def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) -> Iterator[tuple[int, str]]:
+def _together(
+    graph: Graph, paired: Collection[int], mapped: Collection[str], muted: Collection[str]
+) -> Iterator[tuple[int, str]]:
     """Sites without a partner that are compared as a whole, each with the name of what it leads to.
 
     That is a pair, or an output of the model, which is compared whether a pair makes it or not.
@@ -90,6 +99,12 @@ def _together(graph: Graph, paired: Collection[int], mapped: Collection[str]) ->
             stack.extend(around)
         whole = sum(_computes(graph.sites[index]) for index in region) <= _WHOLE
         held = (use.name for index in region for use in graph.sites[index].tensors)
-        if whole and all(name in mapped for name in held):
+        hidden = any(
+            use.name in muted
+            for end in ends
+            for use in graph.sites[end].tensors
+            if graph.sites[end].op == "mul"
+        )
+        if whole and not hidden and all(name in mapped for name in held):
             where = graph.sites[min(ends)].name if ends else "the output"
             yield from ((index, where) for index in region)

@@ -100,7 +100,17 @@ def run(
     """
     try:
         with memory_held():
-            return _run(lanes, sites, comparisons, progress, offset, visit, states, layouts or {}, passing)
+            return _run(
+                lanes,
+                sites,
+                comparisons,
+                progress,
+                offset,
+                visit,
+                states,
+                {} if layouts is None else layouts,
+                passing,
+            )
     finally:
         for lane in lanes:
             lane.close()

@@ -58,7 +58,7 @@ def _entries(table: Mapping[str, object], source: str, prefix: str = "") -> Iter
 
 
 def _entry(name: str, value: object, source: str) -> Entry:
-    if value is False:
+    if value is False or value is None:
         return None
     if isinstance(value, str):
         return value
