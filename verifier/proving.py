@@ -184,8 +184,12 @@ def _shared_out(
 ) -> tuple[Subject, _Seen]:
     """Try the other ways to share out weights where the first one shows in the pairs below."""
     alignment = subject.alignment
-    recipes = subject.masters.recipes
-    choices = [choice for choice in alignment.choices if choice[0].items() <= recipes.items()]
+    masters = subject.masters
+    choices = [
+        choice
+        for choice in alignment.choices
+        if choice[0].items() <= masters.recipes.items() and masters.decided.isdisjoint(choice[0])
+    ]
     if not choices or subject.masters.info.mode == "as-is":
         return subject, seen
     witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]

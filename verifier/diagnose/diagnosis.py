@@ -279,7 +279,9 @@ class _Examiner:
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
-            differ = _differ(baseline.reads, reads, limit, self._lay)
+            differ = _differ(
+                baseline.reads, reads, limit, as_it_is
+            )  # outside, a layout is part of the answer
             above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True) if differ else None
             return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)

@@ -31,12 +31,16 @@ MODES = ("calibrated", "init", "imagenet", "as-is", "transfer")
 
 @dataclass(frozen=True)
 class Masters:
-    """Master tensors by qualified name for each model, how they belong together, and what to say about them."""
+    """Master tensors by qualified name for each model, how they belong together, and what to say about them.
+
+    `decided` names the candidate's tensors whose own values tell how they were made from the baseline's.
+    """
 
     baseline: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     info: WeightsInfo
     recipes: Mapping[str, Recipe]
+    decided: frozenset[str] = frozenset()
 
     def remade(self, recipes: Iterable[Mapping[str, Recipe]]) -> Masters:
         """The same baseline, with some of the candidate's tensors made otherwise from its own, but what it kept."""
@@ -52,6 +56,7 @@ class Masters:
             {**self.candidate, **made},
             msgspec.structs.replace(self.info, parameter_map=_as_text(merged)),
             merged,
+            self.decided,
         )
 
     @property
@@ -94,6 +99,10 @@ def choose(
     """
     own, theirs = state_of(baseline), state_of(candidate)
     mapping = _by_name(own, theirs) or alignment.parameters
+    decided: dict[str, Recipe] = {}
+    for choice in alignment.choices:
+        decided |= _told_by_values(choice, own, theirs)
+    mapping = {**mapping, **decided}
     if given:
         merged = {**mapping, **given}
         mapping = {name: recipe for name, recipe in merged.items() if recipe is not None}
@@ -125,7 +134,7 @@ def choose(
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
-    return Masters(masters, candidates, info, mapping)
+    return Masters(masters, candidates, info, mapping, frozenset(decided))
 
 
 def _as_text(recipes: Mapping[str, Recipe]) -> dict[str, str | tuple[str, ...]]:
@@ -214,6 +223,21 @@ def _is_other_constant(name: str, own: Tensor, theirs: Tensor) -> bool:
 
 _LEARNT = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 _SMALL = 64  # elements
+
+
+def _told_by_values(
+    choice: Sequence[Mapping[str, Recipe]], own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> Mapping[str, Recipe]:
+    """The recipes by which a candidate was made from the baseline, told by its own values, if they tell."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    for recipes in choice:
+        if not all(recipe.fits(shapes, theirs[name].shape) for name, recipe in recipes.items()):
+            continue
+        made = {name: recipe.make(own, theirs[name].shape) for name, recipe in recipes.items()}
+        telling = [name for name, tensor in made.items() if varies(tensor)]
+        if telling and all(related(made[name], theirs[name]) for name in telling):
+            return recipes
+    return {}
 
 
 def _constants(model: nn.Module) -> set[str]:
