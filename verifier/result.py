@@ -212,7 +212,8 @@ class Coverage(Record, frozen=True, kw_only=True):
     """How much of both models was compared. Shares, in 0..1, are of the sites that compute something.
 
     `parameterised` counts the baseline's sites that use a parameter or buffer, `parameterised_compared` those of
-    them that were paired. `outputs` counts the tensors each model returns.
+    them that were paired. `outputs` counts the tensors each model returns. `hidden` names sites without a partner of
+    which nothing can be said, because a parameter that is all 0 or 1 hides what they make.
     """
 
     compared: int
@@ -224,6 +225,7 @@ class Coverage(Record, frozen=True, kw_only=True):
     parameterised_compared: int = 0
     outputs: tuple[int, int] = (1, 1)
     unmatched: tuple[UnmatchedSite, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 class OutputAgreement(Record, frozen=True, kw_only=True):

@@ -263,3 +263,34 @@ def test_tensors_that_agree_only_nearly_are_not_taken_for_the_same() -> None:
     torch.manual_seed(0)
     found = verify(Growing(written=False), Growing(written=True), torch.randn(3, 8))
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+
+
+class Silent(nn.Module):
+    """Branches whose gains are all 0, with an activation in one operator, in four, or another one."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.gains = nn.ParameterList(nn.Parameter(torch.zeros(8)) for _ in range(3))
+
+    def activation(self, x: Tensor, number: int) -> Tensor:
+        if self.form == "one":
+            return F.hardswish(x)
+        return x.abs().sqrt() * 2 + 1 if self.form == "another" and number == 1 else x * F.relu6(x + 3) / 6
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, (layer, gain) in enumerate(zip(self.layers, self.gains, strict=True)):
+            x = x + gain * self.activation(layer(x), number)
+        return x
+
+
+def test_what_a_gain_of_zero_hides_is_neither_a_match_nor_unseen_with_calibrated_weights() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    hidden = verify(Silent("one"), Silent("another"), x)
+    assert hidden.verdict is Verdict.INCONCLUSIVE
+    assert "hardswish_1 has no partner" in hidden.reason
+    assert verify(Silent("one"), Silent("several"), x).verdict is Verdict.MATCH
+    assert verify(Silent("one"), Silent("several"), x, weights="calibrated").verdict is Verdict.MATCH
+    assert verify(Silent("one"), Silent("another"), x, weights="calibrated").verdict is Verdict.DIVERGED

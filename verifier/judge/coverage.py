@@ -36,10 +36,13 @@ def coverage(alignment: Alignment, silent: Collection[str] = ()) -> Coverage:
         {name for name, recipe in alignment.parameters.items() if {*recipe.names} & {*silent}},
     )
     ends: dict[tuple[str, int], str] = {}
+    hidden: list[str] = []
     for side, graph, own, known, mute in zip(
         ("baseline", "candidate"), (baseline, candidate), paired, mapped, muted, strict=True
     ):
-        together = dict(_together(graph, own, known, mute))
+        regions = dict(_together(graph, own, known, mute))
+        together = {site: end for site, end in regions.items() if end is not None}
+        hidden.extend(graph.sites[site].name for site in sorted(regions.keys() - together.keys()))
         ends.update({(side, site): end for site, end in together.items()})
         lost = sum(
             site.index not in own and site.index not in together and _computes(site)
@@ -65,6 +68,7 @@ def coverage(alignment: Alignment, silent: Collection[str] = ()) -> Coverage:
         parameterised_compared=sum(_weighs(baseline.sites[pair.baseline]) for pair in alignment.pairs),
         outputs=(len(baseline.outputs), len(candidate.outputs)),
         unmatched=tuple(unmatched),
+        hidden=tuple(hidden),
     )
 
 
@@ -80,9 +84,10 @@ def _weighs(site: Site) -> bool:
 
 def _together(
     graph: Graph, paired: Collection[int], mapped: Collection[str], muted: Collection[str]
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, str | None]]:
     """Sites without a partner that are compared as a whole, each with the name of what it leads to.
 
+    None stands for sites that nothing can be said of, since a parameter of the `muted` ones hides what they make.
     That is a pair, or an output of the model, which is compared whether a pair makes it or not.
     """
     open_sites = {site.index for site in graph.comparable if site.index not in paired}
@@ -105,6 +110,8 @@ def _together(
             for use in graph.sites[end].tensors
             if graph.sites[end].op == "mul"
         )
-        if whole and not hidden and all(name in mapped for name in held):
+        if hidden:
+            yield from ((index, None) for index in region)
+        elif whole and all(name in mapped for name in held):
             where = graph.sites[min(ends)].name if ends else "the output"
             yield from ((index, where) for index in region)

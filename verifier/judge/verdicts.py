@@ -279,6 +279,12 @@ def overall(
         )
     if covered.parameterised and not covered.parameterised_compared:
         return Verdict.INCONCLUSIVE, "no site with parameters could be paired"
+    if covered.hidden:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{covered.hidden[0]} has no partner, and parameters that are all 0 or 1 hide what it leads to; "
+            "use calibrated weights",
+        )
     for cell in cells:
         if cell.verdict is Verdict.INCONCLUSIVE:
             return Verdict.INCONCLUSIVE, f"{cell.name}: {cell.reason}"
