@@ -98,9 +98,9 @@ class Cause(Record, frozen=True, kw_only=True):
 class StaticDifference(Record, frozen=True, kw_only=True):
     """Something in which the two models differ as written, seen before anything was compared.
 
-    `kind` is `operators` (how often one occurs), `hyperparameter`, `tensor` (a parameter or buffer, by value),
-    `dtype`, `layout` or `flag` (a backend flag that building one of them changed). `baseline` and `candidate` say
-    where, `summary` what.
+    `kind` is `output` (names of what is returned), `operators` (how often one occurs), `hyperparameter`, `tensor` (a
+    parameter or buffer, by value), `dtype`, `layout` or `flag` (a backend flag that building one of them changed).
+    `baseline` and `candidate` say where, `summary` what.
     """
 
     kind: str

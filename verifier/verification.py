@@ -100,9 +100,10 @@ def verify(
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
 
         def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
+            recorded = ours.record(few)
             alignment = align(
-                ours.record(few),
-                theirs.record(few.other or few),
+                recorded,
+                theirs.record(few.other or few).with_outputs_like(recorded),
                 (fingerprints(state_of(ours.model)), fingerprints(state_of(theirs.model))),
                 known,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -286,6 +287,52 @@ def test_several_inputs_and_dict_outputs() -> None:
     result = verify(Two(), Two(), given)
     assert result.verdict == "match"
     assert result.coverage.outputs == (2, 2)
+
+
+@dataclass
+class Scores:
+    """What a model may return."""
+
+    scores: Tensor
+    features: Tensor
+
+
+class Returning(nn.Module):
+    """Returns scores and features in some form."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.form, self.a, self.b = form, nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        features = torch.tanh(self.a(x))
+        return self.form(self.b(features), features)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda scores, features: (scores, features),
+        lambda scores, features: {"scores": scores, "features": features},
+        lambda scores, features: {"features": features, "scores": scores},
+        lambda scores, features: {"zeta": scores, "alpha": features},
+        Scores,
+    ],
+    ids=["tuple", "dict", "dict in another order", "dict of other names", "dataclass"],
+)
+def test_outputs_are_compared_by_name_or_else_in_their_order(form: Callable[[Tensor, Tensor], Any]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3)
+    found = verify(Returning(Scores), Returning(form), x)
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+    crossed = verify(Returning(Scores), Returning(lambda scores, features: form(features, scores)), x)
+    assert crossed.verdict is Verdict.DIVERGED
+
+
+def test_other_names_of_outputs_are_told() -> None:
+    found = verify(Returning(Scores), Returning(lambda s, f: {"zeta": s, "alpha": f}), torch.randn(2, 3))
+    told = [each.summary for each in found.static if each.kind == "output"]
+    assert told == ["it returns zeta, alpha; the baseline scores, features"]
 
 
 def test_a_non_finite_value_on_one_side_never_passes() -> None:

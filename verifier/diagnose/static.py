@@ -35,6 +35,7 @@ def static_differences(
         parameters: For each candidate name that is mapped, how the tensor is made from the baseline's.
     """
     return (
+        *_returns(alignment),
         *_operators(alignment),
         *_hyperparameters(alignment),
         *_tensors(baseline, candidate, parameters),
@@ -58,6 +59,21 @@ def flag_differences(
         for side, changed in (("baseline", baseline), ("candidate", candidate))
         for name, old, new in changed
     )
+
+
+def _returns(alignment: Alignment) -> Iterator[StaticDifference]:
+    """Other names for what the two return; by them, or else by position, it was compared."""
+    ours, theirs = (
+        [name for name in graph.output_names if not name.replace(".", "").isdigit()]
+        for graph in (alignment.candidate, alignment.baseline)
+    )
+    if ours and theirs and ours != theirs:
+        yield StaticDifference(
+            kind="output",
+            baseline=None,
+            candidate=None,
+            summary=f"it returns {', '.join(ours)}; the baseline {', '.join(theirs)}",
+        )
 
 
 def _operators(alignment: Alignment) -> Iterator[StaticDifference]:

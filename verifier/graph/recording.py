@@ -16,7 +16,7 @@ from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
 from verifier.graph.sites import Call, Graph, Site, TensorUse
-from verifier.graph.tensors import same_memory, tensors_in
+from verifier.graph.tensors import named_tensors, same_memory, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         outputs = model(*args, **kwargs)
     draws = not before.same(random_state())
     set_random_state(before)
-    return recorder.graph(list(tensors_in(outputs)), draws=draws)
+    return recorder.graph(list(named_tensors(outputs)), draws=draws)
 
 
 @dataclass(slots=True)
@@ -201,8 +201,8 @@ class _Recorder(Instrument):
         if last.scope == name and last.identity:
             last.base = name
 
-    def graph(self, outputs: Sequence[Tensor], *, draws: bool) -> Graph:
-        sources = tuple(next(iter(self._origins.of(tensor)[-1:]), -1) for tensor in outputs)
+    def graph(self, outputs: Sequence[tuple[str, Tensor]], *, draws: bool) -> Graph:
+        sources = tuple(next(iter(self._origins.of(tensor)[-1:]), -1) for _, tensor in outputs)
         live = _ancestors(sources, self._drafts)
         names = _number(self._drafts)
         sites = tuple(
@@ -240,6 +240,7 @@ class _Recorder(Instrument):
             )
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
+            output_names=tuple(name for name, _ in outputs),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,8 @@ class Graph:
         calls: All tensor-producing calls in order of execution; each owns one or more sites.
         outputs: Where each output tensor of the model came from: a site's index, or -1 - k for the
             k-th input handed through.
+        output_names: Where each output stands in what the model returns: `logits`, `0`; empty for a bare tensor.
+        output_order: The outputs by position in what the model returns, where they were put into another order.
         inputs: How many input tensors the model was given.
         tensors: Names of all parameters and buffers of the model, with their shapes.
         suspendable: Whether the pass left the state of its thread alone (grad mode, autocast, dispatch modes)
@@ -107,6 +109,21 @@ class Graph:
     writes_inputs: bool = False
     writes_state: frozenset[str] = frozenset()
     draws: bool = False
+    output_names: tuple[str, ...] = ()
+    output_order: tuple[int, ...] | None = None
+
+    def with_outputs_like(self, other: Graph) -> Graph:
+        """This graph, with its outputs in the other's order if both return the same names."""
+        names = self.output_names
+        if names == other.output_names or sorted(names) != sorted(other.output_names):
+            return self
+        order = tuple(names.index(name) for name in other.output_names)
+        return replace(
+            self,
+            outputs=tuple(self.outputs[k] for k in order),
+            output_names=other.output_names,
+            output_order=order,
+        )
 
     @cached_property
     def comparable(self) -> tuple[Site, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,24 @@ def tensors_in(structure: Any) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         for field in dataclasses.fields(structure):
             yield from tensors_in(getattr(structure, field.name))
+
+
+def named_tensors(structure: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in what a model returns, in its own order, each with where it stands: `logits`, `0`, `states.1`."""
+    if isinstance(structure, Tensor):
+        yield path, structure
+        return
+    inner: Iterable[tuple[object, Any]] = ()
+    if isinstance(structure, Mapping):
+        inner = structure.items()
+    elif isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        inner = zip(structure._fields, structure, strict=True)
+    elif isinstance(structure, tuple | list) and not isinstance(structure, torch.Size):
+        inner = enumerate(structure)
+    elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
+        inner = ((field.name, getattr(structure, field.name)) for field in dataclasses.fields(structure))
+    for key, value in inner:
+        yield from named_tensors(value, f"{path}.{key}" if path else str(key))
 
 
 def same_memory(tensor: Tensor) -> int | None:

@@ -11,7 +11,7 @@ from verifier.errors import DeviceError, GraphDepartureError, ModelError, Verifi
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import named_tensors, tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Lane:
             with torch.no_grad(), self._watch:
                 result = model(*args, **kwargs)
             self._watch.finish()
-            self.outputs = list(tensors_in(result))
+            found = [tensor for _, tensor in named_tensors(result)]
+            self.outputs = [found[k] for k in graph.output_order or range(len(found))]
 
         kind = Greenlet if graph.suspendable else Thread
         self._coroutine = kind(forward, f"verifier-{role}")
