@@ -330,13 +330,15 @@ def _suspicious(
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
     if b.op != c.op or b.shape != c.shape:
         return False
+    if alignment.baseline.reads_inputs[b.index] != alignment.candidate.reads_inputs[c.index]:
+        return False
     above = [
         _above(graph, index, {each[own]: number for number, each in enumerate(sure)})
         for own, (graph, index) in enumerate(
             ((alignment.baseline, pair.baseline), (alignment.candidate, pair.candidate))
         )
     ]
-    if above[0].isdisjoint(above[1]):
+    if any(above) and above[0].isdisjoint(above[1]):
         return False
     below = list(_below(alignment, [pair.candidate], {each.candidate: each for each in firm}))
     return any(each not in agreeing for each in below or [_OUTPUTS])
@@ -350,6 +352,8 @@ def _above(graph: Graph, site: int, known: Mapping[int, int]) -> set[int]:
         for source in graph.sites[stack.pop()].inputs:
             if source < 0:
                 found.add(source)
+            elif not graph.reads_inputs[source]:
+                continue  # that both use a parameter says little
             elif source in known:
                 found.add(known[source])
             elif source not in seen:

@@ -83,20 +83,19 @@ _PROJECTIONS = frozenset({"linear", "addmm", "matmul"})
 
 def _held(graph: Graph) -> dict[int, list[tuple[Held, str]]]:
     """For each site that depends on data, the tensors it uses and the part each plays there."""
-    depends: list[bool] = []
+    depends = graph.reads_inputs
     used: set[str] = set()
     derived: list[dict[str, tuple[tuple[int, ...], str]]] = []
     held: dict[int, list[tuple[Held, str]]] = {}
     for site in graph.sites:
-        depends.append(any(source < 0 or depends[source] for source in site.inputs))
         own = {use.name: (use.shape, _part(site, use.role, use.name)) for use in site.tensors}
         for source in site.inputs:
             if source >= 0 and not depends[source]:
                 for name, (shape, _) in derived[source].items():
-                    if name not in used or not depends[-1]:
+                    if name not in used or not depends[site.index]:
                         own.setdefault(name, (shape, _part(site, "", name)))
         derived.append(own)
-        if depends[-1] and own and site.comparable and site.output == 0:
+        if depends[site.index] and own and site.comparable and site.output == 0:
             used.update(own)
             held[site.index] = [
                 (Held(name, shape, site.index, _turned(site, name)), part)

@@ -131,6 +131,14 @@ class Graph:
         return tuple(site for site in self.sites if site.comparable)
 
     @cached_property
+    def reads_inputs(self) -> tuple[bool, ...]:
+        """For each site, whether its tensor depends on the model's inputs, not on parameters and constants alone."""
+        found: list[bool] = []
+        for site in self.sites:
+            found.append(any(source < 0 or found[source] for source in site.inputs))
+        return tuple(found)
+
+    @cached_property
     def call_of(self) -> tuple[int, ...]:
         """For each site, the position in `calls` of the call that made it."""
         return tuple(k for k, call in enumerate(self.calls) for _ in range(call.count))
