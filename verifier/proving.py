@@ -164,7 +164,7 @@ def _forced(
         passing=passing,
     )
     if all(
-        meeting.moments is not None and _close(compare(meeting.moments).nrmse)
+        meeting.moments is not None and compare(meeting.moments).within(_EQUAL)
         for meeting in passes.outputs[0]
     ):
         found[_OUTPUTS] = None
@@ -173,10 +173,6 @@ def _forced(
 
 # Stands for what the models return, where no pair with weights is below.
 _OUTPUTS = Pair(-1, -1)
-
-
-def _close(nrmse: float) -> bool:
-    return nrmse <= _EQUAL
 
 
 def _shared_out(
@@ -311,8 +307,7 @@ def _of_one_shape(
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    error = compare(collect([measure(one, other)])[0])
-    return not error.nonfinite_mismatched and (error.max_abs == 0 or _close(error.nrmse))
+    return compare(collect([measure(one, other)])[0]).within(_EQUAL)
 
 
 def _suspicious(

@@ -63,6 +63,12 @@ class Comparison(Record, frozen=True, kw_only=True):
     nonfinite_mismatched: int = 0
     elements: int = 0
 
+    def within(self, limit: float) -> bool:
+        """Whether the relative error is inside a limit; NaN and disagreeing non-finite values never are."""
+        if self.nonfinite_mismatched:
+            return False
+        return self.elements == 0 or self.max_abs == 0 or self.nrmse <= limit
+
 
 class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.

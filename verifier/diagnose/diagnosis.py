@@ -142,9 +142,7 @@ def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """
     if row.intrinsic is None or row.budget is None or any(rows[above].misshapen for above in row.above):
         return False
-    return not row.intrinsic.nonfinite_mismatched and (
-        row.intrinsic.max_abs == 0 or row.intrinsic.nrmse <= row.budget.intrinsic
-    )
+    return row.intrinsic.within(row.budget.intrinsic)
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,8 @@ def differs(row: PairResult) -> bool:
 
 
 def within(error: Comparison | None, limit: float) -> bool:
-    """Whether an error is inside its limit; NaN and disagreeing non-finite values never are."""
-    if error is None or error.nonfinite_mismatched:
-        return False
-    return error.elements == 0 or error.max_abs == 0 or error.nrmse <= limit
+    """Whether an error was measured and is inside its limit."""
+    return error is not None and error.within(limit)
 
 
 def judge_rows(bare: Sequence[PairResult]) -> Judged:
