@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from verifier.result import CellResult, Comparison, ModelInfo, PairResult, Verification
 
 # Signs beside words and colours, for readers and printers without colour.
-VERDICT_SIGNS = {Verdict.MATCH: "✓", Verdict.DIVERGED: "✗", Verdict.INCONCLUSIVE: "?"}
+VERDICT_SIGNS = {
+    Verdict.MATCH: "✓",
+    Verdict.DIVERGED: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.SKIPPED: "–",  # noqa: RUF001 - a dash, as for nothing
+}
 STATUS_SIGNS = {
     Status.OK: "✓",
     Status.CULPRIT: "✗",

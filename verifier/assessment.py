@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replace_struct
+
 from verifier.agreement import agreement
 from verifier.align import Pair
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
 from verifier.digests import digests, twins
+from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
+from verifier.graph.reductions import reduction
 from verifier.graph.tensors import tensors_in
 from verifier.judge import (
     Cell,
@@ -20,21 +25,32 @@ from verifier.judge import (
     bare_rows,
     differs,
     judge_rows,
+    less_accurate,
     numerics_budget,
     semantics_budget,
 )
 from verifier.metrics import compare
-from verifier.result import Budget, CellResult, Comparison, OutputAgreement, PairResult, Status, Verdict
+from verifier.oracle import Standing, stand
+from verifier.result import (
+    Accuracy,
+    Budget,
+    Cause,
+    CellResult,
+    Comparison,
+    OutputAgreement,
+    PairResult,
+    Status,
+    Verdict,
+)
 from verifier.running import (
     ORACLE,
     Caster,
     Measured,
-    Noise,
     Subject,
     arguments,
     batch_size,
+    batches,
     measure_cell,
-    measure_noise,
     open_lane,
 )
 
@@ -74,7 +90,7 @@ class Assessor:
     progress: Progress
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
-    _noise: dict[Cell, Noise] = field(default_factory=dict)
+    _standings: dict[Cell, Standing] = field(default_factory=dict)
 
     def semantics(self, inputs: Sequence[Inputs], probe: Cell) -> CellResult:
         """Is it the same program? Float64 on the CPU, free and forced side by side.
@@ -89,13 +105,13 @@ class Assessor:
                 break
             alignment = self.subject.alignment.repaired(wrong, right, WRONG_GUESS)
             self.subject = replace(self.subject, alignment=alignment)
-            self._noise.clear()
+            self._standings.clear()
             judged = self._semantics(inputs, probe)
         judged = self._diagnosed(ORACLE, judged)
         return self._result(ORACLE, "semantics", inputs, judged, started)
 
     def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
-        amplification = [value / probe.unit_roundoff for value in self.noise(probe).total]
+        amplification = [value / probe.unit_roundoff for value in self._noise(probe)]
         measured = measure_cell(
             self.subject,
             ORACLE,
@@ -161,36 +177,51 @@ class Assessor:
         """Comparable sites of one model that have no partner."""
         return {each.site for each in self.subject.alignment.unmatched if each.side == side}
 
-    def numerics(self, cell: Cell, *, suspicious: bool = False) -> CellResult:
-        """Is it as accurate as the baseline in this dtype?
+    def numerics(self, cell: Cell, *, suspicious: bool = False, named: bool = True) -> CellResult:
+        """Is it as accurate as the baseline in this dtype? `skipped`, with the reason, where it cannot run here.
 
-        A forced pass follows the free one if the free one diverged, or if the models are `suspicious` already.
+        A forced pass follows the free one if the free one diverged, or if the models are `suspicious` already. Where
+        memory runs out the batch is halved.
         """
         started = time.perf_counter()
-        noise = self.noise(cell)
-        budgets = [
-            numerics_budget(self.policy, cell.dtype, cell.unit_roundoff, total, intrinsic)
-            for total, intrinsic in zip(noise.total, noise.intrinsic, strict=True)
-        ]
+        parts, notes = list(self.inputs), []
+        while True:
+            try:
+                with cell.arithmetic():
+                    judged = self._numerics(cell, parts, suspicious=suspicious)
+            except OutOfMemoryError as error:
+                largest = max(map(batch_size, parts))
+                if largest == 1:
+                    return skipped(cell, str(error), named=named)
+                parts = [half for part in parts for half in batches(part, (largest + 1) // 2)]
+                notes = [f"out of memory with batches of {largest}: ran in batches of {(largest + 1) // 2}"]
+            except GraphDepartureError:
+                raise
+            except CannotRunError as error:
+                return skipped(cell, str(error), named=named)
+            else:
+                return replace_struct(
+                    self._result(cell, "numerics", parts, judged, started), named=named, notes=tuple(notes)
+                )
+
+    def _numerics(self, cell: Cell, parts: Sequence[Inputs], *, suspicious: bool) -> Judged:
+        standing = self._standing(cell)
+        budgets = self._budgets(cell, standing)
+        steps = self._steps
         measured = measure_cell(
-            self.subject,
-            cell,
-            self.inputs,
-            self._caster,
-            forced=False,
-            progress=self._steps(cell.name, self.inputs),
+            self.subject, cell, parts, self._caster, forced=False, progress=steps(cell.name, parts)
         )
         self.agreements[cell.name] = agreement(*measured.values)
-        judged = self._judge(measured, budgets)
+        judged = self._judge(measured, budgets, standing)
         wanted = suspicious or judged.verdict is Verdict.DIVERGED
         if self.localise == "always" or (self.localise == "auto" and wanted):
             forced = measure_cell(
                 self.subject,
                 cell,
-                self.inputs,
+                parts,
                 self._caster,
                 free=False,
-                progress=self._steps(f"{cell.name}, forced", self.inputs),
+                progress=steps(f"{cell.name}, forced", parts),
             )
             measured = replace(
                 measured,
@@ -198,28 +229,76 @@ class Assessor:
                 outputs_forced=forced.outputs_forced,
                 states_forced=forced.states_forced,
             )
-            judged = self._judge(measured, budgets)
+            judged = self._judge(measured, budgets, standing)
             if not suspicious:
+                judged = judge_rows([_with_precision(row, cell) for row in judged.rows])
                 judged = self._diagnosed(cell, judged)
-        return self._result(cell, "numerics", self.inputs, judged, started)
+        return judged
 
-    def noise(self, cell: Cell) -> Noise:
-        """The baseline's rounding noise in `cell`, measured once."""
-        if cell not in self._noise:
-            self._noise[cell] = measure_noise(
-                self.subject, cell, self.few, self._caster, self._steps(f"noise of {cell.name}", [self.few])
+    def _budgets(self, cell: Cell, standing: Standing) -> list[Budget]:
+        pairs = self.subject.alignment.pairs
+        lengths = [
+            max(
+                reduction(self.subject.alignment.baseline, pair.baseline),
+                reduction(self.subject.alignment.candidate, pair.candidate),
             )
-        return self._noise[cell]
+            for pair in pairs
+        ]
+        lengths += [1] * (len(standing.accuracies) - len(lengths))
+        return [
+            numerics_budget(
+                self.policy,
+                cell.dtype,
+                cell.unit_roundoff,
+                _or_infinite(each.baseline_total),
+                each.baseline_intrinsic,
+                length,
+            )
+            for each, length in zip(standing.accuracies, lengths, strict=True)
+        ]
 
-    def _judge(self, measured: Measured, budgets: Sequence[Budget]) -> Judged:
-        pairs = _compared(measured.total, measured.intrinsic, budgets)
-        rest = budgets[len(pairs) :]
+    def _noise(self, probe: Cell) -> list[float]:
+        """The baseline's own rounding noise at every pair, output and state in a cell; 0 if it cannot run there."""
+        try:
+            with probe.arithmetic():
+                return [_or_infinite(each.baseline_total) for each in self._standing(probe).accuracies]
+        except GraphDepartureError:
+            raise
+        except CannotRunError:
+            return [0.0] * (
+                len(self.subject.alignment.pairs)
+                + len(self.subject.alignment.same_outputs)
+                + len(self.subject.states)
+            )
+
+    def _standing(self, cell: Cell) -> Standing:
+        """Where both models stand to the float64 oracle in `cell`, measured once."""
+        if cell not in self._standings:
+            self._standings[cell] = stand(
+                self.subject,
+                cell,
+                self.few,
+                self._caster,
+                forced=self.localise != "never",
+                progress=self._steps(f"{cell.name} against float64", [self.few] * 3),
+            )
+        return self._standings[cell]
+
+    def _judge(
+        self, measured: Measured, budgets: Sequence[Budget], standing: Standing | None = None
+    ) -> Judged:
+        accuracies: Sequence[Accuracy | None] = (
+            [None] * len(budgets) if standing is None else standing.accuracies
+        )
+        limits = list(zip(budgets, accuracies, strict=True))
+        pairs = _compared(measured.total, measured.intrinsic, limits)
+        rest = limits[len(pairs) :]
         outputs = _compared(measured.outputs, measured.outputs_forced, rest)
         states = _compared(measured.states, measured.states_forced, rest[len(outputs) :])
         named = list(zip(self.subject.states, states, strict=True))
         if self.few.other is None:
             return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named))
-        exact = [budgets[0]] * len(measured.inputs) if budgets else []
+        exact = [(budgets[0], None)] * len(measured.inputs) if budgets else []
         inputs = _compared(measured.inputs, measured.inputs, exact)
         return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs))
 
@@ -254,6 +333,7 @@ class Assessor:
             culprits=judged.culprits,
             layers=judged.rows,
             seconds=time.perf_counter() - started,
+            output=self.agreements[cell.name],
         )
 
     def _steps(self, stage: str, inputs: Sequence[Inputs]) -> Callable[[], None]:
@@ -267,8 +347,46 @@ class Assessor:
         return step
 
 
+def skipped(cell: Cell, reason: str, *, named: bool) -> CellResult:
+    """The result of a cell that cannot run here."""
+    return CellResult(
+        name=cell.name, role="numerics", verdict=Verdict.SKIPPED, batch_size=0, reason=reason, named=named
+    )
+
+
+def _or_infinite(distance: float | None) -> float:
+    return math.inf if distance is None else distance
+
+
+def _with_precision(row: PairResult, cell: Cell) -> PairResult:
+    """The row with its cause, if all that is wrong with it is how far its arithmetic is from exact."""
+    if not less_accurate(row, own=True) or row.accuracy is None or row.budget is None:
+        return row
+    theirs, ours = row.accuracy.candidate_intrinsic or 0.0, row.accuracy.baseline_intrinsic or 0.0
+    overflows = math.isinf(theirs) and math.isfinite(ours)
+    times = f"{theirs / ours:.1f} times the baseline's" if ours and not overflows else "not finite"
+    cause = Cause(
+        code="precision-overflow" if overflows else "precision-lost",
+        summary=(
+            f"it leaves the range of {cell.dtype} where the baseline does not"
+            if overflows
+            else f"it is the same program, but in {cell.dtype} its rounding error is {times}"
+        ),
+        confirmed=True,
+        evidence=(
+            f"distance from float64 on the same {cell.dtype} numbers: {theirs:.2e}, the baseline's {ours:.2e}, "
+            f"allowed {row.budget.oracle_intrinsic:.2e}",
+            "in float64 the two agree",
+        ),
+        remedy="compute it in float32 and round once, as the baseline does",
+    )
+    return replace_struct(row, cause=cause)
+
+
 def _compared(
-    total: Sequence[Meeting], intrinsic: Sequence[Meeting] | None, budgets: Sequence[Budget]
+    total: Sequence[Meeting],
+    intrinsic: Sequence[Meeting] | None,
+    limits: Sequence[tuple[Budget, Accuracy | None]],
 ) -> list[Compared]:
     return [
         Compared(
@@ -276,7 +394,8 @@ def _compared(
             candidate_shape=free.other_shape,
             total=_error(free),
             intrinsic=None if intrinsic is None else _error(intrinsic[k]),
-            budget=budgets[k],
+            budget=limits[k][0],
+            accuracy=limits[k][1],
         )
         for k, free in enumerate(total)
     ]

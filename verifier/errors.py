@@ -49,6 +49,10 @@ class DeviceError(CannotRunError):
     """The device does not exist here or has no memory left."""
 
 
+class OutOfMemoryError(DeviceError):
+    """The device has no memory left for what was asked of it."""
+
+
 class DownloadError(CannotRunError):
     """Weights that had to be downloaded could not be."""
 

@@ -21,6 +21,8 @@ class Verdict(enum.StrEnum):
     MATCH = "match"
     DIVERGED = "diverged"
     INCONCLUSIVE = "inconclusive"
+    SKIPPED = "skipped"
+    """Of a cell that could not run; a whole verification never ends so."""
 
 
 class Status(enum.StrEnum):
@@ -74,7 +76,9 @@ class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
 
     `noise_total` and `noise_intrinsic` are the baseline's own distances from the float64 oracle at this pair,
-    which the limits were derived from; None where they were not measured.
+    which the limits were derived from; None where they were not measured. `oracle_total` and `oracle_intrinsic` limit
+    the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of terms that are summed for
+    one element, which they grow with.
     """
 
     rule: str
@@ -83,6 +87,22 @@ class Budget(Record, frozen=True, kw_only=True):
     intrinsic: float
     noise_total: float | None = None
     noise_intrinsic: float | None = None
+    oracle_total: float | None = None
+    oracle_intrinsic: float | None = None
+    reduction: int = 1
+
+
+class Accuracy(Record, frozen=True, kw_only=True):
+    """How far both models are from the float64 oracle at one pair, as relative L2 distances (NRMSE).
+
+    `total`: from the baseline run in float64 with the master weights. `intrinsic`: what this one step adds where it
+    is given numbers of the cell's dtype, its own rounding included. None where shapes differ or it was not measured.
+    """
+
+    baseline_total: float | None
+    candidate_total: float | None
+    baseline_intrinsic: float | None = None
+    candidate_intrinsic: float | None = None
 
 
 class Cause(Record, frozen=True, kw_only=True):
@@ -122,8 +142,9 @@ class PairResult(Record, frozen=True, kw_only=True):
 
     `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
     are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
-    different rows. `layout` says how the candidate's tensor is laid out, where that is not as the baseline's: what
-    gives it from the baseline's, and its shape; it was compared, and overwritten, as the baseline lays it out.
+    different rows. `accuracy` is measured in numerics cells. `layout` says how the candidate's tensor is laid out,
+    where that is not as the baseline's: what gives it from the baseline's, and its shape; it was compared, and
+    overwritten, as the baseline lays it out.
     `differences` lists how the two sites differ as written: operator and hyperparameters.
 
     Where overwriting what is above could not give both sides the same inputs (a site without a partner or a
@@ -152,6 +173,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     rewired: bool = False
     inputs_differ: bool | None = None
     layout: str = ""
+    accuracy: Accuracy | None = None
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
 
@@ -176,7 +198,9 @@ class CellResult(Record, frozen=True, kw_only=True):
 
     `role` is `semantics` (float64: is it the same program?) or `numerics` (is it as accurate?).
     `first_divergence` and `culprits` are rows of `layers`, or stand for sites without a partner there.
-    `batch_size` is the number of samples that went through both models.
+    `batch_size` is the number of samples that went through both models. A cell that could not run has the verdict
+    `skipped`, the reason for it and no layers; `named` says whether it was asked for by name, so that the whole
+    cannot be a match without it. `output` is the agreement of the final outputs in this cell.
     """
 
     name: str
@@ -188,6 +212,9 @@ class CellResult(Record, frozen=True, kw_only=True):
     culprits: tuple[PairResult, ...] = ()
     layers: tuple[PairResult, ...] = ()
     seconds: float = 0.0
+    named: bool = True
+    output: OutputAgreement | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Criterion(Record, frozen=True, kw_only=True):
@@ -324,7 +351,8 @@ class Verification(Record, frozen=True, kw_only=True):
         for cell in self.cells:
             if cell.verdict is self.verdict and self.verdict is not Verdict.MATCH:
                 return cell
-        return next((cell for cell in self.cells if cell.role == "numerics"), self.cells[0])
+        ran = [cell for cell in self.cells if cell.verdict is not Verdict.SKIPPED] or self.cells
+        return next((cell for cell in ran if cell.role == "numerics"), ran[0])
 
     @property
     def layers(self) -> tuple[PairResult, ...]:

@@ -15,13 +15,11 @@ from verifier.graph.tensors import tensors_in
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
 from verifier.lockstep import Comparing, Lane, Meeting, meet, run
-from verifier.metrics import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from verifier.align import Alignment, Recipe, State
-    from verifier.result import Comparison
     from verifier.weights import Masters
 
 ORACLE = Cell("cpu", "float64")
@@ -93,15 +91,6 @@ class Measured:
         )
 
 
-@dataclass(frozen=True)
-class Noise:
-    """The baseline's own distance (NRMSE) from the float64 oracle, in one cell: per pair, then per output,
-    then per state."""
-
-    total: tuple[float, ...]
-    intrinsic: tuple[float, ...]
-
-
 @dataclass
 class Caster:
     """Master tensors in other dtypes and on other devices, each converted once and shared."""
@@ -120,11 +109,17 @@ class Caster:
 
 
 def cast(tensor: Tensor, cell: Cell) -> Tensor:
-    """`tensor` on the cell's device, in the cell's dtype if it is floating point (complex: its counterpart)."""
+    """`tensor` on the cell's device and as it lies there, in the cell's dtype if it is floating point.
+
+    A complex tensor gets the dtype's complex counterpart.
+    """
     if tensor.is_complex():
         wide = cell.torch_dtype is torch.float64
         return tensor.to(cell.device, torch.complex128 if wide else torch.complex64)
-    return tensor.to(cell.device, cell.torch_dtype if tensor.is_floating_point() else tensor.dtype)
+    there = tensor.to(cell.device, cell.torch_dtype if tensor.is_floating_point() else tensor.dtype)
+    # As `Module.to(memory_format=...)` has it: tensors of four dimensions. Otherwise each lies as it was given.
+    last = cell.memory_format == "channels_last" and there.dim() == 4
+    return there.contiguous(memory_format=torch.channels_last) if last else there
 
 
 def arguments(
@@ -245,42 +240,11 @@ def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
     return list(tensors_in(arguments(inputs, cell, overwritten=False)))
 
 
-def measure_noise(
-    subject: Subject, cell: Cell, inputs: Inputs, caster: Caster, progress: Callable[[], None] = lambda: None
-) -> Noise:
-    """How far the baseline in `cell` is from itself in float64, from its own inputs and from exact ones."""
-    sites = [pair.baseline for pair in subject.alignment.pairs]
-    lanes = [open_lane(subject, "baseline", where, inputs, caster) for where in (ORACLE, cell, cell)]
-    states = [state.baseline for state in subject.states]
-    passes = run(
-        lanes,
-        [sites, sites, sites],
-        [Comparing(0, 1), Comparing(0, 2, force=True)],
-        progress,
-        states=[states, states, states],
-    )
-    total, intrinsic = (
-        tuple(_distance(meeting) for meeting in every)
-        for every in (
-            (*meetings, *outputs, *states)
-            for meetings, outputs, states in zip(passes.meetings, passes.outputs, passes.states, strict=True)
-        )
-    )
-    return Noise(total, intrinsic)
-
-
 def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(
         torch.cat([one, two]) if one.dim() and one.shape[1:] == two.shape[1:] else one
         for one, two in zip(a, b, strict=True)
     )
-
-
-def _distance(meeting: Meeting) -> float:
-    if meeting.moments is None:
-        return float("inf")
-    error: Comparison = compare(meeting.moments)
-    return 0.0 if error.elements == 0 else error.nrmse
 
 
 def open_lane(
@@ -291,24 +255,33 @@ def open_lane(
     caster: Caster,
     keep: Collection[int] = (),
     stops: Collection[int] | None = None,
+    exactly: bool = False,
 ) -> Lane:
     """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`.
 
-    It stops at all paired sites, or at those of `stops`.
+    It stops at all paired sites, or at those of `stops`. `exactly` computes in float64 on the CPU with what the cell
+    makes of weights and inputs: what a model in the cell would give if its arithmetic made no error.
     """
     model, masters, graph, own = (
         (subject.baseline, subject.masters.baseline, subject.alignment.baseline, 0)
         if side == "baseline"
         else (subject.candidate, subject.masters.candidate, subject.alignment.candidate, 1)
     )
+    state = caster.state(masters, cell)
+    where = cell
+    if exactly:
+        state = {name: cast(tensor, ORACLE) for name, tensor in state.items()}
+        where = ORACLE
     copy = copy_with(
         model,
-        caster.state(masters, cell),
-        lambda tensor: cast(tensor, cell),
+        state,
+        lambda tensor: cast(cast(tensor, cell), where),
         role=side,
         written=graph.writes_state,
     )
     args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
+    if exactly:
+        args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: cast(tensor, where), (args, kwargs))
     if stops is None:
         stops = [pair[own] for pair in subject.alignment.pairs]
-    return Lane(side, copy, graph, args, kwargs, stops, keep)
+    return Lane(side, copy, graph, args, kwargs, stops, keep, where.casting)

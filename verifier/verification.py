@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from verifier import inputs as making
 from verifier import sources
 from verifier.align import align
-from verifier.assessment import LOCALISE, Assessor, Progress
+from verifier.assessment import LOCALISE, Assessor, Progress, skipped
 from verifier.copying import copy_with, state_of
 from verifier.diagnose import flag_differences, static_differences
 from verifier.environment import describe, preserved
@@ -29,7 +29,7 @@ from verifier.errors import (
 )
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
-from verifier.judge import STRICT, Cell, Policy, coverage, evaluate, overall
+from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
 from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
@@ -54,7 +54,7 @@ def verify(
     candidate_inputs: Any = None,
     weights: str = "transfer",
     parameter_map: Mapping[str, object] | None = None,
-    cells: Sequence[str | Cell] = ("cpu/float32",),
+    cells: Sequence[str | Cell | Request] = ("cpu/float32",),
     localise: bool | str = True,
     semantics: bool = True,
     policy: Policy = STRICT,
@@ -78,7 +78,8 @@ def verify(
             `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
         parameter_map: Which of the baseline's tensors some of the candidate's are made of, where that cannot be
             found or was found wrong: names or patterns as in a map file, see `verifier.weights.maps`.
-        cells: Device x dtype settings to compare in, such as `cuda/bfloat16`.
+        cells: Settings to compare in: device, dtype and, where wanted, memory format and autocast, such as
+            `cuda/bfloat16/channels_last` (`verifier.judge.Cell`). Those this machine cannot run are skipped.
         localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
             (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
@@ -93,7 +94,10 @@ def verify(
         CannotRunError: This machine cannot run it, or a model raised while it ran.
     """
     started = time.perf_counter()
-    wanted = _parse(cells)
+    requests = _requests(cells)
+    missing = missing_here(requests)
+    wanted = [request.cell for request in requests if request.cell not in missing]
+    probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
@@ -130,11 +134,13 @@ def verify(
             )
             results = []
             if semantics or ORACLE in wanted:
-                results.append(assessor.semantics(parts if ORACLE in wanted else [few], wanted[0]))
-            for cell in wanted:
-                if cell != ORACLE:
-                    suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
-                    results.append(assessor.numerics(cell, suspicious=suspicious))
+                results.append(assessor.semantics(parts if ORACLE in wanted else [few], probe))
+            suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
+            for cell, named in requests:
+                if cell in missing:
+                    results.append(skipped(cell, missing[cell], named=named))
+                elif cell != ORACLE:
+                    results.append(assessor.numerics(cell, suspicious=suspicious, named=named))
             return assessor, static, results
 
         few = sample(given, SEMANTIC_SAMPLES)
@@ -150,8 +156,8 @@ def verify(
 
     alignment = assessor.subject.alignment  # without the pairs that numbers have disproved
     masters = assessor.subject.masters
-    main = next((result for result in results if result.role == "numerics"), results[0])
-    output = assessor.agreements[main.name]
+    main = main_cell(results)
+    output = main.output
     criteria = evaluate(policy, output, main.layers)
     covered = coverage(alignment, masters.info.unexercised)
     verdict, reason = overall(policy, results, criteria, covered)
@@ -211,13 +217,18 @@ def _localise(value: bool | str) -> str:
     return mode
 
 
-def _parse(cells: Sequence[str | Cell]) -> list[Cell]:
-    wanted = list(dict.fromkeys(cell if isinstance(cell, Cell) else Cell.parse(cell) for cell in cells))
-    if not wanted:
+def _requests(cells: Sequence[str | Cell | Request]) -> list[Request]:
+    found: dict[Cell, Request] = {}
+    for each in cells:
+        request = (
+            each
+            if isinstance(each, Request)
+            else Request(Cell.parse(each) if isinstance(each, str) else each)
+        )
+        found.setdefault(request.cell, request)
+    if not found:
         raise UsageError("no cell was asked for: name at least one, such as cpu/float32.")
-    for cell in wanted:
-        cell.check_device()
-    return wanted
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)

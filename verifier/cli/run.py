@@ -41,11 +41,32 @@ def run(
         str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas.")
+        str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
     ] = "cpu",
     dtype: Annotated[
-        str, typer.Option(metavar="LIST", help="float64, float32, bfloat16, float16, separated by commas.")
+        str,
+        typer.Option(
+            metavar="LIST", help="float64, float32, tf32, bfloat16, float16, separated by commas, or all."
+        ),
     ] = "float32",
+    memory_format: Annotated[
+        str, typer.Option(metavar="LIST", help="contiguous, channels_last, separated by commas.")
+    ] = "contiguous",
+    autocast: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="For bfloat16 and float16: off casts the models, on leaves that to torch.autocast; both: off,on.",
+        ),
+    ] = "off",
+    cells_wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--cells",
+            metavar="LIST",
+            help="Cells by name, instead of the options above: cpu/float32,cuda/bfloat16/channels_last.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that go through at once.")] = 8,
     images: Annotated[
         str | None,
@@ -120,7 +141,7 @@ def run(
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
             from verifier.cli.planning import plan_inputs
-            from verifier.judge.cells import Cell
+            from verifier.judge.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
             from verifier.saving import check_file, check_writable, save, save_text
@@ -128,11 +149,17 @@ def run(
             from verifier.weights import as_toml, read_map
 
             chosen = Policy.load(policy)
-            cells = [
-                Cell.parse(f"{d}/{t}") for d in _listed("--device", device) for t in _listed("--dtype", dtype)
-            ]
-            for cell in cells:
-                cell.check_device()
+            cells = (
+                product(
+                    _listed("--device", device),
+                    _listed("--dtype", dtype),
+                    _listed("--memory-format", memory_format),
+                    [_switch(text) for text in _listed("--autocast", autocast)],
+                )
+                if cells_wanted is None
+                else [Request(Cell.parse(name)) for name in _listed("--cells", cells_wanted)]
+            )
+            missing_here(cells)
             check_writable(out)
             known = None if map_file is None else read_map(map_file)
             if save_map is not None and str(save_map) != "-":
@@ -175,3 +202,9 @@ def _listed(option: str, text: str) -> list[str]:
     if not found:
         raise UsageError(f"{option} names nothing; see --help for what it takes.")
     return found
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise UsageError(f"--autocast {text}: write on, off or off,on.")
+    return text == "on"

@@ -1,12 +1,12 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
 from verifier.judge.again import judge_again
-from verifier.judge.cells import Cell
+from verifier.judge.cells import Cell, Request, missing_here, product
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows
-from verifier.judge.verdicts import Judged, differs, judge_rows, overall
+from verifier.judge.verdicts import Judged, differs, judge_rows, less_accurate, main_cell, overall
 
 __all__ = [
     "CRITERIA",
@@ -15,13 +15,18 @@ __all__ = [
     "Compared",
     "Judged",
     "Policy",
+    "Request",
     "bare_rows",
     "coverage",
     "differs",
     "evaluate",
     "judge_again",
     "judge_rows",
+    "less_accurate",
+    "main_cell",
+    "missing_here",
     "numerics_budget",
     "overall",
+    "product",
     "semantics_budget",
 ]

@@ -7,7 +7,7 @@ import msgspec
 from verifier.judge.cells import Cell
 from verifier.judge.criteria import evaluate
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
-from verifier.judge.verdicts import judge_rows, overall
+from verifier.judge.verdicts import judge_rows, main_cell, overall
 from verifier.result import CellResult, PairResult, Verdict, Verification
 
 
@@ -15,7 +15,7 @@ def judge_again(verification: Verification, policy: Policy) -> Verification:
     """The same measurements with verdicts, statuses and criteria by `policy`."""
     cells = tuple(_cell(cell, policy) for cell in verification.cells)
     judged = msgspec.structs.replace(verification, cells=cells)
-    main = next((cell for cell in cells if cell.role == "numerics"), cells[0])
+    main = main_cell(cells)
     criteria = evaluate(policy, verification.output, main.layers)
     verdict, reason = overall(policy, cells, criteria, verification.coverage)
     deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
@@ -31,6 +31,8 @@ def judge_again(verification: Verification, policy: Policy) -> Verification:
 
 
 def _cell(cell: CellResult, policy: Policy) -> CellResult:
+    if cell.verdict is Verdict.SKIPPED:
+        return cell
     rows = [_budgeted(row, cell, policy) for row in cell.layers]
     judged = judge_rows(rows)
     return msgspec.structs.replace(
@@ -52,6 +54,11 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
     else:
         setting = Cell.parse(cell.name)
         budget = numerics_budget(
-            policy, setting.dtype, setting.unit_roundoff, old.noise_total, old.noise_intrinsic
+            policy,
+            setting.dtype,
+            setting.unit_roundoff,
+            old.noise_total,
+            old.noise_intrinsic,
+            old.reduction,
         )
     return msgspec.structs.replace(row, budget=budget)

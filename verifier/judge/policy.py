@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -23,6 +24,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             Two correct implementations differ by at most the sum of their errors, so by 2 if they are equally
             accurate; the rest is room for another summation order.
         floor: Unit roundoffs that are always allowed, for sites where the baseline happens to be exact.
+        accuracy: How many times further than the baseline the candidate may be from exact arithmetic at one step.
+            Rewriting an operator in the cell's dtype adds roundings: a layer norm by hand (five) is 2.5 times as far
+            as the fused one, which rounds once. The benign rewrites this was calibrated on stay below 1.1 unit
+            roundoffs in half precision; sums and scales kept in half precision reach 1.6 to 1.9.
+        accuracy_total: The same for what errors add up to, which is a matter of luck too: the benign rewrites
+            reach 2.2.
+        accuracy_floor: Unit roundoffs that are allowed on top: one more rounding.
+        summation: Unit roundoffs of the accumulator, times the root of the number of terms, that are allowed on
+            top: what adding n terms of either sign one by one costs is 0.3 sqrt(n) (`SUMMATION`), and blocked
+            sums cost less.
         minimum_coverage: Share of the sites of either model that must be paired to call a match.
         criteria_decide: Whether the published criteria give the verdict instead of the budgets.
         output_mse: Published: largest mean squared error of the output.
@@ -34,6 +45,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     semantics: float = 1e-12
     factor: float = 8.0
     floor: float = 8.0
+    accuracy: float = 2.0
+    accuracy_total: float = 4.0
+    accuracy_floor: float = 0.5
+    summation: float = 0.3
     minimum_coverage: float = 0.5
     criteria_decide: bool = False
     output_mse: float = 1e-6
@@ -64,6 +79,18 @@ CRITERIA = Policy(name="criteria", criteria_decide=True)
 NAMED = {policy.name: policy for policy in (STRICT, CRITERIA)}
 
 DOUBLE_ROUNDOFF = 2.0**-53
+SINGLE_ROUNDOFF = 2.0**-24
+
+# The root mean square of the relative error of one rounding, in unit roundoffs: the error is uniform in half a unit
+# in the last place either way, 1 / sqrt(3) of it in the mean, and the mantissa m in [1, 2) has the density
+# 1 / (m ln 2) (Benford's law; Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 2.7), so
+# the mean of 1 / m^2 is 3 / (8 ln 2).
+ROUNDING = math.sqrt(3 / (8 * math.log(2)) / 3)
+
+# Adding n independent terms of spread s one by one rounds partial sums of size s sqrt(i): in all, relative to the
+# result of size s sqrt(n), ROUNDING sqrt(n / 2) roundoffs. The rule that errors grow with the root of n: Higham and
+# Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41(5), 2019.
+SUMMATION = ROUNDING / math.sqrt(2)
 
 
 def semantics_budget(policy: Policy, amplification: float) -> Budget:
@@ -89,13 +116,36 @@ def numerics_budget(
     unit_roundoff: float,
     noise_total: float | None,
     noise_intrinsic: float | None,
+    reduction: int = 1,
 ) -> Budget:
-    """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64."""
+    """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64.
+
+    Args:
+        policy: The constants.
+        dtype: The cell's, for the rule's name.
+        unit_roundoff: The cell's.
+        noise_total: The baseline's total distance (NRMSE) from the oracle.
+        noise_intrinsic: What this one step adds to it; no step is asked to be better than one rounding.
+        reduction: How many terms are summed for one element; half precisions are summed in float32.
+    """
     floor = policy.floor * unit_roundoff
+    summing = policy.summation * min(unit_roundoff, SINGLE_ROUNDOFF) * math.sqrt(reduction)
+    spare = policy.accuracy_floor * unit_roundoff + summing
     return Budget(
         rule=f"rounding/{dtype}",
         total=policy.factor * (noise_total or 0.0) + floor,
         intrinsic=policy.factor * (noise_intrinsic or 0.0) + floor,
         noise_total=noise_total,
         noise_intrinsic=noise_intrinsic,
+        oracle_total=(
+            None
+            if noise_total is None
+            else policy.accuracy_total * max(noise_total, ROUNDING * unit_roundoff) + spare
+        ),
+        oracle_intrinsic=(
+            None
+            if noise_intrinsic is None
+            else policy.accuracy * max(noise_intrinsic, ROUNDING * unit_roundoff) + spare
+        ),
+        reduction=reduction,
     )

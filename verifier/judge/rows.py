@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.result import Budget, Comparison, PairResult, Status
+from verifier.result import Accuracy, Budget, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +26,7 @@ class Compared:
     total: Comparison | None
     intrinsic: Comparison | None
     budget: Budget
+    accuracy: Accuracy | None = None
 
 
 def bare_rows(
@@ -116,6 +117,7 @@ def _row(index: int, baseline: str, candidate: str, op: str, found: Compared) ->
         total=found.total,
         intrinsic=found.intrinsic,
         budget=found.budget,
+        accuracy=found.accuracy,
     )
 
 

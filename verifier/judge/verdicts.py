@@ -33,7 +33,26 @@ class Judged:
 
 def differs(row: PairResult) -> bool:
     """Whether a row diverged in the free pass: another shape, or a total error beyond its budget."""
-    return row.candidate_shape is not None or not within(row.total, _limit(row, own=False))
+    return (
+        row.candidate_shape is not None
+        or not within(row.total, _limit(row, own=False))
+        or less_accurate(row, own=False)
+    )
+
+
+def less_accurate(row: PairResult, *, own: bool) -> bool:
+    """Whether the candidate is further from the float64 oracle than it may be: at this step alone, or in all."""
+    if row.accuracy is None or row.budget is None:
+        return False
+    distance = row.accuracy.candidate_intrinsic if own else row.accuracy.candidate_total
+    limit = row.budget.oracle_intrinsic if own else row.budget.oracle_total
+    return distance is not None and limit is not None and not distance <= limit
+
+
+def main_cell(cells: Sequence[CellResult]) -> CellResult:
+    """The cell whose figures stand for all: the first numerics cell that ran, else the first that ran."""
+    ran = [cell for cell in cells if cell.verdict is not Verdict.SKIPPED] or list(cells)
+    return next((cell for cell in ran if cell.role == "numerics"), ran[0])
 
 
 def within(error: Comparison | None, limit: float) -> bool:
@@ -106,7 +125,7 @@ class _Judge:
             own = _clean(row) and self._same_shapes_above(row)
             return Status.CULPRIT if own or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
-            if row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True)):
+            if _wrong_alone(row):
                 return Status.CULPRIT
         elif self._rewired_at_fault(row) or (row.composed and self._disagrees(row)):
             return Status.CULPRIT
@@ -152,7 +171,9 @@ class _Judge:
         if row.misshapen:
             return True
         if self.localised:
-            return not within(row.intrinsic, _limit(row, own=True))
+            return _wrong_alone(row)
+        if less_accurate(row, own=True):
+            return True
         return self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
 
     def stand_in(self, row: PairResult, rows: Sequence[PairResult]) -> PairResult:
@@ -172,14 +193,13 @@ class _Judge:
         else:
             other = f"another {extra.op}, of shape {extra.shape}," if extra.op == missing.op else extra.op
             what = f"the candidate has {other} instead of {missing.op}, of shape {missing.shape}"
-        measured = _measured(
-            row, row.intrinsic if row.intrinsic is not None else row.total, own=self.localised
-        )
+        measured = _said(row, own=True)
         return msgspec.structs.replace(
             place,
             candidate=extra.candidate if extra else None,
             status=Status.UNMATCHED,
-            cause=(missing or extra or row).cause,
+            cause=(missing or extra or row).cause or row.cause,
+            accuracy=row.accuracy,
             total=row.total,
             intrinsic=row.intrinsic,
             budget=row.budget,
@@ -189,11 +209,10 @@ class _Judge:
     def _reason(self, row: PairResult, status: Status) -> str:
         if status is Status.OK:
             return ""
-        own = status is Status.CULPRIT and row.intrinsic is not None
         if status is Status.CULPRIT and row.replayed_shape not in (None, row.shape):
             parts = [f"shape {row.replayed_shape} instead of {row.shape} on the baseline's inputs"]
         else:
-            parts = [_measured(row, row.intrinsic if own else row.total, own=own)]
+            parts = [_said(row, own=status is Status.CULPRIT)]
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
         elif row.inputs_differ and not row.apart:
@@ -217,6 +236,12 @@ def _tells_something(row: PairResult) -> bool:
     return row.total is not None and row.total.elements > row.total.nonfinite_baseline
 
 
+def _wrong_alone(row: PairResult) -> bool:
+    """Whether the row is beyond a budget on identical inputs, as far as that was measured."""
+    wrong = row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True))
+    return wrong or less_accurate(row, own=True)
+
+
 def _clean(row: PairResult) -> bool:
     return not (row.apart or row.rewired)
 
@@ -230,6 +255,31 @@ def _limit(row: PairResult, *, own: bool) -> float:
     if row.budget is None:
         return 0.0
     return row.budget.intrinsic if own else row.budget.total
+
+
+def _said(row: PairResult, *, own: bool) -> str:
+    """What was measured at a row and what was allowed: on identical inputs if `own` and if that was measured."""
+    error, limited = row.intrinsic, own and row.intrinsic is not None
+    if not limited:
+        error = row.total
+    if within(error, _limit(row, own=limited)) or (error is None and row.candidate_shape is None):
+        for alone in (True, False) if own else (False,):
+            if less_accurate(row, own=alone):
+                return _accuracy(row, own=alone)
+    return _measured(row, error, own=limited)
+
+
+def _accuracy(row: PairResult, *, own: bool) -> str:
+    assert row.accuracy is not None and row.budget is not None  # noqa: S101, PT018 - it is less accurate
+    theirs, ours, limit = (
+        (row.accuracy.candidate_intrinsic, row.accuracy.baseline_intrinsic, row.budget.oracle_intrinsic)
+        if own
+        else (row.accuracy.candidate_total, row.accuracy.baseline_total, row.budget.oracle_total)
+    )
+    return (
+        f"{'intrinsic' if own else 'total'} distance from float64 {theirs:.1e}, the baseline's {ours:.1e}, "
+        f"allowed {limit:.1e} (rule {row.budget.rule})"
+    )
 
 
 def _measured(row: PairResult, error: Comparison | None, *, own: bool) -> str:
@@ -283,9 +333,19 @@ def overall(
             f"{covered.hidden[0]} has no partner, and parameters that are all 0 or 1 hide what it leads to; "
             "use calibrated weights",
         )
+    return _left_open(policy, cells, criteria)
+
+
+def _left_open(
+    policy: Policy, cells: Sequence[CellResult], criteria: Sequence[Criterion]
+) -> tuple[Verdict, str]:
+    """Whether some cell keeps what did not diverge from being a match."""
     for cell in cells:
         if cell.verdict is Verdict.INCONCLUSIVE:
             return Verdict.INCONCLUSIVE, f"{cell.name}: {cell.reason}"
-    if not cells or (policy.criteria_decide and not criteria):
+    for cell in cells:
+        if cell.verdict is Verdict.SKIPPED and cell.named:
+            return Verdict.INCONCLUSIVE, f"{cell.name} was skipped: {cell.reason}"
+    if all(cell.verdict is Verdict.SKIPPED for cell in cells) or (policy.criteria_decide and not criteria):
         return Verdict.INCONCLUSIVE, "nothing was compared"
     return Verdict.MATCH, ""

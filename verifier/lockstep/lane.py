@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from verifier.errors import DeviceError, GraphDepartureError, ModelError, VerifierError
+from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
@@ -34,6 +35,7 @@ class Lane:
         kwargs: Keyword inputs, of this lane alone.
         stops: Indices of the sites to stop at.
         keep: Positions in `graph.calls` of the calls to keep in `kept`, as they were about to be made.
+        around: Makes what is entered whenever the model runs, and left whenever it waits: autocast, a thread count.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Lane:
         kwargs: Mapping[str, Any],
         stops: Collection[int],
         keep: Collection[int] = (),
+        around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self.kept: dict[int, KeptCall] = {}
         self.role = role
@@ -62,13 +65,16 @@ class Lane:
         def forward() -> None:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            with torch.no_grad(), self._watch:
+            inside = around() if kind is Thread else contextlib.nullcontext()
+            with torch.no_grad(), inside, self._watch:
                 result = model(*args, **kwargs)
             self._watch.finish()
             found = [tensor for _, tensor in named_tensors(result)]
             self.outputs = [found[k] for k in graph.output_order or range(len(found))]
 
         kind = Greenlet if graph.suspendable else Thread
+        # A thread has an autocast state of its own; lanes that share one thread change places in it.
+        self._around = contextlib.nullcontext if kind is Thread else around
         self._coroutine = kind(forward, f"verifier-{role}")
 
     def advance(self) -> int | None:
@@ -77,7 +83,7 @@ class Lane:
         Raises:
             ModelError: The model raised; its exception is the cause.
             GraphDepartureError: The model did something else than in the recorded run.
-            DeviceError: The device ran out of memory.
+            OutOfMemoryError: The device ran out of memory.
         """
         self.tensor = self._site = None
         try:
@@ -89,12 +95,14 @@ class Lane:
     def _resume(self) -> None:
         """Let the model go on, with random numbers of its own: every lane draws what it would draw alone."""
         if self._random_state is None:
-            self._coroutine.resume()
+            with self._around():
+                self._coroutine.resume()
             return
         before = random_state()
         set_random_state(self._random_state)
         try:
-            self._coroutine.resume()
+            with self._around():
+                self._coroutine.resume()
         finally:
             self._random_state = random_state()
             set_random_state(before)
@@ -129,7 +137,7 @@ class Lane:
             raise error
         where = self._watch.whereabouts()
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
         first_line = (str(error).strip().splitlines() or [""])[0]

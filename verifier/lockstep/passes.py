@@ -75,6 +75,7 @@ def run(
     states: Sequence[Sequence[str]] = (),
     layouts: Mapping[int, Layout] | None = None,
     passing: Passing = lambda *_: None,
+    rounded: Mapping[int, torch.dtype] | None = None,
 ) -> Passes:
     """Advance `lanes` from pair to pair and compare them there.
 
@@ -97,6 +98,8 @@ def run(
         layouts: For pairs, by position, whose second lane lays its tensor out otherwise: how. It is compared, and
             overwritten, as the first lane would lay it out.
         passing: Called with a lane's position, site and tensor where it stops at a site of no pair.
+        rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
+            it was compared and before others are overwritten with it.
     """
     try:
         with memory_held():
@@ -110,6 +113,7 @@ def run(
                 states,
                 {} if layouts is None else layouts,
                 passing,
+                {} if rounded is None else rounded,
             )
     finally:
         for lane in lanes:
@@ -126,6 +130,7 @@ def _run(
     states: Sequence[Sequence[str]],
     layouts: Mapping[int, Layout],
     passing: Passing,
+    rounded: Mapping[int, torch.dtype],
 ) -> Passes:
     orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
     sizes = [
@@ -134,24 +139,33 @@ def _run(
     ]
     pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
     travellers = [
-        _Traveller(lane, {site: pair for pair, site in enumerate(own)}, functools.partial(passing, k))
+        _Traveller(
+            lane,
+            {site: pair for pair, site in enumerate(own)},
+            functools.partial(passing, k),
+            {} if k else rounded,
+        )
         for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
     ]
     met: list[list[_Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
     with torch.no_grad():
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
-            tensors = [traveller.reach(pair) for traveller in travellers]
+            own = [traveller.reach(pair) for traveller in travellers]
+            tensors = _together(own)
             visit(pair, tensors)
             for k, comparing in enumerate(comparisons):
                 reference, other = tensors[comparing.reference], tensors[comparing.lane]
-                layout = layouts.get(pair)
+                one_program = lanes[comparing.reference].graph is lanes[comparing.lane].graph
+                layout = None if one_program else layouts.get(pair)
                 found = _meet(reference, other if layout is None else _laid(layout, other, reference), offset)
                 met[k][pair] = found
+                if pair in rounded and comparing.reference == 0:
+                    reference = _rounded(own[0], rounded[pair], lanes[0]).to(reference.device)
                 if comparing.force and found.differs:
                     if layout is not None:
                         reference = layout.forth(reference, other.shape)
                     _overwrite(other, reference, lanes[comparing.lane])
-            del tensors
+            del own, tensors
             progress()
         for traveller in travellers:
             traveller.finish()
@@ -183,11 +197,16 @@ class _Traveller:
     """A lane and the copies it left at pairs it passed before the others came there."""
 
     def __init__(
-        self, lane: Lane, pair_of: Mapping[int, int], passing: Callable[[int, Tensor], None]
+        self,
+        lane: Lane,
+        pair_of: Mapping[int, int],
+        passing: Callable[[int, Tensor], None],
+        rounded: Mapping[int, torch.dtype],
     ) -> None:
         self._lane = lane
         self._pair_of = pair_of
         self._passing = passing
+        self._rounded = rounded
         self._left: dict[int, Tensor] = {}
 
     def reach(self, pair: int) -> Tensor:
@@ -205,6 +224,8 @@ class _Traveller:
                 self._passing(site, self._lane.tensor)
             else:
                 self._left[here] = self._lane.tensor.clone()
+                if here in self._rounded:
+                    _rounded(self._lane.tensor, self._rounded[here], self._lane)
 
     def finish(self) -> None:
         """Run the lane to its end."""
@@ -275,6 +296,26 @@ def _overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> None:
     if overlapping or same_memory(tensor) in lane.state_memory:
         return
     tensor.copy_(reference)
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
+    """`tensor` with its values rounded to `dtype`, in place where it can be overwritten."""
+    if not (tensor.is_floating_point() and dtype.is_floating_point):
+        return tensor
+    values = tensor.to(dtype).to(tensor.dtype)
+    _overwrite(tensor, values, lane)
+    return values
+
+
+def _together(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, those of the CPU on the CUDA device of the others, if there are any: each is moved once.
+
+    From page-locked memory, which torch keeps until the copy is done, so that nothing waits for it.
+    """
+    device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
+    if device is None:
+        return tensors
+    return [t if t.is_cuda else t.pin_memory().to(device, non_blocking=True) for t in tensors]
 
 
 def _elements(shape: Sequence[int]) -> int:

@@ -1,0 +1,36 @@
+"""How many terms a site sums for one element of its tensor: what rounding errors grow with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verifier.graph.sites import Graph
+
+# Operators that sum along dimensions which their result keeps: the last one, or all that a channel is spread over.
+_ALONG_LAST = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", "normalize", "cumsum"})
+_ALONG_CHANNEL = frozenset({"batch_norm", "group_norm", "instance_norm"})
+_PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "addmm", "einsum", "scaled_dot_product_attention"})
+
+
+def reduction(graph: Graph, index: int) -> int:
+    """The number of terms in one element of the tensor that a site gives, at least 1.
+
+    For weights of two dimensions or more, the elements that belong to one output channel; for products of two
+    tensors, the last dimension of the first; for norms, what their statistics are taken over; else how many
+    elements go in for one that comes out. An upper estimate: it only ever widens a budget, by its root.
+    """
+    site = graph.sites[index]
+    size = max(1, math.prod(site.shape))
+    found = [1]
+    found += [math.prod(use.shape[1:]) for use in site.tensors if len(use.shape) > 1]
+    shapes = [graph.sites[k].shape for k in site.inputs if k >= 0]
+    found += [math.prod(shape) // size for shape in shapes]
+    if site.op in _PRODUCTS:
+        found += [shape[-1] for shape in shapes[:1] if shape]
+    if site.op in _ALONG_LAST:
+        found += site.shape[-1:]
+    if site.op in _ALONG_CHANNEL and len(site.shape) > 1:
+        found.append(size // max(1, site.shape[1]))
+    return max(found)

@@ -1,0 +1,131 @@
+"""How far both models are from the float64 oracle in one cell: the three run together and meet at every pair."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verifier.lockstep import Comparing, run
+from verifier.metrics import compare
+from verifier.result import Accuracy
+from verifier.running import ORACLE, open_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from verifier.inputs import Inputs
+    from verifier.judge.cells import Cell
+    from verifier.lockstep import Lane, Meeting, Passes
+    from verifier.running import Caster, Subject
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where both models stand to the oracle: for each pair, then each shared output, then each state."""
+
+    accuracies: tuple[Accuracy, ...]
+    outputs: int
+    states: int
+
+
+def stand(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    *,
+    forced: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> Standing:
+    """Run the oracle, the baseline and the candidate side by side.
+
+    The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
+    cell's arithmetic, its weights and its inputs cost in all. In the forced passes each model meets the baseline in
+    float64 with the cell's own weights; at every pair that one is rounded to the cell's dtype and the model is
+    overwritten with it. Both then compute the next pair from the very same numbers, so the *intrinsic* distance
+    is what the arithmetic of this one step costs, the rounding of its result included: 0.42 unit roundoffs where
+    nothing else is rounded.
+
+    A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
+    """
+    pairs = subject.alignment.pairs
+    ours, theirs = [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
+    own, other = [s.baseline for s in subject.states], [s.candidate for s in subject.states]
+    layouts = subject.alignment.laid_out
+    dtypes: dict[int, torch.dtype] = {}
+
+    def visit(pair: int, tensors: Sequence[Tensor]) -> None:
+        dtypes[pair] = tensors[1].dtype
+
+    def lane(side: str, where: Cell = cell, *, exactly: bool = False) -> Lane:
+        given = inputs if side == "baseline" or exactly or not free else inputs.other or inputs
+        return open_lane(subject, side, where, given, caster, exactly=exactly)
+
+    free = True
+    passes = run(
+        [lane("baseline", ORACLE), lane("baseline"), lane("candidate")],
+        [ours, ours, theirs],
+        [Comparing(0, 1), Comparing(0, 2), Comparing(1, 2)],
+        progress,
+        visit=visit,
+        states=[own, own, other],
+        layouts=layouts,
+    )
+    total = [_distances(passes, k) for k in range(2)]
+    intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
+    if forced:
+        free = False
+        alone = run(
+            [lane("baseline", exactly=True), lane("baseline")],
+            [ours, ours],
+            [Comparing(0, 1, force=True)],
+            progress,
+            states=[own, own],
+            rounded=dtypes,
+        )
+        intrinsic = [_distances(alone, 0)] * 2
+        if not all(map(_identical, _met(passes, 2))):
+            alone = run(
+                [lane("baseline", exactly=True), lane("candidate")],
+                [ours, theirs],
+                [Comparing(0, 1, force=True)],
+                progress,
+                states=[own, other],
+                layouts=layouts,
+                rounded=dtypes,
+            )
+            intrinsic[1] = _distances(alone, 0)
+    return Standing(
+        tuple(
+            Accuracy(
+                baseline_total=one, candidate_total=two, baseline_intrinsic=three, candidate_intrinsic=four
+            )
+            for one, two, three, four in zip(*total, *intrinsic, strict=True)
+        ),
+        len(passes.outputs[0]),
+        len(passes.states[0]),
+    )
+
+
+def _met(passes: Passes, k: int) -> list[Meeting]:
+    return list(itertools.chain(passes.meetings[k], passes.outputs[k], passes.states[k]))
+
+
+def _distances(passes: Passes, k: int) -> list[float | None]:
+    return [_distance(meeting) for meeting in _met(passes, k)]
+
+
+def _distance(meeting: Meeting) -> float | None:
+    """The relative L2 distance; None where the shapes differ, 0 where there is nothing to compare."""
+    if meeting.moments is None:
+        return None
+    error = compare(meeting.moments)
+    return 0.0 if error.elements == 0 else error.nrmse
+
+
+def _identical(meeting: Meeting) -> bool:
+    return meeting.moments is not None and meeting.moments.identical
