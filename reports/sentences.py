@@ -204,7 +204,8 @@ def _agreement(verification: Verification) -> str:
 def _divergence(verification: Verification, first: PairResult) -> str:
     known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
     if known is not None and known.cause is not None:
-        said = f"{site(known)} is wrong: {_because(known.cause)}"
+        numeric = known.cause.code.startswith("precision-")
+        said = f"{site(known)} is {'less accurate' if numeric else 'wrong'}: {_because(known.cause)}"
     elif first.status is Status.UNMATCHED:
         said = f"the models first part at {site(first)} ({_excess(first, _TOTAL)})"
     else:

@@ -24,8 +24,10 @@ from verifier.judge import (
     Policy,
     bare_rows,
     differs,
+    excess,
     judge_rows,
     less_accurate,
+    numeric,
     numerics_budget,
     semantics_budget,
 )
@@ -177,10 +179,13 @@ class Assessor:
         """Comparable sites of one model that have no partner."""
         return {each.site for each in self.subject.alignment.unmatched if each.side == side}
 
-    def numerics(self, cell: Cell, *, suspicious: bool = False, named: bool = True) -> CellResult:
+    def numerics(
+        self, cell: Cell, *, suspicious: bool = False, same_program: bool = False, named: bool = True
+    ) -> CellResult:
         """Is it as accurate as the baseline in this dtype? `skipped`, with the reason, where it cannot run here.
 
-        A forced pass follows the free one if the free one diverged, or if the models are `suspicious` already. Where
+        A forced pass follows the free one if the free one diverged, or if the models are `suspicious` already.
+        `same_program` says that they agreed in float64, so that what is found here is a matter of arithmetic. Where
         memory runs out the batch is halved.
         """
         started = time.perf_counter()
@@ -188,7 +193,7 @@ class Assessor:
         while True:
             try:
                 with cell.arithmetic():
-                    judged = self._numerics(cell, parts, suspicious=suspicious)
+                    judged = self._numerics(cell, parts, suspicious=suspicious, same_program=same_program)
             except OutOfMemoryError as error:
                 largest = max(map(batch_size, parts))
                 if largest == 1:
@@ -204,7 +209,9 @@ class Assessor:
                     self._result(cell, "numerics", parts, judged, started), named=named, notes=tuple(notes)
                 )
 
-    def _numerics(self, cell: Cell, parts: Sequence[Inputs], *, suspicious: bool) -> Judged:
+    def _numerics(
+        self, cell: Cell, parts: Sequence[Inputs], *, suspicious: bool, same_program: bool
+    ) -> Judged:
         standing = self._standing(cell)
         budgets = self._budgets(cell, standing)
         steps = self._steps
@@ -231,8 +238,9 @@ class Assessor:
             )
             judged = self._judge(measured, budgets, standing)
             if not suspicious:
-                judged = judge_rows([_with_precision(row, cell) for row in judged.rows])
-                judged = self._diagnosed(cell, judged)
+                if not all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits):
+                    judged = self._diagnosed(cell, judged)
+                judged = judge_rows([_with_precision(row, cell, proved=same_program) for row in judged.rows])
         return judged
 
     def _budgets(self, cell: Cell, standing: Standing) -> list[Budget]:
@@ -252,6 +260,7 @@ class Assessor:
                 cell.unit_roundoff,
                 _or_infinite(each.baseline_total),
                 each.baseline_intrinsic,
+                each.baseline_systematic,
                 length,
             )
             for each, length in zip(standing.accuracies, lengths, strict=True)
@@ -358,26 +367,32 @@ def _or_infinite(distance: float | None) -> float:
     return math.inf if distance is None else distance
 
 
-def _with_precision(row: PairResult, cell: Cell) -> PairResult:
-    """The row with its cause, if all that is wrong with it is how far its arithmetic is from exact."""
-    if not less_accurate(row, own=True) or row.accuracy is None or row.budget is None:
+def _with_precision(row: PairResult, cell: Cell, *, proved: bool) -> PairResult:
+    """The row with its cause, if what is wrong with it is how far its arithmetic is from exact."""
+    found = excess(row, own=True)
+    if found is None:
         return row
-    theirs, ours = row.accuracy.candidate_intrinsic or 0.0, row.accuracy.baseline_intrinsic or 0.0
-    overflows = math.isinf(theirs) and math.isfinite(ours)
-    times = f"{theirs / ours:.1f} times the baseline's" if ours and not overflows else "not finite"
+    overflows = math.isinf(found.candidate) and math.isfinite(found.baseline)
+    subject = "it is the same program, but" if proved else "its arithmetic is worse:"
+    if overflows:
+        what = f"{subject} in {cell.dtype} it leaves the range of numbers where the baseline does not"
+    elif found.kind == "systematic":
+        what = (
+            f"{subject} in {cell.dtype} whole channels are off by a gain or an offset, "
+            f"{found.candidate / cell.unit_roundoff:.2f} unit roundoffs in every sample"
+        )
+    else:
+        times = f"{found.candidate / found.baseline:.1f} times " if found.baseline else "larger than "
+        what = f"{subject} in {cell.dtype} its rounding error is {times}the baseline's"
+    evidence = (
+        f"{found.kind} distance from float64 on the same {cell.dtype} numbers: {found.candidate:.2e}, "
+        f"the baseline's {found.baseline:.2e}, allowed {found.limit:.2e}"
+    )
     cause = Cause(
         code="precision-overflow" if overflows else "precision-lost",
-        summary=(
-            f"it leaves the range of {cell.dtype} where the baseline does not"
-            if overflows
-            else f"it is the same program, but in {cell.dtype} its rounding error is {times}"
-        ),
-        confirmed=True,
-        evidence=(
-            f"distance from float64 on the same {cell.dtype} numbers: {theirs:.2e}, the baseline's {ours:.2e}, "
-            f"allowed {row.budget.oracle_intrinsic:.2e}",
-            "in float64 the two agree",
-        ),
+        summary=what,
+        confirmed=proved,
+        evidence=(evidence, *(["in float64 the two agree"] if proved else [])),
         remedy="compute it in float32 and round once, as the baseline does",
     )
     return replace_struct(row, cause=cause)

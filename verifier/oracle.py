@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from verifier.judge.policy import SINGLE_ROUNDOFF
 from verifier.lockstep import Comparing, run
 from verifier.metrics import compare
+from verifier.metrics.systematic import systematic
 from verifier.result import Accuracy
 from verifier.running import ORACLE, open_lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import torch
     from torch import Tensor
 
     from verifier.inputs import Inputs
@@ -50,6 +54,8 @@ def stand(
     is what the arithmetic of this one step costs, the rounding of its result included: 0.42 unit roundoffs where
     nothing else is rounded.
 
+    In half precisions the part of the intrinsic error that all samples share is measured as well.
+
     A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
     """
     pairs = subject.alignment.pairs
@@ -77,6 +83,17 @@ def stand(
     )
     total = [_distances(passes, k) for k in range(2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
+    shared: list[dict[int, Tensor]] = [{}, {}]
+    same = all(map(_identical, _met(passes, 2)))
+    # Where all is computed in one precision, gains and offsets are rounded as everything else is.
+    wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
+
+    def keep(side: int, pair: int, tensors: Sequence[Tensor]) -> None:
+        if wanted and pair not in layouts:
+            part = systematic(*tensors)
+            if part is not None:
+                shared[side][pair] = part
+
     if forced:
         free = False
         alone = run(
@@ -84,16 +101,18 @@ def stand(
             [ours, ours],
             [Comparing(0, 1, force=True)],
             progress,
+            visit=partial(keep, 0),
             states=[own, own],
             rounded=dtypes,
         )
         intrinsic = [_distances(alone, 0)] * 2
-        if not all(map(_identical, _met(passes, 2))):
+        if not same:
             alone = run(
                 [lane("baseline", exactly=True), lane("candidate")],
                 [ours, theirs],
                 [Comparing(0, 1, force=True)],
                 progress,
+                visit=partial(keep, 1),
                 states=[own, other],
                 layouts=layouts,
                 rounded=dtypes,
@@ -102,13 +121,29 @@ def stand(
     return Standing(
         tuple(
             Accuracy(
-                baseline_total=one, candidate_total=two, baseline_intrinsic=three, candidate_intrinsic=four
+                baseline_total=one,
+                candidate_total=two,
+                baseline_intrinsic=three,
+                candidate_intrinsic=four,
+                baseline_systematic=five,
+                candidate_systematic=six,
             )
-            for one, two, three, four in zip(*total, *intrinsic, strict=True)
+            for one, two, three, four, five, six in zip(
+                *total, *intrinsic, *(_fetched(side, len(total[0])) for side in shared), strict=True
+            )
         ),
         len(passes.outputs[0]),
         len(passes.states[0]),
     )
+
+
+def _fetched(parts: Mapping[int, Tensor], count: int) -> list[float | None]:
+    """The numbers by position, after one transfer; None where there is none."""
+    found: list[float | None] = [None] * count
+    if parts:
+        for k, value in zip(parts, torch.stack(list(parts.values())).tolist(), strict=True):
+            found[k] = value
+    return found
 
 
 def _met(passes: Passes, k: int) -> list[Meeting]:

@@ -76,9 +76,9 @@ class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
 
     `noise_total` and `noise_intrinsic` are the baseline's own distances from the float64 oracle at this pair,
-    which the limits were derived from; None where they were not measured. `oracle_total` and `oracle_intrinsic` limit
-    the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of terms that are summed for
-    one element, which they grow with.
+    which the limits were derived from; None where they were not measured. `oracle_total`, `oracle_intrinsic` and
+    `oracle_systematic` limit the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of
+    terms that are summed for one element, which they grow with.
     """
 
     rule: str
@@ -89,6 +89,7 @@ class Budget(Record, frozen=True, kw_only=True):
     noise_intrinsic: float | None = None
     oracle_total: float | None = None
     oracle_intrinsic: float | None = None
+    oracle_systematic: float | None = None
     reduction: int = 1
 
 
@@ -96,13 +97,17 @@ class Accuracy(Record, frozen=True, kw_only=True):
     """How far both models are from the float64 oracle at one pair, as relative L2 distances (NRMSE).
 
     `total`: from the baseline run in float64 with the master weights. `intrinsic`: what this one step adds where it
-    is given numbers of the cell's dtype, its own rounding included. None where shapes differ or it was not measured.
+    is given numbers of the cell's dtype, its own rounding included. `systematic`: the part of that which is
+    the same in all samples, a gain and an offset per channel: what a scale that was rounded leaves behind, while the
+    rounding of single elements averages out. None where shapes differ or it was not measured.
     """
 
     baseline_total: float | None
     candidate_total: float | None
     baseline_intrinsic: float | None = None
     candidate_intrinsic: float | None = None
+    baseline_systematic: float | None = None
+    candidate_systematic: float | None = None
 
 
 class Cause(Record, frozen=True, kw_only=True):

@@ -136,11 +136,14 @@ def verify(
             if semantics or ORACLE in wanted:
                 results.append(assessor.semantics(parts if ORACLE in wanted else [few], probe))
             suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
+            agreed = any(result.verdict is Verdict.MATCH for result in results)
             for cell, named in requests:
                 if cell in missing:
                     results.append(skipped(cell, missing[cell], named=named))
                 elif cell != ORACLE:
-                    results.append(assessor.numerics(cell, suspicious=suspicious, named=named))
+                    results.append(
+                        assessor.numerics(cell, suspicious=suspicious, same_program=agreed, named=named)
+                    )
             return assessor, static, results
 
         few = sample(given, SEMANTIC_SAMPLES)

@@ -144,6 +144,12 @@ def _(made: Variant) -> None:
     made.options["weights"] = "calibrated"
 
 
-@benign("both-dtypes")
+@benign("every-cell")
 def _(made: Variant) -> None:
-    made.options["cells"] = ("cpu/float32", "cpu/bfloat16")
+    halves = [f"cpu/{dtype}{cast}" for dtype in ("bfloat16", "float16") for cast in ("", "/autocast")]
+    made.options["cells"] = (
+        "cpu/float32",
+        "cpu/float32/channels_last",
+        "cpu/bfloat16/channels_last",
+        *halves,
+    )

@@ -6,7 +6,16 @@ from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows
-from verifier.judge.verdicts import Judged, differs, judge_rows, less_accurate, main_cell, overall
+from verifier.judge.verdicts import (
+    Judged,
+    differs,
+    excess,
+    judge_rows,
+    less_accurate,
+    main_cell,
+    numeric,
+    overall,
+)
 
 __all__ = [
     "CRITERIA",
@@ -20,11 +29,13 @@ __all__ = [
     "coverage",
     "differs",
     "evaluate",
+    "excess",
     "judge_again",
     "judge_rows",
     "less_accurate",
     "main_cell",
     "missing_here",
+    "numeric",
     "numerics_budget",
     "overall",
     "product",

@@ -59,6 +59,7 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
             setting.unit_roundoff,
             old.noise_total,
             old.noise_intrinsic,
+            None if row.accuracy is None else row.accuracy.baseline_systematic,
             old.reduction,
         )
     return msgspec.structs.replace(row, budget=budget)

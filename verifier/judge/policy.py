@@ -31,6 +31,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         accuracy_total: The same for what errors add up to, which is a matter of luck too: the benign rewrites
             reach 2.2.
         accuracy_floor: Unit roundoffs that are allowed on top: one more rounding.
+        systematic: Unit roundoffs by which gains and offsets of whole channels may be wrong in half precision, on
+            top of twice the baseline's; a rounded scale is wrong by 0.42, the benign rewrites by up to 0.26.
         summation: Unit roundoffs of the accumulator, times the root of the number of terms, that are allowed on
             top: what adding n terms of either sign one by one costs is 0.3 sqrt(n) (`SUMMATION`), and blocked
             sums cost less.
@@ -48,6 +50,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     accuracy: float = 2.0
     accuracy_total: float = 4.0
     accuracy_floor: float = 0.5
+    systematic: float = 0.3
     summation: float = 0.3
     minimum_coverage: float = 0.5
     criteria_decide: bool = False
@@ -116,6 +119,7 @@ def numerics_budget(
     unit_roundoff: float,
     noise_total: float | None,
     noise_intrinsic: float | None,
+    noise_systematic: float | None = None,
     reduction: int = 1,
 ) -> Budget:
     """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64.
@@ -126,6 +130,7 @@ def numerics_budget(
         unit_roundoff: The cell's.
         noise_total: The baseline's total distance (NRMSE) from the oracle.
         noise_intrinsic: What this one step adds to it; no step is asked to be better than one rounding.
+        noise_systematic: The part of that which is the same in all samples.
         reduction: How many terms are summed for one element; half precisions are summed in float32.
     """
     floor = policy.floor * unit_roundoff
@@ -146,6 +151,11 @@ def numerics_budget(
             None
             if noise_intrinsic is None
             else policy.accuracy * max(noise_intrinsic, ROUNDING * unit_roundoff) + spare
+        ),
+        oracle_systematic=(
+            None
+            if noise_systematic is None
+            else policy.accuracy * noise_systematic + policy.systematic * unit_roundoff + summing
         ),
         reduction=reduction,
     )

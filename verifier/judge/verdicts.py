@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from verifier.graph.operators import MOVES
-from verifier.result import CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +42,28 @@ def differs(row: PairResult) -> bool:
 
 def less_accurate(row: PairResult, *, own: bool) -> bool:
     """Whether the candidate is further from the float64 oracle than it may be: at this step alone, or in all."""
+    return excess(row, own=own) is not None
+
+
+class Excess(NamedTuple):
+    """A distance from the oracle that is too large: which one, the candidate's, the baseline's, and the limit."""
+
+    kind: str
+    candidate: float
+    baseline: float
+    limit: float
+
+
+def excess(row: PairResult, *, own: bool) -> Excess | None:
+    """The first distance from the oracle that exceeds its limit: of this step alone, or in all."""
     if row.accuracy is None or row.budget is None:
-        return False
-    distance = row.accuracy.candidate_intrinsic if own else row.accuracy.candidate_total
-    limit = row.budget.oracle_intrinsic if own else row.budget.oracle_total
-    return distance is not None and limit is not None and not distance <= limit
+        return None
+    for kind in ("intrinsic", "systematic") if own else ("total",):
+        theirs = getattr(row.accuracy, f"candidate_{kind}")
+        limit = getattr(row.budget, f"oracle_{kind}")
+        if theirs is not None and limit is not None and not theirs <= limit:
+            return Excess(kind, theirs, getattr(row.accuracy, f"baseline_{kind}"), limit)
+    return None
 
 
 def main_cell(cells: Sequence[CellResult]) -> CellResult:
@@ -198,7 +215,7 @@ class _Judge:
             place,
             candidate=extra.candidate if extra else None,
             status=Status.UNMATCHED,
-            cause=(missing or extra or row).cause or row.cause,
+            cause=row.cause if numeric(row.cause) else (missing or extra or row).cause,
             accuracy=row.accuracy,
             total=row.total,
             intrinsic=row.intrinsic,
@@ -236,6 +253,11 @@ def _tells_something(row: PairResult) -> bool:
     return row.total is not None and row.total.elements > row.total.nonfinite_baseline
 
 
+def numeric(cause: Cause | None) -> bool:
+    """Whether a cause says that the program is the same and only its arithmetic is worse."""
+    return cause is not None and cause.code.startswith("precision-")
+
+
 def _wrong_alone(row: PairResult) -> bool:
     """Whether the row is beyond a budget on identical inputs, as far as that was measured."""
     wrong = row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True))
@@ -264,22 +286,13 @@ def _said(row: PairResult, *, own: bool) -> str:
         error = row.total
     if within(error, _limit(row, own=limited)) or (error is None and row.candidate_shape is None):
         for alone in (True, False) if own else (False,):
-            if less_accurate(row, own=alone):
-                return _accuracy(row, own=alone)
+            found = excess(row, own=alone)
+            if found is not None and row.budget is not None:
+                return (
+                    f"{found.kind} distance from float64 {found.candidate:.1e}, the baseline's {found.baseline:.1e}, "
+                    f"allowed {found.limit:.1e} (rule {row.budget.rule})"
+                )
     return _measured(row, error, own=limited)
-
-
-def _accuracy(row: PairResult, *, own: bool) -> str:
-    assert row.accuracy is not None and row.budget is not None  # noqa: S101, PT018 - it is less accurate
-    theirs, ours, limit = (
-        (row.accuracy.candidate_intrinsic, row.accuracy.baseline_intrinsic, row.budget.oracle_intrinsic)
-        if own
-        else (row.accuracy.candidate_total, row.accuracy.baseline_total, row.budget.oracle_total)
-    )
-    return (
-        f"{'intrinsic' if own else 'total'} distance from float64 {theirs:.1e}, the baseline's {ours:.1e}, "
-        f"allowed {limit:.1e} (rule {row.budget.rule})"
-    )
 
 
 def _measured(row: PairResult, error: Comparison | None, *, own: bool) -> str:
