@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.metrics import kernel_torch
+from verifier.metrics import kernel_torch, partials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from verifier.metrics.kernel_torch import Rows
     from verifier.metrics.moments import Moments
+    from verifier.metrics.partials import Partials
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Measurement:
     """A pair that was read: its moments, or what `collect` fetches from the device to make them."""
 
     moments: Moments | None
-    rows: Rows | None = None
+    rows: Rows | Partials | None = None
 
 
 def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement:
@@ -40,10 +41,11 @@ def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement
             dimensions ignore it.
 
     Neither tensor is changed or copied whole: temporary memory is a few MiB whatever their size (on CUDA a
-    dozen arrays of `kernel_torch.CHUNK` float64 elements). Grad mode and inference mode do not matter. On the
-    CPU the result is ready; on CUDA all is queued on the current stream and nothing waits. Other devices may
-    lack float64 and are read through the CPU. Unequal 64-bit integers that float64 cannot tell apart are kept
-    one unit in the last place apart.
+    dozen arrays of `kernel_torch.CHUNK` float64 elements, and next to none where one kernel reads both: see
+    `kernel_triton.reduce`). Grad mode and inference mode do not matter. On the CPU the result is ready; on
+    CUDA all is queued on the current stream and nothing waits. Other devices may lack float64 and are read
+    through the CPU. Unequal 64-bit integers that float64 cannot tell apart are kept one unit in the last place
+    apart.
 
     Raises:
         ValueError: The shapes differ, or a tensor is not strided (sparse, say).
@@ -60,14 +62,16 @@ def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement
     with torch.no_grad():
         a, b = baseline.detach(), candidate.detach()
         if a.is_cuda:
-            return Measurement(None, kernel_torch.reduce(a, b, offset))
+            fused = _fused_reduction(a.device)
+            queued = None if fused is None else fused(a, b, offset)
+            return Measurement(None, kernel_torch.reduce(a, b, offset) if queued is None else queued)
         return Measurement(_cpu_reduction()(a, b, offset))
 
 
 def collect(measurements: Sequence[Measurement]) -> list[Moments]:
     """The moments of all `measurements`, in order: one transfer from each device that still holds some."""
     waiting = [m.rows for m in measurements if m.rows is not None]
-    fetched = iter(kernel_torch.fetch(waiting))
+    fetched = iter(kernel_torch.fetch(partials.as_rows(waiting)))
     return [m.moments if m.moments is not None else next(fetched) for m in measurements]
 
 
@@ -77,6 +81,17 @@ def warm_up() -> None:
         few = torch.zeros(2 * 65536, dtype=dtype)
         measure(few, few)
         measure(few, few + 1)
+
+
+@functools.cache
+def _fused_reduction(device: torch.device) -> Callable[[Tensor, Tensor, int], Partials | None] | None:
+    """The fused kernel for a CUDA device, or None where it cannot be had: torch operations say the same."""
+    try:
+        from verifier.metrics import kernel_triton  # noqa: PLC0415
+
+        return kernel_triton.on(device)
+    except Exception:  # no Triton, no C compiler for its launchers, a device it knows not: each its own error
+        return None
 
 
 @functools.cache

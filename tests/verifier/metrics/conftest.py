@@ -1,9 +1,14 @@
-"""Both ways of reducing a pair, and an oracle that knows nothing of either."""
+"""Every way of reducing a pair, and an oracle that knows nothing of any."""
 
 from __future__ import annotations
 
 import functools
 import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import mpmath
@@ -11,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from verifier.metrics import collect, kernel_torch, measure
+from verifier.metrics import Measurement, collect, kernel_torch, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import Tensor
 
     from verifier.metrics import Moments
+    from verifier.metrics.partials import Partials
 
 
 class Reduce(Protocol):
@@ -36,11 +44,87 @@ def reduce_with_torch(baseline: Tensor, candidate: Tensor, offset: int = 0) -> M
     return kernel_torch.reduce_now(baseline.detach(), candidate.detach(), offset)
 
 
-@pytest.fixture(params=[reduce_compiled, reduce_with_torch], ids=["compiled", "torch"], scope="session")
+WAYS: dict[str, Reduce] = {"compiled": reduce_compiled, "torch": reduce_with_torch}
+# What the fused kernel is interpreted for, at 30 milliseconds a pair: modules, and tests of others.
+FUSED_TOO = ("test_accuracy", "test_definitions")
+FUSED_IN_PROPERTIES = ("test_metrics_of_finite_tensors", "test_nonfinite_elements_are_counted_one_by_one")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for `reduce` once for every way of reducing a pair."""
+    if "reduce" in metafunc.fixturenames:
+        fused = (
+            metafunc.module.__name__.endswith(FUSED_TOO) or metafunc.function.__name__ in FUSED_IN_PROPERTIES
+        )
+        metafunc.parametrize("reduce", [*WAYS, *fused * ["fused"]], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def reduce(request: pytest.FixtureRequest) -> Reduce:
-    """The compiled reduction and the one made of torch operations."""
-    chosen: Reduce = request.param
-    return chosen
+    """The compiled reduction, the one made of torch operations, or the fused kernel."""
+    if request.param in WAYS:
+        return WAYS[request.param]
+    interpret: Callable[..., Partials | None] = request.getfixturevalue("interpret")
+
+    def reduce_fused(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Moments:
+        queued = interpret(baseline.detach(), candidate.detach(), offset)
+        if queued is None:
+            return reduce_with_torch(baseline, candidate, offset)
+        (moments,) = collect([Measurement(None, queued)])
+        return moments
+
+    return reduce_fused
+
+
+INTERPRETER = """
+import pickle, sys
+from verifier.metrics import kernel_triton
+while True:
+    try:
+        arguments = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    try:
+        answer = kernel_triton.reduce(*arguments)
+    except Exception as error:
+        answer = repr(error)
+    pickle.dump(answer, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.fixture(scope="session")
+def interpret() -> Iterator[Callable[..., Partials | None]]:
+    """`kernel_triton.reduce` on the CPU, in a process of its own: the interpreter is chosen on import.
+
+    Three programs share a pair, so that each has several blocks of a tensor of a few thousand elements.
+    """
+    triton = pytest.importorskip("triton", reason="triton comes with torch on Linux alone")
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8) and np.lib.NumpyVersion(
+        np.__version__
+    ) >= np.lib.NumpyVersion("2.4.0"):
+        pytest.skip("this Triton's interpreter runs no loops with NumPy 2.4 and later")
+    process = subprocess.Popen(
+        # NumPy warns of overflow and division by zero, as no device does.
+        [sys.executable, "-W", "ignore::RuntimeWarning", "-c", INTERPRETER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, back = process.stdin, process.stdout
+
+        def ask(baseline: Tensor, candidate: Tensor, offset: int = 0, programs: int = 3) -> Partials | None:
+            pickle.dump((baseline, candidate, offset, programs), to)
+            to.flush()
+            answer: Partials | str | None = pickle.load(back)
+            assert not isinstance(answer, str), answer
+            return answer
+
+        yield ask
 
 
 @pytest.fixture(scope="session")
