@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.networks import build, images
 from verifier import verify
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from verifier.result import CellResult, Verification
+
 CELLS = ("cpu/float32", "cpu/float32/channels_last", "cpu/bfloat16", "cpu/bfloat16/autocast", "cpu/float16")
 HALVES = ("cpu/bfloat16", "cpu/float16")
 
 
-def per_channel(vector):
+def per_channel(vector: Tensor) -> Tensor:
     return vector[None, :, None, None]
 
 
 class FoldedInOwnDtype(nn.BatchNorm2d):
     """Scale and shift are kept in the dtype of the buffers."""
 
-    def forward(self, x):
+    running_mean: Tensor
+    running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
         scale = self.weight / torch.sqrt(self.running_var + self.eps)
         return x * per_channel(scale) + per_channel(self.bias - self.running_mean * scale)
 
@@ -33,7 +42,10 @@ class FoldedInOwnDtype(nn.BatchNorm2d):
 class ScaledInOwnDtype(nn.BatchNorm2d):
     """Only the scale is; all that is done with it is done in a wider one."""
 
-    def forward(self, x):
+    running_mean: Tensor
+    running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
         wide = torch.float64 if x.dtype is torch.float64 else torch.float32
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         centred = x.to(wide) - per_channel(self.running_mean.to(wide))
@@ -41,7 +53,7 @@ class ScaledInOwnDtype(nn.BatchNorm2d):
 
 
 class SummedInOwnDtype(nn.AdaptiveAvgPool2d):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         every = x.flatten(2)
         total = torch.zeros_like(every[..., 0])
         for k in range(every.shape[-1]):
@@ -50,58 +62,64 @@ class SummedInOwnDtype(nn.AdaptiveAvgPool2d):
 
 
 class SoftmaxWithoutMaximum(nn.Softmax):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         powers = torch.exp(x)
         return powers / powers.sum(self.dim, keepdim=True)
 
 
-def replaced(model, name, kind):
-    candidate = copy.deepcopy(model)
-    candidate.get_submodule(name).__class__ = kind
+def replaced(model: nn.Module, name: str, kind: type[nn.Module]) -> nn.Module:
+    candidate: nn.Module = copy.deepcopy(model)
+    module: Any = candidate.get_submodule(name)
+    module.__class__ = kind
     return candidate
 
 
 @pytest.fixture(scope="module")
-def resnet18():
+def resnet18() -> nn.Module:
     torch.manual_seed(0)
     return torchvision.models.resnet18().eval()
 
 
-def pictures(size=64):
+def pictures(size: int = 64) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def by_name(result):
+def by_name(result: Verification) -> dict[str, CellResult]:
     return {cell.name: cell for cell in result.cells}
 
 
-def assert_called_out(result, site, cells, code="precision-lost"):
+def assert_called_out(
+    result: Verification, site: str, cells: Sequence[str], code: str = "precision-lost"
+) -> None:
     found = by_name(result)
     assert found["cpu/float64"].verdict == "match"
     for cell in cells:
         assert [row.baseline for row in found[cell].culprits] == [site]
-        assert found[cell].culprits[0].cause.code == code
-        assert found[cell].culprits[0].cause.confirmed
-    for name, cell in found.items():
-        assert cell.verdict == ("diverged" if name in cells else "match")
+        cause = found[cell].culprits[0].cause
+        assert cause is not None
+        assert (cause.code, cause.confirmed) == (code, True)
+    for name, each in found.items():
+        assert each.verdict == ("diverged" if name in cells else "match")
 
 
 @pytest.mark.parametrize("kind", [FoldedInOwnDtype, ScaledInOwnDtype])
 @pytest.mark.parametrize("name", ["bn1", "layer2.1.bn1", "layer4.0.bn1"])
-def test_a_batch_norm_that_scales_in_half_precision_is_called_out_in_the_half_cells(resnet18, kind, name):
+def test_a_batch_norm_that_scales_in_half_precision_is_called_out_in_the_half_cells(
+    resnet18: nn.Module, kind: type[nn.Module], name: str
+) -> None:
     candidate = replaced(resnet18, name, kind)
     result = verify(resnet18, candidate, pictures(), weights="calibrated", cells=("cpu/float32", *HALVES))
     assert_called_out(result, name, HALVES)
 
 
-def test_a_sum_in_half_precision_is_called_out(resnet18):
+def test_a_sum_in_half_precision_is_called_out(resnet18: nn.Module) -> None:
     candidate = replaced(resnet18, "avgpool", SummedInOwnDtype)
     cells = ("cpu/float32", "cpu/bfloat16")
     result = verify(resnet18, candidate, pictures(224), weights="calibrated", cells=cells)
     assert_called_out(result, "avgpool", ["cpu/bfloat16"])
 
 
-def test_a_softmax_without_the_maximum_is_called_out_where_it_overflows():
+def test_a_softmax_without_the_maximum_is_called_out_where_it_overflows() -> None:
     baseline = build("mixed", 0)
     candidate = replaced(baseline, "attention.softmax", SoftmaxWithoutMaximum)
     cells = ("cpu/float32", "cpu/bfloat16", "cpu/float16")
@@ -109,33 +127,34 @@ def test_a_softmax_without_the_maximum_is_called_out_where_it_overflows():
     assert_called_out(result, "attention.softmax", ["cpu/float16"], "precision-overflow")
 
 
-def test_without_the_float64_cell_it_is_not_claimed_that_the_program_is_the_same(resnet18):
+def test_without_the_float64_cell_it_is_not_claimed_that_the_program_is_the_same(resnet18: nn.Module) -> None:
     candidate = replaced(resnet18, "bn1", FoldedInOwnDtype)
     result = verify(resnet18, candidate, pictures(), weights="calibrated", cells=HALVES[:1], semantics=False)
     (culprit,) = result.culprits
+    assert culprit.cause is not None
     assert not culprit.cause.confirmed
     assert "same program" not in culprit.cause.summary
 
 
-def faults():
-    def edit(name, **attributes):
-        def plant(model):
+def faults() -> dict[str, Callable[[nn.Module], str]]:
+    def edit(name: str, **attributes: Any) -> Callable[[nn.Module], str]:
+        def plant(model: nn.Module) -> str:
             for attribute, value in attributes.items():
                 setattr(model.get_submodule(name), attribute, value)
             return name
 
         return plant
 
-    def scaled(name):
-        def plant(model):
+    def scaled(name: str) -> Callable[[nn.Module], str]:
+        def plant(model: nn.Module) -> str:
             with torch.no_grad():
-                model.get_submodule(name).weight.mul_(1.0001)
+                model.get_parameter(f"{name}.weight").mul_(1.0001)
             return name
 
         return plant
 
-    def swapped(name, module):
-        def plant(model):
+    def swapped(name: str, module: nn.Module) -> Callable[[nn.Module], str]:
+        def plant(model: nn.Module) -> str:
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module)
             return name
@@ -157,7 +176,9 @@ def faults():
 
 
 @pytest.mark.parametrize("fault", faults())
-def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(resnet18, fault):
+def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
+    resnet18: nn.Module, fault: str
+) -> None:
     baseline = copy.deepcopy(resnet18)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # so that no gain is 1 and no shift 0
@@ -171,13 +192,13 @@ def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(resnet18,
     semantics = by_name(result)["cpu/float64"]
     assert result.verdict == semantics.verdict == "diverged"
     assert result.first_divergence == semantics.first_divergence
-    assert {(row.baseline or row.candidate).removesuffix("_1") for row in semantics.culprits} == {name}
+    assert {str(row.baseline or row.candidate).removesuffix("_1") for row in semantics.culprits} == {name}
     if fault == "eps-slightly":  # below what bfloat16 can tell
         assert by_name(result)["cpu/bfloat16"].verdict == "match"
 
 
 @pytest.mark.parametrize("network", ["mixed", "plain", "training"])
-def test_no_benign_rewrite_is_flagged_in_any_cell(network):
+def test_no_benign_rewrite_is_flagged_in_any_cell(network: str) -> None:
     baseline = build(network, 0)
     for k, name in enumerate(sorted(BENIGN)):
         if not applies(name, baseline):
@@ -189,19 +210,20 @@ def test_no_benign_rewrite_is_flagged_in_any_cell(network):
         assert {cell.name: cell.verdict for cell in result.cells if cell.verdict != "match"} == {}, name
 
 
-def test_distances_are_measured_for_every_pair_and_equal_for_an_equal_candidate(resnet18):
+def test_distances_are_measured_for_every_pair_and_equal_for_an_equal_candidate(resnet18: nn.Module) -> None:
     result = verify(resnet18, copy.deepcopy(resnet18), pictures(), cells=HALVES[:1])
-    rows = by_name(result)["cpu/bfloat16"].layers
-    assert all(row.accuracy.candidate_total == row.accuracy.baseline_total for row in rows)
-    assert all(row.accuracy.candidate_intrinsic == row.accuracy.baseline_intrinsic for row in rows)
-    convolutions = [row.accuracy.baseline_intrinsic / 2**-8 for row in rows if row.op == "conv2d"]
-    assert all(0.38 < each < 0.47 for each in convolutions)  # one rounding: 0.42
-    assert {row.accuracy.baseline_intrinsic for row in rows if row.op == "relu"} == {0}
+    found = [(row.op, row.accuracy) for row in by_name(result)["cpu/bfloat16"].layers]
+    errors = [(op, each, (each.baseline_intrinsic or 0) / 2**-8) for op, each in found if each is not None]
+    assert len(errors) == len(found)
+    assert all(each.candidate_total == each.baseline_total for _, each, _ in errors)
+    assert all(each.candidate_intrinsic == each.baseline_intrinsic for _, each, _ in errors)
+    assert all(0.38 < own < 0.47 for op, _, own in errors if op == "conv2d")  # one rounding: 0.42
+    assert {own for op, _, own in errors if op == "relu"} == {0}
 
 
-def test_a_cell_that_cannot_run_is_skipped_and_leaves_the_verdict_open(resnet18):
+def test_a_cell_that_cannot_run_is_skipped_and_leaves_the_verdict_open(resnet18: nn.Module) -> None:
     class OnlyWide(nn.Conv2d):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             if x.dtype is torch.bfloat16:
                 raise RuntimeError("\"wide\" not implemented for 'BFloat16'")
             return super().forward(x)
@@ -218,9 +240,9 @@ def test_a_cell_that_cannot_run_is_skipped_and_leaves_the_verdict_open(resnet18)
     assert "cpu/bfloat16 was skipped" in result.reason
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(resnet18):
+def test_out_of_memory_halves_the_batch_and_says_so(resnet18: nn.Module) -> None:
     class Small(nn.Conv2d):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             if len(x) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
             return super().forward(x)

@@ -17,7 +17,7 @@ def tensors(samples: int = 2, channels: int = 64, size: int = 16) -> torch.Tenso
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_rounding_single_elements_leaves_nothing(dtype):
+def test_rounding_single_elements_leaves_nothing(dtype: torch.dtype) -> None:
     exact = tensors()
     found = systematic(exact, exact.to(dtype))
     assert found is not None
@@ -25,7 +25,7 @@ def test_rounding_single_elements_leaves_nothing(dtype):
 
 
 @pytest.mark.parametrize("samples", [2, 3, 5])
-def test_a_gain_and_an_offset_of_each_channel_are_found_below_rounding(samples):
+def test_a_gain_and_an_offset_of_each_channel_are_found_below_rounding(samples: int) -> None:
     exact = tensors(samples)
     generator = torch.Generator().manual_seed(1)
     gains, offsets = (
@@ -38,7 +38,7 @@ def test_a_gain_and_an_offset_of_each_channel_are_found_below_rounding(samples):
     assert math.isclose(found, expected, rel_tol=0.25)
 
 
-def test_what_differs_from_sample_to_sample_is_not_shared():
+def test_what_differs_from_sample_to_sample_is_not_shared() -> None:
     exact = tensors(8, 256)
     generator = torch.Generator().manual_seed(2)
     each = torch.randn(8, 256, 1, 1, generator=generator, dtype=torch.float64) * 2**-8
@@ -47,7 +47,7 @@ def test_what_differs_from_sample_to_sample_is_not_shared():
     assert found < 2**-8 / 4
 
 
-def test_constant_channels_have_an_offset_but_no_gain():
+def test_constant_channels_have_an_offset_but_no_gain() -> None:
     exact = torch.ones(2, 8, 4, 4, dtype=torch.float64)
     found = systematic(exact, exact * 1.5)
     assert found is not None
@@ -57,12 +57,12 @@ def test_constant_channels_have_an_offset_but_no_gain():
 @pytest.mark.parametrize(
     "shape", [(1, 8, 4, 4), (2, 8), (2, 8, 16), (2, 8, 1, 1), (0, 8, 4, 4), (2, 0, 4, 4)]
 )
-def test_too_little_to_tell_is_none(shape):
+def test_too_little_to_tell_is_none(shape: tuple[int, ...]) -> None:
     exact = torch.ones(shape, dtype=torch.float64)
     assert systematic(exact, exact) is None
 
 
-def test_what_is_not_finite_is_left_to_others():
+def test_what_is_not_finite_is_left_to_others() -> None:
     exact = tensors()
     spoilt = exact.clone()
     spoilt[0, 0, 0, 0] = torch.inf
@@ -71,7 +71,7 @@ def test_what_is_not_finite_is_left_to_others():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_one_rounding_costs_what_the_formula_says(dtype):
+def test_one_rounding_costs_what_the_formula_says(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     values = torch.exp(4 * torch.randn(200_000, generator=generator, dtype=torch.float64).clamp(-2, 2))
     relative = (values.to(dtype).double() - values) / values
@@ -80,7 +80,7 @@ def test_one_rounding_costs_what_the_formula_says(dtype):
 
 
 @pytest.mark.parametrize("terms", [64, 1024])
-def test_adding_terms_one_by_one_costs_what_the_formula_says(terms):
+def test_adding_terms_one_by_one_costs_what_the_formula_says(terms: int) -> None:
     generator = torch.Generator().manual_seed(4)
     values = torch.randn(terms, 20_000, generator=generator)
     total = torch.zeros(20_000)
