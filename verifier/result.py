@@ -269,13 +269,40 @@ class Coverage(Record, frozen=True, kw_only=True):
 class OutputAgreement(Record, frozen=True, kw_only=True):
     """Agreement of the final outputs in the first numerics cell.
 
-    `pearson_probabilities` and `top1_agreement` read the first two-dimensional floating-point output as
-    class scores; they are None where there is none.
+    `mse` and `bit_exact` are over all outputs of one shape. `bit_exact` says that they are equal bit for bit, NaN
+    payloads and the sign of zero included; it is None where dtypes differ.
+
+    All else reads the first two-dimensional floating-point output as class scores (logits), one row for each of
+    `samples`, and is None where there is none:
+
+    - `pearson_probabilities` is the correlation of the class probabilities.
+    - `top1_agreement` and `top5_agreement` are the shares (0..1) of samples with the same highest class, and the same
+      set of five highest classes (None for fewer than six classes). Of equal scores the one of the lower class is the
+      higher; a sample with a NaN in either model has no highest classes and agrees in nothing.
+    - `kl_mean` and `kl_max` are KL(baseline || candidate) of the class probabilities in nats, over samples: infinite
+      where a class has probability 0 in the candidate alone, NaN where a sample has no probabilities.
+    - `smallest_margin` is the smallest gap between the baseline's best and second-best logit of a sample (0 for a
+      tie), `largest_logit_error` the largest |candidate - baseline| of any logit (0 for equal infinities); either is
+      NaN where a logit it needs is.
+    - `top1_safe` says that the margin is more than twice the error. The best logit then falls by at most the error
+      and no other rises by more, so what was more than twice that apart keeps its order: no error of this size,
+      anywhere, could have changed the highest class of a sample. Rounding is monotone, so this holds of the rounded
+      figures as well. NaN is never safe, and neither is a tie, be the error 0.
+
+    Of no samples, shares and figures are NaN.
     """
 
     mse: float
     pearson_probabilities: float | None
     top1_agreement: float | None
+    top5_agreement: float | None = None
+    kl_mean: float | None = None
+    kl_max: float | None = None
+    smallest_margin: float | None = None
+    largest_logit_error: float | None = None
+    top1_safe: bool | None = None
+    bit_exact: bool | None = None
+    samples: int | None = None
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
