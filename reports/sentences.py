@@ -10,7 +10,16 @@ from verifier.result import Status, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Verification
+    from verifier.result import (
+        Cause,
+        CellResult,
+        Comparison,
+        Coverage,
+        Criterion,
+        OutputAgreement,
+        PairResult,
+        Verification,
+    )
 
 METRICS = {
     "cosine": "cosine similarity",
@@ -110,6 +119,34 @@ def criterion(each: Criterion) -> str:
     return f"{outcome}: {visible(each.name)} is {figure(each.value)}, required {required}"
 
 
+def impact(output: OutputAgreement | None) -> str:
+    """What the difference does to the classes; empty where the output is no class scores or this was not recorded."""
+    if output is None or not output.samples or output.top1_agreement is None:
+        return ""
+    samples = output.samples
+    agrees = [f"top-1 agrees on {_agreeing(output.top1_agreement, samples)} of {counted(samples, 'sample')}"]
+    if output.top5_agreement is not None:
+        agrees.append(f"top-5 on {_agreeing(output.top5_agreement, samples)} of {samples:,}")
+    said = [", ".join(agrees)]
+    if output.largest_logit_error == 0:
+        return f"{said[0]}; all logits are equal{' bit for bit' if output.bit_exact else ''}"
+    if output.kl_max is not None:
+        undefined = math.isnan(output.kl_max)
+        said.append("KL undefined" if undefined else f"KL at most {figure(output.kl_max)}")
+    margin, largest = output.smallest_margin, output.largest_logit_error
+    if margin is not None and largest is not None:
+        said.append(
+            "logits are NaN"
+            if math.isnan(margin) or math.isnan(largest)
+            else f"smallest margin {figure(margin)} against a largest logit error of {figure(largest)}"
+        )
+        if output.top1_safe:
+            said[-1] += ": no top-1 can flip"
+        elif output.top1_agreement == 1:
+            said[-1] += ": a flip of top-1 is not ruled out"
+    return "; ".join(said)
+
+
 def coverage(covered: Coverage) -> str:
     """How much of both models was compared."""
     return (
@@ -172,6 +209,10 @@ def dimensions(shape: Iterable[int]) -> str:
 def visible(text: str) -> str:
     """The text with control characters spelt out: a layer's name must not be able to drive a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _agreeing(part: float, samples: int) -> str:
+    return f"{round(part * samples):,}" if math.isfinite(part) else figure(part)
 
 
 def _is_equal(comparison: Comparison) -> bool:

@@ -69,10 +69,12 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     first = verification.first_divergence
     cell = sentences.deciding_cell(verification)
     worst = sentences.worst(cell.layers, SHOWN) if cell else []
+    impact = sentences.impact(verification.output)
     found = [
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
+        Section("Output", _lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {sentences.visible(cell.name) if cell else 'no cell'}",
             tuple(_site(pair) for pair in worst),

@@ -9,7 +9,7 @@ from reports import sentences
 from verifier.result import Status, Verdict
 
 if TYPE_CHECKING:
-    from verifier.result import CellResult, Comparison, ModelInfo, PairResult, Verification
+    from verifier.result import CellResult, Comparison, ModelInfo, OutputAgreement, PairResult, Verification
 
 # Signs beside words and colours, for readers and printers without colour.
 VERDICT_SIGNS = {
@@ -112,6 +112,7 @@ class Page:
     first_divergence: str
     culprits: tuple[Blame, ...]
     criteria: tuple[CriterionRow, ...]
+    impact: str
     coverage: str
     unmatched: tuple[tuple[str, str, str, str], ...]
     cells: tuple[CellView, ...]
@@ -135,6 +136,7 @@ def page(verification: Verification) -> Page:
         first_divergence=sentences.divergence(first) if first else "",
         culprits=tuple(_blame(pair) for pair in verification.culprits),
         criteria=_criteria(verification),
+        impact=sentences.impact(verification.output),
         coverage=sentences.coverage(verification.coverage),
         unmatched=tuple(
             (each.side, each.name, each.op, each.reason) for each in verification.coverage.unmatched
@@ -228,22 +230,9 @@ def _shapes(pair: PairResult) -> str:
 
 def _facts(verification: Verification) -> tuple[Facts, ...]:
     weights, inputs, environment = verification.weights, verification.inputs, verification.environment
-    output = verification.output
-    agreement = (
-        (
-            ("mean squared error", sentences.figure(output.mse)),
-            ("Pearson of the class probabilities", sentences.figure(output.pearson_probabilities)),
-            (
-                "same first choice",
-                "-" if output.top1_agreement is None else sentences.share(output.top1_agreement),
-            ),
-        )
-        if output
-        else ()
-    )
     shapes = ", ".join(sentences.dimensions(shape) for shape in inputs.shapes)
     every = (
-        Facts("Final output", agreement),
+        Facts("Final output", _agreement(verification.output) if verification.output else ()),
         Facts(
             "Weights",
             _told(
@@ -280,6 +269,28 @@ def _facts(verification: Verification) -> tuple[Facts, ...]:
         Facts("Numeric settings", _told(*environment.flags.items())),
     )
     return tuple(facts for facts in every if facts.rows)
+
+
+def _agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
+    top1, top5, is_exact = output.top1_agreement, output.top5_agreement, output.bit_exact
+    later = (
+        ("same five highest classes", "" if top5 is None else sentences.share(top5)),
+        ("KL divergence, nats, mean", _known(output.kl_mean)),
+        ("KL divergence, nats, largest", _known(output.kl_max)),
+        ("smallest margin of a first choice", _known(output.smallest_margin)),
+        ("largest error of a logit", _known(output.largest_logit_error)),
+        ("equal bit for bit", "" if is_exact is None else "yes" if is_exact else "no"),
+    )
+    return (
+        ("mean squared error", sentences.figure(output.mse)),
+        ("Pearson of the class probabilities", sentences.figure(output.pearson_probabilities)),
+        ("same first choice", "-" if top1 is None else sentences.share(top1)),
+        *_told(*later),
+    )
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else sentences.figure(value)
 
 
 def _told(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:

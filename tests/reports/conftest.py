@@ -244,3 +244,21 @@ def _inconclusive() -> Verification:
 @pytest.fixture(name="hostile")
 def _hostile() -> Verification:
     return hostile()
+
+
+@pytest.fixture
+def scores() -> OutputAgreement:
+    """An output of eight samples' class scores, with all that is measured of them."""
+    return OutputAgreement(
+        mse=3e-13,
+        pearson_probabilities=1.0,
+        top1_agreement=1.0,
+        top5_agreement=0.875,
+        kl_mean=4e-10,
+        kl_max=1.2e-9,
+        smallest_margin=0.31,
+        largest_logit_error=4.1e-6,
+        top1_safe=True,
+        bit_exact=False,
+        samples=8,
+    )

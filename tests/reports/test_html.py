@@ -10,7 +10,7 @@ import pytest
 from reports import html, sentences
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.result import OutputAgreement, Verification
 
 VOID = {"meta", "br"}
 
@@ -46,6 +46,14 @@ class Outline(HTMLParser):
 def test_the_page_is_well_formed_and_says_the_verdict(sample: Verification) -> None:
     outline = Outline(html.render(sample))
     assert " ".join(sentences.headline(sample).split()) in outline.words()
+
+
+def test_the_page_tells_the_impact_on_the_classes_where_it_is_known(
+    matching: Verification, scores: OutputAgreement
+) -> None:
+    page = html.render(msgspec.structs.replace(matching, output=scores))
+    assert sentences.impact(scores) in Outline(page).words()
+    assert 'id="output"' not in html.render(matching)
 
 
 def test_the_page_holds_everything_there_is_to_review(diverged: Verification) -> None:

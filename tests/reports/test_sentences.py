@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from verifier.result import Coverage, Status, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.result import Comparison, PairResult, Verification
+    from verifier.result import Comparison, OutputAgreement, PairResult, Verification
 
 
 def test_a_match_tells_how_many_sites_agree_and_where_the_largest_error_is(matching: Verification) -> None:
@@ -192,3 +192,41 @@ def test_visible_text_has_no_control_characters(text: str) -> None:
     shown = sentences.visible(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
+
+
+def test_the_impact_on_the_classes_is_told_in_one_sentence(scores: OutputAgreement) -> None:
+    assert sentences.impact(scores) == (
+        "top-1 agrees on 8 of 8 samples, top-5 on 7 of 8; KL at most 1.2e-09; "
+        "smallest margin 0.31 against a largest logit error of 4.1e-06: no top-1 can flip"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"top5_agreement": None, "samples": 1}, "top-1 agrees on 1 of 1 sample; KL at most 1.2e-09; "),
+        ({"samples": 2000}, "top-1 agrees on 2,000 of 2,000 samples, top-5 on 1,750 of 2,000; "),
+        ({"top1_safe": False}, "a largest logit error of 4.1e-06: a flip of top-1 is not ruled out"),
+        ({"top1_safe": False, "top1_agreement": 0.5}, "a largest logit error of 4.1e-06"),
+        ({"largest_logit_error": 0.0, "top1_safe": False}, "top-5 on 7 of 8; all logits are equal"),
+        ({"largest_logit_error": 0.0, "bit_exact": True}, "; all logits are equal bit for bit"),
+        ({"kl_max": math.inf}, "KL at most inf"),
+        (
+            {"kl_max": math.nan, "smallest_margin": math.nan, "top1_safe": False},
+            "KL undefined; logits are NaN",
+        ),
+        ({"largest_logit_error": math.nan, "top1_safe": False, "top1_agreement": 0.5}, "; logits are NaN"),
+        ({"kl_max": None, "smallest_margin": None}, "top-1 agrees on 8 of 8 samples, top-5 on 7 of 8"),
+    ],
+)
+def test_the_impact_says_what_is_known(scores: OutputAgreement, fields: dict[str, Any], said: str) -> None:
+    told = sentences.impact(msgspec.structs.replace(scores, **fields))
+    assert said in told
+    if fields.get("top1_agreement") == 0.5:
+        assert told.endswith(said)  # what has flipped needs no warning
+
+
+@pytest.mark.parametrize("fields", [{"samples": None}, {"samples": 0}, {"top1_agreement": None}])
+def test_without_class_scores_there_is_no_impact(scores: OutputAgreement, fields: dict[str, Any]) -> None:
+    assert sentences.impact(msgspec.structs.replace(scores, **fields)) == ""
+    assert sentences.impact(None) == ""

@@ -12,7 +12,7 @@ from rich.console import Console
 from reports import sentences, terminal
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.result import OutputAgreement, Verification
 
 
 def coloured(verification: Verification, width: int = 100) -> str:
@@ -48,6 +48,16 @@ def test_a_divergence_is_told_with_its_culprits_and_worst_sites(diverged: Verifi
     assert "failed: Pearson is 0.99849, required > 0.999" in text
     assert "  fc    " in text
     assert "cpu/float64  semantics  diverged  2 samples, 0.5 s  first at bn1, 1 culprit" in text
+
+
+def test_the_impact_on_the_classes_follows_the_criteria(
+    matching: Verification, scores: OutputAgreement
+) -> None:
+    told = sentences.impact(scores)
+    sections = terminal.sections(msgspec.structs.replace(matching, output=scores))
+    assert [section.title for section in sections][:2] == ["Published criteria", "Output"]
+    assert sections[1].rows == ((told,),)
+    assert f"\nOutput\n  {told}\n" in terminal.plain(msgspec.structs.replace(matching, output=scores))
 
 
 def test_only_the_worst_sites_are_listed(diverged: Verification) -> None:

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 import reports
-from reports import view
+from reports import sentences, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.result import Comparison, PairResult, Verification
+    from verifier.result import Comparison, OutputAgreement, PairResult, Verification
 
 
 def test_a_site_is_shown_with_both_errors_and_what_is_allowed(diverged: Verification) -> None:
@@ -58,6 +58,15 @@ def test_facts_without_a_value_are_left_out(matching: Verification) -> None:
     assert "files" not in facts["Inputs"]
     assert facts["Final output"]["same first choice"] == "87.5 %"
     assert facts["Weights"] == {"mode": "calibrated", "mapped tensors": "1"}
+
+
+def test_facts_tell_the_output_to_the_last_figure(matching: Verification, scores: OutputAgreement) -> None:
+    page = view.page(msgspec.structs.replace(matching, output=scores))
+    assert page.impact == sentences.impact(scores)
+    facts = {facts.title: dict(facts.rows) for facts in page.facts}
+    assert facts["Final output"]["same five highest classes"] == "87.5 %"
+    assert facts["Final output"]["KL divergence, nats, largest"] == "1.2e-09"
+    assert facts["Final output"]["equal bit for bit"] == "no"
 
 
 @pytest.mark.parametrize(
