@@ -77,7 +77,8 @@ def replaced(model: nn.Module, name: str, kind: type[nn.Module]) -> nn.Module:
 @pytest.fixture(scope="module")
 def resnet18() -> nn.Module:
     torch.manual_seed(0)
-    return torchvision.models.resnet18().eval()
+    model: nn.Module = torchvision.models.resnet18().eval()
+    return model
 
 
 def pictures(size: int = 64) -> Tensor:
