@@ -274,6 +274,21 @@ def _localised(verification: Verification) -> bool:
     return cell is not None and localised(cell)
 
 
+def repeated(cell: CellResult) -> str:
+    """Whether the models gave the same numbers in every run, if that was asked for."""
+    found = cell.repeatable
+    if found is None:
+        return ""
+    where = [
+        f"the {side} is not, first at {visible(site)}"
+        for side, site in (("baseline", found.baseline), ("candidate", found.candidate))
+        if site is not None
+    ]
+    return ", ".join(
+        [f"not repeatable in {found.runs} runs", *where] if where else [f"repeatable in {found.runs} runs"]
+    )
+
+
 def localised(cell: CellResult) -> bool:
     """Whether a forced pass ran in a cell, so that culprits were looked for."""
     return any(pair.intrinsic is not None for pair in cell.layers)

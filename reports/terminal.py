@@ -128,7 +128,8 @@ def _cells(verification: Verification) -> list[tuple[str, ...]]:
 def _outcome(cell: CellResult) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
     if cell.first_divergence is None:
-        return sentences.visible(cell.reason)
+        repeated = "" if "not repeatable" in cell.reason else sentences.repeated(cell)
+        return "; ".join(sentences.visible(each) for each in (cell.reason, repeated, *cell.notes) if each)
     known = sentences.localised(cell) or cell.culprits
     culprits = sentences.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"

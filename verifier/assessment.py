@@ -26,6 +26,7 @@ from verifier.judge import (
     differs,
     excess,
     judge_rows,
+    left_open,
     less_accurate,
     numeric,
     numerics_budget,
@@ -33,6 +34,7 @@ from verifier.judge import (
 )
 from verifier.metrics import compare
 from verifier.oracle import Standing, stand
+from verifier.repeating import first_unrepeatable
 from verifier.result import (
     Accuracy,
     Budget,
@@ -41,6 +43,7 @@ from verifier.result import (
     Comparison,
     OutputAgreement,
     PairResult,
+    Repeatability,
     Status,
     Verdict,
 )
@@ -81,6 +84,7 @@ class Assessor:
         policy: What a pair may be off by.
         localise: When to run forced passes, one of `LOCALISE`.
         progress: Told how far each stage has come.
+        repeat: How often each numerics cell is run to see whether it gives the same numbers.
         agreements: Agreement of the outputs, by cell name.
     """
 
@@ -90,6 +94,7 @@ class Assessor:
     policy: Policy
     localise: str
     progress: Progress
+    repeat: int = 1
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
@@ -194,6 +199,7 @@ class Assessor:
             try:
                 with cell.arithmetic():
                     judged = self._numerics(cell, parts, suspicious=suspicious, same_program=same_program)
+                    repeatable = self._repeated(cell, parts[0])
             except OutOfMemoryError as error:
                 largest = max(map(batch_size, parts))
                 if largest == 1:
@@ -205,9 +211,20 @@ class Assessor:
             except CannotRunError as error:
                 return skipped(cell, str(error), named=named)
             else:
-                return replace_struct(
-                    self._result(cell, "numerics", parts, judged, started), named=named, notes=tuple(notes)
+                result = self._result(cell, "numerics", parts, judged, started)
+                return left_open(
+                    replace_struct(result, named=named, notes=tuple(notes), repeatable=repeatable)
                 )
+
+    def _repeated(self, cell: Cell, inputs: Inputs) -> Repeatability | None:
+        if self.repeat <= 1:
+            return None
+        steps = self._steps(f"{cell.name}, {self.repeat} runs", [inputs] * 2 * (self.repeat - 1))
+        ours, theirs = (
+            first_unrepeatable(self.subject, side, cell, inputs, self._caster, self.repeat, steps)
+            for side in ("baseline", "candidate")
+        )
+        return Repeatability(runs=self.repeat, baseline=ours, candidate=theirs)
 
     def _numerics(
         self, cell: Cell, parts: Sequence[Inputs], *, suspicious: bool, same_program: bool

@@ -198,6 +198,14 @@ class PairResult(Record, frozen=True, kw_only=True):
         return self.apart and self.candidate_op is not None and self.inputs_differ is None
 
 
+class Repeatability(Record, frozen=True, kw_only=True):
+    """Whether further runs gave the same numbers: the first site of either model that did not, None if all did."""
+
+    runs: int
+    baseline: str | None = None
+    candidate: str | None = None
+
+
 class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.
 
@@ -206,6 +214,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     `batch_size` is the number of samples that went through both models. A cell that could not run has the verdict
     `skipped`, the reason for it and no layers; `named` says whether it was asked for by name, so that the whole
     cannot be a match without it. `output` is the agreement of the final outputs in this cell.
+    `repeatable` is there where it was asked for.
     """
 
     name: str
@@ -220,6 +229,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     named: bool = True
     output: OutputAgreement | None = None
     notes: tuple[str, ...] = ()
+    repeatable: Repeatability | None = None
 
 
 class Criterion(Record, frozen=True, kw_only=True):

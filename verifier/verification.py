@@ -59,6 +59,7 @@ def verify(
     semantics: bool = True,
     policy: Policy = STRICT,
     batch_size: int | None = None,
+    repeat: int = 1,
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -85,6 +86,7 @@ def verify(
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
         policy: What a pair may be off by.
         batch_size: Samples that go through the models at once; None for all of them.
+        repeat: How often to run each cell to see whether the models give the same numbers every time.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -130,7 +132,7 @@ def verify(
                 subject = proved(subject, few, Caster())
             parts = batches(given, batch_size)
             assessor = Assessor(
-                subject, parts, few, policy, _localise(localise), progress or (lambda *_: None)
+                subject, parts, few, policy, _localise(localise), progress or (lambda *_: None), repeat
             )
             results = []
             if semantics or ORACLE in wanted:

@@ -132,6 +132,9 @@ def run(
     semantics: Annotated[
         bool, typer.Option(help="Compare two samples in float64 first, where any difference is real.")
     ] = True,
+    repeat: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Run every cell N times and say whether it is repeatable.")
+    ] = 1,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -184,6 +187,7 @@ def run(
                 semantics=semantics,
                 policy=chosen,
                 batch_size=batch_size,
+                repeat=repeat,
                 seed=seed,
                 command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
                 progress=progress,

@@ -7,7 +7,7 @@ import msgspec
 from verifier.judge.cells import Cell
 from verifier.judge.criteria import evaluate
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
-from verifier.judge.verdicts import judge_rows, main_cell, overall
+from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall
 from verifier.result import CellResult, PairResult, Verdict, Verification
 
 
@@ -35,7 +35,7 @@ def _cell(cell: CellResult, policy: Policy) -> CellResult:
         return cell
     rows = [_budgeted(row, cell, policy) for row in cell.layers]
     judged = judge_rows(rows)
-    return msgspec.structs.replace(
+    again = msgspec.structs.replace(
         cell,
         verdict=judged.verdict,
         reason=judged.reason,
@@ -43,6 +43,7 @@ def _cell(cell: CellResult, policy: Policy) -> CellResult:
         culprits=judged.culprits,
         layers=judged.rows,
     )
+    return left_open(again)
 
 
 def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:

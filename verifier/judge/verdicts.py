@@ -349,6 +349,18 @@ def overall(
     return _left_open(policy, cells, criteria)
 
 
+def left_open(cell: CellResult) -> CellResult:
+    """The cell, without a verdict where it would be a match of models of which one gives other numbers every time."""
+    if cell.repeatable is None or cell.verdict is not Verdict.MATCH:
+        return cell
+    for side, site in (("baseline", cell.repeatable.baseline), ("candidate", cell.repeatable.candidate)):
+        if site is not None:
+            runs = cell.repeatable.runs
+            reason = f"the {side} is not repeatable: in {runs} runs {site} is the first that differs"
+            return msgspec.structs.replace(cell, verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return cell
+
+
 def _left_open(
     policy: Policy, cells: Sequence[CellResult], criteria: Sequence[Criterion]
 ) -> tuple[Verdict, str]:
