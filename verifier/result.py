@@ -72,6 +72,38 @@ class Comparison(Record, frozen=True, kw_only=True):
         return self.elements == 0 or self.max_abs == 0 or self.nrmse <= limit
 
 
+class Precision(Record, frozen=True, kw_only=True):
+    """What a low-precision dtype does to both models' tensors at one pair, told against the float64 oracle's tensor.
+
+    Of each pair of counts the first is the baseline's, the second the candidate's. `overflowed` counts elements that
+    are finite in the oracle and infinite here, `invalid` those that are finite there and NaN here, `underflowed`
+    those that are neither 0 nor infinite nor NaN there and exactly 0 here. `subnormal` counts the subnormal numbers
+    of the tensor's own dtype, whatever the oracle has.
+
+    `ulp_max` and `ulp_mean` are the distance of the candidate from the baseline in units in the last place: how many
+    steps from one value of their dtype to the next lie between them. Both zeros are one value, and infinity is the
+    one after the largest finite number. Pairs with a NaN are left out. Both are None where the two dtypes differ or
+    are not floating point, and where no pair is left. `bit_exact` says that dtypes and bits are the same, NaN
+    payloads and the sign of zero included.
+
+    The four distances are relative L2 errors (NRMSE, as in `Comparison`) from the oracle, in the free and in the
+    forced pass; None where they were not measured.
+    """
+
+    overflowed: tuple[int, int]
+    invalid: tuple[int, int]
+    underflowed: tuple[int, int]
+    subnormal: tuple[int, int]
+    ulp_max: int | None
+    ulp_mean: float | None
+    bit_exact: bool
+    elements: int
+    baseline_total: float | None = None
+    candidate_total: float | None = None
+    baseline_intrinsic: float | None = None
+    candidate_intrinsic: float | None = None
+
+
 class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
 
