@@ -43,6 +43,7 @@ from verifier.result import (
     Comparison,
     OutputAgreement,
     PairResult,
+    Precision,
     Repeatability,
     Status,
     Verdict,
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
 
+
+# What a pair may be off by, and what was measured there against float64.
+_Limit = tuple[Budget, Accuracy | None, Precision | None]
 
 WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
@@ -213,7 +217,12 @@ class Assessor:
             else:
                 result = self._result(cell, "numerics", parts, judged, started)
                 return left_open(
-                    replace_struct(result, named=named, notes=tuple(notes), repeatable=repeatable)
+                    replace_struct(
+                        result,
+                        named=named,
+                        notes=(*notes, *range_notes(cell, judged.rows)),
+                        repeatable=repeatable,
+                    )
                 )
 
     def _repeated(self, cell: Cell, inputs: Inputs) -> Repeatability | None:
@@ -313,10 +322,12 @@ class Assessor:
     def _judge(
         self, measured: Measured, budgets: Sequence[Budget], standing: Standing | None = None
     ) -> Judged:
-        accuracies: Sequence[Accuracy | None] = (
-            [None] * len(budgets) if standing is None else standing.accuracies
+        nothing: Sequence[None] = [None] * len(budgets)
+        limits: list[_Limit] = list(
+            zip(budgets, nothing, nothing, strict=True)
+            if standing is None
+            else zip(budgets, standing.accuracies, standing.precisions, strict=True)
         )
-        limits = list(zip(budgets, accuracies, strict=True))
         pairs = _compared(measured.total, measured.intrinsic, limits)
         rest = limits[len(pairs) :]
         outputs = _compared(measured.outputs, measured.outputs_forced, rest)
@@ -324,7 +335,7 @@ class Assessor:
         named = list(zip(self.subject.states, states, strict=True))
         if self.few.other is None:
             return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named))
-        exact = [(budgets[0], None)] * len(measured.inputs) if budgets else []
+        exact: list[_Limit] = [(budgets[0], None, None)] * len(measured.inputs) if budgets else []
         inputs = _compared(measured.inputs, measured.inputs, exact)
         return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs))
 
@@ -380,6 +391,35 @@ def skipped(cell: Cell, reason: str, *, named: bool) -> CellResult:
     )
 
 
+# A few numbers are 0 at every rectifier, where rounding took their sign; this share of a tensor is worth a word.
+_VANISHING = 0.01
+
+
+def range_notes(cell: Cell, rows: Sequence[PairResult]) -> tuple[str, ...]:
+    """Where numbers first leave the range of the cell's dtype, and how many vanish in it."""
+    told = [(row, row.precision) for row in rows if row.precision is not None]
+    notes = []
+    for kind, what in (
+        ("overflowed", "overflows"),
+        ("invalid", "gives NaN"),
+        ("underflowed", "underflows to zero"),
+    ):
+        least = _VANISHING if kind == "underflowed" else 0.0
+        found = [
+            (row, getattr(each, kind), each.elements)
+            for row, each in told
+            if max(getattr(each, kind)) > least * each.elements
+        ]
+        if found:
+            row, (ours, theirs), elements = found[0]
+            sites = f", and at {len(found) - 1} later sites" if len(found) > 1 else ""
+            notes.append(
+                f"{cell.dtype} {what} first at {row.baseline}: {ours} of the baseline's {elements} numbers, "
+                f"{theirs} of the candidate's{sites}"
+            )
+    return tuple(notes)
+
+
 def _or_infinite(distance: float | None) -> float:
     return math.inf if distance is None else distance
 
@@ -418,7 +458,7 @@ def _with_precision(row: PairResult, cell: Cell, *, proved: bool) -> PairResult:
 def _compared(
     total: Sequence[Meeting],
     intrinsic: Sequence[Meeting] | None,
-    limits: Sequence[tuple[Budget, Accuracy | None]],
+    limits: Sequence[_Limit],
 ) -> list[Compared]:
     return [
         Compared(
@@ -428,6 +468,7 @@ def _compared(
             intrinsic=None if intrinsic is None else _error(intrinsic[k]),
             budget=limits[k][0],
             accuracy=limits[k][1],
+            precision=limits[k][2],
         )
         for k, free in enumerate(total)
     ]

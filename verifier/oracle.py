@@ -12,8 +12,9 @@ import torch
 from verifier.judge.policy import SINGLE_ROUNDOFF
 from verifier.lockstep import Comparing, run
 from verifier.metrics import compare
+from verifier.metrics.precision import collect, read
 from verifier.metrics.systematic import systematic
-from verifier.result import Accuracy
+from verifier.result import Accuracy, Precision
 from verifier.running import ORACLE, open_lane
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
     from verifier.judge.cells import Cell
     from verifier.lockstep import Lane, Meeting, Passes
+    from verifier.metrics.precision import Reading
     from verifier.running import Caster, Subject
 
 
@@ -32,6 +34,7 @@ class Standing:
     """Where both models stand to the oracle: for each pair, then each shared output, then each state."""
 
     accuracies: tuple[Accuracy, ...]
+    precisions: tuple[Precision | None, ...]
     outputs: int
     states: int
 
@@ -64,8 +67,13 @@ def stand(
     layouts = subject.alignment.laid_out
     dtypes: dict[int, torch.dtype] = {}
 
+    readings: dict[int, Reading] = {}
+
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
-        dtypes[pair] = tensors[1].dtype
+        oracle, one, two = tensors
+        dtypes[pair] = one.dtype
+        if oracle.shape == one.shape == two.shape and pair not in layouts and oracle.is_floating_point():
+            readings[pair] = read(oracle, one, two)
 
     def lane(side: str, where: Cell = cell, *, exactly: bool = False) -> Lane:
         given = inputs if side == "baseline" or exactly or not free else inputs.other or inputs
@@ -132,9 +140,15 @@ def stand(
                 *total, *intrinsic, *(_fetched(side, len(total[0])) for side in shared), strict=True
             )
         ),
+        _placed(readings, len(total[0])),
         len(passes.outputs[0]),
         len(passes.states[0]),
     )
+
+
+def _placed(readings: Mapping[int, Reading], count: int) -> tuple[Precision | None, ...]:
+    found = dict(zip(readings, collect(list(readings.values())), strict=True))
+    return tuple(found.get(k) for k in range(count))
 
 
 def _fetched(parts: Mapping[int, Tensor], count: int) -> list[float | None]:

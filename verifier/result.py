@@ -77,7 +77,8 @@ class Precision(Record, frozen=True, kw_only=True):
 
     Of each pair of counts the first is the baseline's, the second the candidate's. `overflowed` counts elements that
     are finite in the oracle and infinite here, `invalid` those that are finite there and NaN here, `underflowed`
-    those that are neither 0 nor infinite nor NaN there and exactly 0 here. `subnormal` counts the subnormal numbers
+    those that are neither 0 nor infinite nor NaN there and exactly 0 here (or cut off at 0, by a rectifier, as their
+    sign was lost in rounding). `subnormal` counts the subnormal numbers
     of the tensor's own dtype, whatever the oracle has.
 
     `ulp_max` and `ulp_mean` are the distance of the candidate from the baseline in units in the last place: how many
@@ -85,9 +86,6 @@ class Precision(Record, frozen=True, kw_only=True):
     one after the largest finite number. Pairs with a NaN are left out. Both are None where the two dtypes differ or
     are not floating point, and where no pair is left. `bit_exact` says that dtypes and bits are the same, NaN
     payloads and the sign of zero included.
-
-    The four distances are relative L2 errors (NRMSE, as in `Comparison`) from the oracle, in the free and in the
-    forced pass; None where they were not measured.
     """
 
     overflowed: tuple[int, int]
@@ -98,10 +96,6 @@ class Precision(Record, frozen=True, kw_only=True):
     ulp_mean: float | None
     bit_exact: bool
     elements: int
-    baseline_total: float | None = None
-    candidate_total: float | None = None
-    baseline_intrinsic: float | None = None
-    candidate_intrinsic: float | None = None
 
 
 class Budget(Record, frozen=True, kw_only=True):
@@ -179,9 +173,9 @@ class PairResult(Record, frozen=True, kw_only=True):
 
     `above` holds the indices of the rows this one reads from, through sites without a partner if need be; those
     are named in `between_baseline` and `between_candidate`. `rewired` says that the two sides read from
-    different rows. `accuracy` is measured in numerics cells. `layout` says how the candidate's tensor is laid out,
-    where that is not as the baseline's: what gives it from the baseline's, and its shape; it was compared, and
-    overwritten, as the baseline lays it out.
+    different rows. `accuracy` and `precision` are measured in numerics cells, on few samples. `layout` says how the
+    candidate's tensor is laid out, where that is not as the baseline's: what gives it from the baseline's, and its
+    shape; it was compared, and overwritten, as the baseline lays it out.
     `differences` lists how the two sites differ as written: operator and hyperparameters.
 
     Where overwriting what is above could not give both sides the same inputs (a site without a partner or a
@@ -211,6 +205,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     inputs_differ: bool | None = None
     layout: str = ""
     accuracy: Accuracy | None = None
+    precision: Precision | None = None
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,11 @@ from verifier.judge import STRICT, judge_again
 
 
 class Restless(nn.Module):
-    """Adds about a rounding error of noise that no seed repeats, though nothing in float64."""
+    """Adds less than a rounding error, another every time; nothing in float64."""
 
     def forward(self, x: Tensor) -> Tensor:
-        generator = torch.Generator(x.device)
-        generator.seed()
-        size = 0.0 if x.dtype is torch.float64 else torch.finfo(x.dtype).eps / 8
-        return x * (1 + size * torch.rand(x.shape, generator=generator, dtype=torch.float64)).to(x.dtype)
+        size = 0.0 if x.dtype is torch.float64 else torch.finfo(x.dtype).eps / 4
+        return x + size * random.SystemRandom().random()
 
 
 def network(middle: nn.Module) -> nn.Module:

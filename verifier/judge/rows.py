@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.result import Accuracy, Budget, Comparison, PairResult, Status
+from verifier.result import Accuracy, Budget, Comparison, PairResult, Precision, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ class Compared:
     intrinsic: Comparison | None
     budget: Budget
     accuracy: Accuracy | None = None
+    precision: Precision | None = None
 
 
 def bare_rows(
@@ -118,6 +119,7 @@ def _row(index: int, baseline: str, candidate: str, op: str, found: Compared) ->
         intrinsic=found.intrinsic,
         budget=found.budget,
         accuracy=found.accuracy,
+        precision=found.precision,
     )
 
 
