@@ -49,6 +49,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device, which skip where there is none: `nox -s gpu -- -k triton`."""
+    install(session, "test")
+    session.run("pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style and formatting; `nox -s lint -- --fix` repairs what can be repaired."""
     session.install(*PINNED, *group("lint"))

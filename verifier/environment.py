@@ -149,6 +149,18 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 
+# The settings that let float32 matrix products be rounded to TF32. (That convolutions may is torch's default.)
+TF32_FLAGS = ("matmul precision", "cuda matmul tf32")
+
+
+def tf32_allowed() -> bool:
+    """Whether float32 matrix products on CUDA may be rounded to TF32 now, which torch by itself does not allow."""
+    with _quiet():
+        return _precision(("cuda", "matmul")) == "tf32" or _reading(
+            next(flag for flag in FLAGS if flag.name == TF32_FLAGS[1])
+        ) == (True,)
+
+
 def describe() -> Environment:
     """Versions, machine, devices and every setting that touches numerics, as they are now."""
     return Environment(

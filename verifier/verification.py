@@ -18,7 +18,7 @@ from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
 from verifier.copying import copy_with, state_of
 from verifier.diagnose import flag_differences, static_differences
-from verifier.environment import describe, preserved
+from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import (
     DeviceError,
     GraphDepartureError,
@@ -96,6 +96,7 @@ def verify(
         CannotRunError: This machine cannot run it, or a model raised while it ran.
     """
     started = time.perf_counter()
+    lowered = tf32_allowed()
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
@@ -186,8 +187,24 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=(*ours.notes, *theirs.notes, *_notes(masters)),
+        notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters)),
         static=static,
+    )
+
+
+def _tf32_notes(ours: _Side, theirs: _Side, *, on: bool) -> tuple[str, ...]:
+    """Who lowered the precision of float32 products for the whole process, if anybody did."""
+    who = [
+        f"building the {side.role}"
+        for side in (ours, theirs)
+        if any(name in TF32_FLAGS and new in {"on", "high", "medium"} for name, _, new in side.flags)
+    ]
+    if on:
+        who.append("something that ran before the comparison")
+    return tuple(
+        f"{each} allowed TF32 for float32 matrix products on CUDA, in the whole process; here it is off but in cells "
+        "of dtype tf32"
+        for each in who
     )
 
 
