@@ -84,6 +84,11 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
             "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
         ),
         Section("Cells", tuple(_cells(verification))),
+        Section(
+            "The baseline against itself, largest relative error",
+            tuple(_floor(each) for each in verification.cells if each.noise_floor),
+            ("cell", "other threads", "other layout", "other position in the batch"),
+        ),
         Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
         Section("Notes", _lines(_some([sentences.visible(note) for note in verification.notes]))),
         Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
@@ -123,6 +128,12 @@ def _cells(verification: Verification) -> list[tuple[str, ...]]:
         )
         for cell in verification.cells
     ]
+
+
+def _floor(cell: CellResult) -> tuple[str, ...]:
+    floor = cell.noise_floor
+    figures = (floor.threads, floor.layout, floor.position) if floor else ()
+    return (sentences.visible(cell.name), *map(sentences.figure, figures))
 
 
 def _outcome(cell: CellResult) -> str:

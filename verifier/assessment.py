@@ -15,6 +15,7 @@ from verifier.align import Pair
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
 from verifier.digests import digests, twins
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
+from verifier.floor import noise_floor
 from verifier.graph.reductions import reduction
 from verifier.graph.tensors import tensors_in
 from verifier.judge import (
@@ -204,6 +205,13 @@ class Assessor:
                 with cell.arithmetic():
                     judged = self._numerics(cell, parts, suspicious=suspicious, same_program=same_program)
                     repeatable = self._repeated(cell, parts[0])
+                    floor = noise_floor(
+                        self.subject,
+                        cell,
+                        self.few,
+                        self._caster,
+                        self._steps(f"noise of {cell.name}", [self.few]),
+                    )
             except OutOfMemoryError as error:
                 largest = max(map(batch_size, parts))
                 if largest == 1:
@@ -222,6 +230,7 @@ class Assessor:
                         named=named,
                         notes=(*notes, *range_notes(cell, judged.rows)),
                         repeatable=repeatable,
+                        noise_floor=floor,
                     )
                 )
 
@@ -264,7 +273,8 @@ class Assessor:
             )
             judged = self._judge(measured, budgets, standing)
             if not suspicious:
-                if not all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits):
+                told = all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits)
+                if not (same_program and told):
                     judged = self._diagnosed(cell, judged)
                 judged = judge_rows([_with_precision(row, cell, proved=same_program) for row in judged.rows])
         return judged
@@ -391,8 +401,7 @@ def skipped(cell: Cell, reason: str, *, named: bool) -> CellResult:
     )
 
 
-# A few numbers are 0 at every rectifier, where rounding took their sign; this share of a tensor is worth a word.
-_VANISHING = 0.01
+_VANISHING = 0.01  # a few numbers vanish anywhere in float16; this share of a tensor is worth a word
 
 
 def range_notes(cell: Cell, rows: Sequence[PairResult]) -> tuple[str, ...]:
@@ -404,7 +413,7 @@ def range_notes(cell: Cell, rows: Sequence[PairResult]) -> tuple[str, ...]:
         ("invalid", "gives NaN"),
         ("underflowed", "underflows to zero"),
     ):
-        least = _VANISHING if kind == "underflowed" else 0.0
+        least = _VANISHING if kind == "underflowed" else 0
         found = [
             (row, getattr(each, kind), each.elements)
             for row, each in told
@@ -427,7 +436,7 @@ def _or_infinite(distance: float | None) -> float:
 def _with_precision(row: PairResult, cell: Cell, *, proved: bool) -> PairResult:
     """The row with its cause, if what is wrong with it is how far its arithmetic is from exact."""
     found = excess(row, own=True)
-    if found is None:
+    if found is None or (row.cause is not None and row.cause.confirmed and not proved):
         return row
     overflows = math.isinf(found.candidate) and math.isfinite(found.baseline)
     subject = "it is the same program, but" if proved else "its arithmetic is worse:"

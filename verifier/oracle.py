@@ -72,7 +72,8 @@ def stand(
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
         oracle, one, two = tensors
         dtypes[pair] = one.dtype
-        if oracle.shape == one.shape == two.shape and pair not in layouts and oracle.is_floating_point():
+        wide = oracle.dtype is torch.float64 and one.is_floating_point() and two.is_floating_point()
+        if wide and oracle.shape == one.shape == two.shape and pair not in layouts:
             readings[pair] = read(oracle, one, two)
 
     def lane(side: str, where: Cell = cell, *, exactly: bool = False) -> Lane:

@@ -77,8 +77,8 @@ class Precision(Record, frozen=True, kw_only=True):
 
     Of each pair of counts the first is the baseline's, the second the candidate's. `overflowed` counts elements that
     are finite in the oracle and infinite here, `invalid` those that are finite there and NaN here, `underflowed`
-    those that are neither 0 nor infinite nor NaN there and exactly 0 here (or cut off at 0, by a rectifier, as their
-    sign was lost in rounding). `subnormal` counts the subnormal numbers
+    those that are exactly 0 here, and there not 0 but below the smallest normal number of the tensor's dtype (for
+    integers: any number). `subnormal` counts the subnormal numbers
     of the tensor's own dtype, whatever the oracle has.
 
     `ulp_max` and `ulp_mean` are the distance of the candidate from the baseline in units in the last place: how many
@@ -233,6 +233,18 @@ class Repeatability(Record, frozen=True, kw_only=True):
     candidate: str | None = None
 
 
+class NoiseFloor(Record, frozen=True, kw_only=True):
+    """How far the baseline is from itself where nothing has changed that should matter.
+
+    The largest relative L2 error (NRMSE) of any pair with another number of threads, the other memory format, and
+    the samples in reverse order; None where that was not tried.
+    """
+
+    threads: float | None = None
+    layout: float | None = None
+    position: float | None = None
+
+
 class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.
 
@@ -257,6 +269,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     output: OutputAgreement | None = None
     notes: tuple[str, ...] = ()
     repeatable: Repeatability | None = None
+    noise_floor: NoiseFloor | None = None
 
 
 class Criterion(Record, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -256,11 +257,13 @@ def open_lane(
     keep: Collection[int] = (),
     stops: Collection[int] | None = None,
     exactly: bool = False,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Lane:
     """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`.
 
     It stops at all paired sites, or at those of `stops`. `exactly` computes in float64 on the CPU with what the cell
-    makes of weights and inputs: what a model in the cell would give if its arithmetic made no error.
+    makes of weights and inputs: what a model in the cell would give if its arithmetic made no error. `around` makes
+    what the model runs in besides.
     """
     model, masters, graph, own = (
         (subject.baseline, subject.masters.baseline, subject.alignment.baseline, 0)
@@ -284,4 +287,16 @@ def open_lane(
         args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: cast(tensor, where), (args, kwargs))
     if stops is None:
         stops = [pair[own] for pair in subject.alignment.pairs]
-    return Lane(side, copy, graph, args, kwargs, stops, keep, where.casting)
+    return Lane(side, copy, graph, args, kwargs, stops, keep, _both(around, where.casting))
+
+
+def _both(
+    outer: Callable[[], AbstractContextManager[object]], inner: Callable[[], AbstractContextManager[object]]
+) -> Callable[[], AbstractContextManager[object]]:
+    def entered() -> AbstractContextManager[object]:
+        with ExitStack() as stack:
+            stack.enter_context(outer())
+            stack.enter_context(inner())
+            return stack.pop_all()
+
+    return inner if outer is nullcontext else entered

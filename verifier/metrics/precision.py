@@ -8,6 +8,7 @@ All is decided on the bits, in integers: flushing of subnormal numbers, on eithe
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -199,8 +200,15 @@ def _side(tensor: Tensor, exact: _Exact) -> _Side:
     if smallest < numbers.normal:
         subnormal = _below(magnitude, numbers.normal) - _below(magnitude, 1)
     if smallest == 0:
-        under = (magnitude.eq(0) & exact.nonzero).sum()
+        # A zero beside a larger number is no underflow: a rectifier makes it where rounding took a number's sign.
+        lost = exact.nonzero & (exact.magnitude < _double_bits(torch.finfo(tensor.dtype).smallest_normal))
+        under = (magnitude.eq(0) & lost).sum()
     return _Side(bits, nan, (over, invalid, under, subnormal))
+
+
+def _double_bits(value: float) -> int:
+    (bits,) = struct.unpack("<q", struct.pack("<d", value))
+    return int(bits)
 
 
 def _below(magnitude: Tensor, limit: int) -> Tensor:

@@ -86,7 +86,8 @@ def expected(oracle: torch.Tensor, *tensors: torch.Tensor) -> Precision:
         finite = np.isfinite(right)
         over.append(int((finite & np.isinf(here)).sum()))
         invalid.append(int((finite & np.isnan(here)).sum()))
-        under.append(int((finite & (right != 0) & (here == 0)).sum()))
+        tiny = np.abs(right) < (smallest_normal(tensor.dtype) if tensor.is_floating_point() else INF)
+        under.append(int((finite & (right != 0) & tiny & (here == 0)).sum()))
         subnormal.append(int(((here != 0) & (np.abs(here) < smallest_normal(tensor.dtype))).sum()))
     one, other = tensors
     ulps = [
