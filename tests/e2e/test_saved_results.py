@@ -48,7 +48,8 @@ def test_a_report_prints_the_summary_of_the_run(
 def test_the_policy_decides_the_exit_code_and_nothing_is_written(
     saved: Path, call: Callable[..., Ended], place: Path, policy: str, code: int
 ) -> None:
-    (place / "tolerant.toml").write_text("semantics = 0.1\nfactor = 1e6\nfloor = 1e6\n", encoding="utf-8")
+    tolerant = "semantics = 0.1\nfactor = 1e6\nfloor = 1e6\naccuracy_total = 1e6\naccuracy_floor = 1e6\n"
+    (place / "tolerant.toml").write_text(tolerant, encoding="utf-8")
     (place / "demanding.toml").write_text("criteria_decide = true\nlayer_mse = 1e-12\n", encoding="utf-8")
     before = contents(saved)
 
