@@ -35,8 +35,6 @@ class Standing:
 
     accuracies: tuple[Accuracy, ...]
     precisions: tuple[Precision | None, ...]
-    outputs: int
-    states: int
 
 
 def stand(
@@ -66,7 +64,6 @@ def stand(
     own, other = [s.baseline for s in subject.states], [s.candidate for s in subject.states]
     layouts = subject.alignment.laid_out
     dtypes: dict[int, torch.dtype] = {}
-
     readings: dict[int, Reading] = {}
 
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
@@ -76,13 +73,11 @@ def stand(
         if wide and oracle.shape == one.shape == two.shape and pair not in layouts:
             readings[pair] = read(oracle, one, two)
 
-    def lane(side: str, where: Cell = cell, *, exactly: bool = False) -> Lane:
-        given = inputs if side == "baseline" or exactly or not free else inputs.other or inputs
+    def lane(side: str, where: Cell = cell, given: Inputs = inputs, *, exactly: bool = False) -> Lane:
         return open_lane(subject, side, where, given, caster, exactly=exactly)
 
-    free = True
     passes = run(
-        [lane("baseline", ORACLE), lane("baseline"), lane("candidate")],
+        [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)],
         [ours, ours, theirs],
         [Comparing(0, 1), Comparing(0, 2), Comparing(1, 2)],
         progress,
@@ -104,7 +99,6 @@ def stand(
                 shared[side][pair] = part
 
     if forced:
-        free = False
         alone = run(
             [lane("baseline", exactly=True), lane("baseline")],
             [ours, ours],
@@ -142,8 +136,6 @@ def stand(
             )
         ),
         _placed(readings, len(total[0])),
-        len(passes.outputs[0]),
-        len(passes.states[0]),
     )
 
 

@@ -59,12 +59,6 @@ class Cell:
         return torch.float32 if self.autocast else DTYPES[self.dtype]
 
     @property
-    def torch_format(self) -> torch.memory_format:
-        """How four-dimensional weights and inputs lie in memory."""
-        last = self.memory_format == "channels_last"
-        return torch.channels_last if last else torch.contiguous_format
-
-    @property
     def unit_roundoff(self) -> float:
         """Half the distance from 1 to the next number: the relative error of one correct rounding."""
         return _TF32_ROUNDOFF if self.dtype == "tf32" else float(torch.finfo(DTYPES[self.dtype]).eps / 2)
