@@ -161,6 +161,18 @@ def tf32_allowed() -> bool:
         ) == (True,)
 
 
+@contextlib.contextmanager
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Let float32 products and convolutions on CUDA be rounded to TF32, or not, and put all flags back afterwards."""
+    saved = _save_flags()
+    with _quiet():
+        _backends.cuda.matmul.allow_tf32 = _backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        _restore_flags(saved)
+
+
 def describe() -> Environment:
     """Versions, machine, devices and every setting that touches numerics, as they are now."""
     return Environment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -56,5 +56,16 @@ def test_tf32_that_was_on_before_is_told_and_left_as_it_was() -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         result = verify(model, model, torch.randn(2, 3, 16, 16))
         assert torch.backends.cuda.matmul.allow_tf32
+    (note,) = result.notes
+    assert note.startswith("something that ran before the comparison allowed TF32")
+
+
+def test_tf32_that_was_set_by_the_newer_interface_is_told_and_left_as_it_was() -> None:
+    backend: Any = torch.backends.cuda.matmul  # reading the older interface raises then
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with preserved():
+        backend.fp32_precision = "tf32"
+        result = verify(model, model, torch.randn(2, 3, 16, 16))
+        assert backend.fp32_precision == "tf32"
     (note,) = result.notes
     assert note.startswith("something that ran before the comparison allowed TF32")

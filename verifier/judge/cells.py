@@ -6,14 +6,15 @@ import contextlib
 import difflib
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from verifier.environment import tf32
 from verifier.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 DTYPES = {
     "float64": torch.float64,
@@ -131,19 +132,9 @@ class Cell:
                 f"cell {self.name}: {name} has no TF32, which came with compute capability 8.0."
             )
 
-    @contextlib.contextmanager
-    def arithmetic(self) -> Iterator[None]:
+    def arithmetic(self) -> contextlib.AbstractContextManager[None]:
         """The process's float32 arithmetic as the cell has it: products rounded to TF32 in `tf32` cells only."""
-        allowed = self.dtype == "tf32"
-        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        before = [backend.allow_tf32 for backend in backends]
-        for backend in backends:
-            backend.allow_tf32 = allowed
-        try:
-            yield
-        finally:
-            for backend, value in zip(backends, before, strict=True):
-                backend.allow_tf32 = value
+        return tf32(allowed=self.dtype == "tf32")
 
     def casting(self) -> contextlib.AbstractContextManager[object]:
         """What a model of the cell runs in: autocast where the cell says so. Casts are not cached between calls."""
