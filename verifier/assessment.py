@@ -14,6 +14,7 @@ from verifier.agreement import agreement
 from verifier.align import Pair
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
 from verifier.digests import digests, twins
+from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
 from verifier.graph.reductions import reduction
@@ -25,13 +26,14 @@ from verifier.judge import (
     Policy,
     bare_rows,
     differs,
-    excess,
     judge_rows,
     left_open,
     less_accurate,
     numeric,
     numerics_budget,
+    range_notes,
     semantics_budget,
+    with_precision,
 )
 from verifier.metrics import compare
 from verifier.oracle import Standing, stand
@@ -39,7 +41,6 @@ from verifier.repeating import first_unrepeatable
 from verifier.result import (
     Accuracy,
     Budget,
-    Cause,
     CellResult,
     Comparison,
     OutputAgreement,
@@ -202,7 +203,7 @@ class Assessor:
         parts, notes = list(self.inputs), []
         while True:
             try:
-                with cell.arithmetic():
+                with tf32(allowed=cell.dtype == "tf32"):
                     judged = self._numerics(cell, parts, suspicious=suspicious, same_program=same_program)
                     repeatable = self._repeated(cell, parts[0])
                     floor = noise_floor(
@@ -276,7 +277,7 @@ class Assessor:
                 told = all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits)
                 if not (same_program and told):
                     judged = self._diagnosed(cell, judged)
-                judged = judge_rows([_with_precision(row, cell, proved=same_program) for row in judged.rows])
+                judged = judge_rows([with_precision(row, cell, proved=same_program) for row in judged.rows])
         return judged
 
     def _budgets(self, cell: Cell, standing: Standing) -> list[Budget]:
@@ -305,7 +306,7 @@ class Assessor:
     def _noise(self, probe: Cell) -> list[float]:
         """The baseline's own rounding noise at every pair, output and state in a cell; 0 if it cannot run there."""
         try:
-            with probe.arithmetic():
+            with tf32(allowed=probe.dtype == "tf32"):
                 return [_or_infinite(each.baseline_total) for each in self._standing(probe).accuracies]
         except GraphDepartureError:
             raise
@@ -401,67 +402,8 @@ def skipped(cell: Cell, reason: str, *, named: bool) -> CellResult:
     )
 
 
-_VANISHING = 0.01  # a few numbers vanish anywhere in float16; this share of a tensor is worth a word
-
-
-def range_notes(cell: Cell, rows: Sequence[PairResult]) -> tuple[str, ...]:
-    """Where numbers first leave the range of the cell's dtype, and how many vanish in it."""
-    told = [(row, row.precision) for row in rows if row.precision is not None]
-    notes = []
-    for kind, what in (
-        ("overflowed", "overflows"),
-        ("invalid", "gives NaN"),
-        ("underflowed", "underflows to zero"),
-    ):
-        least = _VANISHING if kind == "underflowed" else 0
-        found = [
-            (row, getattr(each, kind), each.elements)
-            for row, each in told
-            if max(getattr(each, kind)) > least * each.elements
-        ]
-        if found:
-            row, (ours, theirs), elements = found[0]
-            sites = f", and at {len(found) - 1} later sites" if len(found) > 1 else ""
-            notes.append(
-                f"{cell.dtype} {what} first at {row.baseline}: {ours} of the baseline's {elements} numbers, "
-                f"{theirs} of the candidate's{sites}"
-            )
-    return tuple(notes)
-
-
 def _or_infinite(distance: float | None) -> float:
     return math.inf if distance is None else distance
-
-
-def _with_precision(row: PairResult, cell: Cell, *, proved: bool) -> PairResult:
-    """The row with its cause, if what is wrong with it is how far its arithmetic is from exact."""
-    found = excess(row, own=True)
-    if found is None or (row.cause is not None and row.cause.confirmed and not proved):
-        return row
-    overflows = math.isinf(found.candidate) and math.isfinite(found.baseline)
-    subject = "it is the same program, but" if proved else "its arithmetic is worse:"
-    if overflows:
-        what = f"{subject} in {cell.dtype} it leaves the range of numbers where the baseline does not"
-    elif found.kind == "systematic":
-        what = (
-            f"{subject} in {cell.dtype} whole channels are off by a gain or an offset, "
-            f"{found.candidate / cell.unit_roundoff:.2f} unit roundoffs in every sample"
-        )
-    else:
-        times = f"{found.candidate / found.baseline:.1f} times " if found.baseline else "larger than "
-        what = f"{subject} in {cell.dtype} its rounding error is {times}the baseline's"
-    evidence = (
-        f"{found.kind} distance from float64 on the same {cell.dtype} numbers: {found.candidate:.2e}, "
-        f"the baseline's {found.baseline:.2e}, allowed {found.limit:.2e}"
-    )
-    cause = Cause(
-        code="precision-overflow" if overflows else "precision-lost",
-        summary=what,
-        confirmed=proved,
-        evidence=(evidence, *(["in float64 the two agree"] if proved else [])),
-        remedy="compute it in float32 and round once, as the baseline does",
-    )
-    return replace_struct(row, cause=cause)
 
 
 def _compared(

@@ -4,6 +4,7 @@ from verifier.judge.again import judge_again
 from verifier.judge.cells import Cell, Request, missing_here, product
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
+from verifier.judge.narrow import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows
 from verifier.judge.verdicts import (
@@ -41,5 +42,7 @@ __all__ = [
     "numerics_budget",
     "overall",
     "product",
+    "range_notes",
     "semantics_budget",
+    "with_precision",
 ]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from verifier.environment import tf32
 from verifier.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -131,10 +130,6 @@ class Cell:
             raise DeviceError(
                 f"cell {self.name}: {name} has no TF32, which came with compute capability 8.0."
             )
-
-    def arithmetic(self) -> contextlib.AbstractContextManager[None]:
-        """The process's float32 arithmetic as the cell has it: products rounded to TF32 in `tf32` cells only."""
-        return tf32(allowed=self.dtype == "tf32")
 
     def casting(self) -> contextlib.AbstractContextManager[object]:
         """What a model of the cell runs in: autocast where the cell says so. Casts are not cached between calls."""

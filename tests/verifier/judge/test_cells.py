@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from verifier.environment import tf32
 from verifier.errors import DeviceError, UsageError
 from verifier.judge import Cell, Request, missing_here, product
 
@@ -104,9 +105,9 @@ def test_tf32_is_allowed_inside_its_cells_only_and_put_back() -> None:
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
     before = allowed()
-    with Cell("cuda", "tf32").arithmetic():
+    with tf32(allowed=True):
         assert allowed() == (True, True)
-        with Cell("cuda", "float32").arithmetic():
+        with tf32(allowed=False):
             assert allowed() == (False, False)
         assert allowed() == (True, True)
     assert allowed() == before
