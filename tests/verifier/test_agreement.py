@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.cuda import needs_cuda
 from verifier.agreement import agreement, kl_divergence
 
 if TYPE_CHECKING:
@@ -310,8 +311,7 @@ def test_of_no_samples_nothing_is_known() -> None:
         assert math.isnan(value)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_a_cuda_device_says_the_same() -> None:
     a = draw(16, 100)
     b = a + 1e-3 * draw(16, 100, seed=1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cuda import needs_cuda
 from verifier import environment
 from verifier.result import Environment
 
@@ -154,8 +155,7 @@ def test_random_numbers_continue_as_if_nothing_had_been_drawn(draw: Callable[[],
     assert [draw() for _ in range(4)] == expected
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_cuda_random_numbers_continue_as_if_nothing_had_been_drawn() -> None:
     torch.cuda.manual_seed(7)
     expected = torch.rand(4, device="cuda").tolist()
@@ -166,8 +166,7 @@ def test_cuda_random_numbers_continue_as_if_nothing_had_been_drawn() -> None:
     assert torch.rand(4, device="cuda").tolist() == expected
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_a_seed_that_waits_for_cuda_is_not_lost() -> None:
     program = """
 import torch

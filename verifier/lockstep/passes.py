@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from verifier.graph.tensors import same_memory
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
-from verifier.metrics import Measurement, Moments, collect, measure
+from verifier.metrics import Measurement, Moments, collect, keep, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +47,39 @@ class Comparing(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Queued:
+    """What a lockstep run measured, much of which a CUDA device may still have to compute; fields as in `Passes`."""
+
+    meetings: tuple[tuple[_Met, ...], ...]
+    outputs: tuple[tuple[_Met, ...], ...]
+    states: tuple[tuple[_Met, ...], ...]
+    values: tuple[tuple[Tensor, ...], ...]
+    left: tuple[tuple[Tensor, ...], ...]
+
+    def fetch(self) -> Passes:
+        """All of it, once the device has come to its end."""
+        return Passes(
+            tuple(map(_resolve, self.meetings)),
+            tuple(map(_resolve, self.outputs)),
+            tuple(map(_resolve, self.states)),
+            self.values,
+            self.left,
+        )
+
+    def kept(self, offset: int) -> Queued:
+        """A copy in memory of its own, with coordinates for a batch that starts at `offset`."""
+        return Queued(
+            tuple(_kept(row, offset) for row in self.meetings),
+            tuple(_kept(row, offset) for row in self.outputs),
+            tuple(_kept(row, 0) for row in self.states),
+            *(
+                tuple(tuple(t.clone() for t in tensors) for tensors in lanes)
+                for lanes in (self.values, self.left)
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Passes:
     """What one lockstep run measured.
 
@@ -65,7 +98,7 @@ class Passes:
     left: tuple[tuple[Tensor, ...], ...]
 
 
-def run(
+def queue(
     lanes: Sequence[Lane],
     sites: Sequence[Sequence[int]],
     comparisons: Sequence[Comparing],
@@ -76,7 +109,7 @@ def run(
     layouts: Mapping[int, Layout] | None = None,
     passing: Passing = lambda *_: None,
     rounded: Mapping[int, torch.dtype] | None = None,
-) -> Passes:
+) -> Queued:
     """Advance `lanes` from pair to pair and compare them there.
 
     Tensors are compared where they lie and freed by the models themselves. Only where lanes visit pairs in
@@ -131,7 +164,7 @@ def _run(
     layouts: Mapping[int, Layout],
     passing: Passing,
     rounded: Mapping[int, torch.dtype],
-) -> Passes:
+) -> Queued:
     orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
     sizes = [
         [_elements(lane.graph.sites[own[pair]].shape) for pair in order]
@@ -184,13 +217,18 @@ def _run(
             [_meet(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
             for c in comparisons
         ]
-    return Passes(
-        tuple(_resolve([m for m in row if m is not None]) for row in met),
-        tuple(_resolve(row) for row in ends),
-        tuple(_resolve(row) for row in compared),
+    return Queued(
+        tuple(tuple(m for m in row if m is not None) for row in met),
+        tuple(map(tuple, ends)),
+        tuple(map(tuple, compared)),
         tuple(tuple(lane.outputs) for lane in lanes),
         tuple(left),
     )
+
+
+def run(lanes: Sequence[Lane], sites: Sequence[Sequence[int]], *args: Any, **kwargs: Any) -> Passes:
+    """`queue`, and fetch what was measured."""
+    return queue(lanes, sites, *args, **kwargs).fetch()
 
 
 class _Traveller:
@@ -279,6 +317,11 @@ def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:
     return tuple(
         Meeting(m.shape, m.other_shape, None if m.measurement is None else next(moments)) for m in met
     )
+
+
+def _kept(met: Sequence[_Met], offset: int) -> tuple[_Met, ...]:
+    kept = iter(keep([m.measurement for m in met if m.measurement is not None], offset))
+    return tuple(m if m.measurement is None else m._replace(measurement=next(kept)) for m in met)
 
 
 def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:

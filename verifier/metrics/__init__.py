@@ -7,8 +7,8 @@
 Moments merge: those of batches, chunks or ranks give those of the whole.
 """
 
-from verifier.metrics.measure import Measurement, collect, measure, warm_up
+from verifier.metrics.measure import Measurement, collect, keep, measure, warm_up
 from verifier.metrics.moments import Moments
 from verifier.metrics.table import METRICS, compare
 
-__all__ = ["METRICS", "Measurement", "Moments", "collect", "compare", "measure", "warm_up"]
+__all__ = ["METRICS", "Measurement", "Moments", "collect", "compare", "keep", "measure", "warm_up"]

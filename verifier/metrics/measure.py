@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,6 +73,19 @@ def collect(measurements: Sequence[Measurement]) -> list[Moments]:
     waiting = [m.rows for m in measurements if m.rows is not None]
     fetched = iter(kernel_torch.fetch(partials.as_rows(waiting)))
     return [m.moments if m.moments is not None else next(fetched) for m in measurements]
+
+
+def keep(measurements: Sequence[Measurement], offset: int) -> list[Measurement]:
+    """Copies that hold nothing a device will write again, with coordinates that start at `offset`; nothing waits.
+
+    Of moments, which are numbers already, nothing is changed.
+    """
+    waiting = [m.rows for m in measurements if m.rows is not None]
+    rows = iter(
+        replace(new, values=new.values.clone() if new is old else new.values, offset=offset)
+        for old, new in zip(waiting, partials.as_rows(waiting), strict=True)
+    )
+    return [m if m.rows is None else Measurement(None, next(rows)) for m in measurements]
 
 
 def warm_up() -> None:

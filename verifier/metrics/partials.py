@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SUMS = 9  # of u, v, e, uu, vv, uv, ee, ue and dd, in this order from column 0 on
 RATIO, TOP, TOP_AT, BAD_A, BAD_B, BAD, MISMATCHED, MISMATCH_AT, FIRST = range(SUMS, SUMS + 9)
 WIDTH = SUMS + 9
-# Columns of the frame's row, before those of the programs: the five numbers of a `Frame` in their order, the
-# largest difference and ratio of the sample it was made from, and the number of elements.
-SAMPLE_TOP, SAMPLE_RATIO, ELEMENTS = 5, 6, 7
+# Columns of the frame's row, before those of the programs: the five numbers of a `Frame` in their order, and the
+# number of elements.
+ELEMENTS = 5
 # A place above that of every element: what is looked for was not found.
 NOWHERE = 1 << 53
 

@@ -117,8 +117,10 @@ def interpret() -> Iterator[Callable[..., Partials | None]]:
         assert process.stdout is not None
         to, back = process.stdin, process.stdout
 
-        def ask(baseline: Tensor, candidate: Tensor, offset: int = 0, programs: int = 3) -> Partials | None:
-            pickle.dump((baseline, candidate, offset, programs), to)
+        def ask(
+            baseline: Tensor, candidate: Tensor, offset: int = 0, programs: int = 3, *narrow_from: int
+        ) -> Partials | None:
+            pickle.dump((baseline, candidate, offset, programs, *narrow_from), to)
             to.flush()
             answer: Partials | str | None = pickle.load(back)
             assert not isinstance(answer, str), answer

@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cuda import needs_cuda, not_waiting
 from verifier.metrics import precision
 from verifier.metrics.kernel_torch import CHUNK_CPU
 from verifier.metrics.precision import collect, read
 from verifier.result import Precision, to_builtins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -378,30 +379,16 @@ def test_the_record_is_json() -> None:
     assert msgspec.convert(to_builtins(found), Precision) == found
 
 
-@pytest.fixture
-def no_waiting() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @pytest.mark.parametrize("dtype", [*IEEE, torch.float8_e5m2, torch.int32])
-def test_a_cuda_device_counts_the_same_and_does_not_wait(
-    dtype: torch.dtype, request: pytest.FixtureRequest
-) -> None:
+def test_a_cuda_device_counts_the_same_and_does_not_wait(dtype: torch.dtype) -> None:
     right, one, other = crooked(torch.float64, 1), crooked(torch.float64, 1), crooked(torch.float64, 2)
     if dtype is torch.int32:
         one, other = one.nan_to_num(0, 9, 9).clamp(-9, 9), other.nan_to_num(0, 9, 9).clamp(-9, 9)
     here = right, one.to(dtype), other.to(dtype)
     there = [each.cuda() for each in here]
-    torch.cuda.synchronize()
-    request.getfixturevalue("no_waiting")
-    reading = read(*there)
-    torch.cuda.set_sync_debug_mode("default")
+    with not_waiting():
+        reading = read(*there)
     assert reading.rows.is_cuda
     wanted = precision_of(*here)
     assert collect([reading, read(*here)]) == [wanted, wanted]

@@ -1,0 +1,83 @@
+"""On CUDA further batches run as one recorded launch, and give what they would have given live."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.cuda import MARKS
+from verifier import running, verify
+
+pytestmark = MARKS
+
+
+class Net(nn.Module):
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.norm = nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 5)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x)).relu_()
+        x = x.add_(self.scale)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Asking(Net):
+    """Reads a number, which no recording allows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum().item() > 1e30:
+            raise AssertionError
+        return super().forward(x)
+
+
+def batches(seed: int = 0) -> Tensor:
+    return torch.randn(
+        22, 3, 24, 24, generator=torch.Generator().manual_seed(seed)
+    )  # the last batch is smaller
+
+
+@pytest.mark.parametrize("localise", ["never", "always"])
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_replayed_batches_give_what_live_ones_give(
+    scale: float, localise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(batch_size: int) -> list[object]:
+        result = verify(
+            Net().eval(),
+            Net(scale).eval(),
+            batches(),
+            cells=["cuda/float32"],
+            localise=localise,
+            semantics=False,
+            batch_size=batch_size,
+        )
+        assert (result.verdict == "match") == (scale == 1.0)
+        return [(row.total, row.intrinsic, row.status) for row in result.cells[0].layers]
+
+    replayed = compared(4)
+    monkeypatch.setattr(running, "_REPLAYED", 99)
+    assert replayed == compared(4)
+
+
+def test_a_model_that_reads_its_numbers_is_compared_live() -> None:
+    result = verify(Asking().eval(), Asking().eval(), batches(), cells=["cuda/float32"], batch_size=4)
+    assert result.verdict == "match"
+    assert result.cells[-1].batch_size == 22
+
+
+def test_further_batches_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(
+        running, "recorded", lambda *a, _own=running.recorded: made.append(_own(*a)) or made[-1]
+    )
+    assert (
+        verify(Net().eval(), Net().eval(), batches(), cells=["cuda/float32"], batch_size=4).verdict == "match"
+    )
+    assert made
+    assert all(replay is not None for replay in made)

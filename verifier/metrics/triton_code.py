@@ -1,0 +1,422 @@
+"""What runs on the device: one kernel that reads two dense tensors once, each program its share of them.
+
+Compiled code passes no records around, so its functions are long. `kernel_triton` launches it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from verifier.metrics import partials
+from verifier.metrics.moments import LEADLESS
+
+# The same numbers where kernels may read them.
+_COLUMNS = tl.constexpr(partials.WIDTH)
+_RATIO = tl.constexpr(partials.RATIO)
+_TOP = tl.constexpr(partials.TOP)
+_TOP_AT = tl.constexpr(partials.TOP_AT)
+_BAD_A = tl.constexpr(partials.BAD_A)
+_BAD_B = tl.constexpr(partials.BAD_B)
+_BAD = tl.constexpr(partials.BAD)
+_MISMATCHED = tl.constexpr(partials.MISMATCHED)
+_MISMATCH_AT = tl.constexpr(partials.MISMATCH_AT)
+_FIRST = tl.constexpr(partials.FIRST)
+_ELEMENTS = tl.constexpr(partials.ELEMENTS)
+_NOWHERE = tl.constexpr(partials.NOWHERE)
+_LEADLESS = tl.constexpr(LEADLESS)
+# The golden ratio's fraction times 2^31: multiples of it modulo 2^31 spread evenly and follow no stride.
+_GOLDEN = tl.constexpr(1640531527)
+_GOLDEN_UNIT = tl.constexpr(1 << 31)
+# Scaled numbers of at most this size have squares that float32 holds, and sums of some of them.
+_WIDEST = tl.constexpr(2.0**60)
+# Scales are powers of two in this range: origins and numbers times them are then exact in float32, or too wide.
+_HIGHEST = tl.constexpr(100)
+# Of float32: what its exponent is stored with on top, and the bits below it.
+_BIAS = tl.constexpr(127)
+_MANTISSA = tl.constexpr(23)
+# The share of a difference's square that its residual must have: 2^20 times that of a rounding error of 2^-24.
+_RESIDUAL = tl.constexpr(2.0**-28)
+# More than float32's roundings can take off a product.
+_SAFELY = tl.constexpr(1 - 2.0**-21)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _finite(values: tl.tensor) -> tl.tensor:
+    return tl.abs(values) < float("inf")
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _about_mean(
+    values: tl.tensor, good: tl.tensor, count: tl.tensor, narrow: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """The mean of the good elements, and all elements about it, 0 where not good.
+
+    The mean is taken about the largest element, so that a constant is its own mean exactly. Where `narrow`, it is
+    rounded to float32: any origin will do, if only it is the same everywhere.
+    """
+    largest = tl.max(tl.where(good, values, -float("inf")), axis=0)
+    largest = tl.where(_finite(largest), largest, 0.0)
+    mean = largest + tl.sum(tl.where(good, values - largest, 0.0), axis=0) / count
+    origin = tl.where(_finite(mean), mean, largest)
+    if narrow:
+        origin = origin.to(tl.float32).to(tl.float64)
+        origin = tl.where(_finite(origin), origin, 0.0)
+    return origin, tl.where(good, values - origin, 0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _scale(squares: tl.tensor, count: tl.tensor) -> tl.tensor:
+    """A power of two that brings numbers of this sum of squares to a mean square near 1; 1 where they are all 0."""
+    # A float64's exponent stands above its 52 other bits, 1023 more than it is.
+    exponent = ((squares / count).to(tl.int64, bitcast=True) >> 52) - 1023
+    power = tl.minimum(tl.maximum(exponent >> 1, -_HIGHEST), _HIGHEST).to(tl.int32)
+    power = tl.where(squares > 0.0, power, 0)
+    return ((-power + _BIAS) << _MANTISSA).to(tl.float32, bitcast=True).to(tl.float64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _number(
+    position: tl.tensor,
+    size_1: tl.tensor,
+    size_2: tl.tensor,
+    size_3: tl.tensor,
+    stride_0: tl.tensor,
+    stride_1: tl.tensor,
+    stride_2: tl.tensor,
+    stride_3: tl.tensor,
+    row_major: tl.constexpr,
+) -> tl.tensor:
+    """The logical row-major number of the elements at `position` in a walk, outermost dimension first."""
+    if row_major:
+        number = position
+    else:
+        number = (position % size_3) * stride_3
+        position = position // size_3
+        number += (position % size_2) * stride_2
+        position = position // size_2
+        number += (position % size_1) * stride_1
+        number += (position // size_1) * stride_0
+    return number
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _frame(
+    a: tl.tensor, b: tl.tensor, n: tl.tensor, sample: tl.constexpr, narrow: tl.constexpr
+) -> tuple[tl.tensor, ...]:
+    """The least-squares line through a sample, what it says of the whole, and how many of it were finite.
+
+    The elements are drawn one from each of `sample` equal stretches, at changing places: a fixed step would meet the
+    same few channels over and over. Where none of them is finite on both sides the frame is `frame.INITIAL`.
+
+    Returns:
+        The five numbers of the `Frame`, the largest difference and ratio, the sums of squares of a and b about
+        their means, of the differences, and of the residuals, and the number of finite pairs.
+    """
+    k = tl.arange(0, sample).to(tl.int64)
+    low = k * n // sample
+    size = (k + 1) * n // sample - low
+    chosen = size > 0
+    place = low + k * _GOLDEN % _GOLDEN_UNIT * size // _GOLDEN_UNIT
+    x = tl.load(a + place, mask=chosen, other=0.0).to(tl.float64)
+    y = tl.load(b + place, mask=chosen, other=0.0).to(tl.float64)
+    good = chosen & _finite(x) & _finite(y)
+    x = tl.where(good, x, 0.0)
+    y = tl.where(good, y, 0.0)
+    d = y - x
+    count = tl.maximum(tl.sum(good.to(tl.int32), axis=0), 1).to(tl.float64)
+    origin_a, u = _about_mean(x, good, count, narrow)
+    origin_b, v = _about_mean(y, good, count, narrow)
+    origin_d, w = _about_mean(d, good, count, narrow)
+    spread_a = tl.sum(u * u, axis=0)
+    spread_b = tl.sum(v * v, axis=0)
+    spread_d = tl.sum(d * d, axis=0)
+    slant = spread_a > 0.0
+    along = tl.where(slant, spread_a, 1.0)
+    lead = tl.where((tl.abs(tl.sum(u * v, axis=0) / along) < _LEADLESS) & slant, 0.0, 1.0)
+    rest = tl.sum(u * tl.where(lead == 0.0, v, w), axis=0) / along
+    if narrow:
+        rest = rest.to(tl.float32).to(tl.float64)
+    rest = tl.where(_finite(rest) & slant, rest, 0.0)
+    left = tl.where(lead == 0.0, v, w) - rest * u
+    spread_e = tl.sum(left * left, axis=0)
+    origin_e = tl.where(lead == 0.0, origin_b, origin_d)
+    top = tl.max(tl.abs(d), axis=0)
+    divisible = good & (x != 0.0)
+    ratio = tl.max(tl.where(divisible, tl.abs(d) / tl.where(divisible, tl.abs(x), 1.0), 0.0), axis=0)
+    return (
+        origin_a,
+        origin_b,
+        origin_e,
+        lead,
+        rest,
+        top,
+        ratio,
+        spread_a,
+        spread_b,
+        spread_d,
+        spread_e,
+        count,
+    )
+
+
+# Sizes would otherwise be compiled into the kernel by their divisibility: a variant for almost every layer.
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=[
+        "size_1",
+        "size_2",
+        "size_3",
+        "stride_0",
+        "stride_1",
+        "stride_2",
+        "stride_3",
+    ]
+)
+def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
+    a: tl.tensor,
+    b: tl.tensor,
+    rows: tl.tensor,
+    n: tl.tensor,
+    size_1: tl.tensor,
+    size_2: tl.tensor,
+    size_3: tl.tensor,
+    stride_0: tl.tensor,
+    stride_1: tl.tensor,
+    stride_2: tl.tensor,
+    stride_3: tl.tensor,
+    row_major: tl.constexpr,
+    narrow: tl.constexpr,
+    sample: tl.constexpr,
+    lines: tl.constexpr,
+    together: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
+    """Write a row about this program's share of two tensors, and, as the first program, the frame's row.
+
+    `a` and `b` are n elements each in the same order; `size_*` and `stride_*` say which (see `walk.Walk`), the
+    outermost dimension having the size that the others leave. The programs take pieces of `lines` times `together`
+    elements in turn; the last piece may be shorter.
+
+    Every program fits the same frame to the same `sample` elements.
+
+    Where `narrow`, whole pieces are computed in float32: the numbers of `together` neighbours, which one thread
+    holds, are added before the sum goes to float64, so each product's rounding error, 2^-24 of it and of either
+    sign, is all that is lost. For that everything is scaled by powers of two. What does not fit then makes the
+    program go through its share once more in float64: a number that is not finite or far from all of the
+    sample, any difference where the sample has none, a candidate that is but for roundings a line of the baseline.
+    Maxima are always those of float64: what float32 cannot rule out to be one is computed again.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    programs = tl.num_programs(0).to(tl.int64)
+    nowhere = tl.full((), _NOWHERE, tl.int64)
+
+    origin_a, origin_b, origin_e, lead, rest, top, ratio, spread_a, spread_b, spread_d, spread_e, count = (
+        _frame(a, b, n, sample, narrow)
+    )
+    if program == 0:
+        tl.store(rows + 0, origin_a)
+        tl.store(rows + 1, origin_b)
+        tl.store(rows + 2, origin_e)
+        tl.store(rows + 3, lead)
+        tl.store(rows + 4, rest)
+        tl.store(rows + _ELEMENTS, n)
+
+    # Where the very first element is finite, no other is the first that is.
+    begun = _finite(tl.load(a).to(tl.float64)) & _finite(tl.load(b).to(tl.float64))
+    first = tl.where(begun, 0, nowhere)
+    top_at = nowhere
+    mismatch_at = nowhere
+    bad_a = tl.full((), 0, tl.int64)
+    bad_b = tl.full((), 0, tl.int64)
+    bad = tl.full((), 0, tl.int64)
+    mismatched = tl.full((), 0, tl.int64)
+
+    piece: tl.constexpr = lines * together
+    whole = n // piece
+    own = (whole - program + programs - 1) // programs  # whole pieces of this program's
+    again = tl.full((), 1, tl.int32)
+    total_u = tl.full((), 0.0, tl.float64)
+    total_v = tl.full((), 0.0, tl.float64)
+    total_e = tl.full((), 0.0, tl.float64)
+    total_uu = tl.full((), 0.0, tl.float64)
+    total_vv = tl.full((), 0.0, tl.float64)
+    total_uv = tl.full((), 0.0, tl.float64)
+    total_ee = tl.full((), 0.0, tl.float64)
+    total_ue = tl.full((), 0.0, tl.float64)
+    total_dd = tl.full((), 0.0, tl.float64)
+
+    if narrow:
+        # What float32's roundings of a difference leave must be nothing beside the residual.
+        again = tl.where(begun & (spread_e >= _RESIDUAL * spread_d), 0, 1)
+        scale_u = _scale(spread_a, count)
+        scale_v = _scale(spread_b, count)
+        # Differences of rounding are as small against the tensor as float32's last digits: in range all the same.
+        scale_e = tl.where(spread_d > 0.0, _scale(spread_d, count), scale_u)
+        by_u = scale_u.to(tl.float32)
+        by_v = scale_v.to(tl.float32)
+        by_e = scale_e.to(tl.float32)
+        from_a = (origin_a * scale_u).to(tl.float32)
+        from_b = (origin_b * scale_v).to(tl.float32)
+        from_e = (origin_e * scale_e).to(tl.float32)
+        minus_lead = -lead.to(tl.float32)
+        along_u = (rest * (scale_e / scale_u)).to(tl.float32)
+        wide_u = tl.where(spread_a > 0.0, _WIDEST, 0.0).to(tl.float32)
+        wide_v = tl.where(spread_b > 0.0, _WIDEST, 0.0).to(tl.float32)
+        wide_e = tl.where(spread_d > 0.0, _WIDEST, 0.0).to(tl.float32)
+        near_top = top.to(tl.float32)
+        near_ratio = (ratio * _SAFELY).to(tl.float32)
+        sum_u = tl.zeros([lines], tl.float64)
+        sum_v = tl.zeros([lines], tl.float64)
+        sum_e = tl.zeros([lines], tl.float64)
+        sum_uu = tl.zeros([lines], tl.float64)
+        sum_vv = tl.zeros([lines], tl.float64)
+        sum_uv = tl.zeros([lines], tl.float64)
+        sum_ee = tl.zeros([lines], tl.float64)
+        sum_ue = tl.zeros([lines], tl.float64)
+        sum_dd = tl.zeros([lines], tl.float64)
+        inside = tl.arange(0, lines)[:, None] * together + tl.arange(0, together)[None, :]
+        for turn in range(own):
+            piece_at = (program + turn * programs) * piece
+            near_x = tl.load(a + piece_at + inside).to(tl.float32)
+            near_y = tl.load(b + piece_at + inside).to(tl.float32)
+            # Times a power of two and then less a number is rounded once.
+            # p, q and r are the scaled u, v and e.
+            p = near_x * by_u - from_a
+            q = near_y * by_v - from_b
+            apart = near_y - near_x
+            # What is exact for close sides comes first.
+            r = ((near_y + minus_lead * near_x) * by_e - from_e) - along_u * p
+            scaled = apart * by_e
+            sum_u += tl.sum(p, axis=1).to(tl.float64)
+            sum_v += tl.sum(q, axis=1).to(tl.float64)
+            sum_e += tl.sum(r, axis=1).to(tl.float64)
+            sum_uu += tl.sum(p * p, axis=1).to(tl.float64)
+            sum_vv += tl.sum(q * q, axis=1).to(tl.float64)
+            sum_uv += tl.sum(p * q, axis=1).to(tl.float64)
+            sum_ee += tl.sum(r * r, axis=1).to(tl.float64)
+            sum_ue += tl.sum(p * r, axis=1).to(tl.float64)
+            sum_dd += tl.sum(scaled * scaled, axis=1).to(tl.float64)
+            off = tl.abs(apart)
+            size_x = tl.abs(near_x)
+            fits = (tl.abs(p) <= wide_u) & (tl.abs(q) <= wide_v) & (tl.abs(scaled) <= wide_e)
+            notice = (off > 0.0) & ((off >= near_top) | ((size_x > 0.0) & (off >= near_ratio * size_x)))
+            notice = notice | (fits == 0)
+            if tl.max(tl.max(notice.to(tl.int32), axis=1), axis=0) > 0:
+                again = tl.maximum(again, 1 - tl.min(tl.min(fits.to(tl.int32), axis=1), axis=0))
+                wide_x = near_x.to(tl.float64)
+                wide_y = near_y.to(tl.float64)
+                both = _finite(wide_x) & _finite(wide_y)
+                gaps = tl.where(both, tl.abs(wide_y - wide_x), -1.0)
+                largest = tl.max(tl.max(gaps, axis=1), axis=0)
+                numbers = _number(
+                    piece_at + inside,
+                    size_1,
+                    size_2,
+                    size_3,
+                    stride_0,
+                    stride_1,
+                    stride_2,
+                    stride_3,
+                    row_major,
+                )
+                largest_at = tl.min(tl.min(tl.where(gaps == largest, numbers, nowhere), axis=1), axis=0)
+                largest_at = tl.minimum(largest_at, tl.where(largest == top, top_at, nowhere))
+                top_at = tl.where(largest < top, top_at, largest_at)
+                top = tl.maximum(top, largest)
+                over = both & (wide_x != 0.0)
+                shares = tl.where(over, gaps / tl.where(over, tl.abs(wide_x), 1.0), 0.0)
+                ratio = tl.maximum(ratio, tl.max(tl.max(shares, axis=1), axis=0))
+                near_top = top.to(tl.float32)
+                near_ratio = (ratio * _SAFELY).to(tl.float32)
+        if again == 0:
+            total_u = tl.sum(sum_u, axis=0) / scale_u
+            total_v = tl.sum(sum_v, axis=0) / scale_v
+            total_e = tl.sum(sum_e, axis=0) / scale_e
+            total_uu = tl.sum(sum_uu, axis=0) / scale_u / scale_u
+            total_vv = tl.sum(sum_vv, axis=0) / scale_v / scale_v
+            total_uv = tl.sum(sum_uv, axis=0) / scale_u / scale_v
+            total_ee = tl.sum(sum_ee, axis=0) / scale_e / scale_e
+            total_ue = tl.sum(sum_ue, axis=0) / scale_u / scale_e
+            total_dd = tl.sum(sum_dd, axis=0) / scale_e / scale_e
+
+    # In float64: what is left of the share, all of it or only the piece that is no whole one.
+    steps: tl.constexpr = (piece + block - 1) // block
+    begin = tl.where(again > 0, 0, own * steps)
+    end = own * steps + tl.where(whole % programs == program, (n - whole * piece + block - 1) // block, 0)
+    wide_sum_u = tl.zeros([block], tl.float64)
+    wide_sum_v = tl.zeros([block], tl.float64)
+    wide_sum_e = tl.zeros([block], tl.float64)
+    wide_sum_uu = tl.zeros([block], tl.float64)
+    wide_sum_vv = tl.zeros([block], tl.float64)
+    wide_sum_uv = tl.zeros([block], tl.float64)
+    wide_sum_ee = tl.zeros([block], tl.float64)
+    wide_sum_ue = tl.zeros([block], tl.float64)
+    wide_sum_dd = tl.zeros([block], tl.float64)
+    for step in range(begin, end):
+        start = (program + step // steps * programs) * piece + step % steps * block
+        position = start + tl.arange(0, block).to(tl.int64)
+        there = position < n
+        raw_x = tl.load(a + position, mask=there, other=0.0).to(tl.float64)
+        raw_y = tl.load(b + position, mask=there, other=0.0).to(tl.float64)
+        good_x = _finite(raw_x)
+        good_y = _finite(raw_y)
+        good = there & good_x & good_y
+        # Others stand at the origins: u and v are 0 there.
+        x = tl.where(good, raw_x, origin_a)
+        y = tl.where(good, raw_y, origin_b)
+        d = tl.where(good, y - x, 0.0)
+        u = x - origin_a
+        v = y - origin_b
+        e = tl.where(good, ((y - lead * x) - origin_e) - rest * u, 0.0)
+        wide_sum_u += u
+        wide_sum_v += v
+        wide_sum_e += e
+        wide_sum_uu += u * u
+        wide_sum_vv += v * v
+        wide_sum_uv += u * v
+        wide_sum_ee += e * e
+        wide_sum_ue += u * e
+        wide_sum_dd += d * d
+        gap = tl.abs(d)
+        divisible = good & (x != 0.0)
+        notable = (gap > 0.0) & ((gap >= top) | (divisible & (gap > ratio * tl.abs(x))))
+        notable = notable | (there & (good == 0))
+        if (first > 0) | (tl.max(notable.to(tl.int32), axis=0) > 0):
+            number = _number(
+                position, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3, row_major
+            )
+            found = tl.max(gap, axis=0)
+            found_at = tl.min(tl.where(good & (gap == found), number, nowhere), axis=0)
+            known_at = tl.where(found == top, top_at, nowhere)
+            top_at = tl.where(found < top, top_at, tl.minimum(found_at, known_at))
+            top = tl.maximum(top, found)
+            ratios = tl.where(divisible, gap / tl.where(divisible, tl.abs(x), 1.0), 0.0)
+            ratio = tl.maximum(ratio, tl.max(ratios, axis=0))
+            agree = (raw_x == raw_y) | ((raw_x != raw_x) & (raw_y != raw_y))  # noqa: PLR0124 - NaN alone
+            unlike = there & (good == 0) & (agree == 0)
+            bad_a += tl.sum((there & (good_x == 0)).to(tl.int32), axis=0)
+            bad_b += tl.sum((there & (good_y == 0)).to(tl.int32), axis=0)
+            bad += tl.sum((there & (good == 0)).to(tl.int32), axis=0)
+            mismatched += tl.sum(unlike.to(tl.int32), axis=0)
+            mismatch_at = tl.minimum(mismatch_at, tl.min(tl.where(unlike, number, nowhere), axis=0))
+            first = tl.minimum(first, tl.min(tl.where(good, number, nowhere), axis=0))
+
+    row = rows + (program + 1) * _COLUMNS
+    tl.store(row + 0, total_u + tl.sum(wide_sum_u, axis=0))
+    tl.store(row + 1, total_v + tl.sum(wide_sum_v, axis=0))
+    tl.store(row + 2, total_e + tl.sum(wide_sum_e, axis=0))
+    tl.store(row + 3, total_uu + tl.sum(wide_sum_uu, axis=0))
+    tl.store(row + 4, total_vv + tl.sum(wide_sum_vv, axis=0))
+    tl.store(row + 5, total_uv + tl.sum(wide_sum_uv, axis=0))
+    tl.store(row + 6, total_ee + tl.sum(wide_sum_ee, axis=0))
+    tl.store(row + 7, total_ue + tl.sum(wide_sum_ue, axis=0))
+    tl.store(row + 8, total_dd + tl.sum(wide_sum_dd, axis=0))
+    tl.store(row + _RATIO, ratio)
+    tl.store(row + _TOP, top)
+    tl.store(row + _TOP_AT, top_at)
+    tl.store(row + _BAD_A, bad_a)
+    tl.store(row + _BAD_B, bad_b)
+    tl.store(row + _BAD, bad)
+    tl.store(row + _MISMATCHED, mismatched)
+    tl.store(row + _MISMATCH_AT, mismatch_at)
+    tl.store(row + _FIRST, first)
