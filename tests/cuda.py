@@ -12,10 +12,10 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MARKS = (
+MARKS = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-)
+]
 
 
 def needs_cuda(function: Any) -> Any:

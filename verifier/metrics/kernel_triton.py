@@ -26,11 +26,13 @@ REALS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 # Elements the frame is fitted to, a power of two. Sums lose a factor of at most about n / SAMPLE of accuracy
 # where the sample looks like nothing else in the tensor (see `Frame`), and next to nothing where it does. Every
 # program reads them: more would take longer than most tensors do.
-SAMPLE = 1024
+SAMPLE = 512
 # Elements a program reads at once in float64, and its warps: two elements for each thread. Nine float64 sums for each
 # of them then take about 130 registers a thread, which lets three or four programs run beside each other.
 BLOCK = 256
 WARPS = 4
+# Of a thread. What is seldom run, in float64, would take more, and then fewer programs would run beside each other.
+REGISTERS = 128
 # In float32 a thread reads 16 bytes of either tensor at once, as much as one instruction loads.
 LINES = 32 * WARPS
 BYTES = 16
@@ -96,6 +98,7 @@ def reduce(
             BYTES // width,
             BLOCK,
             num_warps=WARPS,
+            maxnreg=REGISTERS,
             enable_fp_fusion=FUSION,
         )
     return Partials(values, tuple(baseline.shape), offset)

@@ -37,8 +37,10 @@ _BIAS = tl.constexpr(127)
 _MANTISSA = tl.constexpr(23)
 # The share of a difference's square that its residual must have: 2^20 times that of a rounding error of 2^-24.
 _RESIDUAL = tl.constexpr(2.0**-28)
-# More than float32's roundings can take off a product.
-_SAFELY = tl.constexpr(1 - 2.0**-21)
+# More than what float32's roundings add to a product: so little is not looked for in the largest ratio.
+_CLEARLY = tl.constexpr(1 + 2.0**-21)
+# To the next number of float32, and no further.
+_BEYOND = tl.constexpr(1 + 2.0**-23)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -47,22 +49,32 @@ def _finite(values: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _about_mean(
-    values: tl.tensor, good: tl.tensor, count: tl.tensor, narrow: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
-    """The mean of the good elements, and all elements about it, 0 where not good.
+def _beside(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
+    """Four vectors as one: a reduction of it exchanges numbers between threads once, which is what takes its time."""
+    return tl.join(tl.join(a, c), tl.join(b, d))
 
-    The mean is taken about the largest element, so that a constant is its own mean exactly. Where `narrow`, it is
-    rounded to float32: any origin will do, if only it is the same everywhere.
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _apart(four: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """What four numbers put beside each other were reduced to."""
+    left, right = tl.split(four)
+    a, c = tl.split(left)
+    b, d = tl.split(right)
+    return a, b, c, d
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _origin(largest: tl.tensor, about_it: tl.tensor, count: tl.tensor, narrow: tl.constexpr) -> tl.tensor:
+    """The mean, from the sum about the largest element, so that a constant is its own mean exactly.
+
+    Where `narrow`, it is rounded to float32: any origin will do, if only it is the same everywhere.
     """
-    largest = tl.max(tl.where(good, values, -float("inf")), axis=0)
-    largest = tl.where(_finite(largest), largest, 0.0)
-    mean = largest + tl.sum(tl.where(good, values - largest, 0.0), axis=0) / count
+    mean = largest + about_it / count
     origin = tl.where(_finite(mean), mean, largest)
     if narrow:
         origin = origin.to(tl.float32).to(tl.float64)
         origin = tl.where(_finite(origin), origin, 0.0)
-    return origin, tl.where(good, values - origin, 0.0)
+    return origin
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -124,26 +136,50 @@ def _frame(
     x = tl.where(good, x, 0.0)
     y = tl.where(good, y, 0.0)
     d = y - x
-    count = tl.maximum(tl.sum(good.to(tl.int32), axis=0), 1).to(tl.float64)
-    origin_a, u = _about_mean(x, good, count, narrow)
-    origin_b, v = _about_mean(y, good, count, narrow)
-    origin_d, w = _about_mean(d, good, count, narrow)
-    spread_a = tl.sum(u * u, axis=0)
-    spread_b = tl.sum(v * v, axis=0)
-    spread_d = tl.sum(d * d, axis=0)
+    lowest = tl.full([sample], -float("inf"), tl.float64)
+    largest_x, largest_y, largest_d, _ = _apart(
+        tl.max(
+            _beside(tl.where(good, x, lowest), tl.where(good, y, lowest), tl.where(good, d, lowest), lowest),
+            axis=0,
+        )
+    )
+    largest_x = tl.where(_finite(largest_x), largest_x, 0.0)
+    largest_y = tl.where(_finite(largest_y), largest_y, 0.0)
+    largest_d = tl.where(_finite(largest_d), largest_d, 0.0)
+    sum_x, sum_y, sum_d, count = _apart(
+        tl.sum(
+            _beside(
+                tl.where(good, x - largest_x, 0.0),
+                tl.where(good, y - largest_y, 0.0),
+                tl.where(good, d - largest_d, 0.0),
+                good.to(tl.float64),
+            ),
+            axis=0,
+        )
+    )
+    count = tl.maximum(count, 1.0)
+    origin_a = _origin(largest_x, sum_x, count, narrow)
+    origin_b = _origin(largest_y, sum_y, count, narrow)
+    origin_d = _origin(largest_d, sum_d, count, narrow)
+    u = tl.where(good, x - origin_a, 0.0)
+    v = tl.where(good, y - origin_b, 0.0)
+    w = tl.where(good, d - origin_d, 0.0)
+    spread_a, spread_b, spread_d, along = _apart(tl.sum(_beside(u * u, v * v, d * d, u * v), axis=0))
+    beyond, spread_w = tl.split(tl.sum(tl.join(u * w, w * w), axis=0))
     slant = spread_a > 0.0
-    along = tl.where(slant, spread_a, 1.0)
-    lead = tl.where((tl.abs(tl.sum(u * v, axis=0) / along) < _LEADLESS) & slant, 0.0, 1.0)
-    rest = tl.sum(u * tl.where(lead == 0.0, v, w), axis=0) / along
+    length = tl.where(slant, spread_a, 1.0)
+    lead = tl.where((tl.abs(along / length) < _LEADLESS) & slant, 0.0, 1.0)
+    shared = tl.where(lead == 0.0, along, beyond)
+    rest = shared / length
     if narrow:
         rest = rest.to(tl.float32).to(tl.float64)
     rest = tl.where(_finite(rest) & slant, rest, 0.0)
-    left = tl.where(lead == 0.0, v, w) - rest * u
-    spread_e = tl.sum(left * left, axis=0)
+    spread_e = tl.where(lead == 0.0, spread_b, spread_w) - shared * (shared / length)
     origin_e = tl.where(lead == 0.0, origin_b, origin_d)
-    top = tl.max(tl.abs(d), axis=0)
+    gap = tl.abs(d)
     divisible = good & (x != 0.0)
-    ratio = tl.max(tl.where(divisible, tl.abs(d) / tl.where(divisible, tl.abs(x), 1.0), 0.0), axis=0)
+    share = tl.where(divisible, gap / tl.where(divisible, tl.abs(x), 1.0), 0.0)
+    top, ratio = tl.split(tl.max(tl.join(gap, share), axis=0))
     return (
         origin_a,
         origin_b,
@@ -264,7 +300,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
         wide_v = tl.where(spread_b > 0.0, _WIDEST, 0.0).to(tl.float32)
         wide_e = tl.where(spread_d > 0.0, _WIDEST, 0.0).to(tl.float32)
         near_top = top.to(tl.float32)
-        near_ratio = (ratio * _SAFELY).to(tl.float32)
+        near_ratio = (ratio * _CLEARLY).to(tl.float32)
         sum_u = tl.zeros([lines], tl.float64)
         sum_v = tl.zeros([lines], tl.float64)
         sum_e = tl.zeros([lines], tl.float64)
@@ -275,10 +311,16 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
         sum_ue = tl.zeros([lines], tl.float64)
         sum_dd = tl.zeros([lines], tl.float64)
         inside = tl.arange(0, lines)[:, None] * together + tl.arange(0, together)[None, :]
+        # The next piece is on its way while one is computed: few programs run at once, for all they have to hold.
+        coming_x = tl.load(a + program * piece + inside, mask=inside < own * piece, other=0.0)
+        coming_y = tl.load(b + program * piece + inside, mask=inside < own * piece, other=0.0)
         for turn in range(own):
             piece_at = (program + turn * programs) * piece
-            near_x = tl.load(a + piece_at + inside).to(tl.float32)
-            near_y = tl.load(b + piece_at + inside).to(tl.float32)
+            near_x = coming_x.to(tl.float32)
+            near_y = coming_y.to(tl.float32)
+            further = piece_at + programs * piece
+            coming_x = tl.load(a + further + inside, mask=inside < (own - 1 - turn) * piece, other=0.0)
+            coming_y = tl.load(b + further + inside, mask=inside < (own - 1 - turn) * piece, other=0.0)
             # Times a power of two and then less a number is rounded once.
             # p, q and r are the scaled u, v and e.
             p = near_x * by_u - from_a
@@ -299,7 +341,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
             off = tl.abs(apart)
             size_x = tl.abs(near_x)
             fits = (tl.abs(p) <= wide_u) & (tl.abs(q) <= wide_v) & (tl.abs(scaled) <= wide_e)
-            notice = (off > 0.0) & ((off >= near_top) | ((size_x > 0.0) & (off >= near_ratio * size_x)))
+            notice = (off > 0.0) & ((off >= near_top) | ((size_x > 0.0) & (off > near_ratio * size_x)))
             notice = notice | (fits == 0)
             if tl.max(tl.max(notice.to(tl.int32), axis=1), axis=0) > 0:
                 again = tl.maximum(again, 1 - tl.min(tl.min(fits.to(tl.int32), axis=1), axis=0))
@@ -327,90 +369,113 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
                 shares = tl.where(over, gaps / tl.where(over, tl.abs(wide_x), 1.0), 0.0)
                 ratio = tl.maximum(ratio, tl.max(tl.max(shares, axis=1), axis=0))
                 near_top = top.to(tl.float32)
-                near_ratio = (ratio * _SAFELY).to(tl.float32)
+                if row_major and together > 4:
+                    # Half precisions have many ties, of which the first is known now.
+                    near_top = tl.where(top_at < nowhere, near_top * _BEYOND, near_top)
+                near_ratio = (ratio * _CLEARLY).to(tl.float32)
         if again == 0:
-            total_u = tl.sum(sum_u, axis=0) / scale_u
-            total_v = tl.sum(sum_v, axis=0) / scale_v
-            total_e = tl.sum(sum_e, axis=0) / scale_e
-            total_uu = tl.sum(sum_uu, axis=0) / scale_u / scale_u
-            total_vv = tl.sum(sum_vv, axis=0) / scale_v / scale_v
-            total_uv = tl.sum(sum_uv, axis=0) / scale_u / scale_v
-            total_ee = tl.sum(sum_ee, axis=0) / scale_e / scale_e
-            total_ue = tl.sum(sum_ue, axis=0) / scale_u / scale_e
+            total_u, total_v, total_e, total_uu = _apart(tl.sum(_beside(sum_u, sum_v, sum_e, sum_uu), axis=0))
+            total_vv, total_uv, total_ee, total_ue = _apart(
+                tl.sum(_beside(sum_vv, sum_uv, sum_ee, sum_ue), axis=0)
+            )
+            total_u = total_u / scale_u
+            total_v = total_v / scale_v
+            total_e = total_e / scale_e
+            total_uu = total_uu / scale_u / scale_u
+            total_vv = total_vv / scale_v / scale_v
+            total_uv = total_uv / scale_u / scale_v
+            total_ee = total_ee / scale_e / scale_e
+            total_ue = total_ue / scale_u / scale_e
             total_dd = tl.sum(sum_dd, axis=0) / scale_e / scale_e
 
     # In float64: what is left of the share, all of it or only the piece that is no whole one.
     steps: tl.constexpr = (piece + block - 1) // block
     begin = tl.where(again > 0, 0, own * steps)
     end = own * steps + tl.where(whole % programs == program, (n - whole * piece + block - 1) // block, 0)
-    wide_sum_u = tl.zeros([block], tl.float64)
-    wide_sum_v = tl.zeros([block], tl.float64)
-    wide_sum_e = tl.zeros([block], tl.float64)
-    wide_sum_uu = tl.zeros([block], tl.float64)
-    wide_sum_vv = tl.zeros([block], tl.float64)
-    wide_sum_uv = tl.zeros([block], tl.float64)
-    wide_sum_ee = tl.zeros([block], tl.float64)
-    wide_sum_ue = tl.zeros([block], tl.float64)
-    wide_sum_dd = tl.zeros([block], tl.float64)
-    for step in range(begin, end):
-        start = (program + step // steps * programs) * piece + step % steps * block
-        position = start + tl.arange(0, block).to(tl.int64)
-        there = position < n
-        raw_x = tl.load(a + position, mask=there, other=0.0).to(tl.float64)
-        raw_y = tl.load(b + position, mask=there, other=0.0).to(tl.float64)
-        good_x = _finite(raw_x)
-        good_y = _finite(raw_y)
-        good = there & good_x & good_y
-        # Others stand at the origins: u and v are 0 there.
-        x = tl.where(good, raw_x, origin_a)
-        y = tl.where(good, raw_y, origin_b)
-        d = tl.where(good, y - x, 0.0)
-        u = x - origin_a
-        v = y - origin_b
-        e = tl.where(good, ((y - lead * x) - origin_e) - rest * u, 0.0)
-        wide_sum_u += u
-        wide_sum_v += v
-        wide_sum_e += e
-        wide_sum_uu += u * u
-        wide_sum_vv += v * v
-        wide_sum_uv += u * v
-        wide_sum_ee += e * e
-        wide_sum_ue += u * e
-        wide_sum_dd += d * d
-        gap = tl.abs(d)
-        divisible = good & (x != 0.0)
-        notable = (gap > 0.0) & ((gap >= top) | (divisible & (gap > ratio * tl.abs(x))))
-        notable = notable | (there & (good == 0))
-        if (first > 0) | (tl.max(notable.to(tl.int32), axis=0) > 0):
-            number = _number(
-                position, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3, row_major
-            )
-            found = tl.max(gap, axis=0)
-            found_at = tl.min(tl.where(good & (gap == found), number, nowhere), axis=0)
-            known_at = tl.where(found == top, top_at, nowhere)
-            top_at = tl.where(found < top, top_at, tl.minimum(found_at, known_at))
-            top = tl.maximum(top, found)
-            ratios = tl.where(divisible, gap / tl.where(divisible, tl.abs(x), 1.0), 0.0)
-            ratio = tl.maximum(ratio, tl.max(ratios, axis=0))
-            agree = (raw_x == raw_y) | ((raw_x != raw_x) & (raw_y != raw_y))  # noqa: PLR0124 - NaN alone
-            unlike = there & (good == 0) & (agree == 0)
-            bad_a += tl.sum((there & (good_x == 0)).to(tl.int32), axis=0)
-            bad_b += tl.sum((there & (good_y == 0)).to(tl.int32), axis=0)
-            bad += tl.sum((there & (good == 0)).to(tl.int32), axis=0)
-            mismatched += tl.sum(unlike.to(tl.int32), axis=0)
-            mismatch_at = tl.minimum(mismatch_at, tl.min(tl.where(unlike, number, nowhere), axis=0))
-            first = tl.minimum(first, tl.min(tl.where(good, number, nowhere), axis=0))
+    if end > begin:
+        wide_sum_u = tl.zeros([block], tl.float64)
+        wide_sum_v = tl.zeros([block], tl.float64)
+        wide_sum_e = tl.zeros([block], tl.float64)
+        wide_sum_uu = tl.zeros([block], tl.float64)
+        wide_sum_vv = tl.zeros([block], tl.float64)
+        wide_sum_uv = tl.zeros([block], tl.float64)
+        wide_sum_ee = tl.zeros([block], tl.float64)
+        wide_sum_ue = tl.zeros([block], tl.float64)
+        wide_sum_dd = tl.zeros([block], tl.float64)
+        for step in range(begin, end):
+            start = (program + step // steps * programs) * piece + step % steps * block
+            position = start + tl.arange(0, block).to(tl.int64)
+            there = position < n
+            raw_x = tl.load(a + position, mask=there, other=0.0).to(tl.float64)
+            raw_y = tl.load(b + position, mask=there, other=0.0).to(tl.float64)
+            good_x = _finite(raw_x)
+            good_y = _finite(raw_y)
+            good = there & good_x & good_y
+            # Others stand at the origins: u and v are 0 there.
+            x = tl.where(good, raw_x, origin_a)
+            y = tl.where(good, raw_y, origin_b)
+            d = tl.where(good, y - x, 0.0)
+            u = x - origin_a
+            v = y - origin_b
+            e = tl.where(good, ((y - lead * x) - origin_e) - rest * u, 0.0)
+            wide_sum_u += u
+            wide_sum_v += v
+            wide_sum_e += e
+            wide_sum_uu += u * u
+            wide_sum_vv += v * v
+            wide_sum_uv += u * v
+            wide_sum_ee += e * e
+            wide_sum_ue += u * e
+            wide_sum_dd += d * d
+            gap = tl.abs(d)
+            divisible = good & (x != 0.0)
+            notable = (gap > 0.0) & ((gap >= top) | (divisible & (gap > ratio * tl.abs(x))))
+            notable = notable | (there & (good == 0))
+            if (first > 0) | (tl.max(notable.to(tl.int32), axis=0) > 0):
+                number = _number(
+                    position, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3, row_major
+                )
+                found = tl.max(gap, axis=0)
+                found_at = tl.min(tl.where(good & (gap == found), number, nowhere), axis=0)
+                known_at = tl.where(found == top, top_at, nowhere)
+                top_at = tl.where(found < top, top_at, tl.minimum(found_at, known_at))
+                top = tl.maximum(top, found)
+                ratios = tl.where(divisible, gap / tl.where(divisible, tl.abs(x), 1.0), 0.0)
+                ratio = tl.maximum(ratio, tl.max(ratios, axis=0))
+                agree = (raw_x == raw_y) | ((raw_x != raw_x) & (raw_y != raw_y))  # noqa: PLR0124 - NaN alone
+                unlike = there & (good == 0) & (agree == 0)
+                bad_a += tl.sum((there & (good_x == 0)).to(tl.int32), axis=0)
+                bad_b += tl.sum((there & (good_y == 0)).to(tl.int32), axis=0)
+                bad += tl.sum((there & (good == 0)).to(tl.int32), axis=0)
+                mismatched += tl.sum(unlike.to(tl.int32), axis=0)
+                mismatch_at = tl.minimum(mismatch_at, tl.min(tl.where(unlike, number, nowhere), axis=0))
+                first = tl.minimum(first, tl.min(tl.where(good, number, nowhere), axis=0))
+        more_u, more_v, more_e, more_uu = _apart(
+            tl.sum(_beside(wide_sum_u, wide_sum_v, wide_sum_e, wide_sum_uu), axis=0)
+        )
+        more_vv, more_uv, more_ee, more_ue = _apart(
+            tl.sum(_beside(wide_sum_vv, wide_sum_uv, wide_sum_ee, wide_sum_ue), axis=0)
+        )
+        total_u += more_u
+        total_v += more_v
+        total_e += more_e
+        total_uu += more_uu
+        total_vv += more_vv
+        total_uv += more_uv
+        total_ee += more_ee
+        total_ue += more_ue
+        total_dd += tl.sum(wide_sum_dd, axis=0)
 
     row = rows + (program + 1) * _COLUMNS
-    tl.store(row + 0, total_u + tl.sum(wide_sum_u, axis=0))
-    tl.store(row + 1, total_v + tl.sum(wide_sum_v, axis=0))
-    tl.store(row + 2, total_e + tl.sum(wide_sum_e, axis=0))
-    tl.store(row + 3, total_uu + tl.sum(wide_sum_uu, axis=0))
-    tl.store(row + 4, total_vv + tl.sum(wide_sum_vv, axis=0))
-    tl.store(row + 5, total_uv + tl.sum(wide_sum_uv, axis=0))
-    tl.store(row + 6, total_ee + tl.sum(wide_sum_ee, axis=0))
-    tl.store(row + 7, total_ue + tl.sum(wide_sum_ue, axis=0))
-    tl.store(row + 8, total_dd + tl.sum(wide_sum_dd, axis=0))
+    tl.store(row + 0, total_u)
+    tl.store(row + 1, total_v)
+    tl.store(row + 2, total_e)
+    tl.store(row + 3, total_uu)
+    tl.store(row + 4, total_vv)
+    tl.store(row + 5, total_uv)
+    tl.store(row + 6, total_ee)
+    tl.store(row + 7, total_ue)
+    tl.store(row + 8, total_dd)
     tl.store(row + _RATIO, ratio)
     tl.store(row + _TOP, top)
     tl.store(row + _TOP_AT, top_at)
