@@ -26,6 +26,8 @@ from verifier.judge import (
     Policy,
     bare_rows,
     differs,
+    hardware,
+    hardware_note,
     judge_rows,
     left_open,
     less_accurate,
@@ -225,13 +227,15 @@ class Assessor:
                 return skipped(cell, str(error), named=named)
             else:
                 result = self._result(cell, "numerics", parts, judged, started)
+                exact = hardware(self.policy, cell, judged.rows)
                 return left_open(
                     replace_struct(
                         result,
                         named=named,
-                        notes=(*notes, *range_notes(cell, judged.rows)),
+                        notes=(*notes, *range_notes(cell, judged.rows), *hardware_note(cell, exact)),
                         repeatable=repeatable,
                         noise_floor=floor,
+                        hardware=exact,
                     )
                 )
 

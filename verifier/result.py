@@ -245,6 +245,21 @@ class NoiseFloor(Record, frozen=True, kw_only=True):
     position: float | None = None
 
 
+class Hardware(Record, frozen=True, kw_only=True):
+    """Whether the device computes as exactly as the cell's dtype promises: `match` or `diverged`.
+
+    It is the baseline that is asked, so this is no part of a cell's verdict on the candidate. `site` is the one of
+    `compared` whose single step is, for what rounding explains (`allowed`), farthest from float64 on the CPU, and
+    `distance` how far (NRMSE).
+    """
+
+    verdict: Verdict
+    compared: int
+    site: str | None
+    distance: float
+    allowed: float
+
+
 class CellResult(Record, frozen=True, kw_only=True):
     """Everything measured in one device x dtype x memory-format setting.
 
@@ -270,6 +285,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     repeatable: Repeatability | None = None
     noise_floor: NoiseFloor | None = None
+    hardware: Hardware | None = None
 
 
 class Criterion(Record, frozen=True, kw_only=True):

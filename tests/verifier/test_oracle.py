@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from tests.cuda import MARKS
 from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.networks import build, images
 from verifier import verify
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 CELLS = ("cpu/float32", "cpu/float32/channels_last", "cpu/bfloat16", "cpu/bfloat16/autocast", "cpu/float16")
 HALVES = ("cpu/bfloat16", "cpu/float16")
+DEVICES = ["cpu", pytest.param("cuda", marks=MARKS)]
+
+
+def on(device: str, cells: Sequence[str]) -> list[str]:
+    """The cells on another device, which TF32 cells come with."""
+    there = [cell.replace("cpu", device) for cell in cells]
+    return [*there, "cuda/tf32"] if device == "cuda" and len(cells) > 1 else there
 
 
 def per_channel(vector: Tensor) -> Tensor:
@@ -103,29 +111,33 @@ def assert_called_out(
         assert each.verdict == ("diverged" if name in cells else "match")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", [FoldedInOwnDtype, ScaledInOwnDtype])
 @pytest.mark.parametrize("name", ["bn1", "layer2.1.bn1", "layer4.0.bn1"])
 def test_a_batch_norm_that_scales_in_half_precision_is_called_out_in_the_half_cells(
-    resnet18: nn.Module, kind: type[nn.Module], name: str
+    resnet18: nn.Module, kind: type[nn.Module], name: str, device: str
 ) -> None:
     candidate = replaced(resnet18, name, kind)
-    result = verify(resnet18, candidate, pictures(), weights="calibrated", cells=("cpu/float32", *HALVES))
-    assert_called_out(result, name, HALVES)
+    cells = on(device, ("cpu/float32", *HALVES))
+    result = verify(resnet18, candidate, pictures(), weights="calibrated", cells=cells)
+    assert_called_out(result, name, [cell for cell in cells if cell.endswith("float16")])
 
 
-def test_a_sum_in_half_precision_is_called_out(resnet18: nn.Module) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_sum_in_half_precision_is_called_out(resnet18: nn.Module, device: str) -> None:
     candidate = replaced(resnet18, "avgpool", SummedInOwnDtype)
-    cells = ("cpu/float32", "cpu/bfloat16")
+    cells = on(device, ("cpu/float32", "cpu/bfloat16"))
     result = verify(resnet18, candidate, pictures(224), weights="calibrated", cells=cells)
-    assert_called_out(result, "avgpool", ["cpu/bfloat16"])
+    assert_called_out(result, "avgpool", [f"{device}/bfloat16"])
 
 
-def test_a_softmax_without_the_maximum_is_called_out_where_it_overflows() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_softmax_without_the_maximum_is_called_out_where_it_overflows(device: str) -> None:
     baseline = build("mixed", 0)
     candidate = replaced(baseline, "attention.softmax", SoftmaxWithoutMaximum)
-    cells = ("cpu/float32", "cpu/bfloat16", "cpu/float16")
+    cells = on(device, ("cpu/float32", "cpu/bfloat16", "cpu/float16"))
     result = verify(baseline, candidate, images("mixed", 2, 1), weights="as-is", cells=cells)
-    assert_called_out(result, "attention.softmax", ["cpu/float16"], "precision-overflow")
+    assert_called_out(result, "attention.softmax", [f"{device}/float16"], "precision-overflow")
 
 
 def test_without_the_float64_cell_it_is_not_claimed_that_the_program_is_the_same(resnet18: nn.Module) -> None:
@@ -176,9 +188,10 @@ def faults() -> dict[str, Callable[[nn.Module], str]]:
     }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("fault", faults())
 def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
-    resnet18: nn.Module, fault: str
+    resnet18: nn.Module, fault: str, device: str
 ) -> None:
     baseline = copy.deepcopy(resnet18)
     generator = torch.Generator().manual_seed(1)
@@ -189,24 +202,25 @@ def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
                 module.bias.uniform_(-0.5, 0.5, generator=generator)
     candidate = copy.deepcopy(baseline)
     name = faults()[fault](candidate)
-    result = verify(baseline, candidate, pictures(), weights="as-is", cells=CELLS)
+    result = verify(baseline, candidate, pictures(), weights="as-is", cells=on(device, CELLS))
     semantics = by_name(result)["cpu/float64"]
     assert result.verdict == semantics.verdict == "diverged"
     assert result.first_divergence == semantics.first_divergence
     assert {str(row.baseline or row.candidate).removesuffix("_1") for row in semantics.culprits} == {name}
     if fault == "eps-slightly":  # below what bfloat16 can tell
-        assert by_name(result)["cpu/bfloat16"].verdict == "match"
+        assert by_name(result)[f"{device}/bfloat16"].verdict == "match"
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("network", ["mixed", "plain", "training"])
-def test_no_benign_rewrite_is_flagged_in_any_cell(network: str) -> None:
+def test_no_benign_rewrite_is_flagged_in_any_cell(network: str, device: str) -> None:
     baseline = build(network, 0)
     for k, name in enumerate(sorted(BENIGN)):
         if not applies(name, baseline):
             continue
         made = variant(baseline, images(network, 2, 1), [name], random.Random(k))
         with made.around():
-            options = {"weights": "as-is", **made.options, "cells": ("cpu/float32", *HALVES)}
+            options = {"weights": "as-is", **made.options, "cells": on(device, ("cpu/float32", *HALVES))}
             result = verify(copy.deepcopy(baseline), made.candidate, made.inputs, **options)
         assert {cell.name: cell.verdict for cell in result.cells if cell.verdict != "match"} == {}, name
 
@@ -220,6 +234,29 @@ def test_distances_are_measured_for_every_pair_and_equal_for_an_equal_candidate(
     assert all(each.candidate_intrinsic == each.baseline_intrinsic for _, each, _ in errors)
     assert all(0.38 < own < 0.47 for op, _, own in errors if op == "conv2d")  # one rounding: 0.42
     assert {own for op, _, own in errors if op == "relu"} == {0}
+
+
+def test_under_autocast_batch_norms_keep_their_statistics_in_float32(resnet18: nn.Module) -> None:
+    seen = set()
+
+    class Telling(nn.BatchNorm2d):
+        running_mean: Tensor
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.add((x.dtype, self.running_mean.dtype, self.weight.dtype))
+            return super().forward(x)
+
+    candidate = replaced(resnet18, "bn1", Telling)
+    result = verify(
+        resnet18, candidate, pictures(), cells=("cpu/bfloat16/autocast", "cpu/bfloat16"), semantics=False
+    )
+    assert result.verdict == "match"
+    wide, half = torch.float32, torch.bfloat16
+    assert seen == {
+        (wide, wide, wide),
+        (half, wide, wide),
+        (half, half, half),
+    }  # as recorded, and in the cells
 
 
 def test_a_cell_that_cannot_run_is_skipped_and_leaves_the_verdict_open(resnet18: nn.Module) -> None:

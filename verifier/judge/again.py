@@ -6,6 +6,7 @@ import msgspec
 
 from verifier.judge.cells import Cell
 from verifier.judge.criteria import evaluate
+from verifier.judge.hardware import hardware
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
 from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall
 from verifier.result import CellResult, PairResult, Verdict, Verification
@@ -35,8 +36,10 @@ def _cell(cell: CellResult, policy: Policy) -> CellResult:
         return cell
     rows = [_budgeted(row, cell, policy) for row in cell.layers]
     judged = judge_rows(rows)
+    exact = None if cell.role == "semantics" else hardware(policy, Cell.parse(cell.name), judged.rows)
     again = msgspec.structs.replace(
         cell,
+        hardware=exact,
         verdict=judged.verdict,
         reason=judged.reason,
         first_divergence=judged.first_divergence,
