@@ -6,26 +6,25 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
-from verifier.align import Pair
 from verifier.diagnose import diagnose, diagnose_inputs, with_findings
-from verifier.digests import digests, twins
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
 from verifier.graph.reductions import reduction
 from verifier.graph.tensors import tensors_in
+from verifier.guesses import wrong_guesses
 from verifier.judge import (
     Cell,
     Compared,
     Judged,
     Policy,
     bare_rows,
-    differs,
     hardware,
     hardware_note,
     judge_rows,
@@ -46,10 +45,8 @@ from verifier.result import (
     CellResult,
     Comparison,
     OutputAgreement,
-    PairResult,
     Precision,
     Repeatability,
-    Status,
     Verdict,
 )
 from verifier.running import (
@@ -115,7 +112,7 @@ class Assessor:
         started = time.perf_counter()
         judged = self._semantics(inputs, probe)
         for _ in range(_GUESSES):
-            wrong, right = self._wrong_guesses(judged)
+            wrong, right = wrong_guesses(self.subject, judged.rows, self.few, self._caster)
             if not wrong:
                 break
             alignment = self.subject.alignment.repaired(wrong, right, WRONG_GUESS)
@@ -127,70 +124,24 @@ class Assessor:
 
     def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
         amplification = [value / probe.unit_roundoff for value in self._noise(probe)]
-        measured = measure_cell(
-            self.subject,
-            ORACLE,
-            inputs,
-            self._caster,
-            forced=self.localise != "never",
-            progress=self._steps("semantics", inputs),
-        )
+        run = partial(measure_cell, self.subject, ORACLE, inputs, self._caster)
+        steps = self._steps("semantics", inputs)
+        wanted = self.localise != "never"
+        # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
+        alone = wanted and probe in self._standings and self._standings[probe].same
+        measured = run(forced=wanted and not alone, progress=steps)
+        if alone and measured.identical:
+            measured = replace(
+                measured,
+                intrinsic=measured.total,
+                outputs_forced=measured.outputs,
+                states_forced=measured.states,
+            )
+        elif alone:
+            measured = measured.with_intrinsic(run(free=False, progress=steps))
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         return self._judge(measured, budgets)
-
-    def _wrong_guesses(self, judged: Judged) -> tuple[list[Pair], list[Pair]]:
-        """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
-
-        A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
-        tensors turns up elsewhere in the other model.
-        """
-        readers: dict[int, list[PairResult]] = {}
-        for row in judged.rows:
-            for above in row.above:
-                readers.setdefault(above, []).append(row)
-        alignment = self.subject.alignment
-        doubtful: dict[int, Pair] = {}
-        for row in reversed(judged.rows):
-            if row.status is Status.UNMATCHED or row.op in {"input", "output", "state"} or not differs(row):
-                continue
-            below = readers.get(row.index, [])
-            left = [
-                state for reader in below for state in readers.get(reader.index, []) if state.op == "state"
-            ]
-            if not below or any(differs(each) and each.index not in doubtful for each in (*below, *left)):
-                continue
-            b, c = (
-                alignment.baseline.by_name[row.baseline or ""],
-                alignment.candidate.by_name[row.candidate or ""],
-            )
-            doubtful[row.index] = Pair(b.index, c.index)
-        if not doubtful:
-            return [], []
-        sides = [
-            digests(self.subject, side, ORACLE, self.few, self._caster, sites)
-            for side, sites in (
-                ("baseline", self._open("baseline") | {pair.baseline for pair in doubtful.values()}),
-                ("candidate", self._open("candidate") | {pair.candidate for pair in doubtful.values()}),
-            )
-        ]
-        twin = twins(*sides)
-        right = {Pair(b, c) for b, c in twin.items()}
-        back = {c: b for b, c in twin.items()}
-        wrong = [
-            pair
-            for pair in doubtful.values()
-            if twin.get(pair.baseline, pair.candidate) != pair.candidate
-            or back.get(pair.candidate, pair.baseline) != pair.baseline
-        ]
-        touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
-        return wrong, [
-            pair for pair in right if pair.baseline in touched[0] or pair.candidate in touched[1]
-        ] if wrong else []
-
-    def _open(self, side: str) -> set[int]:
-        """Comparable sites of one model that have no partner."""
-        return {each.site for each in self.subject.alignment.unmatched if each.side == side}
 
     def numerics(
         self, cell: Cell, *, suspicious: bool = False, same_program: bool = False, named: bool = True
@@ -270,12 +221,7 @@ class Assessor:
                 free=False,
                 progress=steps(f"{cell.name}, forced", parts),
             )
-            measured = replace(
-                measured,
-                intrinsic=forced.intrinsic,
-                outputs_forced=forced.outputs_forced,
-                states_forced=forced.states_forced,
-            )
+            measured = measured.with_intrinsic(forced)
             judged = self._judge(measured, budgets, standing)
             if not suspicious:
                 told = all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits)

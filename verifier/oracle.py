@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where both models stand to the oracle: for each pair, then each shared output, then each state."""
+    """Where both models stand to the oracle: for each pair, then each shared output, then each state.
+
+    `same` says that the two models gave the same numbers everywhere.
+    """
 
     accuracies: tuple[Accuracy, ...]
     precisions: tuple[Precision | None, ...]
+    same: bool
 
 
 def stand(
@@ -88,7 +92,7 @@ def stand(
     total = [_distances(passes, k) for k in range(2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
     shared: list[dict[int, Tensor]] = [{}, {}]
-    same = all(map(_identical, _met(passes, 2)))
+    same = all(meeting.identical for meeting in _met(passes, 2))
     # Where all is computed in one precision, gains and offsets are rounded as everything else is.
     wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
 
@@ -136,6 +140,7 @@ def stand(
             )
         ),
         _placed(readings, len(total[0])),
+        same,
     )
 
 
@@ -167,7 +172,3 @@ def _distance(meeting: Meeting) -> float | None:
         return None
     error = compare(meeting.moments)
     return 0.0 if error.elements == 0 else error.nrmse
-
-
-def _identical(meeting: Meeting) -> bool:
-    return meeting.moments is not None and meeting.moments.identical

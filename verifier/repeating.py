@@ -36,9 +36,6 @@ def first_unrepeatable(
         lanes = [open_lane(subject, side, cell, given, caster, stops=sites) for _ in range(2)]
         passes = run(lanes, [sites, sites], [Comparing(0, 1)], progress)
         for site, meeting in zip(sites, passes.meetings[0], strict=True):
-            differs = meeting.moments is None or not (
-                meeting.moments.identical or meeting.moments.elements == 0
-            )
-            if differs:
+            if not meeting.identical:
                 return graph.sites[site].name
     return None

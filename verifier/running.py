@@ -68,6 +68,20 @@ class Measured:
     inputs: tuple[Meeting, ...]
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs that was measured without forcing."""
+        return all(meeting.identical for meeting in (*self.total, *self.outputs, *self.states, *self.inputs))
+
+    def with_intrinsic(self, forced: Measured) -> Measured:
+        """These free measurements beside forced ones."""
+        return replace(
+            self,
+            intrinsic=forced.intrinsic,
+            outputs_forced=forced.outputs_forced,
+            states_forced=forced.states_forced,
+        )
+
     def merge(self, other: Measured) -> Measured:
         """These measurements and those of a further batch."""
 

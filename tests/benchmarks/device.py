@@ -81,7 +81,7 @@ def _cell(prepared: Prepared, cell: Cell, rounds: int) -> None:
 
 
 def _milliseconds(function: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     function()

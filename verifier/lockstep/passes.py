@@ -31,6 +31,11 @@ class Meeting(NamedTuple):
     other_shape: tuple[int, ...]
     moments: Moments | None
 
+    @property
+    def identical(self) -> bool:
+        """Whether both hold the same numbers, NaNs and infinities included."""
+        return self.moments is not None and (self.moments.identical or not self.moments.elements)
+
     def merge(self, other: Meeting) -> Meeting:
         """This meeting and the same one on a further batch; the shapes are those of the first."""
         if self.moments is None or other.moments is None:

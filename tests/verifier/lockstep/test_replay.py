@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.cuda import MARKS
 from verifier import running, verify
+from verifier.lockstep import Replay
 
 pytestmark = MARKS
 
@@ -72,12 +75,15 @@ def test_a_model_that_reads_its_numbers_is_compared_live() -> None:
 
 
 def test_further_batches_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    monkeypatch.setattr(
-        running, "recorded", lambda *a, _own=running.recorded: made.append(_own(*a)) or made[-1]
-    )
-    assert (
-        verify(Net().eval(), Net().eval(), batches(), cells=["cuda/float32"], batch_size=4).verdict == "match"
-    )
+    made: list[Replay | None] = []
+    plain = running.recorded
+
+    def telling(*args: Any) -> Replay | None:
+        made.append(plain(*args))
+        return made[-1]
+
+    monkeypatch.setattr(running, "recorded", telling)
+    result = verify(Net().eval(), Net().eval(), batches(), cells=["cuda/float32"], batch_size=4)
+    assert result.verdict == "match"
     assert made
     assert all(replay is not None for replay in made)
