@@ -233,7 +233,7 @@ def _agreement(verification: Verification) -> str:
     if verification.coverage.unmatched and agreeing == len(compared):
         said = f"all {counted(agreeing, 'pair')} agree"
     else:
-        said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
+        said = f"{agreeing:,} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
     if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
         return f"the criteria of this policy are met, though only {said}"
     largest = next(iter(worst(pairs, 1)), None)

@@ -515,7 +515,7 @@ class Verification(Record, frozen=True, kw_only=True):
         return to_frame(self)
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write `result.json`, `layers.csv` and `report.html` into `directory`, all of them or none.
+        """Write `result.json`, `layers.csv`, `report.html` and `summary.md` into `directory`, all of them or none.
 
         Raises:
             OutputError: The directory cannot be written.

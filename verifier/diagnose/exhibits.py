@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 from verifier.diagnose.neighbourhood import laid_as
 from verifier.diagnose.pattern import describe
 from verifier.diagnose.reals import reals, same
-from verifier.graph.operators import canonical
+from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.lockstep import Comparing, Lane, run
 from verifier.result import Exhibit, Histogram, PairResult, Plane
 
@@ -111,19 +111,20 @@ def _reads_through(row: PairResult, culprit: PairResult) -> bool:
 
 
 def _settings(graph: Graph, name: str | None) -> dict[str, str]:
-    """How a site is written: its operator, the weights it reads and its other arguments."""
+    """How a site is written: its operator, the weights it reads and the other arguments that matter."""
     site = graph.by_name.get(name or "")
     if site is None:
         return {}
-    weights = {
-        use.role or use.name: f"{use.name}, {' x '.join(map(str, use.shape)) or 'scalar'}"
-        for use in site.tensors
-    }
-    others = {key: str(canonical(value)) for key, value in site.attributes.items()}
+    weights = {use.role or use.name: f"{use.name}, {_dimensions(use.shape)}" for use in site.tensors}
+    others = {key: str(canonical(value)) for key, value in site.attributes.items() if key not in IRRELEVANT}
     return {
         key: value[:_SETTING]
-        for key, value in {"operator": site.op, "shape": str(site.shape), **weights, **others}.items()
+        for key, value in {"operator": site.op, "shape": _dimensions(site.shape), **weights, **others}.items()
     }
+
+
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
 
 
 def pictured(bare: Exhibit, candidate: Tensor, baseline: Tensor, op: str = "") -> Exhibit:
@@ -147,7 +148,9 @@ def pictured(bare: Exhibit, candidate: Tensor, baseline: Tensor, op: str = "") -
     errors = _errors(difference, b, axis)
     channel = int(errors.argmax())
     sample = int(_norms(difference.select(axis, channel), 0).argmax())
-    shown = {} if c.dim() < 3 else _planes(*(_plane(each, axis, sample, channel) for each in (b, c, difference)))
+    shown = (
+        {} if c.dim() < 3 else _planes(*(_plane(each, axis, sample, channel) for each in (b, c, difference)))
+    )
     each = -(-len(errors) // BARS)
     return msgspec.structs.replace(
         bare,
