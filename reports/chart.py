@@ -5,6 +5,7 @@ The geometry is computed here once and drawn twice: as SVG on the page and as a 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -206,7 +207,7 @@ def _line(run: Sequence[Point]) -> str:
     if len(run) == 1:
         return f"{first}h0"
     steps = " ".join(
-        f"{x - before_x} {y - before_y}" for (before_x, before_y), (x, y) in zip(run, run[1:], strict=False)
+        f"{x - before_x} {y - before_y}" for (before_x, before_y), (x, y) in itertools.pairwise(run)
     )
     return f"{first}l{steps.replace(' -', '-')}"
 
@@ -214,7 +215,7 @@ def _line(run: Sequence[Point]) -> str:
 def _steps(run: Sequence[Point]) -> str:
     """The edge of an area that changes from site to site, told where it does."""
     parts = []
-    for (_, before), (x, y) in zip(run, run[1:], strict=False):
+    for (_, before), (x, y) in itertools.pairwise(run):
         if y != before:
             parts.append(f"H{x}V{y}")
     return "".join(parts) + f"H{run[-1][0] + 1}"

@@ -12,7 +12,7 @@ from reports.terminal import Section
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from verifier.result import CellResult, PairResult, Verification
+    from verifier.result import CellResult, Criterion, PairResult, Verification
 
 SHOWN = 10  # changes a list in a terminal
 SHOWN_ON_PAGE = 500
@@ -182,18 +182,17 @@ def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str
 
 
 def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
-    ours = {each.name: each for each in before.criteria}
     return tuple(
-        (
-            sentences.visible(each.name),
-            *(
-                f"{sentences.figure(one.value)}, {'passed' if one.passed else 'failed'}"
-                for one in (ours[each.name], each)
-            ),
-        )
-        for each in after.criteria
-        if each.name in ours
+        (sentences.visible(one.name), _outcome(one), _outcome(other))
+        for one, other in zip(
+            before.criteria, after.criteria, strict=False
+        )  # a fixed list, unless versions differ
+        if one.name == other.name
     )
+
+
+def _outcome(criterion: Criterion) -> str:
+    return f"{sentences.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
 
 
 def _culprits(verification: Verification) -> dict[tuple[str, str], str]:
@@ -207,31 +206,31 @@ def _culprits(verification: Verification) -> dict[tuple[str, str], str]:
 def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[str], list[str]]:
     """Changes of the sites both have, those only the later has, and those only the earlier has."""
     ours = _by_name(before.layers)
-    partners: dict[int, PairResult] = {}
     appeared = []
     changes = []
+    met: set[int] = set()
     for pair in after.layers:
-        old = ours.get((pair.baseline, pair.candidate))
-        if old is None and pair.baseline is not None:
-            old = ours.get((pair.baseline, None))
-        if old is None or id(old) in partners:
+        found = [*ours.get((pair.baseline, pair.candidate), ())]
+        if pair.baseline is not None:  # the candidate's site may have been renamed
+            found += ours.get((pair.baseline, None), ())
+        old = next((each for each in found if id(each) not in met), None)
+        if old is None:
             appeared.append(sentences.site(pair))
             continue
-        partners[id(old)] = pair
+        met.add(id(old))
         change = _change(after.name, old, pair)
         if change is not None:
             changes.append(change)
-    vanished = [sentences.site(old) for old in before.layers if id(old) not in partners]
+    vanished = [sentences.site(old) for old in before.layers if id(old) not in met]
     return changes, appeared, vanished
 
 
-def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], PairResult]:
-    """Rows by both names, and by the baseline's alone for those whose candidate's site was renamed."""
-    found: dict[tuple[str | None, str | None], PairResult] = {}
+def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], list[PairResult]]:
+    """Rows by both names, and by the baseline's alone."""
+    found: dict[tuple[str | None, str | None], list[PairResult]] = {}
     for pair in rows:
-        found.setdefault((pair.baseline, pair.candidate), pair)
-        if pair.baseline is not None:
-            found.setdefault((pair.baseline, None), pair)
+        for key in dict.fromkeys(((pair.baseline, pair.candidate), (pair.baseline, None))):
+            found.setdefault(key, []).append(pair)
     return found
 
 
@@ -274,22 +273,18 @@ def _grounds(before: Verification, after: Verification) -> Iterable[str]:
     """In what the two runs differ besides the candidate: figures then do not compare one to one."""
     if before.baseline.spec != after.baseline.spec:
         yield f"baseline {sentences.visible(before.baseline.spec)}, now {sentences.visible(after.baseline.spec)}"
-    for what, ours, theirs in (("inputs", before.inputs, after.inputs),):
-        if ours.digest and theirs.digest and ours.digest != theirs.digest:
-            yield f"{what}: {sentences.visible(ours.description)}, now {sentences.visible(theirs.description)}"
+    was, now = before.inputs, after.inputs
+    if was.digest and now.digest and was.digest != now.digest:
+        yield f"inputs: {sentences.visible(was.description)}, now {sentences.visible(now.description)}"
     ours, theirs = before.weights.baseline_digest, after.weights.baseline_digest
     if ours and theirs and ours != theirs:
         yield "the baseline's weights are others"
     if before.policy != after.policy:
         yield f"policy {sentences.visible(before.policy)}, now {sentences.visible(after.policy)}"
     old, new = before.environment, after.environment
-    changed = [
-        f"{name} {sentences.visible(old.packages.get(name, 'absent'))}, now {sentences.visible(new.packages.get(name, 'absent'))}"
-        for name in dict.fromkeys((*old.packages, *new.packages))
-        if old.packages.get(name) != new.packages.get(name)
-    ]
     if old.processor != new.processor:
-        changed.insert(
-            0, f"processor {sentences.visible(old.processor)}, now {sentences.visible(new.processor)}"
-        )
-    yield from changed
+        yield f"processor {sentences.visible(old.processor)}, now {sentences.visible(new.processor)}"
+    for name in dict.fromkeys((*old.packages, *new.packages)):
+        was_, now_ = (sentences.visible(each.packages.get(name, "absent")) for each in (old, new))
+        if was_ != now_:
+            yield f"{sentences.visible(name)} {was_}, now {now_}"

@@ -168,8 +168,12 @@ def _settings(
     if lines or not pair.differences:
         return tuple(lines)
     # Results of before the settings were recorded know at least what differs.
-    split = [sentences.visible(each).partition(", baseline ") for each in pair.differences]
-    return tuple(Setting("as written", right or "-", left, differs=True) for left, _, right in split)
+    found = []
+    for each in pair.differences:  # "eps 0.001, baseline 1e-05"
+        left, _, baseline = sentences.visible(each).partition(", baseline ")
+        name, _, candidate = left.partition(" ")
+        found.append(Setting(name, baseline or "-", candidate or "-", differs=True))
+    return tuple(found)
 
 
 def _alike(ours: str | None, theirs: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
@@ -218,7 +222,7 @@ def _channels(exhibit: Exhibit) -> Bars | None:
         path=bars(shares, WIDTH, HEIGHT),
         left="0",
         right=str(last),
-        alt=f"Error of each channel, {sentences.counted(len(heights), 'bar')}, up to {sentences.figure(largest)}{worst}",
+        alt=f"Error of each channel, up to {sentences.figure(largest)}{worst}",
         note=note,
     )
 

@@ -1,4 +1,4 @@
-"""What a result rests on, as lists of names and values: weights, inputs, machine, settings; and the method in words."""
+"""What a result rests on, as lists of names and values: weights, inputs, machine, settings; and the method."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Term:
 METHOD = (
     Term(
         "Total error",
-        "Both models run once on the same input, side by side, and meet at every pair of sites. What differs there is "
-        "the total error: all that this site and everything above it have added up. It tells what a user of the model "
-        "would see, but not who is to blame, because a late site inherits from all earlier ones. The first pair beyond "
-        "its budget is the first divergence.",
+        "Both models run once on the same input, side by side, and meet at every pair of sites. What differs there "
+        "is the total error: all that this site and everything above it have added up. It tells what a user of the "
+        "model would see, but not who is to blame, because a late site inherits from all earlier ones. The first "
+        "pair beyond its budget is the first divergence.",
     ),
     Term(
         "Intrinsic error",

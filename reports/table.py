@@ -41,7 +41,7 @@ class Figure:
     def column(self, records: Sequence[Any]) -> list[Value]:
         """The values of all rows, from their records; None where there is none."""
         read = operator.attrgetter(self.field) if isinstance(self.field, str) else self.field
-        found = [None if each is None else read(each) for each in records]
+        found: list[Any] = [None if each is None else read(each) for each in records]
         return found if self.part is None else [None if each is None else each[self.part] for each in found]
 
 

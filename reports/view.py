@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from reports import facts, marks, sentences, table
 from reports.chart import Chart, chart
 from reports.culprits import SHOWN, Culprit, culprits
-from reports.facts import Facts, Term
-from reports.marks import Mark
 from verifier.result import Status, Verdict
 
 if TYPE_CHECKING:
+    from reports.facts import Facts, Term
+    from reports.marks import Mark
     from verifier.result import CellResult, ModelInfo, PairResult, Verification
 
 _MOST_UNMATCHED = 200

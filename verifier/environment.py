@@ -211,7 +211,7 @@ def _git(*arguments: str) -> str | None:
     if git is None:
         return None
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - git, as found on the path, with arguments of ours
             # Only reading: no program that the repository's configuration names is started, no index rewritten.
             [git, "-c", "core.fsmonitor=false", *arguments],
             capture_output=True,

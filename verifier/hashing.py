@@ -24,7 +24,7 @@ class Hasher:
     def of_all(self, named: Iterable[tuple[str, Tensor]]) -> str:
         """Over the names, dtypes, shapes and bits of tensors in the order of their names, as hexadecimal digits.
 
-        Strides and device do not count. Where a tensor holds no plain numbers (sparse, quantised), its dense values do.
+        Strides and device do not count. Of sparse and quantised tensors the dense values do.
         """
         whole = hashlib.sha256()
         for name, tensor in sorted(named, key=lambda each: each[0]):
@@ -48,7 +48,7 @@ def _digest(tensor: Tensor) -> str:
     return found.hexdigest()
 
 
-def _pieces(tensor: Tensor) -> Iterator[memoryview]:
+def _pieces(tensor: Tensor) -> Iterator[bytes]:
     """The bytes of a tensor's elements in row-major order."""
     plain = tensor.detach()
     if plain.is_quantized:
@@ -59,4 +59,4 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
     step = max(1, _PIECE // flat.element_size())
     for start in range(0, flat.numel(), step):
         piece = flat[start : start + step].contiguous().cpu()
-        yield memoryview(piece.view(torch.uint8).numpy())
+        yield piece.view(torch.uint8).numpy().tobytes()

@@ -442,7 +442,7 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
 
 
 class InputInfo(Record, frozen=True, kw_only=True):
-    """What went in: one line of description, shapes and dtypes per tensor, file names if any, and SHA-256 of it all."""
+    """What went in: a line of description, shapes and dtypes per tensor, file names if any, and SHA-256 of it all."""
 
     description: str
     shapes: tuple[tuple[int, ...], ...]

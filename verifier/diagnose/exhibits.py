@@ -155,7 +155,7 @@ def pictured(bare: Exhibit, candidate: Tensor, baseline: Tensor, op: str = "") -
     return msgspec.structs.replace(
         bare,
         pattern=describe(candidate, baseline),
-        channels=tuple(_rounded(float(part.amax())) for part in errors.split(each)),
+        channels=tuple(_rounded(float(part.amax())) for part in torch.split(errors, each)),
         channels_each=each,
         channel=channel,
         sample=sample,
@@ -185,7 +185,7 @@ def _plane(tensor: Tensor, axis: int, sample: int, channel: int) -> Tensor:
 
 def _planes(baseline: Tensor, candidate: Tensor, difference: Tensor) -> dict[str, Plane]:
     """All three, made small: the two sides on one scale, the difference on one that has 0 in its middle."""
-    size = tuple(min(SIDE, length) for length in baseline.shape)
+    size = min(SIDE, baseline.shape[0]), min(SIDE, baseline.shape[1])
     means = [adaptive_avg_pool2d(each[None], size)[0] for each in (baseline, candidate)]
     high, low = (adaptive_max_pool2d(sign * difference[None], size)[0] * sign for sign in (1, -1))
     extreme = torch.where(high.abs() >= low.abs(), high, low)
