@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from verifier.result import CellResult, PairResult, Verification
 
 HEIGHT = 1000
-_TOP, _FOOT = 30, 940  # where the largest and the smallest power of ten lie; what is 0 lies at _ZERO
-_ZERO = 980
+_TOP, _FOOT = 60, 940  # where the largest and the smallest power of ten lie
+_BROKEN, _ZERO = 16, 980  # and what is no finite number, and what is 0
 _SMALLEST, _LARGEST = -24, 38  # powers of ten beyond which nothing is told apart
 _TICKS = 7
 _LABELS = 8
@@ -129,19 +129,20 @@ def chart(verification: Verification) -> Chart | None:
 
 def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[Tick, ...]]:
     """From an error to its height, and the lines across."""
-    seen = [
-        math.log10(value)
+    known = [
+        value
         for cell in cells
         for row in cell.layers
         for value in (_total(row), _intrinsic(row), row.budget.total if row.budget else None)
-        if value is not None and 0 < value < math.inf
+        if value is not None
     ]
+    seen = [math.log10(value) for value in known if 0 < value < math.inf]
     low = max(_SMALLEST, math.floor(min(seen, default=-16)))
     high = max(low + 1, min(_LARGEST, math.ceil(max(seen, default=0))))
 
     def height(value: float) -> int:
         if math.isnan(value) or value == math.inf:
-            return 0
+            return _BROKEN
         if value <= 0:
             return _ZERO
         share = (math.log10(value) - low) / (high - low)
@@ -152,7 +153,10 @@ def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[T
         Tick(height(10.0**power), _percent(height(10.0**power), HEIGHT), f"1e{power:+03d}")
         for power in range(high, low - 1, -step)
     ]
-    return height, (*powers, Tick(_ZERO, _percent(_ZERO, HEIGHT), "0"))
+    ends = [Tick(_ZERO, _percent(_ZERO, HEIGHT), "0")]
+    if not all(map(math.isfinite, known)):
+        ends.insert(0, Tick(_BROKEN, _percent(_BROKEN, HEIGHT), "nan, inf"))
+    return height, (*powers, *ends)
 
 
 def _series(cell: CellResult, number: int, height: Callable[[float], int], *, focus: bool) -> Series:

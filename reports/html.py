@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import comparison, view
+from reports import comparison, sentences, view
 
 if TYPE_CHECKING:
     from verifier.result import Verification
@@ -57,12 +57,18 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
+def _finalized(value: object) -> object:
+    """What a template prints, with control characters spelt out, which HTML has no way to hold."""
+    return sentences.visible(value) if type(value) is str else value
+
+
 @functools.cache
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

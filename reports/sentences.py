@@ -208,6 +208,8 @@ def dimensions(shape: Iterable[int]) -> str:
 
 def visible(text: str) -> str:
     """The text with control characters spelt out: a layer's name must not be able to drive a terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

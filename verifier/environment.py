@@ -212,7 +212,7 @@ def _git(*arguments: str) -> str | None:
         return None
     try:
         done = subprocess.run(  # noqa: S603 - git, as found on the path, with arguments of ours
-            # Only reading: no program that the repository's configuration names is started, no index rewritten.
+            # Only reading: no monitor that the repository names is started, and its index is not rewritten.
             [git, "-c", "core.fsmonitor=false", *arguments],
             capture_output=True,
             text=True,

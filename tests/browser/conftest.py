@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reports import html
 from tests import samples
+from tests.browser.finding import chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
 REQUIRED = "VERIFIER_REQUIRE_BROWSER"
 """Set where a missing browser is a failure, as in continuous integration: elsewhere these tests are skipped."""
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def absent(what: str) -> None:
@@ -38,7 +36,7 @@ def browser() -> Iterator[Browser]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         absent("playwright is not installed")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = chromium()
     if found is None:
         absent("there is no Chromium on the path")
     with sync_playwright() as playwright:
@@ -61,7 +59,11 @@ class Opened:
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements in sight that fit."""
-        return [each.strip() for each in self.page.locator(selector).all_inner_texts()]
+        shown = self.page.locator(selector).filter(visible=True)
+        texts: list[str] = shown.evaluate_all(
+            "all => all.map(each => (each.innerText ?? each.textContent).trim())"
+        )
+        return texts
 
     def column(self, heading: str) -> list[str]:
         """What the table of sites shows in a column."""

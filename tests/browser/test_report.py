@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from playwright.sync_api import Dialog
+
     from tests.browser.conftest import Opened
 
 pytestmark = pytest.mark.browser
@@ -66,15 +68,18 @@ def test_a_culprit_is_shown_with_its_cause_and_pictures(opened: Callable[..., Op
 
 
 def test_names_filter_the_table(opened: Callable[..., Opened]) -> None:
+    from playwright.sync_api import expect
+
     found = opened("diverged")
     found.page.fill("#wanted", "BN1")
-    found.page.wait_for_function("document.getElementById('shown').textContent.startsWith('2 of 8')")
+    shown = found.page.locator("#shown")
+    expect(shown).to_have_text("2 of 8 rows")
     assert found.column("baseline") == ["bn1", "layer1.0.bn1"]
     found.page.fill("#wanted", "stem")  # a candidate's name
-    found.page.wait_for_function("document.getElementById('shown').textContent.startsWith('1 of 8')")
+    expect(shown).to_have_text("1 of 8 rows")
     assert found.column("candidate") == ["stem.bn"]
     found.page.fill("#wanted", "nothing like it")
-    found.page.wait_for_function("document.getElementById('shown').textContent.includes('none fits')")
+    expect(shown).to_have_text("0 of 8 rows: none fits the filters")
 
 
 def test_statuses_operators_and_cells_filter_the_table(opened: Callable[..., Opened]) -> None:
@@ -163,7 +168,7 @@ def test_the_tree_opens_where_the_culprit_is_and_marks_the_worst_inside(
     assert [text.split("\n")[0] for text in top] == ["✓ ok", "✗ culprit", "→ carries", "→ carries"]
     assert found.page.locator("#tree > details[open]").count() == 1
     [culprit] = found.page.locator("#tree .leaf:has(.mark.culprit)").all()
-    assert samples.deep().culprits[0].baseline in culprit.inner_text()
+    assert str(samples.deep().culprits[0].baseline) in culprit.inner_text()
     last = found.page.locator("#tree > details").last
     last.locator("summary").first.click()
     assert last.locator("details").count() > 10
@@ -252,7 +257,12 @@ def test_choosing_a_cell_shows_it_in_chart_tree_and_table(opened: Callable[..., 
 def test_hostile_names_are_text_everywhere(opened: Callable[..., Opened]) -> None:
     found = opened("hostile")
     dialogs: list[str] = []
-    found.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def refuse(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    found.page.on("dialog", refuse)
     found.page.locator("#table tbody tr[data-place]").first.click()
     assert "</script><script>alert(1)</script>" in found.page.locator("#details").inner_text()
     assert "</script><script>alert(1)</script>" in found.column("baseline")[0]

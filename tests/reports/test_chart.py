@@ -39,8 +39,8 @@ def test_nothing_is_at_the_foot_and_what_is_no_number_at_the_top() -> None:
     exact, small, broken = heights(
         drawn(samples.pair(0), samples.pair(1, total=1e-12), samples.pair(2, total=math.nan))
     )
-    assert (exact, broken) == (chart._ZERO, 0)
-    assert small < exact
+    assert (exact, broken) == (chart._ZERO, chart._BROKEN)
+    assert broken < small < exact
 
 
 def test_what_was_not_measured_leaves_no_point() -> None:
