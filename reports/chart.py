@@ -170,12 +170,12 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
 
     def of(status: Status) -> tuple[Point, ...]:
         return tuple(
-            total[x] or intrinsic[x] or (x, 0) for x, row in enumerate(cell.layers) if row.status is status
+            total[x] or intrinsic[x] or (x, _BROKEN) for x, row in enumerate(cell.layers) if row.status is status
         )
 
     own = {row.index for row in cell.culprits}
     culprits = tuple(
-        total[x] or intrinsic[x] or (x, 0)
+        total[x] or intrinsic[x] or (x, _BROKEN)
         for x, row in enumerate(cell.layers)
         if row.status is Status.CULPRIT or row.index in own
     )

@@ -152,7 +152,7 @@ def coverage(covered: Coverage) -> str:
     return (
         f"{counted(covered.compared, 'pair')} compared: {share(covered.baseline_share)} of the baseline's "
         f"{counted(covered.baseline_sites, 'site')} and {share(covered.candidate_share)} of the candidate's "
-        f"{covered.candidate_sites}"
+        f"{covered.candidate_sites:,}"
     )
 
 

@@ -183,7 +183,8 @@
     const draw = (anew = false, every = 0) => {
       const first = every ? 0 : Math.max(0, Math.floor(grid.scrollTop / ROW) - SPARE);
       const last = every ? Math.min(order.length, every)
-        : Math.min(order.length, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + SPARE);
+        // Before the first rows are there the grid has no height of its own.
+        : Math.min(order.length, Math.ceil((grid.scrollTop + Math.max(grid.clientHeight, innerHeight)) / ROW) + SPARE);
       if (!anew && first === from && last === to) return;
       // A little scrolling stays inside the spare rows.
       if (!anew && first >= from && last <= to) return;
@@ -337,6 +338,8 @@
         make("div", { className: "tree-head" }, make("span", { textContent: "status" }), make("span", { textContent: "baseline" }),
           make("span", { textContent: "candidate" }), make("span", { textContent: "operator" })),
         ...children(c, column, tree[1], 0));
+      const culprit = home.querySelector(".leaf:has(.culprit)");
+      home.scrollTop = culprit ? culprit.offsetTop - home.clientHeight / 2 : 0;
     };
     listeners.push(draw);
     draw();

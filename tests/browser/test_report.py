@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import base64
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,6 @@ from tests import samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from playwright.sync_api import Dialog
 
@@ -33,8 +30,10 @@ def test_a_report_opens_from_the_disk_and_says_the_verdict(opened: Callable[...,
     assert shown.endswith(said)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", [*KINDS, "deep"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [*((name, scheme) for name in KINDS for scheme in ("light", "dark")), ("deep", "light")],
+)
 def test_axe_finds_no_violation(opened: Callable[..., Opened], name: str, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -319,18 +318,6 @@ def test_a_printed_page_has_all_culprits_and_the_rows_of_the_table(opened: Calla
     assert found.page.locator(".culprit-card").count() == 3
     assert len(found.column("baseline")) == 7
     assert len(found.page.pdf()) > 10_000
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_screenshots_are_taken_where_they_are_wanted(
-    opened: Callable[..., Opened], name: str, tmp_path: Path
-) -> None:
-    """`SCREENSHOTS=DIR` keeps them, to be looked at."""
-    for mode, options in (("light", {}), ("dark", {"scheme": "dark"}), ("phone", {"width": 390})):
-        found = opened(name, **options)
-        directory = os.environ.get("SCREENSHOTS") or str(tmp_path)
-        image = found.page.screenshot(path=f"{directory}/{name.replace(' ', '-')}-{mode}.png", full_page=True)
-        assert image.startswith(base64.b64decode("iVBORw0KGgo="))
 
 
 def test_the_data_on_the_page_is_what_the_view_made(opened: Callable[..., Opened]) -> None:

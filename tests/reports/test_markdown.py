@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 def rendered(verification: Verification) -> str:
     """The summary as GitHub's dialect of Markdown shows it, with HTML let through as there."""
-    return (
-        MarkdownIt("commonmark", {"html": True})
-        .enable("table")
-        .render(markdown.summary(verification, plot="p.png"))
-    )
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    page: str = parser.render(markdown.summary(verification, plot="p.png"))
+    return page
 
 
 def test_the_summary_begins_with_the_verdict(sample: Verification) -> None:

@@ -104,7 +104,7 @@ def test_what_is_not_a_number_is_spelt_and_what_was_not_measured_is_null() -> No
 def test_the_candidates_distance_from_float64_is_told_in_the_baselines(
     figures: dict[str, float], times: float | str
 ) -> None:
-    accuracy = Accuracy(**({"baseline_total": None, "candidate_total": None} | figures))  # type: ignore[arg-type]
+    accuracy = Accuracy(**({"baseline_total": None, "candidate_total": None} | figures))
     row = msgspec.structs.replace(samples.pair(1), accuracy=accuracy)
     assert figures_of((row, samples.pair(2)))["times"] == [times, None]
 
