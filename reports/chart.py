@@ -170,7 +170,9 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
 
     def of(status: Status) -> tuple[Point, ...]:
         return tuple(
-            total[x] or intrinsic[x] or (x, _BROKEN) for x, row in enumerate(cell.layers) if row.status is status
+            total[x] or intrinsic[x] or (x, _BROKEN)
+            for x, row in enumerate(cell.layers)
+            if row.status is status
         )
 
     own = {row.index for row in cell.culprits}

@@ -170,11 +170,11 @@
       const tr = make("tr", { className: STATUS_WORDS[c.status(r)], tabIndex: -1 });
       tr.setAttribute("aria-rowindex", String(place + 2));
       tr.dataset.place = String(place);
-      for (const [, , read, kind] of visible) {
+      for (const [key, , read, kind] of visible) {
         const td = make("td", { className: kind });
         const value = read(c, r);
         if (kind === "status") td.append(mark(value));
-        else td.textContent = kind === "number" ? figure(value) : value ?? "-";
+        else td.textContent = key === "index" ? String(value) : kind === "number" ? figure(value) : value ?? "-";
         if (kind === "site" && value) td.title = value;
         tr.append(td);
       }
@@ -198,10 +198,10 @@
       if (held && reach && Number(reach.dataset.place) === active) reach.focus({ preventScroll: true });
     };
 
-    const go = (place, focus = true) => {
+    const go = (place, focus = true, first = false) => {
       active = Math.max(0, Math.min(order.length - 1, place));
       const top = head.offsetHeight, above = active * ROW, height = grid.clientHeight - top;
-      if (above < grid.scrollTop) grid.scrollTop = above;
+      if (first || above < grid.scrollTop) grid.scrollTop = above;
       else if (above + ROW > grid.scrollTop + height) grid.scrollTop = above + ROW - height;
       draw(true);
       if (focus) body.querySelector(`[data-place="${active}"]`)?.focus({ preventScroll: true });
@@ -254,7 +254,7 @@
         else refresh();
       }
       find("sites").scrollIntoView({ block: "start" });
-      go(place());
+      go(place(), true, true);
       details.show(c, r, body.querySelector(`[data-place="${active}"]`));
     };
     return { refresh, reveal };
@@ -269,6 +269,8 @@
     dialog?.addEventListener("keydown", (event) => { if (event.key === "Escape") { event.preventDefault(); close(); } });
     const show = (own, row, from) => {
       back = from;
+      for (const each of document.querySelectorAll(".looked-at")) each.classList.remove("looked-at");
+      from?.classList.add("looked-at");
       const beside = cells.filter((c) => c.list === own.list);
       const title = make("h3", { id: "details-title" }, make("span", { className: "site", textContent: own.called(row) }));
       if (own.candidate(row) !== own.baseline(row)) title.append(` (candidate: ${own.candidate(row) ?? "has none"})`);
@@ -517,7 +519,7 @@
         () => { copy.textContent = "Not allowed here"; }));
   }
   addEventListener("beforeprint", () => {
-    for (const each of document.querySelectorAll("main > section > details, .block")) if (each.tagName === "DETAILS") each.open = true;
+    for (const each of document.querySelectorAll("#culprits > details, details.block")) each.open = true;
   });
   table?.refresh();
   document.documentElement.dataset.ready = "yes";
