@@ -15,6 +15,9 @@ from reports import comparison, sentences, view
 if TYPE_CHECKING:
     from verifier.result import Verification
 
+SCRIPT = ("data", "table", "details", "tree", "plot", "start")
+"""Parts of the script, in the order in which they need one another."""
+
 
 def render(verification: Verification) -> str:
     """The page, the same bytes for the same verification.
@@ -22,7 +25,7 @@ def render(verification: Verification) -> str:
     Everything in it is escaped. The page allows itself no script and no style but the two it comes with, which its
     security policy names by their hashes: text that found a way into the markup could do nothing there.
     """
-    script = _source("report.js")
+    script = _script()
     return _rendered(
         "report.html",
         page=view.page(verification),
@@ -43,6 +46,12 @@ def _rendered(template: str, *, scripts: str, **values: object) -> str:
     return (
         _environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - ours
     )
+
+
+def _script() -> str:
+    """The script: its parts share one scope, and nothing outside it."""
+    parts = "\n".join(_source(f"script/{name}.js") for name in SCRIPT)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _source(name: str) -> str:

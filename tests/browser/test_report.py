@@ -66,6 +66,14 @@ def test_a_culprit_is_shown_with_its_cause_and_pictures(opened: Callable[..., Op
     assert sizes == [[4, 4]] * 3
 
 
+def test_a_culprit_leads_to_its_row(opened: Callable[..., Opened]) -> None:
+    found = opened("deep")
+    found.page.locator("#culprit-1 button").click()
+    name = str(samples.deep().culprits[0].baseline)
+    assert found.page.locator("#details h3").inner_text() == name
+    assert found.texts("tr.looked-at td.site") == [name]
+
+
 def test_names_filter_the_table(opened: Callable[..., Opened]) -> None:
     from playwright.sync_api import expect
 
