@@ -41,14 +41,15 @@ class Tick:
 class Series:
     """What is drawn of one cell.
 
-    `total` holds runs of points that hang together, `budget` likewise, `intrinsic` single points, and `culprits`,
-    `amplifies` those of the total error where a site has that status.
+    `total`, `budget` and `intrinsic` have a point for each site where there is one: sites without a partner leave
+    none, and a line goes on behind them. `culprits` and `amplifies` are points of the total error where a site has
+    that status, as far as it has one.
     """
 
     name: str
     number: int
-    total: tuple[tuple[Point, ...], ...]
-    budget: tuple[tuple[Point, ...], ...]
+    total: tuple[Point, ...]
+    budget: tuple[Point, ...]
     intrinsic: tuple[Point, ...]
     culprits: tuple[Point, ...]
     amplifies: tuple[Point, ...]
@@ -57,12 +58,12 @@ class Series:
     @property
     def total_path(self) -> str:
         """The lines of the total error, as SVG path data."""
-        return "".join(_line(run) for run in self.total)
+        return _line(self.total)
 
     @property
     def budget_path(self) -> str:
         """The area below what is allowed."""
-        return "".join(f"M{run[0][0]} {HEIGHT}V{run[0][1]}{_steps(run)}V{HEIGHT}z" for run in self.budget)
+        return _area(self.budget)
 
     @property
     def intrinsic_path(self) -> str:
@@ -184,9 +185,9 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
     return Series(
         name=cell.name,
         number=number,
-        total=_runs(total),
-        budget=_runs(points(lambda row: row.budget.total if row.budget else None)),
-        intrinsic=tuple(point for point in intrinsic if point is not None),
+        total=_known(total),
+        budget=_known(points(lambda row: row.budget.total if row.budget else None)),
+        intrinsic=_known(intrinsic),
         culprits=culprits,
         amplifies=of(Status.AMPLIFIES),
         focus=focus,
@@ -201,14 +202,14 @@ def _intrinsic(row: PairResult) -> float | None:
     return sentences.error(row.intrinsic, sentences.metric_of(row)) if row.intrinsic else None
 
 
-def _runs(points: Sequence[Point | None]) -> tuple[tuple[Point, ...], ...]:
-    """Points in a row without a gap: sites without a partner interrupt a line by no more than themselves."""
-    known = [point for point in points if point is not None]
-    return (tuple(known),) if known else ()
+def _known(points: Sequence[Point | None]) -> tuple[Point, ...]:
+    return tuple(point for point in points if point is not None)
 
 
 def _line(run: Sequence[Point]) -> str:
     """Path data in steps from one point to the next: short, as most steps are."""
+    if not run:
+        return ""
     first = f"M{run[0][0]} {run[0][1]}"
     if len(run) == 1:
         return f"{first}h0"
@@ -218,13 +219,12 @@ def _line(run: Sequence[Point]) -> str:
     return f"{first}l{steps.replace(' -', '-')}"
 
 
-def _steps(run: Sequence[Point]) -> str:
-    """The edge of an area that changes from site to site, told where it does."""
-    parts = []
-    for (_, before), (x, y) in itertools.pairwise(run):
-        if y != before:
-            parts.append(f"H{x}V{y}")
-    return "".join(parts) + f"H{run[-1][0] + 1}"
+def _area(run: Sequence[Point]) -> str:
+    """The area below steps, one as wide as a site around each point, told where the height changes."""
+    if not run:
+        return ""
+    steps = [f"H{x - 0.5:g}V{y}" for (_, before), (x, y) in itertools.pairwise(run) if y != before]
+    return f"M{run[0][0] - 0.5:g} {HEIGHT}V{run[0][1]}{''.join(steps)}H{run[-1][0] + 0.5:g}V{HEIGHT}z"
 
 
 def _dots(points: Sequence[Point]) -> str:

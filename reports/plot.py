@@ -71,17 +71,21 @@ class _Painter:
     def _series(self, one: Series) -> None:
         colour = _CELLS[min(one.number, len(_CELLS) - 1)]
         if one.focus:
-            for run in one.budget:
-                foot = self._y(HEIGHT)
-                area = [(self._x(-0.5), foot), *self._points(run), (self._x(run[-1][0] + 0.5), foot)]
-                self.pen.polygon(area, _tint(colour, 0.1))
+            if one.budget:
+                (first, _), (last, _), foot = one.budget[0], one.budget[-1], self._y(HEIGHT)
+                ends = (self._x(last + 0.5), foot), (self._x(first - 0.5), foot)
+                self.pen.polygon([*self._points(one.budget), *ends], _tint(colour, 0.1))
             for x, _ in one.culprits:
                 self.pen.line(
                     [self._x(x), self._y(0), self._x(x), self._y(HEIGHT)], _tint(_WRONG, 0.4), _FINER
                 )
             self._dots(one.intrinsic, _tint(colour, 0.6), 1.3)
-        for run in one.total:
-            self.pen.line(self._points(run), colour if one.focus else _tint(colour, 0.6), 2 * _FINER, "curve")
+        if len(one.total) > 1:
+            self.pen.line(
+                self._points(one.total), colour if one.focus else _tint(colour, 0.6), 2 * _FINER, "curve"
+            )
+        else:
+            self._dots(one.total, colour, 1)
         if one.focus:
             self._dots(one.amplifies, _AMPLIFIES, 3, square=True)
             self._dots(one.culprits, _WRONG, 4.5)

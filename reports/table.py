@@ -160,15 +160,20 @@ def data(verification: Verification) -> dict[str, Any]:
                 **_figures(cell),
             }
         )
-    deciding = sentences.deciding_cell(verification)
+    shown, deciding = verification.cells, sentences.deciding_cell(verification)
     return {
         "statuses": [[str(status), marks.STATUS_SIGNS[status]] for status in marks.BY_SEVERITY],
         "groups": _groups(),
         "lists": lists,
         "cells": cells,
-        "first": next((k for k, cell in enumerate(verification.cells) if cell is deciding), 0),
+        "first": next((k for k, cell in enumerate(shown) if cell is deciding and cell.layers), _first(shown)),
         "trees": [tree([rows for own, rows in trees if own == number]) for number in range(len(lists))],
     }
+
+
+def _first(cells: Sequence[CellResult]) -> int:
+    """The first cell that has anything to show."""
+    return next((k for k, cell in enumerate(cells) if cell.layers), 0)
 
 
 def embedded(content: object) -> str:

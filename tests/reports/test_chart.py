@@ -11,7 +11,7 @@ from PIL import Image
 
 from reports import chart, plot
 from tests import samples
-from verifier.result import Status
+from verifier.result import Budget, Status
 
 if TYPE_CHECKING:
     from verifier.result import PairResult, Verification
@@ -25,8 +25,7 @@ def drawn(*rows: PairResult) -> chart.Chart:
 
 
 def heights(of: chart.Chart) -> list[int]:
-    [run] = of.series[0].total
-    return [y for _, y in run]
+    return [y for _, y in of.series[0].total]
 
 
 def test_larger_errors_lie_higher_and_equal_factors_equally_far_apart() -> None:
@@ -45,13 +44,13 @@ def test_nothing_is_at_the_foot_and_what_is_no_number_at_the_top() -> None:
 
 def test_what_was_not_measured_leaves_no_point() -> None:
     lonely = msgspec.structs.replace(samples.pair(1), total=None, candidate=None, status=Status.UNMATCHED)
-    [run] = drawn(samples.pair(0, total=1e-3), lonely, samples.pair(2, total=1e-3)).series[0].total
+    run = drawn(samples.pair(0, total=1e-3), lonely, samples.pair(2, total=1e-3)).series[0].total
     assert [x for x, _ in run] == [0, 2]
 
 
 def test_a_path_leads_through_every_point() -> None:
     series = drawn(*(samples.pair(k, total=10.0**-k) for k in (3, 1, 6, 2, 0))).series[0]
-    [run] = series.total
+    run = series.total
     start, steps = series.total_path.removeprefix("M").split("l")
     x, y = map(int, start.split())
     walked = [(x, y)]
@@ -60,6 +59,13 @@ def test_a_path_leads_through_every_point() -> None:
         x, y = x + dx, y + dy
         walked.append((x, y))
     assert walked == list(run)
+
+
+def test_the_budget_is_an_area_of_steps_as_wide_as_the_sites() -> None:
+    budgets = (Budget(rule="x", total=10.0**k, intrinsic=1.0) for k in (0, 0, -3))
+    series = drawn(*(samples.pair(k, total=1.0, budget=each) for k, each in enumerate(budgets))).series[0]
+    high, _, low = (y for _, y in series.budget)
+    assert series.budget_path == f"M-0.5 1000V{high}H1.5V{low}H2.5V1000z"
 
 
 def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:

@@ -59,6 +59,8 @@ def test_the_first_cell_shown_is_the_one_that_decides(diverged: Verification, ma
     assert table.data(diverged)["first"] == 0
     cells = (msgspec.structs.replace(matching.cells[0], role="semantics", name="a"), matching.cells[0])
     assert table.data(msgspec.structs.replace(matching, cells=cells))["first"] == 1
+    skipped = msgspec.structs.replace(matching.cells[0], layers=())
+    assert table.data(msgspec.structs.replace(matching, cells=(skipped, matching.cells[0])))["first"] == 1
 
 
 def test_a_site_is_shown_with_both_errors_and_what_is_allowed(diverged: Verification) -> None:
