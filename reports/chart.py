@@ -243,6 +243,8 @@ def _places(rows: Sequence[PairResult]) -> tuple[Tick, ...]:
         if top != previous:
             found.append((x, top))
             previous = top
+    if not found:
+        return ()
     least = len(rows) / _LABELS
     kept: list[tuple[int, str]] = []
     # The long ones are worth a name before the short ones.

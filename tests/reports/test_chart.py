@@ -101,6 +101,12 @@ def test_the_outermost_modules_are_named_where_they_begin() -> None:
     ]
 
 
+def test_a_cell_in_which_nothing_has_a_partner_is_drawn_too() -> None:
+    lonely = msgspec.structs.replace(samples.pair(1), total=None, baseline=None, status=Status.UNMATCHED)
+    found = drawn(lonely)
+    assert (found.horizontal, found.series[0].total_path) == ((), "")
+
+
 def test_the_plot_is_told_in_a_sentence(diverged: Verification) -> None:
     found = chart.chart(diverged)
     assert found is not None
