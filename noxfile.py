@@ -56,6 +56,24 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def e2e(session: nox.Session) -> None:
+    """Open reports in the system's Chromium: `nox -s e2e -- -k keyboard`; without one the tests are skipped.
+
+    Reports are made from records alone, so neither torch nor the package need be installed.
+    `VERIFIER_REQUIRE_BROWSER=1` makes a missing browser a failure.
+    """
+    session.install(*PINNED, *group("e2e"))
+    session.run("python", "-m", "pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def picture(session: nox.Session) -> None:
+    """Make the README's picture of a report and its summary anew, from a run of a planted fault."""
+    install(session, "e2e")
+    session.run("python", "-m", "tests.browser.picture", *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style and formatting; `nox -s lint -- --fix` repairs what can be repaired."""
     session.install(*PINNED, *group("lint"))

@@ -1,21 +1,74 @@
-"""The report as one page that needs nothing else: no script, no font, no request."""
+"""The report as one page that needs nothing else: no font, no image, no request of any kind."""
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from reports.view import page
+from reports import comparison, sentences, view
 
 if TYPE_CHECKING:
     from verifier.result import Verification
 
+SCRIPT = ("data", "table", "details", "tree", "plot", "start")
+"""Parts of the script, in the order in which they need one another."""
+
 
 def render(verification: Verification) -> str:
-    """The page, the same bytes for the same verification. Everything in it is escaped."""
-    return _environment().get_template("report.html").render(page=page(verification))
+    """The page, the same bytes for the same verification.
+
+    Everything in it is escaped. The page allows itself no script and no style but the two it comes with, which its
+    security policy names by their hashes: text that found a way into the markup could do nothing there.
+    """
+    script = _script()
+    return _rendered(
+        "report.html",
+        page=view.page(verification),
+        data=Markup(view.data(verification)),  # noqa: S704 - `table.embedded` makes it safe
+        script=Markup(script),  # noqa: S704 - ours
+        scripts=_hash(script),
+    )
+
+
+def render_comparison(before: Verification, after: Verification) -> str:
+    """The page that puts two results side by side; it has no script."""
+    return _rendered("comparison.html", page=comparison.page(before, after), scripts="'none'")
+
+
+def _rendered(template: str, *, scripts: str, **values: object) -> str:
+    style = _source("style.css")
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}"
+    return (
+        _environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - ours
+    )
+
+
+def _script() -> str:
+    """The script: its parts share one scope, and nothing outside it."""
+    parts = "\n".join(_source(f"script/{name}.js") for name in SCRIPT)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+
+
+def _source(name: str) -> str:
+    """A file of ours as it will stand on the page: the hash is of what a browser reads, which has no CR."""
+    environment = _environment()
+    assert environment.loader is not None  # noqa: S101 - it was given one
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _finalized(value: object) -> object:
+    """What a template prints, with control characters spelt out, which HTML has no way to hold."""
+    return sentences.visible(value) if type(value) is str else value
 
 
 @functools.cache
@@ -24,6 +77,7 @@ def _environment() -> Environment:
         loader=PackageLoader("reports"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

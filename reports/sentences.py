@@ -152,7 +152,7 @@ def coverage(covered: Coverage) -> str:
     return (
         f"{counted(covered.compared, 'pair')} compared: {share(covered.baseline_share)} of the baseline's "
         f"{counted(covered.baseline_sites, 'site')} and {share(covered.candidate_share)} of the candidate's "
-        f"{covered.candidate_sites}"
+        f"{covered.candidate_sites:,}"
     )
 
 
@@ -208,6 +208,8 @@ def dimensions(shape: Iterable[int]) -> str:
 
 def visible(text: str) -> str:
     """The text with control characters spelt out: a layer's name must not be able to drive a terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -233,7 +235,7 @@ def _agreement(verification: Verification) -> str:
     if verification.coverage.unmatched and agreeing == len(compared):
         said = f"all {counted(agreeing, 'pair')} agree"
     else:
-        said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
+        said = f"{agreeing:,} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
     if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
         return f"the criteria of this policy are met, though only {said}"
     largest = next(iter(worst(pairs, 1)), None)

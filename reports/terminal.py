@@ -32,14 +32,24 @@ class Section:
 
 def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
+    return coloured(
+        sentences.headline(verification), verification.verdict, sections(verification, out_dir=out_dir)
+    )
+
+
+def plain(verification: Verification, *, out_dir: str | None = None) -> str:
+    """The summary as text, for pipes, logs and files; it ends with a line break."""
+    return as_text(sentences.headline(verification), sections(verification, out_dir=out_dir))
+
+
+def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> RenderableType:
+    """A headline in its verdict's colour and sections below it."""
     from rich.console import Group  # noqa: PLC0415 - a pipe needs no rich
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [
-        Text(sentences.headline(verification), style=_STYLES[verification.verdict])
-    ]
-    for section in sections(verification, out_dir=out_dir):
+    parts: list[RenderableType] = [Text(headline, style=_STYLES.get(verdict, ""))]
+    for section in listed:
         table = Table(box=None, show_header=bool(section.header), padding=(0, 2, 0, 0), pad_edge=False)
         for index in range(len(section.rows[0])):
             header = section.header[index] if section.header else ""
@@ -50,10 +60,10 @@ def summary(verification: Verification, *, out_dir: str | None = None) -> Render
     return Group(*parts)
 
 
-def plain(verification: Verification, *, out_dir: str | None = None) -> str:
-    """The summary as text, for pipes, logs and files; it ends with a line break."""
-    lines = [sentences.headline(verification)]
-    for section in sections(verification, out_dir=out_dir):
+def as_text(headline: str, listed: Sequence[Section]) -> str:
+    """A headline and sections as plain text, in columns."""
+    lines = [headline]
+    for section in listed:
         rows = ([section.header] if section.header else []) + list(section.rows)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines += ["", section.title]

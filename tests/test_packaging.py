@@ -55,7 +55,7 @@ def test_reference_models_import_only_torch() -> None:
 
 
 def test_reports_import_only_the_records() -> None:
-    assert outside("reports", {"reports", "verifier.result", "jinja2", "rich", "markupsafe"}) == {}
+    assert outside("reports", {"reports", "verifier.result", "jinja2", "rich", "markupsafe", "PIL"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,16 @@ def test_the_readme_names_only_options_that_exist() -> None:
     group = get_command(app)
     known = {option for c in group.commands.values() for p in c.params for option in p.opts}  # type: ignore[attr-defined]
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | {"--"}
+
+
+def test_the_readme_shows_a_report_and_what_the_terminal_said_of_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [picture] = re.findall(r"!\[[^\]]+\]\((docs/[^)]+)\)", text)
+    content = (ROOT / picture).read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert 50_000 < len(content) < 300_000
+    [summary] = re.findall(r"<!-- nox -s picture -->\n```text\n(.*?)```", text, re.DOTALL)
+    assert summary.startswith(
+        "diverged: layer2.1.bn2 is wrong: eps is 0.001, the baseline's 1e-05 (confirmed"
+    )
+    assert summary.endswith("verifier-report/report.html\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
-from verifier.diagnose import diagnose, diagnose_inputs, with_findings
+from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
@@ -44,6 +45,7 @@ from verifier.result import (
     Budget,
     CellResult,
     Comparison,
+    Exhibit,
     OutputAgreement,
     Precision,
     Repeatability,
@@ -91,6 +93,7 @@ class Assessor:
         progress: Told how far each stage has come.
         repeat: How often each numerics cell is run to see whether it gives the same numbers.
         agreements: Agreement of the outputs, by cell name.
+        exhibits: What the culprits look like, by cell name.
     """
 
     subject: Subject
@@ -101,6 +104,7 @@ class Assessor:
     progress: Progress
     repeat: int = 1
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
+    exhibits: dict[str, tuple[Exhibit, ...]] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
 
@@ -120,6 +124,7 @@ class Assessor:
             self._standings.clear()
             judged = self._semantics(inputs, probe)
         judged = self._diagnosed(ORACLE, judged)
+        self._exhibit(ORACLE, judged)
         return self._result(ORACLE, "semantics", inputs, judged, started)
 
     def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
@@ -228,6 +233,7 @@ class Assessor:
                 if not (same_program and told):
                     judged = self._diagnosed(cell, judged)
                 judged = judge_rows([with_precision(row, cell, proved=same_program) for row in judged.rows])
+                self._exhibit(cell, judged)
         return judged
 
     def _budgets(self, cell: Cell, standing: Standing) -> list[Budget]:
@@ -304,19 +310,30 @@ class Assessor:
         """The judgement with causes, and with blame for what the forced pass could not look at."""
         if judged.verdict is not Verdict.DIVERGED or self.localise == "never":
             return judged
-
-        def open_lanes(keep: Sequence[int], keep_other: Sequence[int]) -> tuple[Lane, Lane]:
-            return (
-                open_lane(self.subject, "baseline", cell, self.few, self._caster, keep),
-                open_lane(self.subject, "candidate", cell, self.few, self._caster, keep_other),
-            )
-
+        open_lanes = functools.partial(self._two_lanes, cell)
         others = self._caster.state(self.subject.masters.baseline, cell)
         found = diagnose(self.subject.alignment, judged.rows, others, open_lanes)
         if self.few.other is not None:
             sides = (tensors_in(arguments(each, cell)) for each in (self.few, self.few.other))
             found.update(diagnose_inputs(judged.rows, *map(list, sides)))
         return judge_rows(with_findings(judged.rows, found))
+
+    def _exhibit(self, cell: Cell, judged: Judged) -> None:
+        """Look at the culprits once more, for the report."""
+        if judged.culprits and self.localise != "never":
+            open_lanes = functools.partial(self._two_lanes, cell)
+            self.exhibits[cell.name] = exhibits(
+                self.subject.alignment, judged.rows, judged.culprits, open_lanes
+            )
+
+    def _two_lanes(
+        self, cell: Cell, keep: Sequence[int] = (), keep_other: Sequence[int] = ()
+    ) -> tuple[Lane, Lane]:
+        """Both models on a few samples, keeping some calls of each."""
+        return (
+            open_lane(self.subject, "baseline", cell, self.few, self._caster, keep),
+            open_lane(self.subject, "candidate", cell, self.few, self._caster, keep_other),
+        )
 
     def _result(
         self, cell: Cell, role: str, inputs: Sequence[Inputs], judged: Judged, started: float
@@ -332,6 +349,7 @@ class Assessor:
             layers=judged.rows,
             seconds=time.perf_counter() - started,
             output=self.agreements[cell.name],
+            exhibits=self.exhibits.get(cell.name, ()),
         )
 
     def _steps(self, stage: str, inputs: Sequence[Inputs]) -> Callable[[], None]:

@@ -241,6 +241,17 @@ def _arguments(content: object, what: str) -> tuple[tuple[Any, ...], dict[str, A
     )
 
 
+def named(inputs: Inputs) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor that goes in, with its place; the candidate's own ones too, where it is given some."""
+    sides = [("", inputs)] if inputs.other is None else [("baseline", inputs), ("candidate", inputs.other)]
+    return [
+        (side + name, leaf)
+        for side, each in sides
+        for name, leaf in _leaves(each.args, each.kwargs)
+        if isinstance(leaf, torch.Tensor)
+    ]
+
+
 def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
     """Every leaf with its place: `[0]`, `[1].boxes`, `mask`."""
     named = [(f"[{index}]", value) for index, value in enumerate(args)] + list(kwargs.items())

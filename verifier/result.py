@@ -225,6 +225,61 @@ class PairResult(Record, frozen=True, kw_only=True):
         return self.apart and self.candidate_op is not None and self.inputs_differ is None
 
 
+class Plane(Record, frozen=True, kw_only=True):
+    """A picture of a matrix: `rows` x `columns` numbers in 255 steps from `low` to `high`.
+
+    `values` is the base64 text of one byte an element, row by row: 0 stands for `low`, 254 for `high` and 255 for a
+    number that is not finite.
+    """
+
+    rows: int
+    columns: int
+    low: float
+    high: float
+    values: str
+
+
+class Histogram(Record, frozen=True, kw_only=True):
+    """How often which difference occurs: `counts` of elements in bins of one width from `low` to `high`.
+
+    `equal` elements are the same on both sides and `nonfinite` have no finite difference; neither are in `counts`.
+    """
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    equal: int
+    nonfinite: int = 0
+
+
+class Exhibit(Record, frozen=True, kw_only=True):
+    """What a culprit looks like, on the baseline's inputs; taken once, of at most a few dozen culprits a cell.
+
+    `index` is the culprit's row and `site` the pair that was looked at, which is another where the culprit has no
+    partner. `baseline_settings` and `candidate_settings` say how the two sites are written: operator, weights and
+    hyperparameters. `pattern` describes the difference in a few statements.
+
+    `channels` is the error of each channel (root mean square of the difference, relative to that of the whole
+    baseline tensor), the worst of `channels_each` neighbours where there are many. The planes show channel
+    `channel` of sample `sample`, where the error is largest: both sides, and candidate minus baseline, of which each
+    element is the most extreme of those it stands for. Where there are no planes, or no numbers, these are None.
+    """
+
+    index: int
+    site: str
+    baseline_settings: dict[str, str] = {}
+    candidate_settings: dict[str, str] = {}
+    pattern: tuple[str, ...] = ()
+    channels: tuple[float, ...] = ()
+    channels_each: int = 1
+    channel: int | None = None
+    sample: int | None = None
+    baseline: Plane | None = None
+    candidate: Plane | None = None
+    difference: Plane | None = None
+    histogram: Histogram | None = None
+
+
 class Repeatability(Record, frozen=True, kw_only=True):
     """Whether further runs gave the same numbers: the first site of either model that did not, None if all did."""
 
@@ -268,7 +323,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     `batch_size` is the number of samples that went through both models. A cell that could not run has the verdict
     `skipped`, the reason for it and no layers; `named` says whether it was asked for by name, so that the whole
     cannot be a match without it. `output` is the agreement of the final outputs in this cell.
-    `repeatable` is there where it was asked for.
+    `repeatable` is there where it was asked for. `exhibits` show what the culprits do.
     """
 
     name: str
@@ -286,6 +341,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     repeatable: Repeatability | None = None
     noise_floor: NoiseFloor | None = None
     hardware: Hardware | None = None
+    exhibits: tuple[Exhibit, ...] = ()
 
 
 class Criterion(Record, frozen=True, kw_only=True):
@@ -386,6 +442,8 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
     `parameter_map` says for each candidate tensor how it is made of the baseline's: `name`, `name[0:64]` for rows of
     it, `name.T` for its transpose, or several of these, put together. `unexercised` names baseline
     parameters that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
+    `baseline_digest` and `candidate_digest` are SHA-256 over names, dtypes, shapes and bits of all that each computes
+    with (`verifier.hashing`); empty in results of before they were recorded.
     """
 
     mode: str
@@ -395,19 +453,26 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
     unmapped_candidate: tuple[str, ...] = ()
     unexercised: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    baseline_digest: str = ""
+    candidate_digest: str = ""
 
 
 class InputInfo(Record, frozen=True, kw_only=True):
-    """What went in: one line of description, shapes and dtypes per tensor, and file names if any."""
+    """What went in: a line of description, shapes and dtypes per tensor, file names if any, and SHA-256 of it all."""
 
     description: str
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    digest: str = ""
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """Versions, machine and the flags that touch numerics."""
+    """Versions, machine, the flags that touch numerics, and the git commit of the directory the caller works in.
+
+    `dirty` says that tracked files differ from the commit, or that Python files are there which git does not know.
+    `commit` is empty and `dirty` None where there is no repository, or no git.
+    """
 
     python: str
     platform: str
@@ -416,6 +481,8 @@ class Environment(Record, frozen=True, kw_only=True):
     devices: tuple[str, ...]
     threads: int
     flags: dict[str, str]
+    commit: str = ""
+    dirty: bool | None = None
 
 
 class Verification(Record, frozen=True, kw_only=True):
@@ -464,7 +531,7 @@ class Verification(Record, frozen=True, kw_only=True):
         return to_frame(self)
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write `result.json`, `layers.csv` and `report.html` into `directory`, all of them or none.
+        """Write `result.json`, `layers.csv`, `report.html` and `summary.md` into `directory`, all of them or none.
 
         Raises:
             OutputError: The directory cannot be written.

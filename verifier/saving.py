@@ -1,4 +1,4 @@
-"""Results on disk: `result.json`, `layers.csv` and `report.html`, all of them or none."""
+"""Results on disk: `result.json`, and what is rendered from it; all of them or none."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from verifier.errors import OutputError
 from verifier.result import SCHEMA_VERSION, Verification, to_builtins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
 RESULT = "result.json"
 LAYERS = "layers.csv"
 REPORT = "report.html"
+SUMMARY = "summary.md"
+PLOT = "error-over-depth.png"
+COMPARISON = "comparison.html"
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:
-    """Write the result, the table of layers and the report into `directory`, which is created if need be.
+    """Write the result, the table of layers, the report and the summary into `directory`, made if need be.
 
     Everything is rendered and written to a hidden folder beside its destination before the first file is
     moved; an interruption or a full disk leaves what was there before, whole.
@@ -32,13 +35,12 @@ def save(verification: Verification, directory: str | PathLike[str]) -> None:
     Raises:
         OutputError: The directory cannot be written.
     """
-    from reports.html import render  # noqa: PLC0415 - templates are only needed here
-    from verifier.frames import to_csv  # noqa: PLC0415 - the same
+    from verifier.frames import to_csv  # noqa: PLC0415 - only needed here
 
     _write(
         {
             LAYERS: to_csv(verification),
-            REPORT: render(verification),
+            **rendered(verification),
             RESULT: to_json(verification),  # moved last: what is complete has a result that says so
         },
         Path(directory),
@@ -46,14 +48,35 @@ def save(verification: Verification, directory: str | PathLike[str]) -> None:
 
 
 def save_report(verification: Verification, directory: str | PathLike[str]) -> None:
-    """Write the report alone anew, as `save` does.
+    """Write report and summary alone anew, as `save` does.
 
     Raises:
         OutputError: The directory cannot be written.
     """
-    from reports.html import render  # noqa: PLC0415 - templates are only needed here
+    _write(rendered(verification), Path(directory))
 
-    _write({REPORT: render(verification)}, Path(directory))
+
+def rendered(verification: Verification) -> dict[str, str | bytes]:
+    """What people read, by file name: the page, the summary and, where there is something to draw, its plot."""
+    from reports import html, markdown, plot  # noqa: PLC0415 - templates are only needed here
+
+    picture = plot.png(verification)
+    return {
+        REPORT: html.render(verification),
+        SUMMARY: markdown.summary(verification, plot=None if picture is None else PLOT),
+        **({} if picture is None else {PLOT: picture}),
+    }
+
+
+def save_comparison(before: Verification, after: Verification, directory: str | PathLike[str]) -> None:
+    """Write the page that puts two results side by side, whole or not at all.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from reports import html  # noqa: PLC0415 - templates are only needed here
+
+    _write({COMPARISON: html.render_comparison(before, after)}, Path(directory))
 
 
 def save_text(text: str, file: str | PathLike[str]) -> None:
@@ -93,7 +116,7 @@ def check_writable(directory: str | PathLike[str]) -> None:
             raise OutputError(f"{below}{existing} is a file; --out takes a directory")
         with tempfile.TemporaryFile(dir=existing):
             pass
-    for name in (RESULT, LAYERS, REPORT):
+    for name in (RESULT, LAYERS, REPORT, SUMMARY, PLOT):
         if (directory / name).is_dir():
             raise OutputError(f"{directory / name} is a directory where the file of this name should go")
 
@@ -151,7 +174,7 @@ def _holds_containers(value: dict[str, Any] | list[Any]) -> bool:
     return any(isinstance(item, dict | list) for item in items)
 
 
-def _write(texts: dict[str, str], directory: Path) -> None:
+def _write(contents: Mapping[str, str | bytes], directory: Path) -> None:
     check_writable(directory)
     with _own_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -160,10 +183,13 @@ def _write(texts: dict[str, str], directory: Path) -> None:
         tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder,
     ):
         staging = Path(folder)
-        for name, text in texts.items():
+        for name, content in contents.items():
             # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
-            (staging / name).write_bytes(text.encode("utf-8", errors="backslashreplace"))
-        _move(list(texts), staging, directory)
+            plain = (
+                content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
+            )
+            (staging / name).write_bytes(plain)
+        _move(list(contents), staging, directory)
 
 
 def _move(names: list[str], staging: Path, directory: Path) -> None:

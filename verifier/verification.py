@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -29,6 +30,7 @@ from verifier.errors import (
 )
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
+from verifier.hashing import Hasher
 from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
 from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
@@ -168,6 +170,7 @@ def verify(
     covered = coverage(alignment, masters.info.unexercised)
     verdict, reason = overall(policy, results, criteria, covered)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
+    hasher = Hasher()
     return Verification(
         verdict=verdict,
         reason=reason,
@@ -179,8 +182,12 @@ def verify(
         output=output,
         baseline=ours.info(alignment.baseline),
         candidate=theirs.info(alignment.candidate),
-        weights=masters.info,
-        inputs=given.info,
+        weights=msgspec.structs.replace(
+            masters.info,
+            baseline_digest=hasher.of_all(masters.baseline.items()),
+            candidate_digest=hasher.of_all(masters.candidate.items()),
+        ),
+        inputs=msgspec.structs.replace(given.info, digest=hasher.of_all(making.named(given))),
         seed=seed,
         environment=describe(),
         command=command,

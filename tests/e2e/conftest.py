@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PATIENCE = 300  # seconds: a loaded machine is slow, a hang is forever
 
+FILES = ("result.json", "layers.csv", "report.html", "summary.md", "error-over-depth.png")
+"""What a run that compared anything writes."""
+
 TWINS = ("--baseline", "nets.py:net", "--candidate", "nets.py:net")
 """A small network against itself; torchvision is not needed."""
 
@@ -106,6 +109,12 @@ def workplace(directory: Path) -> Path:
     for name in ("nets.py", "faults.py"):
         shutil.copy(HERE / name, directory / name)
     return directory
+
+
+@pytest.fixture(scope="session")
+def written() -> Callable[[str], set[str]]:
+    """The files a run leaves in a directory of this name."""
+    return lambda directory: {f"{directory}/{name}" for name in FILES}
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,10 @@ def test_a_diverged_run_says_on_stdout_where_and_how_much(eps_fault: Ended) -> N
     assert "bn2" in eps_fault.out.splitlines()[0]
 
 
-def test_a_diverged_run_leaves_the_same_files_as_a_match(eps_fault: Ended) -> None:
-    assert eps_fault.new == {"DIR/result.json", "DIR/layers.csv", "DIR/report.html"}
+def test_a_diverged_run_leaves_the_same_files_as_a_match(
+    eps_fault: Ended, written: Callable[[str], set[str]]
+) -> None:
+    assert eps_fault.new == written("DIR")
 
 
 def test_a_candidate_that_raises_in_the_run_is_reported_with_its_layer_and_error(

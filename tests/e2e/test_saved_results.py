@@ -41,6 +41,33 @@ def test_a_report_prints_the_summary_of_the_run(
     assert call("report", "DIR").out == eps_fault.out
 
 
+def test_two_results_are_put_side_by_side(saved: Path, call: Callable[..., Ended]) -> None:
+    call("judge", "DIR", "--policy", "criteria", "--out", "LATER")
+
+    ended = call("report", "DIR", "LATER", "--out", "SIDE")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("diverged before, match now: ")
+    assert "policy strict, now criteria" in ended.out
+    assert ended.new == {"SIDE/comparison.html"}
+
+
+def test_a_result_beside_itself_is_told_in_one_line(saved: Path, call: Callable[..., Ended]) -> None:
+    ended = call("report", "DIR", "DIR/result.json")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("still diverged: ")
+    assert ended.out.count("\n") == 1
+
+
+def test_out_without_a_second_result_is_refused(saved: Path, call: Callable[..., Ended]) -> None:
+    assert "--out is for two results" in call("report", "DIR", "--out", "SIDE").refusal(2)
+
+
+def test_a_second_result_that_is_missing_is_told(saved: Path, call: Callable[..., Ended]) -> None:
+    assert "there is no saved result at NOWHERE" in call("report", "DIR", "NOWHERE").refusal(2)
+
+
 @pytest.mark.parametrize(
     ("policy", "code"),
     [("strict", 1), ("criteria", 0), ("tolerant.toml", 0), ("demanding.toml", 1)],
@@ -62,13 +89,13 @@ def test_the_policy_decides_the_exit_code_and_nothing_is_written(
 
 
 def test_a_result_judged_anew_is_written_where_out_says(
-    saved: Path, call: Callable[..., Ended], eps_fault: Ended
+    saved: Path, call: Callable[..., Ended], eps_fault: Ended, written: Callable[[str], set[str]]
 ) -> None:
     before = contents(saved)
 
     ended = call("judge", "DIR", "--policy", "criteria", "--out", "AGAIN")
 
-    assert ended.new == {"AGAIN/result.json", "AGAIN/layers.csv", "AGAIN/report.html"}
+    assert ended.new == written("AGAIN")
     assert contents(saved) == before
     result = ended.result("AGAIN")
     assert (result["verdict"], result["policy"]) == ("match", "criteria")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ast
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,54 +9,82 @@ import pytest
 
 import reports
 from reports import sentences, view
+from tests import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from verifier.result import Comparison, OutputAgreement, PairResult, Verification
-
-
-def test_a_site_is_shown_with_both_errors_and_what_is_allowed(diverged: Verification) -> None:
-    row = view.page(diverged).cells[0].sites[1]
-    assert (row.baseline, row.candidate, row.op) == ("bn1", "stem.bn", "batch_norm")
-    assert (row.total, row.allowed_total) == ("0.0005", "1e-12")
-    assert (row.intrinsic, row.allowed_intrinsic) == ("0.0005", "1e-12")
-    assert (row.max_abs, row.max_abs_at) == ("0.002", "(0, 17, 3, 5)")
-    assert row.shape == "8 x 64 x 56 x 56"
-    assert row.status == view.Mark("culprit", "✗", "culprit")
-
-
-def test_what_was_not_measured_is_a_dash_and_not_a_number_is_told(
-    matching: Verification, make_pair: Callable[..., PairResult], make_comparison: Callable[..., Comparison]
-) -> None:
-    pairs = (
-        msgspec.structs.replace(make_pair(0), total=None, budget=None),
-        msgspec.structs.replace(make_pair(1), total=make_comparison(math.nan, nonfinite_candidate=3)),
-        msgspec.structs.replace(make_pair(2), candidate=None, candidate_shape=(1,)),
-    )
-    cell = msgspec.structs.replace(matching.cells[0], layers=pairs)
-    first, second, third = view.page(msgspec.structs.replace(matching, cells=(cell,))).cells[0].sites
-    assert {first.total, first.intrinsic, first.allowed_total, first.max_abs, first.nonfinite} == {"-"}
-    assert (second.total, second.nonfinite) == ("nan", "0 / 3")
-    assert third.candidate == "-"
-    assert third.shape == "8 x 64 x 56 x 56, candidate 1"
+    from verifier.result import OutputAgreement, Verification
 
 
 def test_a_cell_counts_its_sites_by_status(diverged: Verification) -> None:
     assert view.page(diverged).cells[0].counts == "1 ok, 1 culprit, 6 carries"
 
 
+def test_cells_form_a_matrix_by_dtype_and_device() -> None:
+    matrix = view.page(samples.matrix()).matrix
+    assert matrix is not None
+    assert matrix.dtypes == ("float64", "bfloat16")
+    assert [name for name, _ in matrix.rows] == ["cpu", "cpu, channels_last", "cuda, channels_last"]
+    words = [
+        [square.verdict.word if square.verdict else "" for square in squares] for _, squares in matrix.rows
+    ]
+    assert words == [["match", ""], ["", "diverged"], ["", "skipped"]]
+    assert [squares[-1].figure for _, squares in matrix.rows] == ["", "1 culprit", "could not run"]
+
+
+def test_without_cells_there_is_no_matrix(inconclusive: Verification) -> None:
+    assert view.page(inconclusive).matrix is None
+
+
+def test_the_noise_of_the_machine_is_told_by_cell() -> None:
+    cell = view.page(samples.deep(12)).cells[0]
+    assert cell.floor == "other threads 1e-07, other position in the batch 0"
+
+
 def test_the_reason_is_not_said_twice(inconclusive: Verification, diverged: Verification) -> None:
     assert view.page(inconclusive).reason == ""
-    assert view.page(diverged).reason == diverged.reason
+    assert view.page(diverged).reason == ""  # the culprits say it better
+
+
+def test_a_reason_that_no_culprit_tells_is_told(matching: Verification) -> None:
+    odd = msgspec.structs.replace(matching, reason="something else")
+    assert view.page(odd).reason == "something else"
+
+
+def test_the_first_divergence_leads_to_its_culprit(diverged: Verification) -> None:
+    assert view.page(diverged).first_anchor == "culprit-1"
+    elsewhere = msgspec.structs.replace(diverged, first_divergence=samples.pair(3, total=1.0))
+    assert view.page(elsewhere).first_anchor == ""
 
 
 def test_facts_without_a_value_are_left_out(matching: Verification) -> None:
-    facts = {facts.title: dict(facts.rows) for facts in view.page(matching).facts}
+    page = view.page(matching)
+    facts = {facts.title: dict(facts.rows) for facts in (page.weights, *page.facts)}
     assert facts["Inputs"]["seed"] == "0"
     assert "files" not in facts["Inputs"]
     assert facts["Final output"]["same first choice"] == "87.5 %"
     assert facts["Weights"] == {"mode": "calibrated", "mapped tensors": "1"}
+
+
+@pytest.mark.parametrize(
+    ("dirty", "said"),
+    [
+        (True, "abc123, with changes that are not committed"),
+        (False, "abc123, nothing changed since"),
+        (None, "abc123"),
+    ],
+)
+def test_the_callers_tree_is_named(matching: Verification, dirty: bool | None, said: str) -> None:
+    environment = msgspec.structs.replace(matching.environment, commit="abc123", dirty=dirty)
+    facts = view.page(msgspec.structs.replace(matching, environment=environment)).facts
+    assert dict(next(each.rows for each in facts if each.title == "Environment"))["git commit"] == said
+
+
+def test_weights_and_inputs_are_named_by_what_they_hold(matching: Verification) -> None:
+    weights = msgspec.structs.replace(matching.weights, baseline_digest="aa", candidate_digest="bb")
+    inputs = msgspec.structs.replace(matching.inputs, digest="cc")
+    page = view.page(msgspec.structs.replace(matching, weights=weights, inputs=inputs))
+    told = [value for facts in (page.weights, *page.facts) for name, value in facts.rows if "SHA-256" in name]
+    assert told == ["aa", "bb", "cc"]
 
 
 def test_facts_tell_the_output_to_the_last_figure(matching: Verification, scores: OutputAgreement) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from verifier.result import (
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# A record holds hundreds of values. Drawing, rendering and saving one takes what it takes on a busy machine.
+settings.register_profile("records", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("records")
+
+
 def strategy(hint: Any) -> st.SearchStrategy[Any]:
     """Any value of a record's field type, NaN and infinities among the numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -39,7 +45,9 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
     if origin is tuple and arguments[-1] is not Ellipsis:
         return st.tuples(*map(strategy, arguments))
     if origin is tuple:
-        return st.lists(strategy(arguments[0]), max_size=2).map(tuple)
+        # Records hold records: two of each on every level would be thousands of values.
+        is_record = isinstance(arguments[0], type) and issubclass(arguments[0], msgspec.Struct)
+        return st.lists(strategy(arguments[0]), max_size=1 if is_record else 2).map(tuple)
     if origin is dict:
         return st.dictionaries(*map(strategy, arguments), max_size=2)
     if hint is float:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -236,3 +238,67 @@ def test_describing_changes_nothing() -> None:
     state = torch.get_rng_state()
     assert environment.describe() == environment.describe()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- the caller's working tree
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs git in a repository with one commit, which is where the process works."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    identity |= {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def git(*arguments: str) -> None:
+        subprocess.run(
+            ["git", *arguments], cwd=tmp_path, check=True, capture_output=True, env=os.environ | identity
+        )
+
+    git("init")
+    (tmp_path / "net.py").write_text("x = 1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.chdir(tmp_path)
+    return git
+
+
+def test_the_callers_commit_is_named_and_clean(repository: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("not code")
+    described = environment.describe()
+    assert len(described.commit) == 40
+    assert described.dirty is False
+
+
+def test_a_change_that_is_not_committed_is_told(repository: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("x = 2")
+    assert environment.describe().dirty is True
+
+
+def test_code_that_git_does_not_know_is_told(repository: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("x = 2")
+    assert environment.describe().dirty is True
+
+
+def test_no_monitor_of_the_repository_is_started(repository: Callable[..., None], tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    hook.chmod(0o755)
+    repository("config", "core.fsmonitor", str(hook))
+    environment.describe()
+    assert not (tmp_path / "started").exists()
+
+
+def test_without_a_repository_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    described = environment.describe()
+    assert (described.commit, described.dirty) == ("", None)
+
+
+def test_without_git_nothing_is_said(
+    repository: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert environment.describe().commit == ""

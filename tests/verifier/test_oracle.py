@@ -107,6 +107,8 @@ def assert_called_out(
         cause = found[cell].culprits[0].cause
         assert cause is not None
         assert (cause.code, cause.confirmed) == (code, True)
+        assert [each.index for each in found[cell].exhibits] == [row.index for row in found[cell].culprits]
+        assert found[cell].exhibits[0].histogram is not None
     for name, each in found.items():
         assert each.verdict == ("diverged" if name in cells else "match")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import html, terminal
+from reports import html, markdown, plot, terminal
 from verifier import frames, saving
 from verifier.errors import OutputError
 from verifier.result import to_builtins
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from verifier.result import Verification
 
-FILES = ["layers.csv", "report.html", "result.json"]
+FILES = ["error-over-depth.png", "layers.csv", "report.html", "result.json", "summary.md"]
 
 
 def complaint(act: Callable[[], object]) -> str:
@@ -40,7 +40,7 @@ def listing(directory: Path) -> list[str]:
 # --- writing
 
 
-def test_a_result_is_saved_as_three_files_in_a_new_directory(
+def test_a_result_is_saved_with_all_that_is_rendered_from_it_in_a_new_directory(
     verification: Verification, tmp_path: Path
 ) -> None:
     directory = tmp_path / "deep" / "out"
@@ -49,6 +49,10 @@ def test_a_result_is_saved_as_three_files_in_a_new_directory(
     assert json.loads((directory / "result.json").read_text()) == to_builtins(verification)
     assert (directory / "layers.csv").read_bytes() == frames.to_csv(verification).encode()
     assert (directory / "report.html").read_text() == html.render(verification)
+    assert (directory / "summary.md").read_text() == markdown.summary(
+        verification, plot="error-over-depth.png"
+    )
+    assert (directory / "error-over-depth.png").read_bytes() == plot.png(verification)
 
 
 def test_saving_again_replaces_the_result_and_leaves_other_files(
@@ -63,12 +67,33 @@ def test_saving_again_replaces_the_result_and_leaves_other_files(
 
 def test_a_report_can_be_written_alone(verification: Verification, tmp_path: Path) -> None:
     saving.save_report(verification, tmp_path)
-    assert listing(tmp_path) == ["report.html"]
+    assert listing(tmp_path) == ["error-over-depth.png", "report.html", "summary.md"]
 
 
 def test_the_record_saves_itself(verification: Verification, tmp_path: Path) -> None:
     verification.save(str(tmp_path))
     assert saving.load(tmp_path) is not None
+
+
+def test_a_result_of_before_pictures_and_digests_is_read(verification: Verification, tmp_path: Path) -> None:
+    content = to_builtins(verification)
+    for record, fields in (
+        (content["weights"], ("baseline_digest", "candidate_digest")),
+        (content["inputs"], ("digest",)),
+        (content["environment"], ("commit", "dirty")),
+        *((cell, ("exhibits",)) for cell in content["cells"]),
+    ):
+        for field in fields:
+            del record[field]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    loaded = saving.load(tmp_path)
+    assert same(loaded, verification)
+    saving.save_report(loaded, tmp_path)
+
+
+def test_a_comparison_is_saved_as_a_page(verification: Verification, tmp_path: Path) -> None:
+    saving.save_comparison(verification, verification, tmp_path / "out")
+    assert listing(tmp_path / "out") == ["comparison.html"]
 
 
 def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
@@ -78,7 +103,7 @@ def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("after", range(10))
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(
     verification: Verification,
@@ -184,7 +209,7 @@ def test_any_record_can_be_saved_and_summarised(
     verification = draw_verification(data)
     directory = tmp_path_factory.mktemp("saved")
     saving.save(verification, directory)
-    assert listing(directory) == FILES
+    assert set(listing(directory)) | {"error-over-depth.png"} == set(FILES)
     assert terminal.plain(verification).startswith(f"{verification.verdict}: ")
 
 

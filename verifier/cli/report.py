@@ -1,16 +1,48 @@
-"""`report`: render again from a saved result."""
+"""`report`: render again from a saved result, or put two side by side."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from verifier.cli import exits, options, showing
+from verifier.errors import UsageError
 
 
-def report(directory: options.Result, debug: options.Debug = False) -> None:
-    """Render report.html again from the saved result, and print the summary."""
+def report(
+    directory: options.Result,
+    later: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[LATER]",
+            help="A second result: what got better or worse, appeared or vanished since the first is told instead.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Of two results: write the comparison as a page, comparison.html, here."
+        ),
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Render report.html and summary.md again from the saved result, or compare two results."""
     with exits.translated(debug=debug):
-        from verifier.saving import load, save_report
+        from verifier.saving import load, save_comparison, save_report
 
         verification = load(directory)
+        if later is not None:
+            after = load(later)
+            if out is not None:
+                save_comparison(verification, after, out)
+            showing.show_comparison(verification, after)
+            return
+        if out is not None:
+            raise UsageError(
+                "--out is for two results: name a second one, or leave it out to render in place."
+            )
         where = directory if directory.is_dir() else directory.parent
         save_report(verification, where)
         showing.show(verification, where)

@@ -56,6 +56,20 @@ def show(verification: Verification, directory: Path | None) -> None:
         say(terminal.plain(verification, out_dir=out_dir))
 
 
+def show_comparison(before: Verification, after: Verification) -> None:
+    """Print what changed from one result to another, as `show` does."""
+    from reports import comparison, terminal
+
+    compared = comparison.compare(before, after)
+    listed = comparison.sections(compared)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(terminal.coloured(compared.headline, after.verdict, listed))
+    else:
+        say(terminal.as_text(compared.headline, listed))
+
+
 def say(text: str) -> None:
     """Write to stdout. A reader who has left (`| head`) misses the rest; the exit code stays what it is."""
     try:

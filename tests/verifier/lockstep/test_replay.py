@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tests.cuda import MARKS
 from verifier import running, verify
-from verifier.lockstep import Replay
+
+if TYPE_CHECKING:
+    from verifier.lockstep import Replay
 
 pytestmark = MARKS
 

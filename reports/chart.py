@@ -1,0 +1,290 @@
+"""Error over depth as lines in a plane: one unit across for each site, `HEIGHT` down, logarithmic, 0 at its foot.
+
+The geometry is computed here once and drawn twice: as SVG on the page and as a picture beside the summary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports import sentences
+from verifier.result import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from verifier.result import CellResult, PairResult, Verification
+
+HEIGHT = 1000
+_TOP, _FOOT = 60, 940  # where the largest and the smallest power of ten lie
+_BROKEN, _ZERO = 16, 980  # and what is no finite number, and what is 0
+_SMALLEST, _LARGEST = -24, 38  # powers of ten beyond which nothing is told apart
+_TICKS = 7
+_LABELS = 8
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A line across the plot at `position` (of `HEIGHT`, or of the sites), with a label."""
+
+    position: float
+    percent: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What is drawn of one cell.
+
+    `total`, `budget` and `intrinsic` have a point for each site where there is one: sites without a partner leave
+    none, and a line goes on behind them. `culprits` and `amplifies` are points of the total error where a site has
+    that status, as far as it has one.
+    """
+
+    name: str
+    number: int
+    total: tuple[Point, ...]
+    budget: tuple[Point, ...]
+    intrinsic: tuple[Point, ...]
+    culprits: tuple[Point, ...]
+    amplifies: tuple[Point, ...]
+    focus: bool
+
+    @property
+    def total_path(self) -> str:
+        """The lines of the total error, as SVG path data."""
+        return _line(self.total)
+
+    @property
+    def budget_path(self) -> str:
+        """The area below what is allowed."""
+        return _area(self.budget)
+
+    @property
+    def intrinsic_path(self) -> str:
+        """A dot each."""
+        return _dots(self.intrinsic)
+
+    @property
+    def culprits_path(self) -> str:
+        """A dot each."""
+        return _dots(self.culprits)
+
+    @property
+    def culprit_lines(self) -> str:
+        """A line from top to foot each."""
+        return "".join(f"M{x} 0V{HEIGHT}" for x, _ in self.culprits)
+
+    @property
+    def amplifies_path(self) -> str:
+        """A dot each."""
+        return _dots(self.amplifies)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The number of a culprit above the plot: its number among the culprits, and where."""
+
+    number: str
+    position: int
+    percent: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The whole plot; `sites` are as many as the longest cell has."""
+
+    sites: int
+    series: tuple[Series, ...]
+    vertical: tuple[Tick, ...]
+    horizontal: tuple[Tick, ...]
+    flags: tuple[Flag, ...]
+    sentence: str
+
+
+def chart(verification: Verification) -> Chart | None:
+    """The plot of a verification, or None where no cell has rows."""
+    cells = [cell for cell in verification.cells if cell.layers]
+    if not cells:
+        return None
+    deciding = sentences.deciding_cell(verification)
+    focus = deciding if deciding in cells else cells[0]
+    scale, vertical = _scale(cells)
+    sites = max(len(cell.layers) for cell in cells)
+    numbers = {id(cell): k for k, cell in enumerate(verification.cells)}
+    return Chart(
+        sites=sites,
+        series=tuple(_series(cell, numbers[id(cell)], scale, focus=cell is focus) for cell in cells),
+        vertical=vertical,
+        horizontal=_places(max(cells, key=lambda cell: len(cell.layers)).layers),
+        flags=_flags(verification, focus, sites),
+        sentence=_sentence(focus),
+    )
+
+
+def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[Tick, ...]]:
+    """From an error to its height, and the lines across."""
+    known = [
+        value
+        for cell in cells
+        for row in cell.layers
+        for value in (_total(row), _intrinsic(row), row.budget.total if row.budget else None)
+        if value is not None
+    ]
+    seen = [math.log10(value) for value in known if 0 < value < math.inf]
+    low = max(_SMALLEST, math.floor(min(seen, default=-16)))
+    high = max(low + 1, min(_LARGEST, math.ceil(max(seen, default=0))))
+
+    def height(value: float) -> int:
+        if math.isnan(value) or value == math.inf:
+            return _BROKEN
+        if value <= 0:
+            return _ZERO
+        share = (math.log10(value) - low) / (high - low)
+        return round(_FOOT - min(1.0, max(0.0, share)) * (_FOOT - _TOP))
+
+    step = max(1, math.ceil((high - low) / _TICKS))
+    powers = [
+        Tick(height(10.0**power), _percent(height(10.0**power), HEIGHT), f"1e{power:+03d}")
+        for power in range(high, low - 1, -step)
+    ]
+    ends = [Tick(_ZERO, _percent(_ZERO, HEIGHT), "0")]
+    if not all(map(math.isfinite, known)):
+        ends.insert(0, Tick(_BROKEN, _percent(_BROKEN, HEIGHT), "nan, inf"))
+    return height, (*powers, *ends)
+
+
+def _series(cell: CellResult, number: int, height: Callable[[float], int], *, focus: bool) -> Series:
+    def points(read: Callable[[PairResult], float | None]) -> list[Point | None]:
+        return [
+            None if value is None else (x, height(value)) for x, value in enumerate(map(read, cell.layers))
+        ]
+
+    total = points(_total)
+    intrinsic = points(_intrinsic)
+
+    def of(status: Status) -> tuple[Point, ...]:
+        return tuple(
+            total[x] or intrinsic[x] or (x, _BROKEN)
+            for x, row in enumerate(cell.layers)
+            if row.status is status
+        )
+
+    own = {row.index for row in cell.culprits}
+    culprits = tuple(
+        total[x] or intrinsic[x] or (x, _BROKEN)
+        for x, row in enumerate(cell.layers)
+        if row.status is Status.CULPRIT or row.index in own
+    )
+    return Series(
+        name=cell.name,
+        number=number,
+        total=_known(total),
+        budget=_known(points(lambda row: row.budget.total if row.budget else None)),
+        intrinsic=_known(intrinsic),
+        culprits=culprits,
+        amplifies=of(Status.AMPLIFIES),
+        focus=focus,
+    )
+
+
+def _total(row: PairResult) -> float | None:
+    return sentences.error(row.total, sentences.metric_of(row)) if row.total else None
+
+
+def _intrinsic(row: PairResult) -> float | None:
+    return sentences.error(row.intrinsic, sentences.metric_of(row)) if row.intrinsic else None
+
+
+def _known(points: Sequence[Point | None]) -> tuple[Point, ...]:
+    return tuple(point for point in points if point is not None)
+
+
+def _line(run: Sequence[Point]) -> str:
+    """Path data in steps from one point to the next: short, as most steps are."""
+    if not run:
+        return ""
+    first = f"M{run[0][0]} {run[0][1]}"
+    if len(run) == 1:
+        return f"{first}h0"
+    steps = " ".join(
+        f"{x - before_x} {y - before_y}" for (before_x, before_y), (x, y) in itertools.pairwise(run)
+    )
+    return f"{first}l{steps.replace(' -', '-')}"
+
+
+def _area(run: Sequence[Point]) -> str:
+    """The area below steps, one as wide as a site around each point, told where the height changes."""
+    if not run:
+        return ""
+    steps = [f"H{x - 0.5:g}V{y}" for (_, before), (x, y) in itertools.pairwise(run) if y != before]
+    return f"M{run[0][0] - 0.5:g} {HEIGHT}V{run[0][1]}{''.join(steps)}H{run[-1][0] + 0.5:g}V{HEIGHT}z"
+
+
+def _dots(points: Sequence[Point]) -> str:
+    return "".join(f"M{x} {y}h0" for x, y in points)
+
+
+def _places(rows: Sequence[PairResult]) -> tuple[Tick, ...]:
+    """Where the outermost modules begin, as far as there is room for their names."""
+    found: list[tuple[int, str]] = []
+    previous = None
+    for x, row in enumerate(rows):
+        name = row.baseline
+        if name is None:
+            continue
+        top = name.split(".")[0]
+        if top != previous:
+            found.append((x, top))
+            previous = top
+    if not found:
+        return ()
+    least = len(rows) / _LABELS
+    kept: list[tuple[int, str]] = []
+    # The long ones are worth a name before the short ones.
+    lengths = {
+        x: (following - x)
+        for (x, _), (following, _) in zip(found, [*found[1:], (len(rows), "")], strict=True)
+    }
+    for x, top in sorted(found, key=lambda each: (-lengths[each[0]], each[0])):
+        if all(abs(x - other) >= least for other, _ in kept) and x <= len(rows) - least / 2:
+            kept.append((x, top))
+    return tuple(Tick(x, _percent(x, len(rows)), sentences.visible(top)[:24]) for x, top in sorted(kept))
+
+
+def _flags(verification: Verification, focus: CellResult, sites: int) -> tuple[Flag, ...]:
+    """Numbers of the culprits; those that would lie on one another share a flag."""
+    position = {row.index: x for x, row in enumerate(focus.layers)}
+    flags: list[Flag] = []
+    first = 0
+    for number, culprit in enumerate(verification.culprits, 1):
+        x = position.get(culprit.index)
+        if x is None or x >= sites:
+            continue
+        if flags and abs(x - flags[-1].position) * 40 < sites:
+            flags[-1] = Flag(f"{first}–{number}", flags[-1].position, flags[-1].percent, flags[-1].name)  # noqa: RUF001 - from, to
+            continue
+        first = number
+        flags.append(Flag(str(number), x, _percent(x + 0.5, sites), sentences.name(culprit)))
+    return tuple(flags)
+
+
+def _sentence(cell: CellResult) -> str:
+    """What the plot shows, for those who do not see it."""
+    largest = next(iter(sentences.worst(cell.layers, 1)), None)
+    said = f"Total error of {sentences.counted(len(cell.layers), 'site')} in {sentences.visible(cell.name)}"
+    if largest is None:
+        return f"{said}: none anywhere"
+    culprits = sentences.counted(len(cell.culprits), "culprit")
+    error = sentences.figure(sentences.error(largest.total))
+    return f"{said}: at most {error}, at {sentences.name(largest)}; {culprits}"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / max(1, whole):.2f}%"

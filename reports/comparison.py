@@ -1,0 +1,290 @@
+"""Two saved results side by side: what got better, what worse, what appeared and what vanished."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports import marks, sentences
+from reports.terminal import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from verifier.result import CellResult, Criterion, PairResult, Verification
+
+SHOWN = 10  # changes a list in a terminal
+SHOWN_ON_PAGE = 500
+
+# Errors of two runs on other inputs or another machine differ by less than this where nothing has changed.
+FACTOR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A site that is not what it was: in which cell, both statuses, both errors, and by how much it changed.
+
+    `kind` is the error that is compared: intrinsic where both results have it, else total. `size` orders changes:
+    the difference in severity, then the factor between the errors as a power of ten.
+    """
+
+    cell: str
+    site: str
+    before: str
+    after: str
+    kind: str
+    error_before: float
+    error_after: float
+    size: tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Everything in which a later result differs from an earlier one."""
+
+    headline: str
+    verdicts: tuple[tuple[str, str, str], ...]
+    criteria: tuple[tuple[str, str, str], ...]
+    gone: tuple[str, ...]
+    new: tuple[str, ...]
+    worse: tuple[Change, ...]
+    better: tuple[Change, ...]
+    appeared: tuple[str, ...]
+    vanished: tuple[str, ...]
+    grounds: tuple[str, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether no site, cell or culprit changed."""
+        return not (
+            any(before != after for _, before, after in self.verdicts)
+            or self.gone or self.new or self.worse or self.better or self.appeared or self.vanished
+        )  # fmt: skip
+
+
+def compare(before: Verification, after: Verification) -> Compared:
+    """What changed from one result to another; sites are the same if both their names are, or the baseline's is."""
+    worse: list[Change] = []
+    better: list[Change] = []
+    appeared: dict[str, None] = {}
+    vanished: dict[str, None] = {}
+    earlier = {cell.name: cell for cell in before.cells}
+    for cell in after.cells:
+        if cell.name not in earlier:
+            continue
+        changes, new, gone = _sites(earlier[cell.name], cell)
+        worse += [change for change in changes if change.size > (0, 0.0)]
+        better += [change for change in changes if change.size < (0, 0.0)]
+        appeared.update(dict.fromkeys(new))
+        vanished.update(dict.fromkeys(gone))
+    old, new_ = _culprits(before), _culprits(after)
+    return Compared(
+        headline=_headline(before, after),
+        verdicts=_verdicts(before, after),
+        criteria=_criteria(before, after),
+        gone=tuple(sentence for key, sentence in old.items() if key not in new_),
+        new=tuple(sentence for key, sentence in new_.items() if key not in old),
+        worse=tuple(sorted(worse, key=lambda each: each.size, reverse=True)),
+        better=tuple(sorted(better, key=lambda each: each.size)),
+        appeared=tuple(appeared),
+        vanished=tuple(vanished),
+        grounds=tuple(_grounds(before, after)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything the page of a comparison prints."""
+
+    title: str
+    headline: str
+    tone: str
+    before: str
+    before_when: str
+    after: str
+    after_when: str
+    unchanged: bool
+    sections: tuple[Section, ...]
+
+
+def page(before: Verification, after: Verification) -> Page:
+    """The page of a comparison."""
+    compared = compare(before, after)
+    return Page(
+        title=compared.headline,
+        headline=compared.headline,
+        tone=str(after.verdict),
+        before=f"{before.candidate.spec} against {before.baseline.spec}",
+        before_when=before.created,
+        after=f"{after.candidate.spec} against {after.baseline.spec}",
+        after_when=after.created,
+        unchanged=compared.unchanged,
+        sections=tuple(sections(compared, SHOWN_ON_PAGE)),
+    )
+
+
+def sections(compared: Compared, most: int = SHOWN) -> list[Section]:
+    """The comparison as titled lists of at most so many rows; empty ones are left out."""
+    lines = {
+        "Not on the same ground": compared.grounds,
+        "Culprits that are gone": compared.gone,
+        "New culprits": compared.new,
+    }
+    found = [Section(title, _some([(line,) for line in own], most)) for title, own in lines.items()]
+    changed = [row for row in (*compared.verdicts, *compared.criteria) if row[1] != row[2]]
+    found.insert(0, Section("Verdicts and criteria", tuple(changed), ("", "before", "after")))
+    header = ("site", "cell", "status", "error", "before", "after")
+    for title, changes in (("Worse", compared.worse), ("Better", compared.better)):
+        found.append(
+            Section(f"{title}: {len(changes):,}", _some([row(change) for change in changes], most), header)
+        )
+    for title, names in (("Appeared", compared.appeared), ("Vanished", compared.vanished)):
+        found.append(Section(f"{title}: {len(names):,}", _some([(name,) for name in names], most)))
+    return [section for section in found if section.rows]
+
+
+def row(change: Change) -> tuple[str, ...]:
+    """A change as a row: site, cell, statuses, kind of error, both errors."""
+    status = change.after if change.before == change.after else f"{change.before}, now {change.after}"
+    figures = sentences.figure(_told(change.error_before)), sentences.figure(_told(change.error_after))
+    return change.site, change.cell, status, change.kind, *figures
+
+
+def _some(rows: Sequence[tuple[str, ...]], most: int) -> tuple[tuple[str, ...], ...]:
+    more = len(rows) - most
+    if more <= 0:
+        return tuple(rows)
+    return (*rows[:most], (f"and {more:,} more", *[""] * (len(rows[0]) - 1)))
+
+
+def _told(error: float) -> float | None:
+    return None if math.isnan(error) else error
+
+
+def _headline(before: Verification, after: Verification) -> str:
+    if before.verdict is after.verdict:
+        return f"still {after.verdict}: {sentences.headline(after).partition(': ')[2]}"
+    return f"{before.verdict} before, {after.verdict} now: {sentences.headline(after).partition(': ')[2]}"
+
+
+def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+    ours = {cell.name: str(cell.verdict) for cell in before.cells}
+    theirs = {cell.name: str(cell.verdict) for cell in after.cells}
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    return (
+        ("all cells", str(before.verdict), str(after.verdict)),
+        *(
+            (sentences.visible(name), ours.get(name, "not run"), theirs.get(name, "not run"))
+            for name in names
+        ),
+    )
+
+
+def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (sentences.visible(one.name), _outcome(one), _outcome(other))
+        for one, other in zip(
+            before.criteria, after.criteria, strict=False
+        )  # a fixed list, unless versions differ
+        if one.name == other.name
+    )
+
+
+def _outcome(criterion: Criterion) -> str:
+    return f"{sentences.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
+
+
+def _culprits(verification: Verification) -> dict[tuple[str, str], str]:
+    """The culprits by site and cause, with the sentence about each."""
+    return {
+        (sentences.site(pair), pair.cause.code if pair.cause else ""): sentences.blame(pair)
+        for pair in verification.culprits
+    }
+
+
+def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[str], list[str]]:
+    """Changes of the sites both have, those only the later has, and those only the earlier has."""
+    ours = _by_name(before.layers)
+    appeared = []
+    changes = []
+    met: set[int] = set()
+    for pair in after.layers:
+        found = [*ours.get((pair.baseline, pair.candidate), ())]
+        if pair.baseline is not None:  # the candidate's site may have been renamed
+            found += ours.get((pair.baseline, None), ())
+        old = next((each for each in found if id(each) not in met), None)
+        if old is None:
+            appeared.append(sentences.site(pair))
+            continue
+        met.add(id(old))
+        change = _change(after.name, old, pair)
+        if change is not None:
+            changes.append(change)
+    vanished = [sentences.site(old) for old in before.layers if id(old) not in met]
+    return changes, appeared, vanished
+
+
+def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], list[PairResult]]:
+    """Rows by both names, and by the baseline's alone."""
+    found: dict[tuple[str | None, str | None], list[PairResult]] = {}
+    for pair in rows:
+        for key in dict.fromkeys(((pair.baseline, pair.candidate), (pair.baseline, None))):
+            found.setdefault(key, []).append(pair)
+    return found
+
+
+def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
+    """How a site changed; None where neither its status nor, by more than a factor of two, its error did."""
+    kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
+    metric = sentences.metric_of(after)
+    ours, theirs = (sentences.error(getattr(each, kind), metric) for each in (before, after))
+    order = {status: len(marks.BY_SEVERITY) - k for k, status in enumerate(marks.BY_SEVERITY)}
+    steps = order[after.status] - order[before.status]
+    power = _power(ours, theirs)
+    if not steps and abs(power) <= math.log10(FACTOR):
+        return None
+    return Change(
+        cell=sentences.visible(cell),
+        site=sentences.site(after),
+        before=str(before.status),
+        after=str(after.status),
+        kind=kind,
+        error_before=ours,
+        error_after=theirs,
+        size=(steps, power),
+    )
+
+
+def _power(before: float, after: float) -> float:
+    """By how many powers of ten an error grew; infinitely many from 0 or to what is no number."""
+    if before == after or (math.isnan(before) and math.isnan(after)):
+        return 0.0
+    if math.isnan(after) or before == 0 or after == math.inf:
+        return math.inf
+    if math.isnan(before) or after == 0 or before == math.inf:
+        return -math.inf
+    if before < 0 or after < 0:  # no error is; a metric such as decibels may be
+        return 0.0
+    return math.log10(after) - math.log10(before)
+
+
+def _grounds(before: Verification, after: Verification) -> Iterable[str]:
+    """In what the two runs differ besides the candidate: figures then do not compare one to one."""
+    if before.baseline.spec != after.baseline.spec:
+        yield f"baseline {sentences.visible(before.baseline.spec)}, now {sentences.visible(after.baseline.spec)}"
+    was, now = before.inputs, after.inputs
+    if was.digest and now.digest and was.digest != now.digest:
+        yield f"inputs: {sentences.visible(was.description)}, now {sentences.visible(now.description)}"
+    ours, theirs = before.weights.baseline_digest, after.weights.baseline_digest
+    if ours and theirs and ours != theirs:
+        yield "the baseline's weights are others"
+    if before.policy != after.policy:
+        yield f"policy {sentences.visible(before.policy)}, now {sentences.visible(after.policy)}"
+    old, new = before.environment, after.environment
+    if old.processor != new.processor:
+        yield f"processor {sentences.visible(old.processor)}, now {sentences.visible(new.processor)}"
+    for name in dict.fromkeys((*old.packages, *new.packages)):
+        was_, now_ = (sentences.visible(each.packages.get(name, "absent")) for each in (old, new))
+        if was_ != now_:
+            yield f"{sentences.visible(name)} {was_}, now {now_}"

@@ -1,0 +1,247 @@
+"""Every culprit with its cause, what supports it, how the two sides are written and what the error looks like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports import marks, sentences
+from reports.painting import Picture, bars, picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from verifier.result import CellResult, Exhibit, Histogram, PairResult, Verification
+
+SHOWN = 24  # in full; further ones in a sentence each
+WIDTH, HEIGHT = 320, 72  # of a diagram of bars
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of how a site is written, on both sides; `differs` marks it."""
+
+    name: str
+    baseline: str
+    candidate: str
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A diagram of bars: path data, what the axes say, and a sentence for those who do not see it."""
+
+    title: str
+    path: str
+    left: str
+    right: str
+    alt: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """A culprit as the page shows it."""
+
+    anchor: str
+    number: str
+    name: str
+    op: str
+    status: marks.Mark
+    cause: str
+    code: str
+    sure: str
+    confirmed: bool
+    remedy: str
+    sentence: str
+    figures: tuple[tuple[str, str], ...]
+    evidence: tuple[str, ...]
+    pattern: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    pictures: tuple[Picture, ...]
+    pictured: str
+    channels: Bars | None
+    histogram: Bars | None
+    row: int | None
+
+
+def culprits(verification: Verification) -> tuple[Culprit, ...]:
+    """The culprits of the deciding cell, those shown in full."""
+    cell = sentences.deciding_cell(verification)
+    exhibits = {each.index: each for each in cell.exhibits} if cell else {}
+    mapping = verification.weights.parameter_map
+    positions = {row.index: k for k, row in enumerate(cell.layers)} if cell else {}
+    return tuple(
+        _culprit(pair, number, cell, exhibits.get(pair.index), positions.get(pair.index), mapping)
+        for number, pair in enumerate(verification.culprits[:SHOWN], 1)
+    )
+
+
+def _culprit(
+    pair: PairResult,
+    number: int,
+    cell: CellResult | None,
+    exhibit: Exhibit | None,
+    row: int | None,
+    mapping: Mapping[str, str | tuple[str, ...]],
+) -> Culprit:
+    cause = pair.cause
+    return Culprit(
+        anchor=f"culprit-{number}",
+        number=str(number),
+        name=sentences.site(pair),
+        op=sentences.visible(pair.op),
+        status=marks.of_status(pair.status),
+        cause=sentences.visible(cause.summary) if cause else "no cause was looked for or found",
+        code=sentences.visible(", ".join((cause.code, *cause.also))) if cause else "",
+        sure="" if cause is None else "confirmed" if cause.confirmed else "not confirmed",
+        confirmed=bool(cause and cause.confirmed),
+        remedy=sentences.visible(cause.remedy) if cause else "",
+        sentence=sentences.blame(pair),
+        figures=tuple(_figures(pair)),
+        evidence=tuple(map(sentences.visible, cause.evidence)) if cause else (),
+        pattern=tuple(map(sentences.visible, exhibit.pattern)) if exhibit else (),
+        settings=_settings(pair, exhibit, mapping),
+        pictures=_pictures(exhibit) if exhibit else (),
+        pictured=_pictured(exhibit, pair, cell) if exhibit else "",
+        channels=_channels(exhibit) if exhibit else None,
+        histogram=_histogram(exhibit.histogram) if exhibit and exhibit.histogram else None,
+        row=row,
+    )
+
+
+def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
+    """The numbers that make it a culprit, and what running its call again has given."""
+    metric = sentences.metric_of(pair)
+    word = sentences.METRICS.get(metric, sentences.visible(metric))
+    budget = pair.budget
+    if pair.candidate_shape is not None:
+        yield (
+            "shape",
+            f"{sentences.dimensions(pair.candidate_shape)}, the baseline's {sentences.dimensions(pair.shape)}",
+        )
+    else:
+        yield "shape", sentences.dimensions(pair.shape)
+    if pair.intrinsic is not None:
+        yield (
+            f"intrinsic: {word} on identical inputs",
+            sentences.figure(sentences.error(pair.intrinsic, metric)),
+        )
+    if budget is not None:
+        yield "allowed", f"{sentences.figure(budget.intrinsic)}, rule {sentences.visible(budget.rule)}"
+    if pair.total is not None:
+        yield f"total: {word} in the whole model", sentences.figure(sentences.error(pair.total, metric))
+    shown = pair.intrinsic or pair.total
+    if shown is not None and shown.max_abs_index is not None:
+        yield "largest absolute difference", f"{sentences.figure(shown.max_abs)} at {shown.max_abs_index}"
+    if shown is not None and shown.nonfinite_mismatched:
+        yield "not finite in one model only", sentences.counted(shown.nonfinite_mismatched, "value")
+    if pair.replayed is not None:
+        yield "run again on the baseline's inputs", sentences.figure(sentences.error(pair.replayed, metric))
+    if pair.accuracy is not None:
+        for kind, words in (
+            ("intrinsic", "this step's distance from float64"),
+            ("total", "distance from float64"),
+        ):
+            theirs = getattr(pair.accuracy, f"candidate_{kind}")
+            ours = getattr(pair.accuracy, f"baseline_{kind}")
+            if theirs is not None and ours is not None:
+                yield words, f"{sentences.figure(theirs)}, the baseline's {sentences.figure(ours)}"
+
+
+def _settings(
+    pair: PairResult, exhibit: Exhibit | None, mapping: Mapping[str, str | tuple[str, ...]]
+) -> tuple[Setting, ...]:
+    ours: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
+    theirs: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    lines = [
+        Setting(
+            sentences.visible(name),
+            sentences.visible(ours.get(name, "-")),
+            sentences.visible(theirs.get(name, "-")),
+            differs=not _alike(ours.get(name), theirs.get(name), mapping),
+        )
+        for name in names
+    ]
+    if lines or not pair.differences:
+        return tuple(lines)
+    # Results of before the settings were recorded know at least what differs.
+    found = []
+    for each in pair.differences:  # "eps 0.001, baseline 1e-05"
+        left, _, baseline = sentences.visible(each).partition(", baseline ")
+        name, _, candidate = left.partition(" ")
+        found.append(Setting(name, baseline or "-", candidate or "-", differs=True))
+    return tuple(found)
+
+
+def _alike(ours: str | None, theirs: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
+    """Whether a setting is the same on both sides; a weight is if it is made of the baseline's, whatever its name."""
+    if ours is None or theirs is None:
+        return False
+    (name, _, shape), (other, _, other_shape) = ours.partition(", "), theirs.partition(", ")
+    return ours == theirs or (shape == other_shape and mapping.get(other) == name)
+
+
+def _pictured(exhibit: Exhibit, pair: PairResult, cell: CellResult | None) -> str:
+    """What the pictures are of."""
+    if exhibit.channel is None or exhibit.sample is None:
+        return ""
+    where = (
+        "" if exhibit.site in (pair.baseline, pair.candidate) else f" at {sentences.visible(exhibit.site)}"
+    )
+    inside = f" in {sentences.visible(cell.name)}" if cell else ""
+    return f"On the baseline's inputs{inside}{where}: channel {exhibit.channel} of sample {exhibit.sample}, the worst"
+
+
+def _pictures(exhibit: Exhibit) -> tuple[Picture, ...]:
+    found = (
+        picture(exhibit.baseline, "baseline"),
+        picture(exhibit.candidate, "candidate"),
+        picture(exhibit.difference, "candidate minus baseline", diverging=True),
+    )
+    return tuple(each for each in found if each is not None)
+
+
+def _channels(exhibit: Exhibit) -> Bars | None:
+    heights = [0.0 if math.isnan(each) else each for each in exhibit.channels]
+    finite = [each for each in heights if each < math.inf]
+    largest = max(finite, default=0.0)
+    if not heights or (largest <= 0 and len(finite) == len(heights)):
+        return None
+    shares = [1.0 if each == math.inf else each / largest if largest > 0 else 0.0 for each in heights]
+    many = exhibit.channels_each > 1
+    note = f"up to {sentences.figure(largest)}" + (
+        f", a bar for {exhibit.channels_each} channels" if many else ""
+    )
+    last = len(heights) * max(1, exhibit.channels_each) - 1
+    worst = "" if exhibit.channel is None else f", the largest at channel {exhibit.channel}"
+    return Bars(
+        title="error of each channel",
+        path=bars(shares, WIDTH, HEIGHT),
+        left="0",
+        right=str(last),
+        alt=f"Error of each channel, up to {sentences.figure(largest)}{worst}",
+        note=note,
+    )
+
+
+def _histogram(histogram: Histogram) -> Bars | None:
+    counts = [max(0, each) for each in histogram.counts]
+    most = max(counts, default=0)
+    if not most:
+        return None
+    notes = [
+        f"{histogram.equal:,} equal" if histogram.equal else "",
+        f"{histogram.nonfinite:,} not finite" if histogram.nonfinite else "",
+    ]
+    low, high = sentences.figure(histogram.low), sentences.figure(histogram.high)
+    return Bars(
+        title="differences, candidate minus baseline",
+        path=bars([math.log1p(each) / math.log1p(most) for each in counts], WIDTH, HEIGHT),
+        left=low,
+        right=high,
+        alt=f"Histogram of {sum(counts):,} differences from {low} to {high}, at most {most:,} in a bin",
+        note=", ".join([f"log counts up to {most:,}", *(each for each in notes if each)]),
+    )

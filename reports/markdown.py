@@ -1,0 +1,99 @@
+"""The summary as Markdown, for a pull request's comment or a job's summary."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from reports import marks, sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from verifier.result import PairResult, Verification
+
+SHOWN = 5  # culprits and sites: the page has them all
+MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
+
+
+def summary(verification: Verification, *, plot: str | None = None) -> str:
+    """The verdict, culprits, cells, criteria and coverage; `plot` is the address of the picture, if there is one."""
+    return "\n".join(_lines(verification, plot)) + "\n"
+
+
+def _lines(verification: Verification, plot: str | None) -> Iterator[str]:
+    sign = marks.VERDICT_SIGNS[verification.verdict]
+    yield f"### {sign} {text(sentences.headline(verification))}"
+    yield ""
+    yield f"{text(verification.candidate.spec)} against {text(verification.baseline.spec)}"
+    if plot is not None:
+        yield from ("", f"![Error over depth]({plot})")
+    if verification.culprits:
+        yield from ("", "**Culprits**", "")
+        yield from _some(
+            [f"{k}. {text(sentences.blame(each))}" for k, each in enumerate(verification.culprits, 1)]
+        )
+    if verification.cells:
+        yield ""
+        yield from _table(
+            ("cell", "verdict", "culprits", "largest error", "why"),
+            (
+                (
+                    cell.name,
+                    f"{marks.VERDICT_SIGNS[cell.verdict]} {cell.verdict}",
+                    str(len(cell.culprits)),
+                    _largest(cell.layers),
+                    "" if cell.culprits else cell.reason,
+                )
+                for cell in verification.cells
+            ),
+        )
+    if verification.criteria:
+        yield ""
+        yield from _table(
+            ("published criterion", "measured", "required", "outcome"),
+            (
+                (
+                    each.name,
+                    sentences.figure(each.value),
+                    f"{each.comparison} {sentences.figure(each.limit)}",
+                    marks.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
+                )
+                for each in verification.criteria
+            ),
+        )
+    told = (sentences.impact(verification.output), sentences.coverage(verification.coverage))
+    for each in filter(None, told):
+        yield from ("", text(each[0].upper() + each[1:] + "."))
+    if verification.command:
+        yield from ("", *code(verification.command))
+
+
+def text(given: str) -> str:
+    """Text that says in Markdown what it says: no markup, no line break, nobody's name is called."""
+    return MARKUP.sub(r"\\\1", sentences.visible(given)).replace("@", "@\u200b")
+
+
+def code(given: str) -> Iterator[str]:
+    """Text as a block of code, in a fence longer than any in it."""
+    longest = max((len(run) for run in re.findall(r"`+", given)), default=0)
+    fence = "`" * max(3, longest + 1)
+    yield from (f"{fence}console", sentences.visible(given), fence)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{' --- |' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(map(text, row))} |"
+
+
+def _largest(layers: Sequence[PairResult]) -> str:
+    worst = next(iter(sentences.worst(layers, 1)), None)
+    return "0" if worst is None else sentences.figure(sentences.error(worst.total))
+
+
+def _some(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:SHOWN]
+    if len(lines) > SHOWN:
+        yield from ("", f"and {len(lines) - SHOWN} more")

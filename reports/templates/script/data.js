@@ -1,0 +1,59 @@
+const data = JSON.parse(document.getElementById("data").textContent);
+const find = (id) => document.getElementById(id);
+const make = (tag, fields = {}, ...inside) => {
+  const node = Object.assign(document.createElement(tag), fields);
+  node.append(...inside);
+  return node;
+};
+
+/* --- numbers and columns, as reports/table.py writes them --- */
+
+const SPELT = { nan: NaN, inf: Infinity, "-inf": -Infinity };
+const number = (value) => (typeof value === "string" && value in SPELT ? SPELT[value] : value);
+const reader = (column) => {
+  if (column === undefined) return () => null;
+  if (Array.isArray(column)) return (row) => column[row];
+  if ("words" in column) return (row) => column.words[column.at[row]];
+  return () => column.all;
+};
+// Three significant digits, as reports/sentences.py writes a figure.
+const figure = (given) => {
+  const value = number(given);
+  if (value === null || value === undefined) return "-";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value === "string") return value;
+  if (Number.isNaN(value)) return "nan";
+  if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
+  if (value === 0) return "0";
+  if (Number.isInteger(value) && Math.abs(value) >= 1000 && Math.abs(value) < 1e16) return value.toLocaleString("en-US");
+  const [digits, power] = value.toExponential(2).split("e");
+  const exponent = Number(power);
+  if (exponent >= -4 && exponent < 3) return String(Number(value.toPrecision(3)));
+  return `${String(Number(digits))}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+};
+
+const [STATUS_WORDS, STATUS_SIGNS] = [data.statuses.map((each) => each[0]), data.statuses.map((each) => each[1])];
+const OK = data.statuses.length - 1;
+const cells = data.cells.map((cell, place) => {
+  const list = data.lists[cell.list];
+  const baseline = reader(list.baseline), candidate = reader(list.candidate);
+  const figures = {};
+  for (const [, group] of data.groups) for (const [key] of group) figures[key] = reader(cell.figures[key]);
+  return {
+    place, name: cell.name, list: cell.list, count: list.count, has: cell.figures, figures,
+    index: reader(list.index), baseline, op: reader(list.op), shape: reader(list.shape), status: reader(cell.status),
+    candidate: (row) => (candidate(row) === 0 ? baseline(row) : candidate(row)),
+    called: (row) => baseline(row) ?? (candidate(row) || "unnamed"),
+  };
+});
+const mark = (status) =>
+  make("span", { className: `mark ${STATUS_WORDS[status]}` },
+    make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }), ` ${STATUS_WORDS[status]}`);
+
+const state = { cell: data.first, all: false };
+const listeners = [];
+const choose = (place, all = false) => {
+  state.cell = place;
+  state.all = all;
+  for (const each of listeners) each();
+};

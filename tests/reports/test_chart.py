@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from reports import chart, plot
+from tests import samples
+from verifier.result import Budget, Status
+
+if TYPE_CHECKING:
+    from verifier.result import PairResult, Verification
+
+
+def drawn(*rows: PairResult) -> chart.Chart:
+    cell = msgspec.structs.replace(samples.verification().cells[0], layers=rows)
+    found = chart.chart(msgspec.structs.replace(samples.verification(), cells=(cell,)))
+    assert found is not None
+    return found
+
+
+def heights(of: chart.Chart) -> list[int]:
+    return [y for _, y in of.series[0].total]
+
+
+def test_larger_errors_lie_higher_and_equal_factors_equally_far_apart() -> None:
+    one, ten, hundred, thousand = heights(drawn(*(samples.pair(k, total=10.0**-k) for k in (3, 2, 1, 0))))
+    assert one > ten > hundred > thousand
+    assert abs((one - ten) - (hundred - thousand)) <= 1
+
+
+def test_nothing_is_at_the_foot_and_what_is_no_number_at_the_top() -> None:
+    exact, small, broken = heights(
+        drawn(samples.pair(0), samples.pair(1, total=1e-12), samples.pair(2, total=math.nan))
+    )
+    assert (exact, broken) == (chart._ZERO, chart._BROKEN)
+    assert broken < small < exact
+
+
+def test_what_was_not_measured_leaves_no_point() -> None:
+    lonely = msgspec.structs.replace(samples.pair(1), total=None, candidate=None, status=Status.UNMATCHED)
+    run = drawn(samples.pair(0, total=1e-3), lonely, samples.pair(2, total=1e-3)).series[0].total
+    assert [x for x, _ in run] == [0, 2]
+
+
+def test_a_path_leads_through_every_point() -> None:
+    series = drawn(*(samples.pair(k, total=10.0**-k) for k in (3, 1, 6, 2, 0))).series[0]
+    run = series.total
+    start, steps = series.total_path.removeprefix("M").split("l")
+    x, y = map(int, start.split())
+    walked = [(x, y)]
+    numbers = [int(each) for each in re.findall(r"-?\d+", steps)]
+    for dx, dy in zip(numbers[::2], numbers[1::2], strict=True):
+        x, y = x + dx, y + dy
+        walked.append((x, y))
+    assert walked == list(run)
+
+
+def test_the_budget_is_an_area_of_steps_as_wide_as_the_sites() -> None:
+    budgets = (Budget(rule="x", total=10.0**k, intrinsic=1.0) for k in (0, 0, -3))
+    series = drawn(*(samples.pair(k, total=1.0, budget=each) for k, each in enumerate(budgets))).series[0]
+    high, _, low = (y for _, y in series.budget)
+    assert series.budget_path == f"M-0.5 1000V{high}H1.5V{low}H2.5V1000z"
+
+
+def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
+    found = chart.chart(samples.three_culprits())
+    assert found is not None
+    [series] = found.series
+    assert [x for x, _ in series.culprits] == [1, 4, 5]
+    assert [x for x, _ in series.amplifies] == [3]
+    assert [(flag.number, flag.position) for flag in found.flags] == [("1", 1), ("2", 4), ("3", 5)]
+
+
+def test_flags_that_would_lie_on_one_another_are_told_as_one() -> None:
+    deep = samples.deep(1000, ("cpu/float64",))
+    near = tuple(deep.cells[0].layers[x] for x in (500, 501, 503, 700))
+    found = chart.chart(msgspec.structs.replace(deep, culprits=near))
+    assert found is not None
+    assert [flag.number for flag in found.flags] == ["1–3", "4"]  # noqa: RUF001 - from, to
+
+
+def test_the_cell_that_decides_is_in_focus(diverged: Verification) -> None:
+    found = chart.chart(diverged)
+    assert found is not None
+    assert [(one.name, one.focus) for one in found.series] == [("cpu/float64", True), ("cpu/float32", False)]
+
+
+def test_the_outermost_modules_are_named_where_they_begin() -> None:
+    found = chart.chart(samples.deep(3700))
+    assert found is not None
+    assert [(tick.label, tick.position) for tick in found.horizontal] == [
+        ("layer1", 0),
+        ("layer2", 1200),
+        ("layer3", 2400),
+    ]
+
+
+def test_a_cell_in_which_nothing_has_a_partner_is_drawn_too() -> None:
+    lonely = msgspec.structs.replace(samples.pair(1), total=None, baseline=None, status=Status.UNMATCHED)
+    found = drawn(lonely)
+    assert (found.horizontal, found.series[0].total_path) == ((), "")
+
+
+def test_the_plot_is_told_in_a_sentence(diverged: Verification) -> None:
+    found = chart.chart(diverged)
+    assert found is not None
+    assert found.sentence == "Total error of 8 sites in cpu/float64: at most 0.0007, at fc; 1 culprit"
+
+
+def test_without_rows_there_is_no_plot(inconclusive: Verification) -> None:
+    assert chart.chart(inconclusive) is None
+    assert plot.png(inconclusive) is None
+
+
+def test_the_picture_shows_the_step_where_the_fault_is() -> None:
+    verification = samples.deep(600, ("cpu/float64",))
+    content = plot.png(verification)
+    assert content is not None
+    assert content == plot.png(verification)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (1000, 380)
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    # The line is the only thing of a saturated blue: where it lies, column by column.
+    blue = (pixels[..., 2] - pixels[..., 0] > 100) & (pixels[..., 0] < 60)
+    blue[340:] = False  # the legend
+    columns = [np.flatnonzero(column).mean() for column in blue[:, 100:900].T if column.any()]
+    half = len(columns) // 2
+    assert np.mean(columns[: half - 60]) > np.mean(columns[half + 60 :]) + 100
+    red = (pixels[..., 0] - pixels[..., 2] > 100) & (pixels[..., 1] < 80)
+    assert red[:330].sum() > 40
+
+
+def test_a_picture_of_many_sites_is_small() -> None:
+    content = plot.png(samples.deep(3700))
+    assert content is not None
+    assert len(content) < 200_000

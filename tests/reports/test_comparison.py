@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from reports import comparison
+from tests import samples
+from verifier.result import PairResult, Status, Verdict
+
+if TYPE_CHECKING:
+    from verifier.result import Verification
+
+
+def of(*rows: PairResult, **fields: Any) -> Verification:
+    cell = msgspec.structs.replace(samples.verification().cells[0], layers=rows)
+    return samples.verification(cells=(cell,), **fields)
+
+
+def test_a_result_beside_itself_shows_no_change(sample: Verification) -> None:
+    found = comparison.compare(sample, sample)
+    assert found.unchanged
+    assert (found.worse, found.better, found.appeared, found.vanished, found.grounds) == ((), (), (), (), ())
+    assert found.headline.startswith(f"still {sample.verdict}: ")
+    assert comparison.sections(found) == []
+
+
+def test_a_mended_fault_is_told_with_all_that_got_better() -> None:
+    before, after = samples.diverged(), of(*(samples.pair(k) for k in range(8)))
+    after = msgspec.structs.replace(
+        after, cells=(msgspec.structs.replace(after.cells[0], name="cpu/float64"),)
+    )
+    found = comparison.compare(before, after)
+    assert found.headline == "diverged before, match now: 8 of 8 sites agree exactly"
+    assert ("cpu/float64", "diverged", "match") in found.verdicts
+    assert ("cpu/float32", "diverged", "not run") in found.verdicts
+    assert len(found.gone) == 1
+    assert "batchnorm-eps" in found.gone[0]
+    # The candidate's bn1 has another name now; it is the baseline's bn1 all the same.
+    assert found.better[0].site == "bn1"
+    assert len(found.better) == 7
+    assert (found.worse, found.new) == ((), ())
+
+
+def test_better_and_worse_are_the_same_seen_from_either_side() -> None:
+    one, other = samples.diverged(), samples.three_culprits()
+    there, back = comparison.compare(one, other), comparison.compare(other, one)
+    assert {change.site for change in there.worse} == {change.site for change in back.better}
+    assert (there.new, there.gone) == (back.gone, back.new)
+    assert (there.appeared, there.vanished) == (back.vanished, back.appeared)
+
+
+def test_sites_that_only_one_result_has_appeared_or_vanished() -> None:
+    found = comparison.compare(
+        of(samples.pair(0), samples.pair(1)), of(samples.pair(1), samples.pair(2), samples.pair(3))
+    )
+    assert (found.appeared, found.vanished) == (("relu", "layer1.0.conv1"), ("conv1",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse", "better"),
+    [
+        (1e-7, 1.9e-7, 0, 0),
+        (1e-7, 3e-7, 1, 0),
+        (3e-7, 1e-7, 0, 1),
+        (0.0, 1e-9, 1, 0),
+        (1e-9, 0.0, 0, 1),
+        (1.0, math.nan, 1, 0),
+        (math.nan, 1.0, 0, 1),
+        (math.nan, math.nan, 0, 0),
+        (0.0, 0.0, 0, 0),
+        (math.inf, math.inf, 0, 0),
+    ],
+)
+def test_an_error_has_changed_when_it_more_than_doubled_or_halved(
+    before: float, after: float, worse: int, better: int
+) -> None:
+    found = comparison.compare(of(samples.pair(0, total=before)), of(samples.pair(0, total=after)))
+    assert (len(found.worse), len(found.better)) == (worse, better)
+
+
+def test_a_worse_status_weighs_more_than_a_larger_error() -> None:
+    before = of(samples.pair(0, total=1e-7), samples.pair(1, total=1e-7))
+    after = of(samples.pair(0, total=1e-1), samples.pair(1, total=1e-6, status=Status.CULPRIT))
+    assert [change.site for change in comparison.compare(before, after).worse] == ["bn1", "conv1"]
+
+
+def test_the_intrinsic_error_counts_where_both_have_it() -> None:
+    one = samples.pair(0, total=1e-3, intrinsic=samples.comparison(1e-9))
+    other = samples.pair(0, total=1e-1, intrinsic=samples.comparison(1e-9))
+    assert comparison.compare(of(one), of(other)).unchanged
+
+
+def test_another_ground_is_told() -> None:
+    one = samples.verification()
+    other = msgspec.structs.replace(
+        one,
+        policy="criteria",
+        inputs=msgspec.structs.replace(one.inputs, digest="b", description="photographs"),
+        weights=msgspec.structs.replace(one.weights, baseline_digest="d"),
+        environment=msgspec.structs.replace(one.environment, packages={"torch": "2.12"}, processor="Another"),
+    )
+    one = msgspec.structs.replace(
+        one,
+        inputs=msgspec.structs.replace(one.inputs, digest="a"),
+        weights=msgspec.structs.replace(one.weights, baseline_digest="c"),
+    )
+    assert comparison.compare(one, other).grounds == (
+        "inputs: standard normal numbers, now photographs",
+        "the baseline's weights are others",
+        "policy strict, now criteria",
+        "processor Imaginary CPU, now Another",
+        "torch 2.11, now 2.12",
+    )
+
+
+def test_long_lists_are_cut_and_counted() -> None:
+    before = of(*(msgspec.structs.replace(samples.pair(0), index=k, baseline=f"s{k}") for k in range(30)))
+    after = of(
+        *(msgspec.structs.replace(samples.pair(0, total=1.0), index=k, baseline=f"s{k}") for k in range(30))
+    )
+    [section] = comparison.sections(comparison.compare(before, after))
+    assert section.title == "Worse: 30"
+    assert len(section.rows) == comparison.SHOWN + 1
+    assert section.rows[-1][0] == "and 20 more"
+
+
+def test_a_changed_verdict_is_no_silence() -> None:
+    before, after = samples.verification(), samples.verification(verdict=Verdict.INCONCLUSIVE, reason="thin")
+    found = comparison.compare(before, after)
+    assert not found.unchanged
+    assert found.headline == "match before, inconclusive now: thin"

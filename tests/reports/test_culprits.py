@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import msgspec
+import pytest
+from PIL import Image
+
+from reports import culprits, painting
+from tests import samples
+from verifier.result import Histogram, Plane, Verification, WeightsInfo
+
+
+def shown(verification: Verification) -> culprits.Culprit:
+    [first, *_] = culprits.culprits(verification)
+    return first
+
+
+def test_a_culprit_is_told_with_cause_remedy_evidence_and_figures() -> None:
+    found = shown(samples.diverged())
+    assert (found.name, found.op, found.anchor) == ("bn1 (candidate: stem.bn)", "batch_norm", "culprit-1")
+    assert (found.cause, found.code, found.sure) == (
+        "eps is 0.001 instead of 1e-05",
+        "batchnorm-eps",
+        "confirmed",
+    )
+    assert (found.remedy, found.evidence) == ("set eps to 1e-05", ("error falls to 0",))
+    assert dict(found.figures)["intrinsic: relative error on identical inputs"] == "0.0005"
+    assert dict(found.figures)["allowed"] == "1e-12, rule semantics/float64"
+
+
+def test_settings_that_differ_are_marked_and_mapped_weights_do_not() -> None:
+    mapped = WeightsInfo(mode="transfer", parameter_map={"stem.bn.weight": "bn1.weight"})
+    verification = msgspec.structs.replace(samples.diverged(), weights=mapped)
+    lines = {line.name: line for line in shown(verification).settings}
+    assert {name for name, line in lines.items() if line.differs} == {"eps"}
+    assert (lines["eps"].baseline, lines["eps"].candidate) == ("1e-05", "0.001")
+    unmapped = {line.name for line in shown(samples.diverged()).settings if line.differs}
+    assert unmapped == {"eps", "weight"}
+
+
+def test_results_of_before_settings_were_recorded_tell_what_differs() -> None:
+    old = samples.diverged()
+    cell = msgspec.structs.replace(old.cells[0], exhibits=())
+    found = shown(msgspec.structs.replace(old, cells=(cell,)))
+    assert found.settings == (culprits.Setting("eps", "1e-05", "0.001", differs=True),)
+    assert (found.pictures, found.channels, found.histogram) == ((), None, None)
+
+
+def test_pictures_are_told_with_place_and_scale() -> None:
+    found = shown(samples.diverged())
+    assert found.pictured == "On the baseline's inputs in cpu/float64: channel 40 of sample 1, the worst"
+    assert [each.caption for each in found.pictures] == ["baseline", "candidate", "candidate minus baseline"]
+    assert found.channels is not None
+    assert found.channels.alt == "Error of each channel, up to 1, the largest at channel 40"
+    assert found.channels.note == "up to 1, a bar for 16 channels"
+    assert found.histogram is not None
+    assert found.histogram.note == "log counts up to 300, 7 equal, 2 not finite"
+
+
+def test_where_a_culprit_has_no_partner_the_pictures_name_the_pair_behind_it() -> None:
+    second = culprits.culprits(samples.three_culprits())[1]
+    assert " at layer1.0.relu: " in second.pictured
+
+
+def test_a_channel_that_is_not_finite_has_a_full_bar() -> None:
+    third = culprits.culprits(samples.three_culprits())[2]
+    assert third.channels is not None
+    assert third.channels.path.count("v-72.0") == 2
+
+
+def test_only_the_first_culprits_are_shown_in_full() -> None:
+    many = msgspec.structs.replace(samples.diverged(), culprits=samples.diverged().culprits * 40)
+    assert len(culprits.culprits(many)) == culprits.SHOWN
+
+
+def test_a_plane_becomes_a_picture_of_as_many_pixels() -> None:
+    found = painting.picture(samples.plane(values=bytes([0, 127, 254, 255] * 4)), "x", diverging=True)
+    assert found is not None
+    image = Image.open(io.BytesIO(base64.b64decode(found.address.partition(",")[2]))).convert("RGB")
+    assert image.size == (4, 4)
+    low, middle, high, broken = (image.getpixel((x, 0)) for x in range(4))
+    assert low == (5, 48, 97)
+    assert middle == (247, 247, 247)
+    assert high == (103, 0, 31)
+    assert broken == (230, 0, 230)
+
+
+@pytest.mark.parametrize(
+    "plane",
+    [
+        None,
+        Plane(rows=2, columns=2, low=0, high=1, values="not base64"),
+        Plane(rows=2, columns=2, low=0, high=1, values=base64.b64encode(b"abc").decode()),
+        Plane(rows=-2, columns=-2, low=0, high=1, values=base64.b64encode(b"abcd").decode()),
+        Plane(rows=2**40, columns=2**40, low=0, high=1, values=""),
+        Plane(rows=0, columns=0, low=math.nan, high=1, values=""),
+    ],
+)
+def test_a_plane_that_holds_other_than_it_says_is_no_picture(plane: Plane | None) -> None:
+    assert painting.picture(plane, "x") is None
+
+
+def test_bars_are_as_high_as_their_shares_and_the_smallest_still_shows() -> None:
+    path = painting.bars([1.0, 0.5, 1e-9, 0.0], 100, 50)
+    assert [part.split("v-")[1].split("H")[0] for part in path.split("M")[1:]] == ["50.0", "25.0", "1.0"]
+
+
+def test_an_empty_histogram_is_not_drawn() -> None:
+    nothing = Histogram(low=0, high=0, counts=(), equal=9)
+    bare = samples.exhibit(histogram=nothing, channels=())
+    verification = samples.diverged()
+    cell = msgspec.structs.replace(verification.cells[0], exhibits=(bare,))
+    found = shown(msgspec.structs.replace(verification, cells=(cell,)))
+    assert (found.histogram, found.channels) == (None, None)

@@ -1,0 +1,403 @@
+"""Verifications as a judge would write them, for the tests of what is made from them."""
+
+from __future__ import annotations
+
+import base64
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from verifier.result import (
+    Accuracy,
+    Budget,
+    Cause,
+    CellResult,
+    Comparison,
+    Coverage,
+    Criterion,
+    Environment,
+    Exhibit,
+    Histogram,
+    InputInfo,
+    ModelInfo,
+    NoiseFloor,
+    OutputAgreement,
+    PairResult,
+    Plane,
+    Precision,
+    Status,
+    UnmatchedSite,
+    Verdict,
+    Verification,
+    WeightsInfo,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SITES = ("conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer1.0.relu", "avgpool", "fc")
+
+
+def comparison(nrmse: float, **figures: Any) -> Comparison:
+    defaults: dict[str, Any] = {
+        "mse": nrmse**2,
+        "pearson": 1.0,
+        "one_minus_pearson": nrmse**2,
+        "cosine": 1.0,
+        "nrmse": nrmse,
+        "sqnr_db": 140.0,
+        "max_abs": 4 * nrmse,
+        "max_abs_index": (0, 17, 3, 5),
+        "max_rel": nrmse,
+        "nonfinite_baseline": 0,
+        "nonfinite_candidate": 0,
+        "elements": 64,
+    }
+    return Comparison(**(defaults | figures))
+
+
+def pair(index: int, total: float = 0.0, **fields: Any) -> PairResult:
+    name = SITES[index]
+    defaults: dict[str, Any] = {
+        "index": index,
+        "baseline": name,
+        "candidate": name,
+        "op": "batch_norm" if "bn" in name else "conv2d",
+        "shape": (8, 64, 56, 56),
+        "status": Status.OK,
+        "total": comparison(total),
+        "budget": Budget(rule="semantics/float64", total=1e-12, intrinsic=1e-12),
+    }
+    return PairResult(**(defaults | fields))
+
+
+def verification(**fields: Any) -> Verification:
+    pairs = tuple(pair(index, total=index * 1e-8) for index in range(len(SITES)))
+    cell = CellResult(
+        name="cpu/float32", role="numerics", verdict=Verdict.MATCH, batch_size=8, layers=pairs, seconds=1.25
+    )
+    defaults: dict[str, Any] = {
+        "verdict": Verdict.MATCH,
+        "reason": "",
+        "criteria": (
+            Criterion(name="output MSE", value=3e-7, comparison="<", limit=1e-6, passed=True),
+            Criterion(name="Pearson", value=0.99849, comparison=">", limit=0.999, passed=False),
+        ),
+        "coverage": Coverage(
+            compared=8, baseline_sites=8, candidate_sites=8, baseline_share=1.0, candidate_share=1.0
+        ),
+        "first_divergence": None,
+        "culprits": (),
+        "cells": (cell,),
+        "output": OutputAgreement(mse=3e-7, pearson_probabilities=0.99849, top1_agreement=0.875),
+        "baseline": ModelInfo(spec="torchvision:resnet50", type="ResNet", parameters=25557032, sites=8),
+        "candidate": ModelInfo(spec="reference:resnet50", type="Network", parameters=25557032, sites=8),
+        "weights": WeightsInfo(mode="calibrated", parameter_map={"stem.weight": "conv1.weight"}),
+        "inputs": InputInfo(
+            description="standard normal numbers", shapes=((8, 3, 224, 224),), dtypes=("float32",)
+        ),
+        "seed": 0,
+        "environment": Environment(
+            python="3.11.7",
+            platform="Linux",
+            processor="Imaginary CPU",
+            packages={"torch": "2.11"},
+            devices=("cpu",),
+            threads=2,
+            flags={"cudnn tf32": "on"},
+        ),
+        "command": "python -m verifier run --arch resnet50",
+        "seconds": 12.5,
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return Verification(**(defaults | fields))
+
+
+def plane(low: float = -1.0, high: float = 1.0, values: bytes = bytes(range(0, 256, 16))) -> Plane:
+    """Four rows of four numbers; the last is not finite if its byte is 255."""
+    return Plane(rows=4, columns=4, low=low, high=high, values=base64.b64encode(values).decode())
+
+
+def exhibit(row: int = 1, **fields: Any) -> Exhibit:
+    """What a culprit looks like whose eps differs."""
+    settings = {"operator": "batch_norm", "weight": "bn1.weight, 64"}
+    defaults: dict[str, Any] = {
+        "index": row,
+        "site": SITES[row],
+        "baseline_settings": settings | {"eps": "1e-05"},
+        "candidate_settings": settings | {"weight": "stem.bn.weight, 64", "eps": "0.001"},
+        "pattern": ("every element differs",),
+        "channels": (0.25, 0.5, 1.0, 0.0),
+        "channels_each": 16,
+        "channel": 40,
+        "sample": 1,
+        "baseline": plane(),
+        "candidate": plane(),
+        "difference": plane(-0.5, 0.5),
+        "histogram": Histogram(low=-0.5, high=0.5, counts=(1, 20, 300, 20, 1), equal=7, nonfinite=2),
+    }
+    return Exhibit(**(defaults | fields))
+
+
+def diverged() -> Verification:
+    culprit = pair(
+        1,
+        total=5e-4,
+        candidate="stem.bn",
+        status=Status.CULPRIT,
+        intrinsic=comparison(5e-4),
+        reason="intrinsic relative error 5.0e-04",
+        differences=("eps 0.001, baseline 1e-05",),
+        cause=Cause(
+            code="batchnorm-eps",
+            summary="eps is 0.001 instead of 1e-05",
+            confirmed=True,
+            remedy="set eps to 1e-05",
+            evidence=("error falls to 0",),
+        ),
+    )
+    carried = tuple(
+        pair(index, total=index * 1e-4, intrinsic=comparison(0.0), status=Status.CARRIES)
+        for index in range(2, 8)
+    )
+    cell = CellResult(
+        name="cpu/float64",
+        role="semantics",
+        verdict=Verdict.DIVERGED,
+        batch_size=2,
+        reason="bn1: intrinsic relative error 5.0e-04",
+        first_divergence=culprit,
+        culprits=(culprit,),
+        layers=(pair(0), culprit, *carried),
+        seconds=0.5,
+        exhibits=(exhibit(),),
+    )
+    numerics = msgspec.structs.replace(cell, name="cpu/float32", role="numerics")
+    return verification(
+        verdict=Verdict.DIVERGED,
+        reason="cpu/float64: bn1: intrinsic relative error 5.0e-04",
+        first_divergence=culprit,
+        culprits=(culprit,),
+        cells=(cell, numerics),
+    )
+
+
+def three_culprits() -> Verification:
+    """Three sites at fault, of which one only the candidate has and one has no known cause."""
+    first = diverged().culprits[0]
+    extra = PairResult(
+        index=4,
+        baseline=None,
+        candidate="layer1.0.dropout",
+        op="dropout",
+        shape=(8, 64, 56, 56),
+        status=Status.UNMATCHED,
+        reason="the baseline has no dropout here",
+        cause=Cause(code="dropout-extra", summary="dropout is extra", confirmed=True, remedy="remove it"),
+    )
+    last = pair(
+        5, total=math.nan, intrinsic=comparison(math.nan, nonfinite_mismatched=9), status=Status.CULPRIT
+    )
+    rows = (
+        pair(0, intrinsic=comparison(0.0)),
+        first,
+        pair(2, total=3e-4, intrinsic=comparison(0.0), status=Status.CARRIES),
+        pair(3, total=9e-3, intrinsic=comparison(0.0), status=Status.AMPLIFIES),
+        extra,
+        msgspec.structs.replace(last, index=5),
+        msgspec.structs.replace(pair(6, total=math.nan, status=Status.CARRIES), index=6),
+    )
+    cell = CellResult(
+        name="cpu/float64",
+        role="semantics",
+        verdict=Verdict.DIVERGED,
+        batch_size=2,
+        first_divergence=first,
+        culprits=(first, extra, last),
+        layers=rows,
+        exhibits=(
+            exhibit(),
+            exhibit(4, site="layer1.0.relu", pattern=()),
+            exhibit(5, channels=(math.inf, 1.0)),
+        ),
+    )
+    covered = Coverage(
+        compared=6,
+        baseline_sites=6,
+        candidate_sites=7,
+        baseline_share=1.0,
+        candidate_share=6 / 7,
+        unmatched=(
+            UnmatchedSite(side="candidate", name="layer1.0.dropout", op="dropout", reason=extra.reason),
+        ),
+    )
+    return verification(
+        verdict=Verdict.DIVERGED,
+        first_divergence=first,
+        culprits=(first, extra, last),
+        cells=(cell,),
+        coverage=covered,
+    )
+
+
+def deep(
+    sites: int = 3700, cells: tuple[str, ...] = ("cpu/float64", "cpu/float32", "cpu/bfloat16")
+) -> Verification:
+    """As many sites as a residual network of 1,202 layers has, in three cells, one site at fault in the middle.
+
+    No two figures are the same, which is the worst for the size of a page.
+    """
+    draw = random.Random(0)
+    fault = sites // 2
+    steps = ("conv1", "bn1", "relu", "conv2", "bn2", "add")
+
+    def row(index: int, scale: float) -> PairResult:
+        noise = scale * draw.lognormvariate(0, 0.3) * (1 + index / 500)
+        total = noise if index < fault else 5e-2 * draw.lognormvariate(0, 0.2)
+        intrinsic = 5e-2 if index == fault else scale * draw.lognormvariate(0, 0.2)
+        status = Status.OK if index < fault else Status.CULPRIT if index == fault else Status.CARRIES
+        block = index // len(steps)
+        name = f"layer{1 + block // 200}.{block % 200}.{steps[index % len(steps)]}"
+        figures = {"max_abs_index": tuple(draw.randrange(32) for _ in range(4)), "max_rel": draw.random()}
+        return PairResult(
+            index=index,
+            baseline=name,
+            candidate=name,
+            op=steps[index % len(steps)].rstrip("12"),
+            shape=(2, 16 << (block // 200), 32, 32),
+            status=status,
+            total=comparison(total, **figures),
+            intrinsic=comparison(intrinsic, **figures),
+            budget=Budget(
+                rule="rounding",
+                total=4 * scale * draw.lognormvariate(0, 0.1) * (1 + index / 500),
+                intrinsic=2 * scale * draw.lognormvariate(0, 0.1),
+                oracle_total=draw.random(),
+                oracle_intrinsic=draw.random(),
+            ),
+            reason="" if status is Status.OK else f"total relative error {total:.1e}, allowed {scale:.1e}",
+            accuracy=Accuracy(
+                baseline_total=draw.random(),
+                candidate_total=draw.random(),
+                baseline_intrinsic=draw.random(),
+                candidate_intrinsic=draw.random(),
+            ),
+            precision=Precision(
+                overflowed=(0, 0),
+                invalid=(0, 0),
+                underflowed=(draw.randrange(99), draw.randrange(99)),
+                subnormal=(draw.randrange(99), draw.randrange(99)),
+                ulp_max=draw.randrange(9999),
+                ulp_mean=draw.random(),
+                bit_exact=False,
+                elements=64,
+            ),
+        )
+
+    found = []
+    for name, scale in zip(cells, (1e-15, 1e-7, 1e-3), strict=False):
+        rows = tuple(row(index, scale) for index in range(sites))
+        found.append(
+            CellResult(
+                name=name,
+                role="numerics",
+                verdict=Verdict.DIVERGED,
+                batch_size=2,
+                layers=rows,
+                first_divergence=rows[fault],
+                culprits=(rows[fault],),
+                exhibits=(exhibit(1, index=fault),),
+                noise_floor=NoiseFloor(threads=1e-7, layout=None, position=0.0),
+            )
+        )
+    return verification(
+        verdict=Verdict.DIVERGED,
+        cells=tuple(found),
+        culprits=found[0].culprits,
+        first_divergence=found[0].first_divergence,
+        coverage=Coverage(
+            compared=sites,
+            baseline_sites=sites,
+            candidate_sites=sites,
+            baseline_share=1.0,
+            candidate_share=1.0,
+        ),
+    )
+
+
+def matrix() -> Verification:
+    """Three cells: one that matches, one that diverged, and one that could not run."""
+    bad = diverged()
+    return msgspec.structs.replace(
+        bad,
+        cells=(
+            msgspec.structs.replace(verification().cells[0], name="cpu/float64", role="semantics"),
+            msgspec.structs.replace(bad.cells[0], name="cpu/bfloat16/channels_last", role="numerics"),
+            CellResult(
+                name="cuda/bfloat16/channels_last",
+                role="numerics",
+                verdict=Verdict.SKIPPED,
+                batch_size=0,
+                reason="there is no CUDA device",
+            ),
+        ),
+    )
+
+
+def inconclusive() -> Verification:
+    unmatched = tuple(
+        UnmatchedSite(side="candidate", name=f"block{index}", op="linear", reason="no such operator")
+        for index in range(7)
+    )
+    return verification(
+        verdict=Verdict.INCONCLUSIVE,
+        reason="only 40% of the sites could be paired; 80% are needed to say more",
+        coverage=Coverage(
+            compared=3,
+            baseline_sites=8,
+            candidate_sites=10,
+            baseline_share=3 / 8,
+            candidate_share=0.3,
+            unmatched=unmatched,
+        ),
+        cells=(),
+        output=None,
+        criteria=(),
+        notes=("left in training mode, as it was built: bn1",),
+    )
+
+
+HOSTILE = "</script><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}[red]&\"'"
+
+
+def hostile() -> Verification:
+    """Text that tries to break out, wherever a user's program can put some."""
+    sample = diverged()
+
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, str) and type(value) is str:
+            return HOSTILE
+        if isinstance(value, Plane):
+            return value  # text there is numbers
+        if isinstance(value, msgspec.Struct):
+            return msgspec.structs.replace(
+                value, **{field: poisoned(getattr(value, field)) for field in value.__struct_fields__}
+            )
+        if isinstance(value, tuple):
+            return tuple(map(poisoned, value))
+        return {HOSTILE: HOSTILE} if isinstance(value, dict) else value
+
+    result: Verification = poisoned(sample)
+    return result
+
+
+SAMPLES: dict[str, Callable[[], Verification]] = {
+    "match": verification,
+    "diverged": diverged,
+    "three culprits": three_culprits,
+    "matrix": matrix,
+    "inconclusive": inconclusive,
+    "hostile": hostile,
+}
