@@ -291,6 +291,18 @@ def repeated(cell: CellResult) -> str:
     )
 
 
+def exactness(cell: CellResult) -> str:
+    """Whether the device computes as exactly as the cell's dtype promises; empty if that was not measured."""
+    found = cell.hardware
+    if found is None:
+        return ""
+    said = "as exact as its dtype" if found.verdict is Verdict.MATCH else "less exact than its dtype"
+    site = visible(found.site or "")
+    return (
+        f"{said}: at most {figure(found.distance)} in one step, at {site} ({figure(found.allowed)} explained)"
+    )
+
+
 def localised(cell: CellResult) -> bool:
     """Whether a forced pass ran in a cell, so that culprits were looked for."""
     return any(pair.intrinsic is not None for pair in cell.layers)

@@ -96,8 +96,11 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
         Section("Cells", tuple(_cells(verification))),
         Section(
             "The device against float64 on the CPU, one step of the baseline",
-            tuple(_hardware(each) for each in verification.cells if each.hardware),
-            ("cell", "", "farthest at", "distance", "rounding explains"),
+            tuple(
+                (sentences.visible(each.name), sentences.exactness(each))
+                for each in verification.cells
+                if each.hardware
+            ),
         ),
         Section(
             "The baseline against itself, largest relative error",
@@ -149,19 +152,6 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
     floor = cell.noise_floor
     figures = (floor.threads, floor.layout, floor.position) if floor else ()
     return (sentences.visible(cell.name), *map(sentences.figure, figures))
-
-
-def _hardware(cell: CellResult) -> tuple[str, ...]:
-    found = cell.hardware
-    if found is None:
-        return (sentences.visible(cell.name), "", "", "", "")
-    return (
-        sentences.visible(cell.name),
-        "as exact as its dtype" if found.verdict is Verdict.MATCH else "less exact than its dtype",
-        sentences.visible(found.site or ""),
-        sentences.figure(found.distance),
-        sentences.figure(found.allowed),
-    )
 
 
 def _outcome(cell: CellResult) -> str:

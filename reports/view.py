@@ -31,6 +31,7 @@ class CellView:
     largest: str
     output: str
     floor: str
+    hardware: str
     notes: tuple[str, ...]
     decides: bool
 
@@ -235,6 +236,7 @@ def _cell(cell: CellResult, verification: Verification) -> CellView:
         largest=_largest(cell) if cell.layers else "-",
         output=sentences.impact(cell.output),
         floor=_floor(cell),
+        hardware=sentences.exactness(cell),
         notes=tuple(each for each in told if each),
         decides=cell is sentences.deciding_cell(verification),
     )
