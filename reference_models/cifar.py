@@ -1,8 +1,11 @@
-"""Residual networks for 32 x 32 images: those of the paper's section 4.2.
+"""Residual networks for 32 x 32 images: those of the paper's section 4.2, and the large ones with a smaller stem.
 
-A 3x3 stem and three stages of basic blocks with 16, 32 and 64 channels; depth is 6n + 2 with n blocks a stage. The
-paper uses the shortcut without parameters (option A): that is what the plain names mean. A name that ends in `_b`
-has 1x1 projections (option B) instead.
+The paper's: a 3x3 stem and three stages of basic blocks with 16, 32 and 64 channels; depth is 6n + 2 with n
+blocks a stage. The paper uses the shortcut without parameters (option A): that is what the plain names mean. A
+name that ends in `_b` has 1x1 projections (option B) instead.
+
+`resnet18_cifar` and its kin are the networks for 224 x 224 images with a 3x3 stem that keeps height and width, no max
+pooling, and ten classes.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reference_models.blocks import BasicBlock, ConvNorm, initialise, projection, zero_padding
+from reference_models.blocks import BasicBlock, Bottleneck, ConvNorm, initialise, projection, zero_padding
 from reference_models.registry import register
+from reference_models.resnet import ResNet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 PAPER = "https://arxiv.org/abs/1512.03385"
@@ -99,3 +105,44 @@ for _depth, _plain, _projected in TABLE:
         image_size=SIZE,
         source=f"{PAPER}, section 4.2, with option B",
     )(partial(cifar_resnet, _depth, option="B"))
+
+
+def _large(depth: int, parameters: int) -> Callable[[Callable[..., ResNet]], Callable[..., ResNet]]:
+    return register(
+        family="resnet_cifar",
+        depth=depth,
+        baseline=f"baseline:resnet{depth}_cifar",
+        parameters=parameters,
+        image_size=SIZE,
+        source="as counted here",
+    )
+
+
+@_large(18, 11_173_962)
+def resnet18_cifar(num_classes: int = 10) -> ResNet:
+    """ResNet-18 for 32 x 32 images."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes, small_images=True)
+
+
+@_large(34, 21_282_122)
+def resnet34_cifar(num_classes: int = 10) -> ResNet:
+    """ResNet-34 for 32 x 32 images."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes=num_classes, small_images=True)
+
+
+@_large(50, 23_520_842)
+def resnet50_cifar(num_classes: int = 10) -> ResNet:
+    """ResNet-50 for 32 x 32 images."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes=num_classes, small_images=True)
+
+
+@_large(101, 42_512_970)
+def resnet101_cifar(num_classes: int = 10) -> ResNet:
+    """ResNet-101 for 32 x 32 images."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, small_images=True)
+
+
+@_large(152, 58_156_618)
+def resnet152_cifar(num_classes: int = 10) -> ResNet:
+    """ResNet-152 for 32 x 32 images."""
+    return ResNet(Bottleneck, (3, 8, 36, 3), num_classes=num_classes, small_images=True)

@@ -23,7 +23,8 @@ class ModelEntry:
     specification of the trusted twin, or None where there is none. `parameters` is the number of learnable
     numbers and `gflops` the cost of one image in 1e9 multiply-adds, both with the default number of classes and
     both as `source` published them: what was published, not what was measured here. `image_size` is the height and
-    width in pixels of the images the network is made for.
+    width in pixels of the images the network is made for. `policy` names what it is judged by if nobody says
+    otherwise: `task` where it is another function than its baseline on purpose.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelEntry:
     gflops: float | None
     source: str
     image_size: int = 224
+    policy: str = "strict"
 
     def __call__(self, **options: Any) -> nn.Module:
         """Build the model, freshly initialised and in training mode; `options` are the builder's keywords."""
@@ -69,6 +71,7 @@ def register(
     gflops: float | None = None,
     source: str = "",
     image_size: int = 224,
+    policy: str = "strict",
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`, or its own; `ModelEntry` says what the facts mean.
 
@@ -93,6 +96,7 @@ def register(
             gflops=gflops,
             source=source,
             image_size=image_size,
+            policy=policy,
         )
         return build
 

@@ -36,7 +36,9 @@ class ResNet(nn.Module):
     """A stem, four stages of residual blocks, and a linear classifier on the mean over all positions.
 
     `block(channels_in, planes, stride)` builds one block; `depths` says how many each stage has. Planes start
-    at 64 and double from stage to stage; every stage but the first halves height and width.
+    at 64 and double from stage to stage; every stage but the first halves height and width. The stem is a 7x7
+    convolution that halves them, and a max pooling that does so again; for `small_images` it is a 3x3 convolution
+    that does not. With `bias` the stem's convolution has one.
 
     Initial values are `blocks.initialise`'s, the classifier's as torch draws them.
     """
@@ -48,11 +50,16 @@ class ResNet(nn.Module):
         *,
         num_classes: int = 1000,
         zero_init_residual: bool = False,
+        small_images: bool = False,
+        bias: bool = False,
     ) -> None:
         """Build the network, initialised and in training mode."""
         super().__init__()
         channels = 64
-        self.stem = ConvNorm(3, channels, kernel_size=7, stride=2)
+        self.small_images = small_images
+        self.stem = ConvNorm(
+            3, channels, kernel_size=3 if small_images else 7, stride=1 if small_images else 2, bias=bias
+        )
         self.stages = nn.Sequential()
         for index, depth in enumerate(depths):
             stage = nn.Sequential()
@@ -68,7 +75,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), normalised images of any size, to (B, num_classes) logits."""
         x = F.relu(self.stem(images))
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        if not self.small_images:
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         x = self.stages(x)
         x = F.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.head(torch.flatten(x, 1))

@@ -42,9 +42,9 @@ def noise_floor(
     """Run the baseline side by side with itself in other circumstances, and keep the largest distance of any pair.
 
     The circumstances: another number of threads (on the CPU), the other memory format, and the samples in reverse
-    order, so that each stands at another position of the batch. Distances are relative L2 errors (NRMSE) of what
-    errors have added up to; one that could not be tried is None. In a network of more than `_MEETINGS` pairs they meet
-    at every second, third ... pair, and at the last.
+    order, so that each stands at another position of the batch. Distances are relative L2 errors (NRMSE) of
+    what errors have added up to; one that could not be tried is None. In a network of more than `_MEETINGS`
+    pairs they meet at every second, third ... pair, and at the last.
     """
     every = [pair.baseline for pair in subject.alignment.pairs]
     step = -(-len(every) // _MEETINGS) or 1
