@@ -94,6 +94,7 @@ for _depth, _plain, _projected in TABLE:
         baseline=f"baseline:cifar_resnet{_depth}",
         parameters=_plain,
         image_size=SIZE,
+        small_size=SIZE,
         source=f"{PAPER}, section 4.2, option A",
     )(partial(cifar_resnet, _depth))
     register(
@@ -103,6 +104,7 @@ for _depth, _plain, _projected in TABLE:
         baseline=f"baseline:cifar_resnet{_depth}_b",
         parameters=_projected,
         image_size=SIZE,
+        small_size=SIZE,
         source=f"{PAPER}, section 4.2, with option B",
     )(partial(cifar_resnet, _depth, option="B"))
 
@@ -114,6 +116,7 @@ def _large(depth: int, parameters: int) -> Callable[[Callable[..., ResNet]], Cal
         baseline=f"baseline:resnet{depth}_cifar",
         parameters=parameters,
         image_size=SIZE,
+        small_size=SIZE,
         source="as counted here",
     )
 

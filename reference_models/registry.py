@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class ModelEntry:
     """A registered model and what is published about it. Calling the entry builds the model.
 
-    `depth` counts layers with weights on the main path, as the family's paper does. `baseline` is the
-    specification of the trusted twin, or None where there is none. `parameters` is the number of learnable
-    numbers and `gflops` the cost of one image in 1e9 multiply-adds, both with the default number of classes and
-    both as `source` published them: what was published, not what was measured here. `image_size` is the height and
-    width in pixels of the images the network is made for. `policy` names what it is judged by if nobody says
-    otherwise: `task` where it is another function than its baseline on purpose.
+    `depth` counts layers with weights on the main path, as the family's paper does. `baseline` is the specification
+    of the trusted twin, or None where there is none. `parameters` is the number of learnable numbers and
+    `gflops` the cost of one image in 1e9 multiply-adds, both with the default number of classes and both as
+    `source` published them: what was published, not what was measured here. `image_size` is the height and
+    width in pixels of the images the network is made for, `small_size` that of small ones it takes. `policy`
+    names what it is judged by if nobody says otherwise: one that judges the task where it is another function
+    than its baseline on purpose.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelEntry:
     gflops: float | None
     source: str
     image_size: int = 224
+    small_size: int = 64
     policy: str = "strict"
 
     def __call__(self, **options: Any) -> nn.Module:
@@ -71,6 +73,7 @@ def register(
     gflops: float | None = None,
     source: str = "",
     image_size: int = 224,
+    small_size: int = 64,
     policy: str = "strict",
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`, or its own; `ModelEntry` says what the facts mean.
@@ -96,6 +99,7 @@ def register(
             gflops=gflops,
             source=source,
             image_size=image_size,
+            small_size=small_size,
             policy=policy,
         )
         return build

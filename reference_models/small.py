@@ -73,6 +73,7 @@ class SmallResNet(nn.Module):
     depth=10,
     baseline="baseline:small_resnet18",
     parameters=1_234_885,
+    small_size=224,
     source="an article on classifying five kinds of figures",
 )
 def small_resnet18(num_classes: int = 5) -> SmallResNet:

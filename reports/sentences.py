@@ -113,7 +113,7 @@ def blame(pair: PairResult) -> str:
 
 
 def criterion(each: Criterion) -> str:
-    """A published criterion with the number measured for it."""
+    """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{visible(each.comparison)} {figure(each.limit)}"
     return f"{outcome}: {visible(each.name)} is {figure(each.value)}, required {required}"
@@ -235,7 +235,7 @@ def _agreement(verification: Verification) -> str:
     else:
         said = f"{agreeing} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
     if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
-        return f"the criteria of this policy are met, though only {said}"
+        return f"the criteria of this policy are met, though only {said}: it is not the same function"
     largest = next(iter(worst(pairs, 1)), None)
     if largest is None:
         return f"{said} exactly" if agreeing else said

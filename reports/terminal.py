@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from verifier.result import Verdict
+from verifier.result import TASK, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,14 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     found = [
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
-        Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
+        Section(
+            "Published criteria",
+            _lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+        ),
+        Section(
+            "Budgets of the task",
+            _lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+        ),
         Section("Output", _lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {sentences.visible(cell.name) if cell else 'no cell'}",

@@ -272,8 +272,15 @@ class CellResult(Record, frozen=True, kw_only=True):
     noise_floor: NoiseFloor | None = None
 
 
+TASK = "budgets of the task"
+"""Source of the criteria that are not published but a policy's own: what a difference may do to the classes."""
+
+
 class Criterion(Record, frozen=True, kw_only=True):
-    """A published acceptance criterion with what was measured; `passed` never decides alone."""
+    """A published acceptance criterion with what was measured; `passed` never decides alone.
+
+    Where a policy judges the task, its budgets for that are criteria too; their `source` is `TASK`.
+    """
 
     name: str
     value: float

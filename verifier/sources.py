@@ -81,20 +81,27 @@ def load(spec: str, *, seed: int | None) -> Source:
         return Source(spec, model, _settle_mode(model), changed)
 
 
+def architectures() -> list[str]:
+    """What `--arch` knows: the reference models that have a baseline, sorted by name."""
+    import reference_models  # noqa: PLC0415 - builds every family, which only this function and its kin need
+
+    return [known for known in reference_models.list() if reference_models.get(known).baseline is not None]
+
+
 def arch(name: str) -> tuple[str, str]:
     """The baseline's and the candidate's specification that `--arch name` is short for.
 
     Raises:
-        UsageError: torchvision and the reference models do not both have the architecture.
+        UsageError: There is no reference model of this name, or no baseline for it.
     """
     import reference_models  # noqa: PLC0415 - builds every family, which only this function and its kin need
 
-    paired = [known for known in reference_models.list() if reference_models.get(known).baseline is not None]
+    paired = architectures()
     if name in paired:
         return str(reference_models.get(name).baseline), f"reference:{name}"
     if name in reference_models.list():
         raise UsageError(
-            f"{name!r} has no torchvision twin to be the baseline. Name one with --baseline and use "
+            f"{name!r} has no twin to be the baseline. Name one with --baseline and use "
             f"--candidate reference:{name}."
         )
     raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +54,19 @@ def show(verification: Verification, directory: Path | None) -> None:
         Console().print(terminal.summary(verification, out_dir=out_dir))
     else:
         say(terminal.plain(verification, out_dir=out_dir))
+
+
+def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
+    """Rows of equally many cells as lines of text; the columns in `left` are aligned there, all others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def say(text: str) -> None:
