@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Criterion,
         OutputAgreement,
         PairResult,
+        Step,
         Verification,
     )
 
@@ -97,6 +98,17 @@ def site(pair: PairResult) -> str:
 def divergence(pair: PairResult) -> str:
     """Where the models first part, how far, and what was allowed."""
     return f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
+
+
+def step(each: Step) -> str:
+    """A block or stage that was run alone: its verdict, where it is, and how far off."""
+    where = f"{visible(each.name)} (candidate: {visible(each.candidate or 'nothing')})"
+    if each.reason or each.error is None:
+        return f"{each.verdict}: {where}, {visible(each.reason)}"
+    return (
+        f"{each.verdict}: {where}, {METRICS[DEFAULT_METRIC]} {figure(error(each.error))}, "
+        f"allowed {figure(each.allowed)}"
+    )
 
 
 def blame(pair: PairResult) -> str:

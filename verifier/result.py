@@ -323,6 +323,30 @@ class Coverage(Record, frozen=True, kw_only=True):
     hidden: tuple[str, ...] = ()
 
 
+class Level(enum.StrEnum):
+    """How much of the network a step of progressive verification covers."""
+
+    BLOCK = "block"
+    STAGE = "stage"
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """One block or one stage, run alone on the baseline's inputs in float64.
+
+    `name` is the baseline's module, or its first and last site where it is between two; `candidate` the candidate's
+    first and last site there. `error` is over all tensors it hands on, `allowed` its largest relative error (NRMSE).
+    """
+
+    level: Level
+    name: str
+    candidate: str | None
+    sites: int
+    verdict: Verdict
+    error: Comparison | None
+    allowed: float
+    reason: str = ""
+
+
 class OutputAgreement(Record, frozen=True, kw_only=True):
     """Agreement of the final outputs in the first numerics cell.
 
@@ -432,6 +456,7 @@ class Verification(Record, frozen=True, kw_only=True):
     policy: str = "strict"
     notes: tuple[str, ...] = ()
     static: tuple[StaticDifference, ...] = ()
+    steps: tuple[Step, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from verifier.result import Verification
 
 
+class Granularity(enum.StrEnum):
+    """What is verified besides the network itself."""
+
+    SITE = "site"
+    BLOCK = "block"
+
+
 class Localise(enum.StrEnum):
     """When to run forced passes in the numerics cells."""
 
@@ -150,6 +157,12 @@ def run(
         ),
     ] = Path("verifier-report"),
     policy: options.PolicyOrOwn = None,
+    granularity: Annotated[
+        Granularity,
+        typer.Option(
+            help="block: each block alone on the baseline's inputs first, then each stage, then the network."
+        ),
+    ] = Granularity.SITE,
     localise: Annotated[
         Localise,
         typer.Option(
@@ -225,6 +238,7 @@ def run(
                 weights=weights,
                 parameter_map=known,
                 cells=cells,
+                granularity=granularity.value,
                 localise=localise.value,
                 semantics=semantics,
                 policy=policies[job.policy],
