@@ -97,18 +97,22 @@ def _turned(network: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]]) -
             module.__class__ = kind
 
 
-def _compressed(name: str, policy: str) -> Callable[[Callable[..., ResNet]], Callable[..., ResNet]]:
+def _compressed(
+    name: str, policy: str, sites: int
+) -> Callable[[Callable[..., ResNet]], Callable[..., ResNet]]:
     return register(
         family=name,
         depth=18,
         baseline="torchvision:resnet18",
         parameters=11_689_512,
+        gflops=1.814,
+        sites=sites,
         source="those of resnet18",
         policy=policy,
     )
 
 
-@_compressed("resnet_pruned", "pruned")
+@_compressed("resnet_pruned", "pruned", sites=169)
 def resnet18_pruned(num_classes: int = 1000) -> ResNet:
     """ResNet-18 without the smallest tenth of each convolution's weights."""
     network = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes)
@@ -116,7 +120,7 @@ def resnet18_pruned(num_classes: int = 1000) -> ResNet:
     return network
 
 
-@_compressed("resnet_int8", "int8")
+@_compressed("resnet_int8", "int8", sites=614)
 def resnet18_int8(num_classes: int = 1000) -> ResNet:
     """ResNet-18 with weights and inputs of convolutions and the classifier in eight bits."""
     network = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 class ModelEntry:
     """A registered model and what is published about it. Calling the entry builds the model.
 
-    `depth` counts layers with weights on the main path, as the family's paper does. `baseline` is the specification
-    of the trusted twin, or None where there is none. `parameters` is the number of learnable numbers and
-    `gflops` the cost of one image in 1e9 multiply-adds, both with the default number of classes and both as
-    `source` published them: what was published, not what was measured here. `image_size` is the height and
-    width in pixels of the images the network is made for, `small_size` that of small ones it takes. `policy`
-    names what it is judged by if nobody says otherwise: one that judges the task where it is another function
-    than its baseline on purpose.
+    `depth` counts layers with weights on the main path, as the family's paper does. `baseline` is the
+    specification of the trusted twin, or None where there is none. `parameters` is the number of learnable
+    numbers, `gflops` the cost of one image in 1e9 multiply-adds of convolutions and matrix products, and `sites` how
+    many tensors of a forward pass are compared: with the default number of classes and as counted here, which tests
+    repeat. `source` says whose network it is; what others published about it, `published` has. `image_size` is the
+    height and width in pixels of the images the network is made for, `small_size` that of small ones it takes.
+    `policy` names what it is judged by if nobody says otherwise: one that judges the task where it is another
+    function than its baseline on purpose.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelEntry:
     parameters: int | None
     gflops: float | None
     source: str
+    sites: int | None = None
     image_size: int = 224
     small_size: int = 64
     policy: str = "strict"
@@ -72,6 +74,7 @@ def register(
     parameters: int | None = None,
     gflops: float | None = None,
     source: str = "",
+    sites: int | None = None,
     image_size: int = 224,
     small_size: int = 64,
     policy: str = "strict",
@@ -98,6 +101,7 @@ def register(
             parameters=parameters,
             gflops=gflops,
             source=source,
+            sites=sites,
             image_size=image_size,
             small_size=small_size,
             policy=policy,

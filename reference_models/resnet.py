@@ -1,7 +1,7 @@
 """Residual networks for 224 x 224 images: ResNet, ResNeXt, Wide ResNet.
 
 Each builder takes the keywords of `ResNetOptions`. Parameter counts and costs are those torchvision publishes
-with its weights, except for `resnet50_v1`, which the paper describes and torchvision does not have.
+with its weights; `resnet50_v1` the paper describes and torchvision does not have.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class ResNet(nn.Module):
     parameters=11_689_512,
     gflops=1.814,
     source=TORCHVISION,
+    sites=69,
 )
 def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-18: two basic blocks a stage."""
@@ -103,6 +104,7 @@ def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=21_797_672,
     gflops=3.664,
     source=TORCHVISION,
+    sites=125,
 )
 def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-34: sixteen basic blocks."""
@@ -116,6 +118,7 @@ def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=25_557_032,
     gflops=4.089,
     source=TORCHVISION,
+    sites=175,
 )
 def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50: sixteen bottlenecks that stride at the 3x3 (v1.5)."""
@@ -126,8 +129,9 @@ def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
     family="resnet",
     depth=50,
     parameters=25_557_032,
-    gflops=3.8,
-    source=f"cost: {PAPER}, table 1; parameters: those of resnet50",
+    gflops=3.858,
+    source=f"{PAPER}, table 1",
+    sites=175,
 )
 def resnet50_v1(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50 as the paper has it: the stride is at the first 1x1 convolution."""
@@ -141,6 +145,7 @@ def resnet50_v1(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=44_549_160,
     gflops=7.801,
     source=TORCHVISION,
+    sites=345,
 )
 def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-101: 23 bottlenecks in the third stage."""
@@ -154,6 +159,7 @@ def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=60_192_808,
     gflops=11.514,
     source=TORCHVISION,
+    sites=515,
 )
 def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-152: 8 bottlenecks in the second stage, 36 in the third."""
@@ -167,6 +173,7 @@ def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=25_028_904,
     gflops=4.23,
     source=TORCHVISION,
+    sites=175,
 )
 def resnext50_32x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-50: 32 groups, 4 channels wide in the first stage."""
@@ -180,6 +187,7 @@ def resnext50_32x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=88_791_336,
     gflops=16.414,
     source=TORCHVISION,
+    sites=345,
 )
 def resnext101_32x8d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-101: 32 groups, 8 channels wide in the first stage."""
@@ -193,6 +201,7 @@ def resnext101_32x8d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=83_455_272,
     gflops=15.46,
     source=TORCHVISION,
+    sites=345,
 )
 def resnext101_64x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-101: 64 groups, 4 channels wide in the first stage."""
@@ -206,6 +215,7 @@ def resnext101_64x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=68_883_240,
     gflops=11.398,
     source=TORCHVISION,
+    sites=175,
 )
 def wide_resnet50_2(**options: Unpack[ResNetOptions]) -> ResNet:
     """Wide ResNet-50-2: twice the channels at every 3x3."""
@@ -219,6 +229,7 @@ def wide_resnet50_2(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=126_886_696,
     gflops=22.753,
     source=TORCHVISION,
+    sites=345,
 )
 def wide_resnet101_2(**options: Unpack[ResNetOptions]) -> ResNet:
     """Wide ResNet-101-2: twice the channels at every 3x3."""

@@ -73,6 +73,8 @@ class SmallResNet(nn.Module):
     depth=10,
     baseline="baseline:small_resnet18",
     parameters=1_234_885,
+    gflops=0.03,
+    sites=41,
     small_size=224,
     source="an article on classifying five kinds of figures",
 )

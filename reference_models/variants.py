@@ -16,6 +16,8 @@ SQUEEZE = "https://arxiv.org/abs/1709.01507"
     depth=18,
     baseline="torchvision:resnet18",
     parameters=11_694_312,
+    gflops=1.814,
+    sites=69,
     source="an article on re-implementing ResNet-18, whose convolutions have torch's default bias",
 )
 def resnet18_biased(num_classes: int = 1000) -> ResNet:
@@ -33,6 +35,8 @@ def resnet18_biased(num_classes: int = 1000) -> ResNet:
     depth=18,
     baseline="baseline:se_resnet18",
     parameters=11_778_592,
+    gflops=1.814,
+    sites=117,
     source=SQUEEZE,
 )
 def se_resnet18(num_classes: int = 1000) -> ResNet:
@@ -45,6 +49,8 @@ def se_resnet18(num_classes: int = 1000) -> ResNet:
     depth=50,
     baseline="baseline:se_resnet50",
     parameters=28_088_024,
+    gflops=4.092,
+    sites=271,
     source=SQUEEZE,
 )
 def se_resnet50(num_classes: int = 1000) -> ResNet:
