@@ -26,22 +26,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from reference_models.blocks import Shortcut
+
     Registering = Callable[[Callable[..., ResNet]], Callable[..., ResNet]]
 
 PAPER = "https://arxiv.org/abs/1512.03385"
 SIZE = 32  # pixels: the images of CIFAR-10, and what the pooling over 8 x 8 positions asks for
 CHANNELS = (16, 32, 64)
-SHORTCUTS = {"A": zero_padding, "B": projection}
+SHORTCUTS: dict[str, Shortcut] = {"A": zero_padding, "B": projection}
 
-# Depth; parameters with option A and with option B, of which the paper prints the former: 0.27M to 19.4M; 1e9
-# multiply-adds of one image and sites, with either.
+# Depth; parameters with option A and with option B, of which the paper prints the former: 0.27M to 19.4M; the same
+# in 1e9 multiply-adds of one image; sites, with either.
 TABLE = (
-    (20, 269_722, 272_474, 0.041, 73),
-    (32, 464_154, 466_906, 0.069, 115),
-    (44, 658_586, 661_338, 0.097, 157),
-    (56, 853_018, 855_770, 0.125, 199),
-    (110, 1_727_962, 1_730_714, 0.253, 388),
-    (1202, 19_421_274, 19_424_026, 2.829, 4_210),
+    (20, 269_722, 272_474, 0.041, 0.041, 73),
+    (32, 464_154, 466_906, 0.069, 0.069, 115),
+    (44, 658_586, 661_338, 0.097, 0.097, 157),
+    (56, 853_018, 855_770, 0.125, 0.126, 199),
+    (110, 1_727_962, 1_730_714, 0.253, 0.253, 388),
+    (1202, 19_421_274, 19_424_026, 2.829, 2.829, 4_210),
 )
 
 
@@ -89,14 +91,14 @@ def cifar_resnet(depth: int, *, option: Literal["A", "B"] = "A", num_classes: in
     return CifarResNet(blocks, option=option, num_classes=num_classes)
 
 
-for _depth, _plain, _projected, _gflops, _sites in TABLE:
+for _depth, _plain, _projected, _cost, _cost_projected, _sites in TABLE:
     register(
         name=f"cifar_resnet{_depth}",
         family="cifar_resnet",
         depth=_depth,
         baseline=f"baseline:cifar_resnet{_depth}",
         parameters=_plain,
-        gflops=_gflops,
+        gflops=_cost,
         sites=_sites,
         image_size=SIZE,
         small_size=SIZE,
@@ -108,7 +110,7 @@ for _depth, _plain, _projected, _gflops, _sites in TABLE:
         depth=_depth,
         baseline=f"baseline:cifar_resnet{_depth}_b",
         parameters=_projected,
-        gflops=_gflops,
+        gflops=_cost_projected,
         sites=_sites,
         image_size=SIZE,
         small_size=SIZE,

@@ -35,7 +35,8 @@ def prune(weight: Tensor, share: float = PRUNED) -> Tensor:
     if not fallen:
         return weight
     limit = size.flatten().kthvalue(fallen).values
-    return weight * (size > limit)
+    y: Tensor = weight * (size > limit)
+    return y
 
 
 def quantise_weight(weight: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ def quantise_weight(weight: Tensor) -> Tensor:
     most = 2 ** (BITS - 1) - 1
     largest = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny)
     scale = (largest / most).reshape(-1, *[1] * (weight.dim() - 1))
-    return torch.clamp(torch.round(weight / scale), -most, most) * scale
+    y: Tensor = torch.clamp(torch.round(weight / scale), -most, most) * scale
+    return y
 
 
 def quantise_activation(x: Tensor) -> Tensor:
@@ -59,7 +61,8 @@ def quantise_activation(x: Tensor) -> Tensor:
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     scale = ((high - low) / steps).clamp(min=torch.finfo(x.dtype).tiny)
     zero = torch.round(-low / scale)
-    return (torch.clamp(torch.round(x / scale) + zero, 0, steps) - zero) * scale
+    y: Tensor = (torch.clamp(torch.round(x / scale) + zero, 0, steps) - zero) * scale
+    return y
 
 
 class PrunedConv2d(nn.Conv2d):
@@ -67,7 +70,8 @@ class PrunedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """As `nn.Conv2d`."""
-        return self._conv_forward(input, prune(self.weight), self.bias)
+        y: Tensor = self._conv_forward(input, prune(self.weight), self.bias)
+        return y
 
 
 class QuantisedConv2d(nn.Conv2d):
@@ -78,7 +82,8 @@ class QuantisedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """As `nn.Conv2d`."""
-        return self._conv_forward(quantise_activation(input), quantise_weight(self.weight), self.bias)
+        y: Tensor = self._conv_forward(quantise_activation(input), quantise_weight(self.weight), self.bias)
+        return y
 
 
 class QuantisedLinear(nn.Linear):

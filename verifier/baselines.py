@@ -92,15 +92,15 @@ class Composed(nn.Module):
                 outplanes = planes * block.expansion
                 same = stride == 1 and inplanes == outplanes
                 shortcut = None if same else downsample(inplanes, outplanes, stride)
-                stage.append(block(inplanes, planes, stride, shortcut))
+                unit = block(inplanes, planes, stride, shortcut)
+                if squeeze is not None:
+                    _add_excitation(unit, squeeze)
+                stage.append(unit)
                 inplanes = outplanes
             self.add_module(f"layer{index + 1}", stage)
         self.stages = len(layers)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1)) if pool is None else pool
         self.fc = nn.Linear(inplanes, num_classes)
-        if squeeze is not None:
-            for module in [module for module in self.modules() if isinstance(module, block)]:
-                _with_excitation(module, squeeze)
         draw(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Composed(nn.Module):
         return y
 
 
-def _with_excitation(block: BasicBlock | Bottleneck, squeeze: int) -> None:
+def _add_excitation(block: BasicBlock | Bottleneck, squeeze: int) -> None:
     """Put torchvision's squeeze-and-excitation behind the norm that ends the block's main path."""
     name = "bn3" if isinstance(block, Bottleneck) else "bn2"
     norm = block.get_submodule(name)

@@ -28,7 +28,7 @@ def test_the_article_is_right_about_the_shape_of_the_output() -> None:
 
 def test_the_shortcut_does_not_adjust_a_stride_without_other_channels() -> None:
     """The article says that the shortcut is the input itself where channels stay, of whatever stride: that fails."""
-    with torch.device("meta"), pytest.raises(RuntimeError, match="(must match the size|broadcast)"):
+    with torch.device("meta"), pytest.raises(RuntimeError, match=r"(must match the size|broadcast)"):
         SmallBlock(64, 64, stride=2)(torch.empty(2, 64, 8, 8))
 
 
@@ -40,5 +40,5 @@ def test_only_images_that_end_at_three_by_three_positions_fit(size: int, fits: b
         if fits:
             assert model(images).shape == (1, 5)
         else:
-            with pytest.raises(RuntimeError, match="(cannot be multiplied|reduction dim)"):
+            with pytest.raises(RuntimeError, match=r"(cannot be multiplied|reduction dim)"):
                 model(images)
