@@ -11,7 +11,9 @@ structure and style are this package's own, the function is meant to be the same
 
 from __future__ import annotations
 
+from reference_models import compressed, variants  # noqa: F401 - they register their networks
 from reference_models.blocks import BasicBlock, Bottleneck
+from reference_models.cifar import CifarResNet
 from reference_models.registry import (
     DuplicateModelError,
     ModelEntry,
@@ -21,13 +23,16 @@ from reference_models.registry import (
     register,
 )
 from reference_models.resnet import ResNet
+from reference_models.small import SmallResNet
 
 __all__ = [
     "BasicBlock",
     "Bottleneck",
+    "CifarResNet",
     "DuplicateModelError",
     "ModelEntry",
     "ResNet",
+    "SmallResNet",
     "UnknownModelError",
     "get",
     "list",

@@ -8,24 +8,34 @@ then the shortcut.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
 class ConvNorm(nn.Module):
     """A convolution and the batch norm after it.
 
-    The convolution has no bias: the norm would subtract it again. Its padding keeps height and width at
-    stride 1.
+    The convolution has no bias unless one is asked for: the norm would subtract it again. Its padding keeps height
+    and width at stride 1.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel_size: int, *, stride: int = 1, groups: int = 1
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
     ) -> None:
         """`kernel_size` is odd, so that the padding can be symmetric."""
         super().__init__()
@@ -36,7 +46,7 @@ class ConvNorm(nn.Module):
             stride=stride,
             padding=kernel_size // 2,
             groups=groups,
-            bias=False,
+            bias=bias,
         )
         self.norm = nn.BatchNorm2d(channels_out)
 
@@ -46,18 +56,78 @@ class ConvNorm(nn.Module):
         return y
 
 
-def projection(channels_in: int, channels_out: int, stride: int) -> ConvNorm | None:
+def projection(channels_in: int, channels_out: int, stride: int, *, bias: bool = False) -> ConvNorm | None:
     """A block's shortcut (the paper's option B): a 1x1 convolution where the shape changes, else nothing."""
     if channels_in == channels_out and stride == 1:
         return None
-    return ConvNorm(channels_in, channels_out, kernel_size=1, stride=stride)
+    return ConvNorm(channels_in, channels_out, kernel_size=1, stride=stride, bias=bias)
+
+
+class ZeroChannels(nn.Module):
+    """Every `stride`-th position of the input, and channels of zeros behind its own. No parameters.
+
+    The paper says that zeros are padded, not where. Behind is where its authors' later code puts them
+    (https://github.com/facebookarchive/fb.resnet.torch, models/resnet.lua, shortcut type A).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        """`channels_out` - `channels_in` channels are added."""
+        super().__init__()
+        self.added = channels_out - channels_in
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, H, W) to (B, channels_out, ceil(H / stride), ceil(W / stride))."""
+        seen = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(seen, (0, 0, 0, 0, 0, self.added))
+
+
+def zero_padding(channels_in: int, channels_out: int, stride: int) -> ZeroChannels | None:
+    """A block's shortcut (the paper's option A): zeros for new channels where the shape changes, else nothing."""
+    if channels_in == channels_out and stride == 1:
+        return None
+    return ZeroChannels(channels_in, channels_out, stride)
+
+
+Shortcut: TypeAlias = "Callable[[int, int, int], nn.Module | None]"
+"""Makes a block's shortcut from channels in, channels out and stride; None where it is the input itself."""
+
+Attention: TypeAlias = "Callable[[int], nn.Module | None]"
+"""Makes what scales a block's channels from their number; None where nothing does."""
+
+
+def no_attention(_channels: int) -> None:
+    """Channels stay as they are."""
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales every channel by what all channels hold in the mean: squeeze, excite (https://arxiv.org/abs/1709.01507).
+
+    Two fully connected layers, the first `reduction` times narrower than the input, written as 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        """`channels` is a multiple of `reduction`."""
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, kernel_size=1)
+        self.excite = nn.Conv2d(channels // reduction, channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        means = F.adaptive_avg_pool2d(x, 1)
+        gates = torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+        return x * gates
 
 
 class ResidualBlock(nn.Module):
-    """What all blocks share. Each defines a main path, a shortcut, and which norm ends the main path."""
+    """What all blocks share. Each defines a main path, a shortcut, and which norm ends the main path.
+
+    `attention` is applied to the main path's result before the shortcut is added.
+    """
 
     channels_out: int
-    shortcut: ConvNorm | None
+    attention: nn.Module | None
+    shortcut: nn.Module | None
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -71,20 +141,32 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) to (B, channels_out, H / stride, W / stride)."""
         main = self.main_path(x)
+        if self.attention is not None:
+            main = self.attention(main)
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return F.relu(main + shortcut)
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34."""
+    """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34, and of those for CIFAR."""
 
-    def __init__(self, channels_in: int, planes: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        planes: int,
+        stride: int = 1,
+        *,
+        shortcut: Shortcut = projection,
+        attention: Attention = no_attention,
+        bias: bool = False,
+    ) -> None:
         """`planes` is the number of channels after either convolution, `stride` that of the first."""
         super().__init__()
         self.channels_out = planes
-        self.first = ConvNorm(channels_in, planes, kernel_size=3, stride=stride)
-        self.second = ConvNorm(planes, planes, kernel_size=3)
-        self.shortcut = projection(channels_in, self.channels_out, stride)
+        self.first = ConvNorm(channels_in, planes, kernel_size=3, stride=stride, bias=bias)
+        self.second = ConvNorm(planes, planes, kernel_size=3, bias=bias)
+        self.attention = attention(self.channels_out)
+        self.shortcut = shortcut(channels_in, self.channels_out, stride)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -119,6 +201,7 @@ class Bottleneck(ResidualBlock):
         groups: int = 1,
         group_width: int = 64,
         stride_at: Literal["reduce", "spatial"] = "spatial",
+        attention: Attention = no_attention,
     ) -> None:
         """The output has 4 * `planes` channels; `stride_at` names the convolution that takes the stride."""
         super().__init__()
@@ -131,6 +214,7 @@ class Bottleneck(ResidualBlock):
             width, width, kernel_size=3, stride=stride if stride_at == "spatial" else 1, groups=groups
         )
         self.expand = ConvNorm(width, self.channels_out, kernel_size=1)
+        self.attention = attention(self.channels_out)
         self.shortcut = projection(channels_in, self.channels_out, stride)
 
     @property
@@ -144,3 +228,24 @@ class Bottleneck(ResidualBlock):
         x = F.relu(self.spatial(x))
         y: Tensor = self.expand(x)
         return y
+
+
+def initialise(network: nn.Module, *, zero_init_residual: bool = False) -> None:
+    """Draw the convolutions and reset the norms of `network`, in order of definition; all else keeps its values.
+
+    Convolutions are drawn from a normal distribution of variance 2 / fan-out (He et al., 2015,
+    https://arxiv.org/abs/1502.01852), with biases of 0; norms get gamma = 1 and beta = 0. With `zero_init_residual`
+    the norm that ends each main path has gamma = 0 (https://arxiv.org/abs/1706.02677).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    if zero_init_residual:
+        for module in network.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.last_norm.weight)

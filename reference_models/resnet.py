@@ -1,7 +1,7 @@
 """Residual networks for 224 x 224 images: ResNet, ResNeXt, Wide ResNet.
 
 Each builder takes the keywords of `ResNetOptions`. Parameter counts and costs are those torchvision publishes
-with its weights, except for `resnet50_v1`, which the paper describes and torchvision does not have.
+with its weights; `resnet50_v1` the paper describes and torchvision does not have.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reference_models.blocks import BasicBlock, Bottleneck, ConvNorm, ResidualBlock
+from reference_models.blocks import BasicBlock, Bottleneck, ConvNorm, ResidualBlock, initialise
 from reference_models.registry import register
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class ResNet(nn.Module):
     """A stem, four stages of residual blocks, and a linear classifier on the mean over all positions.
 
     `block(channels_in, planes, stride)` builds one block; `depths` says how many each stage has. Planes start
-    at 64 and double from stage to stage; every stage but the first halves height and width.
+    at 64 and double from stage to stage; every stage but the first halves height and width. The stem is a 7x7
+    convolution that halves them, and a max pooling that does so again; for `small_images` it is a 3x3 convolution
+    that does not. With `bias` the stem's convolution has one.
 
-    Initial values: convolutions from a normal distribution of variance 2 / fan-out (He et al., 2015,
-    https://arxiv.org/abs/1502.01852), norms gamma = 1 and beta = 0, the classifier as torch draws it.
-    With `zero_init_residual` the norm that ends each main path has gamma = 0 (https://arxiv.org/abs/1706.02677).
+    Initial values are `blocks.initialise`'s, the classifier's as torch draws them.
     """
 
     def __init__(
@@ -50,11 +50,16 @@ class ResNet(nn.Module):
         *,
         num_classes: int = 1000,
         zero_init_residual: bool = False,
+        small_images: bool = False,
+        bias: bool = False,
     ) -> None:
         """Build the network, initialised and in training mode."""
         super().__init__()
         channels = 64
-        self.stem = ConvNorm(3, channels, kernel_size=7, stride=2)
+        self.small_images = small_images
+        self.stem = ConvNorm(
+            3, channels, kernel_size=3 if small_images else 7, stride=1 if small_images else 2, bias=bias
+        )
         self.stages = nn.Sequential()
         for index, depth in enumerate(depths):
             stage = nn.Sequential()
@@ -65,25 +70,13 @@ class ResNet(nn.Module):
                 stage.append(unit)
             self.stages.append(stage)
         self.head = nn.Linear(channels, num_classes)
-        self.initialise(zero_init_residual=zero_init_residual)
-
-    def initialise(self, *, zero_init_residual: bool = False) -> None:
-        """Draw the convolutions, reset the norms, in order of definition; the classifier keeps its values."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, ResidualBlock):
-                    nn.init.zeros_(module.last_norm.weight)
+        initialise(self, zero_init_residual=zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), normalised images of any size, to (B, num_classes) logits."""
         x = F.relu(self.stem(images))
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        if not self.small_images:
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         x = self.stages(x)
         x = F.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.head(torch.flatten(x, 1))
@@ -97,6 +90,7 @@ class ResNet(nn.Module):
     parameters=11_689_512,
     gflops=1.814,
     source=TORCHVISION,
+    sites=69,
 )
 def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-18: two basic blocks a stage."""
@@ -110,6 +104,7 @@ def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=21_797_672,
     gflops=3.664,
     source=TORCHVISION,
+    sites=125,
 )
 def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-34: sixteen basic blocks."""
@@ -123,6 +118,7 @@ def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=25_557_032,
     gflops=4.089,
     source=TORCHVISION,
+    sites=175,
 )
 def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50: sixteen bottlenecks that stride at the 3x3 (v1.5)."""
@@ -133,8 +129,9 @@ def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
     family="resnet",
     depth=50,
     parameters=25_557_032,
-    gflops=3.8,
-    source=f"cost: {PAPER}, table 1; parameters: those of resnet50",
+    gflops=3.858,
+    source=f"{PAPER}, table 1",
+    sites=175,
 )
 def resnet50_v1(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50 as the paper has it: the stride is at the first 1x1 convolution."""
@@ -148,6 +145,7 @@ def resnet50_v1(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=44_549_160,
     gflops=7.801,
     source=TORCHVISION,
+    sites=345,
 )
 def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-101: 23 bottlenecks in the third stage."""
@@ -161,6 +159,7 @@ def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=60_192_808,
     gflops=11.514,
     source=TORCHVISION,
+    sites=515,
 )
 def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-152: 8 bottlenecks in the second stage, 36 in the third."""
@@ -174,6 +173,7 @@ def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=25_028_904,
     gflops=4.23,
     source=TORCHVISION,
+    sites=175,
 )
 def resnext50_32x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-50: 32 groups, 4 channels wide in the first stage."""
@@ -187,6 +187,7 @@ def resnext50_32x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=88_791_336,
     gflops=16.414,
     source=TORCHVISION,
+    sites=345,
 )
 def resnext101_32x8d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-101: 32 groups, 8 channels wide in the first stage."""
@@ -200,6 +201,7 @@ def resnext101_32x8d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=83_455_272,
     gflops=15.46,
     source=TORCHVISION,
+    sites=345,
 )
 def resnext101_64x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNeXt-101: 64 groups, 4 channels wide in the first stage."""
@@ -213,6 +215,7 @@ def resnext101_64x4d(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=68_883_240,
     gflops=11.398,
     source=TORCHVISION,
+    sites=175,
 )
 def wide_resnet50_2(**options: Unpack[ResNetOptions]) -> ResNet:
     """Wide ResNet-50-2: twice the channels at every 3x3."""
@@ -226,6 +229,7 @@ def wide_resnet50_2(**options: Unpack[ResNetOptions]) -> ResNet:
     parameters=126_886_696,
     gflops=22.753,
     source=TORCHVISION,
+    sites=345,
 )
 def wide_resnet101_2(**options: Unpack[ResNetOptions]) -> ResNet:
     """Wide ResNet-101-2: twice the channels at every 3x3."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Criterion,
         OutputAgreement,
         PairResult,
+        Step,
         Verification,
     )
 
@@ -99,6 +100,17 @@ def divergence(pair: PairResult) -> str:
     return f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
 
 
+def step(each: Step) -> str:
+    """A block or stage that was run alone: its verdict, where it is, and how far off."""
+    where = f"{visible(each.name)} (candidate: {visible(each.candidate or 'nothing')})"
+    if each.reason or each.error is None:
+        return f"{each.verdict}: {where}, {visible(each.reason)}"
+    return (
+        f"{each.verdict}: {where}, {METRICS[DEFAULT_METRIC]} {figure(error(each.error))}, "
+        f"allowed {figure(each.allowed)}"
+    )
+
+
 def blame(pair: PairResult) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
     # A known cause tells what is missing; the figures are those of the site that reads it.
@@ -113,7 +125,7 @@ def blame(pair: PairResult) -> str:
 
 
 def criterion(each: Criterion) -> str:
-    """A published criterion with the number measured for it."""
+    """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{visible(each.comparison)} {figure(each.limit)}"
     return f"{outcome}: {visible(each.name)} is {figure(each.value)}, required {required}"
@@ -237,7 +249,7 @@ def _agreement(verification: Verification) -> str:
     else:
         said = f"{agreeing:,} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
     if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
-        return f"the criteria of this policy are met, though only {said}"
+        return f"the criteria of this policy are met, though only {said}: it is not the same function"
     largest = next(iter(worst(pairs, 1)), None)
     if largest is None:
         return f"{said} exactly" if agreeing else said

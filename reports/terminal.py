@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from verifier.result import Verdict
+from verifier.result import TASK, Level, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +81,17 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     worst = sentences.worst(cell.layers, SHOWN) if cell else []
     impact = sentences.impact(verification.output)
     found = [
+        *_progressive(verification),
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
-        Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
+        Section(
+            "Published criteria",
+            _lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+        ),
+        Section(
+            "Budgets of the task",
+            _lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+        ),
         Section("Output", _lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {sentences.visible(cell.name) if cell else 'no cell'}",
@@ -112,6 +120,20 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
         Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     return [section for section in found if section.rows]
+
+
+def _progressive(verification: Verification) -> list[Section]:
+    """Blocks, then stages, each alone on the baseline's inputs, then the network; of those that match the number."""
+    if not verification.steps:
+        return []
+    said = []
+    for level in Level:
+        steps = [step for step in verification.steps if step.level is level]
+        matching = sum(step.verdict is Verdict.MATCH for step in steps)
+        said.append(f"{matching} of {sentences.counted(len(steps), level)} match")
+        said += _some([sentences.step(step) for step in steps if step.verdict is not Verdict.MATCH])
+    said.append(f"the network: {verification.verdict}")
+    return [Section("Blocks alone on the baseline's inputs, then stages, then the network", _lines(said))]
 
 
 def _lines(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from verifier.running import Caster, Subject
 
 
+# Pairs at which the baseline meets itself. What errors have added up to changes slowly from one site to the next, and
+# each change of the number of threads costs more than a small operator.
+_MEETINGS = 256
+
+
 def noise_floor(
     subject: Subject,
     cell: Cell,
@@ -37,12 +42,15 @@ def noise_floor(
     """Run the baseline side by side with itself in other circumstances, and keep the largest distance of any pair.
 
     The circumstances: another number of threads (on the CPU), the other memory format, and the samples in reverse
-    order, so that each stands at another position of the batch. Distances are relative L2 errors (NRMSE) of what
-    errors have added up to; one that could not be tried is None.
+    order, so that each stands at another position of the batch. Distances are relative L2 errors (NRMSE) of
+    what errors have added up to; one that could not be tried is None. In a network of more than `_MEETINGS`
+    pairs they meet at every second, third ... pair, and at the last.
     """
-    sites = [pair.baseline for pair in subject.alignment.pairs]
+    every = [pair.baseline for pair in subject.alignment.pairs]
+    step = -(-len(every) // _MEETINGS) or 1
+    sites = every[::-1][::step][::-1]
     samples = batch_size(inputs)
-    lane: Callable[..., Lane] = partial(open_lane, subject, "baseline", caster=caster)
+    lane: Callable[..., Lane] = partial(open_lane, subject, "baseline", caster=caster, stops=sites)
     other = replace(cell, memory_format=FORMATS[1 - FORMATS.index(cell.memory_format)])
     lanes = {"": lane(cell=cell, inputs=inputs), "layout": lane(cell=other, inputs=inputs)}
     if not cell.is_cuda:

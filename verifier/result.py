@@ -344,8 +344,15 @@ class CellResult(Record, frozen=True, kw_only=True):
     exhibits: tuple[Exhibit, ...] = ()
 
 
+TASK = "budgets of the task"
+"""Source of the criteria that are not published but a policy's own: what a difference may do to the classes."""
+
+
 class Criterion(Record, frozen=True, kw_only=True):
-    """A published acceptance criterion with what was measured; `passed` never decides alone."""
+    """A published acceptance criterion with what was measured; `passed` never decides alone.
+
+    Where a policy judges the task, its budgets for that are criteria too; their `source` is `TASK`.
+    """
 
     name: str
     value: float
@@ -386,6 +393,30 @@ class Coverage(Record, frozen=True, kw_only=True):
     outputs: tuple[int, int] = (1, 1)
     unmatched: tuple[UnmatchedSite, ...] = ()
     hidden: tuple[str, ...] = ()
+
+
+class Level(enum.StrEnum):
+    """How much of the network a step of progressive verification covers."""
+
+    BLOCK = "block"
+    STAGE = "stage"
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """One block or one stage, run alone on the baseline's inputs in float64.
+
+    `name` is the baseline's module, or its first and last site where it is between two; `candidate` the candidate's
+    first and last site there. `error` is over all tensors it hands on, `allowed` its largest relative error (NRMSE).
+    """
+
+    level: Level
+    name: str
+    candidate: str | None
+    sites: int
+    verdict: Verdict
+    error: Comparison | None
+    allowed: float
+    reason: str = ""
 
 
 class OutputAgreement(Record, frozen=True, kw_only=True):
@@ -508,6 +539,7 @@ class Verification(Record, frozen=True, kw_only=True):
     policy: str = "strict"
     notes: tuple[str, ...] = ()
     static: tuple[StaticDifference, ...] = ()
+    steps: tuple[Step, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

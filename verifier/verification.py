@@ -18,7 +18,7 @@ from verifier import sources
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
 from verifier.copying import copy_with, state_of
-from verifier.diagnose import flag_differences, static_differences
+from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import (
     DeviceError,
@@ -32,6 +32,7 @@ from verifier.graph import Graph, record
 from verifier.graph.operators import converts
 from verifier.hashing import Hasher
 from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
+from verifier.progressive import progressive
 from verifier.proving import proved
 from verifier.result import ModelInfo, Verdict, Verification
 from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from verifier.inputs import Inputs
-    from verifier.result import CellResult, StaticDifference
+    from verifier.result import CellResult, StaticDifference, Step
 
 # Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
 SEMANTIC_SAMPLES = 2
+
+GRANULARITIES = ("site", "block")
 
 
 def verify(
@@ -57,6 +60,7 @@ def verify(
     weights: str = "transfer",
     parameter_map: Mapping[str, object] | None = None,
     cells: Sequence[str | Cell | Request] = ("cpu/float32",),
+    granularity: str = "site",
     localise: bool | str = True,
     semantics: bool = True,
     policy: Policy = STRICT,
@@ -83,6 +87,8 @@ def verify(
             found or was found wrong: names or patterns as in a map file, see `verifier.weights.maps`.
         cells: Settings to compare in: device, dtype and, where wanted, memory format and autocast, such as
             `cuda/bfloat16/channels_last` (`verifier.judge.Cell`). Those this machine cannot run are skipped.
+        granularity: `site`, or `block` to verify each block alone on the baseline's inputs first, then the stages;
+            see `verifier.progressive`.
         localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
             (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
@@ -99,6 +105,8 @@ def verify(
     """
     started = time.perf_counter()
     lowered = tf32_allowed()
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"granularity is {granularity!r}; known are {', '.join(GRANULARITIES)}.")
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
@@ -107,6 +115,8 @@ def verify(
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
+
+        steps: list[Step] = []
 
         def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
             recorded = ours.record(few)
@@ -133,6 +143,8 @@ def verify(
             subject = Subject(ours.model, theirs.model, alignment, masters)
             if alignment.rebuilt:
                 subject = proved(subject, few, Caster())
+            if granularity == "block":
+                steps[:] = progressive(subject, few, Caster(), policy)
             parts = batches(given, batch_size)
             assessor = Assessor(
                 subject, parts, few, policy, _localise(localise), progress or (lambda *_: None), repeat
@@ -194,8 +206,9 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters)),
+        notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters, static)),
         static=static,
+        steps=tuple(steps),
     )
 
 
@@ -215,16 +228,27 @@ def _tf32_notes(ours: _Side, theirs: _Side, *, on: bool) -> tuple[str, ...]:
     )
 
 
-def _notes(masters: Masters) -> tuple[str, ...]:
+def _notes(masters: Masters, static: Iterable[StaticDifference]) -> tuple[str, ...]:
     """What a reader should know about the weights before believing a divergence."""
-    lost = masters.info.unmapped_candidate
+    silent = [each.candidate for each in static if each.candidate and each.summary.endswith(HARMLESS)]
+    found: tuple[str, ...] = ()
+    if silent:
+        found = (
+            f"a structural difference that is harmless: the candidate has {len(silent)} tensors that the baseline "
+            f"does not have, biases of 0 or gains of 1: {_some(silent)}",
+        )
+    lost = [name for name in masters.info.unmapped_candidate if name not in silent]
     if masters.info.mode == "as-is" or not lost:
-        return ()
-    some = ", ".join(lost[:_SOME]) + (", ..." if len(lost) > _SOME else "")
+        return found
     return (
+        *found,
         f"{len(lost)} of the candidate's tensors have no partner in the baseline and kept values of their own: "
-        f"{some}. If they have one, name it with --map",
+        f"{_some(lost)}. If they have one, name it with --map",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")
 
 
 _SOME = 3

@@ -20,9 +20,24 @@ def test_models_lists_everything_arch_knows_with_parameters_and_gflops(call: Cal
 
     assert (ended.code, ended.err) == (0, "")
     header, *rows = [line.split() for line in ended.out.splitlines()]
-    assert header == ["name", "family", "depth", "parameters", "GFLOPs", "baseline"]
+    assert header == ["name", "family", "depth", "parameters", "GFLOPs", "sites", "baseline"]
     assert [row[0] for row in rows] == reference_models.list()
-    assert ["resnet50", "resnet", "50", "25,557,032", "4.089", "torchvision:resnet50"] in rows
+    assert ["resnet50", "resnet", "50", "25,557,032", "4.089", "175", "torchvision:resnet50"] in rows
+
+
+def test_a_network_is_shown_beside_what_is_published_about_it(call: Callable[..., Ended]) -> None:
+    ended = call("models", "small_resnet18", "resnet50_v1")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert "small_resnet18: 1,234,885 parameters" in ended.out
+    rows = [line.split()[:4] for line in ended.out.splitlines()]
+    assert ["parameters", "1234885", "1,234,885", "agrees"] in rows
+    assert ["depth", "18", "10", "differs"] in rows
+    assert ["gflops", "3.8", "3.858", "agrees"] in rows
+
+
+def test_a_network_that_is_not_known_is_not_shown(call: Callable[..., Ended]) -> None:
+    assert "did you mean 'resnet50'" in call("models", "resnet18", "resnet51").refusal(2)
 
 
 @pytest.mark.parametrize(

@@ -25,20 +25,21 @@ def test_the_public_names_are_sorted_and_exact() -> None:
     assert reference_models.__all__ == sorted(public)
 
 
-def test_the_listing_is_sorted_and_holds_the_whole_family() -> None:
-    assert reference_models.list() == [
-        "resnet101",
-        "resnet152",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet50_v1",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "resnext50_32x4d",
-        "wide_resnet101_2",
-        "wide_resnet50_2",
-    ]
+def test_the_listing_is_sorted_and_holds_the_whole_catalogue() -> None:
+    assert reference_models.list() == sorted(
+        [
+            *(
+                f"cifar_resnet{depth}{option}"
+                for depth in (20, 32, 44, 56, 110, 1202)
+                for option in ("", "_b")
+            ),
+            *(f"resnet{depth}{stem}" for depth in (18, 34, 50, 101, 152) for stem in ("", "_cifar")),
+            *("resnet18_biased", "resnet18_int8", "resnet18_pruned", "resnet50_v1"),
+            *("resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d"),
+            *("se_resnet18", "se_resnet50", "small_resnet18"),
+            *("wide_resnet101_2", "wide_resnet50_2"),
+        ]
+    )
 
 
 def test_changing_a_listing_does_not_change_the_registry() -> None:

@@ -27,8 +27,6 @@ def translated(*, debug: bool) -> Iterator[None]:
     """Turn what goes wrong inside into a message on stderr and an exit code; with `debug` into a traceback too."""
     try:
         yield
-    except VerifierError as error:
-        _end(str(error), error.exit_code, debug=debug)
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
@@ -36,7 +34,14 @@ def translated(*, debug: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
-        _end(_foreign(error), CannotRunError.exit_code, debug=debug)
+        _end(*told(error), debug=debug)
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code it ends with."""
+    if isinstance(error, VerifierError):
+        return str(error), error.exit_code
+    return _foreign(error), CannotRunError.exit_code
 
 
 def _foreign(error: Exception) -> str:

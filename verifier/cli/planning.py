@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verifier.errors import UsageError
@@ -11,29 +12,95 @@ if TYPE_CHECKING:
 
     from verifier.inputs import Inputs
 
+ALL = "all"
+_BATCH = 8
+_SMALL_BATCH = 2  # where many networks are walked on small images: enough for samples to be mixed up
 
-def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -> tuple[str, str]:
-    """The two specifications. An explicit one takes the place of the half of `--arch` it names.
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One verification: the two specifications, the inputs' size, the policy by name, and where the result goes.
+
+    `name` is the architecture's, empty where both models were named.
+    """
+
+    name: str
+    baseline: str
+    candidate: str
+    image_size: int
+    batch_size: int
+    policy: str
+    out: Path
+
+
+def plan_jobs(
+    arch: str | None,
+    baseline: str | None,
+    candidate: str | None,
+    *,
+    image_size: str | None,
+    batch_size: int | None,
+    policy: str | None,
+    out: Path,
+) -> list[Job]:
+    """What to verify: one pair of models, or one after the other those of a list of architectures.
+
+    An explicit specification takes the place of the half of `--arch` it names. Sizes and the policy that were not
+    asked for are the architecture's own.
 
     Raises:
-        UsageError: Not both models are given, or `--arch` is unknown.
+        UsageError: Not both models are given, an architecture is unknown, or one model was named for several.
     """
-    if arch is not None:
-        from verifier.sources import arch as both
+    if arch is None:
+        if baseline is None or candidate is None:
+            missing = "--candidate" if baseline is not None else "--baseline"
+            raise UsageError(
+                f"two models are needed: give --arch NAME, or --baseline and --candidate ({missing} is missing)."
+                if baseline or candidate
+                else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
+            )
+        return [
+            Job(
+                name="",
+                baseline=baseline,
+                candidate=candidate,
+                image_size=_pixels(image_size, 224, 64),
+                batch_size=batch_size or _BATCH,
+                policy=policy or "strict",
+                out=out,
+            )
+        ]
+    import reference_models
+    from verifier.sources import arch as both
+    from verifier.sources import architectures
 
-        ours, theirs = both(arch)
-        return baseline or ours, candidate or theirs
-    if baseline is None or candidate is None:
-        missing = "--candidate" if baseline is not None else "--baseline"
+    names = architectures() if arch == ALL else list(dict.fromkeys(_listed(arch)))
+    several = arch == ALL or len(names) > 1
+    if several and (baseline or candidate):
+        given = "--baseline" if baseline else "--candidate"
         raise UsageError(
-            f"two models are needed: give --arch NAME, or --baseline and --candidate ({missing} is missing)."
-            if baseline or candidate
-            else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
+            f"{given} names one model, but --arch names {len(names)} architectures; give one of them."
         )
-    return baseline, candidate
+    batch = batch_size or (_SMALL_BATCH if several and image_size == "small" else _BATCH)
+    jobs = []
+    for name in names:
+        ours, theirs = both(name)
+        entry = reference_models.get(name)
+        jobs.append(
+            Job(
+                name=name,
+                baseline=baseline or ours,
+                candidate=candidate or theirs,
+                image_size=_pixels(image_size, entry.image_size, entry.small_size),
+                batch_size=batch,
+                policy=policy or entry.policy,
+                out=out / name if several else out,
+            )
+        )
+    return jobs
 
 
-def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_size: str, seed: int) -> Inputs:
+def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_size: int, seed: int) -> Inputs:
     """The inputs: photographs, a file's tensors, or random numbers.
 
     Raises:
@@ -42,11 +109,23 @@ def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_si
     """
     from verifier import inputs
 
-    size = inputs.parse_image_size(image_size)
     if images is not None and file is not None:
         raise UsageError("--images and --input exclude each other; give one of them.")
     if images is not None:
-        return inputs.images(images, None, size)
+        return inputs.images(images, None, image_size)
     if file is not None:
         return inputs.file(file)
-    return inputs.normal(batch_size, size, seed)
+    return inputs.normal(batch_size, image_size, seed)
+
+
+def _pixels(wanted: str | None, own: int, small: int) -> int:
+    from verifier.inputs import parse_image_size
+
+    if wanted is None:
+        return own
+    return small if wanted == "small" else parse_image_size(wanted)
+
+
+def _listed(text: str) -> list[str]:
+    found = [item.strip() for item in text.split(",") if item.strip()]
+    return found or [text]

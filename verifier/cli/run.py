@@ -7,12 +7,26 @@ import shlex
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.planning import ALL, Job, plan_inputs, plan_jobs
+from verifier.cli.walking import walk
 from verifier.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verifier.result import Verification
+
+
+class Granularity(enum.StrEnum):
+    """What is verified besides the network itself."""
+
+    SITE = "site"
+    BLOCK = "block"
 
 
 class Localise(enum.StrEnum):
@@ -27,14 +41,21 @@ def run(
     arch: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."
+            metavar="NAME",
+            help=(
+                "One that `models` lists: the reference model against its baseline, torchvision's or one composed "
+                "of torchvision's blocks. Several, separated by commas, or all: one after the other."
+            ),
         ),
     ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="The trusted model: torchvision:NAME, reference:NAME, package.module:callable or file.py:callable.",
+            help=(
+                "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
+                "file.py:callable."
+            ),
         ),
     ] = None,
     candidate: Annotated[
@@ -67,7 +88,12 @@ def run(
             help="Cells by name, instead of the options above: cpu/float32,cuda/bfloat16/channels_last.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that go through at once.")] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Samples that go through at once; 8, or 2 for several small networks."
+        ),
+    ] = None,
     images: Annotated[
         str | None,
         typer.Option(
@@ -86,8 +112,12 @@ def run(
         ),
     ] = None,
     image_size: Annotated[
-        str, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small' for 64.")
-    ] = "224",
+        str | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Height and width of an image, or 'small'; --arch knows what fits, else 224, and 64 if small.",
+        ),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -120,9 +150,19 @@ def run(
         ),
     ] = 0,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where result.json, layers.csv and report.html go.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where result.json, layers.csv and report.html go; of several networks, each in a folder there.",
+        ),
     ] = Path("verifier-report"),
-    policy: options.Policy = "strict",
+    policy: options.PolicyOrOwn = None,
+    granularity: Annotated[
+        Granularity,
+        typer.Option(
+            help="block: each block alone on the baseline's inputs first, then each stage, then the network."
+        ),
+    ] = Granularity.SITE,
     localise: Annotated[
         Localise,
         typer.Option(
@@ -139,11 +179,9 @@ def run(
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     with exits.translated(debug=debug):
-        from verifier.cli.planning import plan_models
-
-        specs = plan_models(arch, baseline, candidate)
-        with showing.progress_bar("importing torch") as progress:
-            from verifier.cli.planning import plan_inputs
+        if arch is None:  # what is wrong without torch is said without importing it
+            plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
+        with showing.progress_bar("importing torch"):
             from verifier.judge.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
@@ -151,7 +189,16 @@ def run(
             from verifier.verification import verify
             from verifier.weights import as_toml, read_map
 
-            chosen = Policy.load(policy)
+            jobs = plan_jobs(
+                arch,
+                baseline,
+                candidate,
+                image_size=image_size,
+                batch_size=batch_size,
+                policy=policy,
+                out=out,
+            )
+            policies = {job.policy: Policy.load(job.policy) for job in jobs}
             cells = (
                 product(
                     _listed("--device", device),
@@ -168,37 +215,64 @@ def run(
             if save_map is not None and str(save_map) != "-":
                 check_file(save_map)
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
+            if len(jobs) > 1:
+                _refuse_for_several(
+                    {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
+                    | {"--save-map": save_map}
+                )
+
+        def verified(job: Job, progress: showing.Progress) -> Verification:
             progress("reading inputs", 0, 0)
-            inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
+            inputs = plan_inputs(images, input_file, job.batch_size, job.image_size, seed)
             other = (
                 None
                 if candidate_input is None
-                else plan_inputs(None, candidate_input, batch_size, image_size, seed)
+                else plan_inputs(None, candidate_input, job.batch_size, job.image_size, seed)
             )
             progress("building models", 0, 0)
             verification = verify(
-                *specs,
+                job.baseline,
+                job.candidate,
                 inputs,
                 candidate_inputs=other,
                 weights=weights,
                 parameter_map=known,
                 cells=cells,
+                granularity=granularity.value,
                 localise=localise.value,
                 semantics=semantics,
-                policy=chosen,
-                batch_size=batch_size,
+                policy=policies[job.policy],
+                batch_size=job.batch_size,
                 repeat=repeat,
                 seed=seed,
                 command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
                 progress=progress,
             )
-            save(verification, out)
+            save(verification, job.out)
+            return verification
+
+        def one_of_several(job: Job) -> Verification:
+            with showing.progress_bar(job.name) as bar:
+                return verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
+
+        if len(jobs) > 1 or arch == ALL:
+            walk(jobs, one_of_several, out, debug=debug)
+        with showing.progress_bar("reading inputs") as progress:
+            verification = verified(jobs[0], progress)
             if save_map is not None and str(save_map) != "-":
                 save_text(as_toml(verification.weights), save_map)
         if str(save_map) == "-":
             showing.say(as_toml(verification.weights))
         showing.show(verification, out)
         exits.by(verification.verdict)
+
+
+def _refuse_for_several(given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} belongs to one network, but --arch names several; leave one of them out."
+            )
 
 
 def _listed(option: str, text: str) -> list[str]:

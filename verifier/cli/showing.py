@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,6 +68,19 @@ def show_comparison(before: Verification, after: Verification) -> None:
         Console().print(terminal.coloured(compared.headline, after.verdict, listed))
     else:
         say(terminal.as_text(compared.headline, listed))
+
+
+def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
+    """Rows of equally many cells as lines of text; the columns in `left` are aligned there, all others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def say(text: str) -> None:

@@ -3,9 +3,10 @@
 from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
 from verifier.diagnose.exhibits import exhibits
 from verifier.diagnose.findings import with_findings
-from verifier.diagnose.static import flag_differences, static_differences
+from verifier.diagnose.static import HARMLESS, flag_differences, static_differences
 
 __all__ = [
+    "HARMLESS",
     "Examined",
     "diagnose",
     "diagnose_inputs",

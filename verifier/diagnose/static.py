@@ -39,6 +39,7 @@ def static_differences(
         *_operators(alignment),
         *_hyperparameters(alignment),
         *_tensors(baseline, candidate, parameters),
+        *_extra(alignment, candidate, parameters),
     )
 
 
@@ -155,4 +156,35 @@ def _tensors(
             said += 1
             yield StaticDifference(
                 kind="tensor", baseline=twin, candidate=name, summary=f"it {relation.summary}"
+            )
+
+
+# What adds nothing to a sum, and what changes nothing in a product.
+_NEUTRAL = {"bias": 0.0, "weight": 1.0}
+HARMLESS = "which changes nothing"
+
+
+def _extra(
+    alignment: Alignment, candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
+) -> Iterator[StaticDifference]:
+    """Tensors the candidate's side of a pair uses and the baseline's has no counterpart for, such as a bias."""
+    said = 0
+    for pair in alignment.pairs:
+        b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+        roles = {use.role for use in b.tensors}
+        for use in c.tensors:
+            own = candidate.get(use.name)
+            if b.op != c.op or use.role in roles or use.name in parameters or own is None or said >= _MOST:
+                continue
+            said += 1
+            neutral = _NEUTRAL.get(use.role)
+            if neutral is not None and bool((own == neutral).all()):
+                values = f"all are {neutral:g}, {HARMLESS}"
+            else:
+                values = f"from {own.min().item():.3g} to {own.max().item():.3g}"
+            yield StaticDifference(
+                kind="tensor",
+                baseline=b.name,
+                candidate=use.name,
+                summary=f"it is a {use.role} of {own.numel()} numbers that the baseline does not have: {values}",
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from verifier.graph.operators import MOVES
+from verifier.judge.criteria import deciding
 from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
@@ -319,10 +320,11 @@ def overall(
     covered: Coverage,
 ) -> tuple[Verdict, str]:
     """The verdict over all cells, and the reason in a few words."""
-    if policy.criteria_decide:
-        failed = [criterion.name for criterion in criteria if not criterion.passed]
+    if policy.criteria_decide or policy.task_decides:
+        failed = [criterion.name for criterion in deciding(policy, criteria) if not criterion.passed]
         if failed:
-            return Verdict.DIVERGED, f"published criteria failed: {', '.join(failed)}"
+            whose = "published criteria" if policy.criteria_decide else f"budgets of the task ({policy.name})"
+            return Verdict.DIVERGED, f"{whose} failed: {', '.join(failed)}"
     else:
         if covered.outputs[0] != covered.outputs[1]:
             return (
@@ -371,6 +373,7 @@ def _left_open(
     for cell in cells:
         if cell.verdict is Verdict.SKIPPED and cell.named:
             return Verdict.INCONCLUSIVE, f"{cell.name} was skipped: {cell.reason}"
-    if all(cell.verdict is Verdict.SKIPPED for cell in cells) or (policy.criteria_decide and not criteria):
+    decide = policy.criteria_decide or policy.task_decides
+    if all(cell.verdict is Verdict.SKIPPED for cell in cells) or (decide and not deciding(policy, criteria)):
         return Verdict.INCONCLUSIVE, "nothing was compared"
     return Verdict.MATCH, ""

@@ -1,0 +1,100 @@
+"""Several networks one after the other: a line each as it ends, a table of all at the end, the worst exit code."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from verifier.cli import exits, showing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from verifier.cli.planning import Job
+    from verifier.result import Verification
+
+# From the mildest to the worst: what is known to be wrong is worse than what could not be found out.
+_ORDER = (0, 4, 3, 2, 1)
+_HEADER = (
+    "network",
+    "verdict",
+    "policy",
+    "pixels",
+    "parameters",
+    "sites",
+    "compared",
+    "largest error",
+    "seconds",
+)
+_LEFT = {0, 1, 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one network ended: its exit code, one sentence, and what the table shows of it."""
+
+    code: int
+    said: str
+    cells: tuple[str, ...]
+
+
+def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, *, debug: bool) -> NoReturn:
+    """Verify every job and end with the worst exit code. One that cannot run does not keep the others from it."""
+    rows = []
+    width = max(len(job.name) for job in jobs)
+    started = time.perf_counter()
+    for job in jobs:
+        row = _row(job, verify, debug=debug)
+        rows.append(row)
+        showing.say(f"{job.name.ljust(width)}  {row.said}\n")
+        gc.collect()  # a model and its copies refer to each other; the next one needs the memory
+    showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
+    showing.say(f"Reports: {out}/NAME/report.html\n")
+    raise typer.Exit(max((row.code for row in rows), key=_ORDER.index))
+
+
+def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row:
+    from reports import sentences
+
+    started = time.perf_counter()
+    try:
+        verification = verify(job)
+    except Exception as error:
+        if debug:
+            traceback.print_exc(file=sys.stderr)
+        message, code = exits.told(error)
+        seconds = f"{time.perf_counter() - started:.1f}"
+        cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
+        return Row(code, f"could not run: {message}", cells)
+    worst = next(iter(sentences.worst(verification.layers, 1)), None)
+    return Row(
+        exits.EXIT_CODES[verification.verdict],
+        sentences.headline(verification),
+        (
+            job.name,
+            str(verification.verdict),
+            verification.policy,
+            str(job.image_size),
+            f"{verification.candidate.parameters:,}",
+            f"{verification.candidate.sites:,}",
+            sentences.share(verification.coverage.candidate_share),
+            sentences.figure(sentences.error(worst.total) if worst else 0.0),
+            f"{time.perf_counter() - started:.1f}",
+        ),
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    return showing.table([_HEADER, *rows], left=_LEFT)
+
+
+def _total(rows: Sequence[Row], seconds: float) -> str:
+    matching = sum(row.code == 0 for row in rows)
+    return f"{matching} of {len(rows)} networks match; {seconds:.0f} s"
