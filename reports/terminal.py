@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences
+from reports.tables import Section, text
 from verifier.result import Verdict
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 SHOWN = 5  # rows a section: the page has them all
 
 _STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A titled list of rows; one cell a row is a list of lines."""
-
-    title: str
-    rows: tuple[tuple[str, ...], ...]
-    header: tuple[str, ...] = ()
 
 
 def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
@@ -52,16 +43,7 @@ def summary(verification: Verification, *, out_dir: str | None = None) -> Render
 
 def plain(verification: Verification, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
-    lines = [sentences.headline(verification)]
-    for section in sections(verification, out_dir=out_dir):
-        rows = ([section.header] if section.header else []) + list(section.rows)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", section.title]
-        lines += [
-            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-            for row in rows
-        ]
-    return "\n".join(lines) + "\n"
+    return text(sentences.headline(verification), sections(verification, out_dir=out_dir))
 
 
 def sections(verification: Verification, *, out_dir: str | None = None) -> list[Section]:

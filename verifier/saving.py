@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from os import PathLike
 
+    from verifier.result import Record
+
 RESULT = "result.json"
 LAYERS = "layers.csv"
 REPORT = "report.html"
+INITIALISATION = "initialisation.json"
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:
@@ -64,6 +67,15 @@ def save_text(text: str, file: str | PathLike[str]) -> None:
     """
     check_file(file)
     _write({Path(file).name: text}, Path(file).parent)
+
+
+def save_record(record: Record, file: str | PathLike[str]) -> None:
+    """Write any record as strict JSON, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    save_text(to_json(record), file)
 
 
 def check_file(file: str | PathLike[str]) -> None:
@@ -129,9 +141,9 @@ def load(path: str | PathLike[str]) -> Verification:
         raise OutputError(f"{file} is damaged: {error}") from error
 
 
-def to_json(verification: Verification) -> str:
+def to_json(record: Record) -> str:
     """Strict JSON with one line a pair: short enough to keep, and two results can be compared by line."""
-    return _laid_out(to_builtins(verification), "") + "\n"
+    return _laid_out(to_builtins(record), "") + "\n"
 
 
 def _laid_out(value: Any, indent: str, depth: int = 0) -> str:

@@ -19,3 +19,30 @@ Result = Annotated[
     Path,
     typer.Argument(metavar="DIR", help="Directory a run wrote its result to, or the result.json itself."),
 ]
+
+Arch = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="The trusted model: torchvision:NAME, reference:NAME, package.module:callable or file.py:callable.",
+    ),
+]
+Candidate = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+]
+Seed = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, max=2**63 - 1, help="For models, weights and inputs that are drawn."),
+]
+Map = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        metavar="FILE",
+        help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
+    ),
+]

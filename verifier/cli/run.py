@@ -24,22 +24,9 @@ class Localise(enum.StrEnum):
 
 
 def run(
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Short for --baseline torchvision:NAME --candidate reference:NAME."
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="The trusted model: torchvision:NAME, reference:NAME, package.module:callable or file.py:callable.",
-        ),
-    ] = None,
-    candidate: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
-    ] = None,
+    arch: options.Arch = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
     device: Annotated[
         str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
     ] = "cpu",
@@ -99,26 +86,14 @@ def run(
             ),
         ),
     ] = "calibrated",
-    map_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--map",
-            metavar="FILE",
-            help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
-        ),
-    ] = None,
+    map_file: options.Map = None,
     save_map: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Where to write the parameter map in use, to read and correct; - prints it."
         ),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, max=2**63 - 1, help="For models, weights and inputs that are drawn."
-        ),
-    ] = 0,
+    seed: options.Seed = 0,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where result.json, layers.csv and report.html go.")
     ] = Path("verifier-report"),
