@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import preprocessing, sentences
 from reports.tables import Section, text
 from verifier.result import Verdict
 
@@ -52,7 +52,9 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     cell = sentences.deciding_cell(verification)
     worst = sentences.worst(cell.layers, SHOWN) if cell else []
     impact = sentences.impact(verification.output)
+    stage_0 = verification.preprocessing
     found = [
+        *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section("Published criteria", _lines([sentences.criterion(each) for each in verification.criteria])),
@@ -62,6 +64,7 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
             tuple(_site(pair) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
+        *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
         Section(
             "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
         ),

@@ -24,6 +24,7 @@ RESULT = "result.json"
 LAYERS = "layers.csv"
 REPORT = "report.html"
 INITIALISATION = "initialisation.json"
+PREPROCESSING = "preprocessing.json"
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:

@@ -189,6 +189,7 @@ def verify(
         policy=policy.name,
         notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters)),
         static=static,
+        preprocessing=given.preprocessing,
     )
 
 

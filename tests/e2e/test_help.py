@@ -28,7 +28,10 @@ def test_models_lists_everything_arch_knows_with_parameters_and_gflops(call: Cal
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--help"], ["run", "init", "report", "judge", "models", "Exit codes", "130 interrupted"]),
+        (
+            ["--help"],
+            ["run", "init", "preprocess", "report", "judge", "models", "Exit codes", "130 interrupted"],
+        ),
         (
             ["run", "--help"],
             [

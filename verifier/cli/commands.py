@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from verifier.cli import init, judge, models, report, run
+from verifier.cli import init, judge, models, preprocess, report, run
 
 app = typer.Typer(
     name="verifier",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("init")(init.init)
+app.command("preprocess")(preprocess.preprocess)
 app.command("report")(report.report)
 app.command("judge")(judge.judge)
 app.command("models")(models.models)

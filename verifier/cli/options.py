@@ -46,3 +46,13 @@ Map = Annotated[
         help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
     ),
 ]
+CandidatePreprocessing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help=(
+            "How the candidate prepares photographs: file.py:callable or package.module:callable, which takes a "
+            "picture or a path and returns a tensor, or a dict of pictures by stage; or a list of transforms."
+        ),
+    ),
+]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.errors import UsageError
+from verifier.errors import ModelError, UsageError
 
 
 class Localise(enum.StrEnum):
@@ -72,6 +72,7 @@ def run(
             help="What the candidate is given, where its input is prepared otherwise; same forms.",
         ),
     ] = None,
+    candidate_preprocessing: options.CandidatePreprocessing = None,
     image_size: Annotated[
         str, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small' for 64.")
     ] = "224",
@@ -118,7 +119,7 @@ def run(
 
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
-            from verifier.cli.planning import plan_inputs
+            from verifier.cli.planning import explained, plan_inputs
             from verifier.judge.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
@@ -144,29 +145,34 @@ def run(
                 check_file(save_map)
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
             progress("reading inputs", 0, 0)
-            inputs = plan_inputs(images, input_file, batch_size, image_size, seed)
+            if candidate_preprocessing is not None and candidate_input is not None:
+                raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
+            inputs = plan_inputs(images, input_file, batch_size, image_size, seed, candidate_preprocessing)
             other = (
                 None
                 if candidate_input is None
                 else plan_inputs(None, candidate_input, batch_size, image_size, seed)
             )
             progress("building models", 0, 0)
-            verification = verify(
-                *specs,
-                inputs,
-                candidate_inputs=other,
-                weights=weights,
-                parameter_map=known,
-                cells=cells,
-                localise=localise.value,
-                semantics=semantics,
-                policy=chosen,
-                batch_size=batch_size,
-                repeat=repeat,
-                seed=seed,
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
-                progress=progress,
-            )
+            try:
+                verification = verify(
+                    *specs,
+                    inputs,
+                    candidate_inputs=other,
+                    weights=weights,
+                    parameter_map=known,
+                    cells=cells,
+                    localise=localise.value,
+                    semantics=semantics,
+                    policy=chosen,
+                    batch_size=batch_size,
+                    repeat=repeat,
+                    seed=seed,
+                    command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                    progress=progress,
+                )
+            except ModelError as error:
+                raise explained(error, inputs) from error
             save(verification, out)
             if save_map is not None and str(save_map) != "-":
                 save_text(as_toml(verification.weights), save_map)
