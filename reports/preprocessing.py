@@ -4,47 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sentences import counted, dimensions, figure, visible
+from reports.sentences import dimensions, figure, prepared, visible
 from reports.tables import Section, text
 
 if TYPE_CHECKING:
-    from verifier.result import Cause, Preprocessing, StageDifference, StageResult
+    from verifier.result import Preprocessing, StageDifference, StageResult
 
 TITLE = "Preprocessing (stage 0), against torchvision's"
 _UNITS = {"1/255": "steps", "1": ""}
 
 
-def sentence(found: Preprocessing) -> str:
-    """Whether both prepare photographs alike, and where they first do not, in one sentence."""
-    photographs = counted(len(found.files), "photograph")
-    whose = f"{visible(found.candidate)} prepares" if found.candidate else "this package's transforms prepare"
-    if found.status == "exact":
-        seen = [each.name for each in found.stages if each.status not in {"unseen", "given"}]
-        what = f"all stages ({', '.join(seen)}) are" if seen else "the final tensors are"
-        return f"{what} equal bit for bit on {photographs}"
-    if found.status == "rounding":
-        rounded = [each.name for each in found.stages if each.status == "rounding"]
-        where = f" in {', '.join(rounded)}" if rounded else ""
-        return f"{whose} {photographs} alike but for rounding{where}"
-    first = next((each for each in found.stages if each.name == found.first_difference), None)
-    if first is None:
-        why = because(found.cause) or "in a way that is not known, for its stages were not seen"
-        return f"{whose} them otherwise: {why}"
-    why = because(first.cause) or visible(first.reason)
-    return f"{whose} them otherwise, first in {visible(first.name)}{f': {why}' if why else ''}"
-
-
-def because(cause: Cause | None) -> str:
-    """A cause in a few words, with how sure it is and its code."""
-    if cause is None:
-        return ""
-    sure = "confirmed" if cause.confirmed else "not confirmed"
-    return f"{visible(cause.summary)} ({', '.join([sure, *map(visible, (cause.code, *cause.also))])})"
-
-
 def sections(found: Preprocessing) -> list[Section]:
     """Stage by stage where anything differs, else one line."""
-    lines = [sentence(found)]
+    lines = [prepared(found)]
     if found.cause is not None and found.cause.remedy and found.status == "differs":
         lines.append(f"fix: {visible(found.cause.remedy)}")
     lines += [visible(note) for note in found.notes]
@@ -68,7 +40,7 @@ def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:
         shown.append(Section("Stages", rows))
     if out_dir:
         shown.append(Section("Report", ((out_dir,),)))
-    return text(f"{verdict}: {sentence(found)}", shown)
+    return text(f"{verdict}: {prepared(found)}", shown)
 
 
 def _row(each: StageResult) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ def _stacked(made: Sequence[Sequence[Any]], record: Preprocessing) -> torch.Tens
     each = [one[0] if isinstance(one[0], torch.Tensor) else torch.as_tensor(as_array(one[0])) for one in made]
     shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in each))
     if len(shapes) > 1:
-        said = f" ({record.first_difference}: {record.cause.summary})" if record.cause else ""
+        said = f" ({record.cause.summary})" if record.cause else ""
         raise ModelError(
             f"the candidate's preprocessing {record.candidate} makes tensors of several shapes, {shapes[0]} and "
             f"{shapes[1]}, which do not go into one batch{said}."

@@ -84,7 +84,12 @@ class _Stage:
     cause: Cause | None = None
     square: bool = False
 
+    def drawn(self, *, alike: bool) -> None:
+        """Whether both drew the same parameters for one more photograph."""
+        self.drawn_alike = alike and self.drawn_alike is not False
+
     def record(self) -> StageResult:
+        """What was found on all photographs."""
         order = ("differs", "missing", "rounding", "carries", "exact", "given", "unseen")
         rule = RULES[self.stage.rule]
         return StageResult(
@@ -136,74 +141,133 @@ class Comparison:
             self.files.append(path.name)
             self.unknown |= dict.fromkeys(name for name in made.stages if name not in self.stages)
             self.orders.add(tuple(name for name in made.stages if name in self.stages))
-            before: dict[str, list[Any]] = {}
-            previous: list[Any] = [path]
-            for name, pictures in made.stages.items():
-                before[name], previous = previous, pictures
-            for name, entry in self.stages.items():
+            for entry in self.stages.values():
                 entry.pictures += 1
-                self._stage(entry, ours, made, before.get(name))
+            previous, earlier = "", [path]
+            for name, pictures in made.stages.items():
+                if name in self.stages:
+                    self._stage(self.stages[name], ours, made, earlier, self._between(previous, name, made))
+                previous, earlier = name, pictures
+            self._unseen(ours, made)
             self._output(ours, made)
         return ours.output, made.output
 
-    def _stage(self, entry: _Stage, ours: Photograph, made: Made, given: list[Any] | None) -> None:
+    def _between(self, previous: str, name: str, made: Made) -> list[Stage]:
+        """The baseline's stages between two of the candidate's, which no step of it was seen to be."""
+        names = list(self.stages)
+        if previous not in names or names.index(previous) > names.index(name):
+            return []
+        passed = names[names.index(previous) + 1 : names.index(name)]
+        return [self.stages[each].stage for each in passed if each not in made.stages]
+
+    def _stage(
+        self, entry: _Stage, ours: Photograph, made: Made, given: list[Any], between: Sequence[Stage]
+    ) -> None:
         stage, name = entry.stage, entry.stage.name
         rule = RULES[stage.rule]
-        if stage.name in made.drawn:
-            alike = made.drawn[name] == ours.drawn[name]
-            entry.drawn_alike = alike and entry.drawn_alike is not False
-        if given is None:
-            self._absent(entry, ours, made)
-            return
+        if name in made.drawn:
+            entry.drawn(alike=made.drawn[name] == ours.drawn[name])
         theirs = made.stages[name]
         total = difference(theirs, ours.stages[name], rule)
         entry.exact += total.exact
         entry.total = _worse(entry.total, total.record(ours.path.name))
-        if name == "decode" and theirs[0] is ours.stages[name][0]:
-            entry.statuses.add("given")
-            entry.reason = "the candidate was given the decoded photograph"
+        if total.exact:
+            was_given = name == "decode" and theirs[0] is ours.stages[name][0]
+            entry.statuses.add("given" if was_given else "exact")
+            if not was_given:
+                entry.intrinsic = _worse(entry.intrinsic, total.record(ours.path.name))
+            self._skipped(between, f"done together with {name}", "exact")
             return
-        try:
-            expected = (
-                ours.stages[name] if name == "decode" else _applied(stage, _for(stage, given), ours.drawn)
-            )
-        except Exception:  # what the candidate has here torchvision's stage does not take
+        if name == "decode":
+            self._differs(entry, ours, given, theirs, ours.stages[name])
+            return
+        attempts = [[*between, stage], [stage]] if between else [[stage]]
+        for stages in attempts:
+            try:
+                expected = given
+                for each in stages:
+                    expected = _applied(each, _for(each, expected), ours.drawn)
+            except Exception:  # what the candidate has here torchvision's stage does not take
+                expected = []
+                continue
+            alone = difference(theirs, expected, rule)
+            if is_rounding(alone, theirs, expected, given[0], rule):
+                entry.intrinsic = _worse(entry.intrinsic, alone.record(ours.path.name))
+                entry.statuses.add("carries" if alone.exact or rule.name == "exact" else "rounding")
+                missing = between and stages == [stage]
+                why = "the candidate has no such stage" if missing else f"done together with {name}"
+                self._skipped(between, why, "missing" if missing else "exact")
+                return
+        if expected and self._drawn_otherwise(stage, given, theirs):
+            entry.drawn(alike=False)
             entry.statuses.add("carries")
             return
-        alone = difference(theirs, expected, rule)
+        if expected:
+            self._differs(entry, ours, given, theirs, expected)
+        else:
+            entry.statuses.add("differs")
+            entry.reason = "torchvision's stage does not take what the candidate has before it"
+
+    def _skipped(self, between: Sequence[Stage], why: str, status: str) -> None:
+        for each in between:
+            self.stages[each.name].statuses.add(status)
+            self.stages[each.name].reason = why
+
+    def _drawn_otherwise(self, stage: Stage, given: Sequence[Any], theirs: Sequence[Any]) -> bool:
+        """Whether a random stage's result is torchvision's with other parameters, told by the result itself."""
+        if stage.draw is None or len(given) != len(theirs):
+            return False
+        for source, made in zip(given, theirs, strict=True):
+            one, other = as_array(source), as_array(made)
+            if stage.name == "resize":
+                expected = stage.torchvision(as_image(source), other.shape[:2])
+                rule = RULES[stage.rule]
+                if not is_rounding(difference([made], expected, rule), [made], expected, source, rule):
+                    return False
+            elif stage.name == "flip":
+                if not (np.array_equal(one, other) or np.array_equal(one[:, ::-1], other)):
+                    return False
+            elif (
+                stage.name != "crop" or explaining.window(one, other) is None or len(set(other.shape[:2])) > 1
+            ):
+                return False
+        return True
+
+    def _differs(
+        self, entry: _Stage, ours: Photograph, given: list[Any], theirs: list[Any], expected: list[Any]
+    ) -> None:
+        alone = difference(theirs, expected, RULES[entry.stage.rule])
         entry.intrinsic = _worse(entry.intrinsic, alone.record(ours.path.name))
-        if is_rounding(alone, theirs, expected, given[0] if name != "decode" else None, rule):
-            same = "exact" if total.exact else "carries"
-            entry.statuses.add(same if alone.exact else "rounding")
+        if entry.stage.name == "decode" and alone.shapes is None and alone.largest <= RULES["decode"].limit:
+            entry.statuses.add("rounding")
             return
         entry.statuses.add("differs")
-        if alone.shapes is not None:
-            entry.shapes = entry.shapes or alone.shapes
+        entry.shapes = entry.shapes or alone.shapes
         # a square photograph does not tell which side was resized
-        square = name == "resize" and len(set(as_array(given[0]).shape[:2])) == 1
+        square = entry.stage.name == "resize" and len(set(as_array(given[0]).shape[:2])) == 1
         if entry.cause is None or (entry.square and not square):
-            entry.cause = self._why(stage, ours.path, given, theirs, expected, alone)
+            entry.cause = self._why(entry.stage, ours.path, given, theirs, expected, alone)
             entry.square = square
 
-    def _absent(self, entry: _Stage, ours: Photograph, made: Made) -> None:
-        """A stage of which nothing was seen: is it missing?"""
-        stage = entry.stage
-        earlier = [name for name in self.stages if name in made.stages]
+    def _unseen(self, ours: Photograph, made: Made) -> None:
+        """Stages after the last that was seen, or of a candidate that shows none: are they missing?"""
         names = list(self.stages)
-        earlier = [name for name in earlier if names.index(name) < names.index(stage.name)]
-        if not made.whole or not earlier:
-            entry.statuses.add("unseen")
-            return
-        given = made.stages[earlier[-1]]
-        try:
-            needed = not difference(
-                _applied(stage, _for(stage, given), ours.drawn), given, RULES[stage.rule]
-            ).exact
-        except Exception:  # it does not apply to what the candidate has
-            needed = True
-        entry.statuses.add("missing" if needed else "exact")
-        entry.exact += not needed
-        entry.reason = "the candidate has no such stage" + ("" if needed else ", and needs none")
+        seen = [name for name in names if name in made.stages]
+        for name in names:
+            entry = self.stages[name]
+            if name in made.stages or (seen and names.index(name) < names.index(seen[-1])):
+                continue
+            if not (made.whole and seen):
+                entry.statuses.add("unseen")
+                continue
+            given, stage = made.stages[seen[-1]], entry.stage
+            try:
+                applied = _applied(stage, _for(stage, given), ours.drawn)
+                needed = not difference(applied, given, RULES[stage.rule]).exact
+            except Exception:  # it does not apply to what the candidate has
+                needed = True
+            entry.statuses.add("missing" if needed else "exact")
+            entry.reason = "the candidate has no such stage" + ("" if needed else ", and needs none")
 
     def _why(
         self,
@@ -223,7 +287,7 @@ class Comparison:
                 found = explaining.why_decoded(path, one, other)
             elif stage.name == "resize":
                 found = explaining.why_resized(source, one, other)
-            elif stage.name in {"crop", "flip", "pad"}:
+            elif stage.name in {"crop", "flip"}:
                 found = explaining.why_cropped(source, one, other)
             if found is None and alone.shapes is None:
                 found = explaining.why_values(one, other)
@@ -305,7 +369,7 @@ class Comparison:
         if odd:
             notes.append(f"the candidate's order of stages is {', '.join(odd[0])}")
         notes += [
-            f"{each.name}: other parameters are drawn from the same seed; the baseline's were used"
+            f"{each.name}: the same seed draws other parameters; it was compared with the same ones"
             for each in stages
             if each.drawn_alike is False
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,7 +117,7 @@ def why_resized(given: Any, made: Any, expected: Any) -> Cause | None:
 
 def _other_size(size: tuple[int, ...], wanted: tuple[int, ...], source: tuple[int, ...]) -> str:
     told = f"{size[0]} x {size[1]} pixels, torchvision's {wanted[0]} x {wanted[1]}"
-    if size[0] == size[1] != wanted[0] + wanted[1] - size[1] and min(wanted) == size[0]:
+    if size[0] == size[1] and source[0] != source[1]:
         return f"both sides become {size[0]}, whatever the proportions: {told}"
     if max(size) == min(wanted) and abs(size[0] * source[1] - size[1] * source[0]) < max(source):
         return f"the longer side becomes {max(size)}, not the shorter: {told}"
@@ -129,13 +130,13 @@ def _other_size(size: tuple[int, ...], wanted: tuple[int, ...], source: tuple[in
 
 def why_cropped(given: Any, made: Any, expected: Any) -> Cause | None:
     """Another window of the same picture, or the same mirrored."""
-    source, window, wanted = (as_array(each) for each in (given, made, expected))
-    own = _window(source, wanted)
-    for turned, words in ((window, ""), (window[:, ::-1], ", mirrored")):
-        at = _window(source, turned)
+    source, cut, wanted = (as_array(each) for each in (given, made, expected))
+    own = window(source, wanted)
+    for turned, words in ((cut, ""), (cut[:, ::-1], ", mirrored")):
+        at = window(source, turned)
         if at is None:
             continue
-        size = "" if window.shape == wanted.shape else f" of {window.shape[0]} x {window.shape[1]} pixels"
+        size = "" if cut.shape == wanted.shape else f" of {cut.shape[0]} x {cut.shape[1]} pixels"
         theirs = "" if own is None else f", torchvision's at {own}"
         summary = f"its window{size} begins at {at}{theirs}{words}"
         near = own is not None and max(abs(at[0] - own[0]), abs(at[1] - own[1])) == 1
@@ -150,18 +151,18 @@ def why_cropped(given: Any, made: Any, expected: Any) -> Cause | None:
     return None
 
 
-def _window(source: np.ndarray[Any, Any], window: np.ndarray[Any, Any]) -> tuple[int, int] | None:
-    """Row and column at which a picture holds exactly this window."""
-    down, across = source.shape[0] - window.shape[0], source.shape[1] - window.shape[1]
-    if down < 0 or across < 0 or not window.size or source.shape[2] != window.shape[2]:
+def window(source: np.ndarray[Any, Any], cut: np.ndarray[Any, Any]) -> tuple[int, int] | None:
+    """Row and column at which a picture (H, W, C) holds exactly these pixels, or None."""
+    down, across = source.shape[0] - cut.shape[0], source.shape[1] - cut.shape[1]
+    if down < 0 or across < 0 or not cut.size or source.shape[2] != cut.shape[2]:
         return None
     corners = np.ones((down + 1, across + 1), bool)
-    for y, x in ((0, 0), (-1, -1), (0, -1), (-1, 0), (window.shape[0] // 2, window.shape[1] // 2)):
-        row, column = y % window.shape[0], x % window.shape[1]
+    for y, x in ((0, 0), (-1, -1), (0, -1), (-1, 0), (cut.shape[0] // 2, cut.shape[1] // 2)):
+        row, column = y % cut.shape[0], x % cut.shape[1]
         part = source[row : row + down + 1, column : column + across + 1]
-        corners &= (part == window[y, x]).all(axis=2)
+        corners &= (part == cut[y, x]).all(axis=2)
     for row, column in np.argwhere(corners):
-        if np.array_equal(source[row : row + window.shape[0], column : column + window.shape[1]], window):
+        if np.array_equal(source[row : row + cut.shape[0], column : column + cut.shape[1]], cut):
             return int(row), int(column)
     return None
 
@@ -355,9 +356,7 @@ def _whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[Varian
     yield Variant("", "", "", lambda p: centred(resized(p)))
     height, width = as_array(resized(decoded)).shape[:2]
     for each in kernels(height, width)[1:]:
-        yield each._replace(
-            words=f"in resizing, {each.words}", make=lambda p, make=each.make: centred(make(p))
-        )
+        yield each._replace(words=f"in resizing, {each.words}", make=_one_after_the_other(each.make, centred))
     for down, across in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
         yield Variant(
             "crop-offset",
@@ -372,6 +371,13 @@ def _whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[Varian
         lambda p: as_array(resized(p))[:size, :size],
     )
     mend = f"resize the shorter side to {shorter}, then crop {size} x {size}"
+    yield Variant("crop-size", "nothing is cropped", mend, resized)
+    yield Variant(
+        "resize-size",
+        f"both sides are resized to {shorter}, whatever the proportions, and nothing is cropped",
+        mend,
+        lambda p: _pillow(p, shorter, shorter, Image.Resampling.BILINEAR),
+    )
     yield Variant(
         "resize-size",
         f"both sides are resized to {size}, whatever the proportions, and nothing is cropped",
@@ -397,7 +403,7 @@ def _whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[Varian
     )
     for each in decoders(path):
         yield each._replace(
-            words=f"in decoding, {each.words}", make=lambda p, make=each.make: centred(resized(make(p)))
+            words=f"in decoding, {each.words}", make=_one_after_the_other(each.make, resized, centred)
         )
     for other in range(size, 2 * shorter, 8):
         if other not in (size, shorter):
@@ -405,8 +411,12 @@ def _whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[Varian
                 "resize-size",
                 f"the shorter side becomes {other}",
                 mend,
-                lambda p, to=other: centred(resized(p, to)),
+                _one_after_the_other(functools.partial(resized, to=other), centred),
             )
+
+
+def _one_after_the_other(*steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda picture: functools.reduce(lambda current, step: step(current), steps, picture)
 
 
 def _rms(gaps: Sequence[float] | np.ndarray[Any, Any]) -> float:

@@ -43,7 +43,7 @@ def _in_colours(image: Image.Image) -> Bytes:
         colours = np.zeros((256, 3), np.uint8)
         palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         colours[: len(palette)] = palette
-        return colours[np.asarray(image)]
+        return np.asarray(colours[np.asarray(image)])
     return np.asarray(image.convert("RGB"))
 
 

@@ -166,8 +166,8 @@ def _random_crop(size: int) -> Stage:
         "crop",
         f"random {size} x {size}",
         "exact",
-        lambda p, at: [_functional().crop(p, *at, size, size)],
-        lambda p, at: [transforms.crop(p, *at, size, size)],
+        lambda p, at: [_functional().crop(p, at[0], at[1], size, size)],
+        lambda p, at: [transforms.crop(p, at[0], at[1], size, size)],
         draw,
         lambda height, width: transforms.draw_window(height, width, size),
     )

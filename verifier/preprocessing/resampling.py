@@ -27,7 +27,7 @@ DIGITS = 32 - 8 - 2  # binary digits of a weight: a product with a byte, and two
 
 
 def _triangle(x: Reals) -> Reals:
-    return np.maximum(1 - np.abs(x), 0)
+    return np.asarray(np.maximum(1 - np.abs(x), 0))
 
 
 def _cubic(x: Reals) -> Reals:
@@ -35,7 +35,7 @@ def _cubic(x: Reals) -> Reals:
     x, a = np.abs(x), -0.5
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0))
+    return np.asarray(np.where(x < 1, near, np.where(x < 2, far, 0)))
 
 
 KERNELS: dict[str, tuple[Callable[[Reals], Reals], float]] = {
