@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Criterion,
         OutputAgreement,
         PairResult,
+        Preprocessing,
         Step,
         Verification,
     )
@@ -76,7 +77,34 @@ def headline(verification: Verification) -> str:
             said = f"{visible(verification.reason)}; {said}" if verification.reason else said
     else:
         said = visible(verification.reason) or "no reason was recorded"
+    stage_0 = verification.preprocessing
+    if verification.verdict is Verdict.DIVERGED and stage_0 is not None and stage_0.applied:
+        said = f"{prepared(stage_0)}; {said}"
     return f"{verification.verdict}: {said}"
+
+
+def prepared(found: Preprocessing) -> str:
+    """Whether both prepare photographs alike, and where they first do not, in one sentence."""
+    photographs = counted(len(found.files), "photograph")
+    whose = f"{visible(found.candidate)} prepares" if found.candidate else "this package's transforms prepare"
+    if found.status == "exact":
+        seen = [each.name for each in found.stages if each.status not in {"unseen", "given"}]
+        what = f"all stages ({', '.join(seen)}) are" if seen else "the final tensors are"
+        return f"{what} equal bit for bit on {photographs}"
+    if found.status == "rounding":
+        rounded = [each.name for each in found.stages if each.status == "rounding"]
+        where = f" in {', '.join(rounded)}" if rounded else ""
+        return f"{whose} {photographs} alike but for rounding{where}"
+    first = next((each for each in found.stages if each.name == found.first_difference), None)
+    if first is None:
+        why = (
+            _because(found.cause)
+            if found.cause
+            else "in a way that is not known, for its stages were not seen"
+        )
+        return f"{whose} photographs otherwise: {why}"
+    why = _because(first.cause) if first.cause else visible(first.reason)
+    return f"{whose} photographs otherwise, first in {visible(first.name)}{f': {why}' if why else ''}"
 
 
 def name(pair: PairResult) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import preprocessing, sentences
+from reports.tables import Section, text
 from verifier.result import TASK, Level, Verdict
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 SHOWN = 5  # rows a section: the page has them all
 
 _STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A titled list of rows; one cell a row is a list of lines."""
-
-    title: str
-    rows: tuple[tuple[str, ...], ...]
-    header: tuple[str, ...] = ()
 
 
 def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
@@ -62,16 +53,7 @@ def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> Rend
 
 def as_text(headline: str, listed: Sequence[Section]) -> str:
     """A headline and sections as plain text, in columns."""
-    lines = [headline]
-    for section in listed:
-        rows = ([section.header] if section.header else []) + list(section.rows)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", section.title]
-        lines += [
-            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-            for row in rows
-        ]
-    return "\n".join(lines) + "\n"
+    return text(headline, listed)
 
 
 def sections(verification: Verification, *, out_dir: str | None = None) -> list[Section]:
@@ -80,8 +62,10 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     cell = sentences.deciding_cell(verification)
     worst = sentences.worst(cell.layers, SHOWN) if cell else []
     impact = sentences.impact(verification.output)
+    stage_0 = verification.preprocessing
     found = [
         *_progressive(verification),
+        *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section(
@@ -98,6 +82,7 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
             tuple(_site(pair) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
+        *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
         Section(
             "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
         ),

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from verifier.errors import InputError
+from verifier.errors import InputError, ModelError, VerifierError
 from verifier.result import InputInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from PIL.Image import Image
+    from verifier.preprocessing import Comparison
+    from verifier.result import Preprocessing
 
 SMALL = 64  # pixels: enough for five halvings, and a quick run on a laptop
 SMALLEST = 32  # pixels: a residual network's strides halve an image five times
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-
-# Of ImageNet's training images, red, green, blue, on a scale of 0 to 1: what torchvision's weights expect.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 # Colour photographs in scikit-image's wheel itself; its other images would be downloaded.
 SAMPLES = (
@@ -47,12 +44,14 @@ class Inputs:
     """The arguments of one forward: tensors, or containers of them, and what a report says about them.
 
     `other` are the candidate's, where it is given its own; the forced pass then gives it the baseline's.
+    `preprocessing` says how photographs became them, compared stage by stage.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     info: InputInfo = field(kw_only=True)
     other: Inputs | None = field(kw_only=True, default=None)
+    preprocessing: Preprocessing | None = field(kw_only=True, default=None)
 
 
 def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
@@ -70,7 +69,13 @@ def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
     return _inputs((images,), {}, f"standard normal numbers, seed {seed}")
 
 
-def images(directory: str | Path, batch_size: int | None, image_size: int) -> Inputs:
+def images(
+    directory: str | Path,
+    batch_size: int | None,
+    image_size: int,
+    candidate: str | None = None,
+    seed: int = 0,
+) -> Inputs:
     """The first `batch_size` photographs of a directory, or all, preprocessed as for ImageNet: float32.
 
     JPEG, PNG and WebP files directly in `directory` are taken in the order of their names; the directory
@@ -80,30 +85,89 @@ def images(directory: str | Path, batch_size: int | None, image_size: int) -> In
     deviation. This is torchvision's preprocessing for classification, except that torchvision leaves
     photographs on their side.
 
+    The candidate's preprocessing is compared with it stage by stage: the one that `candidate` names
+    (`verifier.preprocessing.named`), or this package's own. Where they differ beyond rounding, `other` holds what the
+    candidate makes of the photographs. `seed` is for what either draws.
+
     Raises:
         InputError: The directory is missing or without images, scikit-image is not installed for `samples`,
             or images cannot be read; these are counted and the first ones named.
+        SourceError: `candidate` leads to no preprocessing.
+        ModelError: The candidate's preprocessing raises, or makes tensors of several shapes.
     """
     if batch_size is not None:
         _check_batch_size(batch_size)
     parse_image_size(image_size)
-    is_samples = str(directory) == "samples"
-    files = (_samples() if is_samples else _photographs(Path(directory)))[:batch_size]
-    tensors = []
+    from verifier.preprocessing import Comparison, Ours, named, recipe  # noqa: PLC0415 - only photographs need it
+
+    chosen = recipe("classification", image_size)
+    compared = Comparison(chosen, Ours(chosen) if candidate is None else named(candidate, chosen), seed)
+    files, origin = photographs(directory)
+    files = files[:batch_size]
+    made = read_photographs(files, compared)
+    names = tuple(file.name for file in files)
+    record = compared.record()
+    other = None
+    if record.status == "differs":
+        other = _inputs(
+            (_stacked([theirs for _, theirs in made], record),), {}, f"{origin}, by {candidate}", names
+        )
+        record = msgspec.structs.replace(record, applied=True)
+    given = _inputs((torch.stack([ours[0] for ours, _ in made]),), {}, origin, names)
+    return replace(given, other=other, preprocessing=record)
+
+
+def photographs(directory: str | Path) -> tuple[list[Path], str]:
+    """The photographs of a directory in the order of their names, or the samples, and what to call them.
+
+    Raises:
+        InputError: There are none.
+    """
+    if str(directory) == "samples":
+        return _samples(), "sample photographs from scikit-image"
+    return _photographs(Path(directory)), f"photographs from {directory}"
+
+
+def read_photographs(
+    files: Sequence[Path], compared: Comparison
+) -> list[tuple[list[torch.Tensor], list[Any]]]:
+    """Each photograph as both preprocessings make it.
+
+    Raises:
+        InputError: Some cannot be read; they are counted and the first ones named.
+        ModelError: The candidate's preprocessing raises.
+    """
+    made = []
     unreadable = []
     for file in files:
-        outcome = _read_image(file, image_size)
-        if isinstance(outcome, str):
-            unreadable.append(f"{file.name} ({outcome})")
-        else:
-            tensors.append(outcome)
+        try:
+            made.append(compared.add(file))
+        except VerifierError:
+            raise
+        except Exception as error:  # each decoder has its own ways to fail
+            strange = type(error).__name__ == "UnidentifiedImageError"
+            unreadable.append(f"{file.name} ({'not an image' if strange else _reason(error)})")
     if unreadable:
         raise InputError(
             f"{len(unreadable)} of {len(files)} images in {files[0].parent} cannot be read: "
             f"{_listed(unreadable)}. Mend or remove them."
         )
-    origin = "sample photographs from scikit-image" if is_samples else f"photographs from {directory}"
-    return _inputs((torch.stack(tensors),), {}, origin, tuple(file.name for file in files))
+    return made
+
+
+def _stacked(made: Sequence[Sequence[Any]], record: Preprocessing) -> torch.Tensor:
+    """The candidate's tensors in one, float32 unless they are floating-point already."""
+    from verifier.preprocessing.pictures import as_array  # noqa: PLC0415 - only photographs need it
+
+    each = [one[0] if isinstance(one[0], torch.Tensor) else torch.as_tensor(as_array(one[0])) for one in made]
+    shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in each))
+    if len(shapes) > 1:
+        said = f" ({record.cause.summary})" if record.cause else ""
+        raise ModelError(
+            f"the candidate's preprocessing {record.candidate} makes tensors of several shapes, {shapes[0]} and "
+            f"{shapes[1]}, which do not go into one batch{said}."
+        )
+    return torch.stack([tensor if tensor.is_floating_point() else tensor.float() for tensor in each])
 
 
 def file(path: str | Path) -> Inputs:
@@ -337,34 +401,3 @@ def _samples() -> list[Path]:
             "or give --images a directory of your own"
         )
     return found
-
-
-def _read_image(path: Path, image_size: int) -> torch.Tensor | str:
-    """One preprocessed photograph, 3 x size x size, or why there is none."""
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only photographs need it
-
-    try:
-        with Image.open(path) as opened:
-            return _preprocess(_to_rgb(ImageOps.exif_transpose(opened)), image_size)
-    except UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # each decoder has its own ways to fail
-        return _reason(error)
-
-
-def _to_rgb(image: Image) -> Image:
-    if image.mode.startswith("I;16"):
-        # Sixteen bits a pixel: Pillow's own conversion clips all but the darkest 256 values to white.
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    return image.convert("RGB")
-
-
-def _preprocess(image: Image, image_size: int) -> torch.Tensor:
-    from torchvision.transforms import InterpolationMode, functional  # noqa: PLC0415 - half a second
-
-    shorter = math.floor(image_size * 256 / 224 + 0.5)
-    image = functional.resize(image, [shorter], InterpolationMode.BILINEAR, antialias=True)
-    image = functional.center_crop(image, [image_size])
-    tensor = functional.convert_image_dtype(functional.pil_to_tensor(image), torch.float32)
-    normalised: torch.Tensor = functional.normalize(tensor, MEAN, STD)
-    return normalised

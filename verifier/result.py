@@ -498,6 +498,69 @@ class InputInfo(Record, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class StageDifference(Record, frozen=True, kw_only=True):
+    """How far a preprocessing stage's numbers are from the baseline's, over all photographs.
+
+    `largest` is absolute, in the stage's unit; `mean` (absolute too) and `share` (0..1, of numbers that differ at
+    all) are the largest of any photograph; `picture` names the photograph with the largest difference.
+    """
+
+    largest: float
+    mean: float
+    share: float
+    picture: str
+
+
+class StageResult(Record, frozen=True, kw_only=True):
+    """One stage of the preprocessing, compared on all photographs.
+
+    `status` is `exact` (equal bit for bit), `rounding` (equal but for rounding, by `rule`), `differs`, `carries` (the
+    same function, given other numbers), `missing` (the candidate has no such stage and would need it), `given` (the
+    candidate does not do it but was given the baseline's) or `unseen` (what it makes of a photograph is not shown).
+    `total` is the distance of what both sides have after this stage, `intrinsic` that of this stage alone, on
+    identical input; None where shapes differ (then `shapes` has the candidate's and the baseline's) or nothing was
+    seen. Both are in `unit`: `1/255` is one step of a byte. `exact` counts photographs on which the total is 0.
+    `drawn_alike` says whether both drew the same random parameters from the same seed; where not, they were compared
+    with the baseline's.
+    """
+
+    name: str
+    words: str
+    status: str
+    rule: str
+    unit: str
+    pictures: int
+    exact: int = 0
+    total: StageDifference | None = None
+    intrinsic: StageDifference | None = None
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    drawn_alike: bool | None = None
+    reason: str = ""
+    cause: Cause | None = None
+
+
+class Preprocessing(Record, frozen=True, kw_only=True):
+    """Stage 0: are photographs prepared alike for both models?
+
+    `candidate` is how the candidate's preprocessing was named, empty for this package's own; the baseline's is
+    torchvision's. `status` is `exact`, `rounding` or `differs`. `first_difference` names the first stage that differs
+    beyond rounding on identical input, or is empty. `output` is the distance of the final tensors; `cause` what
+    explains it where no stage could be seen. `applied` says whether the candidate was run on its own tensors.
+    """
+
+    recipe: str
+    candidate: str
+    status: str
+    stages: tuple[StageResult, ...]
+    first_difference: str = ""
+    files: tuple[str, ...] = ()
+    output: StageDifference | None = None
+    output_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    cause: Cause | None = None
+    applied: bool = False
+    notes: tuple[str, ...] = ()
+
+
 class Environment(Record, frozen=True, kw_only=True):
     """Versions, machine, the flags that touch numerics, and the git commit of the directory the caller works in.
 
@@ -540,6 +603,7 @@ class Verification(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     static: tuple[StaticDifference, ...] = ()
     steps: tuple[Step, ...] = ()
+    preprocessing: Preprocessing | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

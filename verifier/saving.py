@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from os import PathLike
 
+    from verifier.result import Record
+
 RESULT = "result.json"
 LAYERS = "layers.csv"
 REPORT = "report.html"
 SUMMARY = "summary.md"
 PLOT = "error-over-depth.png"
 COMPARISON = "comparison.html"
+INITIALISATION = "initialisation.json"
+PREPROCESSING = "preprocessing.json"
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:
@@ -89,6 +93,15 @@ def save_text(text: str, file: str | PathLike[str]) -> None:
     _write({Path(file).name: text}, Path(file).parent)
 
 
+def save_record(record: Record, file: str | PathLike[str]) -> None:
+    """Write any record as strict JSON, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    save_text(to_json(record), file)
+
+
 def check_file(file: str | PathLike[str]) -> None:
     """Try whether a file can be written, as `check_writable` does for a directory.
 
@@ -152,9 +165,9 @@ def load(path: str | PathLike[str]) -> Verification:
         raise OutputError(f"{file} is damaged: {error}") from error
 
 
-def to_json(verification: Verification) -> str:
+def to_json(record: Record) -> str:
     """Strict JSON with one line a pair: short enough to keep, and two results can be compared by line."""
-    return _laid_out(to_builtins(verification), "") + "\n"
+    return _laid_out(to_builtins(record), "") + "\n"
 
 
 def _laid_out(value: Any, indent: str, depth: int = 0) -> str:

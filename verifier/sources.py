@@ -172,14 +172,44 @@ def _reference_model(spec: str, name: str, seed: int | None) -> nn.Module:
     return _call(build, spec, seed)
 
 
+def attribute(spec: str) -> Any:
+    """What a user's file or module holds under a name: `file.py:name` or `package.module:name`, dotted if need be.
+
+    Raises:
+        SourceError: There is no such file, module or name, or importing it raised.
+    """
+    place, target = _split(spec)
+    file, root = _whereabouts(place)
+    with _importable(root):
+        module = _import_file(file, spec) if file else _import_module(place, spec)
+        return _attribute(module, target, spec)
+
+
+def guarded(build: Callable[[], Any], spec: str) -> Any:
+    """What a user's function returns.
+
+    Raises:
+        SourceError: It raised.
+    """
+    try:
+        return build()
+    except _FAILURES as error:
+        raise SourceError(f"{spec} raised {_account(error)}") from error
+
+
 def _users_model(spec: str, seed: int | None) -> nn.Module:
     place, target = _split(spec)
-    file = _as_file(place)
-    root = file.resolve().parent if file else Path.cwd()
+    file, root = _whereabouts(place)
     with _importable(root):
         module = _import_file(file, spec) if file else _import_module(place, spec)
         found = _attribute(module, target, spec)
         return found if isinstance(found, nn.Module) else _call(found, spec, seed)
+
+
+def _whereabouts(place: str) -> tuple[Path | None, Path]:
+    """The file that is named, if it is one, and the folder whose neighbours it may import."""
+    file = _as_file(place)
+    return file, (file.resolve().parent if file else Path.cwd())
 
 
 def _split(spec: str) -> tuple[str, str]:

@@ -209,6 +209,7 @@ def verify(
         notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters, static)),
         static=static,
         steps=tuple(steps),
+        preprocessing=given.preprocessing,
     )
 
 

@@ -43,7 +43,10 @@ def test_a_network_that_is_not_known_is_not_shown(call: Callable[..., Ended]) ->
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--help"], ["run", "report", "judge", "models", "Exit codes", "130 interrupted"]),
+        (
+            ["--help"],
+            ["run", "init", "preprocess", "report", "judge", "models", "Exit codes", "130 interrupted"],
+        ),
         (
             ["run", "--help"],
             [

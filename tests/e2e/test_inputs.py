@@ -141,3 +141,99 @@ def test_two_runs_with_one_seed_give_the_same_numbers_and_another_seed_others(
 
     assert first == second
     assert first != other
+
+
+PREPARATIONS = """
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode
+
+LAST = [T.CenterCrop(64), T.ToTensor(), T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+
+
+def right(image):
+    return T.Compose([T.Resize(73), *LAST])(image)
+
+
+def bicubic():
+    return T.Compose([T.Resize(73, InterpolationMode.BICUBIC), *LAST])
+
+
+def channels_last(image):
+    return right(image).permute(1, 2, 0)
+
+
+def failing(image):
+    raise ValueError("no such size")
+"""
+
+
+@pytest.fixture
+def photos(place: Path) -> Path:
+    """A directory with two photographs, and ways to prepare them."""
+    (place / "prep.py").write_text(PREPARATIONS, encoding="utf-8")
+    (place / "photos").mkdir()
+    y, x = np.mgrid[0:120, 0:160]
+    for number in range(2):
+        pixels = 128 + 90 * np.sin(x / (3 + number)) * np.cos(y / 4) + 10 * (x % 7)
+        picture = np.stack([pixels, pixels.T.reshape(120, 160), 255 - pixels], axis=2)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(place / "photos" / f"{number}.png")
+    return place
+
+
+def test_how_photographs_are_prepared_is_compared_first(compare: Callable[..., Ended], photos: Path) -> None:
+    ended = compare("--images", "photos")
+
+    assert ended.code == 0, ended.err
+    found = ended.result()["preprocessing"]
+    assert (found["status"], found["candidate"], found["applied"]) == ("exact", "", False)
+    assert [(each["name"], each["status"], each["exact"]) for each in found["stages"]] == [
+        (name, "exact", 2) for name in ("decode", "resize", "crop", "scale", "normalise")
+    ]
+    assert (
+        "all stages (decode, resize, crop, scale, normalise) are equal bit for bit on 2 photographs"
+        in ended.out
+    )
+
+
+def test_a_candidate_that_prepares_photographs_otherwise_diverges_at_that_stage(
+    compare: Callable[..., Ended], photos: Path
+) -> None:
+    ended = compare("--images", "photos", "--candidate-preprocessing", "prep.py:bicubic")
+
+    assert ended.code == 1, ended.err
+    result = ended.result()
+    found = result["preprocessing"]
+    assert (found["status"], found["first_difference"], found["applied"]) == ("differs", "resize", True)
+    assert [each["status"] for each in found["stages"]] == [
+        "given",
+        "differs",
+        "carries",
+        "carries",
+        "carries",
+    ]
+    assert found["cause"]["code"] == "resize-kernel"
+    assert result["first_divergence"]["op"] == "input"
+    assert ended.out.startswith("diverged: prep.py:bicubic prepares photographs otherwise, first in resize: ")
+    assert "confirmed, resize-kernel" in ended.out
+
+
+def test_preprocessing_alone_is_compared_by_its_own_command(call: Callable[..., Ended], photos: Path) -> None:
+    given = ("preprocess", "--images", "photos", "--image-size", "64", "--candidate-preprocessing")
+
+    same = call(*given, "prep.py:right")
+    other = call(*given, "prep.py:bicubic", "--out", "DIR")
+
+    assert (same.code, same.new) == (0, frozenset())
+    assert same.out.startswith("match: the final tensors are equal bit for bit on 2 photographs")
+    assert other.code == 1, other.err
+    assert other.new == {"DIR/preprocessing.json"}
+
+
+def test_a_preprocessing_that_cannot_be_used_is_refused(compare: Callable[..., Ended], photos: Path) -> None:
+    given = ("--images", "photos", "--candidate-preprocessing")
+
+    assert "give --images too" in compare("--candidate-preprocessing", "prep.py:right").refusal(2)
+    assert "did you mean 'right'" in compare(*given, "prep.py:rigth").refusal(2)
+    assert "fails on 0.png: ValueError: no such size" in compare(*given, "prep.py:failing").refusal(3)
+    message = compare(*given, "prep.py:channels_last").refusal(3)
+    assert "photographs were prepared otherwise" in message

@@ -27,6 +27,14 @@ def photograph(size: tuple[int, int] = (80, 60), mode: str = "RGB") -> Image.Ima
     return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8)).convert(mode)
 
 
+def preprocessed(picture: Image.Image) -> torch.Tensor:
+    """By torchvision, for crops of 32 pixels."""
+    from torchvision.transforms._presets import ImageClassification
+
+    made: torch.Tensor = ImageClassification(crop_size=32, resize_size=37)(picture)
+    return made
+
+
 def complaint(make: Callable[[], object]) -> str:
     with pytest.raises(InputError) as caught:
         make()
@@ -136,9 +144,7 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     picture.save(path)
     made = inputs.images(tmp_path, None, 32).args[0][0]
-    reference = inputs._preprocess(
-        photograph(mode="L" if mode in ("L", "LA", "I;16") else "RGB").convert("RGB"), 32
-    )
+    reference = preprocessed(photograph(mode="L" if mode in ("L", "LA", "I;16") else "RGB").convert("RGB"))
     tolerance = {"CMYK": 0.3, "P": 1.0}.get(mode, 0.02)
     assert float((made - reference).abs().max()) < tolerance
 
@@ -148,7 +154,7 @@ def test_a_photograph_taken_upright_is_shown_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it as it was taken
     photograph().save(tmp_path / "a.png", exif=exif)
     upright = photograph().transpose(Image.Transpose.ROTATE_270)
-    assert torch.equal(inputs.images(tmp_path, None, 32).args[0][0], inputs._preprocess(upright, 32))
+    assert torch.equal(inputs.images(tmp_path, None, 32).args[0][0], preprocessed(upright))
 
 
 def test_every_unreadable_photograph_is_told(tmp_path: Path) -> None:

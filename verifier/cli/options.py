@@ -22,3 +22,49 @@ Result = Annotated[
     Path,
     typer.Argument(metavar="DIR", help="Directory a run wrote its result to, or the result.json itself."),
 ]
+
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=(
+            "One that `models` lists: the reference model against its baseline, torchvision's or one composed of "
+            "torchvision's blocks."
+        ),
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help=(
+            "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
+            "file.py:callable."
+        ),
+    ),
+]
+Candidate = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+]
+Seed = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, max=2**63 - 1, help="For models, weights and inputs that are drawn."),
+]
+Map = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        metavar="FILE",
+        help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
+    ),
+]
+CandidatePreprocessing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help=(
+            "How the candidate prepares photographs: file.py:callable or package.module:callable, which takes a "
+            "picture or a path and returns a tensor, or a dict of pictures by stage; or a list of transforms."
+        ),
+    ),
+]

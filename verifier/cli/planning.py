@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verifier.errors import UsageError
+from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,27 @@ class Job:
     out: Path
 
 
+def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -> tuple[str, str]:
+    """The two specifications. An explicit one takes the place of the half of `--arch` it names.
+
+    Raises:
+        UsageError: Not both models are given, or `--arch` is unknown.
+    """
+    if arch is not None:
+        from verifier.sources import arch as both
+
+        ours, theirs = both(arch)
+        return baseline or ours, candidate or theirs
+    if baseline is None or candidate is None:
+        missing = "--candidate" if baseline is not None else "--baseline"
+        raise UsageError(
+            f"two models are needed: give --arch NAME, or --baseline and --candidate ({missing} is missing)."
+            if baseline or candidate
+            else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
+        )
+    return baseline, candidate
+
+
 def plan_jobs(
     arch: str | None,
     baseline: str | None,
@@ -52,13 +73,7 @@ def plan_jobs(
         UsageError: Not both models are given, an architecture is unknown, or one model was named for several.
     """
     if arch is None:
-        if baseline is None or candidate is None:
-            missing = "--candidate" if baseline is not None else "--baseline"
-            raise UsageError(
-                f"two models are needed: give --arch NAME, or --baseline and --candidate ({missing} is missing)."
-                if baseline or candidate
-                else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
-            )
+        baseline, candidate = plan_models(arch, baseline, candidate)
         return [
             Job(
                 name="",
@@ -100,19 +115,28 @@ def plan_jobs(
     return jobs
 
 
-def plan_inputs(images: str | None, file: Path | None, batch_size: int, image_size: int, seed: int) -> Inputs:
-    """The inputs: photographs, a file's tensors, or random numbers.
+def plan_inputs(
+    images: str | None,
+    file: Path | None,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    preprocessing: str | None = None,
+) -> Inputs:
+    """The inputs: photographs (and the candidate's preprocessing if it is named), a file's tensors or random numbers.
 
     Raises:
         InputError: They cannot be read or made.
-        UsageError: Both photographs and a file were asked for.
+        UsageError: Both photographs and a file were asked for, or a preprocessing without photographs.
     """
     from verifier import inputs
 
     if images is not None and file is not None:
         raise UsageError("--images and --input exclude each other; give one of them.")
     if images is not None:
-        return inputs.images(images, None, image_size)
+        return inputs.images(images, None, image_size, preprocessing, seed)
+    if preprocessing is not None:
+        raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
     if file is not None:
         return inputs.file(file)
     return inputs.normal(batch_size, image_size, seed)
@@ -129,3 +153,13 @@ def _pixels(wanted: str | None, own: int, small: int) -> int:
 def _listed(text: str) -> list[str]:
     found = [item.strip() for item in text.split(",") if item.strip()]
     return found or [text]
+
+
+def explained(error: ModelError, inputs: Inputs) -> ModelError:
+    """A candidate's failure, with what stage 0 found if its photographs were prepared otherwise."""
+    found = inputs.preprocessing
+    if found is None or not found.applied:
+        return error
+    where = found.first_difference or "the result"
+    why = f" ({found.cause.summary})" if found.cause else ""
+    return ModelError(f"{error} Its photographs were prepared otherwise: {where} differs{why}.")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import ALL, Job, plan_inputs, plan_jobs
+from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
 from verifier.cli.walking import walk
-from verifier.errors import UsageError
+from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,19 +48,8 @@ def run(
             ),
         ),
     ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help=(
-                "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
-                "file.py:callable."
-            ),
-        ),
-    ] = None,
-    candidate: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
-    ] = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
     device: Annotated[
         str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
     ] = "cpu",
@@ -111,6 +100,7 @@ def run(
             help="What the candidate is given, where its input is prepared otherwise; same forms.",
         ),
     ] = None,
+    candidate_preprocessing: options.CandidatePreprocessing = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -129,26 +119,14 @@ def run(
             ),
         ),
     ] = "calibrated",
-    map_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--map",
-            metavar="FILE",
-            help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
-        ),
-    ] = None,
+    map_file: options.Map = None,
     save_map: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Where to write the parameter map in use, to read and correct; - prints it."
         ),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, max=2**63 - 1, help="For models, weights and inputs that are drawn."
-        ),
-    ] = 0,
+    seed: options.Seed = 0,
     out: Annotated[
         Path,
         typer.Option(
@@ -223,31 +201,38 @@ def run(
 
         def verified(job: Job, progress: showing.Progress) -> Verification:
             progress("reading inputs", 0, 0)
-            inputs = plan_inputs(images, input_file, job.batch_size, job.image_size, seed)
+            if candidate_preprocessing is not None and candidate_input is not None:
+                raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
+            inputs = plan_inputs(
+                images, input_file, job.batch_size, job.image_size, seed, candidate_preprocessing
+            )
             other = (
                 None
                 if candidate_input is None
                 else plan_inputs(None, candidate_input, job.batch_size, job.image_size, seed)
             )
             progress("building models", 0, 0)
-            verification = verify(
-                job.baseline,
-                job.candidate,
-                inputs,
-                candidate_inputs=other,
-                weights=weights,
-                parameter_map=known,
-                cells=cells,
-                granularity=granularity.value,
-                localise=localise.value,
-                semantics=semantics,
-                policy=policies[job.policy],
-                batch_size=job.batch_size,
-                repeat=repeat,
-                seed=seed,
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
-                progress=progress,
-            )
+            try:
+                verification = verify(
+                    job.baseline,
+                    job.candidate,
+                    inputs,
+                    candidate_inputs=other,
+                    weights=weights,
+                    parameter_map=known,
+                    cells=cells,
+                    granularity=granularity.value,
+                    localise=localise.value,
+                    semantics=semantics,
+                    policy=policies[job.policy],
+                    batch_size=job.batch_size,
+                    repeat=repeat,
+                    seed=seed,
+                    command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                    progress=progress,
+                )
+            except ModelError as error:
+                raise explained(error, inputs) from error
             save(verification, job.out)
             return verification
 

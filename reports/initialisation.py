@@ -1,0 +1,132 @@
+"""What to say at the end of a comparison of initial values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports.sentences import counted, dimensions, figure, visible
+from reports.tables import Section, text
+from verifier.result import Verdict
+
+if TYPE_CHECKING:
+    from verifier.initialisation.records import Initialisation, Sample, TensorResult
+
+SHOWN = 20  # rows; the file has them all
+
+
+def headline(result: Initialisation) -> str:
+    """The verdict and what it rests on, in one sentence."""
+    counts = _counts(result)
+    if result.verdict is not Verdict.DIVERGED:
+        return f"{result.verdict}: {visible(result.reason) or counts}"
+    wrong = result.diverged
+    return (
+        f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
+        f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "
+        f"{visible(wrong[0].reason)}{_explained(wrong[0])}"
+    )
+
+
+def plain(result: Initialisation, *, out_dir: str | None = None) -> str:
+    """The summary as text; it ends with a line break."""
+    return text(headline(result), sections(result, out_dir=out_dir))
+
+
+def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Section]:
+    """What the summary shows below the verdict, in order; sections without rows are left out."""
+    tested = [each for each in result.tensors if each.standing == "same-distribution"]
+    found = [
+        Section(
+            "Initialised otherwise",
+            _shown([_row(each) for each in result.diverged]),
+            ("tensor", "shape", "expected std", "std", "p", "why"),
+        ),
+        Section(
+            "Other bits, same distribution",
+            _shown([_row(each) for each in tested]),
+            ("tensor", "shape", "expected std", "std", "p", "drawn from"),
+        ),
+        Section(
+            "Not told",
+            _shown(
+                [
+                    (_name(each), dimensions(each.shape), visible(each.reason))
+                    for each in result.tensors
+                    if each.standing in {"untold", "unmatched"}
+                ]
+            ),
+        ),
+        Section("Tensors", ((_counts(result),),)),
+        Section("Method", ((_method(result),),) if result.draws else ()),
+        Section("Notes", tuple((visible(note),) for note in result.notes)),
+        Section("Report", ((out_dir,),) if out_dir else ()),
+    ]
+    return [section for section in found if section.rows]
+
+
+def _counts(result: Initialisation) -> str:
+    words = {
+        "identical": "hold the same bits",
+        "same-distribution": "are drawn from the same distribution",
+        "diverged": "are initialised otherwise",
+        "untold": "are too small to tell",
+        "unmatched": "have no partner",
+    }
+    counts = {standing: sum(each.standing == standing for each in result.tensors) for standing in words}
+    whole = len(result.tensors)
+    if counts["identical"] == whole:
+        return f"all {counted(whole, 'tensor')} hold the same bits from seed {result.seed}"
+    said = [f"{count} {words[standing]}" for standing, count in counts.items() if count]
+    return f"of {counted(whole, 'tensor')}, {', '.join(said)} (seed {result.seed})"
+
+
+def _method(result: Initialisation) -> str:
+    return (
+        f"each model was drawn {counted(result.draws, 'time')}; initialised otherwise is what has a p, corrected for "
+        f"all tests (Holm), of at most {result.error_rate:g}: so likely is it that models which are initialised "
+        "alike have any such tensor"
+    )
+
+
+def _row(each: TensorResult) -> tuple[str, ...]:
+    why = f"{visible(each.reason)}{_explained(each)}"
+    if not each.reason:
+        why = visible(each.declared) if each.declared and not each.contradicted else "what the baseline's is"
+    return (
+        _name(each),
+        dimensions(each.shape),
+        _std(each.expected),
+        _std(each.measured),
+        "-" if each.p_value is None else f"{each.p_value:.1e}",
+        why,
+    )
+
+
+def _std(sample: Sample | None) -> str:
+    return figure(None if sample is None else sample.std)
+
+
+def _explained(each: TensorResult) -> str:
+    return f"; {visible(each.explanation)}" if each.explanation else ""
+
+
+def _name(each: TensorResult) -> str:
+    if each.candidate is None:
+        return f"{_text(each.baseline)} (baseline only)"
+    if each.baseline is None:
+        return f"{visible(each.candidate)} (candidate only)"
+    if each.baseline == each.candidate:
+        return visible(each.candidate)
+    return f"{visible(each.candidate)} (baseline: {_text(each.baseline)})"
+
+
+def _text(recipe: str | tuple[str, ...] | None) -> str:
+    return visible(recipe if isinstance(recipe, str) else ", ".join(recipe or ()))
+
+
+def _shown(rows: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    hidden = len(rows) - SHOWN
+    if hidden <= 0:
+        return tuple(rows)
+    more = (f"and {hidden} more", *[""] * (len(rows[0]) - 1))
+    return (*rows[:SHOWN], more)

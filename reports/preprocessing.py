@@ -1,0 +1,64 @@
+"""What to say of stage 0: how photographs were prepared for both models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports.sentences import dimensions, figure, prepared, visible
+from reports.tables import Section, text
+
+if TYPE_CHECKING:
+    from verifier.result import Preprocessing, StageDifference, StageResult
+
+TITLE = "Preprocessing (stage 0), against torchvision's"
+_UNITS = {"1/255": "steps", "1": ""}
+
+
+def sections(found: Preprocessing) -> list[Section]:
+    """Stage by stage where anything differs, else one line."""
+    lines = [prepared(found)]
+    if found.cause is not None and found.cause.remedy and found.status == "differs":
+        lines.append(f"fix: {visible(found.cause.remedy)}")
+    lines += [visible(note) for note in found.notes]
+    if found.applied:
+        lines.append("the candidate was run on what its own preprocessing made")
+    parts = [Section(TITLE, tuple((line,) for line in lines))]
+    if found.status != "exact":
+        rows = [_row(each) for each in found.stages]
+        rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))
+        header = ("stage", "status", "exact on", "alone", "in all", "what torchvision does")
+        parts.append(Section("Stages, largest difference", tuple(rows), header))
+    return parts
+
+
+def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:
+    """The outcome as text; it ends with a line break."""
+    verdict = "diverged" if found.status == "differs" else "match"
+    rows = tuple((each.name, each.status, each.words) for each in found.stages)
+    shown = sections(found)
+    if found.status == "exact":
+        shown.append(Section("Stages", rows))
+    if out_dir:
+        shown.append(Section("Report", ((out_dir,),)))
+    return text(f"{verdict}: {prepared(found)}", shown)
+
+
+def _row(each: StageResult) -> tuple[str, ...]:
+    return (
+        visible(each.name),
+        visible(each.status),
+        f"{each.exact} of {each.pictures}",
+        _gap(each.intrinsic, each.unit, each.shapes),
+        _gap(each.total, each.unit, None),
+        visible(each.words),
+    )
+
+
+def _gap(
+    gap: StageDifference | None, unit: str, shapes: tuple[tuple[int, ...], tuple[int, ...]] | None
+) -> str:
+    if shapes is not None:
+        return f"{dimensions(shapes[0])} for {dimensions(shapes[1])}"
+    if gap is None:
+        return "-"
+    return f"{figure(gap.largest)} {_UNITS.get(unit, visible(unit))}".rstrip()

@@ -1,0 +1,78 @@
+"""`init`: compare the values two models start from."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+
+
+def init(
+    arch: options.Arch = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
+    seed: options.Seed = 0,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1000,
+            help="How often to build each model where bits differ; by default as often as small tensors need.",
+        ),
+    ] = None,
+    error_rate: Annotated[
+        float,
+        typer.Option(metavar="P", help="The chance of any false alarm between models initialised alike."),
+    ] = 1e-3,
+    map_file: options.Map = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="What both models run on once, where their tensors have other names; images by default.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where initialisation.json goes; by default nothing is written."),
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Compare what two models start from: the same bits, or draws from the same distributions."""
+    with exits.translated(debug=debug):
+        from verifier.cli.planning import plan_models
+
+        specs = plan_models(arch, baseline, candidate)
+        with showing.progress_bar("importing torch") as progress:
+            from verifier import inputs
+            from verifier.initialisation import verify_initialisation
+            from verifier.saving import INITIALISATION, check_writable, save_record
+            from verifier.weights import read_map
+
+            if out is not None:
+                check_writable(out)
+            known = None if map_file is None else read_map(map_file)
+            given = None if input_file is None else inputs.file(input_file)
+            progress("building models", 0, 0)
+            result = verify_initialisation(
+                *specs,
+                seed=seed,
+                draws=draws,
+                error_rate=error_rate,
+                parameter_map=known,
+                inputs=given,
+                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+            )
+            if out is not None:
+                save_record(result, out / INITIALISATION)
+        from reports import initialisation
+
+        showing.say(initialisation.plain(result, out_dir=None if out is None else str(out / INITIALISATION)))
+        exits.by(result.verdict)

@@ -1,0 +1,65 @@
+"""`preprocess`: compare how photographs are prepared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+
+
+def preprocess(
+    images: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."
+        ),
+    ] = "samples",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="classification, imagenet-train, cifar-train, ten-crop or multi-scale."
+        ),
+    ] = "classification",
+    candidate_preprocessing: options.CandidatePreprocessing = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", min=8, max=4096, help="Height and width of a crop; by default what is usual."
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where preprocessing.json goes; by default nothing is written."),
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Compare how photographs are prepared with torchvision's transforms, stage by stage."""
+    with exits.translated(debug=debug):
+        with showing.progress_bar("importing torch") as progress:
+            from verifier import inputs
+            from verifier.preprocessing import Comparison, Ours, named
+            from verifier.preprocessing import recipe as by_name
+            from verifier.result import Verdict
+            from verifier.saving import PREPROCESSING, check_writable, save_record
+
+            if out is not None:
+                check_writable(out)
+            chosen = by_name(recipe, image_size)
+            candidate = (
+                Ours(chosen) if candidate_preprocessing is None else named(candidate_preprocessing, chosen)
+            )
+            files, _ = inputs.photographs(images)
+            progress("comparing photographs", 0, 0)
+            compared = Comparison(chosen, candidate, seed)
+            inputs.read_photographs(files, compared)
+            found = compared.record()
+            if out is not None:
+                save_record(found, out / PREPROCESSING)
+        from reports import preprocessing
+
+        showing.say(preprocessing.plain(found, out_dir=None if out is None else str(out / PREPROCESSING)))
+        exits.by(Verdict.DIVERGED if found.status == "differs" else Verdict.MATCH)

@@ -1,0 +1,7 @@
+"""Photographs into tensors, stage by stage, and whether a candidate does it as torchvision does."""
+
+from verifier.preprocessing.candidates import Ours, Theirs, named
+from verifier.preprocessing.comparing import Comparison, prepared
+from verifier.preprocessing.recipes import RECIPES, Recipe, recipe
+
+__all__ = ["RECIPES", "Comparison", "Ours", "Recipe", "Theirs", "named", "prepared", "recipe"]

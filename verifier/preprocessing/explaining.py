@@ -1,0 +1,424 @@
+"""Why a stage makes something else: usual mistakes are made on purpose, and what gives the same is the cause."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from verifier.diagnose.inputs import recognise
+from verifier.preprocessing.pictures import as_array, as_image, in_steps
+from verifier.result import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+SAME = 0.6  # steps, root mean square: rounding twice and once
+VALUES = (
+    "input-channel-order",
+    "input-scale",
+    "input-normalisation",
+    "input-layout",
+    "input-flip",
+    "input-dtype",
+)
+
+
+class Variant(NamedTuple):
+    """A mistake: its code, what it does in words, how to mend it, and the mistake itself."""
+
+    code: str
+    words: str
+    remedy: str
+    make: Callable[[Any], Any]
+
+
+def _interpolated(picture: Any, height: int, width: int, mode: str, *, corners: bool | None = None) -> Any:
+    """torch's interpolation of a tensor, without antialiasing, rounded to bytes."""
+    tensor = torch.from_numpy(np.ascontiguousarray(in_steps(picture).transpose(2, 0, 1)))[None]
+    made = torch.nn.functional.interpolate(tensor, size=(height, width), mode=mode, align_corners=corners)
+    return made[0].round().clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+def _pillow(picture: Any, height: int, width: int, kernel: Image.Resampling) -> Any:
+    image = as_image(picture)
+    if isinstance(image, torch.Tensor):
+        image = Image.fromarray(np.clip(np.round(in_steps(picture)), 0, 255).astype(np.uint8))
+    return image.resize((width, height), kernel)
+
+
+def kernels(height: int, width: int) -> list[Variant]:
+    """Ways to resize to one size; the first is the baseline's."""
+    mend = "use bilinear interpolation with antialias=True"
+
+    def pillow(name: str, kernel: Image.Resampling) -> Variant:
+        return Variant("resize-kernel", f"it is {name}", mend, lambda p: _pillow(p, height, width, kernel))
+
+    return [
+        pillow("bilinear", Image.Resampling.BILINEAR),
+        Variant(
+            "resize-antialias",
+            "it is not antialiased: antialias is off",
+            mend,
+            lambda p: _interpolated(p, height, width, "bilinear", corners=False),
+        ),
+        Variant(
+            "resize-grid",
+            "its grid spans the corner pixels: align_corners is on, and it is not antialiased",
+            "leave align_corners off and set antialias=True",
+            lambda p: _interpolated(p, height, width, "bilinear", corners=True),
+        ),
+        pillow("bicubic, not bilinear", Image.Resampling.BICUBIC),
+        pillow("nearest neighbour, not bilinear", Image.Resampling.NEAREST),
+        pillow("Lanczos, not bilinear", Image.Resampling.LANCZOS),
+        pillow("box, not bilinear", Image.Resampling.BOX),
+        pillow("Hamming, not bilinear", Image.Resampling.HAMMING),
+        Variant(
+            "resize-kernel",
+            "it is bicubic without antialiasing, not bilinear",
+            mend,
+            lambda p: _interpolated(p, height, width, "bicubic", corners=False),
+        ),
+        Variant(
+            "resize-kernel",
+            "it is nearest neighbour as torch does it, not bilinear",
+            mend,
+            lambda p: _interpolated(p, height, width, "nearest"),
+        ),
+    ]
+
+
+def why_resized(given: Any, made: Any, expected: Any) -> Cause | None:
+    """Another size, another kernel, or both."""
+    size, wanted, source = (as_array(each).shape[:2] for each in (made, expected, given))
+    clauses = []
+    if size != wanted:
+        clauses.append(_other_size(size, wanted, source))
+    scored = [(_rms(in_steps(each.make(given)) - in_steps(made)), each) for each in kernels(*size)]
+    score, best = min(scored, key=lambda pair: pair[0])
+    confirmed = score <= SAME
+    remedy = f"resize the shorter side to {min(wanted)}" if clauses else ""
+    code = "resize-size" if clauses else ""
+    if confirmed and best is not scored[0][1]:
+        clauses.append(best.words)
+        code, remedy = code or best.code, remedy or best.remedy
+    if not clauses:
+        return None
+    evidence = (
+        (f"made so on purpose, it is off by {score:.2g} steps in the root mean square",) if confirmed else ()
+    )
+    return Cause(code=code, summary="; ".join(clauses), confirmed=confirmed, evidence=evidence, remedy=remedy)
+
+
+def _other_size(size: tuple[int, ...], wanted: tuple[int, ...], source: tuple[int, ...]) -> str:
+    told = f"{size[0]} x {size[1]} pixels, torchvision's {wanted[0]} x {wanted[1]}"
+    if size[0] == size[1] and source[0] != source[1]:
+        return f"both sides become {size[0]}, whatever the proportions: {told}"
+    if max(size) == min(wanted) and abs(size[0] * source[1] - size[1] * source[0]) < max(source):
+        return f"the longer side becomes {max(size)}, not the shorter: {told}"
+    if min(size) == min(wanted) and max(size) - max(wanted) in (1, -1):
+        return f"the longer side is rounded otherwise: {told}"
+    if abs(size[0] * source[1] - size[1] * source[0]) < max(source):
+        return f"the shorter side becomes {min(size)}, not {min(wanted)}: {told}"
+    return f"it makes {told}"
+
+
+def why_cropped(given: Any, made: Any, expected: Any) -> Cause | None:
+    """Another window of the same picture, or the same mirrored."""
+    source, cut, wanted = (as_array(each) for each in (given, made, expected))
+    own = window(source, wanted)
+    for turned, words in ((cut, ""), (cut[:, ::-1], ", mirrored")):
+        at = window(source, turned)
+        if at is None:
+            continue
+        size = "" if cut.shape == wanted.shape else f" of {cut.shape[0]} x {cut.shape[1]} pixels"
+        theirs = "" if own is None else f", torchvision's at {own}"
+        summary = f"its window{size} begins at {at}{theirs}{words}"
+        near = own is not None and max(abs(at[0] - own[0]), abs(at[1] - own[1])) == 1
+        remedy = "round half of the margin as torchvision does: round(margin / 2), to even" if near else ""
+        return Cause(
+            code="crop-size" if size else ("crop-offset" if not words else "input-flip"),
+            summary=summary,
+            confirmed=True,
+            evidence=("the photograph holds exactly these pixels there",),
+            remedy=remedy,
+        )
+    return None
+
+
+def window(source: np.ndarray[Any, Any], cut: np.ndarray[Any, Any]) -> tuple[int, int] | None:
+    """Row and column at which a picture (H, W, C) holds exactly these pixels, or None."""
+    down, across = source.shape[0] - cut.shape[0], source.shape[1] - cut.shape[1]
+    if down < 0 or across < 0 or not cut.size or source.shape[2] != cut.shape[2]:
+        return None
+    corners = np.ones((down + 1, across + 1), bool)
+    for y, x in ((0, 0), (-1, -1), (0, -1), (-1, 0), (cut.shape[0] // 2, cut.shape[1] // 2)):
+        row, column = y % cut.shape[0], x % cut.shape[1]
+        part = source[row : row + down + 1, column : column + across + 1]
+        corners &= (part == cut[y, x]).all(axis=2)
+    for row, column in np.argwhere(corners):
+        if np.array_equal(source[row : row + cut.shape[0], column : column + cut.shape[1]], cut):
+            return int(row), int(column)
+    return None
+
+
+def decoders(path: Path) -> list[Variant]:
+    """Ways to read a file that differ from the baseline's."""
+
+    def opened(change: Callable[[Image.Image], Image.Image]) -> Callable[[Any], Any]:
+        def make(_: Any) -> Any:
+            with Image.open(path) as image:
+                return change(image)
+
+        return make
+
+    def over(colour: str) -> Callable[[Image.Image], Image.Image]:
+        def composed(image: Image.Image) -> Image.Image:
+            ground = Image.new("RGBA", image.size, colour)
+            return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+
+        return composed
+
+    def cut(image: Image.Image) -> Image.Image:
+        deep = np.asarray(image)
+        return Image.fromarray((deep >> 8).astype(np.uint8) if deep.dtype == np.uint16 else deep).convert(
+            "RGB"
+        )
+
+    return [
+        Variant(
+            "decode-orientation",
+            "it is not turned as its EXIF data say",
+            "turn it first, with PIL.ImageOps.exif_transpose",
+            opened(lambda image: image.convert("RGB")),
+        ),
+        Variant("decode-depth", "of 16 bits the lower 8 are cut off", "divide by 257 and round", opened(cut)),
+        Variant("decode-alpha", "it is laid over white", "drop the transparency", opened(over("white"))),
+        Variant("decode-alpha", "it is laid over black", "drop the transparency", opened(over("black"))),
+    ]
+
+
+def why_decoded(path: Path, made: Any, expected: Any) -> Cause | None:
+    """Another orientation, other colours, or another decoder."""
+    for each in decoders(path):
+        try:
+            mistaken = as_array(each.make(None))
+        except (OSError, ValueError, TypeError):
+            continue
+        if mistaken.shape == as_array(made).shape and np.array_equal(mistaken, in_steps(made)):
+            return _confirmed(each)
+    known = why_values(made, expected)
+    if known is not None:
+        return known
+    one, other = in_steps(made), in_steps(expected)
+    if one.shape == other.shape and path.suffix.lower() in {".jpg", ".jpeg", ".webp"}:
+        gap = np.abs(one - other)
+        if float(np.median(gap)) <= 8:
+            return Cause(
+                code="decode-lossy",
+                summary=f"the file is decoded otherwise, by up to {gap.max():.0f} steps: another decoder or setting",
+                confirmed=False,
+                remedy="decode it with Pillow, at full size and quality",
+            )
+    return None
+
+
+def _confirmed(each: Variant) -> Cause:
+    return Cause(
+        code=each.code,
+        summary=each.words,
+        confirmed=True,
+        evidence=("made so on purpose, it is the same",),
+        remedy=each.remedy,
+    )
+
+
+def why_values(made: Any, expected: Any) -> Cause | None:
+    """Channels in another order, another scale or normalisation, another layout; what `recognise` knows."""
+    candidate, baseline = _tensor(made), _tensor(expected)
+    if isinstance(made, torch.Tensor | np.ndarray) and tuple(made.shape) == tuple(as_array(expected).shape):
+        candidate = torch.as_tensor(np.ascontiguousarray(made))[None]
+    found = recognise(candidate, baseline)
+    if found is None or found.code not in VALUES:
+        return None
+    confirmed = found.undo is not None and _left(found.undo(candidate), baseline) <= SAME
+    return Cause(code=found.code, summary=f"it {found.summary}", confirmed=confirmed, evidence=found.evidence)
+
+
+def _tensor(picture: Any) -> torch.Tensor:
+    """One sample, (1, C, H, W)."""
+    array = as_array(picture)
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[None]
+
+
+def _left(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The root mean square of what is left, in steps where `other` is normalised or on 0 to 1."""
+    if one.shape != other.shape:
+        return math.inf
+    largest = float(other.abs().max())
+    steps = 1.0 if largest > 4 else 255 * 0.226
+    return float((one.double() - other.double()).square().mean().sqrt()) * steps
+
+
+def why_whole(path: Path, decoded: Any, made: Any, expected: Any, size: int, shorter: int) -> Cause | None:
+    """What explains a tensor whose making was not seen: one mistake in geometry, and what was done to values."""
+    candidate = _oriented(made, expected)
+    best: tuple[float, Variant | None, Any] = (math.inf, None, None)
+    for variant in _whole(path, decoded, size, shorter):
+        try:
+            baseline = _normalised(variant.make(decoded))
+        except (OSError, ValueError, TypeError):
+            continue
+        left = _unexplained(candidate, baseline)
+        if left < best[0] - CLEARLY:  # of two that explain it alike the simpler one, which comes first
+            best = left, variant, baseline
+        if left < CLEARLY:
+            break
+    left, chosen, baseline = best
+    if chosen is None or left > SAME:
+        return None
+    found = recognise(candidate, baseline)
+    if found is not None and found.code not in VALUES:
+        return None
+    parts = [chosen.words] if chosen.code else []
+    said = found is not None and (found.code != "input-dtype" or not parts)
+    parts += [f"the tensor {found.summary}"] if found is not None and said else []
+    if not parts:
+        return None
+    return Cause(
+        code=chosen.code or (found.code if found is not None else ""),
+        summary="; ".join(parts),
+        confirmed=True,
+        evidence=(f"made so on purpose, it is off by {left:.2g} steps in the root mean square",),
+        also=(found.code,) if chosen.code and found is not None and found.code != "input-dtype" else (),
+        remedy=chosen.remedy,
+    )
+
+
+CLEARLY = 0.02  # steps, root mean square
+
+
+def _unexplained(one: torch.Tensor, other: torch.Tensor) -> float:
+    """What no gain and offset of each channel explains, channels in the same or the reverse order: in steps, rms."""
+    if one.shape != other.shape:
+        return math.inf
+    candidate, baseline = (each[0].double().reshape(each.shape[1], -1) for each in (one, other))
+    baseline = baseline - baseline.mean(dim=1, keepdim=True)
+    left = math.inf
+    for order in (candidate, candidate.flip(0)):
+        centred = order - order.mean(dim=1, keepdim=True)
+        spread = centred.square().sum(dim=1, keepdim=True)
+        if bool((spread == 0).any()):
+            continue
+        gap = baseline - centred * ((centred * baseline).sum(dim=1, keepdim=True) / spread)
+        left = min(left, float(gap.square().mean().sqrt()) * 255 * 0.226)
+    return left
+
+
+def _oriented(made: Any, expected: Any) -> torch.Tensor:
+    tensor = torch.as_tensor(made if isinstance(made, torch.Tensor) else np.ascontiguousarray(as_array(made)))
+    if tensor.ndim == 3 and tensor.shape[0] != as_array(expected).shape[2] and tensor.shape[2] == 3:
+        tensor = tensor.permute(2, 0, 1)
+    return tensor[None]
+
+
+def _normalised(picture: Any) -> torch.Tensor:
+    from verifier.preprocessing.recipes import IMAGENETS, SCALE  # noqa: PLC0415 - recipes know this room's rules
+
+    image = as_image(picture)
+    normal: torch.Tensor = IMAGENETS.torchvision(SCALE.torchvision(image, None)[0], None)[0]
+    return normal[None]
+
+
+def _whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[Variant]:
+    """Single mistakes in the geometry of the classification recipe, the faultless one first."""
+    from verifier.preprocessing.recipes import crop_centre, resize_to  # noqa: PLC0415 - as above
+
+    def resized(picture: Any, to: int = shorter) -> Any:
+        return resize_to(to).torchvision(as_image(picture), None)[0]
+
+    def centred(picture: Any) -> Any:
+        return crop_centre(size).torchvision(as_image(picture), None)[0]
+
+    def shifted(down: int, across: int) -> Callable[[Any], Any]:
+        def make(picture: Any) -> Any:
+            whole = as_array(resized(picture))
+            top, left = (round((length - size) / 2) for length in whole.shape[:2])
+            return whole[top + down : top + down + size, left + across : left + across + size]
+
+        return make
+
+    yield Variant("", "", "", lambda p: centred(resized(p)))
+    height, width = as_array(resized(decoded)).shape[:2]
+    for each in kernels(height, width)[1:]:
+        yield each._replace(words=f"in resizing, {each.words}", make=_one_after_the_other(each.make, centred))
+    for down, across in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
+        yield Variant(
+            "crop-offset",
+            f"the crop begins elsewhere, by {(down, across)} rows and columns",
+            "round half of the margin as torchvision does: round(margin / 2), to even",
+            shifted(down, across),
+        )
+    yield Variant(
+        "crop-offset",
+        "the crop is the top left corner, not the centre",
+        "crop the centre",
+        lambda p: as_array(resized(p))[:size, :size],
+    )
+    mend = f"resize the shorter side to {shorter}, then crop {size} x {size}"
+    yield Variant("crop-size", "nothing is cropped", mend, resized)
+    yield Variant(
+        "resize-size",
+        f"both sides are resized to {shorter}, whatever the proportions, and nothing is cropped",
+        mend,
+        lambda p: _pillow(p, shorter, shorter, Image.Resampling.BILINEAR),
+    )
+    yield Variant(
+        "resize-size",
+        f"both sides are resized to {size}, whatever the proportions, and nothing is cropped",
+        mend,
+        lambda p: _pillow(p, size, size, Image.Resampling.BILINEAR),
+    )
+    yield Variant(
+        "resize-size",
+        f"both sides are resized to {shorter}, whatever the proportions",
+        mend,
+        lambda p: centred(_pillow(p, shorter, shorter, Image.Resampling.BILINEAR)),
+    )
+    yield Variant(
+        "resize-size", f"the shorter side becomes {size}", mend, lambda p: centred(resized(p, size))
+    )
+    source = as_array(decoded).shape[:2]
+    small = [max(1, int(shorter * length / max(source))) for length in source]
+    yield Variant(
+        "resize-size",
+        f"the longer side becomes {shorter}, not the shorter",
+        mend,
+        lambda p: centred(_pillow(p, small[0], small[1], Image.Resampling.BILINEAR)),
+    )
+    for each in decoders(path):
+        yield each._replace(
+            words=f"in decoding, {each.words}", make=_one_after_the_other(each.make, resized, centred)
+        )
+    for other in range(size, 2 * shorter, 8):
+        if other not in (size, shorter):
+            yield Variant(
+                "resize-size",
+                f"the shorter side becomes {other}",
+                mend,
+                _one_after_the_other(functools.partial(resized, to=other), centred),
+            )
+
+
+def _one_after_the_other(*steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda picture: functools.reduce(lambda current, step: step(current), steps, picture)
+
+
+def _rms(gaps: Sequence[float] | np.ndarray[Any, Any]) -> float:
+    array = np.asarray(gaps)
+    return math.sqrt(float(np.mean(np.square(array)))) if array.size else 0.0
