@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import marks, sentences
-from reports.terminal import Section
+from reports.tables import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
