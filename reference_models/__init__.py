@@ -12,6 +12,7 @@ structure and style are this package's own, the function is meant to be the same
 from __future__ import annotations
 
 from reference_models.blocks import BasicBlock, Bottleneck
+from reference_models.cifar import CifarResNet
 from reference_models.registry import (
     DuplicateModelError,
     ModelEntry,
@@ -25,6 +26,7 @@ from reference_models.resnet import ResNet
 __all__ = [
     "BasicBlock",
     "Bottleneck",
+    "CifarResNet",
     "DuplicateModelError",
     "ModelEntry",
     "ResNet",

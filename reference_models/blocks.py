@@ -8,12 +8,14 @@ then the shortcut.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -53,11 +55,41 @@ def projection(channels_in: int, channels_out: int, stride: int) -> ConvNorm | N
     return ConvNorm(channels_in, channels_out, kernel_size=1, stride=stride)
 
 
+class ZeroChannels(nn.Module):
+    """Every `stride`-th position of the input, and channels of zeros behind its own. No parameters.
+
+    The paper says that zeros are padded, not where. Behind is where its authors' later code puts them
+    (https://github.com/facebookarchive/fb.resnet.torch, models/resnet.lua, shortcut type A).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        """`channels_out` - `channels_in` channels are added."""
+        super().__init__()
+        self.added = channels_out - channels_in
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, H, W) to (B, channels_out, ceil(H / stride), ceil(W / stride))."""
+        seen = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(seen, (0, 0, 0, 0, 0, self.added))
+
+
+def zero_padding(channels_in: int, channels_out: int, stride: int) -> ZeroChannels | None:
+    """A block's shortcut (the paper's option A): zeros for new channels where the shape changes, else nothing."""
+    if channels_in == channels_out and stride == 1:
+        return None
+    return ZeroChannels(channels_in, channels_out, stride)
+
+
+Shortcut: TypeAlias = "Callable[[int, int, int], nn.Module | None]"
+"""Makes a block's shortcut from channels in, channels out and stride; None where it is the input itself."""
+
+
 class ResidualBlock(nn.Module):
     """What all blocks share. Each defines a main path, a shortcut, and which norm ends the main path."""
 
     channels_out: int
-    shortcut: ConvNorm | None
+    shortcut: nn.Module | None
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -76,15 +108,17 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34."""
+    """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34, and of those for CIFAR."""
 
-    def __init__(self, channels_in: int, planes: int, stride: int = 1) -> None:
+    def __init__(
+        self, channels_in: int, planes: int, stride: int = 1, *, shortcut: Shortcut = projection
+    ) -> None:
         """`planes` is the number of channels after either convolution, `stride` that of the first."""
         super().__init__()
         self.channels_out = planes
         self.first = ConvNorm(channels_in, planes, kernel_size=3, stride=stride)
         self.second = ConvNorm(planes, planes, kernel_size=3)
-        self.shortcut = projection(channels_in, self.channels_out, stride)
+        self.shortcut = shortcut(channels_in, self.channels_out, stride)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -144,3 +178,24 @@ class Bottleneck(ResidualBlock):
         x = F.relu(self.spatial(x))
         y: Tensor = self.expand(x)
         return y
+
+
+def initialise(network: nn.Module, *, zero_init_residual: bool = False) -> None:
+    """Draw the convolutions and reset the norms of `network`, in order of definition; all else keeps its values.
+
+    Convolutions are drawn from a normal distribution of variance 2 / fan-out (He et al., 2015,
+    https://arxiv.org/abs/1502.01852), with biases of 0; norms get gamma = 1 and beta = 0. With `zero_init_residual`
+    the norm that ends each main path has gamma = 0 (https://arxiv.org/abs/1706.02677).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    if zero_init_residual:
+        for module in network.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.last_norm.weight)

@@ -21,8 +21,9 @@ class ModelEntry:
 
     `depth` counts layers with weights on the main path, as the family's paper does. `baseline` is the
     specification of the trusted twin, or None where there is none. `parameters` is the number of learnable
-    numbers and `gflops` the cost of one 224 x 224 image in 1e9 multiply-adds, both with the default number of
-    classes and both as `source` published them: what was published, not what was measured here.
+    numbers and `gflops` the cost of one image in 1e9 multiply-adds, both with the default number of classes and
+    both as `source` published them: what was published, not what was measured here. `image_size` is the height and
+    width in pixels of the images the network is made for.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelEntry:
     parameters: int | None
     gflops: float | None
     source: str
+    image_size: int = 224
 
     def __call__(self, **options: Any) -> nn.Module:
         """Build the model, freshly initialised and in training mode; `options` are the builder's keywords."""
@@ -59,28 +61,30 @@ _ENTRIES: dict[str, ModelEntry] = {}
 
 def register(
     *,
+    name: str | None = None,
     family: str,
     depth: int,
     baseline: str | None = None,
     parameters: int | None = None,
     gflops: float | None = None,
     source: str = "",
+    image_size: int = 224,
 ) -> Callable[[Build], Build]:
-    """Register the decorated builder under its own name; `ModelEntry` says what the facts mean.
+    """Register the decorated builder under `name`, or its own; `ModelEntry` says what the facts mean.
 
     Raises:
         DuplicateModelError: The name is taken. The registered model stays.
     """
 
     def decorate(build: Build) -> Build:
-        name = build.__name__
-        if name in _ENTRIES:
-            taken_by = _ENTRIES[name].build
+        known_as = name or build.__name__
+        if known_as in _ENTRIES:
+            taken_by = _ENTRIES[known_as].build
             raise DuplicateModelError(
-                f"A reference model {name!r} is already registered by {taken_by.__module__}; choose another."
+                f"A reference model {known_as!r} is already registered by {taken_by.__module__}; choose another."
             )
-        _ENTRIES[name] = ModelEntry(
-            name=name,
+        _ENTRIES[known_as] = ModelEntry(
+            name=known_as,
             build=build,
             family=family,
             depth=depth,
@@ -88,6 +92,7 @@ def register(
             parameters=parameters,
             gflops=gflops,
             source=source,
+            image_size=image_size,
         )
         return build
 

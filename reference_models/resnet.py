@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reference_models.blocks import BasicBlock, Bottleneck, ConvNorm, ResidualBlock
+from reference_models.blocks import BasicBlock, Bottleneck, ConvNorm, ResidualBlock, initialise
 from reference_models.registry import register
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ class ResNet(nn.Module):
     `block(channels_in, planes, stride)` builds one block; `depths` says how many each stage has. Planes start
     at 64 and double from stage to stage; every stage but the first halves height and width.
 
-    Initial values: convolutions from a normal distribution of variance 2 / fan-out (He et al., 2015,
-    https://arxiv.org/abs/1502.01852), norms gamma = 1 and beta = 0, the classifier as torch draws it.
-    With `zero_init_residual` the norm that ends each main path has gamma = 0 (https://arxiv.org/abs/1706.02677).
+    Initial values are `blocks.initialise`'s, the classifier's as torch draws them.
     """
 
     def __init__(
@@ -65,20 +63,7 @@ class ResNet(nn.Module):
                 stage.append(unit)
             self.stages.append(stage)
         self.head = nn.Linear(channels, num_classes)
-        self.initialise(zero_init_residual=zero_init_residual)
-
-    def initialise(self, *, zero_init_residual: bool = False) -> None:
-        """Draw the convolutions, reset the norms, in order of definition; the classifier keeps its values."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, ResidualBlock):
-                    nn.init.zeros_(module.last_norm.weight)
+        initialise(self, zero_init_residual=zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), normalised images of any size, to (B, num_classes) logits."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-FORMS = "torchvision:NAME, reference:NAME, package.module:callable or path/to/file.py:callable"
+FORMS = "torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or path/to/file.py:callable"
 
 # A user's program may end the interpreter while it is imported; that is its failure, not the end of the run.
 _FAILURES = (Exception, SystemExit)
@@ -67,6 +67,8 @@ def load(spec: str, *, seed: int | None) -> Source:
         before = flags()
         if colon and kind == "torchvision":
             model = _torchvision_model(spec, name, seed)
+        elif colon and kind == "baseline":
+            model = _baseline_model(spec, name, seed)
         elif colon and kind == "reference":
             model = _reference_model(spec, name, seed)
         else:
@@ -117,14 +119,20 @@ def _settle_mode(model: nn.Module) -> tuple[str, ...]:
     return (f"left in training mode, as it was built: {', '.join(training[:3])}{more}",)
 
 
-def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
+@contextlib.contextmanager
+def _torchvision_needed() -> Iterator[None]:
     try:
-        from torchvision import models  # noqa: PLC0415 - half a second, and not every run needs it
+        yield
     except _FAILURES as error:
         raise CannotRunError(
             f"torchvision does not import here ({_first_line(error)}). Install builds of torch and "
             "torchvision that belong together, or give a --baseline that is not torchvision's."
         ) from error
+
+
+def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
+    with _torchvision_needed():
+        from torchvision import models  # noqa: PLC0415 - half a second, and not every run needs it
     known = models.list_models()
     if name not in known:
         raise SourceError(f"torchvision has no model {name!r}{suggestion(name, known)}")
@@ -135,6 +143,14 @@ def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
     if name.lower() in ("googlenet", "inception_v3"):
         options["init_weights"] = True  # their default, but they warn unless it is said
     return _call(functools.partial(build, **options), spec, seed)
+
+
+def _baseline_model(spec: str, name: str, seed: int | None) -> nn.Module:
+    with _torchvision_needed():
+        from verifier import baselines  # noqa: PLC0415 - imports torchvision, which not every run needs
+    if name not in baselines.BUILDERS:
+        raise SourceError(f"there is no baseline {name!r}{suggestion(name, baselines.BUILDERS)}")
+    return _call(baselines.BUILDERS[name], spec, seed)
 
 
 def _reference_model(spec: str, name: str, seed: int | None) -> nn.Module:
@@ -231,7 +247,7 @@ def _import_module(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise SourceError(f"{name} does not import: {_account(error)}") from error
-        hint = suggestion(name, ("torchvision", "reference"))
+        hint = suggestion(name, ("torchvision", "reference", "baseline"))
         hint = hint or " (looked in the current directory and among the installed packages)"
         raise SourceError(f"there is no module {error.name!r} for {spec!r}{hint}") from error
     except _FAILURES as error:

@@ -25,8 +25,9 @@ def test_the_public_names_are_sorted_and_exact() -> None:
     assert reference_models.__all__ == sorted(public)
 
 
-def test_the_listing_is_sorted_and_holds_the_whole_family() -> None:
+def test_the_listing_is_sorted_and_holds_the_whole_catalogue() -> None:
     assert reference_models.list() == [
+        *[f"cifar_resnet{depth}{option}" for depth in (110, 1202, 20, 32, 44, 56) for option in ("", "_b")],
         "resnet101",
         "resnet152",
         "resnet18",

@@ -19,7 +19,8 @@ import reference_models
 from reference_models import ResNet
 from reference_models.blocks import ResidualBlock
 
-ALL = reference_models.list()
+FAMILIES = ("resnet", "resnext", "wide_resnet")
+ALL = [name for name in reference_models.list() if reference_models.get(name).family in FAMILIES]
 TWINS = [name for name in ALL if reference_models.get(name).baseline]
 
 
