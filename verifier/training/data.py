@@ -105,7 +105,8 @@ def read(name: str, directory: Path) -> Data:
         return _digits()
     if name == "cifar10":
         return _cifar10(directory)
-    raise UsageError(f"unknown data {name!r}{suggestion(name, DATA) or f'; known are {', '.join(DATA)}.'}")
+    hint = suggestion(name, DATA) or f"; known are {', '.join(DATA)}."
+    raise UsageError(f"unknown data {name!r}{hint}")
 
 
 def _digits() -> Data:
