@@ -32,14 +32,19 @@ class Section:
 
 def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
+    return in_colour(
+        sentences.headline(verification), verification.verdict, sections(verification, out_dir=out_dir)
+    )
+
+
+def in_colour(headline: str, verdict: Verdict, found: Sequence[Section]) -> RenderableType:
+    """A headline in the verdict's colour and sections below it."""
     from rich.console import Group  # noqa: PLC0415 - a pipe needs no rich
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [
-        Text(sentences.headline(verification), style=_STYLES[verification.verdict])
-    ]
-    for section in sections(verification, out_dir=out_dir):
+    parts: list[RenderableType] = [Text(headline, style=_STYLES[verdict])]
+    for section in found:
         table = Table(box=None, show_header=bool(section.header), padding=(0, 2, 0, 0), pad_edge=False)
         for index in range(len(section.rows[0])):
             header = section.header[index] if section.header else ""
@@ -52,8 +57,13 @@ def summary(verification: Verification, *, out_dir: str | None = None) -> Render
 
 def plain(verification: Verification, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
-    lines = [sentences.headline(verification)]
-    for section in sections(verification, out_dir=out_dir):
+    return as_text(sentences.headline(verification), sections(verification, out_dir=out_dir))
+
+
+def as_text(headline: str, found: Sequence[Section]) -> str:
+    """A headline and sections below it as plain text that ends with a line break."""
+    lines = [headline]
+    for section in found:
         rows = ([section.header] if section.header else []) + list(section.rows)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines += ["", section.title]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.errors import OutputError
-from verifier.result import SCHEMA_VERSION, Verification, to_builtins
+from verifier.result import SCHEMA_VERSION, Record, Verification, to_builtins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,15 @@ def save_report(verification: Verification, directory: str | PathLike[str]) -> N
     from reports.html import render  # noqa: PLC0415 - templates are only needed here
 
     _write({REPORT: render(verification)}, Path(directory))
+
+
+def save_texts(texts: dict[str, str], directory: str | PathLike[str]) -> None:
+    """Write several text files by name into one directory, all of them or none.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    _write(texts, Path(directory))
 
 
 def save_text(text: str, file: str | PathLike[str]) -> None:
@@ -129,9 +138,9 @@ def load(path: str | PathLike[str]) -> Verification:
         raise OutputError(f"{file} is damaged: {error}") from error
 
 
-def to_json(verification: Verification) -> str:
+def to_json(record: Record) -> str:
     """Strict JSON with one line a pair: short enough to keep, and two results can be compared by line."""
-    return _laid_out(to_builtins(verification), "") + "\n"
+    return _laid_out(to_builtins(record), "") + "\n"
 
 
 def _laid_out(value: Any, indent: str, depth: int = 0) -> str:

@@ -81,6 +81,23 @@ def load(spec: str, *, seed: int | None) -> Source:
         return Source(spec, model, _settle_mode(model), changed)
 
 
+def function(spec: str) -> Callable[..., Any]:
+    """What a specification of the form `package.module:name` or `path/to/file.py:name` leads to, not called.
+
+    Raises:
+        SourceError: It leads to nothing, or to something that cannot be called.
+    """
+    place, target = _split(spec)
+    file = _as_file(place)
+    with preserved(), _importable(file.resolve().parent if file else Path.cwd()):
+        module = _import_file(file, spec) if file else _import_module(place, spec)
+        found = _attribute(module, target, spec)
+    if not callable(found):
+        raise SourceError(f"{spec} is a {type(found).__name__}, not a function")
+    named: Callable[..., Any] = found
+    return named
+
+
 def arch(name: str) -> tuple[str, str]:
     """The baseline's and the candidate's specification that `--arch name` is short for.
 

@@ -247,9 +247,7 @@ class _Matcher:
             [site.index for site in self.candidate.comparable if site.index not in self.taken],
         )
 
-    def by_key(
-        self, keys_b: Sequence[Hashable], keys_c: Sequence[Hashable], *, alone: bool = False
-    ) -> None:
+    def by_key(self, keys_b: Sequence[Hashable], keys_c: Sequence[Hashable], *, alone: bool = False) -> None:
         """Pair open sites with equal keys, in order of execution where several share one; not those if `alone`.
 
         A key that more sites have on one side than on the other says which sites are alike, not which belong

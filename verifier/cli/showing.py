@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.result import Verification
+    from verifier.training.records import TrainingParity
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,6 +55,18 @@ def show(verification: Verification, directory: Path | None) -> None:
         Console().print(terminal.summary(verification, out_dir=out_dir))
     else:
         say(terminal.plain(verification, out_dir=out_dir))
+
+
+def show_parity(found: TrainingParity, directory: Path) -> None:
+    """Print what a comparison of two trainings found, as `show` does."""
+    from reports import parity
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(parity.summary(found, out_dir=str(directory)))
+    else:
+        say(parity.plain(found, out_dir=str(directory)))
 
 
 def say(text: str) -> None:

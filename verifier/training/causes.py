@@ -29,7 +29,11 @@ def explain(compared: Compared, ours: Watch, theirs: Watch, known: Iterable[Plac
     left_out = set(known)
     found = {}
     for place, error in compared.errors.items():
-        if place in left_out or error <= compared.allowed[place.phase].limit or isinstance(place.subject, int):
+        if (
+            place in left_out
+            or error <= compared.allowed[place.phase].limit
+            or isinstance(place.subject, int)
+        ):
             continue
         cause = _cause(compared, place, ours, theirs)
         if cause is not None:
@@ -45,7 +49,9 @@ def _cause(compared: Compared, place: Place, ours: Watch, theirs: Watch) -> Caus
         return None
     reference, own = (tensor.double() for tensor in compared.exceeding[place])
     if place.what == BUFFER and name in compared.buffers_before:
-        return _statistics(name, compared.buffers_before[name].double(), reference, own, ours, theirs, compared)
+        return _statistics(
+            name, compared.buffers_before[name].double(), reference, own, ours, theirs, compared
+        )
     if place == (Phase.BACKWARD, GRADIENT, name):
         held = compared.gradients_before.get(name)
         return None if held is None else _held(held.double(), reference, own)
@@ -64,7 +70,9 @@ def _cause(compared: Compared, place: Place, ours: Watch, theirs: Watch) -> Caus
 
 def _untrained(name: str, theirs: Watch) -> Cause | None:
     if not theirs.parameters[name].requires_grad:
-        return Cause(code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True)
+        return Cause(
+            code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True
+        )
     if theirs.optimisers and name not in theirs.groups():
         return Cause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
     return None
@@ -82,7 +90,9 @@ def _statistics(
         if None not in settings and settings[0] != settings[1]:
             told = f"momentum is {settings[1]:g}, the baseline's {settings[0]:g}: "
         return Cause(
-            code="batchnorm-momentum", summary=f"{told}it moves {factor:.3g} times as far a batch", confirmed=True
+            code="batchnorm-momentum",
+            summary=f"{told}it moves {factor:.3g} times as far a batch",
+            confirmed=True,
         )
     momentum = settings[0]
     if momentum is None or not name.endswith("var"):
@@ -117,7 +127,9 @@ def _held(held: Tensor, reference: Tensor, own: Tensor) -> Cause | None:
         )
     if _agree(reference, own + held):
         return Cause(
-            code="gradients-cleared", summary="what was accumulated before is lost: zero_grad too early", confirmed=True
+            code="gradients-cleared",
+            summary="what was accumulated before is lost: zero_grad too early",
+            confirmed=True,
         )
     return None
 
@@ -161,7 +173,9 @@ def schedule(rates: Sequence[tuple[float, float]]) -> Cause | None:
         if _same(expected, theirs[: len(expected)]):
             times = {2: "twice", 3: "three times", 4: "four times"}[every]
             return Cause(
-                code="schedule-steps", summary=f"the schedule is stepped {times} a step of the optimiser", confirmed=True
+                code="schedule-steps",
+                summary=f"the schedule is stepped {times} a step of the optimiser",
+                confirmed=True,
             )
     if _same(ours[:-1], theirs[1:]):
         return Cause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)

@@ -150,7 +150,9 @@ class Compared:
         return self._site(place, reference, gradient.detach(), self.kept.activation_gradients)
 
     def constant(self, pair: int) -> None:
-        self.kept.activation_gradients.pop(pair, None)  # the parameters above it tell that they have no gradient
+        self.kept.activation_gradients.pop(
+            pair, None
+        )  # the parameters above it tell that they have no gradient
 
     def forward_ended(self, watch: Watch) -> None:
         self._tensors(Phase.STATISTICS, BUFFER, self.kept.buffers, watch.buffers)
@@ -182,18 +184,21 @@ class Compared:
         groups = watch.groups()
         self.groups = {name: dict(group) for name, group in groups.items()}
         self.rates = {name: float(group["lr"]) for name, group in groups.items()}
+        shared = len({*self.rates.values()}) == len({*self.kept.rates.values()}) == 1
         for name, recipe in self.relation.recipes.items():
             own, reference = self.rates.get(name), self.kept.rates.get(recipe.names[0])
-            if own is None or reference is None:
-                continue
-            self.errors[Place(Phase.SCHEDULE, RATE, name)] = _relative(reference, own)
+            if own is not None and reference is not None:
+                self.errors[Place(Phase.SCHEDULE, RATE, "" if shared else name)] = _relative(reference, own)
         if self.force:
             for name, group in groups.items():
                 recipe = self.relation.recipes.get(name)
                 rate = None if recipe is None else self.kept.rates.get(recipe.names[0])
                 if rate is not None:
                     group["lr"] = rate
-            for name, parameter in watch.parameters.items():  # those that the candidate does not train as well
+            for (
+                name,
+                parameter,
+            ) in watch.parameters.items():  # those that the candidate does not train as well
                 recipe = self.relation.recipes.get(name)
                 if recipe is not None:
                     parameter.data.copy_(recipe.make(self.kept.parameters, parameter.shape).detach())
@@ -210,13 +215,18 @@ class Compared:
         for pair in self.kept.activations:
             self._never(Place(Phase.FORWARD, ACTIVATION, pair), "the candidate does not make it")
         for pair in self.kept.activation_gradients:
-            self._never(Place(Phase.BACKWARD, GRADIENT_OF_ACTIVATION, pair), "the candidate's has no gradient")
+            self._never(
+                Place(Phase.BACKWARD, GRADIENT_OF_ACTIVATION, pair), "the candidate's has no gradient"
+            )
         if self.kept.loss_value is not None:
             self._never(Place(Phase.LOSS, LOSS, ""), "the candidate makes no backward pass")
         tables = [
             (Phase.BACKWARD, GRADIENT, self.kept.gradients, "the candidate's has no gradient"),
             (Phase.CLIP, GRADIENT, self.kept.applied, "the candidate makes no step with it"),
-            *((Phase.OPTIMISER, w, t, f"the candidate's optimiser has no {w}") for w, t in self.kept.states.items()),
+            *(
+                (Phase.OPTIMISER, w, t, f"the candidate's optimiser has no {w}")
+                for w, t in self.kept.states.items()
+            ),
             (Phase.OPTIMISER, WEIGHT, self.kept.weights, "the candidate makes no step"),
         ]
         for phase, what, table, reason in tables:
@@ -267,7 +277,11 @@ class Compared:
                 tensor.data.copy_(reference)
 
     def _compare(
-        self, place: Place, reference: Tensor, tensor: Tensor, others: Mapping[int, Tensor] | Mapping[str, Tensor]
+        self,
+        place: Place,
+        reference: Tensor,
+        tensor: Tensor,
+        others: Mapping[int, Tensor] | Mapping[str, Tensor],
     ) -> bool:
         """Note the relative error; whether there is none. `others` are the baseline's tensors of this kind."""
         if reference.shape != tensor.shape:
@@ -347,6 +361,4 @@ def _relative(reference: float, value: float) -> float:
 
 def _overlaps(tensor: Tensor) -> bool:
     """Whether elements share memory, as after `expand`; their source was forced before."""
-    return any(
-        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
+    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))

@@ -86,7 +86,9 @@ def augmented(images: Tensor, padding: int, *, flips: bool, draws: torch.Generat
     if flips:
         mirrored = torch.rand(count, generator=draws) < 0.5
         columns = torch.where(mirrored.view(-1, 1, 1, 1), columns.flip(-1), columns)
-    return padded[torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1), rows, columns]
+    return padded[
+        torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1), rows, columns
+    ]
 
 
 def read(name: str, directory: Path) -> Data:

@@ -83,8 +83,8 @@ def judge(
 ) -> Judged:
     """The verdict on a free and a forced training.
 
-    A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once, where it is
-    first wrong: what follows in later phases and batches follows. The norm of all gradients is shown and never
+    A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once
+    a phase, where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is shown and never
     blamed, as every gradient is judged.
     """
     ranks = _Ranks(pairing)
@@ -93,19 +93,25 @@ def judge(
     for place in places:
         limit = allowed[place.phase].limit
         over = (
-            k for k, batch in enumerate(forced.compared) if place in batch.errors and not batch.errors[place] <= limit
+            k
+            for k, batch in enumerate(forced.compared)
+            if place in batch.errors and not batch.errors[place] <= limit
         )
         number = next(over, None)
         if number is not None and place.what != NORM:
             first[place] = number
-    blamed: dict[int | str, Place] = {}
+    blamed: dict[tuple[object, ...], Place] = {}
+    missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
     for place in sorted(first, key=lambda each: (first[each], ranks.of(each))):
-        blamed.setdefault(place.subject, place)
+        key = (place.subject,) if place.subject in missing else (place.subject, place.phase)
+        blamed.setdefault(key, place)
     culprits = tuple(
-        _divergence(pairing, free, forced, place, first[place], allowed[place.phase]) for place in blamed.values()
+        _divergence(pairing, free, forced, place, first[place], allowed[place.phase])
+        for place in blamed.values()
     )
     rows = tuple(
-        _row(pairing, free, forced, place, allowed[place.phase], first.get(place), blamed.values()) for place in places
+        _row(pairing, free, forced, place, allowed[place.phase], first.get(place), blamed.values())
+        for place in places
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
     return Judged(verdict, reason, culprits, rows, _notes(pairing, free))
@@ -119,7 +125,10 @@ def _verdict(
     least = min(covered.baseline_share, covered.candidate_share)
     if least < STRICT.minimum_coverage:
         needed = f"{STRICT.minimum_coverage:.0%}"
-        return Verdict.INCONCLUSIVE, f"only {least:.0%} of the sites could be paired; {needed} are needed to say more"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"only {least:.0%} of the sites could be paired; {needed} are needed to say more",
+        )
     alone = _alone(pairing)
     if alone:
         return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"
@@ -127,7 +136,10 @@ def _verdict(
         return Verdict.INCONCLUSIVE, "the baseline's optimiser made no step"
     wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
     if wild is not None and wild < max(1, len(free.losses) // 2):
-        return Verdict.INCONCLUSIVE, f"the baseline's loss is not finite from batch {wild} on; use a smaller lr"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"the baseline's loss is not finite from batch {wild} on; use a smaller lr",
+        )
     return Verdict.MATCH, ""
 
 

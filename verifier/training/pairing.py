@@ -75,7 +75,9 @@ class Side:
                 raise InputError(
                     f"the baseline {self.spec} does not take images of shape {inputs.info.shapes[0]}: {what}"
                 ) from error
-            raise ModelError(f"the candidate {self.spec} fails on images that the baseline takes: {what}") from error
+            raise ModelError(
+                f"the candidate {self.spec} fails on images that the baseline takes: {what}"
+            ) from error
 
     def info(self, graph: Graph) -> ModelInfo:
         """What a record says of the model."""

@@ -85,7 +85,9 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         else:
             parts.append(f"betas {self.betas[0]:g} and {self.betas[1]:g}, eps {self.eps:g}")
         if self.weight_decay:
-            parts.append(f"weight decay {self.weight_decay:g}" + ("" if self.decay_norms else " (not on norms)"))
+            parts.append(
+                f"weight decay {self.weight_decay:g}" + ("" if self.decay_norms else " (not on norms)")
+            )
         parts.append(self._schedule())
         if self.clip_norm is not None:
             parts.append(f"gradients clipped to norm {self.clip_norm:g}")

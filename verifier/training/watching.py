@@ -104,7 +104,9 @@ class Watch(Instrument):
 
     def owns(self, optimiser: Optimizer) -> bool:
         """Whether the optimiser updates this model."""
-        return any(id(parameter) in self._owned for group in optimiser.param_groups for parameter in group["params"])
+        return any(
+            id(parameter) in self._owned for group in optimiser.param_groups for parameter in group["params"]
+        )
 
     def updated(self, optimiser: Optimizer) -> dict[str, nn.Parameter]:
         """The model's parameters that the optimiser has."""

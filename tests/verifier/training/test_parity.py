@@ -154,7 +154,9 @@ def test_only_the_frozen_tensor_is_blamed(twins: Pair, parity: Parity) -> None:
 NORMS = ["1.weight", "3.bn1.weight", "3.bn2.weight", "4.bn1.weight", "4.bn2.weight", "4.downsample.1.weight"]
 
 
-def test_weight_decay_on_norms_is_named_and_blamed_on_what_is_not_to_decay(twins: Pair, parity: Parity) -> None:
+def test_weight_decay_on_norms_is_named_and_blamed_on_what_is_not_to_decay(
+    twins: Pair, parity: Parity
+) -> None:
     found = parity(*twins, recipe=other(decay_norms=False), candidate_recipe=RECIPE)
     assert named(found.first_divergence) == (0, Phase.OPTIMISER, "momentum_buffer", "0.bias")
     narrow = {name for name, p in twins[0].named_parameters() if p.dim() == 1}
@@ -198,16 +200,22 @@ def test_two_loops_of_a_users_own_are_compared(twins: Pair, parity: Parity) -> N
 
 
 def test_a_loop_that_does_what_a_recipe_says_matches_it(twins: Pair, parity: Parity) -> None:
-    found = parity(
-        *twins, recipe=other(schedule="step", step_size=1, gamma=0.9), candidate_trainer=loop()
-    )
+    found = parity(*twins, recipe=other(schedule="step", step_size=1, gamma=0.9), candidate_trainer=loop())
     assert found.verdict == "match", found.culprits[:1]
 
 
 TRAINER_FAULTS = {
     "no zero_grad": (loop(clear=False), (1, Phase.BACKWARD, "gradient", "7.weight"), "gradients-not-cleared"),
-    "a schedule stepped twice": (loop(schedule_steps=2), (0, Phase.SCHEDULE, "learning rate", "0.weight"), "schedule-steps"),
-    "a schedule never stepped": (loop(schedule_steps=0), (0, Phase.SCHEDULE, "learning rate", "0.weight"), "schedule-missing"),
+    "a schedule stepped twice": (
+        loop(schedule_steps=2),
+        (0, Phase.SCHEDULE, "learning rate", "learning rate"),
+        "schedule-steps",
+    ),
+    "a schedule never stepped": (
+        loop(schedule_steps=0),
+        (0, Phase.SCHEDULE, "learning rate", "learning rate"),
+        "schedule-missing",
+    ),
     "gradients clipped": (loop(clip=0.1), (0, Phase.CLIP, "gradient", "0.weight"), "gradients-scaled"),
     "another learning rate": (loop(lr=0.1), (0, Phase.OPTIMISER, "weight", "0.weight"), "learning-rate"),
 }
