@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.result import Verification
-    from verifier.training.records import TrainingParity
+    from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,6 +42,49 @@ def progress_bar(first: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total or None)
 
         yield update
+
+
+@contextlib.contextmanager
+def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """A live bar on stderr with rate and time left; nothing where stderr is no terminal.
+
+    Yields a function as `progress_bar` does, whose steps are images, and one that prints a line an epoch on stdout.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _stage, _done, _total: None, lambda line: say(f"{line}\n")
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+
+    columns = TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn(compact=True)
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=60) as bar:
+        task = bar.add_task("importing torch", total=None)
+        first: int | None = None
+
+        def update(stage: str, done: int, total: int) -> None:
+            nonlocal first
+            first = done if first is None else first  # what was learnt before an interruption took no time now
+            bar.update(task, description=stage, completed=done - first, total=total - first)
+
+        def line(text: str) -> None:
+            if sys.stdout.isatty():
+                bar.console.print(text, highlight=False)  # above the bar
+            else:
+                say(f"{text}\n")
+
+        yield update, line
+
+
+def show_experiment(found: Experiment, directory: Path) -> None:
+    """Print what an experiment ended with."""
+    from reports import training
+
+    say(training.plain(found, str(directory)))
 
 
 def show(verification: Verification, directory: Path | None) -> None:
