@@ -55,7 +55,9 @@ class Chart:
     lines: tuple[Line, ...]
 
 
-def chart(title: str, x_label: str, y_label: str, series: Sequence[Series], *, percent: bool = False) -> Chart:
+def chart(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], *, percent: bool = False
+) -> Chart:
     """Lay out a chart. Points that are not finite are left out; axes span the rest."""
     kept = [
         Series(each.label, points, each.style, each.hue)

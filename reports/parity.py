@@ -32,7 +32,8 @@ def headline(found: TrainingParity) -> str:
     if found.first_divergence is not None:
         others = len(found.culprits) - 1
         more = f"; {sentences.counted(others, 'further tensor')} differ{'s' if others == 1 else ''} by themselves"
-        return f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}{more if others else ''}"
+        said = f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}"
+        return f"{said}{more if others else ''}"
     if found.verdict is not Verdict.MATCH:
         return f"{found.verdict}: {sentences.visible(found.reason)}"
     if found.bit_exact:

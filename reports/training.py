@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports import sentences
-from reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, BOTTOM, Chart, Series, chart
+from reports.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Series, chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,11 +71,18 @@ def plain(found: Experiment, directory: str) -> str:
     """The summary an experiment ends with, as text; it ends with a line break."""
     rows = [("network", "parameters", "test accuracy", "time")]
     rows += [
-        (_named(each), f"{each.parameters:,}", f"{each.accuracy:.2%}", f"{sum(e.seconds for e in each.epochs):.1f} s")
+        (
+            _named(each),
+            f"{each.parameters:,}",
+            f"{each.accuracy:.2%}",
+            f"{sum(e.seconds for e in each.epochs):.1f} s",
+        )
         for each in found.learners
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return "\n".join([*lines, "", *_twins(found), f"Report: {directory}/training.html"]) + "\n"
 
 
@@ -91,7 +98,17 @@ def page(found: Experiment) -> Page:
             f"Recipe: {found.recipe_told}.",
             *_twins(found),
         ),
-        header=("network", "role", "depth", "parameters", "test accuracy", "published", "time", "images/s", "weights"),
+        header=(
+            "network",
+            "role",
+            "depth",
+            "parameters",
+            "test accuracy",
+            "published",
+            "time",
+            "images/s",
+            "weights",
+        ),
         learners=tuple(_learner(each) for each in found.learners),
         charts=tuple(_charts(found)),
         confusions=tuple(_confusion(found, each) for each in _distinct(found)),
@@ -121,7 +138,9 @@ def _twins(found: Experiment) -> list[str]:
             weights = "and so are the final weights" if each.same_weights else "the final weights are not"
             said.append(f"{name}: the baseline twin's curves are the same bit for bit, {weights}.")
         else:
-            said.append(f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others.")
+            said.append(
+                f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others."
+            )
     return said
 
 

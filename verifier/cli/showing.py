@@ -68,7 +68,9 @@ def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
 
         def update(stage: str, done: int, total: int) -> None:
             nonlocal first
-            first = done if first is None else first  # what was learnt before an interruption took no time now
+            first = (
+                done if first is None else first
+            )  # what was learnt before an interruption took no time now
             bar.update(task, description=stage, completed=done - first, total=total - first)
 
         def line(text: str) -> None:

@@ -126,7 +126,8 @@ def _check_unfinished(out: Path, *, resume: bool) -> None:
     left = unfinished(out)
     if left and not resume:
         raise UsageError(
-            f"{out} holds an unfinished training ({left[0].name}). Add --resume to go on with it, or give another --out."
+            f"{out} holds an unfinished training ({left[0].name}). Add --resume to go on with it, or give another "
+            "--out."
         )
     if resume and not left and (out / EXPERIMENT).exists():
         raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")

@@ -65,6 +65,7 @@ def train_parity(
     with exits.translated(debug=debug):
         from verifier.cli.planning import plan_models
 
+        ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
             from verifier import sources
@@ -75,7 +76,6 @@ def train_parity(
             from verifier.weights import read_map
 
             check_writable(out)
-            ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
             loops = [
                 None if spec is None else sources.function(spec) for spec in (trainer, candidate_trainer)
             ]

@@ -1,14 +1,12 @@
 """Why a candidate's training differs where it does: each suspicion is put into numbers, and holds if they agree.
 
-On identical inputs a fault of a procedure leaves a difference of known form. The form is fitted, one number at a time,
-and what the candidate would have with that number is compared with what it has.
+On identical inputs a fault of a procedure leaves a difference of known form. The form is fitted, one number at a
+time, and what the candidate would have with that number is compared with what it has.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from torch import nn
 
 from verifier.training.comparing import BUFFER, GRADIENT, RATE, WEIGHT
 from verifier.training.records import Cause, Phase
@@ -114,7 +112,7 @@ def _statistics(
 def _momentum(name: str, watch: Watch) -> float | None:
     module = watch.model.get_submodule(name.rpartition(".")[0])
     momentum = getattr(module, "momentum", None)
-    return float(momentum) if isinstance(module, nn.Module) and isinstance(momentum, int | float) else None
+    return float(momentum) if isinstance(momentum, int | float) else None
 
 
 def _held(held: Tensor, reference: Tensor, own: Tensor) -> Cause | None:

@@ -62,7 +62,9 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             f"the checkpoint {file} is damaged ({first_line}). Delete it to train from the start."
         ) from error
     if version > _VERSION:
-        raise UsageError(f"the checkpoint {file} was written by a newer version of this package; upgrade to go on.")
+        raise UsageError(
+            f"the checkpoint {file} was written by a newer version of this package; upgrade to go on."
+        )
     others = [name for name, value in request.items() if then.get(name) != value]
     if others:
         told = "; ".join(f"{name} was {then.get(name)}, now {request[name]}" for name in others[:2])

@@ -1,4 +1,4 @@
-"""One batch of two trainings, phase by phase: the baseline's is kept, the candidate's compared with it as it happens."""
+"""One batch of two trainings, phase by phase: the baseline's is kept, the candidate's is compared with it."""
 
 from __future__ import annotations
 
@@ -61,36 +61,44 @@ class Kept:
     groups: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def began(self, watch: Watch) -> None:
-        pass
+        """Nothing to keep yet."""
 
     def activation(self, pair: int, tensor: Tensor) -> None:
+        """Keep it."""
         self.activations[pair] = tensor.detach().clone()
 
     def activation_gradient(self, pair: int, gradient: Tensor) -> Tensor | None:
+        """Keep it, and change nothing."""
         self.activation_gradients[pair] = gradient.detach().clone()
         return None
 
     def constant(self, pair: int) -> None:
-        pass
+        """Nothing to keep."""
 
     def forward_ended(self, watch: Watch) -> None:
+        """Keep the buffers."""
         self.buffers = copies(watch.buffers)
 
     def loss(self, watch: Watch, loss: Tensor) -> None:  # noqa: ARG002
+        """Keep the loss."""
         self.loss_value = loss.clone()
 
     def backward_ended(self, watch: Watch) -> None:
+        """Keep the gradients."""
         self.gradients = copies(gradients(watch))
 
     def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Keep the gradients as they are applied."""
         self.applied |= copies(gradients(watch, optimiser))
 
     def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Keep the optimiser's state and the weights."""
         for what, tensors in states(watch, optimiser).items():
             self.states.setdefault(what, {}).update(tensors)
         self.weights |= watch.updated(optimiser)
 
     def ended(self, watch: Watch) -> None:
+        """Keep the options of the optimiser."""
         self.parameters = watch.parameters
         self.groups = {name: dict(group) for name, group in watch.groups().items()}
         self.rates = {name: float(group["lr"]) for name, group in watch.groups().items()}
@@ -133,10 +141,12 @@ class Compared:
     _sizes: dict[tuple[Phase, str], float] = field(default_factory=dict)
 
     def began(self, watch: Watch) -> None:
+        """Keep what a forced batch starts from."""
         if self.force:
             self.buffers_before = copies(watch.buffers)
 
     def activation(self, pair: int, tensor: Tensor) -> None:
+        """Compare with the baseline's, which takes its place if forced."""
         reference = self.kept.activations.get(pair)
         place = Place(Phase.FORWARD, ACTIVATION, pair)
         forced = self._site(place, reference, tensor.detach(), self.kept.activations)
@@ -145,19 +155,22 @@ class Compared:
             tensor.data.copy_(forced)
 
     def activation_gradient(self, pair: int, gradient: Tensor) -> Tensor | None:
+        """Compare with the baseline's, which takes its place if forced."""
         place = Place(Phase.BACKWARD, GRADIENT_OF_ACTIVATION, pair)
         reference = self.kept.activation_gradients.get(pair)
         return self._site(place, reference, gradient.detach(), self.kept.activation_gradients)
 
     def constant(self, pair: int) -> None:
-        self.kept.activation_gradients.pop(
-            pair, None
-        )  # the parameters above it tell that they have no gradient
+        """Do not ask for its gradient."""
+        # The parameters above it tell that they have no gradient.
+        self.kept.activation_gradients.pop(pair, None)
 
     def forward_ended(self, watch: Watch) -> None:
+        """Compare the buffers."""
         self._tensors(Phase.STATISTICS, BUFFER, self.kept.buffers, watch.buffers)
 
     def loss(self, watch: Watch, loss: Tensor) -> None:
+        """Compare the loss."""
         self.loss_value = loss.clone()
         if self.force:
             self.gradients_before = copies(gradients(watch))
@@ -165,22 +178,26 @@ class Compared:
             self._compare(Place(Phase.LOSS, LOSS, ""), self.kept.loss_value, loss, {})
 
     def backward_ended(self, watch: Watch) -> None:
+        """Compare the gradients."""
         own = gradients(watch)
         self._tensors(Phase.BACKWARD, GRADIENT, self.kept.gradients, own)
         reference, norm = _norm(self.kept.gradients.values()), _norm(own.values())
         self.errors[Place(Phase.BACKWARD, NORM, "")] = _relative(reference, norm)
 
     def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Compare the gradients as they are applied."""
         if self.force:
             self.weights_before |= copies(watch.updated(optimiser))
         self._tensors(Phase.CLIP, GRADIENT, self.kept.applied, gradients(watch, optimiser))
 
     def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Compare the optimiser's state and the weights."""
         for what, tensors in states(watch, optimiser).items():
             self._tensors(Phase.OPTIMISER, what, self.kept.states.get(what, {}), tensors)
         self._tensors(Phase.OPTIMISER, WEIGHT, self.kept.weights, watch.updated(optimiser))
 
     def ended(self, watch: Watch) -> None:
+        """Compare the learning rates, and note what the candidate has left out."""
         groups = watch.groups()
         self.groups = {name: dict(group) for name, group in groups.items()}
         self.rates = {name: float(group["lr"]) for name, group in groups.items()}
@@ -191,17 +208,17 @@ class Compared:
                 self.errors[Place(Phase.SCHEDULE, RATE, "" if shared else name)] = _relative(reference, own)
         if self.force:
             for name, group in groups.items():
-                recipe = self.relation.recipes.get(name)
-                rate = None if recipe is None else self.kept.rates.get(recipe.names[0])
+                made = self.relation.recipes.get(name)
+                rate = None if made is None else self.kept.rates.get(made.names[0])
                 if rate is not None:
                     group["lr"] = rate
             for (
                 name,
                 parameter,
             ) in watch.parameters.items():  # those that the candidate does not train as well
-                recipe = self.relation.recipes.get(name)
-                if recipe is not None:
-                    parameter.data.copy_(recipe.make(self.kept.parameters, parameter.shape).detach())
+                made = self.relation.recipes.get(name)
+                if made is not None:
+                    parameter.data.copy_(made.make(self.kept.parameters, parameter.shape).detach())
         self._missing()
 
     def forget(self) -> None:

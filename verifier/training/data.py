@@ -68,7 +68,7 @@ class Data:
         """
         draws = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.labels), generator=draws)
-        for chosen in order.split(size):
+        for chosen in torch.split(order, size):
             if len(chosen) > 1:
                 images = self.images[chosen]
                 if augment:
@@ -117,7 +117,8 @@ def _digits() -> Data:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - a second, and an optional package
     except ImportError as error:
         raise CannotRunError(
-            'the digits come with scikit-learn, which is not installed: pip install ".[digits]", or use --data cifar10.'
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn. Or use --data "
+            "cifar10."
         ) from error
     loaded = load_digits()
     grey = torch.from_numpy(loaded.images).float().unsqueeze(1) / 16  # 17 levels of ink
@@ -178,6 +179,3 @@ def _cifar10(directory: Path) -> Data:
         padding=4,
         flips=True,
     )
-
-
-DEFAULT_DIRECTORY = Path("data")

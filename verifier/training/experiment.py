@@ -196,7 +196,9 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
 
     classes = len(pupil.data.classes)
     expected, called = pupil.data.test_labels, logits.argmax(1).clamp(max=classes - 1)
-    counts = torch.bincount(expected * classes + called, minlength=classes * classes).reshape(classes, classes)
+    counts = torch.bincount(expected * classes + called, minlength=classes * classes).reshape(
+        classes, classes
+    )
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state_of(pupil.model).items()}
     file = directory / f"{pupil.name}-{pupil.role}.safetensors"
     temporary = file.with_name(f".{file.name}")
@@ -257,7 +259,9 @@ def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
             Sample(
                 png=base64.b64encode(stream.getvalue()).decode("ascii"),
                 label=int(data.test_labels[index]),
-                predictions=tuple((int(each[index].argmax()), float(each[index].max())) for each in probabilities),
+                predictions=tuple(
+                    (int(each[index].argmax()), float(each[index].max())) for each in probabilities
+                ),
             )
         )
     return tuple(found)

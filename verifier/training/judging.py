@@ -52,9 +52,9 @@ def limits(cell: Cell, recipe: TrainingRecipe, alignment: Alignment) -> dict[Pha
     """The relative error each phase may have on identical inputs, and why.
 
     In float64 any error above 1e-12 is another program. In float32 a phase that sums n terms may be 4 u sqrt(n) off,
-    u = 2^-24 the unit roundoff and n the elements of the largest tensor of the pass, for a weight's gradient sums over
-    as many; one that works element by element 16 u. Under autocast, what passes between the operators is
-    rounded to a dtype whose u is far larger than what sums in float32 lose: 4 u of that.
+    u = 2^-24 the unit roundoff and n the elements of the largest tensor of the pass, for a weight's gradient sums
+    over as many; one that works element by element 16 u. Under autocast, what passes between the operators is rounded
+    to a dtype whose u is far larger than what sums in float32 lose: 4 u of that.
     """
     if recipe.amp != "off":
         half = float(torch.finfo(getattr(torch, recipe.amp)).eps) / 2
@@ -83,9 +83,9 @@ def judge(
 ) -> Judged:
     """The verdict on a free and a forced training.
 
-    A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once
-    a phase, where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is shown and never
-    blamed, as every gradient is judged.
+    A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
+    where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is
+    shown and never blamed, as every gradient is judged.
     """
     ranks = _Ranks(pairing)
     places = sorted({p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=ranks.of)
@@ -158,9 +158,8 @@ def _alone(pairing: Pairing) -> list[str]:
 def _notes(pairing: Pairing, free: SideBySide) -> tuple[str, ...]:
     notes = [*pairing.baseline.notes, *pairing.candidate.notes]
     if pairing.masters.info.kept:
-        notes.append(
-            f"the candidate is an edited copy, and keeps values of its own in {', '.join(pairing.masters.info.kept[:3])}"
-        )
+        some = ", ".join(pairing.masters.info.kept[:3])
+        notes.append(f"the candidate is an edited copy, and keeps values of its own in {some}")
     wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
     if wild is not None:
         notes.append(f"the baseline's loss is not finite from batch {wild} on")

@@ -144,7 +144,7 @@ def pair(
     with torch.no_grad():
         graphs = ours.record(given, cell), theirs.record(given, cell)
         shapes = [{n: tuple(t.shape) for n, t in state_of(side.model).items()} for side in (ours, theirs)]
-        known = resolve(parameter_map or {}, *shapes)
+        known = resolve(parameter_map or {}, shapes[0], shapes[1])
         alignment = align(
             graphs[0],
             graphs[1].with_outputs_like(graphs[0]),

@@ -16,13 +16,13 @@ from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
+from verifier.training.causes import explain
 from verifier.training.comparing import Compared, Kept, Relation
 from verifier.training.judging import judge, limits
 from verifier.training.pairing import Pairing, pair
 from verifier.training.procedure import trainer as by_recipe
-from verifier.training.causes import explain
-from verifier.training.records import TrainingParity
 from verifier.training.recipe import TrainingRecipe
+from verifier.training.records import TrainingParity
 from verifier.training.watching import Watch
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def train_parity(
     models given are not touched, and process-wide state is as before afterwards.
 
     The candidate trains twice. Freely first: if every number is the baseline's, all is said. If not, once more with
-    the baseline's tensors put in place of its own wherever the two have been compared, before and after each phase, so
-    that each is judged on identical inputs. What differs there differs by itself; in free training rounding alone
+    the baseline's tensors put in place of its own wherever the two have been compared, before and after each phase,
+    so that each is judged on identical inputs. What differs there differs by itself; in free training rounding alone
     grows from step to step, so that no limit on it would mean anything.
 
     Args:
@@ -304,7 +304,8 @@ def side_by_side(
             found.step_of.append(sides[0].watch.steps)
             kept = Kept()
             compared = Compared(kept, relation, allowed, force)
-            for side, ledger in zip(sides, (kept, compared), strict=True):
+            ledgers: tuple[Kept | Compared, ...] = (kept, compared)
+            for side, ledger in zip(sides, ledgers, strict=True):
                 _seed(seed + number)
                 side.take((batch[0].clone(), batch[1].clone()), ledger)
             losses.append((_number(kept.loss_value), _number(compared.loss_value)))

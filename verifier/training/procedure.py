@@ -72,7 +72,7 @@ class Procedure:
         with self._autocast():
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        self._scaler.scale(loss / recipe.accumulate if recipe.accumulate > 1 else loss).backward()
+        self._scaler.scale(loss / recipe.accumulate if recipe.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
         self._batches += 1
         if self._batches % recipe.accumulate == 0:
             self._step()

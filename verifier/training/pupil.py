@@ -134,7 +134,7 @@ class Pupil:
             return torch.cat(
                 [
                     self.model(self.data.prepared(images).to(self.device)).float().cpu()
-                    for images in self.data.test_images.split(_TEST_BATCH)
+                    for images in torch.split(self.data.test_images, _TEST_BATCH)
                 ]
             )
 

@@ -126,7 +126,7 @@ def article(epochs: int) -> TrainingRecipe:
 
 
 def digits() -> TrainingRecipe:
-    """What suits 1,437 small images: batches of 64 and one cosine, as two milestones need more steps than there are."""
+    """What suits 1,437 small images: batches of 64 and one cosine, since there are too few steps for milestones."""
     return TrainingRecipe(batch_size=64)
 
 

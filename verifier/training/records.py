@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from verifier.result import Comparison, Coverage, Environment, ModelInfo, Record, Verdict, WeightsInfo
-from verifier.training.recipe import TrainingRecipe
+from verifier.training.recipe import TrainingRecipe  # noqa: TC001 - msgspec reads it when a record is read
 
 SCHEMA_VERSION = 1
 
@@ -42,8 +42,8 @@ class Divergence(Record, frozen=True, kw_only=True):
 
     `step` counts the baseline's optimiser steps and `batch` what both models were given, from 0; they differ where
     gradients are accumulated. `what` says what of the tensor is meant (`gradient`, `momentum_buffer`, ...);
-    `tensor` is the baseline's name, `candidate` the candidate's. `total` and `intrinsic` are relative errors, infinite
-    where one side has no such tensor. `comparison` has all figures where both sides have it.
+    `tensor` is the baseline's name, `candidate` the candidate's. `total` and `intrinsic` are relative errors,
+    infinite where one side has no such tensor. `comparison` has all figures where both sides have it.
     """
 
     step: int
@@ -116,7 +116,7 @@ class TrainingParity(Record, frozen=True, kw_only=True):
 
 
 class Epoch(Record, frozen=True, kw_only=True):
-    """One epoch: mean loss and share of right answers, while learning and on the test images; rate in images a second."""
+    """One epoch: mean loss (nats) and share of right answers, while learning and on the test images."""
 
     epoch: int
     lr: float
@@ -161,7 +161,7 @@ class Learner(Record, frozen=True, kw_only=True):
 
 
 class Twins(Record, frozen=True, kw_only=True):
-    """Whether a network and its baseline twin learnt alike: the first epoch that gave other numbers, None for none."""
+    """Whether a network and its baseline twin learnt alike: the first epoch with other numbers, None for none."""
 
     name: str
     first_other_epoch: int | None

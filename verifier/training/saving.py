@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +15,7 @@ from verifier.training.records import SCHEMA_VERSION, Experiment
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     from verifier.training.records import TensorRow, TrainingParity
 

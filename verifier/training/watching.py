@@ -159,10 +159,10 @@ class Watch(Instrument):
         call = calls[self._next] if self._next < len(calls) else None
         if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
             expected = "its end" if call is None else self._graph.sites[call.first].name
+            where = f" in {self.scope}" if self.scope else ""
             raise GraphDepartureError(
-                f"the {self.role} departs from its recorded pass: it called `{op}`"
-                f"{f' in {self.scope}' if self.scope else ''} where {expected} was expected. Its control flow depends "
-                "on its data, so it cannot be followed through a training."
+                f"the {self.role} departs from its recorded pass: it called `{op}`{where} where {expected} was "
+                "expected. Its control flow depends on its data, so it cannot be followed through a training."
             )
         self._next += 1
         for site, tensor in enumerate(outputs, call.first):
@@ -172,7 +172,9 @@ class Watch(Instrument):
             self.ledger.activation(pair, tensor)
             if pair in self._graded:
                 if tensor.requires_grad:
-                    tensor.register_hook(functools.partial(self.ledger.activation_gradient, pair))
+                    tensor.register_hook(  # type: ignore[no-untyped-call]
+                        functools.partial(self.ledger.activation_gradient, pair)
+                    )
                 else:
                     self.ledger.constant(pair)
 

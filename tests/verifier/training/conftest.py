@@ -68,7 +68,7 @@ def parity(pictures: Data) -> Callable[..., TrainingParity]:
     """Trains two models for a few steps."""
 
     def run(baseline: nn.Module, candidate: nn.Module, **options: Any) -> TrainingParity:
-        return train_parity(baseline, candidate, pictures, **({"recipe": RECIPE, "steps": 4} | options))
+        return train_parity(baseline, candidate, pictures, **{"recipe": RECIPE, "steps": 4, **options})
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,17 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.verifier.training.conftest import RECIPE, network
-from verifier.errors import ModelError, UsageError
-from verifier.training.parity import train_parity
+from tests.verifier.training.conftest import RECIPE
 from verifier.training.records import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from verifier.training.data import Data
-    from verifier.training.records import Divergence, TrainingParity
     from verifier.training.recipe import TrainingRecipe
+    from verifier.training.records import Divergence, TrainingParity
 
     Batches = Iterable[tuple[Tensor, Tensor]]
     Parity = Callable[..., TrainingParity]
@@ -184,7 +180,7 @@ def loop(
             if clear:
                 optimiser.zero_grad()
             loss = F.cross_entropy(model(images), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimiser.step()
@@ -233,3 +229,91 @@ def test_a_fault_of_the_loop_is_named_exactly(
     assert tensor == where[3]
     assert found.first_divergence.cause is not None
     assert (found.first_divergence.cause.code, found.first_divergence.cause.confirmed) == (cause, True)
+
+
+def test_a_loop_that_leaves_batches_out_is_refused(twins: Pair, parity: Parity) -> None:
+    def lazy(model: nn.Module, batches: Batches) -> None:
+        next(iter(batches))
+
+    with pytest.raises(ModelError, match="the candidate's trainer ended after 0 batches"):
+        parity(*twins, trainer=loop(), candidate_trainer=lazy)
+
+
+def test_own_weights_are_nothing_to_start_from(twins: Pair, parity: Parity) -> None:
+    with pytest.raises(UsageError, match="nothing to start a training from"):
+        parity(*twins, weights="as-is")
+
+
+def test_recipes_that_ask_for_other_batches_are_refused(twins: Pair, parity: Parity) -> None:
+    with pytest.raises(UsageError, match="let them agree on batch_size"):
+        parity(*twins, candidate_recipe=other(batch_size=8))
+
+
+def test_a_parameter_without_a_partner_leaves_the_verdict_open(twins: Pair, parity: Parity) -> None:
+    twins[1].register_parameter("spare", nn.Parameter(torch.ones(3)))
+    found = parity(*twins)
+    assert (found.verdict, found.reason) == (
+        "inconclusive",
+        "the candidate's spare is trained and has no partner in the other model",
+    )
+
+
+def test_a_loop_without_a_step_leaves_the_verdict_open(twins: Pair, parity: Parity) -> None:
+    def idle(model: nn.Module, batches: Batches) -> None:
+        for images, labels in batches:
+            F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+
+    found = parity(*twins, trainer=idle, candidate_trainer=idle)
+    assert (found.verdict, found.reason) == ("inconclusive", "the baseline's optimiser made no step")
+
+
+def test_neither_model_nor_the_process_is_changed(twins: Pair, parity: Parity) -> None:
+    before = [{name: tensor.clone() for name, tensor in each.state_dict().items()} for each in twins]
+    modes = [[module.training for module in each.modules()] for each in twins]
+    state = torch.get_rng_state()
+    parity(*twins, candidate_trainer=loop(clear=False))
+    for each, tensors in zip(twins, before, strict=True):
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in each.state_dict().items())
+        assert all(parameter.grad is None for parameter in each.parameters())
+        assert not any(module._forward_hooks for module in each.modules())
+    assert modes == [[module.training for module in each.modules()] for each in twins]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class Detached(nn.Module):
+    """A batch norm whose input's gradient is scaled: the forward pass is right, the backward pass is not."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient * 2)  # type: ignore[no-untyped-call]
+        y: Tensor = self.norm(x)
+        return y
+
+
+def test_a_backward_pass_that_is_wrong_where_the_forward_is_right_is_named(twins: Pair, parity: Parity) -> None:
+    twins[1][3].bn2 = Detached(twins[1][3].bn2)
+    found = parity(*twins)
+    assert named(found.first_divergence) == (0, Phase.BACKWARD, "gradient of activation", "3.conv2")
+    assert len(found.culprits) == 1
+
+
+def test_steps_are_counted_where_gradients_are_accumulated(twins: Pair, parity: Parity) -> None:
+    def stumbling(model: nn.Module, batches: Batches) -> None:
+        """Forgets to divide by two, from the third step on."""
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        for number, (images, labels) in enumerate(batches):
+            if number % 2 == 0:
+                optimiser.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            (loss / (2 if number < 4 else 1)).backward()  # type: ignore[no-untyped-call]
+            if number % 2:
+                optimiser.step()
+
+    found = parity(*twins, recipe=other(accumulate=2), candidate_trainer=stumbling)
+    assert named(found.first_divergence) == (2, Phase.LOSS, "loss", "loss")
+    assert found.first_divergence is not None
+    assert found.first_divergence.batch == 4
