@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.e2e.conftest import TWINS, Ended
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+    from pathlib import Path
 
     Call = Callable[..., Ended]
 
@@ -155,12 +155,12 @@ def test_an_unfinished_training_is_not_overwritten(call: Call, place: Path) -> N
     (place / "parts").mkdir()
     (place / "parts" / "net-candidate.checkpoint.pt").touch()
     refused = call(*TRAIN, "--out", "parts").refusal(2)
-    assert "parts holds an unfinished training (net-candidate.checkpoint.pt). Add --resume to go on" in refused
+    assert (
+        "parts holds an unfinished training (net-candidate.checkpoint.pt). Add --resume to go on" in refused
+    )
 
 
-def test_an_interruption_says_what_is_kept(
-    start: Callable[..., subprocess.Popen[str]], place: Path
-) -> None:
+def test_an_interruption_says_what_is_kept(start: Callable[..., subprocess.Popen[str]], place: Path) -> None:
     process = start("train", *TWINS, "--epochs", "500", "--out", "parts")
     assert process.stdout is not None
     assert "epoch 1 of 500" in process.stdout.readline()

@@ -84,7 +84,7 @@ def test_without_the_archive_and_offline_one_sentence_says_where_to_put_it(
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with an archive laid out as CIFAR-10's, of four images a batch, whose checksums torchvision knows."""
+    """A directory with an archive laid out as CIFAR-10's, four images a batch; torchvision knows its checksums."""
     source = tmp_path / "source" / CIFAR10.base_folder
     source.mkdir(parents=True)
     draws = np.random.default_rng(0)

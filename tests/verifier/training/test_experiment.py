@@ -29,8 +29,8 @@ from tests.networks import Block, Rewritten
 
 def build(block):
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), block(4), nn.Dropout(0.2), block(4, project=True),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), block(4), nn.Dropout(0.2),
+        block(4, project=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
     )
 
 def ours():
@@ -41,7 +41,9 @@ def theirs():
 """
 COSINE = msgspec.structs.replace(RECIPE, schedule="cosine", unit="epoch")
 MILESTONES = msgspec.structs.replace(RECIPE, schedule="multi-step", unit="epoch", milestones=(1, 2))
-ADAM = msgspec.structs.replace(RECIPE, optimiser="adam", lr=1e-3, amp="bfloat16", loss_scale=8.0, accumulate=2)
+ADAM = msgspec.structs.replace(
+    RECIPE, optimiser="adam", lr=1e-3, amp="bfloat16", loss_scale=8.0, accumulate=2
+)
 
 
 class Killed(Exception):
@@ -59,7 +61,9 @@ def weights(found: Experiment, directory: Path) -> dict[str, dict[str, torch.Ten
     return {each.role: load_file(directory / each.weights_file) for each in found.learners}
 
 
-def test_twins_of_one_program_learn_alike_bit_for_bit(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+def test_twins_of_one_program_learn_alike_bit_for_bit(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
     found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=2)
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(None, True)]
     candidate, baseline = found.learners
@@ -68,9 +72,13 @@ def test_twins_of_one_program_learn_alike_bit_for_bit(pictures: Data, subject: S
     assert candidate.epochs[0].train_loss != candidate.epochs[1].train_loss
 
 
-def test_a_twin_that_is_another_function_learns_otherwise(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+def test_a_twin_that_is_another_function_learns_otherwise(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
     file = tmp_path / "other.py"
-    text = NETS.replace("    return build(Block)", "    net = build(Block)\n    net[1].eps = 1e-2\n    return net")
+    text = NETS.replace(
+        "    return build(Block)", "    net = build(Block)\n    net[1].eps = 1e-2\n    return net"
+    )
     file.write_text(text, encoding="utf-8")
     other = Subject("net", f"{file}:ours", subject.baseline, None)
     found = train([other], pictures, tmp_path, recipe=COSINE, epochs=2)
@@ -78,7 +86,9 @@ def test_a_twin_that_is_another_function_learns_otherwise(pictures: Data, subjec
 
 
 @pytest.mark.parametrize("recipe", [COSINE, MILESTONES, ADAM], ids=["cosine", "milestones", "adam with amp"])
-@pytest.mark.parametrize("images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"])
+@pytest.mark.parametrize(
+    "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
+)
 def test_killed_and_resumed_a_training_ends_with_the_same_bits(
     pictures: Data, subject: Subject, tmp_path: Path, recipe: Any, images: int
 ) -> None:
