@@ -31,7 +31,8 @@ def headline(found: TrainingParity) -> str:
     steps = sentences.counted(found.steps, "step")
     if found.first_divergence is not None:
         others = len(found.culprits) - 1
-        more = f"; {sentences.counted(others, 'further tensor')} differ{'s' if others == 1 else ''} by themselves"
+        apart = "differs by itself" if others == 1 else "differ by themselves"
+        more = f"; {sentences.counted(others, 'further tensor')} {apart}"
         said = f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}"
         return f"{said}{more if others else ''}"
     if found.verdict is not Verdict.MATCH:

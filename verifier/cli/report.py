@@ -6,8 +6,15 @@ from verifier.cli import exits, options, showing
 
 
 def report(directory: options.Result, debug: options.Debug = False) -> None:
-    """Render report.html again from the saved result, and print the summary."""
+    """Render report.html, or the page of a training, again from what was saved, and print the summary."""
     with exits.translated(debug=debug):
+        from verifier.training.saving import is_experiment, load_experiment, save_experiment
+
+        if is_experiment(directory):
+            found = load_experiment(directory)
+            save_experiment(found, directory)
+            showing.show_experiment(found, directory)
+            return
         from verifier.saving import load, save_report
 
         verification = load(directory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.errors import OutputError
-from verifier.saving import save_texts, to_json
+from verifier.saving import RESULT, save_texts, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ def save_experiment(found: Experiment, directory: str | PathLike[str]) -> None:
     from reports.training import render  # noqa: PLC0415 - templates are only needed here
 
     save_texts({PAGE: render(found), EXPERIMENT: to_json(found)}, directory)
+
+
+def is_experiment(directory: Path) -> bool:
+    """Whether an experiment was saved in `directory`, and no verification."""
+    return (directory / EXPERIMENT).is_file() and not (directory / RESULT).exists()
 
 
 def load_experiment(directory: Path) -> Experiment:
