@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,24 +18,16 @@ from tests.e2e.conftest import TWINS, Ended
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
     Call = Callable[..., Ended]
 
+README = Path(__file__).parents[2] / "README.md"
 TRAINERS = """
-import torch
-import torch.nn.functional as F
-
-def train(model, batches, clear=True):
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+def careless(model, batches):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for images, labels in batches:
-        if clear:
-            optimiser.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimiser.step()
-
-def careless(model, batches):
-    train(model, batches, clear=False)
 
 def failing(model, batches):
     for images, labels in batches:
@@ -43,8 +37,10 @@ def failing(model, batches):
 
 @pytest.fixture
 def trainers(place: Path) -> Path:
+    """The README's loop, and others."""
+    (example,) = re.findall(r"```py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     file = place / "loops.py"
-    file.write_text(TRAINERS, encoding="utf-8")
+    file.write_text(example + TRAINERS, encoding="utf-8")
     return file
 
 
