@@ -17,7 +17,10 @@ HUES = 6  # as many as the style sheet has colours for lines
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, y) to be joined by a line. `style` is `solid`, `dashed` or `dots`; `hue` a number of a colour."""
+    """Points (x, y), joined by a line unless `style` is `dots` or `rings`; else it is `solid` or `dashed`.
+
+    `hue` is a number of a colour.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
@@ -56,9 +59,31 @@ class Chart:
 
 
 def chart(
-    title: str, x_label: str, y_label: str, series: Sequence[Series], *, percent: bool = False
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    percent: bool = False,
+    powers: bool = False,
 ) -> Chart:
-    """Lay out a chart. Points that are not finite are left out; axes span the rest."""
+    """Lay out a chart. Points that are not finite are left out; axes span the rest.
+
+    Args:
+        title: Above it.
+        x_label: Below it.
+        y_label: Beside it.
+        series: What to draw.
+        percent: Whether y is a share, to be written in percent.
+        powers: Whether y is laid out by its logarithm; what is not positive is left out.
+    """
+    if powers:
+        series = [
+            Series(
+                each.label, tuple((x, math.log10(y)) for x, y in each.points if y > 0), each.style, each.hue
+            )
+            for each in series
+        ]
     kept = [
         Series(each.label, points, each.style, each.hue)
         for each in series
@@ -66,7 +91,9 @@ def chart(
     ]
     xs = [x for each in kept for x, _ in each.points] or [0.0, 1.0]
     ys = [y for each in kept for _, y in each.points] or [0.0, 1.0]
-    x_marks, y_marks = ticks(min(xs), max(xs), whole=True), ticks(min(ys), max(ys))
+    x_marks, y_marks = ticks(min(xs), max(xs), whole=True), ticks(min(ys), max(ys), whole=powers)
+    if percent:
+        y_marks = tuple(mark for mark in y_marks if 0 <= mark <= 1)
     x_span, y_span = _span(xs, x_marks), _span(ys, y_marks)
 
     def across(x: float) -> str:
@@ -80,13 +107,15 @@ def chart(
         x_label=x_label,
         y_label=y_label,
         x_ticks=tuple(Tick(across(x), f"{x:g}") for x in x_marks),
-        y_ticks=tuple(Tick(down(y), f"{100 * y:g} %" if percent else f"{y:g}") for y in y_marks),
+        y_ticks=tuple(
+            Tick(down(y), f"{100 * y:g} %" if percent else f"{10**y if powers else y:g}") for y in y_marks
+        ),
         lines=tuple(
             Line(
                 label=each.label,
                 path=" ".join(f"{across(x)},{down(y)}" for x, y in each.points),
                 dots=tuple((across(x), down(y)) for x, y in each.points)
-                if each.style == "dots" or len(each.points) == 1
+                if each.style in ("dots", "rings") or len(each.points) == 1
                 else (),
                 tone=f"hue{each.hue % HUES} {each.style}",
             )

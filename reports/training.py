@@ -154,7 +154,8 @@ def _distinct(found: Experiment) -> list[Learner]:
 
 
 def _learner(each: Learner) -> tuple[str, ...]:
-    rates = [epoch.images_per_second for epoch in each.epochs]
+    seconds = sum(epoch.seconds for epoch in each.epochs)
+    images = sum(epoch.seconds * epoch.images_per_second for epoch in each.epochs)
     return (
         each.name,
         each.role,
@@ -162,8 +163,8 @@ def _learner(each: Learner) -> tuple[str, ...]:
         f"{each.parameters:,}",
         f"{each.accuracy:.2%}",
         "; ".join(f"{share:.2%} ({source})" for share, source in each.published) or "-",
-        f"{sum(epoch.seconds for epoch in each.epochs):.1f} s",
-        f"{sum(rates) / len(rates):,.0f}",
+        f"{seconds:.1f} s",
+        f"{images / seconds if seconds else 0:,.0f}",
         f"{each.weights_file}, sha256 {each.digest[:12]}",
     )
 
@@ -183,6 +184,7 @@ def _charts(found: Experiment) -> Iterator[Chart]:
         "epoch",
         "cross-entropy, nats",
         [*series("train_loss", "training", test=False), *series("test_loss", "test", test=True)],
+        powers=True,
     )
     yield chart(
         "Accuracy",
@@ -207,7 +209,7 @@ def _charts(found: Experiment) -> Iterator[Chart]:
             [
                 *(
                     Series(f"{role}, measured", _by_depth(deep, role), style, hue)
-                    for role, style, hue in (("candidate", "dots", 0), ("baseline", "dots", 1))
+                    for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
                 ),
                 Series(
                     "published",

@@ -93,7 +93,7 @@ def function(spec: str) -> Callable[..., Any]:
         module = _import_file(file, spec) if file else _import_module(place, spec)
         found = _attribute(module, target, spec)
     if not callable(found):
-        raise SourceError(f"{spec} is a {type(found).__name__}, not a function")
+        raise SourceError(f"{spec} is no function: it is a {type(found).__name__}")
     named: Callable[..., Any] = found
     return named
 

@@ -163,6 +163,19 @@ def test_ticks_are_few_round_and_span_the_data(low: float, high: float) -> None:
     assert re.match(r"[125]\.000000e", steps.pop())
 
 
+def test_a_loss_is_laid_out_by_its_powers_of_ten() -> None:
+    made = chart("", "", "", [Series("", ((0.0, 0.01), (1.0, 1.0), (2.0, 100.0), (3.0, 0.0)))], powers=True)
+    heights = [float(point.split(",")[1]) for point in made.lines[0].path.split()]
+    assert len(heights) == 3
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
+    assert [tick.text for tick in made.y_ticks] == ["0.01", "0.1", "1", "10", "100"]
+
+
+def test_no_share_is_above_all() -> None:
+    made = chart("", "", "", [Series("", ((1.0, 0.986),))], percent=True)
+    assert made.y_ticks[-1].text == "100 %"
+
+
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     made = chart(
         "", "", "", [Series("a", ((1.0, float("nan")), (2.0, 3.0))), Series("b", ((1.0, float("inf")),))]

@@ -219,11 +219,9 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of all tensors' bytes in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the tensors' own digests, sorted: the same for twins that name their tensors otherwise."""
+    own = sorted(hashlib.sha256(tensor.numpy().tobytes()).digest() for tensor in tensors.values())
+    return hashlib.sha256(b"".join(own)).hexdigest()
 
 
 def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
