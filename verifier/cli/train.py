@@ -50,15 +50,15 @@ def train(
 ) -> None:
     """Train networks to the end, each beside its baseline twin, with checkpoints to go on from."""
     with exits.translated(debug=debug):
+        _check_unfinished(out, resume=resume)
         subjects = _subjects(arch, baseline, candidate, twin=twin)
         with showing.training_bar() as (progress, log):
             from verifier.saving import check_writable
             from verifier.training import experiment
             from verifier.training.data import read
-            from verifier.training.saving import save_experiment
+            from verifier.training.saving import save_experiment, unfinished
 
             check_writable(out)
-            _check_unfinished(out, resume=resume)
             interruption.leaves(f"finished epochs are kept in {out}, and --resume goes on from there.")
             learnt = read(data, data_dir)
             length = epochs or _EPOCHS[data]
@@ -76,7 +76,7 @@ def train(
                 log=log,
             )
             save_experiment(found, out)
-            for file in experiment.unfinished(out):
+            for file in unfinished(out):
                 file.unlink()
         showing.show_experiment(found, out)
 
@@ -120,8 +120,7 @@ def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -
 
 
 def _check_unfinished(out: Path, *, resume: bool) -> None:
-    from verifier.training.experiment import unfinished
-    from verifier.training.saving import EXPERIMENT
+    from verifier.training.saving import EXPERIMENT, unfinished
 
     left = unfinished(out)
     if left and not resume:

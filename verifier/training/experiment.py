@@ -20,6 +20,7 @@ from verifier.training import published
 from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
 from verifier.training.records import Experiment, Learner, Sample, Twins
+from verifier.training.saving import checkpoint_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,16 +135,6 @@ def train(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def checkpoint_file(directory: Path, name: str, role: str) -> Path:
-    """Where the checkpoint of a network goes."""
-    return directory / f"{name}-{role}.checkpoint.pt"
-
-
-def unfinished(directory: Path) -> list[Path]:
-    """The checkpoints in a directory."""
-    return sorted(directory.glob("*.checkpoint.pt"))
 
 
 def _models(

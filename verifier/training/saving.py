@@ -59,6 +59,16 @@ def save_experiment(found: Experiment, directory: str | PathLike[str]) -> None:
     save_texts({PAGE: render(found), EXPERIMENT: to_json(found)}, directory)
 
 
+def checkpoint_file(directory: Path, name: str, role: str) -> Path:
+    """Where the checkpoint of a network goes."""
+    return directory / f"{name}-{role}.checkpoint.pt"
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """The checkpoints in a directory."""
+    return sorted(directory.glob("*.checkpoint.pt"))
+
+
 def is_experiment(directory: Path) -> bool:
     """Whether an experiment was saved in `directory`, and no verification."""
     return (directory / EXPERIMENT).is_file() and not (directory / RESULT).exists()

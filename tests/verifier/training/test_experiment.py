@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from tests.verifier.training.conftest import RECIPE
 from verifier.errors import UsageError
 from verifier.training import checkpoint
-from verifier.training.experiment import Subject, checkpoint_file, train, unfinished
+from verifier.training.experiment import Subject, train
+from verifier.training.published import accuracies
+from verifier.training.saving import checkpoint_file, unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +155,12 @@ def test_the_confusion_matrix_counts_every_test_image_in_its_class(
     assert rows == torch.bincount(pictures.test_labels, minlength=5).tolist()
     right = sum(learner.confusion[k][k] for k in range(5))
     assert right / sum(rows) == pytest.approx(learner.accuracy)
+
+
+def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> None:
+    ((paper, where),) = accuracies("cifar_resnet110", "cifar10")
+    assert (paper, "1512.03385" in where) == (0.9357, True)  # an error of 6.43 %
+    ((article, _),) = accuracies("cifar_resnet56_b", "cifar10")
+    assert article == 0.9305
+    assert accuracies("cifar_resnet32_b", "cifar10") == ()
+    assert accuracies("cifar_resnet20", "digits") == accuracies("resnet18", "cifar10") == ()
