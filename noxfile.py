@@ -103,11 +103,11 @@ def scorecard(session: nox.Session) -> None:
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the package with its sample images, and dependency groups.
+    """Install the package with its sample images and digits, and dependency groups.
 
     Editable, so that what numba compiled stays next to the source and a second run need not compile again.
     """
-    session.install(*PINNED, "--editable", ".[samples]", *group(*groups))
+    session.install(*PINNED, "--editable", ".[samples,digits]", *group(*groups))
 
 
 def group(*names: str) -> tuple[str, ...]:

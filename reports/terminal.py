@@ -30,7 +30,7 @@ def summary(verification: Verification, *, out_dir: str | None = None) -> Render
 
 def plain(verification: Verification, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
-    return as_text(sentences.headline(verification), sections(verification, out_dir=out_dir))
+    return text(sentences.headline(verification), sections(verification, out_dir=out_dir))
 
 
 def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> RenderableType:
@@ -49,11 +49,6 @@ def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> Rend
             table.add_row(*map(Text, row))
         parts += [Text(), Text(section.title, style="bold"), table]
     return Group(*parts)
-
-
-def as_text(headline: str, listed: Sequence[Section]) -> str:
-    """A headline and sections as plain text, in columns."""
-    return text(headline, listed)
 
 
 def sections(verification: Verification, *, out_dir: str | None = None) -> list[Section]:

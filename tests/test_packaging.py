@@ -55,7 +55,8 @@ def test_reference_models_import_only_torch() -> None:
 
 
 def test_reports_import_only_the_records() -> None:
-    assert outside("reports", {"reports", "verifier.result", "jinja2", "rich", "markupsafe", "PIL"}) == {}
+    records = {"verifier.result", "verifier.training.records"}
+    assert outside("reports", {"reports", *records, "jinja2", "rich", "markupsafe", "PIL"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def test_data_flows_down_only(room: str, rooms_it_may_know: set[str]) -> None:
 
 
 def test_records_need_no_torch() -> None:
-    code = "import sys, verifier.result, reports.html, verifier.saving; print('torch' in sys.modules)"
+    records = "verifier.result, verifier.training.records, verifier.training.saving"
+    pages = "reports.html, reports.training, reports.parity, verifier.saving"
+    code = f"import sys, {records}, {pages}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.errors import OutputError
-from verifier.result import SCHEMA_VERSION, Verification, to_builtins
+from verifier.result import SCHEMA_VERSION, Record, Verification, to_builtins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,6 +81,15 @@ def save_comparison(before: Verification, after: Verification, directory: str | 
     from reports import html  # noqa: PLC0415 - templates are only needed here
 
     _write({COMPARISON: html.render_comparison(before, after)}, Path(directory))
+
+
+def save_texts(texts: dict[str, str], directory: str | PathLike[str]) -> None:
+    """Write several text files by name into one directory, all of them or none.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    _write(texts, Path(directory))
 
 
 def save_text(text: str, file: str | PathLike[str]) -> None:

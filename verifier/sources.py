@@ -88,6 +88,20 @@ def architectures() -> list[str]:
     return [known for known in reference_models.list() if reference_models.get(known).baseline is not None]
 
 
+def function(spec: str) -> Callable[..., Any]:
+    """What a specification of the form `package.module:name` or `path/to/file.py:name` leads to, not called.
+
+    Raises:
+        SourceError: It leads to nothing, or to something that cannot be called.
+    """
+    with preserved():
+        found = attribute(spec)
+    if not callable(found):
+        raise SourceError(f"{spec} is no function: it is a {type(found).__name__}")
+    named: Callable[..., Any] = found
+    return named
+
+
 def arch(name: str) -> tuple[str, str]:
     """The baseline's and the candidate's specification that `--arch name` is short for.
 

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
 
 from verifier import inputs as making
-from verifier import sources
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
-from verifier.copying import copy_with, state_of
+from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
-from verifier.errors import (
-    DeviceError,
-    GraphDepartureError,
-    InputError,
-    ModelError,
-    UsageError,
-    VerifierError,
-)
-from verifier.graph import Graph, record
-from verifier.graph.operators import converts
+from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.hashing import Hasher
 from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
 from verifier.progressive import progressive
 from verifier.proving import proved
-from verifier.result import ModelInfo, Verdict, Verification
-from verifier.running import ORACLE, Caster, Subject, arguments, batches, cast, sample
+from verifier.result import Verdict, Verification
+from verifier.running import ORACLE, Caster, Subject, batches, sample
 from verifier.running import batch_size as batch_size_of
+from verifier.side import Side
 from verifier.weights import Masters, choose, fingerprints, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import nn
 
     from verifier.inputs import Inputs
     from verifier.result import CellResult, StaticDifference, Step
@@ -113,9 +103,8 @@ def verify(
     probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
     with preserved(), torch.inference_mode(mode=False), torch.no_grad():
-        ours, theirs = _Side.of("baseline", baseline, seed), _Side.of("candidate", candidate, seed)
+        ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
-
         steps: list[Step] = []
 
         def compare(few: Inputs) -> tuple[Assessor, tuple[StaticDifference, ...], list[CellResult]]:
@@ -149,18 +138,10 @@ def verify(
             assessor = Assessor(
                 subject, parts, few, policy, _localise(localise), progress or (lambda *_: None), repeat
             )
-            results = []
+            exactly = None
             if semantics or ORACLE in wanted:
-                results.append(assessor.semantics(parts if ORACLE in wanted else [few], probe))
-            suspicious = any(result.verdict is Verdict.DIVERGED for result in results)
-            agreed = any(result.verdict is Verdict.MATCH for result in results)
-            for cell, named in requests:
-                if cell in missing:
-                    results.append(skipped(cell, missing[cell], named=named))
-                elif cell != ORACLE:
-                    results.append(
-                        assessor.numerics(cell, suspicious=suspicious, same_program=agreed, named=named)
-                    )
+                exactly = assessor.semantics(parts if ORACLE in wanted else [few], probe)
+            results = [*([exactly] if exactly else []), *_numerics(assessor, requests, missing, exactly)]
             return assessor, static, results
 
         few = sample(given, SEMANTIC_SAMPLES)
@@ -213,7 +194,24 @@ def verify(
     )
 
 
-def _tf32_notes(ours: _Side, theirs: _Side, *, on: bool) -> tuple[str, ...]:
+def _numerics(
+    assessor: Assessor, requests: Iterable[Request], missing: Mapping[Cell, str], exactly: CellResult | None
+) -> Iterator[CellResult]:
+    """Every other cell that was asked for; `exactly` is the one in float64, if there is one."""
+    verdict = None if exactly is None else exactly.verdict
+    for cell, named in requests:
+        if cell in missing:
+            yield skipped(cell, missing[cell], named=named)
+        elif cell != ORACLE:
+            yield assessor.numerics(
+                cell,
+                suspicious=verdict is Verdict.DIVERGED,
+                same_program=verdict is Verdict.MATCH,
+                named=named,
+            )
+
+
+def _tf32_notes(ours: Side, theirs: Side, *, on: bool) -> tuple[str, ...]:
     """Who lowered the precision of float32 products for the whole process, if anybody did."""
     who = [
         f"building the {side.role}"
@@ -283,96 +281,3 @@ def _requests(cells: Sequence[str | Cell | Request]) -> list[Request]:
     if not found:
         raise UsageError("no cell was asked for: name at least one, such as cpu/float32.")
     return list(found.values())
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One of the two models as it was given."""
-
-    role: str
-    spec: str
-    model: nn.Module
-    notes: tuple[str, ...] = ()
-    flags: tuple[tuple[str, str, str], ...] = ()
-
-    @classmethod
-    def of(cls, role: str, model: nn.Module | str, seed: int) -> _Side:
-        if isinstance(model, str):
-            source = sources.load(model, seed=seed)
-            found = cls.of(role, source.model, seed)
-            return cls(role, source.spec, found.model, source.notes, source.flags)
-        model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
-        if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
-            raise UsageError(
-                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
-            )
-        if not isinstance(model, nn.Module):
-            raise UsageError(
-                f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
-            )
-        kind = type(model)
-        return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all parameters and buffers by name."""
-        return {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
-
-    def cell(self) -> Cell:
-        """The setting the model is in as it was given; the first floating-point parameter tells."""
-        tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
-        return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
-
-    def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return arguments(inputs, self.cell())
-
-    def record(self, inputs: Inputs) -> Graph:
-        """The model's graph on `inputs`, in float64 if it converts anything: a cast to float32 is nothing in float32.
-
-        Raises:
-            InputError: The baseline does not take such inputs.
-            ModelError: The candidate fails on what the baseline takes.
-            DeviceError: Memory ran out.
-        """
-        try:
-            return self._exactly(inputs, self._recorded(inputs, self.cell()))
-        except VerifierError:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"out of memory while recording the {self.role}. Use smaller inputs."
-            ) from error
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
-            if self.role == "baseline":
-                shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
-                raise InputError(
-                    f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}"
-                ) from error
-            raise ModelError(
-                f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
-            ) from error
-
-    def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
-        if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
-            with contextlib.suppress(Exception):  # what fails there may still run as it was given
-                return self._recorded(inputs, ORACLE)
-        return graph
-
-    def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
-        copy = copy_with(
-            self.model,
-            {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()},
-            lambda tensor: cast(tensor, cell),
-            role=self.role,
-        )
-        args, kwargs = arguments(inputs, cell)
-        return record(copy, args, kwargs)
-
-    def info(self, graph: Graph) -> ModelInfo:
-        return ModelInfo(
-            spec=self.spec,
-            type=type(self.model).__name__,
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            sites=len(graph.comparable),
-        )

@@ -368,6 +368,15 @@ def test_ctrl_c_while_a_model_is_built_is_no_source_error(tmp_path: Path) -> Non
         sources.load(f"{tmp_path / 'interrupted.py'}:build", seed=0)
 
 
+def test_a_function_is_found_and_not_called(tmp_path: Path) -> None:
+    (tmp_path / "loops.py").write_text("def train(model, batches):\n    return 3\n\nTRAIN = 3\n")
+    assert sources.function(f"{tmp_path / 'loops.py'}:train")(None, None) == 3
+    with pytest.raises(SourceError, match="did you mean 'train'"):
+        sources.function(f"{tmp_path / 'loops.py'}:trian")
+    with pytest.raises(SourceError, match="is no function: it is a int"):
+        sources.function(f"{tmp_path / 'loops.py'}:TRAIN")
+
+
 # --- --arch
 
 

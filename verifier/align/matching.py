@@ -209,7 +209,8 @@ class _Matcher:
                 list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))
             )
             self.by_key(b.forward, c.forward)
-            self.by_key(b.backward, c.backward)
+            # Two norms that lead to one addition are told apart by what leads to them, which the next rule asks for.
+            self.by_key(b.backward, c.backward, alone=len(describers) > 2 and describers_of is describers[0])
 
     def by_place(self) -> None:
         """Pair what is plausible among the sites that are left."""
@@ -246,8 +247,8 @@ class _Matcher:
             [site.index for site in self.candidate.comparable if site.index not in self.taken],
         )
 
-    def by_key(self, keys_b: Sequence[Hashable], keys_c: Sequence[Hashable]) -> None:
-        """Pair open sites with equal keys, in order of execution where several share one.
+    def by_key(self, keys_b: Sequence[Hashable], keys_c: Sequence[Hashable], *, alone: bool = False) -> None:
+        """Pair open sites with equal keys, in order of execution where several share one; not those if `alone`.
 
         A key that more sites have on one side than on the other says which sites are alike, not which belong
         together; those are left to the next rule.
@@ -259,7 +260,7 @@ class _Matcher:
         for c in open_c:
             groups[keys_c[c]][1].append(c)
         for of_baseline, of_candidate in groups.values():
-            if len(of_baseline) == len(of_candidate):
+            if len(of_baseline) == len(of_candidate) and not (alone and len(of_baseline) > 1):
                 for b, c in zip(of_baseline, of_candidate, strict=True):
                     self.pair(b, c)
 

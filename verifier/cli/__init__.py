@@ -26,7 +26,9 @@ def app() -> None:
     except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        sys.stderr.write("verifier: interrupted; nothing was written.\n")
+        left = sys.modules.get("verifier.cli.interruption")
+        said = left.left() if left is not None else "nothing was written."
+        sys.stderr.write(f"verifier: interrupted; {said}\n")
         sys.stderr.flush()
         # If Ctrl-C met an exec() of source text, as in making a dataclass, CPython would replace an ordinary
         # exit's code by death of SIGINT, though the interruption was caught. All is unwound: nothing is lost.

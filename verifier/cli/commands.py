@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from verifier.cli import init, judge, models, preprocess, report, run
+from verifier.cli import init, judge, models, preprocess, report, run, train, train_parity
 
 app = typer.Typer(
     name="verifier",
@@ -18,6 +18,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("init")(init.init)
 app.command("preprocess")(preprocess.preprocess)
+app.command("train")(train.train)
+app.command("train-parity")(train_parity.train_parity)
 app.command("report")(report.report)
 app.command("judge")(judge.judge)
 app.command("models")(models.models)

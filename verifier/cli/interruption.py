@@ -14,6 +14,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
+_left = "nothing was written."
+
+
+def leaves(what: str) -> None:
+    """Say what an interruption leaves behind from now on: the end of a sentence."""
+    global _left  # noqa: PLW0603 - there is one process, and one end of it
+    _left = what
+
+
+def left() -> str:
+    """What an interruption leaves behind."""
+    return _left
+
+
 _SHORTLY = 0.02  # seconds
 _LATER = 1.0  # seconds; unwinding may run code that swallows nothing and needs its time
 

@@ -28,8 +28,15 @@ def report(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Render report.html and summary.md again from the saved result, or compare two results."""
+    """Render the report, or the page of a training, again from what was saved, or compare two results."""
     with exits.translated(debug=debug):
+        from verifier.training.saving import is_experiment, load_experiment, save_experiment
+
+        if later is None and out is None and is_experiment(directory):
+            found = load_experiment(directory)
+            save_experiment(found, directory)
+            showing.show_experiment(found, directory)
+            return
         from verifier.saving import load, save_comparison, save_report
 
         verification = load(directory)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.result import Verification
+    from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,6 +44,51 @@ def progress_bar(first: str) -> Iterator[Progress]:
         yield update
 
 
+@contextlib.contextmanager
+def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """A live bar on stderr with rate and time left; nothing where stderr is no terminal.
+
+    Yields a function as `progress_bar` does, whose steps are images, and one that prints a line an epoch on stdout.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _stage, _done, _total: None, lambda line: say(f"{line}\n")
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+
+    columns = TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn(compact=True)
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=60) as bar:
+        task = bar.add_task("importing torch", total=None)
+        first: int | None = None
+
+        def update(stage: str, done: int, total: int) -> None:
+            nonlocal first
+            first = (
+                done if first is None else first
+            )  # what was learnt before an interruption took no time now
+            bar.update(task, description=stage, completed=done - first, total=total - first)
+
+        def line(text: str) -> None:
+            if sys.stdout.isatty():
+                bar.console.print(text, highlight=False)  # above the bar
+            else:
+                say(f"{text}\n")
+
+        yield update, line
+
+
+def show_experiment(found: Experiment, directory: Path) -> None:
+    """Print what an experiment ended with."""
+    from reports import training
+
+    say(training.plain(found, str(directory)))
+
+
 def show(verification: Verification, directory: Path | None) -> None:
     """Print the summary: in colour on a terminal, as plain text elsewhere."""
     from reports import terminal
@@ -58,7 +104,7 @@ def show(verification: Verification, directory: Path | None) -> None:
 
 def show_comparison(before: Verification, after: Verification) -> None:
     """Print what changed from one result to another, as `show` does."""
-    from reports import comparison, terminal
+    from reports import comparison, tables, terminal
 
     compared = comparison.compare(before, after)
     listed = comparison.sections(compared)
@@ -67,7 +113,7 @@ def show_comparison(before: Verification, after: Verification) -> None:
 
         Console().print(terminal.coloured(compared.headline, after.verdict, listed))
     else:
-        say(terminal.as_text(compared.headline, listed))
+        say(tables.text(compared.headline, listed))
 
 
 def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
@@ -81,6 +127,18 @@ def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def show_parity(found: TrainingParity, directory: Path) -> None:
+    """Print what a comparison of two trainings found, as `show` does."""
+    from reports import parity
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(parity.summary(found, out_dir=str(directory)))
+    else:
+        say(parity.plain(found, out_dir=str(directory)))
 
 
 def say(text: str) -> None:

@@ -1,0 +1,259 @@
+"""An experiment as one page that needs nothing else: no script, no font, no request."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from reports import sentences
+from reports.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Series, chart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verifier.training.records import Experiment, Learner, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One cell of a confusion matrix; `share` (0 to 10) shades it, `right` says that it is on the diagonal."""
+
+    text: str
+    share: int
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A confusion matrix: a row a true class, a column a called one."""
+
+    title: str
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Count, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A sample with what each network says of it; `wrong` if one of them errs."""
+
+    png: str
+    label: str
+    said: tuple[str, ...]
+    wrong: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything the template prints."""
+
+    title: str
+    headline: str
+    told: tuple[str, ...]
+    header: tuple[str, ...]
+    learners: tuple[tuple[str, ...], ...]
+    charts: tuple[Chart, ...]
+    confusions: tuple[Confusion, ...]
+    pictures: tuple[Picture, ...]
+    facts: tuple[tuple[str, str], ...]
+    command: str
+
+
+def render(found: Experiment) -> str:
+    """The page, the same bytes for the same experiment. Everything in it is escaped."""
+    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+    return _environment().get_template("training.html").render(page=page(found), box=box)
+
+
+def plain(found: Experiment, directory: str) -> str:
+    """The summary an experiment ends with, as text; it ends with a line break."""
+    rows = [("network", "parameters", "test accuracy", "time")]
+    rows += [
+        (
+            _named(each),
+            f"{each.parameters:,}",
+            f"{each.accuracy:.2%}",
+            f"{sum(e.seconds for e in each.epochs):.1f} s",
+        )
+        for each in found.learners
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, "", *_twins(found), f"Report: {directory}/training.html"]) + "\n"
+
+
+def page(found: Experiment) -> Page:
+    """The page of an experiment."""
+    best = max(found.learners, key=lambda each: each.accuracy)
+    names = ", ".join(dict.fromkeys(each.name for each in found.learners))
+    return Page(
+        title=f"{names} on {found.data}",
+        headline=f"{_named(best)} tells {best.accuracy:.2%} of {found.test_images:,} test images rightly",
+        told=(
+            f"{found.epochs} epochs of {found.training_images:,} images: {found.source}.",
+            f"Recipe: {found.recipe_told}.",
+            *_twins(found),
+        ),
+        header=(
+            "network",
+            "role",
+            "depth",
+            "parameters",
+            "test accuracy",
+            "published",
+            "time",
+            "images/s",
+            "weights",
+        ),
+        learners=tuple(_learner(each) for each in found.learners),
+        charts=tuple(_charts(found)),
+        confusions=tuple(_confusion(found, each) for each in _distinct(found)),
+        pictures=tuple(_picture(found, each) for each in found.samples),
+        facts=(
+            ("device", found.device),
+            ("seed", str(found.seed)),
+            ("Python", found.environment.python),
+            ("processor", found.environment.processor),
+            ("threads", str(found.environment.threads)),
+            *found.environment.packages.items(),
+            ("when", f"{found.created}, {found.seconds:.1f} s"),
+        ),
+        command=found.command,
+    )
+
+
+def _named(each: Learner) -> str:
+    return f"{sentences.visible(each.name)} ({each.role})"
+
+
+def _twins(found: Experiment) -> list[str]:
+    said = []
+    for each in found.twins:
+        name = sentences.visible(each.name)
+        if each.first_other_epoch is None:
+            weights = "and so are the final weights" if each.same_weights else "the final weights are not"
+            said.append(f"{name}: the baseline twin's curves are the same bit for bit, {weights}.")
+        else:
+            said.append(
+                f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others."
+            )
+    return said
+
+
+def _distinct(found: Experiment) -> list[Learner]:
+    """One network of each pair of twins that ended with the same answers, else both."""
+    kept: list[Learner] = []
+    for each in found.learners:
+        if not any(one.name == each.name and one.confusion == each.confusion for one in kept):
+            kept.append(each)
+    return kept
+
+
+def _learner(each: Learner) -> tuple[str, ...]:
+    seconds = sum(epoch.seconds for epoch in each.epochs)
+    images = sum(epoch.seconds * epoch.images_per_second for epoch in each.epochs)
+    return (
+        each.name,
+        each.role,
+        "-" if each.depth is None else str(each.depth),
+        f"{each.parameters:,}",
+        f"{each.accuracy:.2%}",
+        "; ".join(f"{share:.2%} ({source})" for share, source in each.published) or "-",
+        f"{seconds:.1f} s",
+        f"{images / seconds if seconds else 0:,.0f}",
+        f"{each.weights_file}, sha256 {each.digest[:12]}",
+    )
+
+
+def _charts(found: Experiment) -> Iterator[Chart]:
+    names = list(dict.fromkeys(each.name for each in found.learners))
+
+    def series(measure: str, what: str, *, test: bool) -> Iterator[Series]:
+        for each in found.learners:
+            points = tuple((float(e.epoch), float(getattr(e, measure))) for e in each.epochs)
+            style = "dashed" if each.role == "baseline" else "solid"
+            hue = 2 * names.index(each.name) + test
+            yield Series(f"{each.name} {each.role}, {what}", points, style, hue)
+
+    yield chart(
+        "Loss",
+        "epoch",
+        "cross-entropy, nats",
+        [*series("train_loss", "training", test=False), *series("test_loss", "test", test=True)],
+        powers=True,
+    )
+    yield chart(
+        "Accuracy",
+        "epoch",
+        "images told rightly",
+        [*series("train_accuracy", "training", test=False), *series("test_accuracy", "test", test=True)],
+        percent=True,
+    )
+    first = found.learners[0]
+    yield chart(
+        "Learning rate",
+        "epoch",
+        "at the start of the epoch",
+        [Series("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
+    )
+    deep = [each for each in found.learners if each.depth is not None]
+    if deep:
+        yield chart(
+            "Accuracy by depth",
+            "layers with weights",
+            "test images told rightly",
+            [
+                *(
+                    Series(f"{role}, measured", _by_depth(deep, role), style, hue)
+                    for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
+                ),
+                Series(
+                    "published",
+                    tuple((float(each.depth or 0), share) for each in deep for share, _ in each.published),
+                    "dots",
+                    2,
+                ),
+            ],
+            percent=True,
+        )
+
+
+def _by_depth(learners: list[Learner], role: str) -> tuple[tuple[float, float], ...]:
+    return tuple(sorted((float(each.depth or 0), each.accuracy) for each in learners if each.role == role))
+
+
+def _confusion(found: Experiment, each: Learner) -> Confusion:
+    rows = []
+    for true, counts in enumerate(each.confusion):
+        total = sum(counts) or 1
+        cells = tuple(
+            Count(str(count) if count else "", round(10 * count / total), true == called)
+            for called, count in enumerate(counts)
+        )
+        rows.append((found.classes[true], cells))
+    return Confusion(_named(each), found.classes, tuple(rows))
+
+
+def _picture(found: Experiment, sample: Sample) -> Picture:
+    said = tuple(
+        f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
+        for each, (called, share) in zip(found.learners, sample.predictions, strict=True)
+    )
+    wrong = any(called != sample.label for called, _ in sample.predictions)
+    return Picture(sample.png, found.classes[sample.label], said, wrong)
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

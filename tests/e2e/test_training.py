@@ -1,0 +1,168 @@
+"""Training on the command line: two trainings compared, and one that is killed and goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.e2e.conftest import TWINS, Ended
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    Call = Callable[..., Ended]
+
+README = Path(__file__).parents[2] / "README.md"
+TRAINERS = """
+def careless(model, batches):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for images, labels in batches:
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+
+def failing(model, batches):
+    for images, labels in batches:
+        raise ZeroDivisionError("no water")
+"""
+
+
+@pytest.fixture
+def trainers(place: Path) -> Path:
+    """The README's loop, and others."""
+    (example,) = re.findall(r"```py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    file = place / "loops.py"
+    file.write_text(example + TRAINERS, encoding="utf-8")
+    return file
+
+
+def parity(call: Call, *arguments: str) -> Ended:
+    named = {"--candidate", "--arch"} & set(arguments)
+    models = () if named else TWINS
+    return call("train-parity", *models, "--steps", "3", "--batch-size", "8", *arguments)
+
+
+def record(ended: Ended) -> dict[str, Any]:
+    file = ended.directory / "training-parity" / "training-parity.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def test_twins_are_trained_alike_and_the_record_has_every_tensor(call: Call) -> None:
+    ended = parity(call)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("match: 3 steps of both trainings agree in every number, bit for bit")
+    assert ended.new == {"training-parity/training-parity.json", "training-parity/tensors.csv"}
+    found = record(ended)
+    assert (found["verdict"], found["bit_exact"], found["steps"]) == ("match", True, 3)
+    phases = {row["phase"] for row in found["rows"]}
+    assert phases == {
+        "forward",
+        "running statistics",
+        "loss",
+        "backward",
+        "gradients as applied",
+        "optimiser",
+        "schedule",
+    }
+    text = (ended.directory / "training-parity" / "tensors.csv").read_text(encoding="utf-8")
+    assert len(list(csv.DictReader(text.splitlines()))) == len(found["rows"])
+
+
+def test_a_recipe_that_says_otherwise_is_named_and_ends_with_1(call: Call, place: Path) -> None:
+    (place / "ours.toml").write_text("decay_norms = false\n", encoding="utf-8")
+    (place / "theirs.toml").write_text("decay_norms = true\n", encoding="utf-8")
+    ended = parity(call, "--recipe", "ours.toml", "--candidate-recipe", "theirs.toml")
+    assert ended.code == 1
+    assert ended.out.startswith(
+        "diverged: step 0, optimiser, momentum_buffer of bn1.weight: weight_decay is 0.0001, the baseline's 0 "
+        "(confirmed, weight-decay)"
+    )
+
+
+def test_a_loop_of_ones_own_is_compared_with_another(call: Call, trainers: Path) -> None:
+    ended = parity(call, "--trainer", "loops.py:train", "--candidate-trainer", "loops.py:careless")
+    assert ended.code == 1
+    assert ended.out.startswith("diverged: step 1, backward, gradient of fc.weight: ")
+    assert "zero_grad is missing (confirmed, gradients-not-cleared)" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--recipe", "bad.toml"), 2, "a recipe has no 'learning_rate'"),
+        (("--candidate-trainer", "loops.py:failing"), 3, "failed at batch 0: ZeroDivisionError: no water"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    call: Call, trainers: Path, place: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    (place / "bad.toml").write_text("learning_rate = 0.1\n", encoding="utf-8")
+    assert said in parity(call, *arguments).refusal(code)
+
+
+TRAIN = ("train", *TWINS, "--epochs", "2")
+
+
+@pytest.fixture
+def learnt(call: Call) -> Ended:
+    """A training that was left alone."""
+    return call(*TRAIN, "--out", "whole")
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
+    learnt: Ended, call: Call, start: Callable[..., subprocess.Popen[str]], place: Path
+) -> None:
+    assert (learnt.code, learnt.err) == (0, "")
+    weights = {"whole/nets-py-net-candidate.safetensors", "whole/nets-py-net-baseline.safetensors"}
+    assert learnt.new == {"whole/training.json", "whole/training.html", *weights}
+    assert "the baseline twin's curves are the same bit for bit, and so are the final weights" in learnt.out
+
+    process = start(*TRAIN, "--out", "parts")
+    assert process.stdout is not None
+    for _ in range(3):  # both twins' first epoch and the candidate's second
+        assert "epoch" in process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (place / "parts" / "training.json").exists()
+
+    resumed = call(*TRAIN, "--out", "parts", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "epoch 1 of 2" not in resumed.out
+    for role in ("candidate", "baseline"):
+        one, other = (
+            load_file(place / out / f"nets-py-net-{role}.safetensors") for out in ("whole", "parts")
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not list((place / "parts").glob("*.checkpoint.pt"))
+
+
+def test_an_unfinished_training_is_not_overwritten(call: Call, place: Path) -> None:
+    (place / "parts").mkdir()
+    (place / "parts" / "net-candidate.checkpoint.pt").touch()
+    refused = call(*TRAIN, "--out", "parts").refusal(2)
+    assert (
+        "parts holds an unfinished training (net-candidate.checkpoint.pt). Add --resume to go on" in refused
+    )
+
+
+def test_an_interruption_says_what_is_kept(start: Callable[..., subprocess.Popen[str]], place: Path) -> None:
+    process = start("train", *TWINS, "--epochs", "500", "--out", "parts")
+    assert process.stdout is not None
+    assert "epoch 1 of 500" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == (
+        "verifier: interrupted; finished epochs are kept in parts, and --resume goes on from there.\n"
+    )

@@ -1,0 +1,183 @@
+"""The page of an experiment: one file, nothing fetched, everything escaped, the same bytes every time."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from reports.curves import HEIGHT, LEFT, WIDTH, Series, chart, ticks
+from reports.training import plain, render
+from verifier.result import Environment
+from verifier.training.recipe import TrainingRecipe
+from verifier.training.records import Epoch, Experiment, Learner, Sample, Twins
+
+PNG = "iVBORw0KGgo="
+
+
+def epoch(number: int, accuracy: float) -> Epoch:
+    return Epoch(
+        epoch=number,
+        lr=0.1,
+        train_loss=1 / number,
+        train_accuracy=accuracy,
+        test_loss=2 / number,
+        test_accuracy=accuracy,
+        seconds=2.0,
+        images_per_second=50.0,
+    )
+
+
+def learner(name: str, role: str, *, depth: int | None = 20, accuracy: float = 0.9) -> Learner:
+    return Learner(
+        name=name,
+        role=role,
+        spec=f"reference:{name}",
+        depth=depth,
+        parameters=269_722,
+        epochs=(epoch(1, 0.5), epoch(2, accuracy)),
+        confusion=((7, 1), (0, 2)),
+        digest="0123456789abcdef" * 4,
+        weights_file=f"{name}-{role}.safetensors",
+        published=((0.9125, "the paper"),) if role == "candidate" else (),
+    )
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    recipe = TrainingRecipe()
+    return Experiment(
+        data="digits",
+        source="some digits",
+        classes=("zero", "<script>one"),
+        training_images=100,
+        test_images=10,
+        recipe=recipe,
+        recipe_told=recipe.told(),
+        epochs=2,
+        device="cpu",
+        learners=(learner("net", "candidate"), learner("net", "baseline")),
+        twins=(Twins(name="net", first_other_epoch=None, same_weights=True),),
+        samples=(Sample(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5))),),
+        seed=0,
+        environment=Environment(
+            python="3.12", platform="p", processor="c", packages={}, devices=("cpu",), threads=2, flags={}
+        ),
+        command="python -m verifier train --arch '<b>net'",
+        seconds=4.0,
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+class Reader(HTMLParser):
+    """Notes what a page would fetch, its tags and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(experiment: Experiment) -> None:
+    read = Reader(render(experiment))
+    assert "script" not in read.tags
+    assert read.fetched
+    assert all(each.startswith("data:image/png;base64,") for each in read.fetched)
+
+
+def test_names_are_escaped(experiment: Experiment) -> None:
+    text = render(experiment)
+    assert "<script" not in text
+    assert "<b>net" not in text
+    assert "<script>one" in Reader(text).text
+
+
+def test_the_same_experiment_gives_the_same_bytes(experiment: Experiment) -> None:
+    assert render(experiment) == render(msgspec.structs.replace(experiment))
+
+
+def test_both_twins_are_on_the_page_and_that_they_learnt_alike(experiment: Experiment) -> None:
+    text = Reader(render(experiment)).text
+    assert "net (candidate) tells 90.00% of 10 test images rightly" in text
+    assert "net: the baseline twin's curves are the same bit for bit, and so are the final weights." in text
+    for line in ("net candidate, test", "net baseline, test", "Accuracy by depth", "91.25% (the paper)"):
+        assert line in text
+    assert "net (baseline): <script>one (50.0%)" in text
+
+
+def test_twins_that_part_are_said_to(experiment: Experiment) -> None:
+    twins = (Twins(name="net", first_other_epoch=2, same_weights=False),)
+    said = "net: from epoch 2 on the baseline twin's curves are others."
+    parted = msgspec.structs.replace(experiment, twins=twins)
+    assert said in Reader(render(parted)).text
+    assert said in plain(parted, "out")
+
+
+def test_a_network_of_no_known_depth_has_no_point_by_depth(experiment: Experiment) -> None:
+    alone = msgspec.structs.replace(
+        experiment, learners=(learner("net", "candidate", depth=None),), twins=(), samples=()
+    )
+    assert "Accuracy by depth" not in render(alone)
+
+
+def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Experiment) -> None:
+    assert render(experiment).count('class="confusion"') == 1
+    other = msgspec.structs.replace(experiment.learners[1], confusion=((6, 2), (0, 2)))
+    parted = msgspec.structs.replace(experiment, learners=(experiment.learners[0], other))
+    assert render(parted).count('class="confusion"') == 2
+
+
+def test_a_line_goes_where_its_numbers_say() -> None:
+    made = chart("", "", "", [Series("", ((0.0, 0.0), (10.0, 1.0)))])
+    (x0, y0), (x1, y1) = (tuple(map(float, point.split(","))) for point in made.lines[0].path.split())
+    assert x0 == LEFT
+    assert x1 > x0
+    assert y1 < y0  # up is larger
+    assert 0 <= y1 < y0 <= HEIGHT
+    assert x1 <= WIDTH
+    assert [tick.text for tick in made.y_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.93, 0.99), (1e-5, 3e-5), (20, 1202), (5, 5), (0, 0), (-3, 7)]
+)
+def test_ticks_are_few_round_and_span_the_data(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 8
+    assert found[0] <= low
+    assert found[-1] >= high
+    steps = {f"{b - a:.6e}" for a, b in itertools.pairwise(found)}
+    assert len(steps) == 1
+    assert re.match(r"[125]\.000000e", steps.pop())
+
+
+def test_a_loss_is_laid_out_by_its_powers_of_ten() -> None:
+    made = chart("", "", "", [Series("", ((0.0, 0.01), (1.0, 1.0), (2.0, 100.0), (3.0, 0.0)))], powers=True)
+    heights = [float(point.split(",")[1]) for point in made.lines[0].path.split()]
+    assert len(heights) == 3
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
+    assert [tick.text for tick in made.y_ticks] == ["0.01", "0.1", "1", "10", "100"]
+
+
+def test_no_share_is_above_all() -> None:
+    made = chart("", "", "", [Series("", ((1.0, 0.986),))], percent=True)
+    assert made.y_ticks[-1].text == "100 %"
+
+
+def test_numbers_that_are_not_finite_are_left_out() -> None:
+    made = chart(
+        "", "", "", [Series("a", ((1.0, float("nan")), (2.0, 3.0))), Series("b", ((1.0, float("inf")),))]
+    )
+    assert [line.label for line in made.lines] == ["a"]

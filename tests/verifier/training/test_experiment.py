@@ -1,0 +1,166 @@
+"""A training that is interrupted and resumed ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.verifier.training.conftest import RECIPE
+from verifier.errors import UsageError
+from verifier.training import checkpoint
+from verifier.training.experiment import Subject, train
+from verifier.training.published import accuracies
+from verifier.training.saving import checkpoint_file, unfinished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verifier.training.data import Data
+    from verifier.training.records import Experiment
+
+# Nets and their twins as a user names them: files, so that they are built anew each time.
+NETS = """
+import torch
+from torch import nn
+
+from tests.networks import Block, Rewritten
+
+def build(block):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), block(4), nn.Dropout(0.2),
+        block(4, project=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+    )
+
+def ours():
+    return build(Block)
+
+def theirs():
+    return build(Rewritten)
+"""
+COSINE = msgspec.structs.replace(RECIPE, schedule="cosine", unit="epoch")
+MILESTONES = msgspec.structs.replace(RECIPE, schedule="multi-step", unit="epoch", milestones=(1, 2))
+ADAM = msgspec.structs.replace(
+    RECIPE, optimiser="adam", lr=1e-3, amp="bfloat16", loss_scale=8.0, accumulate=2
+)
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    file = tmp_path / "nets.py"
+    file.write_text(NETS, encoding="utf-8")
+    return Subject("net", f"{file}:ours", f"{file}:ours", 8)
+
+
+def weights(found: Experiment, directory: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {each.role: load_file(directory / each.weights_file) for each in found.learners}
+
+
+def test_twins_of_one_program_learn_alike_bit_for_bit(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=2)
+    assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(None, True)]
+    candidate, baseline = found.learners
+    assert (candidate.role, baseline.role) == ("candidate", "baseline")
+    assert candidate.digest == baseline.digest
+    assert candidate.epochs[0].train_loss != candidate.epochs[1].train_loss
+
+
+def test_a_twin_that_is_another_function_learns_otherwise(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.py"
+    text = NETS.replace(
+        "    return build(Block)", "    net = build(Block)\n    net[1].eps = 1e-2\n    return net"
+    )
+    file.write_text(text, encoding="utf-8")
+    other = Subject("net", f"{file}:ours", subject.baseline, None)
+    found = train([other], pictures, tmp_path, recipe=COSINE, epochs=2)
+    assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(1, False)]
+
+
+@pytest.mark.parametrize("recipe", [COSINE, MILESTONES, ADAM], ids=["cosine", "milestones", "adam with amp"])
+@pytest.mark.parametrize(
+    "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
+)
+def test_killed_and_resumed_a_training_ends_with_the_same_bits(
+    pictures: Data, subject: Subject, tmp_path: Path, recipe: Any, images: int
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for each in (whole, parts):
+        each.mkdir()
+    uninterrupted = train([subject], pictures, whole, recipe=recipe, epochs=3)
+
+    def kill(_stage: str, done: int, _total: int) -> None:
+        if done >= images:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train([subject], pictures, parts, recipe=recipe, epochs=3, progress=kill)
+    assert unfinished(parts)
+    torch.rand(5)  # whatever else has been drawn since
+    resumed = train([subject], pictures, parts, recipe=recipe, epochs=3, resume=True)
+
+    ours, theirs = weights(uninterrupted, whole), weights(resumed, parts)
+    for role, tensors in ours.items():
+        assert all(torch.equal(tensor, theirs[role][name]) for name, tensor in tensors.items())
+    for one, other in zip(uninterrupted.learners, resumed.learners, strict=True):
+        assert one.digest == other.digest
+        curves = [[(e.train_loss, e.test_loss, e.lr) for e in each.epochs] for each in (one, other)]
+        assert curves[0] == curves[1]
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_says_why(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
+    with pytest.raises(UsageError, match="epochs was 1, now 2"):
+        train([subject], pictures, tmp_path, recipe=COSINE, epochs=2, resume=True)
+
+
+def test_a_damaged_checkpoint_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+    checkpoint_file(tmp_path, "net", "candidate").write_bytes(b"half of it")
+    with pytest.raises(UsageError, match="is damaged"):
+        train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
+
+
+def test_a_checkpoint_that_cannot_be_finished_leaves_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "a.checkpoint.pt"
+    checkpoint.write(file, {"request": {}, "epochs": 1})
+
+    class Unwritable:
+        def __reduce__(self) -> Any:
+            raise Killed
+
+    with pytest.raises(Killed):
+        checkpoint.write(file, {"request": {}, "epochs": Unwritable()})
+    assert checkpoint.read(file, {})["epochs"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_the_confusion_matrix_counts_every_test_image_in_its_class(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
+    learner = found.learners[0]
+    rows = [sum(row) for row in learner.confusion]
+    assert rows == torch.bincount(pictures.test_labels, minlength=5).tolist()
+    right = sum(learner.confusion[k][k] for k in range(5))
+    assert right / sum(rows) == pytest.approx(learner.accuracy)
+
+
+def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> None:
+    ((paper, where),) = accuracies("cifar_resnet110", "cifar10")
+    assert (paper, "1512.03385" in where) == (0.9357, True)  # an error of 6.43 %
+    ((article, _),) = accuracies("cifar_resnet56_b", "cifar10")
+    assert article == 0.9305
+    assert accuracies("cifar_resnet32_b", "cifar10") == ()
+    assert accuracies("cifar_resnet20", "digits") == accuracies("resnet18", "cifar10") == ()

@@ -1,0 +1,132 @@
+"""`train`: train networks to the end, each beside its baseline twin."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verifier.cli import exits, interruption, options, showing
+from verifier.errors import UsageError
+
+if TYPE_CHECKING:
+    from verifier.training.experiment import Subject
+    from verifier.training.recipe import TrainingRecipe
+
+_EPOCHS = {"digits": 12, "cifar10": 164}
+
+
+def train(
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Networks of the catalogue, separated by commas; see `models`."),
+    ] = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
+    data: options.DataName = "digits",
+    data_dir: options.DataDirectory = Path("data"),
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="12 for digits, 164 for CIFAR-10 if not given.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML of what to do otherwise: optimiser, lr, schedule, amp, ..."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", min=2, help="Samples a batch.")] = None,
+    twin: Annotated[bool, typer.Option(help="Train the baseline as well, from the same weights.")] = True,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")] = "cpu",
+    seed: options.Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on, exactly, with what was interrupted in --out.")
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where training.json, training.html, weights and checkpoints go."),
+    ] = Path("training"),
+    debug: options.Debug = False,
+) -> None:
+    """Train networks to the end, each beside its baseline twin, with checkpoints to go on from."""
+    with exits.translated(debug=debug):
+        _check_unfinished(out, resume=resume)
+        subjects = _subjects(arch, baseline, candidate, twin=twin)
+        with showing.training_bar() as (progress, log):
+            from verifier.saving import check_writable
+            from verifier.training import experiment
+            from verifier.training.data import read
+            from verifier.training.saving import save_experiment, unfinished
+
+            check_writable(out)
+            interruption.leaves(f"finished epochs are kept in {out}, and --resume goes on from there.")
+            learnt = read(data, data_dir)
+            length = epochs or _EPOCHS[data]
+            found = experiment.train(
+                subjects,
+                learnt,
+                out,
+                recipe=_recipe(recipe, data, length, batch_size),
+                epochs=length,
+                device=device,
+                seed=seed,
+                resume=resume,
+                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                progress=progress,
+                log=log,
+            )
+            save_experiment(found, out)
+            for file in unfinished(out):
+                file.unlink()
+        showing.show_experiment(found, out)
+
+
+def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Subject]:
+    """What to train: the architectures, or the two models named."""
+    import reference_models
+    from verifier.cli.planning import plan_models
+    from verifier.training.experiment import Subject
+
+    names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--arch names nothing; `verifier models` lists what it takes.")
+    if len(names) > 1 and (baseline or candidate):
+        raise UsageError("--baseline and --candidate go with one --arch only.")
+    found = []
+    for name in dict.fromkeys(names):
+        if name is None and candidate is not None and not twin:
+            ours, theirs = "", candidate
+        else:
+            ours, theirs = plan_models(name, baseline, candidate)
+        known = name is not None and name in reference_models.list()
+        depth = reference_models.get(name).depth if name is not None and known else None
+        found.append(Subject(name or _short(theirs), theirs, ours if twin else None, depth))
+    return found
+
+
+def _short(spec: str) -> str:
+    """A specification as part of a file's name."""
+    return "".join(char if char.isalnum() or char in "-_" else "-" for char in spec)
+
+
+def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -> TrainingRecipe:
+    import msgspec
+
+    from verifier.training.recipe import article, digits, read_recipe
+
+    made = article(epochs) if data == "cifar10" else digits()
+    made = made if file is None else read_recipe(file, made)
+    return made if batch_size is None else msgspec.structs.replace(made, batch_size=batch_size)
+
+
+def _check_unfinished(out: Path, *, resume: bool) -> None:
+    from verifier.training.saving import EXPERIMENT, unfinished
+
+    left = unfinished(out)
+    if left and not resume:
+        raise UsageError(
+            f"{out} holds an unfinished training ({left[0].name}). Add --resume to go on with it, or give another "
+            "--out."
+        )
+    if resume and not left and (out / EXPERIMENT).exists():
+        raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")

@@ -1,0 +1,128 @@
+"""`train-parity`: train a candidate and its baseline side by side."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+
+if TYPE_CHECKING:
+    from verifier.training.recipe import TrainingRecipe
+
+
+def train_parity(
+    arch: options.Arch = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the optimiser.")] = 50,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML of how to train both: optimiser, lr, schedule, clip_norm, amp, ..."
+        ),
+    ] = None,
+    candidate_recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the candidate's training does otherwise; same form."),
+    ] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="file.py:function(model, batches), a loop of your own that trains both instead of a recipe.",
+        ),
+    ] = None,
+    candidate_trainer: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="A loop that trains the candidate alone; same form.")
+    ] = None,
+    data: options.DataName = "digits",
+    data_dir: options.DataDirectory = Path("data"),
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=2, help="Samples a batch, whatever the recipe says; else 32."),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="DTYPE", help="float64, where any difference is real, or float32."),
+    ] = "float64",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")] = "cpu",
+    weights: Annotated[
+        str, typer.Option(metavar="MODE", help="What both start from: init, imagenet, or a weights file.")
+    ] = "init",
+    map_file: options.MapFile = None,
+    seed: options.Seed = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where training-parity.json and tensors.csv go.")
+    ] = Path("training-parity"),
+    debug: options.Debug = False,
+) -> None:
+    """Train a candidate and its baseline side by side; name the first step, phase and tensor that differ."""
+    with exits.translated(debug=debug):
+        from verifier.cli.planning import plan_models
+
+        ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
+        specs = plan_models(arch, baseline, candidate)
+        with showing.progress_bar("importing torch") as progress:
+            from verifier import sources
+            from verifier.saving import check_writable
+            from verifier.training.data import read
+            from verifier.training.parity import train_parity as run
+            from verifier.training.saving import save_parity
+            from verifier.weights import read_map
+
+            check_writable(out)
+            loops = [
+                None if spec is None else sources.function(spec) for spec in (trainer, candidate_trainer)
+            ]
+            known = None if map_file is None else read_map(map_file)
+            progress("reading data", 0, 0)
+            found = run(
+                *specs,
+                read(data, data_dir),
+                recipe=ours,
+                candidate_recipe=theirs,
+                trainer=loops[0],
+                candidate_trainer=loops[1],
+                steps=steps,
+                dtype=dtype,
+                device=device,
+                weights=weights,
+                parameter_map=known,
+                seed=seed,
+                procedures=_told(ours, theirs, trainer, candidate_trainer),
+                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                progress=progress,
+            )
+            save_parity(found, out)
+        showing.show_parity(found, out)
+        exits.by(found.verdict)
+
+
+def _recipes(
+    recipe: Path | None, candidate_recipe: Path | None, batch_size: int | None
+) -> tuple[TrainingRecipe, TrainingRecipe | None]:
+    """Both recipes: the candidate's says only what it does otherwise; None where that is nothing."""
+    import msgspec
+
+    from verifier.training.recipe import TrainingRecipe, read_recipe
+
+    ours = TrainingRecipe(batch_size=32)
+    ours = ours if recipe is None else read_recipe(recipe, ours)
+    theirs = None if candidate_recipe is None else read_recipe(candidate_recipe, ours)
+    if batch_size is not None:
+        ours = msgspec.structs.replace(ours, batch_size=batch_size)
+        theirs = None if theirs is None else msgspec.structs.replace(theirs, batch_size=batch_size)
+    return ours, theirs
+
+
+def _told(
+    ours: TrainingRecipe, theirs: TrainingRecipe | None, trainer: str | None, candidate_trainer: str | None
+) -> tuple[str, str]:
+    """What the two procedures are called in the record."""
+    own = trainer or ours.told()
+    return own, candidate_trainer or (theirs.told() if theirs is not None else own)

@@ -1,0 +1,116 @@
+"""One of the two models as it was given: built, recorded, described."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from verifier import sources
+from verifier.copying import copy_with, state_of
+from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
+from verifier.graph import Graph, record
+from verifier.graph.operators import converts
+from verifier.judge import Cell
+from verifier.result import ModelInfo
+from verifier.running import ORACLE, arguments, cast
+
+if TYPE_CHECKING:
+    from verifier.inputs import Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two models as it was given."""
+
+    role: str
+    spec: str
+    model: nn.Module
+    notes: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str, str], ...] = ()
+
+    @classmethod
+    def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
+        if isinstance(model, str):
+            source = sources.load(model, seed=seed)
+            found = cls.of(role, source.model, seed)
+            return cls(role, source.spec, found.model, source.notes, source.flags)
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
+        if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
+            raise UsageError(
+                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
+            )
+        if not isinstance(model, nn.Module):
+            raise UsageError(
+                f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
+            )
+        kind = type(model)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters and buffers by name."""
+        return {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
+
+    def cell(self) -> Cell:
+        """The setting the model is in as it was given; the first floating-point parameter tells."""
+        tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
+        return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
+
+    def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments(inputs, self.cell())
+
+    def record(self, inputs: Inputs) -> Graph:
+        """The model's graph on `inputs`, in float64 if it converts anything: a cast to float32 is nothing in float32.
+
+        Raises:
+            InputError: The baseline does not take such inputs.
+            ModelError: The candidate fails on what the baseline takes.
+            DeviceError: Memory ran out.
+        """
+        try:
+            return self._exactly(inputs, self._recorded(inputs, self.cell()))
+        except VerifierError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"out of memory while recording the {self.role}. Use smaller inputs."
+            ) from error
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            if self.role == "baseline":
+                shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
+                raise InputError(
+                    f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}"
+                ) from error
+            raise ModelError(
+                f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
+            ) from error
+
+    def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
+        if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
+            with contextlib.suppress(Exception):  # what fails there may still run as it was given
+                return self._recorded(inputs, ORACLE)
+        return graph
+
+    def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
+        copy = copy_with(
+            self.model,
+            {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()},
+            lambda tensor: cast(tensor, cell),
+            role=self.role,
+        )
+        args, kwargs = arguments(inputs, cell)
+        return record(copy, args, kwargs)
+
+    def info(self, graph: Graph) -> ModelInfo:
+        return ModelInfo(
+            spec=self.spec,
+            type=type(self.model).__name__,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            sites=len(graph.comparable),
+        )

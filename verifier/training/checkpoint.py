@@ -1,0 +1,74 @@
+"""Checkpoints: everything an unfinished training needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from verifier.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VERSION = 1
+
+
+def write(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint under a temporary name and move it, so that a kill at any time leaves a whole one.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save({"version": _VERSION, **content}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(file)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        if isinstance(error, OSError | RuntimeError):
+            raise OutputError(f"{file} cannot be written: {error}") from error
+        raise
+
+
+def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint of the same training. Nothing in the file is executed.
+
+    Args:
+        file: Where it is.
+        request: What has to be the same for the training to go on exactly, by name.
+
+    Raises:
+        UsageError: It is damaged, or of another training; the message says in what they differ.
+    """
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        version, then = content["version"], content["request"]
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(
+            f"the checkpoint {file} is damaged ({first_line}). Delete it to train from the start."
+        ) from error
+    if version > _VERSION:
+        raise UsageError(
+            f"the checkpoint {file} was written by a newer version of this package; upgrade to go on."
+        )
+    others = [name for name, value in request.items() if then.get(name) != value]
+    if others:
+        told = "; ".join(f"{name} was {then.get(name)}, now {request[name]}" for name in others[:2])
+        raise UsageError(
+            f"the checkpoint {file} is of another training: {told}. Ask for the same to go on, or give another --out."
+        )
+    return content

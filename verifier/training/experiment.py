@@ -1,0 +1,256 @@
+"""The CIFAR-10 experiment and its like: networks and their baseline twins trained to the end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.copying import state_of
+from verifier.environment import describe, preserved
+from verifier.errors import UsageError
+from verifier.judge import Cell
+from verifier.training import published
+from verifier.training.pairing import Pairing, Side, pair
+from verifier.training.pupil import Pupil
+from verifier.training.records import Experiment, Learner, Sample, Twins
+from verifier.training.saving import checkpoint_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from verifier.training.data import Data
+    from verifier.training.recipe import TrainingRecipe
+
+    Progress = Callable[[str, int, int], None]
+
+_SHOWN = 24  # sample predictions
+_PROBE = 4  # images to pair two networks on
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to train: its name, what it is built from, its depth if known, and its baseline twin if wanted."""
+
+    name: str
+    candidate: str
+    baseline: str | None = None
+    depth: int | None = None
+
+
+def train(
+    subjects: Sequence[Subject],
+    data: Data,
+    directory: Path,
+    *,
+    recipe: TrainingRecipe,
+    epochs: int,
+    device: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Experiment:
+    """Train networks one after the other, each side by side with its baseline twin, epoch by epoch.
+
+    Twins start from identical weights and learn the same batches. After each epoch a checkpoint is written into
+    `directory`; the final weights go there as safetensors files.
+
+    Args:
+        subjects: What to train.
+        data: What to learn.
+        directory: Where checkpoints and weights go.
+        recipe: How.
+        epochs: How long.
+        device: Where: `cpu`, `cuda` or `cuda:N`.
+        seed: For initial weights, the order of the data and all else that is drawn.
+        resume: Whether to go on with what is unfinished in `directory`.
+        command: How the run was asked for, for the record.
+        progress: Told how far the run has come, in images.
+        log: Given one line an epoch.
+
+    Raises:
+        UsageError: Something asked for is wrong, or a checkpoint is of another training.
+        CannotRunError: This machine cannot run it, or a model failed.
+        OutputError: A checkpoint cannot be written.
+    """
+    started = time.perf_counter()
+    cell = Cell.parse(f"{device}/float32")
+    cell.check_device()
+    learners: list[Learner] = []
+    twins: list[Twins] = []
+    answers: list[Tensor] = []
+    with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        for subject in subjects:
+            pairing, models = _models(subject, data, cell, seed)
+            pupils = [
+                Pupil(
+                    name=subject.name,
+                    role=side.role,
+                    spec=side.spec,
+                    model=model,
+                    data=data,
+                    recipe=recipe,
+                    total=epochs,
+                    device=cell.device,
+                    seed=seed,
+                    file=checkpoint_file(directory, subject.name, side.role),
+                )
+                for side, model in models
+            ]
+            _teach(pupils, resume=resume, progress=progress or (lambda *_: None), log=log or (lambda _: None))
+            for pupil in pupils:
+                logits = pupil.test()
+                answers.append(logits)
+                learners.append(_learner(subject, pupil, logits, directory))
+            if pairing is not None:
+                twins.append(_twins(subject, pupils, pairing))
+    return Experiment(
+        data=data.name,
+        source=data.source,
+        classes=data.classes,
+        training_images=len(data.labels),
+        test_images=len(data.test_labels),
+        recipe=recipe,
+        recipe_told=recipe.told(),
+        epochs=epochs,
+        device=cell.device,
+        learners=tuple(learners),
+        twins=tuple(twins),
+        samples=_samples(data, answers),
+        seed=seed,
+        environment=describe(),
+        command=command,
+        seconds=time.perf_counter() - started,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _models(
+    subject: Subject, data: Data, cell: Cell, seed: int
+) -> tuple[Pairing | None, list[tuple[Side, nn.Module]]]:
+    """The candidate and, where wanted, its twin, from identical weights."""
+    if subject.baseline is None:
+        side = Side.of("candidate", subject.candidate, seed)
+        return None, [(side, side.fresh(state_of(side.model), cell))]
+    images = data.prepared(data.images[:_PROBE]).to(cell.device)
+    pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
+    alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
+    if alone:
+        raise UsageError(
+            f"{subject.candidate} and {subject.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
+            "see what `verifier run` says of them."
+        )
+    ours, theirs = pairing.fresh(cell)
+    return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
+
+
+def _teach(pupils: Sequence[Pupil], *, resume: bool, progress: Progress, log: Callable[[str], None]) -> None:
+    """All epochs that are left, twins in turn."""
+    for pupil in pupils:
+        if resume:
+            pupil.resume()
+    first = pupils[0]
+    whole = len(first.data.labels) * first.total * len(pupils)
+    done = sum(len(pupil.epochs) for pupil in pupils) * len(first.data.labels)
+    for number in range(first.total):
+        for pupil in pupils:
+            if len(pupil.epochs) > number:
+                continue
+            stage = f"{pupil.name} {pupil.role}, epoch {number + 1} of {pupil.total}"
+
+            def told(images: int, stage: str = stage) -> None:
+                nonlocal done
+                done += images
+                progress(stage, done, whole)
+
+            epoch = pupil.learn(told)
+            log(
+                f"{stage}: loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}, "
+                f"test {epoch.test_accuracy:.2%}, {epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
+            )
+
+
+def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
+    from safetensors.torch import save_file  # noqa: PLC0415 - only needed at the end
+
+    classes = len(pupil.data.classes)
+    expected, called = pupil.data.test_labels, logits.argmax(1).clamp(max=classes - 1)
+    counts = torch.bincount(expected * classes + called, minlength=classes * classes).reshape(
+        classes, classes
+    )
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state_of(pupil.model).items()}
+    file = directory / f"{pupil.name}-{pupil.role}.safetensors"
+    temporary = file.with_name(f".{file.name}")
+    save_file(tensors, temporary)
+    temporary.replace(file)
+    return Learner(
+        name=pupil.name,
+        role=pupil.role,
+        spec=pupil.spec,
+        depth=subject.depth,
+        parameters=sum(parameter.numel() for parameter in pupil.model.parameters()),
+        epochs=tuple(pupil.epochs),
+        confusion=tuple(tuple(row) for row in counts.tolist()),
+        digest=_digest(tensors),
+        weights_file=file.name,
+        published=published.accuracies(pupil.name, pupil.data.name) if pupil.role == "candidate" else (),
+    )
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the tensors' own digests, sorted: the same for twins that name their tensors otherwise."""
+    own = sorted(hashlib.sha256(tensor.numpy().tobytes()).digest() for tensor in tensors.values())
+    return hashlib.sha256(b"".join(own)).hexdigest()
+
+
+def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
+    candidate, baseline = pupils
+
+    def curve(pupil: Pupil) -> list[tuple[float, ...]]:
+        return [(e.train_loss, e.train_accuracy, e.test_loss, e.test_accuracy) for e in pupil.epochs]
+
+    other = next(
+        (k for k, (a, b) in enumerate(zip(curve(candidate), curve(baseline), strict=True), 1) if a != b), None
+    )
+    ours, theirs = state_of(baseline.model), state_of(candidate.model)
+    same = all(
+        torch.equal(recipe.make(ours, theirs[name].shape), theirs[name])
+        for name, recipe in pairing.masters.recipes.items()
+    )
+    return Twins(name=subject.name, first_other_epoch=other, same_weights=same)
+
+
+def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
+    """Test images that some network gets wrong, then others, at most half of them wrong."""
+    from PIL import Image  # noqa: PLC0415 - only needed at the end
+
+    probabilities = [logits.softmax(1) for logits in answers]
+    wrong = torch.stack([each.argmax(1) != data.test_labels for each in probabilities]).any(0)
+    missed = wrong.nonzero().flatten().tolist()[: _SHOWN // 2]
+    told = (~wrong).nonzero().flatten().tolist()[: _SHOWN - len(missed)]
+    found = []
+    for index in (*missed, *told):
+        stream = io.BytesIO()
+        Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy()).save(stream, format="PNG")
+        found.append(
+            Sample(
+                png=base64.b64encode(stream.getvalue()).decode("ascii"),
+                label=int(data.test_labels[index]),
+                predictions=tuple(
+                    (int(each[index].argmax()), float(each[index].max())) for each in probabilities
+                ),
+            )
+        )
+    return tuple(found)

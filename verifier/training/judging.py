@@ -1,0 +1,262 @@
+"""From the errors of two trainings to a verdict, the first divergence and its cause."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from verifier.judge import STRICT
+from verifier.result import Verdict
+from verifier.training import causes
+from verifier.training.comparing import (
+    ACTIVATION,
+    GRADIENT_OF_ACTIVATION,
+    NORM,
+    WEIGHT,
+    Place,
+)
+from verifier.training.records import Allowed, Divergence, Phase, TensorRow
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from verifier.align import Alignment
+    from verifier.judge import Cell
+    from verifier.result import Coverage
+    from verifier.training.pairing import Pairing
+    from verifier.training.parity import SideBySide
+    from verifier.training.recipe import TrainingRecipe
+
+# Rounding is near 1e-16 in float64, and a real difference far above: the limit needs no tuning.
+_FLOAT64 = 1e-12
+# An update is a handful of operations on each element, each rounded once.
+_OPERATIONS = 16
+# Errors of a sum of n terms add up like a random walk; the candidate's and the baseline's, each in its own order.
+_WALKS = 4
+_PHASES = list(Phase)
+
+
+class Judged(NamedTuple):
+    """What `judge` found."""
+
+    verdict: Verdict
+    reason: str
+    culprits: tuple[Divergence, ...]
+    rows: tuple[TensorRow, ...]
+    notes: tuple[str, ...]
+
+
+def limits(cell: Cell, recipe: TrainingRecipe, alignment: Alignment) -> dict[Phase, Allowed]:
+    """The relative error each phase may have on identical inputs, and why.
+
+    In float64 any error above 1e-12 is another program. In float32 a phase that sums n terms may be 4 u sqrt(n) off,
+    u = 2^-24 the unit roundoff and n the elements of the largest tensor of the pass, for a weight's gradient sums
+    over as many; one that works element by element 16 u. Under autocast, what passes between the operators is rounded
+    to a dtype whose u is far larger than what sums in float32 lose: 4 u of that.
+    """
+    if recipe.amp != "off":
+        half = float(torch.finfo(getattr(torch, recipe.amp)).eps) / 2
+        summed = Allowed(limit=_WALKS * half, rule=f"4 u of {recipe.amp}")
+        single = _OPERATIONS * 2.0**-24
+        updated = Allowed(limit=single, rule="16 u of float32")
+    elif cell.dtype == "float64":
+        summed = updated = Allowed(limit=_FLOAT64, rule="1e-12 in float64")
+    else:
+        terms = max((math.prod(site.shape) for site in alignment.baseline.sites), default=1)
+        summed = Allowed(
+            limit=_WALKS * cell.unit_roundoff * math.sqrt(terms), rule=f"4 u sqrt({terms}) of {cell.dtype}"
+        )
+        updated = Allowed(limit=_OPERATIONS * cell.unit_roundoff, rule=f"16 u of {cell.dtype}")
+    rates = Allowed(limit=_FLOAT64, rule="1e-12: a learning rate is a Python number")
+    elementwise = {Phase.OPTIMISER: updated, Phase.SCHEDULE: rates}
+    return {phase: elementwise.get(phase, summed) for phase in Phase}
+
+
+def judge(
+    pairing: Pairing,
+    free: SideBySide,
+    forced: SideBySide,
+    allowed: Mapping[Phase, Allowed],
+    covered: Coverage,
+) -> Judged:
+    """The verdict on a free and a forced training.
+
+    A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
+    where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is
+    shown and never blamed, as every gradient is judged.
+    """
+    ranks = _Ranks(pairing)
+    places = sorted({p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=ranks.of)
+    first: dict[Place, int] = {}
+    for place in places:
+        limit = allowed[place.phase].limit
+        over = (
+            k
+            for k, batch in enumerate(forced.compared)
+            if place in batch.errors and not batch.errors[place] <= limit
+        )
+        number = next(over, None)
+        if number is not None and place.what != NORM:
+            first[place] = number
+    blamed: dict[tuple[object, ...], Place] = {}
+    missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
+    for place in sorted(first, key=lambda each: (first[each], ranks.of(each))):
+        key = (place.subject,) if place.subject in missing else (place.subject, place.phase)
+        blamed.setdefault(key, place)
+    culprits = tuple(
+        _divergence(pairing, free, forced, place, first[place], allowed[place.phase])
+        for place in blamed.values()
+    )
+    rows = tuple(
+        _row(pairing, free, forced, place, allowed[place.phase], first.get(place), blamed.values())
+        for place in places
+    )
+    verdict, reason = _verdict(pairing, free, culprits, covered)
+    return Judged(verdict, reason, culprits, rows, _notes(pairing, free))
+
+
+def _verdict(
+    pairing: Pairing, free: SideBySide, culprits: tuple[Divergence, ...], covered: Coverage
+) -> tuple[Verdict, str]:
+    if culprits:
+        return Verdict.DIVERGED, culprits[0].reason
+    least = min(covered.baseline_share, covered.candidate_share)
+    if least < STRICT.minimum_coverage:
+        needed = f"{STRICT.minimum_coverage:.0%}"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"only {least:.0%} of the sites could be paired; {needed} are needed to say more",
+        )
+    alone = _alone(pairing)
+    if alone:
+        return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"
+    if not free.steps:
+        return Verdict.INCONCLUSIVE, "the baseline's optimiser made no step"
+    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+    if wild is not None and wild < max(1, len(free.losses) // 2):
+        return (
+            Verdict.INCONCLUSIVE,
+            f"the baseline's loss is not finite from batch {wild} on; use a smaller lr",
+        )
+    return Verdict.MATCH, ""
+
+
+def _alone(pairing: Pairing) -> list[str]:
+    """Parameters that one model trains and the other has not."""
+    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    ours = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
+    theirs = [
+        name
+        for name, parameter in pairing.candidate.model.named_parameters()
+        if parameter.requires_grad and name not in pairing.masters.recipes
+    ]
+    return [*(f"the baseline's {name}" for name in ours), *(f"the candidate's {name}" for name in theirs)]
+
+
+def _notes(pairing: Pairing, free: SideBySide) -> tuple[str, ...]:
+    notes = [*pairing.baseline.notes, *pairing.candidate.notes]
+    if pairing.masters.info.kept:
+        some = ", ".join(pairing.masters.info.kept[:3])
+        notes.append(f"the candidate is an edited copy, and keeps values of its own in {some}")
+    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+    if wild is not None:
+        notes.append(f"the baseline's loss is not finite from batch {wild} on")
+    return tuple(notes)
+
+
+class _Ranks:
+    """In which order things happen within a batch: gradients from the last site to the first."""
+
+    def __init__(self, pairing: Pairing) -> None:
+        self._pairs = pairing.alignment.pairs
+        self._order = {name: k for k, name in enumerate(pairing.masters.candidate)}
+        self._used: dict[str, int] = {}
+        for site in pairing.alignment.candidate.sites:
+            for use in site.tensors:
+                self._used.setdefault(use.name, site.index)
+
+    def of(self, place: Place) -> tuple[float, ...]:
+        """Larger is later."""
+        phase = _PHASES.index(place.phase)
+        if place.what == ACTIVATION:
+            return (phase, self._pairs[int(place.subject)].baseline)
+        if place.what == GRADIENT_OF_ACTIVATION:
+            return (phase, -self._pairs[int(place.subject)].candidate, 0)
+        if place.what == NORM:
+            return (phase, 1)
+        number = self._order.get(str(place.subject), -1)
+        if place.phase is Phase.BACKWARD:  # complete once its first site has been gone back through
+            return (phase, -self._used.get(str(place.subject), 0), 1, number)
+        return (phase, place.what == WEIGHT, number)
+
+
+def _names(pairing: Pairing, place: Place) -> tuple[str, str]:
+    """What the baseline and the candidate call it."""
+    alignment = pairing.alignment
+    if isinstance(place.subject, int):
+        both = alignment.pairs[place.subject]
+        return alignment.baseline.sites[both.baseline].name, alignment.candidate.sites[both.candidate].name
+    recipe = pairing.masters.recipes.get(place.subject)
+    if recipe is None:
+        return place.subject or place.what, place.subject or place.what
+    text = recipe.text
+    return text if isinstance(text, str) else " + ".join(text), place.subject
+
+
+def _shape(pairing: Pairing, place: Place) -> tuple[int, ...]:
+    if isinstance(place.subject, int):
+        return pairing.alignment.baseline.sites[pairing.alignment.pairs[place.subject].baseline].shape
+    tensor = pairing.masters.candidate.get(place.subject)
+    return () if tensor is None or place.phase is Phase.SCHEDULE else tuple(tensor.shape)
+
+
+def _divergence(
+    pairing: Pairing, free: SideBySide, forced: SideBySide, place: Place, batch: int, allowed: Allowed
+) -> Divergence:
+    ours, theirs = _names(pairing, place)
+    there = forced.compared[batch]
+    intrinsic = there.errors[place]
+    cause = causes.schedule(free.rates) if causes.of_rates(place) else forced.causes.get(place)
+    reason = there.reasons.get(place) or (
+        f"its relative error is {intrinsic:.3g}, {allowed.limit:.3g} is allowed (rule {allowed.rule})"
+    )
+    return Divergence(
+        step=forced.step_of[batch],
+        batch=batch,
+        phase=place.phase,
+        what=place.what,
+        tensor=ours,
+        candidate=theirs,
+        total=free.compared[batch].errors.get(place, math.nan),
+        intrinsic=intrinsic,
+        allowed=allowed,
+        reason=reason,
+        comparison=there.figures.get(place),
+        cause=cause,
+    )
+
+
+def _row(
+    pairing: Pairing,
+    free: SideBySide,
+    forced: SideBySide,
+    place: Place,
+    allowed: Allowed,
+    first: int | None,
+    blamed: Collection[Place],
+) -> TensorRow:
+    ours, theirs = _names(pairing, place)
+    return TensorRow(
+        phase=place.phase,
+        what=place.what,
+        tensor=ours,
+        candidate=theirs,
+        shape=_shape(pairing, place),
+        allowed=allowed,
+        culprit=place in blamed,
+        first_step=None if first is None else forced.step_of[first],
+        total=tuple(batch.errors.get(place) for batch in free.compared),
+        intrinsic=tuple(batch.errors.get(place) for batch in forced.compared),
+    )

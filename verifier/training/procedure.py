@@ -1,0 +1,181 @@
+"""Training by a recipe, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.optim import lr_scheduler
+
+from verifier.errors import UsageError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from verifier.training.recipe import TrainingRecipe
+
+    Batches = Iterable[tuple[Tensor, Tensor]]
+    Trainer = Callable[[nn.Module, Batches], object]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Learnt(NamedTuple):
+    """What a batch left behind: its logits (N, classes) and its mean loss, both detached."""
+
+    logits: Tensor
+    loss: Tensor
+
+
+class Procedure:
+    """A model's optimiser, schedule and loss scale by a recipe, and what they do with a batch.
+
+    Args:
+        model: The model to train, in training mode, on the device the batches will be on.
+        recipe: How.
+        steps: Optimiser steps of the whole training, over which a cosine without a period runs.
+        epoch_steps: Optimiser steps of one epoch.
+
+    Raises:
+        UsageError: The recipe freezes a parameter the model has not, or all of them.
+    """
+
+    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.optimiser = _optimiser(model, recipe)
+        self.schedule = _schedule(self.optimiser, recipe, steps, epoch_steps)
+        self._device = next(model.parameters()).device.type
+        self._scaler = torch.amp.GradScaler(
+            self._device, init_scale=recipe.initial_scale or 1.0, enabled=recipe.initial_scale is not None
+        )
+        self._every = epoch_steps if recipe.unit == "epoch" else 1
+        self._batches = 0
+        self._steps = 0
+
+    def learn(self, images: Tensor, labels: Tensor) -> Learnt:
+        """One batch: forward, loss, backward and, once enough batches are accumulated, a step.
+
+        Args:
+            images: (N, C, H, W).
+            labels: (N,), int64.
+        """
+        recipe = self.recipe
+        if self._batches % recipe.accumulate == 0:
+            self.optimiser.zero_grad()
+        with self._autocast():
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        self._scaler.scale(loss / recipe.accumulate if recipe.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        self._batches += 1
+        if self._batches % recipe.accumulate == 0:
+            self._step()
+        return Learnt(logits.detach(), loss.detach())
+
+    def _step(self) -> None:
+        scaler, recipe = self._scaler, self.recipe
+        if recipe.clip_norm is not None:
+            scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        before = scaler.get_scale()
+        scaler.step(self.optimiser)
+        scaler.update()
+        if scaler.get_scale() < before:  # a gradient overflowed, so the step was left out
+            return
+        self._steps += 1
+        if self._steps % self._every == 0:
+            self.schedule.step()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on exactly here, besides the model's own tensors."""
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "batches": self._batches,
+            "steps": self._steps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._batches, self._steps = state["batches"], state["steps"]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.recipe.amp == "off":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device, _DTYPES[self.recipe.amp])
+
+
+def trainer(recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> Trainer:
+    """The loop that trains by a recipe: the same call as one of a user's own."""
+
+    def train(model: nn.Module, batches: Batches) -> None:
+        procedure = Procedure(model, recipe, steps=steps, epoch_steps=epoch_steps)
+        for images, labels in batches:
+            procedure.learn(images, labels)
+
+    return train
+
+
+def _optimiser(model: nn.Module, recipe: TrainingRecipe) -> Optimizer:
+    frozen = _frozen(model, recipe)
+    named = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name not in frozen
+    ]
+    if not named:
+        raise UsageError("nothing is left to train: every parameter is frozen.")
+    groups = [{"params": [parameter for _, parameter in named], "weight_decay": recipe.weight_decay}]
+    if not recipe.decay_norms and recipe.weight_decay:
+        wide = [parameter for _, parameter in named if parameter.dim() > 1]
+        narrow = [parameter for _, parameter in named if parameter.dim() <= 1]
+        groups = [
+            {"params": parameters, "weight_decay": decay}
+            for parameters, decay in ((wide, recipe.weight_decay), (narrow, 0.0))
+            if parameters
+        ]
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def _frozen(model: nn.Module, recipe: TrainingRecipe) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    found: set[str] = set()
+    for pattern in recipe.frozen:
+        wanted = re.compile(".+".join(map(re.escape, pattern.split("*"))))
+        matching = {name for name in names if name == pattern or wanted.fullmatch(name)}
+        if not matching:
+            raise UsageError(
+                f"the recipe freezes {pattern!r}, which the model has not{suggestion(pattern, names) or '.'}"
+            )
+        found |= matching
+    return found
+
+
+def _schedule(
+    optimiser: Optimizer, recipe: TrainingRecipe, steps: int, epoch_steps: int
+) -> lr_scheduler.LRScheduler:
+    if recipe.schedule == "step":
+        return lr_scheduler.StepLR(optimiser, recipe.step_size, recipe.gamma)
+    if recipe.schedule == "multi-step":
+        return lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
+    if recipe.schedule == "cosine":
+        whole = max(1, steps // epoch_steps if recipe.unit == "epoch" else steps)
+        return lr_scheduler.CosineAnnealingLR(optimiser, recipe.period or whole)
+    return lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)

@@ -1,0 +1,160 @@
+"""One network that learns, epoch by epoch, and can go on exactly where it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from verifier.copying import state_of
+from verifier.training import checkpoint
+from verifier.training.procedure import Procedure
+from verifier.training.records import Epoch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from verifier.training.data import Data
+    from verifier.training.recipe import TrainingRecipe
+
+_TEST_BATCH = 250
+
+
+@dataclass
+class Pupil:
+    """A network in training.
+
+    The random numbers of an epoch, the order of the data and its augmentation among them, depend on the seed and
+    the number of the epoch alone. So a checkpoint at the end of an epoch needs no generator's state, and twins draw
+    alike.
+
+    Attributes:
+        name: The network's name.
+        role: `candidate` or `baseline`.
+        spec: What it was built from.
+        model: The network itself, which is trained.
+        data: What it learns.
+        recipe: How.
+        total: Epochs of the whole training.
+        device: Where.
+        seed: Of all that is drawn.
+        file: Where its checkpoint goes.
+        epochs: What it has learnt so far.
+    """
+
+    name: str
+    role: str
+    spec: str
+    model: nn.Module
+    data: Data
+    recipe: TrainingRecipe
+    total: int
+    device: str
+    seed: int
+    file: Path
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make its optimiser."""
+        steps = max(1, self.batches // self.recipe.accumulate)
+        self.procedure = Procedure(self.model, self.recipe, steps=steps * self.total, epoch_steps=steps)
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch; one of a single sample is left out."""
+        whole, rest = divmod(len(self.data.labels), self.recipe.batch_size)
+        return whole + (rest > 1)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What a checkpoint has to agree in."""
+        return {
+            "network": self.spec,
+            "data": self.data.name,
+            "epochs": self.total,
+            "seed": self.seed,
+            "device": self.device,
+            "recipe": self.recipe.told(),
+        }
+
+    def learn(self, told: Callable[[int], None]) -> Epoch:
+        """One epoch, its test and its checkpoint. `told` is called with the images of each batch."""
+        number = len(self.epochs)
+        started = time.perf_counter()
+        _seed(self.seed * 1_000_003 + number)
+        self.model.train()
+        rate = self.procedure.lr
+        loss, right, seen = 0.0, 0, 0
+        for images, labels in self.data.batches(self.recipe.batch_size, seed=self.seed, epoch=number):
+            answers = labels.to(self.device)
+            learnt = self.procedure.learn(images.to(self.device), answers)
+            loss += float(learnt.loss) * len(labels)
+            right += int((learnt.logits.argmax(1) == answers).sum())
+            seen += len(labels)
+            told(len(labels))
+        seconds = time.perf_counter() - started
+        logits = self.test()
+        expected = self.data.test_labels
+        epoch = Epoch(
+            epoch=number + 1,
+            lr=rate,
+            train_loss=loss / seen,
+            train_accuracy=right / seen,
+            test_loss=float(F.cross_entropy(logits, expected)),
+            test_accuracy=float((logits.argmax(1) == expected).double().mean()),
+            seconds=seconds,
+            images_per_second=seen / seconds if seconds else math.inf,
+        )
+        self.epochs.append(epoch)
+        checkpoint.write(
+            self.file,
+            {
+                "request": self.request,
+                "tensors": state_of(self.model),
+                "procedure": self.procedure.state(),
+                "epochs": [msgspec.to_builtins(each) for each in self.epochs],
+            },
+        )
+        return epoch
+
+    def test(self) -> Tensor:
+        """The logits of all test images, (M, classes), float32 on the CPU."""
+        self.model.eval()
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    self.model(self.data.prepared(images).to(self.device)).float().cpu()
+                    for images in torch.split(self.data.test_images, _TEST_BATCH)
+                ]
+            )
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Raises:
+            UsageError: It is damaged, or of another training.
+        """
+        if not self.file.exists():
+            return
+        content = checkpoint.read(self.file, self.request)
+        with torch.no_grad():
+            for name, tensor in state_of(self.model).items():
+                tensor.copy_(content["tensors"][name])
+        self.procedure.restore(content["procedure"])
+        self.epochs = [msgspec.convert(each, Epoch) for each in content["epochs"]]
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is the one a model would use
+    random.seed(seed)

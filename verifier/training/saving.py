@@ -1,0 +1,121 @@
+"""What training leaves on disk: a record as JSON and what is made of it, all of it or none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from verifier.errors import OutputError
+from verifier.saving import RESULT, save_texts, to_json
+from verifier.training.records import SCHEMA_VERSION, Experiment
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
+    from verifier.training.records import TensorRow, TrainingParity
+
+PARITY = "training-parity.json"
+TENSORS = "tensors.csv"
+EXPERIMENT = "training.json"
+PAGE = "training.html"
+
+COLUMNS = (
+    "phase",
+    "what",
+    "tensor",
+    "candidate",
+    "shape",
+    "culprit",
+    "first_step",
+    "largest_total",
+    "largest_intrinsic",
+    "allowed",
+    "rule",
+)
+
+
+def save_parity(found: TrainingParity, directory: str | PathLike[str]) -> None:
+    """Write `training-parity.json`, with every error of every batch, and `tensors.csv`, one row a tensor.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    save_texts({TENSORS: to_csv(found.rows), PARITY: to_json(found)}, directory)
+
+
+def save_experiment(found: Experiment, directory: str | PathLike[str]) -> None:
+    """Write `training.json` and the page made of it.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from reports.training import render  # noqa: PLC0415 - templates are only needed here
+
+    save_texts({PAGE: render(found), EXPERIMENT: to_json(found)}, directory)
+
+
+def checkpoint_file(directory: Path, name: str, role: str) -> Path:
+    """Where the checkpoint of a network goes."""
+    return directory / f"{name}-{role}.checkpoint.pt"
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """The checkpoints in a directory."""
+    return sorted(directory.glob("*.checkpoint.pt"))
+
+
+def is_experiment(directory: Path) -> bool:
+    """Whether an experiment was saved in `directory`, and no verification."""
+    return (directory / EXPERIMENT).is_file() and not (directory / RESULT).exists()
+
+
+def load_experiment(directory: Path) -> Experiment:
+    """Read a saved experiment.
+
+    Raises:
+        OutputError: There is none, it is damaged, or a newer version of this package wrote it.
+    """
+    file = directory / EXPERIMENT
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema_version", 0) > SCHEMA_VERSION:
+            raise OutputError(f"{file} was written by a newer version of this package; upgrade to read it")
+        return msgspec.convert(content, Experiment, strict=False)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # msgspec's is one
+        raise OutputError(f"{file} is damaged: {error}") from error
+
+
+def to_csv(rows: tuple[TensorRow, ...]) -> str:
+    """The table as RFC 4180 has it, in the order in which things happen."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow(
+            (
+                str(row.phase),
+                row.what,
+                row.tensor,
+                row.candidate,
+                "x".join(map(str, row.shape)),
+                row.culprit,
+                row.first_step,
+                largest(row.total),
+                largest(row.intrinsic),
+                row.allowed.limit,
+                row.allowed.rule,
+            )
+        )
+    return text.getvalue()
+
+
+def largest(errors: tuple[float | None, ...]) -> float | None:
+    """The largest error of those that were measured; None where none was."""
+    return max((error for error in errors if error is not None), default=None)

@@ -1,0 +1,224 @@
+"""Watching a model that somebody trains: every phase of every step, from outside of the loop that trains it.
+
+The loop is any function of a model and of batches. What it does is met where it cannot help passing: the model's own
+sites and their gradients, `Tensor.backward`, and the optimiser's step. So a recipe's loop and a user's own are
+watched alike, and neither has to be written for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from verifier.errors import GraphDepartureError
+from verifier.graph.instrument import Instrument
+from verifier.graph.tensors import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from torch.optim import Optimizer
+
+    from verifier.graph import Graph
+
+
+class Ledger(Protocol):
+    """Where what happens in one batch is noted: kept for the baseline, compared with it for the candidate."""
+
+    def began(self, watch: Watch) -> None:
+        """The batch is handed out; nothing has been done with it."""
+
+    def activation(self, pair: int, tensor: Tensor) -> None:
+        """The model made `tensor` at a pair; it may be overwritten."""
+
+    def activation_gradient(self, pair: int, gradient: Tensor) -> Tensor | None:
+        """The loss's gradient by the pair's tensor; the answer takes its place."""
+
+    def constant(self, pair: int) -> None:
+        """The tensor at a pair has no gradient, as nothing that leads to it is trained."""
+
+    def forward_ended(self, watch: Watch) -> None:
+        """The model returned; its buffers are as the pass has left them."""
+
+    def loss(self, watch: Watch, loss: Tensor) -> None:
+        """A backward pass is about to start from `loss`."""
+
+    def backward_ended(self, watch: Watch) -> None:
+        """The parameters have their gradients; they may be overwritten."""
+
+    def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """The optimiser is about to apply the gradients as they are now."""
+
+    def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """The optimiser has updated its state and the weights; they may be overwritten."""
+
+    def ended(self, watch: Watch) -> None:
+        """The loop asks for the next batch."""
+
+
+class Watch(Instrument):
+    """Follows one model through its training.
+
+    Args:
+        role: What the model is called in messages.
+        model: The copy that is trained.
+        graph: What it does in one forward pass, as recorded.
+        pairs: The pair, by position, of each paired site.
+        graded: The pairs whose gradients both models should agree on.
+    """
+
+    def __init__(
+        self, role: str, model: nn.Module, graph: Graph, pairs: Mapping[int, int], graded: Collection[int]
+    ) -> None:
+        super().__init__(model, ())
+        self.role = role
+        self.model = model
+        self.ledger: Ledger | None = None
+        self.parameters = dict(model.named_parameters())
+        self.buffers = dict(model.named_buffers())
+        self.optimisers: dict[int, Optimizer] = {}
+        self._steps: Counter[int] = Counter()
+        self._graph = graph
+        self._pairs = pairs
+        self._graded = graded
+        self._owned = {id(parameter) for parameter in self.parameters.values()}
+        self._next = 0
+        self._following = False
+        self._seen = False
+
+    @property
+    def steps(self) -> int:
+        """Steps made so far: of several optimisers, those of the busiest."""
+        return max(self._steps.values(), default=0)
+
+    def begin(self, ledger: Ledger) -> None:
+        """A new batch is handed out, to be noted in `ledger`."""
+        self.ledger, self._seen = ledger, False
+        with _aside():
+            ledger.began(self)
+
+    def owns(self, optimiser: Optimizer) -> bool:
+        """Whether the optimiser updates this model."""
+        return any(
+            id(parameter) in self._owned for group in optimiser.param_groups for parameter in group["params"]
+        )
+
+    def updated(self, optimiser: Optimizer) -> dict[str, nn.Parameter]:
+        """The model's parameters that the optimiser has."""
+        own = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+        return {name: parameter for name, parameter in self.parameters.items() if id(parameter) in own}
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """The optimiser's group of options of each parameter that an optimiser has."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        return {
+            names[id(parameter)]: group
+            for optimiser in self.optimisers.values()
+            for group in optimiser.param_groups
+            for parameter in group["params"]
+            if id(parameter) in names
+        }
+
+    def before_step(self, optimiser: Optimizer) -> None:
+        """Called when one of this model's optimisers is about to step."""
+        self.optimisers[id(optimiser)] = optimiser
+        if self.ledger is not None:
+            with _aside():
+                self.ledger.before_step(self, optimiser)
+
+    def after_step(self, optimiser: Optimizer) -> None:
+        """Called when it has."""
+        self._steps[id(optimiser)] += 1
+        if self.ledger is not None:
+            with _aside():
+                self.ledger.after_step(self, optimiser)
+
+    def ended(self) -> None:
+        """Called when the loop wants the next batch."""
+        if self.ledger is not None:
+            with _aside():
+                self.ledger.ended(self)
+
+    def on_call(
+        self,
+        op: str,
+        function: Callable[..., Any] | None,  # noqa: ARG002
+        args: Sequence[Any],  # noqa: ARG002
+        kwargs: Mapping[str, Any],  # noqa: ARG002
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """A call of the model: follow it along the recorded graph, and note the tensors of its pairs."""
+        if not self._following or self.ledger is None:
+            return
+        calls = self._graph.calls
+        call = calls[self._next] if self._next < len(calls) else None
+        if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
+            expected = "its end" if call is None else self._graph.sites[call.first].name
+            where = f" in {self.scope}" if self.scope else ""
+            raise GraphDepartureError(
+                f"the {self.role} departs from its recorded pass: it called `{op}`{where} where {expected} was "
+                "expected. Its control flow depends on its data, so it cannot be followed through a training."
+            )
+        self._next += 1
+        for site, tensor in enumerate(outputs, call.first):
+            pair = self._pairs.get(site)
+            if pair is None:
+                continue
+            self.ledger.activation(pair, tensor)
+            if pair in self._graded:
+                if tensor.requires_grad:
+                    tensor.register_hook(  # type: ignore[no-untyped-call]
+                        functools.partial(self.ledger.activation_gradient, pair)
+                    )
+                else:
+                    self.ledger.constant(pair)
+
+    def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:  # noqa: ARG002
+        """A module returned; if it is the model itself, a forward pass has ended."""
+        if not self._following or len(self._scopes) > 2:
+            return
+        self._following = False
+        if self.ledger is not None:
+            self.ledger.forward_ended(self)
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if module is self.model and len(self._scopes) == 1:
+            # What a loop computes aside, to validate or without gradients, is no part of its training.
+            self._following = not self._seen and torch.is_grad_enabled() and module.training
+            self._seen = self._seen or self._following
+            self._next = 0
+            for tensor in tensors_in(args):
+                self._known.add(tensor)
+        super()._enter(module, args)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Inside the model, meet the call as ever; outside, see to backward passes alone."""
+        if len(self._scopes) > 1:
+            return super().__torch_function__(func, types, args, kwargs)
+        ledger = self.ledger if func is Tensor.backward else None
+        if ledger is not None:
+            with _aside():
+                ledger.loss(self, args[0].detach())
+        result = func(*args, **(kwargs or {}))
+        if ledger is not None:
+            with _aside():
+                ledger.backward_ended(self)
+        return result
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    """What is computed inside is no part of the training."""
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        yield
