@@ -35,6 +35,11 @@ class Side:
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
+        """The `baseline` or the `candidate`, from a module or a specification; `seed` is for what is built.
+
+        Raises:
+            UsageError: It is no module, leads to none, or has parameters without a shape.
+        """
         if isinstance(model, str):
             source = sources.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
@@ -61,6 +66,7 @@ class Side:
         return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
 
     def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs in the model's own setting, positional and by keyword."""
         return arguments(inputs, self.cell())
 
     def record(self, inputs: Inputs) -> Graph:
@@ -108,6 +114,7 @@ class Side:
         return record(copy, args, kwargs)
 
     def info(self, graph: Graph) -> ModelInfo:
+        """What the record says of the model, given its graph."""
         return ModelInfo(
             spec=self.spec,
             type=type(self.model).__name__,

@@ -7,22 +7,6 @@ from typing import Annotated
 
 import typer
 
-Arch = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Short for --candidate reference:NAME and its --baseline; see `models`."
-    ),
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPEC",
-        help="The trusted model: torchvision:NAME, reference:NAME, package.module:callable or file.py:callable.",
-    ),
-]
-Candidate = Annotated[
-    str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
-]
 DataName = Annotated[
     str,
     typer.Option(
@@ -32,15 +16,7 @@ DataName = Annotated[
 DataDirectory = Annotated[
     Path, typer.Option(metavar="DIR", help="Where CIFAR-10 lies, or is downloaded to if it does not.")
 ]
-MapFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--map",
-        metavar="FILE",
-        help="TOML of `candidate name = baseline name` for tensors whose partner is not found; takes wildcards.",
-    ),
-]
-Seed = Annotated[
+TrainingSeed = Annotated[
     int,
     typer.Option(
         metavar="N", min=0, max=2**31 - 1, help="For models, the order of the data and what is drawn."

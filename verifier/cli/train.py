@@ -38,7 +38,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(metavar="N", min=2, help="Samples a batch.")] = None,
     twin: Annotated[bool, typer.Option(help="Train the baseline as well, from the same weights.")] = True,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")] = "cpu",
-    seed: options.Seed = 0,
+    seed: options.TrainingSeed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on, exactly, with what was interrupted in --out.")
     ] = False,

@@ -54,8 +54,8 @@ def train_parity(
     weights: Annotated[
         str, typer.Option(metavar="MODE", help="What both start from: init, imagenet, or a weights file.")
     ] = "init",
-    map_file: options.MapFile = None,
-    seed: options.Seed = 0,
+    map_file: options.Map = None,
+    seed: options.TrainingSeed = 0,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where training-parity.json and tensors.csv go.")
     ] = Path("training-parity"),
