@@ -68,6 +68,7 @@ def test_reports_import_only_the_records() -> None:
         ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
         ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
         ("judge", {"judge", "align", "graph", "errors", "result"}),
+        ("preprocessing", {"preprocessing", "diagnose", "environment", "errors", "result", "sources"}),
         ("diagnose", {"diagnose", "align", "graph", "lockstep", "metrics", "result"}),
     ],
 )

@@ -177,6 +177,8 @@ class Comparison:
             if not was_given:
                 entry.intrinsic = _worse(entry.intrinsic, total.record(ours.path.name))
             self._skipped(between, f"done together with {name}", "exact")
+            for each in between:
+                self.stages[each.name].exact += 1
             return
         if name == "decode":
             self._differs(entry, ours, given, theirs, ours.stages[name])

@@ -246,7 +246,8 @@ def test_transforms_that_draw_are_given_the_same_seed() -> None:
     ]
     found = compared(steps, PHOTOGRAPHS * 3, "cifar-train", None)
     assert found.status == "exact"
-    assert next(each.reason for each in found.stages if each.name == "pad") == "done together with crop"
+    pad = next(each for each in found.stages if each.name == "pad")
+    assert (pad.reason, pad.exact) == ("done together with crop", 6)
 
 
 def test_other_draws_are_compared_with_their_own_parameters() -> None:
