@@ -92,7 +92,7 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
         Section(
             "Loss and rate",
             tuple(_course(found)),
-            ("batch", "baseline's loss", "candidate's", "rate", "rate"),
+            ("batch", "baseline's loss", "candidate's", "baseline's next rate", "candidate's"),
         ),
         Section(
             "Procedures",

@@ -122,8 +122,8 @@ def test_the_readme_names_only_options_that_exist() -> None:
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     group = get_command(app)
-    parameters = [p for c in group.commands.values() for p in c.params]  # type: ignore[attr-defined]
-    known = {option for p in parameters for option in (*p.opts, *p.secondary_opts)}
+    commands = group.commands.values()  # type: ignore[attr-defined]
+    known = {option for c in commands for p in c.params for option in (*p.opts, *p.secondary_opts)}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | {"--"}
 
 

@@ -84,7 +84,8 @@ class TrainingParity(Record, frozen=True, kw_only=True):
     """Two models trained side by side. Serialises to `training-parity.json`.
 
     `bit_exact` says whether every number of the candidate's free training was the baseline's. `losses` are the
-    baseline's and the candidate's, batch by batch, in free training; `rates` the learning rates.
+    baseline's and the candidate's, batch by batch, in free training, as the backward pass starts from them: times the
+    loss scale, divided by the batches that make a step. `rates` are the learning rates after each batch.
     """
 
     verdict: Verdict

@@ -285,3 +285,17 @@ def test_a_thousand_layers_align_quickly_even_between_two_faults() -> None:
         graph_of(Deep(set()), torch.ones(1, 2)), graph_of(Deep({3, 500, 990}), torch.ones(1, 2))
     )
     assert alone(alignment) == {("baseline", "relu_3"), ("baseline", "relu_500"), ("baseline", "relu_990")}
+
+
+def test_two_norms_that_lead_to_one_addition_are_told_apart_though_their_values_are_equal() -> None:
+    from verifier.copying import state_of
+    from verifier.graph import record
+    from verifier.weights import fingerprints
+
+    torch.manual_seed(0)
+    ours, theirs = Block(4, project=True).eval(), Rewritten(4, project=True).eval()
+    image = torch.randn(2, 4, 8, 8)
+    graphs = record(ours, (image.clone(),), {}), record(theirs, (image.clone(),), {})
+    found = align(*graphs, (fingerprints(state_of(ours)), fingerprints(state_of(theirs))))
+    names = {graphs[0].sites[b].name: graphs[1].sites[c].name for b, c in found.pairs}
+    assert (names["bn2"], names["downsample.1"]) == ("norms.b", "skip.1")

@@ -47,6 +47,7 @@ PROCEDURES = {
     "scaled loss": other(loss_scale=1024.0),
     "label smoothing": other(label_smoothing=0.1),
     "bfloat16": other(amp="bfloat16"),
+    "float16 with its loss scale": other(amp="float16"),
     "bfloat16 with scaled loss and clipping": other(amp="bfloat16", loss_scale=256.0, clip_norm=1.0),
 }
 
