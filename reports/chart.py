@@ -24,6 +24,7 @@ _BROKEN, _ZERO = 16, 980  # and what is no finite number, and what is 0
 _SMALLEST, _LARGEST = -24, 38  # powers of ten beyond which nothing is told apart
 _TICKS = 7
 _LABELS = 8
+_FLAGS = 22  # numbers of culprits beside one another, on the narrowest page
 
 Point = tuple[int, int]
 
@@ -267,7 +268,7 @@ def _flags(verification: Verification, focus: CellResult, sites: int) -> tuple[F
         x = position.get(culprit.index)
         if x is None or x >= sites:
             continue
-        if flags and abs(x - flags[-1].position) * 40 < sites:
+        if flags and abs(x - flags[-1].position) * _FLAGS < sites:
             flags[-1] = Flag(f"{first}–{number}", flags[-1].position, flags[-1].percent, flags[-1].name)  # noqa: RUF001 - from, to
             continue
         first = number

@@ -41,7 +41,7 @@
         make("span", { textContent: "candidate" }), make("span", { textContent: "operator" })),
       ...children(c, column, tree[1], 0));
     const culprit = home.querySelector(".leaf:has(.culprit)");
-    home.scrollTop = culprit ? culprit.offsetTop - home.clientHeight / 2 : 0;
+    home.scrollTop = culprit && culprit.offsetTop > home.clientHeight - 60 ? culprit.offsetTop - home.clientHeight / 2 : 0;
   };
   listeners.push(draw);
   draw();
