@@ -45,7 +45,7 @@ def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged
     )
     assert (
         sentences.headline(lenient)
-        == "match: the criteria of this policy are met, though only 1 of 8 sites agree"
+        == "match: the criteria of this policy are met, though only 1 of 8 sites agree: it is not the same function"
     )
 
 
