@@ -10,6 +10,9 @@ import sys
 
 INTERRUPTED = 130
 
+written: list[str] = []
+"""Folders with results of networks that were finished before the command was: what an interruption leaves."""
+
 
 def app() -> None:
     """Run the command this process was started for, and end the process with its exit code.
@@ -26,7 +29,8 @@ def app() -> None:
     except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        sys.stderr.write("verifier: interrupted; nothing was written.\n")
+        left = f"results are in {', '.join(written)}" if written else "nothing was written"
+        sys.stderr.write(f"verifier: interrupted; {left}.\n")
         sys.stderr.flush()
         # If Ctrl-C met an exec() of source text, as in making a dataclass, CPython would replace an ordinary
         # exit's code by death of SIGINT, though the interruption was caught. All is unwound: nothing is lost.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.cli import exits, showing
+from verifier.cli import exits, showing, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,11 +38,12 @@ _LEFT = {0, 1, 2}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one network ended: its exit code, one sentence, and what the table shows of it."""
+    """How one network ended: its exit code, one sentence, what the table shows of it, and whether it has a result."""
 
     code: int
     said: str
     cells: tuple[str, ...]
+    verified: bool = True
 
 
 def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, *, debug: bool) -> NoReturn:
@@ -53,6 +54,8 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
     for job in jobs:
         row = _row(job, verify, debug=debug)
         rows.append(row)
+        if row.verified:
+            written.append(str(job.out))
         showing.say(f"{job.name.ljust(width)}  {row.said}\n")
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
@@ -72,7 +75,7 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
         message, code = exits.told(error)
         seconds = f"{time.perf_counter() - started:.1f}"
         cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
-        return Row(code, f"could not run: {message}", cells)
+        return Row(code, f"could not run: {message}", cells, verified=False)
     worst = next(iter(sentences.worst(verification.layers, 1)), None)
     return Row(
         exits.EXIT_CODES[verification.verdict],
