@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reports import html, markdown, plot, terminal
@@ -186,7 +186,8 @@ def same(first: object, second: object) -> bool:
     return type(first) is type(second) and first == second
 
 
-@settings(max_examples=40)  # a record holds hundreds of values
+# A record holds hundreds of values, which a busy machine is slow to draw.
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_result_comes_back_as_it_was_saved(
     draw_verification: Callable[[st.DataObject], Verification],
@@ -199,7 +200,8 @@ def test_a_result_comes_back_as_it_was_saved(
     assert same(saving.load(file), verification)
 
 
-@settings(max_examples=40)  # a record holds hundreds of values
+# A record holds hundreds of values, which a busy machine is slow to draw.
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_record_can_be_saved_and_summarised(
     draw_verification: Callable[[st.DataObject], Verification],

@@ -32,7 +32,8 @@ def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(schema.schema())
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # a record holds hundreds of values
+# A record holds hundreds of values, which a busy machine is slow to draw.
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_every_result_validates(
     draw_verification: Callable[[st.DataObject], Verification], validator: Any, data: st.DataObject

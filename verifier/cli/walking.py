@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.cli import exits, showing
+from verifier.cli import exits, interruption, showing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,21 +38,26 @@ _LEFT = {0, 1, 2}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one network ended: its exit code, one sentence, and what the table shows of it."""
+    """How one network ended: its exit code, one sentence, what the table shows of it, and whether it has a result."""
 
     code: int
     said: str
     cells: tuple[str, ...]
+    verified: bool = True
 
 
 def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, *, debug: bool) -> NoReturn:
     """Verify every job and end with the worst exit code. One that cannot run does not keep the others from it."""
     rows = []
+    written: list[str] = []
     width = max(len(job.name) for job in jobs)
     started = time.perf_counter()
     for job in jobs:
         row = _row(job, verify, debug=debug)
         rows.append(row)
+        if row.verified:
+            written.append(str(job.out))
+            interruption.leaves(f"results are in {', '.join(written)}.")
         showing.say(f"{job.name.ljust(width)}  {row.said}\n")
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
@@ -72,7 +77,7 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
         message, code = exits.told(error)
         seconds = f"{time.perf_counter() - started:.1f}"
         cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
-        return Row(code, f"could not run: {message}", cells)
+        return Row(code, f"could not run: {message}", cells, verified=False)
     worst = next(iter(sentences.worst(verification.layers, 1)), None)
     return Row(
         exits.EXIT_CODES[verification.verdict],
