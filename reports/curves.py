@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 560, 300  # of the viewBox; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
+# Where all charts have their frame and the words around it, in the viewBox.
+BOX = {
+    "width": WIDTH,
+    "height": HEIGHT,
+    "left": LEFT,
+    "right": WIDTH - RIGHT,
+    "beside": LEFT - 6,
+    "below": HEIGHT - BOTTOM + 16,
+    "foot": HEIGHT - 6,
+    "middle": (LEFT + WIDTH - RIGHT) // 2,
+    "centre": (TOP + HEIGHT - BOTTOM) // 2,
+}
 _TICKS = 5
 HUES = 6  # as many as the style sheet has colours for lines
 
@@ -36,6 +48,7 @@ class Line:
     path: str
     dots: tuple[tuple[str, str], ...]
     tone: str
+    radius: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,7 @@ def chart(
                 if each.style in ("dots", "rings") or len(each.points) == 1
                 else (),
                 tone=f"hue{each.hue % HUES} {each.style}",
+                radius=6 if each.style == "rings" else 4,
             )
             for each in kept
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports import sentences
-from reports.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Series, chart
+from reports.curves import BOX, Chart, Series, chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,7 @@ class Page:
 
 def render(found: Experiment) -> str:
     """The page, the same bytes for the same experiment. Everything in it is escaped."""
-    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-    return _environment().get_template("training.html").render(page=page(found), box=box)
+    return _environment().get_template("training.html").render(page=page(found), box=BOX)
 
 
 def plain(found: Experiment, directory: str) -> str:
