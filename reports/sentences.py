@@ -336,10 +336,13 @@ def exactness(cell: CellResult) -> str:
     found = cell.hardware
     if found is None:
         return ""
-    said = "as exact as its dtype" if found.verdict is Verdict.MATCH else "less exact than its dtype"
-    site = visible(found.site or "")
+    where = f"in one step, at {visible(found.site or '')}"
+    figures = f"{figure(found.distance)} {where} ({figure(found.allowed)} explained)"
+    if found.verdict is Verdict.MATCH:
+        return f"as exact as its dtype: at most {figures}"
     return (
-        f"{said}: at most {figure(found.distance)} in one step, at {site} ({figure(found.allowed)} explained)"
+        f"less exact than its dtype: the baseline itself is off by up to {figures}, "
+        f"beyond rounding at {found.beyond} of {counted(found.compared, 'site')}"
     )
 
 

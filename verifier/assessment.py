@@ -27,7 +27,6 @@ from verifier.judge import (
     Policy,
     bare_rows,
     hardware,
-    hardware_note,
     judge_rows,
     left_open,
     less_accurate,
@@ -130,11 +129,10 @@ class Assessor:
     def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
         amplification = [value / probe.unit_roundoff for value in self._noise(probe)]
         run = partial(measure_cell, self.subject, ORACLE, inputs, self._caster)
-        steps = self._steps("semantics", inputs)
         wanted = self.localise != "never"
         # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
         alone = wanted and probe in self._standings and self._standings[probe].same
-        measured = run(forced=wanted and not alone, progress=steps)
+        measured = run(forced=wanted and not alone, progress=self._steps("semantics", inputs))
         if alone and measured.identical:
             measured = replace(
                 measured,
@@ -143,7 +141,8 @@ class Assessor:
                 states_forced=measured.states,
             )
         elif alone:
-            measured = measured.with_intrinsic(run(free=False, progress=steps))
+            forced = run(free=False, progress=self._steps("semantics, forced", inputs))
+            measured = measured.with_intrinsic(forced)
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         return self._judge(measured, budgets)
@@ -188,7 +187,7 @@ class Assessor:
                     replace_struct(
                         result,
                         named=named,
-                        notes=(*notes, *range_notes(cell, judged.rows), *hardware_note(cell, exact)),
+                        notes=(*notes, *range_notes(cell, judged.rows)),
                         repeatable=repeatable,
                         noise_floor=floor,
                         hardware=exact,

@@ -303,13 +303,14 @@ class NoiseFloor(Record, frozen=True, kw_only=True):
 class Hardware(Record, frozen=True, kw_only=True):
     """Whether the device computes as exactly as the cell's dtype promises: `match` or `diverged`.
 
-    It is the baseline that is asked, so this is no part of a cell's verdict on the candidate. `site` is the one of
-    `compared` whose single step is, for what rounding explains (`allowed`), farthest from float64 on the CPU, and
-    `distance` how far (NRMSE).
+    It is the baseline that is asked, so this is no part of a cell's verdict on the candidate. Of `compared` sites
+    that sum products, `beyond` are farther from float64 on the CPU than rounding explains; `site` is farthest for
+    what is explained (`allowed`), and `distance` how far (NRMSE of one step on the same numbers).
     """
 
     verdict: Verdict
     compared: int
+    beyond: int
     site: str | None
     distance: float
     allowed: float

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from verifier.copying import copy_with
+from verifier.errors import OutOfMemoryError
 from verifier.graph.tensors import tensors_in
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
@@ -192,6 +193,20 @@ def measure_cell(
 ) -> Measured:
     """Baseline against candidate in one cell over all batches: free passes, forced ones, or both side by side."""
     kinds = [force for force, wanted in ((False, free), (True, forced)) if wanted]
+    try:
+        return _over_batches(subject, cell, inputs, caster, kinds, progress)
+    except torch.OutOfMemoryError as error:  # elsewhere than in a model: in moving inputs, in comparing
+        raise OutOfMemoryError(f"out of memory in {cell.name}. Use a smaller --batch-size.") from error
+
+
+def _over_batches(
+    subject: Subject,
+    cell: Cell,
+    inputs: Sequence[Inputs],
+    caster: Caster,
+    kinds: Sequence[bool],
+    progress: Callable[[], None],
+) -> Measured:
     measured: Measured | None = None
     queued: list[tuple[Queued, Inputs, int]] = []
     replay: Replay | None = None
@@ -201,7 +216,11 @@ def measure_cell(
         if number == 1 and _worthwhile(subject, cell, inputs[number:]):
             replay = recorded(subject, cell, batch, caster, kinds)
         tensors = [] if replay is None else _tensors(batch, cell)
-        if replay is not None and replay.fits(tensors):
+        if replay is not None and not replay.fits(tensors):
+            measured = _merged(measured, queued, kinds, cell)
+            queued.clear()
+            replay = None  # and with it the memory it runs in
+        if replay is not None:
             queued.append((replay(tensors, offset), batch, offset))
             for _ in subject.alignment.pairs:
                 progress()
@@ -234,10 +253,10 @@ def recorded(
     subject: Subject, cell: Cell, inputs: Inputs, caster: Caster, kinds: Sequence[bool]
 ) -> Replay | None:
     """The passes over a batch like this one as one launch; None where something in the models does not allow that."""
-    args, kwargs = arguments(inputs, cell)
-    there = replace(inputs, args=args, kwargs=kwargs)
-    tensors = _tensors(there, cell)
     try:
+        args, kwargs = arguments(inputs, cell)
+        there = replace(inputs, args=args, kwargs=kwargs)
+        tensors = _tensors(there, cell)
         return Replay(lambda: _queue(subject, cell, there, caster, kinds, lambda: None, 0), tensors)
     except Exception:  # each obstacle is an error of its own; the batch runs as the first did
         return None

@@ -4,7 +4,7 @@ from verifier.judge.again import judge_again
 from verifier.judge.cells import Cell, Request, missing_here, product
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
-from verifier.judge.hardware import hardware, hardware_note
+from verifier.judge.hardware import hardware
 from verifier.judge.narrow import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows
@@ -34,7 +34,6 @@ __all__ = [
     "evaluate",
     "excess",
     "hardware",
-    "hardware_note",
     "judge_again",
     "judge_rows",
     "left_open",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Visitor = Callable[[int, Sequence[Tensor]], None]
     Passing = Callable[[int, int, Tensor], None]
+
+
+P = ParamSpec("P")
 
 
 class Meeting(NamedTuple):
@@ -231,9 +234,15 @@ def _run(
     )
 
 
-def run(lanes: Sequence[Lane], sites: Sequence[Sequence[int]], *args: Any, **kwargs: Any) -> Passes:
-    """`queue`, and fetch what was measured."""
-    return queue(lanes, sites, *args, **kwargs).fetch()
+def _fetching(queueing: Callable[P, Queued]) -> Callable[P, Passes]:
+    @functools.wraps(queueing)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Passes:
+        return queueing(*args, **kwargs).fetch()
+
+    return run
+
+
+run = _fetching(queue)
 
 
 class _Traveller:

@@ -39,8 +39,21 @@ class Replay:
     def __init__(self, body: Callable[[], Queued], inputs: Sequence[Tensor]) -> None:
         self._inputs = tuple(inputs)
         self._graph = torch.cuda.CUDAGraph()
-        with _no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._queued = body()
+        device = self._inputs[0].device
+        before = torch.cuda.current_stream(device)
+        try:
+            with (
+                _no_collection(),
+                torch.cuda.device(device),
+                torch.cuda.graph(
+                    self._graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"
+                ),
+            ):
+                self._queued = body()
+        finally:
+            # Some torch releases leave a recording that failed on its own stream.
+            if torch.cuda.current_stream(device) != before:
+                torch.cuda.set_stream(before)
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
         """Whether these are inputs like those that it was recorded with."""

@@ -37,10 +37,9 @@ _BIAS = tl.constexpr(127)
 _MANTISSA = tl.constexpr(23)
 # The share of a difference's square that its residual must have: 2^20 times that of a rounding error of 2^-24.
 _RESIDUAL = tl.constexpr(2.0**-28)
-# More than what float32's roundings add to a product: so little is not looked for in the largest ratio.
+# More than what float32's roundings add to a product, so that a ratio that was found is not found again and again.
 _CLEARLY = tl.constexpr(1 + 2.0**-21)
-# To the next number of float32, and no further.
-_BEYOND = tl.constexpr(1 + 2.0**-23)
+_LARGE = tl.constexpr(1e30)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -85,6 +84,12 @@ def _scale(squares: tl.tensor, count: tl.tensor) -> tl.tensor:
     power = tl.minimum(tl.maximum(exponent >> 1, -_HIGHEST), _HIGHEST).to(tl.int32)
     power = tl.where(squares > 0.0, power, 0)
     return ((-power + _BIAS) << _MANTISSA).to(tl.float32, bitcast=True).to(tl.float64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _near(ratio: tl.tensor) -> tl.tensor:
+    """In float32, what a ratio must exceed to be looked at: 0, for all of them, where float32 cannot hold that."""
+    return tl.where(ratio < _LARGE, ratio * _CLEARLY, 0.0).to(tl.float32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -240,7 +245,8 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
     sign, is all that is lost. For that everything is scaled by powers of two. What does not fit then makes the
     program go through its share once more in float64: a number that is not finite or far from all of the
     sample, any difference where the sample has none, a candidate that is but for roundings a line of the baseline.
-    Maxima are always those of float64: what float32 cannot rule out to be one is computed again.
+    The largest difference is always that of float64: what float32 cannot rule out to be it is computed again. So is
+    the largest ratio, but for 2^-21 of it.
     """
     program = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0).to(tl.int64)
@@ -300,7 +306,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
         wide_v = tl.where(spread_b > 0.0, _WIDEST, 0.0).to(tl.float32)
         wide_e = tl.where(spread_d > 0.0, _WIDEST, 0.0).to(tl.float32)
         near_top = top.to(tl.float32)
-        near_ratio = (ratio * _CLEARLY).to(tl.float32)
+        near_ratio = _near(ratio)
         sum_u = tl.zeros([lines], tl.float64)
         sum_v = tl.zeros([lines], tl.float64)
         sum_e = tl.zeros([lines], tl.float64)
@@ -369,10 +375,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
                 shares = tl.where(over, gaps / tl.where(over, tl.abs(wide_x), 1.0), 0.0)
                 ratio = tl.maximum(ratio, tl.max(tl.max(shares, axis=1), axis=0))
                 near_top = top.to(tl.float32)
-                if row_major and together > 4:
-                    # Half precisions have many ties, of which the first is known now.
-                    near_top = tl.where(top_at < nowhere, near_top * _BEYOND, near_top)
-                near_ratio = (ratio * _CLEARLY).to(tl.float32)
+                near_ratio = _near(ratio)
         if again == 0:
             total_u, total_v, total_e, total_uu = _apart(tl.sum(_beside(sum_u, sum_v, sum_e, sum_uu), axis=0))
             total_vv, total_uv, total_ee, total_ue = _apart(

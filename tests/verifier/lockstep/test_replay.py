@@ -47,45 +47,51 @@ def batches(seed: int = 0) -> Tensor:
     )  # the last batch is smaller
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Replay | None]:
+    """What came of every attempt to record a run."""
+    found: list[Replay | None] = []
+    plain = running.recorded
+
+    def telling(*args: Any) -> Replay | None:
+        found.append(plain(*args))
+        return found[-1]
+
+    monkeypatch.setattr(running, "recorded", telling)
+    return found
+
+
+@pytest.mark.parametrize("cell", ["cuda/float32", "cuda/bfloat16/channels_last", "cuda/float16/autocast"])
 @pytest.mark.parametrize("localise", ["never", "always"])
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_replayed_batches_give_what_live_ones_give(
-    scale: float, localise: str, monkeypatch: pytest.MonkeyPatch
+    scale: float, localise: str, cell: str, made: list[Replay | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compared(batch_size: int) -> list[object]:
+    def compared() -> list[object]:
         result = verify(
             Net().eval(),
             Net(scale).eval(),
             batches(),
-            cells=["cuda/float32"],
+            cells=[cell],
             localise=localise,
             semantics=False,
-            batch_size=batch_size,
+            batch_size=4,
         )
         assert (result.verdict == "match") == (scale == 1.0)
         return [(row.total, row.intrinsic, row.status) for row in result.cells[0].layers]
 
-    replayed = compared(4)
+    replayed = compared()
+    assert made
+    assert all(replay is not None for replay in made)
     monkeypatch.setattr(running, "_REPLAYED", 99)
-    assert replayed == compared(4)
+    assert replayed == compared()
 
 
-def test_a_model_that_reads_its_numbers_is_compared_live() -> None:
+def test_a_model_that_reads_its_numbers_is_compared_live(made: list[Replay | None]) -> None:
+    before = torch.cuda.current_stream()
     result = verify(Asking().eval(), Asking().eval(), batches(), cells=["cuda/float32"], batch_size=4)
     assert result.verdict == "match"
     assert result.cells[-1].batch_size == 22
-
-
-def test_further_batches_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Replay | None] = []
-    plain = running.recorded
-
-    def telling(*args: Any) -> Replay | None:
-        made.append(plain(*args))
-        return made[-1]
-
-    monkeypatch.setattr(running, "recorded", telling)
-    result = verify(Net().eval(), Net().eval(), batches(), cells=["cuda/float32"], batch_size=4)
-    assert result.verdict == "match"
-    assert made
-    assert all(replay is not None for replay in made)
+    assert made == [None]
+    assert torch.cuda.current_stream() == before
+    assert torch.randn(3, device="cuda").isfinite().all()

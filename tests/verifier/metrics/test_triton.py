@@ -201,10 +201,10 @@ def test_the_sample_follows_no_stride(fused: Any) -> None:
     assert_same(fused(a, b), on_cpu(a, b))
 
 
-def spoilt(x: Tensor, value: float) -> Tensor:
+def spoilt(x: Tensor, value: float, place: tuple[int, int] = (33, 7)) -> Tensor:
     """A copy with another value at one place, which the frame's sample does not meet."""
     other = x.clone()
-    other[33, 7] = value
+    other[place] = value
     return other
 
 
@@ -233,6 +233,15 @@ HARD: dict[str, tuple[Tensor, Tensor]] = {
     "large": (1e30 * PLAIN, 1e30 * PLAIN + 1e27 * OTHER),
     "small": (1e-30 * PLAIN, 1e-30 * PLAIN + 1e-33 * OTHER),
     "ties": (PLAIN.round(), PLAIN.round() + OTHER.round()),
+    "ties in half precision": (PLAIN.bfloat16().round(), (PLAIN.round() + OTHER.round()).bfloat16()),
+    "ties but for float64": (
+        spoilt(spoilt(0 * PLAIN, -1.75), -1.75, (17, 11)).bfloat16(),
+        spoilt(spoilt(0 * PLAIN, 2.0**-30), 2.0**-29, (17, 11)).bfloat16(),
+    ),
+    "ratios beyond float32": (
+        spoilt(spoilt(PLAIN, 1e-40), 1e-44, (35, 7)),
+        spoilt(spoilt(PLAIN, 0.5), 0.4, (35, 7)),
+    ),
 }
 
 
