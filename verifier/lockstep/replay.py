@@ -40,14 +40,13 @@ class Replay:
         self._inputs = tuple(inputs)
         self._graph = torch.cuda.CUDAGraph()
         device = self._inputs[0].device
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         before = torch.cuda.current_stream(device)
         try:
             with (
                 _no_collection(),
                 torch.cuda.device(device),
-                torch.cuda.graph(
-                    self._graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"
-                ),
+                torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
             ):
                 self._queued = body()
         finally:

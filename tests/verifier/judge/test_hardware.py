@@ -91,7 +91,8 @@ class Cancelling(Net):
         edges = self.laplace(100 + 0.01 * x)
         means = self.norm(edges).mean(-1)
         plain = self.ordinary(self.conv(x))
-        return self.beyond(plain.relu()).sum((1, 2, 3)) + means.sum((1, 2))
+        found: Tensor = self.beyond(plain.relu()).sum((1, 2, 3)) + means.sum((1, 2))
+        return found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
