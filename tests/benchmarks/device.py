@@ -2,8 +2,8 @@
 
 Times are between CUDA events around each, which count what Python makes the device wait for. `one batch` is a cell's
 free pass from opening the models to the numbers on the CPU. `further batches` is what each batch after the first
-costs, which the device runs as one recorded launch; what they measured is fetched once, at the end. Memory is the peak
-of torch's allocator.
+costs, which the device runs as one recorded launch; what they measured is fetched once, at the end. Memory is the
+peak of torch's allocator.
 """
 
 from __future__ import annotations
