@@ -32,6 +32,7 @@ BARS = 64
 BINS = 41  # odd, so that small differences of either sign share the middle one
 STEPS = 254  # of a byte; the last value stands for numbers that are not finite
 _SETTING = 200  # characters
+_NO_SITES = frozenset({"input", "output", "state"})  # operators of rows that are no sites
 
 # Operators whose tensors of three dimensions have channels in the second: all others' have them in the last.
 _CHANNELS_SECOND = ("conv", "batch_norm", "instance_norm", "group_norm", "max_pool", "avg_pool", "adaptive_")
@@ -88,7 +89,8 @@ class _Place:
     @classmethod
     def of(cls, alignment: Alignment, rows: Sequence[PairResult], culprit: PairResult) -> _Place:
         at = culprit
-        if culprit.baseline is None or culprit.candidate is None:
+        if culprit.op not in _NO_SITES and _number(alignment, culprit) is None:
+            # It stands on one side alone, or was built of other operators: what reads it is the first to show.
             at = next((row for row in rows if _reads_through(row, culprit)), culprit)
         bare = Exhibit(
             index=culprit.index,
@@ -101,9 +103,16 @@ class _Place:
             return cls(culprit, bare)
         if at.op == "output":
             return cls(culprit, bare, output=int(at.baseline.removeprefix("output") or 0))
-        site = alignment.baseline.by_name.get(at.baseline)
-        numbers = (k for k, pair in enumerate(alignment.pairs) if site and pair.baseline == site.index)
-        return cls(culprit, bare, pair=next(numbers, None))
+        return cls(culprit, bare, pair=_number(alignment, at))
+
+
+def _number(alignment: Alignment, row: PairResult) -> int | None:
+    """The pair of a row's two sites, by position."""
+    b = alignment.baseline.by_name.get(row.baseline or "")
+    c = alignment.candidate.by_name.get(row.candidate or "")
+    if b is None or c is None:
+        return None
+    return next((k for k, pair in enumerate(alignment.pairs) if pair == (b.index, c.index)), None)
 
 
 def _reads_through(row: PairResult, culprit: PairResult) -> bool:
