@@ -17,7 +17,7 @@ from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
-from verifier.graph.reductions import reduction
+from verifier.graph.reductions import accumulated, reduction
 from verifier.graph.tensors import tensors_in
 from verifier.guesses import wrong_guesses
 from verifier.judge import (
@@ -236,15 +236,16 @@ class Assessor:
         return judged
 
     def _budgets(self, cell: Cell, standing: Standing) -> list[Budget]:
-        pairs = self.subject.alignment.pairs
+        alignment = self.subject.alignment
         lengths = [
-            max(
-                reduction(self.subject.alignment.baseline, pair.baseline),
-                reduction(self.subject.alignment.candidate, pair.candidate),
-            )
-            for pair in pairs
+            max(reduction(alignment.baseline, pair.baseline), reduction(alignment.candidate, pair.candidate))
+            for pair in alignment.pairs
         ]
-        lengths += [1] * (len(standing.accuracies) - len(lengths))
+        ours, theirs = accumulated(alignment.baseline), accumulated(alignment.candidate)
+        longest = [max(ours[pair.baseline], theirs[pair.candidate]) for pair in alignment.pairs]
+        rest = len(standing.accuracies) - len(lengths)  # outputs and states, behind all sums
+        lengths += [1] * rest
+        longest += [max(longest, default=1)] * rest
         return [
             numerics_budget(
                 self.policy,
@@ -254,8 +255,9 @@ class Assessor:
                 each.baseline_intrinsic,
                 each.baseline_systematic,
                 length,
+                most,
             )
-            for each, length in zip(standing.accuracies, lengths, strict=True)
+            for each, length, most in zip(standing.accuracies, lengths, longest, strict=True)
         ]
 
     def _noise(self, probe: Cell) -> list[float]:

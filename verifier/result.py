@@ -104,7 +104,8 @@ class Budget(Record, frozen=True, kw_only=True):
     `noise_total` and `noise_intrinsic` are the baseline's own distances from the float64 oracle at this pair,
     which the limits were derived from; None where they were not measured. `oracle_total`, `oracle_intrinsic` and
     `oracle_systematic` limit the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of
-    terms that are summed for one element, which they grow with.
+    terms that are summed for one element, which they grow with; `accumulated` is the largest such number here or
+    above, which `oracle_total` grows with.
     """
 
     rule: str
@@ -117,6 +118,7 @@ class Budget(Record, frozen=True, kw_only=True):
     oracle_intrinsic: float | None = None
     oracle_systematic: float | None = None
     reduction: int = 1
+    accumulated: int | None = None
 
 
 class Accuracy(Record, frozen=True, kw_only=True):

@@ -34,3 +34,12 @@ def reduction(graph: Graph, index: int) -> int:
     if site.op in _ALONG_CHANNEL and len(site.shape) > 1:
         found.append(size // max(1, site.shape[1]))
     return max(found)
+
+
+def accumulated(graph: Graph) -> list[int]:
+    """For each site, the longest sum at it or anywhere above it: what that cost has come along."""
+    longest: list[int] = []
+    for site in graph.sites:
+        above = [longest[index] for index in site.inputs if 0 <= index < len(longest)]
+        longest.append(max([reduction(graph, site.index), *above]))
+    return longest

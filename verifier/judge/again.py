@@ -65,5 +65,6 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
             old.noise_intrinsic,
             None if row.accuracy is None else row.accuracy.baseline_systematic,
             old.reduction,
+            old.accumulated,
         )
     return msgspec.structs.replace(row, budget=budget)

@@ -156,6 +156,7 @@ def numerics_budget(
     noise_intrinsic: float | None,
     noise_systematic: float | None = None,
     reduction: int = 1,
+    accumulated: int | None = None,
 ) -> Budget:
     """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64.
 
@@ -167,10 +168,15 @@ def numerics_budget(
         noise_intrinsic: What this one step adds to it; no step is asked to be better than one rounding.
         noise_systematic: The part of that which is the same in all samples.
         reduction: How many terms are summed for one element; half precisions are summed in float32.
+        accumulated: The same for the longest sum here or above, whose rounding errors have come along; None for
+            `reduction`.
     """
     floor = policy.floor * unit_roundoff
-    summing = policy.summation * min(unit_roundoff, SINGLE_ROUNDOFF) * math.sqrt(reduction)
+    adding = policy.summation * min(unit_roundoff, SINGLE_ROUNDOFF)
+    summing = adding * math.sqrt(reduction)
     spare = policy.accuracy_floor * unit_roundoff + summing
+    longest = reduction if accumulated is None else accumulated
+    spare_total = policy.accuracy_floor * unit_roundoff + adding * math.sqrt(longest)
     return Budget(
         rule=f"rounding/{dtype}",
         total=policy.factor * (noise_total or 0.0) + floor,
@@ -180,7 +186,7 @@ def numerics_budget(
         oracle_total=(
             None
             if noise_total is None
-            else policy.accuracy_total * max(noise_total, ROUNDING * unit_roundoff) + spare
+            else policy.accuracy_total * max(noise_total, ROUNDING * unit_roundoff) + spare_total
         ),
         oracle_intrinsic=(
             None
@@ -193,6 +199,7 @@ def numerics_budget(
             else policy.accuracy * noise_systematic + policy.systematic * unit_roundoff + summing
         ),
         reduction=reduction,
+        accumulated=accumulated,
     )
 
 

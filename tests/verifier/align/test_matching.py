@@ -17,7 +17,9 @@ from tests.networks import Block, Rewritten, images, network
 from tests.verifier.graph.test_recording import graph_of
 from verifier.align import Alignment, align
 
-TEN = [name for name in reference_models.list() if reference_models.get(name).baseline]
+TEN = [
+    name for name in reference_models.list() if reference_models.get(name).baseline == f"torchvision:{name}"
+]
 
 
 def names(alignment: Alignment) -> dict[str, str]:

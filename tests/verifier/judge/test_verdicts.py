@@ -198,3 +198,15 @@ def test_criteria_decide_only_where_the_policy_says_so(passed: bool, expected: V
 def test_policies_are_immutable() -> None:
     with pytest.raises(AttributeError):
         Policy().factor = 1  # type: ignore[misc]
+
+
+def test_what_a_long_sum_cost_may_come_along_to_the_sites_below_it() -> None:
+    here, below = (
+        numerics_budget(STRICT, "float32", 2**-24, 1e-8, 0.0, reduction=1, accumulated=longest)
+        for longest in (None, 400)
+    )
+    assert here.oracle_intrinsic == below.oracle_intrinsic
+    assert below.oracle_total is not None
+    assert here.oracle_total is not None
+    # 0.3 roundoffs times the root of the number of terms
+    assert below.oracle_total - here.oracle_total == pytest.approx(0.3 * 2**-24 * (20 - 1))
