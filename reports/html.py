@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import comparison, sentences, view
+from reports import comparison, view
+from reports.templating import environment
 
 if TYPE_CHECKING:
     from verifier.result import Verification
@@ -44,7 +43,7 @@ def _rendered(template: str, *, scripts: str, **values: object) -> str:
     style = _source("style.css")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}"
     return (
-        _environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - ours
+        environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - ours
     )
 
 
@@ -56,29 +55,11 @@ def _script() -> str:
 
 def _source(name: str) -> str:
     """A file of ours as it will stand on the page: the hash is of what a browser reads, which has no CR."""
-    environment = _environment()
-    assert environment.loader is not None  # noqa: S101 - it was given one
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    ours = environment()
+    assert ours.loader is not None  # noqa: S101 - it was given one
+    return ours.loader.get_source(ours, name)[0].replace("\r\n", "\n")
 
 
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _finalized(value: object) -> object:
-    """What a template prints, with control characters spelt out, which HTML has no way to hold."""
-    return sentences.visible(value) if type(value) is str else value
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

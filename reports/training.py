@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from reports import sentences
 from reports.curves import BOX, Chart, Series, chart
+from reports.templating import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +61,7 @@ class Page:
 
 def render(found: Experiment) -> str:
     """The page, the same bytes for the same experiment. Everything in it is escaped."""
-    return _environment().get_template("training.html").render(page=page(found), box=BOX)
+    return environment().get_template("training.html").render(page=page(found), box=BOX)
 
 
 def plain(found: Experiment, directory: str) -> str:
@@ -244,15 +242,3 @@ def _picture(found: Experiment, sample: Sample) -> Picture:
     )
     wrong = any(called != sample.label for called, _ in sample.predictions)
     return Picture(sample.png, found.classes[sample.label], said, wrong)
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from jinja2 import UndefinedError, nodes
 
-from reports import html, sentences
+from reports import html, sentences, templating
 from tests import samples
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def test_links_lead_somewhere(sample: Verification) -> None:
 
 
 def test_templates_hold_no_arithmetic() -> None:
-    environment = html._environment()
+    environment = templating.environment()
     arithmetic = (
         nodes.Add,
         nodes.Sub,
@@ -208,7 +208,7 @@ def test_templates_hold_no_arithmetic() -> None:
 
 def test_what_is_undefined_is_an_error_and_not_a_gap() -> None:
     with pytest.raises(UndefinedError):
-        html._environment().from_string("{{ page.absent }}").render(page=samples.verification())
+        templating.environment().from_string("{{ page.absent }}").render(page=samples.verification())
 
 
 def test_a_page_of_3700_sites_in_three_cells_is_small_and_quick() -> None:
