@@ -83,16 +83,16 @@ def stand(
     passes = run(
         [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)],
         [ours, ours, theirs],
-        [Comparing(0, 1), Comparing(0, 2), Comparing(1, 2)],
+        [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
         progress,
         visit=visit,
         states=[own, own, other],
         layouts=layouts,
     )
-    total = [_distances(passes, k) for k in range(2)]
+    total = [_distances(passes, k) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
     shared: list[dict[int, Tensor]] = [{}, {}]
-    same = all(meeting.identical for meeting in _met(passes, 2))
+    same = all(meeting.identical for meeting in _met(passes, 0))
     # Where all is computed in one precision, gains and offsets are rounded as everything else is.
     wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
 

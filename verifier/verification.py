@@ -13,6 +13,7 @@ import torch
 from verifier import inputs as making
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
+from verifier.collecting import collecting_seldom
 from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
@@ -102,7 +103,7 @@ def verify(
     wanted = [request.cell for request in requests if request.cell not in missing]
     probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
-    with preserved(), torch.inference_mode(mode=False), torch.no_grad():
+    with preserved(), collecting_seldom(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
         steps: list[Step] = []

@@ -14,6 +14,7 @@ import typer
 from verifier.cli import exits, options, showing
 from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
 from verifier.cli.walking import walk
+from verifier.collecting import collecting_seldom
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def run(
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
-    with exits.translated(debug=debug):
+    with exits.translated(debug=debug), collecting_seldom():
         if arch is None:  # what is wrong without torch is said without importing it
             plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
         with showing.progress_bar("importing torch"):

@@ -194,12 +194,24 @@ def _run(
             own = [traveller.reach(pair) for traveller in travellers]
             tensors = _together(own)
             visit(pair, tensors)
+            # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
+            alike: dict[int, int] = {}
+            measured: dict[tuple[int, int], _Met] = {}
             for k, comparing in enumerate(comparisons):
                 reference, other = tensors[comparing.reference], tensors[comparing.lane]
                 one_program = lanes[comparing.reference].graph is lanes[comparing.lane].graph
                 layout = None if one_program else layouts.get(pair)
-                found = _meet(reference, other if layout is None else _laid(layout, other, reference), offset)
-                met[k][pair] = found
+                between = (comparing.reference, alike.get(comparing.lane, comparing.lane))
+                found = measured.get(between)
+                if found is None:
+                    laid = other if layout is None else _laid(layout, other, reference)
+                    found = _meet(reference, laid, offset)
+                met[k][pair] = measured[between] = found
+                if found.same:
+                    alike[comparing.lane] = comparing.reference
+                if comparing.force:  # the lane holds other numbers from here on
+                    measured.clear()
+                    alike.clear()
                 if pair in rounded and comparing.reference == 0:
                     reference = _rounded(own[0], rounded[pair], lanes[0]).to(reference.device)
                 if comparing.force and found.differs:
@@ -297,6 +309,11 @@ class _Met(NamedTuple):
         if self.measurement is None:
             return False
         return self.measurement.moments is None or not self.measurement.moments.identical
+
+    @property
+    def same(self) -> bool:
+        """Whether both are known to hold the same numbers."""
+        return self.measurement is not None and not self.differs
 
 
 # Beyond this a number is a mask, as `finfo.min` is: it stands for minus infinity and has no size to measure by.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.metrics import kernel_torch, partials
+from verifier.metrics.precision import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +95,8 @@ def warm_up() -> None:
         few = torch.zeros(2 * 65536, dtype=dtype)
         measure(few, few)
         measure(few, few + 1)
+    few = torch.zeros(1)
+    read(few.double(), few, few)
 
 
 @functools.cache

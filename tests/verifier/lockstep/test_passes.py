@@ -193,6 +193,38 @@ def test_free_and_forced_lanes_run_side_by_side() -> None:
     assert sum(error > 0 for error in free.values()) > sum(error > 0 for error in forced.values()) == 2
 
 
+@pytest.mark.parametrize("second", [network, planted])
+def test_what_two_lanes_agree_in_is_measured_once_and_as_if_twice(second: Callable[[], nn.Module]) -> None:
+    x = images()
+    wide = network().double()
+    models = [network(), second()]
+    alignment = align(graph_of(models[0], x), graph_of(models[1], x))
+
+    def distances(comparisons: Sequence[Comparing]) -> Passes:
+        lanes = [
+            lane("baseline", wide, alignment, x.double()),
+            lane("baseline", models[0], alignment, x),
+            lane("candidate", models[1], alignment, x),
+        ]
+        sites = [[pair[side] for pair in alignment.pairs] for side in (0, 0, 1)]
+        return run(lanes, sites, comparisons)
+
+    together = distances([Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)])
+    for k, comparing in enumerate((Comparing(0, 1), Comparing(0, 2)), 1):
+        assert errors(alignment, together, k) == errors(alignment, distances([comparing]))
+
+
+def test_forced_lanes_that_agree_are_both_overwritten() -> None:
+    a, b, x = network(), planted(), images()
+    alignment = align(graph_of(a, x), graph_of(b, x))
+    lanes = [lane("baseline", a, alignment, x), *(lane("candidate", b, alignment, x) for _ in range(2))]
+    sites = [[pair[side] for pair in alignment.pairs] for side in (0, 1, 1)]
+    passes = run(lanes, sites, [Comparing(1, 2), Comparing(0, 1, force=True), Comparing(0, 2, force=True)])
+    for k in (1, 2):
+        found = errors(alignment, passes, k)
+        assert {name for name, error in found.items() if error > 0} == {"1.bn1", "3.conv2"}
+
+
 def test_one_module_may_be_both_models() -> None:
     model = network()
     alignment, passes = lockstep(model, model)

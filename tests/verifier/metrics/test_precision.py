@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.cuda import needs_cuda, not_waiting
 from verifier.metrics import precision
+from verifier.metrics.kernel_cpu import BLOCK
 from verifier.metrics.kernel_torch import CHUNK_CPU
 from verifier.metrics.precision import collect, read
 from verifier.result import Precision, to_builtins
@@ -146,6 +147,29 @@ def test_any_bits_are_read_as_their_values_say(
     triple: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
     assert precision_of(*triple) == expected(*triple)
+
+
+@given(triples())
+def test_so_they_are_without_a_compiler(triple: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_loop", lambda: None)
+        assert precision_of(*triple) == expected(*triple)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("alike", [True, False])
+def test_blocks_of_every_kind_add_up(dtype: torch.dtype, alike: bool) -> None:
+    """Ordinary blocks, blocks with zeros, subnormal numbers, infinities and NaN, and a last one that is not full."""
+    generator = torch.Generator().manual_seed(0)
+    oracle = torch.randn(5 * BLOCK + 7, generator=generator, dtype=torch.float64)
+    oracle[BLOCK : 2 * BLOCK].relu_()
+    oracle[2 * BLOCK : 3 * BLOCK] *= smallest_normal(dtype)
+    oracle[3 * BLOCK : 4 * BLOCK : 3] *= 1e300
+    oracle[4 * BLOCK + 5] = NAN
+    baseline = oracle.to(dtype)
+    candidate = baseline.clone() if alike else (oracle * (1 + 3e-2)).to(dtype)
+    baseline[4 * BLOCK] = candidate[4 * BLOCK] = NAN
+    assert precision_of(oracle, baseline, candidate) == expected(oracle, baseline, candidate)
 
 
 @pytest.mark.parametrize("dtype", NARROW)
