@@ -8,15 +8,16 @@ import io
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import torch
 
+from reference_models.published import figures
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.judge import Cell
-from verifier.training import published
 from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
 from verifier.training.records import Experiment, Learner, Sample, Twins
@@ -205,7 +206,21 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
         confusion=tuple(tuple(row) for row in counts.tolist()),
         digest=_digest(tensors),
         weights_file=file.name,
-        published=published.accuracies(pupil.name, pupil.data.name) if pupil.role == "candidate" else (),
+        published=published_accuracies(pupil.name, pupil.data.name) if pupil.role == "candidate" else (),
+    )
+
+
+def published_accuracies(name: str, data: str) -> tuple[tuple[float, str], ...]:
+    """Test accuracies, as shares in 0..1, that others published of a network of the catalogue, with their sources.
+
+    Args:
+        name: As `--arch` takes it, such as `cifar_resnet20` (option A, the paper's) or `cifar_resnet20_b`.
+        data: As `--data` takes it; of digits nothing is published.
+    """
+    return tuple(
+        (float(Decimal(each.value) / 100), f"{each.source}; {each.note}" if each.note else each.source)
+        for each in figures()
+        if (each.network, each.quantity) == (name, data)
     )
 
 

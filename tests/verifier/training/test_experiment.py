@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from tests.verifier.training.conftest import RECIPE
 from verifier.errors import UsageError
 from verifier.training import checkpoint
-from verifier.training.experiment import Subject, train
-from verifier.training.published import accuracies
+from verifier.training.experiment import Subject, published_accuracies, train
 from verifier.training.saving import checkpoint_file, unfinished
 
 if TYPE_CHECKING:
@@ -158,9 +157,15 @@ def test_the_confusion_matrix_counts_every_test_image_in_its_class(
 
 
 def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> None:
-    ((paper, where),) = accuracies("cifar_resnet110", "cifar10")
-    assert (paper, "1512.03385" in where) == (0.9357, True)  # an error of 6.43 %
-    ((article, _),) = accuracies("cifar_resnet56_b", "cifar10")
+    ((paper, where),) = published_accuracies("cifar_resnet110", "cifar10")
+    assert (paper, "1512.03385" in where, "best of five" in where) == (
+        0.9357,
+        True,
+        True,
+    )  # an error of 6.43 %
+    ((article, _),) = published_accuracies("cifar_resnet56_b", "cifar10")
     assert article == 0.9305
-    assert accuracies("cifar_resnet32_b", "cifar10") == ()
-    assert accuracies("cifar_resnet20", "digits") == accuracies("resnet18", "cifar10") == ()
+    assert published_accuracies("cifar_resnet32_b", "cifar10") == ()
+    assert (
+        published_accuracies("cifar_resnet20", "digits") == published_accuracies("resnet18", "cifar10") == ()
+    )
