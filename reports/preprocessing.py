@@ -14,8 +14,8 @@ TITLE = "Preprocessing (stage 0), against torchvision's"
 _UNITS = {"1/255": "steps", "1": ""}
 
 
-def sections(found: Preprocessing) -> list[Section]:
-    """Stage by stage where anything differs, else one line."""
+def sections(found: Preprocessing, *, every: bool = False) -> list[Section]:
+    """Stage by stage where anything differs, or with `every`; else one line."""
     lines = [prepared(found)]
     if found.cause is not None and found.cause.remedy and found.status == "differs":
         lines.append(f"fix: {visible(found.cause.remedy)}")
@@ -23,7 +23,7 @@ def sections(found: Preprocessing) -> list[Section]:
     if found.applied:
         lines.append("the candidate was run on what its own preprocessing made")
     parts = [Section(TITLE, tuple((line,) for line in lines))]
-    if found.status != "exact":
+    if every or found.status != "exact":
         rows = [_row(each) for each in found.stages]
         rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))
         header = ("stage", "status", "exact on", "alone", "in all", "what torchvision does")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import preprocessing, sentences
+from reports import preprocessing, progressive, sentences
 from reports.tables import Section, text
-from verifier.result import TASK, Level, Verdict
+from verifier.result import TASK, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     impact = sentences.impact(verification.output)
     stage_0 = verification.preprocessing
     found = [
-        *_progressive(verification),
+        *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
         Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
@@ -102,27 +102,12 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
     return [section for section in found if section.rows]
 
 
-def _progressive(verification: Verification) -> list[Section]:
-    """Blocks, then stages, each alone on the baseline's inputs, then the network; of those that match the number."""
-    if not verification.steps:
-        return []
-    said = []
-    for level in Level:
-        steps = [step for step in verification.steps if step.level is level]
-        matching = sum(step.verdict is Verdict.MATCH for step in steps)
-        said.append(f"{matching} of {sentences.counted(len(steps), level)} match")
-        said += _some([sentences.step(step) for step in steps if step.verdict is not Verdict.MATCH])
-    said.append(f"the network: {verification.verdict}")
-    return [Section("Blocks alone on the baseline's inputs, then stages, then the network", _lines(said))]
-
-
 def _lines(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple((line,) for line in lines)
 
 
 def _some(lines: Sequence[str]) -> list[str]:
-    hidden = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"and {hidden} more"] if hidden > 0 else [])]
+    return progressive.some(list(lines), SHOWN)
 
 
 def _site(pair: PairResult) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import facts, marks, sentences, table
+from reports import facts, marks, preprocessing, progressive, sentences, table
 from reports.chart import Chart, chart
 from reports.culprits import SHOWN, Culprit, culprits
 from verifier.result import Status, Verdict
@@ -13,6 +13,7 @@ from verifier.result import Status, Verdict
 if TYPE_CHECKING:
     from reports.facts import Facts, Term
     from reports.marks import Mark
+    from reports.tables import Section
     from verifier.result import CellResult, ModelInfo, PairResult, Verification
 
 _MOST_UNMATCHED = 200
@@ -63,6 +64,15 @@ class CriterionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the page that not every report has: its place and its name in the navigation, and its lists."""
+
+    anchor: str
+    name: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Everything the template prints."""
 
@@ -87,6 +97,7 @@ class Page:
     unmatched: tuple[tuple[str, str, str, str], ...]
     unmatched_more: str
     notes: tuple[str, ...]
+    parts: tuple[Part, ...]
     static: tuple[tuple[str, str, str], ...]
     chart: Chart | None
     has_sites: bool
@@ -133,6 +144,7 @@ def page(verification: Verification) -> Page:
             else ""
         ),
         notes=verification.notes,
+        parts=_parts(verification),
         static=tuple(
             (each.kind, each.candidate or each.baseline or "", each.summary) for each in verification.static
         ),
@@ -151,6 +163,19 @@ def page(verification: Verification) -> Page:
 def data(verification: Verification) -> str:
     """What the script on the page works with, as JSON that may stand inside a script element."""
     return table.embedded(table.data(verification))
+
+
+def _parts(verification: Verification) -> tuple[Part, ...]:
+    stage_0 = verification.preprocessing
+    found = (
+        Part(
+            "preprocessing",
+            "Preprocessing",
+            () if stage_0 is None else tuple(preprocessing.sections(stage_0, every=True)),
+        ),
+        Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
+    )
+    return tuple(each for each in found if each.sections)
 
 
 def _reason(verification: Verification, headline: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tests.prepared import DIFFERS, STEPS
 from verifier.result import (
     Accuracy,
     Budget,
@@ -369,12 +370,17 @@ def inconclusive() -> Verification:
     )
 
 
+def from_photographs() -> Verification:
+    """Photographs that were prepared otherwise, and blocks and stages that were run alone first."""
+    return msgspec.structs.replace(diverged(), preprocessing=DIFFERS, steps=STEPS)
+
+
 HOSTILE = "</script><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}[red]&\"'"
 
 
 def hostile() -> Verification:
     """Text that tries to break out, wherever a user's program can put some."""
-    sample = diverged()
+    sample = from_photographs()
 
     def poisoned(value: Any) -> Any:
         if isinstance(value, str) and type(value) is str:
@@ -399,5 +405,6 @@ SAMPLES: dict[str, Callable[[], Verification]] = {
     "three culprits": three_culprits,
     "matrix": matrix,
     "inconclusive": inconclusive,
+    "photographs": from_photographs,
     "hostile": hostile,
 }

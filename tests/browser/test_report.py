@@ -66,6 +66,20 @@ def test_a_culprit_is_shown_with_its_cause_and_pictures(opened: Callable[..., Op
     assert sizes == [[4, 4]] * 3
 
 
+def test_stage_0_and_blocks_have_parts_that_the_navigation_leads_to(opened: Callable[..., Opened]) -> None:
+    found = opened("photographs")
+    found.page.get_by_role("link", name="Preprocessing", exact=True).click()
+    assert found.tells("location.hash") == "#preprocessing"
+    rows = found.page.locator("#preprocessing tbody tr")
+    assert [row.split("\t")[:2] for row in rows.all_inner_texts()] == [
+        ["decode", "given"],
+        ["resize", "differs"],
+        ["final tensor", ""],
+    ]
+    assert "1 of 2 blocks match" in found.texts("#steps li")
+    assert opened("match").page.locator("#preprocessing, #steps").count() == 0
+
+
 def test_a_culprit_leads_to_its_row(opened: Callable[..., Opened]) -> None:
     found = opened("deep")
     found.page.locator("#culprit-1 button").click()

@@ -3,46 +3,8 @@ from __future__ import annotations
 import msgspec
 
 from reports import preprocessing, sentences, terminal
-from verifier.result import Cause, Preprocessing, StageDifference, StageResult, Verdict, Verification
-
-CAUSE = Cause(code="resize-kernel", summary="it is bicubic", confirmed=True, remedy="use bilinear")
-GAP = StageDifference(largest=32.0, mean=1.5, share=0.8, picture="a.png")
-
-
-def stage(name: str, status: str, **more: object) -> StageResult:
-    fields = {
-        "name": name,
-        "words": "as it should",
-        "status": status,
-        "rule": "",
-        "unit": "1/255",
-        "pictures": 2,
-    }
-    return msgspec.convert(fields | more, StageResult)
-
-
-def prepared(status: str, *stages: StageResult, first: str = "", **more: object) -> Preprocessing:
-    return msgspec.structs.replace(
-        Preprocessing(
-            recipe="classification",
-            candidate="prep.py:made",
-            status=status,
-            stages=stages,
-            first_difference=first,
-            files=("a.png", "b.png"),
-        ),
-        **more,
-    )
-
-
-DIFFERS = prepared(
-    "differs",
-    stage("decode", "given"),
-    stage("resize", "differs", intrinsic=GAP, total=GAP, cause=CAUSE),
-    first="resize",
-    cause=CAUSE,
-    applied=True,
-)
+from tests.prepared import DIFFERS, GAP, prepared, stage
+from verifier.result import Verdict, Verification
 
 
 def test_stages_that_are_exact_are_one_sentence() -> None:

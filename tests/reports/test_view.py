@@ -10,6 +10,8 @@ import pytest
 import reports
 from reports import sentences, view
 from tests import samples
+from tests.prepared import step
+from verifier.result import Level, Verdict
 
 if TYPE_CHECKING:
     from verifier.result import OutputAgreement, Verification
@@ -29,6 +31,32 @@ def test_cells_form_a_matrix_by_dtype_and_device() -> None:
     ]
     assert words == [["match", ""], ["", "diverged"], ["", "skipped"]]
     assert [squares[-1].figure for _, squares in matrix.rows] == ["", "1 culprit", "could not run"]
+
+
+def test_stage_0_and_steps_are_parts_of_the_page_where_there_are_any(matching: Verification) -> None:
+    assert view.page(matching).parts == ()
+    stage_0, steps = view.page(samples.from_photographs()).parts
+    lines, stages = stage_0.sections
+    assert ("fix: use bilinear",) in lines.rows
+    assert [(row[0], row[1], row[3]) for row in stages.rows if row[0] == "resize"] == [
+        ("resize", "differs", "32 steps")
+    ]
+    assert [row[0] for row in steps.sections[0].rows] == [
+        "1 of 2 blocks match",
+        "diverged: layer1.0 (candidate: layer1.0), relative error 0.0002, allowed 1e-12",
+        "0 of 1 stage match",
+        "diverged: layer1 (candidate: layer1), relative error 0.0003, allowed 1e-12",
+        "the network: diverged",
+    ]
+
+
+def test_all_blocks_that_diverge_are_on_the_page() -> None:
+    many = msgspec.structs.replace(
+        samples.verification(),
+        steps=tuple(step(Level.BLOCK, f"layer{k}", Verdict.DIVERGED) for k in range(9)),
+    )
+    rows = view.page(many).parts[0].sections[0].rows
+    assert sum("diverged: layer" in row[0] for row in rows) == 9
 
 
 def test_without_cells_there_is_no_matrix(inconclusive: Verification) -> None:
