@@ -62,6 +62,7 @@ def test_reports_import_only_the_records() -> None:
 @pytest.mark.parametrize(
     ("room", "rooms_it_may_know"),
     [
+        ("records", {"records"}),
         ("graph", {"graph", "errors"}),
         ("align", {"align", "graph"}),
         ("metrics", {"metrics", "result"}),

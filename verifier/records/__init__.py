@@ -1,0 +1,1 @@
+"""The records a verification is made of; `verifier.result` has them all."""
