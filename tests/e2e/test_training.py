@@ -71,6 +71,7 @@ def test_twins_are_trained_alike_and_the_record_has_every_tensor(call: Call) -> 
         "backward",
         "gradients as applied",
         "optimiser",
+        "after the step",
         "schedule",
     }
     text = (ended.directory / "training-parity" / "tensors.csv").read_text(encoding="utf-8")

@@ -207,9 +207,9 @@ def _run(
                     laid = other if layout is None else _laid(layout, other, reference)
                     found = _meet(reference, laid, offset)
                 met[k][pair] = measured[between] = found
-                if found.same:
+                if found.same and other.is_complex() == reference.is_complex():  # else it counts its parts
                     alike[comparing.lane] = comparing.reference
-                if comparing.force:  # the lane holds other numbers from here on
+                if comparing.force or pair in rounded:  # a lane holds other numbers from here on
                     measured.clear()
                     alike.clear()
                 if pair in rounded and comparing.reference == 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.training.comparing import BUFFER, GRADIENT, RATE, WEIGHT
+from verifier.training.keeping import BUFFER, GRADIENT, RATE, WEIGHT
 from verifier.training.records import Cause, Phase
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.training.comparing import Compared, Place
+    from verifier.training.comparing import Compared
+    from verifier.training.keeping import Place
     from verifier.training.watching import Watch
 
 _CLOSE = 1e-6  # relative: of fits to differences that are themselves small next to what they were taken from

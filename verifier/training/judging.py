@@ -10,13 +10,7 @@ import torch
 from verifier.judge import STRICT
 from verifier.result import Verdict
 from verifier.training import causes
-from verifier.training.comparing import (
-    ACTIVATION,
-    GRADIENT_OF_ACTIVATION,
-    NORM,
-    WEIGHT,
-    Place,
-)
+from verifier.training.keeping import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow
 
 if TYPE_CHECKING:
@@ -48,30 +42,49 @@ class Judged(NamedTuple):
     notes: tuple[str, ...]
 
 
-def limits(cell: Cell, recipe: TrainingRecipe, alignment: Alignment) -> dict[Phase, Allowed]:
+def limits(
+    cell: Cell, recipe: TrainingRecipe, candidate_recipe: TrainingRecipe, alignment: Alignment
+) -> dict[Phase, Allowed]:
     """The relative error each phase may have on identical inputs, and why.
 
     In float64 any error above 1e-12 is another program. In float32 a phase that sums n terms may be 4 u sqrt(n) off,
-    u = 2^-24 the unit roundoff and n the elements of the largest tensor of the pass, for a weight's gradient sums
-    over as many; one that works element by element 16 u. Under autocast, what passes between the operators is rounded
-    to a dtype whose u is far larger than what sums in float32 lose: 4 u of that.
+    u = 2^-24 the unit roundoff: forward and backward passes n the elements of the largest tensor of the pass, for a
+    weight's gradient sums over as many; statistics the elements of the largest channel, losses those of the outputs.
+    What works element by element, and what norms all gradients to clip them, may be 16 u off. Autocast leaves
+    statistics, losses, clipping and updates in float32, but what passes between operators is rounded to a dtype
+    whose u is far larger than what sums in float32 lose: 4 u of that. Where one side alone is under autocast, the
+    other's limits hold.
     """
-    if recipe.amp != "off":
-        half = float(torch.finfo(getattr(torch, recipe.amp)).eps) / 2
-        summed = Allowed(limit=_WALKS * half, rule=f"4 u of {recipe.amp}")
-        single = _OPERATIONS * 2.0**-24
-        updated = Allowed(limit=single, rule="16 u of float32")
-    elif cell.dtype == "float64":
-        summed = updated = Allowed(limit=_FLOAT64, rule="1e-12 in float64")
-    else:
-        terms = max((math.prod(site.shape) for site in alignment.baseline.sites), default=1)
-        summed = Allowed(
-            limit=_WALKS * cell.unit_roundoff * math.sqrt(terms), rule=f"4 u sqrt({terms}) of {cell.dtype}"
-        )
-        updated = Allowed(limit=_OPERATIONS * cell.unit_roundoff, rule=f"16 u of {cell.dtype}")
+    narrow = {each.amp for each in (recipe, candidate_recipe)}
     rates = Allowed(limit=_FLOAT64, rule="1e-12: a learning rate is a Python number")
-    elementwise = {Phase.OPTIMISER: updated, Phase.SCHEDULE: rates}
-    return {phase: elementwise.get(phase, summed) for phase in Phase}
+    if narrow == {"off"} and cell.dtype == "float64":
+        exactly = Allowed(limit=_FLOAT64, rule="1e-12 in float64")
+        return {phase: rates if phase is Phase.SCHEDULE else exactly for phase in Phase}
+    sites = alignment.baseline.sites
+    single = 2.0**-24
+
+    def summed(terms: int) -> Allowed:
+        return Allowed(limit=_WALKS * single * math.sqrt(terms), rule=f"4 u sqrt({terms}) of float32")
+
+    passing = summed(max((math.prod(site.shape) for site in sites), default=1))
+    if "off" not in narrow:
+        half = min(float(torch.finfo(getattr(torch, amp)).eps) / 2 for amp in narrow)
+        passing = Allowed(limit=_WALKS * half, rule=f"4 u of {' and '.join(sorted(narrow))}")
+    channel = max(
+        (math.prod(s.shape) // s.shape[1] for s in sites if len(s.shape) > 1 and s.shape[1]), default=1
+    )
+    outputs = max((math.prod(sites[k].shape) for k in alignment.baseline.outputs if k >= 0), default=1)
+    updated = Allowed(limit=_OPERATIONS * single, rule="16 u of float32")
+    return {
+        Phase.FORWARD: passing,
+        Phase.STATISTICS: summed(channel),
+        Phase.LOSS: summed(outputs),
+        Phase.BACKWARD: passing,
+        Phase.CLIP: updated,
+        Phase.OPTIMISER: updated,
+        Phase.AFTER: updated,
+        Phase.SCHEDULE: rates,
+    }
 
 
 def judge(
@@ -80,12 +93,14 @@ def judge(
     forced: SideBySide,
     allowed: Mapping[Phase, Allowed],
     covered: Coverage,
+    *,
+    scheduled: bool,
 ) -> Judged:
     """The verdict on a free and a forced training.
 
     A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
     where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is
-    shown and never blamed, as every gradient is judged.
+    shown and never blamed, as every gradient is judged. `scheduled` says that learning rates may be meant to change.
     """
     ranks = _Ranks(pairing)
     places = sorted({p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=ranks.of)
@@ -100,6 +115,8 @@ def judge(
         number = next(over, None)
         if number is not None and place.what != NORM:
             first[place] = number
+    dropped = _inconsequential(free, forced, allowed, first)
+    first = {place: number for place, number in first.items() if place not in dropped}
     blamed: dict[tuple[object, ...], Place] = {}
     missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
     for place in sorted(first, key=lambda each: (first[each], ranks.of(each))):
@@ -114,7 +131,61 @@ def judge(
         for place in places
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
-    return Judged(verdict, reason, culprits, rows, _notes(pairing, free))
+    notes = [*_notes(pairing, free, scheduled=scheduled), *_different(forced, dropped)]
+    return Judged(verdict, reason, culprits, rows, tuple(notes))
+
+
+# Differences of the way and not of what comes of it: a loss may be divided instead of its gradients.
+_WAYS = (Phase.LOSS, Phase.BACKWARD)
+
+
+def _inconsequential(
+    free: SideBySide, forced: SideBySide, allowed: Mapping[Phase, Allowed], first: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Places that differ although the candidate, trained freely, had the baseline's weights after every batch.
+
+    Another name for what an optimiser keeps, an update written by hand, gradients that are divided where the other
+    side divides its loss: what the models become does not show it. What has not had the time to show in the weights,
+    a rate or a number that an optimiser keeps, is no such place, and neither is a forward pass.
+    """
+    weights = [
+        (place, error)
+        for batch in free.compared
+        for place, error in batch.errors.items()
+        if place.phase is Phase.AFTER
+    ]
+    if not weights or any(not error <= allowed[Phase.AFTER].limit for _, error in weights):
+        return {}
+    return {
+        place: number
+        for place, number in first.items()
+        if place.phase in _WAYS
+        or (place.phase in _UNNAMED and place in forced.compared[number].reasons)
+        or (place.phase is Phase.CLIP and _agrees(free, place, allowed[place.phase].limit))
+    }
+
+
+def _agrees(free: SideBySide, place: Place, limit: float) -> bool:
+    """Whether a candidate that trains freely never differs there: forcing it upstream then made the difference."""
+    return all(batch.errors.get(place, 0.0) <= limit for batch in free.compared)
+
+
+# Phases of which one side may have no tensor by that name, though it does the same.
+_UNNAMED = (Phase.CLIP, Phase.OPTIMISER)
+
+
+def _different(forced: SideBySide, dropped: Mapping[Place, int]) -> list[str]:
+    if not dropped:
+        return []
+    said = dict.fromkeys(
+        f"{place.phase}, {place.what}: {forced.compared[number].reasons.get(place, 'other numbers')}"
+        for place, number in dropped.items()
+    )
+    some = "; ".join(list(said)[:_SOME]) + (f"; and {len(said) - _SOME} more" if len(said) > _SOME else "")
+    return [f"the trainings go other ways, to the same weights after every batch ({some})"]
+
+
+_SOME = 3
 
 
 def _verdict(
@@ -132,6 +203,19 @@ def _verdict(
     alone = _alone(pairing)
     if alone:
         return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"
+    unseen = _unseen(pairing)
+    if unseen:
+        return Verdict.INCONCLUSIVE, unseen
+    if not free.forward_seen:
+        return (
+            Verdict.INCONCLUSIVE,
+            "no forward pass in training mode with gradients was seen: call the model, in training mode",
+        )
+    if all(math.isnan(loss) for loss, _ in free.losses) and not free.backward_seen:
+        return (
+            Verdict.INCONCLUSIVE,
+            "no backward pass of the baseline was seen: let the trainer call backward() on the loss",
+        )
     if not free.steps:
         return Verdict.INCONCLUSIVE, "the baseline's optimiser made no step"
     wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
@@ -155,7 +239,21 @@ def _alone(pairing: Pairing) -> list[str]:
     return [*(f"the baseline's {name}" for name in ours), *(f"the candidate's {name}" for name in theirs)]
 
 
-def _notes(pairing: Pairing, free: SideBySide) -> tuple[str, ...]:
+def _unseen(pairing: Pairing) -> str:
+    """Statistics that one model writes as it is trained, and the other has not: they count in evaluation."""
+    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    ours, theirs = pairing.alignment.baseline, pairing.alignment.candidate
+    for role, graph, tensors, known in (
+        ("baseline", ours, pairing.masters.baseline, used),
+        ("candidate", theirs, pairing.masters.candidate, pairing.masters.recipes.keys()),
+    ):
+        for name in sorted(graph.writes_state):
+            if name not in known and name in tensors and tensors[name].is_floating_point():
+                return f"training writes the {role}'s {name}, which has no partner in the other model"
+    return ""
+
+
+def _notes(pairing: Pairing, free: SideBySide, *, scheduled: bool) -> tuple[str, ...]:
     notes = [*pairing.baseline.notes, *pairing.candidate.notes]
     if pairing.masters.info.kept:
         some = ", ".join(pairing.masters.info.kept[:3])
@@ -163,6 +261,10 @@ def _notes(pairing: Pairing, free: SideBySide) -> tuple[str, ...]:
     wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
     if wild is not None:
         notes.append(f"the baseline's loss is not finite from batch {wild} on")
+    if scheduled and len({rate for both in free.rates for rate in both}) == 1:
+        notes.append(
+            f"the learning rate never changed in these {free.steps} steps, so that schedules were not compared"
+        )
     return tuple(notes)
 
 

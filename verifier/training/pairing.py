@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +12,11 @@ from torch import nn
 from verifier import inputs as making
 from verifier import sources
 from verifier.align import align
+from verifier.assessment import Assessor
 from verifier.copying import copy_with, state_of
 from verifier.errors import InputError, ModelError, UsageError, VerifierError
 from verifier.graph import record
+from verifier.judge import STRICT, Cell
 from verifier.proving import proved
 from verifier.result import ModelInfo
 from verifier.running import Caster, Subject, arguments, cast
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.graph import Graph
-    from verifier.judge import Cell
     from verifier.weights import Masters
 
 _WEIGHTS = "give init, imagenet, or a weights file"
@@ -165,4 +166,29 @@ def pair(
         if alignment.rebuilt:
             with contextlib.suppress(ModelError):  # what cannot be proved stays a claim
                 subject = proved(subject, given, Caster())
+        if _built_otherwise(subject.alignment):
+            subject = _settled(subject, given)
     return Pairing(ours, theirs, subject.alignment, subject.masters)
+
+
+def _built_otherwise(alignment: Alignment) -> bool:
+    """Whether pairs may be wrong guesses: sites are left over, or two of a pair have not the same shape."""
+    ours, theirs = alignment.baseline.sites, alignment.candidate.sites
+    return bool(alignment.unmatched) or any(
+        ours[pair.baseline].shape != theirs[pair.candidate].shape for pair in alignment.pairs
+    )
+
+
+def _settled(subject: Subject, given: making.Inputs) -> Subject:
+    """The subject without the pairs that a float64 run disproves, where one side takes more operators, say."""
+    training = [
+        copy_with(model, state_of(model), lambda tensor: tensor, role=role).train()
+        for model, role in ((subject.baseline, "baseline"), (subject.candidate, "candidate"))
+    ]
+    live = replace(subject, baseline=training[0], candidate=training[1])
+    assessor = Assessor(live, [given], given, STRICT, "auto", lambda *_: None)
+    try:
+        assessor.semantics([given], Cell("cpu", "float32"))
+    except VerifierError:  # the training will say what is wrong with it
+        return subject
+    return replace(subject, alignment=assessor.subject.alignment, masters=assessor.subject.masters)

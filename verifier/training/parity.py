@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -16,14 +18,16 @@ from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
+from verifier.result import Verdict
 from verifier.training.causes import explain
-from verifier.training.comparing import Compared, Kept, Relation
+from verifier.training.comparing import Compared, Relation
 from verifier.training.judging import judge, limits
+from verifier.training.keeping import Kept
 from verifier.training.pairing import Pairing, pair
 from verifier.training.procedure import trainer as by_recipe
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import TrainingParity
-from verifier.training.watching import Watch
+from verifier.training.records import Phase, TrainingParity
+from verifier.training.watching import Watch, backward_passes_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +35,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from verifier.training.comparing import Place
     from verifier.training.data import Data
+    from verifier.training.keeping import Place
     from verifier.training.procedure import Trainer
-    from verifier.training.records import Allowed, Cause, Phase
+    from verifier.training.records import Allowed, Cause
 
     Batch = tuple[Tensor, Tensor]
     Progress = Callable[[str, int, int], None]
@@ -119,19 +123,28 @@ def train_parity(
             candidate_trainer
             or (trainer if trainer and candidate_recipe is None else by_recipe(theirs, **whole)),
         )
-        allowed = limits(cell, own if own.amp != "off" else theirs, pairing.alignment)
+        allowed = limits(cell, own, theirs, pairing.alignment)
         tell = progress or (lambda *_: None)
-        free = side_by_side(pairing, cell, loops, batches, allowed, force=False, progress=tell, seed=seed)
-        exact = not any(error for batch in free.compared for error in batch.errors.values())
-        forced = (
-            free
-            if exact
-            else side_by_side(pairing, cell, loops, batches, allowed, force=True, progress=tell, seed=seed)
+        run = functools.partial(
+            side_by_side,
+            pairing,
+            cell,
+            loops,
+            batches,
+            allowed,
+            same_dtypes=own.amp != theirs.amp,
+            progress=tell,
+            seed=seed,
         )
+        free = run(force=False)
+        exact = not any(error for batch in free.compared for error in batch.errors.values())
+        forced = free if exact else run(force=True)
     covered = coverage(pairing.alignment, pairing.masters.info.unexercised)
-    judged = judge(pairing, free, forced, allowed, covered)
+    loops_given = trainer is not None or candidate_trainer is not None
+    scheduled = loops_given or {own.schedule, theirs.schedule} != {"constant"}
+    judged = judge(pairing, free, forced, allowed, covered, scheduled=scheduled)
     named = procedures or (own.told(), theirs.told())
-    return TrainingParity(
+    found = TrainingParity(
         verdict=judged.verdict,
         reason=judged.reason,
         first_divergence=judged.culprits[0] if judged.culprits else None,
@@ -158,6 +171,46 @@ def train_parity(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if found.verdict is not Verdict.MATCH or exact or found.dtype == "float64" or loops_given:
+        return found
+    # Rounding hides small faults in a narrow dtype, an eps for one: float64 tells.
+    return _in_float64(
+        found,
+        train_parity(
+            baseline,
+            candidate,
+            data,
+            recipe=_unmixed(own),
+            candidate_recipe=_unmixed(theirs),
+            steps=steps,
+            device=device,
+            weights=weights,
+            parameter_map=parameter_map,
+            seed=seed,
+            procedures=named,
+            command=command,
+            progress=progress,
+        ),
+    )
+
+
+def _unmixed(recipe: TrainingRecipe) -> TrainingRecipe:
+    """The same recipe without autocast; a loss scale it has by name stays."""
+    return msgspec.structs.replace(recipe, amp="off")
+
+
+def _in_float64(found: TrainingParity, exactly: TrainingParity) -> TrainingParity:
+    """The narrow dtype's record if the trainings are the same in float64, else that one, which names the fault."""
+    seconds = found.seconds + exactly.seconds
+    if exactly.verdict is Verdict.DIVERGED:
+        note = f"in {found.dtype} the difference is within rounding; it was found by training in float64"
+        return msgspec.structs.replace(exactly, notes=(*exactly.notes, note), seconds=seconds)
+    note = "the same recipe in float64, without autocast: " + (
+        "every phase of every step agrees, too"
+        if exactly.verdict is Verdict.MATCH
+        else f"{exactly.verdict}, {exactly.reason}"
+    )
+    return msgspec.structs.replace(found, notes=(*found.notes, note), seconds=seconds)
 
 
 def _batches(data: Data, size: int, count: int, cell: Cell, seed: int) -> Iterator[Batch]:
@@ -183,6 +236,16 @@ class SideBySide:
     rates: tuple[tuple[float, float], ...] = ()
     step_of: list[int] = field(default_factory=list)
     steps: int = 0
+
+    @property
+    def forward_seen(self) -> bool:
+        """Whether any tensor of a forward pass was compared."""
+        return any(place.phase is Phase.FORWARD for batch in self.compared for place in batch.errors)
+
+    @property
+    def backward_seen(self) -> bool:
+        """Whether any backward pass was compared."""
+        return any(place.phase is Phase.LOSS for batch in self.compared for place in batch.errors)
 
 
 class _Training:
@@ -229,6 +292,12 @@ class _Training:
         return self
 
     def __next__(self) -> Batch:
+        if self._batch is not None and self._given == 0 and not self.watch.eventful:
+            raise ModelError(
+                f"the {self.role}'s trainer asks for a second batch before it has done anything with the first, so "
+                "that it cannot be told what belongs to which. It has to take batches one at a time, without "
+                "fetching ahead."
+            )
         self.watch.ended()
         self._thread.suspend()
         if self._batch is None:
@@ -265,6 +334,7 @@ def side_by_side(
     allowed: Mapping[Phase, Allowed],
     *,
     force: bool,
+    same_dtypes: bool,
     progress: Progress,
     seed: int,
 ) -> SideBySide:
@@ -295,28 +365,35 @@ def side_by_side(
     ]
     found = SideBySide()
     losses, rates = [], []
-    hooks = _optimiser_hooks([side.watch for side in sides])
+    watches = [side.watch for side in sides]
+    hooks = _optimiser_hooks(watches)
     try:
-        for side in sides:
-            _seed(seed)
-            side.start()
-        for number, batch in enumerate(batches):
-            found.step_of.append(sides[0].watch.steps)
-            kept = Kept()
-            compared = Compared(kept, relation, allowed, force)
-            ledgers: tuple[Kept | Compared, ...] = (kept, compared)
-            for side, ledger in zip(sides, ledgers, strict=True):
-                _seed(seed + number)
-                side.take((batch[0].clone(), batch[1].clone()), ledger)
-            losses.append((_number(kept.loss_value), _number(compared.loss_value)))
-            rates.append((_first(kept.rates), _first(compared.rates)))
-            if force:
-                found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
-            compared.forget()
-            found.compared.append(compared)
-            progress(FORCED if force else FREE, number + 1, len(batches))
-        for side in sides:
-            side.finish()
+        with backward_passes_seen(watches):
+            for side in sides:
+                _seed(seed)
+                side.start()
+            for number, batch in enumerate(batches):
+                found.step_of.append(sides[0].watch.steps)
+                kept = Kept()
+                compared = Compared(kept, relation, allowed, force, same_dtypes)
+                ledgers: tuple[Kept | Compared, ...] = (kept, compared)
+                for side, ledger in zip(sides, ledgers, strict=True):
+                    _seed(seed + number)
+                    side.take((batch[0].clone(), batch[1].clone()), ledger)
+                losses.append((_number(kept.losses), _number(compared.losses)))
+                rates.append((_first(kept.rates), _first(compared.rates)))
+                if force:
+                    found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
+                compared.forget()
+                found.compared.append(compared)
+                progress(FORCED if force else FREE, number + 1, len(batches))
+            for side in sides:
+                side.finish()
+            end = Compared(Kept(), relation, allowed, force)
+            end.over(*watches)
+            found.compared[-1].errors |= end.errors
+            found.compared[-1].reasons |= end.reasons
+            found.compared[-1].figures |= end.figures
     finally:
         for hook in hooks:
             hook.remove()
@@ -361,8 +438,9 @@ def _seed(seed: int) -> None:
     random.seed(seed)
 
 
-def _number(value: Tensor | None) -> float:
-    return float("nan") if value is None else float(value)
+def _number(losses: Sequence[Tensor]) -> float:
+    """The sum of what a batch's backward passes start from; NaN where there was none."""
+    return sum(map(float, losses)) if losses else float("nan")
 
 
 def _first(rates: Mapping[str, float]) -> float:

@@ -19,6 +19,7 @@ class Phase(enum.StrEnum):
     BACKWARD = "backward"
     CLIP = "gradients as applied"
     OPTIMISER = "optimiser"
+    AFTER = "after the step"
     SCHEDULE = "schedule"
 
 

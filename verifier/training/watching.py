@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,6 +77,7 @@ class Watch(Instrument):
         self, role: str, model: nn.Module, graph: Graph, pairs: Mapping[int, int], graded: Collection[int]
     ) -> None:
         super().__init__(model, ())
+        self._owner = -1  # until a thread enters
         self.role = role
         self.model = model
         self.ledger: Ledger | None = None
@@ -89,7 +91,8 @@ class Watch(Instrument):
         self._owned = {id(parameter) for parameter in self.parameters.values()}
         self._next = 0
         self._following = False
-        self._seen = False
+        self.eventful = False
+        self.backing = False
 
     @property
     def steps(self) -> int:
@@ -98,7 +101,7 @@ class Watch(Instrument):
 
     def begin(self, ledger: Ledger) -> None:
         """A new batch is handed out, to be noted in `ledger`."""
-        self.ledger, self._seen = ledger, False
+        self.ledger, self.eventful = ledger, False
         with _aside():
             ledger.began(self)
 
@@ -127,6 +130,7 @@ class Watch(Instrument):
     def before_step(self, optimiser: Optimizer) -> None:
         """Called when one of this model's optimisers is about to step."""
         self.optimisers[id(optimiser)] = optimiser
+        self.eventful = True
         if self.ledger is not None:
             with _aside():
                 self.ledger.before_step(self, optimiser)
@@ -189,8 +193,8 @@ class Watch(Instrument):
     def _enter(self, module: nn.Module, args: Any) -> None:
         if module is self.model and len(self._scopes) == 1:
             # What a loop computes aside, to validate or without gradients, is no part of its training.
-            self._following = not self._seen and torch.is_grad_enabled() and module.training
-            self._seen = self._seen or self._following
+            self._following = torch.is_grad_enabled() and module.training
+            self.eventful = True
             self._next = 0
             for tensor in tensors_in(args):
                 self._known.add(tensor)
@@ -203,18 +207,74 @@ class Watch(Instrument):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Inside the model, meet the call as ever; outside, see to backward passes alone."""
+        """Inside the model, meet the call as ever; outside, leave it alone."""
         if len(self._scopes) > 1:
             return super().__torch_function__(func, types, args, kwargs)
-        ledger = self.ledger if func is Tensor.backward else None
-        if ledger is not None:
+        return func(*args, **(kwargs or {}))
+
+    def backward_begins(self, loss: Tensor) -> None:
+        """Called when a backward pass is about to start from `loss` in this model's thread."""
+        self.eventful = True
+        if self.ledger is not None:
             with _aside():
-                ledger.loss(self, args[0].detach())
-        result = func(*args, **(kwargs or {}))
-        if ledger is not None:
+                self.ledger.loss(self, loss)
+
+    def backward_ended(self) -> None:
+        """Called when it has come to its end."""
+        if self.ledger is not None:
             with _aside():
-                ledger.backward_ended(self)
-        return result
+                self.ledger.backward_ended(self)
+
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one that trains this model."""
+        return threading.get_ident() == self._owner
+
+
+@contextlib.contextmanager
+def backward_passes_seen(watches: Collection[Watch]) -> Iterator[None]:
+    """Show every backward pass to the watch whose thread makes it.
+
+    `torch.autograd.backward` is where all of them pass, `Tensor.backward` included; torch has no hook for it, so it
+    is replaced as long as this lasts.
+    """
+    original = torch.autograd.backward
+
+    @functools.wraps(original)
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
+        here = next((watch for watch in watches if watch.is_here()), None)
+        if here is None or here.backing:  # the call comes by again when function modes have been set aside
+            original(tensors, grad_tensors, *args, **kwargs)
+            return
+        with _aside():
+            loss = _scalar(tensors, grad_tensors)
+        here.backward_begins(loss)
+        here.backing = True
+        try:
+            original(tensors, grad_tensors, *args, **kwargs)
+        finally:
+            here.backing = False
+        here.backward_ended()
+
+    torch.autograd.backward = backward
+    try:
+        yield
+    finally:
+        torch.autograd.backward = original
+
+
+def _scalar(tensors: Any, weights: Any) -> Tensor:
+    """What a backward pass starts from as one number: of several or of vectors the sum, weighted as they are."""
+    several = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    factors = (weights,) if weights is None or isinstance(weights, Tensor) else tuple(weights)
+    factors = factors if len(factors) == len(several) else (None,) * len(several)
+    parts = [
+        tensor.detach() if factor is None else tensor.detach() * factor.detach()
+        for tensor, factor in zip(several, factors, strict=True)
+    ]
+    if len(parts) == 1 and parts[0].dim() == 0:
+        only: Tensor = parts[0]
+        return only
+    return torch.stack([part.double().sum() for part in parts]).sum()
 
 
 @contextlib.contextmanager

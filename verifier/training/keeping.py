@@ -1,0 +1,122 @@
+"""One batch of the baseline's training, kept phase by phase for the candidate's to be compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from verifier.training.records import Phase
+    from verifier.training.watching import Watch
+
+    Named: TypeAlias = Mapping[str, list[Tensor]]
+    """Tensors by name; in a list, as a batch may have several passes and steps."""
+
+ACTIVATION, BUFFER, LOSS = "activation", "buffer", "loss"
+GRADIENT_OF_ACTIVATION, GRADIENT, NORM = "gradient of activation", "gradient", "gradient norm"
+WEIGHT, RATE = "weight", "learning rate"
+
+
+class Place(NamedTuple):
+    """What is compared: `subject` is a pair's position, the candidate's name of a tensor, or empty."""
+
+    phase: Phase
+    what: str
+    subject: int | str
+
+
+@dataclass
+class Kept:
+    """What the baseline did in one batch, in lists: a batch may have several passes, backward passes and steps.
+
+    Tensors are copies, for the loop goes on changing them, but for `parameters`: those stand still while the
+    candidate is given the batch.
+    """
+
+    activations: dict[int, list[Tensor]] = field(default_factory=dict)
+    activation_gradients: dict[int, list[Tensor]] = field(default_factory=dict)
+    buffers: dict[str, list[Tensor]] = field(default_factory=dict)
+    losses: list[Tensor] = field(default_factory=list)
+    gradients: dict[str, list[Tensor]] = field(default_factory=dict)
+    applied: dict[str, list[Tensor]] = field(default_factory=dict)
+    states: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
+    weights: dict[str, list[Tensor]] = field(default_factory=dict)
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def began(self, watch: Watch) -> None:
+        """Nothing to keep yet."""
+
+    def activation(self, pair: int, tensor: Tensor) -> None:
+        """Keep it."""
+        self.activations.setdefault(pair, []).append(tensor.detach().clone())
+
+    def activation_gradient(self, pair: int, gradient: Tensor) -> Tensor | None:
+        """Keep it, and change nothing."""
+        self.activation_gradients.setdefault(pair, []).append(gradient.detach().clone())
+        return None
+
+    def constant(self, pair: int) -> None:
+        """Nothing to keep."""
+
+    def forward_ended(self, watch: Watch) -> None:
+        """Keep the buffers."""
+        _append(self.buffers, watch.buffers)
+
+    def loss(self, watch: Watch, loss: Tensor) -> None:  # noqa: ARG002
+        """Keep the loss."""
+        self.losses.append(loss.clone())
+
+    def backward_ended(self, watch: Watch) -> None:
+        """Keep the gradients."""
+        _append(self.gradients, gradients(watch))
+
+    def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Keep the gradients as they are applied."""
+        _append(self.applied, gradients(watch, optimiser))
+
+    def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+        """Keep the optimiser's state and the weights."""
+        for what, tensors in states(watch, optimiser).items():
+            _append(self.states.setdefault(what, {}), tensors)
+        _append(self.weights, watch.updated(optimiser))
+
+    def ended(self, watch: Watch) -> None:
+        """Keep the options of the optimiser, and the weights as the batch has left them."""
+        self.parameters = watch.parameters
+        self.groups = {name: dict(group) for name, group in watch.groups().items()}
+        self.rates = {name: float(group["lr"]) for name, group in watch.groups().items()}
+
+
+def _append(table: dict[str, list[Tensor]], tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in copies(tensors).items():
+        table.setdefault(name, []).append(tensor)
+
+
+def gradients(watch: Watch, optimiser: Optimizer | None = None) -> dict[str, Tensor]:
+    """The gradients the parameters have now; those of one optimiser, if it is given."""
+    parameters = watch.parameters if optimiser is None else watch.updated(optimiser)
+    return {name: p.grad for name, p in parameters.items() if p.grad is not None}
+
+
+def states(watch: Watch, optimiser: Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The optimiser's tensors by what they are (`momentum_buffer`, `exp_avg`, ...) and by parameter."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in watch.parameters.items():
+        for what, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                found.setdefault(what, {})[name] = value
+    return found
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that stay as they are."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
