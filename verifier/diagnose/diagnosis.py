@@ -281,7 +281,7 @@ class _Examiner:
                 baseline.reads, reads, limit, as_it_is
             )  # outside, a layout is part of the answer
             above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True) if differ else None
-            return Examined(error_of(wanted, wanted), tuple(wanted.shape), differ, None, above)
+            return Examined(error_of(wanted, wanted), row.shape, differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
         should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op, self._lay)
         differ = _differ(should_read, does_read, limit, self._lay)
@@ -322,8 +322,8 @@ class _Examiner:
 
 
 def _shape(tensor: Tensor, wanted: Tensor, row: PairResult) -> tuple[int, ...]:
-    """The shape of the candidate's tensor, as the baseline lays it out."""
-    return row.shape if row.layout and tensor.shape == wanted.shape else tuple(tensor.shape)
+    """The shape of the candidate's tensor, as the baseline lays it out and of as many samples as were compared."""
+    return row.shape if tensor.shape == wanted.shape else tuple(tensor.shape)
 
 
 def _differ(

@@ -36,8 +36,12 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     inputs = list(tensors_in((args, kwargs)))
     recorder = _Recorder(model, inputs)
     before = random_state()
-    with torch.no_grad(), recorder:
-        outputs = model(*args, **kwargs)
+    try:
+        with torch.no_grad(), recorder:
+            outputs = model(*args, **kwargs)
+    finally:
+        # What the recorder holds must not be copied along with the model: torch frees a copied StorageWeakRef twice.
+        recorder.detach()
     draws = not before.same(random_state())
     set_random_state(before)
     return recorder.graph(list(named_tensors(outputs)), draws=draws)

@@ -16,6 +16,19 @@ from verifier.copying import copy_with, state_of
 from verifier.graph import Graph, record
 
 
+def test_a_recorded_model_keeps_no_hooks_also_where_it_fails() -> None:
+    class Failing(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            super().forward(x)  # type: ignore[no-untyped-call]
+            raise ValueError("no water")
+
+    model = Failing(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="no water"):
+        record(model, (torch.zeros(1, 2),), {})
+    record(model[0], (torch.zeros(1, 2),), {})
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
+
+
 def graph_of(model: nn.Module, *inputs: Any, **named: Any) -> Graph:
     copy = copy_with(model, state_of(model), lambda tensor: tensor, role="model")
     return record(copy, inputs or (images(),), named)
