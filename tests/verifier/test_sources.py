@@ -348,8 +348,8 @@ def test_a_file_that_failed_is_tried_again_once_mended(tmp_path: Path) -> None:
         ("needs", "cannot be called without arguments: it needs width"),
         ("breaks", "raised KeyError: 'first' (net.py, line 34)"),
         ("leaves", "raised SystemExit: no GPU here"),
-        ("weights", "returned a OrderedDict, not a torch.nn.Module; return the model"),
-        ("Config", "returned a Config, not a torch.nn.Module"),
+        ("weights", "returned an object of type OrderedDict, not a torch.nn.Module; return the model"),
+        ("Config", "returned an object of type Config, not a torch.nn.Module"),
     ],
 )
 def test_a_target_that_gives_no_model_is_explained(net: Path, target: str, said: str) -> None:
