@@ -15,7 +15,7 @@ from verifier.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_VERSION = 1
+_VERSION = 2
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
@@ -64,6 +64,11 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     if version > _VERSION:
         raise UsageError(
             f"the checkpoint {file} was written by a newer version of this package; upgrade to go on."
+        )
+    if version < _VERSION:
+        raise UsageError(
+            f"the checkpoint {file} was written by an older version of this package, which did not keep all that an "
+            "exact resume needs. Finish it with that version, or delete it to train from the start."
         )
     others = [name for name, value in request.items() if then.get(name) != value]
     if others:

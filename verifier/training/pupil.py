@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from verifier.copying import state_of
+from verifier.errors import UsageError
 from verifier.training import checkpoint
 from verifier.training.procedure import Procedure
 from verifier.training.records import Epoch
@@ -65,9 +66,18 @@ class Pupil:
     epochs: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Make its optimiser."""
-        steps = max(1, self.batches // self.recipe.accumulate)
-        self.procedure = Procedure(self.model, self.recipe, steps=steps * self.total, epoch_steps=steps)
+        """Make its optimiser.
+
+        Raises:
+            UsageError: There is too little data for a single step.
+        """
+        batches = self.batches * self.total
+        if batches < self.recipe.accumulate:
+            raise UsageError(
+                f"nothing would be learnt: {batches} batches in all are fewer than the {self.recipe.accumulate} that "
+                "make one step. Accumulate fewer, or train for longer."
+            )
+        self.procedure = Procedure(self.model, self.recipe, batches=batches, epoch_batches=self.batches)
 
     @property
     def batches(self) -> int:

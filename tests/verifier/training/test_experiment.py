@@ -45,6 +45,11 @@ MILESTONES = msgspec.structs.replace(RECIPE, schedule="multi-step", unit="epoch"
 ADAM = msgspec.structs.replace(
     RECIPE, optimiser="adam", lr=1e-3, amp="bfloat16", loss_scale=8.0, accumulate=2
 )
+# 40 images in batches of 6 are 7 batches an epoch: a kill after the first leaves half of a step behind.
+ODD = msgspec.structs.replace(ADAM, batch_size=6, schedule="cosine", clip_norm=0.5)
+FROZEN = msgspec.structs.replace(
+    RECIPE, batch_size=6, accumulate=3, frozen=("0.*", "8.*"), clip_norm=0.01, unit="epoch"
+)
 
 
 class Killed(Exception):
@@ -86,7 +91,11 @@ def test_a_twin_that_is_another_function_learns_otherwise(
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(1, False)]
 
 
-@pytest.mark.parametrize("recipe", [COSINE, MILESTONES, ADAM], ids=["cosine", "milestones", "adam with amp"])
+@pytest.mark.parametrize(
+    "recipe",
+    [COSINE, MILESTONES, ADAM, ODD, FROZEN],
+    ids=["cosine", "milestones", "adam with amp", "half a step over", "partly frozen"],
+)
 @pytest.mark.parametrize(
     "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
 )
@@ -115,6 +124,12 @@ def test_killed_and_resumed_a_training_ends_with_the_same_bits(
         assert one.digest == other.digest
         curves = [[(e.train_loss, e.test_loss, e.lr) for e in each.epochs] for each in (one, other)]
         assert curves[0] == curves[1]
+
+
+def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+    recipe = msgspec.structs.replace(COSINE, accumulate=11)
+    with pytest.raises(UsageError, match="10 batches in all are fewer than the 11 that make one step"):
+        train([subject], pictures, tmp_path, recipe=recipe, epochs=1)
 
 
 def test_a_checkpoint_of_another_training_is_refused_and_says_why(
