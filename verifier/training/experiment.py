@@ -93,7 +93,8 @@ def train(
     answers: list[Tensor] = []
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        for subject in subjects:
+
+        def ready(subject: Subject) -> tuple[Pairing | None, list[Pupil]]:
             pairing, models = _models(subject, data, cell, seed)
             pupils = [
                 Pupil(
@@ -110,7 +111,18 @@ def train(
                 )
                 for side, model in models
             ]
-            _teach(pupils, resume=resume, progress=progress or (lambda *_: None), log=log or (lambda _: None))
+            if resume:
+                for pupil in pupils:
+                    pupil.resume()
+            return pairing, pupils
+
+        for subject in subjects[1:]:
+            # What is wrong with the last is said before the first is trained. They are built anew when their turn
+            # comes, so that no more than one pair is held at a time.
+            ready(subject)
+        for subject in subjects:
+            pairing, pupils = ready(subject)
+            _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
             for pupil in pupils:
                 logits = pupil.test()
                 answers.append(logits)
@@ -157,11 +169,8 @@ def _models(
     return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
 
 
-def _teach(pupils: Sequence[Pupil], *, resume: bool, progress: Progress, log: Callable[[str], None]) -> None:
+def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], None]) -> None:
     """All epochs that are left, twins in turn."""
-    for pupil in pupils:
-        if resume:
-            pupil.resume()
     first = pupils[0]
     whole = len(first.data.labels) * first.total * len(pupils)
     done = sum(len(pupil.epochs) for pupil in pupils) * len(first.data.labels)

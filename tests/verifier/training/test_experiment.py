@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -124,6 +125,43 @@ def test_killed_and_resumed_a_training_ends_with_the_same_bits(
         assert one.digest == other.digest
         curves = [[(e.train_loss, e.test_loss, e.lr) for e in each.epochs] for each in (one, other)]
         assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (Subject("last", "{file}:ours", "{file}:unlike"), "are no twins"),
+        (Subject("last", "{file}:unlike"), "freezes '0.weight', which the model has not"),
+        (Subject("last", "{file}:nothing"), "nothing"),
+        (Subject("old", "{file}:ours"), "is damaged"),
+    ],
+    ids=["no twins", "a recipe that does not fit", "no such model", "a damaged checkpoint"],
+)
+def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained(
+    pictures: Data, subject: Subject, tmp_path: Path, last: Subject, said: str
+) -> None:
+    file = tmp_path / "nets.py"
+    unlike = "\ndef unlike():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))\n"
+    file.write_text(NETS + unlike, encoding="utf-8")
+    specs = {
+        name: (getattr(last, name) or "").format(file=file) or None for name in ("candidate", "baseline")
+    }
+    out = tmp_path / "out"
+    out.mkdir()
+    checkpoint_file(out, "old", "candidate").write_bytes(b"half of it")
+    recipe = msgspec.structs.replace(COSINE, frozen=("0.weight",))
+    learnt: list[str] = []
+    with pytest.raises(UsageError, match=said):
+        train(
+            [subject, dataclasses.replace(last, **specs)],
+            pictures,
+            out,
+            recipe=recipe,
+            epochs=1,
+            resume=True,
+            log=learnt.append,
+        )
+    assert (learnt, [path.name for path in out.iterdir()]) == ([], ["old-candidate.checkpoint.pt"])
 
 
 def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
