@@ -16,8 +16,9 @@ import torch
 from reference_models.published import figures
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
-from verifier.errors import UsageError
+from verifier.errors import InputError, UsageError, VerifierError
 from verifier.judge import Cell
+from verifier.training import checkpoint
 from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
 from verifier.training.records import Experiment, Learner, Sample, Twins
@@ -122,6 +123,8 @@ def train(
             ready(subject)
         for subject in subjects:
             pairing, pupils = ready(subject)
+            for pupil in pupils:
+                checkpoint.sweep(pupil.file)
             _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
             for pupil in pupils:
                 logits = pupil.test()
@@ -154,10 +157,11 @@ def _models(
     subject: Subject, data: Data, cell: Cell, seed: int
 ) -> tuple[Pairing | None, list[tuple[Side, nn.Module]]]:
     """The candidate and, where wanted, its twin, from identical weights."""
+    images = data.prepared(data.images[:_PROBE]).to(cell.device)
     if subject.baseline is None:
         side = Side.of("candidate", subject.candidate, seed)
+        _check_outputs(side, images, data, cell)
         return None, [(side, side.fresh(state_of(side.model), cell))]
-    images = data.prepared(data.images[:_PROBE]).to(cell.device)
     pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
@@ -165,8 +169,38 @@ def _models(
             f"{subject.candidate} and {subject.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
             "see what `verifier run` says of them."
         )
+    for side in pairing.sides:
+        _check_outputs(side, images, data, cell)
     ours, theirs = pairing.fresh(cell)
     return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
+
+
+def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
+    """Try whether a network gives one number a class, while it learns and when it is tested.
+
+    Raises:
+        UsageError: It does not, or does not take the images.
+    """
+    model = side.fresh(state_of(side.model), cell)  # a copy, whose running statistics may move
+    for mode in (True, False):
+        try:
+            with torch.no_grad():
+                outputs = model.train(mode)(images)
+        except (VerifierError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            raise InputError(
+                f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
+                f"{type(error).__name__}: {first_line}"
+            ) from error
+        is_tensor = isinstance(outputs, torch.Tensor)
+        if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):
+            given = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
+            raise UsageError(
+                f"the {side.role} {side.spec} gives {given} for {len(images)} images; {data.name} needs "
+                f"({len(images)}, {len(data.classes)}), one number a class. Give a network that ends so."
+            )
 
 
 def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], None]) -> None:
@@ -196,7 +230,7 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
     from safetensors.torch import save_file  # noqa: PLC0415 - only needed at the end
 
     classes = len(pupil.data.classes)
-    expected, called = pupil.data.test_labels, logits.argmax(1).clamp(max=classes - 1)
+    expected, called = pupil.data.test_labels, logits.argmax(1)  # as its accuracy has it
     counts = torch.bincount(expected * classes + called, minlength=classes * classes).reshape(
         classes, classes
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -130,22 +129,20 @@ def test_killed_and_resumed_a_training_ends_with_the_same_bits(
 @pytest.mark.parametrize(
     ("last", "said"),
     [
-        (Subject("last", "{file}:ours", "{file}:unlike"), "are no twins"),
-        (Subject("last", "{file}:unlike"), "freezes '0.weight', which the model has not"),
-        (Subject("last", "{file}:nothing"), "nothing"),
-        (Subject("old", "{file}:ours"), "is damaged"),
+        (("last", "ours", "unlike"), "are no twins"),
+        (("last", "unlike", ""), "freezes '0.weight', which the model has not"),
+        (("last", "nothing", ""), "nothing"),
+        (("old", "ours", ""), "is damaged"),
     ],
     ids=["no twins", "a recipe that does not fit", "no such model", "a damaged checkpoint"],
 )
 def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained(
-    pictures: Data, subject: Subject, tmp_path: Path, last: Subject, said: str
+    pictures: Data, subject: Subject, tmp_path: Path, last: tuple[str, str, str], said: str
 ) -> None:
     file = tmp_path / "nets.py"
     unlike = "\ndef unlike():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))\n"
     file.write_text(NETS + unlike, encoding="utf-8")
-    specs = {
-        name: (getattr(last, name) or "").format(file=file) or None for name in ("candidate", "baseline")
-    }
+    name, candidate, baseline = last
     out = tmp_path / "out"
     out.mkdir()
     checkpoint_file(out, "old", "candidate").write_bytes(b"half of it")
@@ -153,7 +150,7 @@ def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained
     learnt: list[str] = []
     with pytest.raises(UsageError, match=said):
         train(
-            [subject, dataclasses.replace(last, **specs)],
+            [subject, Subject(name, f"{file}:{candidate}", f"{file}:{baseline}" if baseline else None)],
             pictures,
             out,
             recipe=recipe,
@@ -196,6 +193,94 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_one_before(tmp_path: Pa
         checkpoint.write(file, {"request": {}, "epochs": Unwritable()})
     assert checkpoint.read(file, {})["epochs"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_swept_away_and_nothing_else(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    kept = {
+        ".other-candidate.checkpoint.pt-abcd1234",
+        ".net-candidate.checkpoint.pt-notes",
+        ".net-candidate.checkpoint.pt-abcd1234.txt",
+        "net-candidate.checkpoint.pt-abcd1234",
+        "net-baseline.checkpoint.pt",
+    }
+    swept = {".net-candidate.checkpoint.pt-abcd1234", ".net-baseline.checkpoint.pt-__x_y_z_"}
+    for name in kept | swept:
+        (out / name).write_bytes(b"half of it")
+    (out / ".net-candidate.checkpoint.pt-directry").mkdir()
+    (out / ".net-candidate.checkpoint.pt-linked_1").symlink_to(out / "net-baseline.checkpoint.pt")
+    train([subject], pictures, out, recipe=COSINE, epochs=1)
+    left = {path.name for path in out.iterdir()}
+    assert not left & swept
+    assert left > {*kept, ".net-candidate.checkpoint.pt-directry", ".net-candidate.checkpoint.pt-linked_1"}
+
+
+def test_what_another_process_is_writing_is_not_swept_away(tmp_path: Path) -> None:
+    file = tmp_path / "a.checkpoint.pt"
+    seen: list[list[str]] = []
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            checkpoint.sweep(file)
+            seen.append([path.name for path in tmp_path.iterdir()])
+            return dict, ()
+
+    checkpoint.write(file, {"request": {}, "epochs": Slow()})
+    ((name,),) = seen
+    assert name.startswith(".a.checkpoint.pt-")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+ENDS = """
+class Ends(nn.Module):
+    def __init__(self, outputs, wrong=None, when=(True, False)):
+        super().__init__()
+        self.net, self.wrong, self.when = nn.Linear(192, outputs), wrong, when
+
+    def forward(self, images):
+        logits = self.net(images.flatten(1))
+        return self.wrong(logits) if self.wrong and self.training in self.when else logits
+
+def more():
+    return Ends(6)
+
+def fewer():
+    return Ends(4)
+
+def several():
+    return Ends(5, lambda logits: (logits, logits))
+
+def later():
+    return Ends(5, lambda logits: logits[:, :4], when=(False,))
+
+def none():
+    return Ends(5, lambda logits: logits.view(7, 7, 7))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("more", r"gives a tensor of shape \(4, 6\) for 4 images; pictures needs \(4, 5\)"),
+        ("fewer", r"of shape \(4, 4\)"),
+        ("several", "gives tuple for"),
+        ("later", r"of shape \(4, 4\)"),
+        ("none", "does not take images of shape .*: RuntimeError: shape"),
+    ],
+)
+@pytest.mark.parametrize("twin", [False, True], ids=["alone", "with its twin"])
+def test_a_network_that_does_not_end_in_the_classes_is_refused(
+    pictures: Data, tmp_path: Path, name: str, said: str, twin: bool
+) -> None:
+    file = tmp_path / "ends.py"
+    file.write_text(NETS + ENDS, encoding="utf-8")
+    spec = f"{file}:{name}"
+    with pytest.raises(UsageError, match=said):
+        train([Subject("net", spec, spec if twin else None)], pictures, tmp_path, recipe=COSINE, epochs=1)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
 
 
 def test_the_confusion_matrix_counts_every_test_image_in_its_class(
