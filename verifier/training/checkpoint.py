@@ -77,7 +77,7 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         file: Where it is.
-        request: What has to be the same for the training to go on exactly, by name.
+        request: What has to be the same for the training to go on exactly, by name; a value may be a dictionary.
 
     Raises:
         UsageError: It is damaged, or of another training; the message says in what they differ.
@@ -99,10 +99,29 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             f"the checkpoint {file} was written by an older version of this package, which did not keep all that an "
             "exact resume needs. Finish it with that version, or delete it to train from the start."
         )
-    others = [name for name, value in request.items() if then.get(name) != value]
+    was, now = _settings(then), _settings(request)
+    others = [name for name in now if name not in was or was[name] != now[name]]
     if others:
-        told = "; ".join(f"{name} was {then.get(name)}, now {request[name]}" for name in others[:2])
+        told = "; ".join(
+            f"{name} was {_shown(was.get(name))}, now {_shown(now[name])}" for name in others[:3]
+        )
+        told += f"; and {len(others) - 3} more" if len(others) > 3 else ""
         raise UsageError(
             f"the checkpoint {file} is of another training: {told}. Ask for the same to go on, or give another --out."
         )
     return content
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Every single setting by what it is called in a sentence."""
+    found: dict[str, Any] = {}
+    for name, value in request.items():
+        if isinstance(value, dict):
+            found |= {f"the {name}'s {key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

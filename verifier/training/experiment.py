@@ -109,6 +109,7 @@ def train(
                     device=cell.device,
                     seed=seed,
                     file=checkpoint_file(directory, subject.name, side.role),
+                    twin=next((other.spec for other, _ in models if other is not side), None),
                 )
                 for side, model in models
             ]

@@ -50,6 +50,7 @@ class Pupil:
         device: Where.
         seed: Of all that is drawn.
         file: Where its checkpoint goes.
+        twin: What the network it shares its initial weights with was built from, None for none.
         epochs: What it has learnt so far.
     """
 
@@ -63,6 +64,7 @@ class Pupil:
     device: str
     seed: int
     file: Path
+    twin: str | None = None
     epochs: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,8 @@ class Pupil:
             "epochs": self.total,
             "seed": self.seed,
             "device": self.device,
-            "recipe": self.recipe.told(),
+            "recipe": msgspec.to_builtins(self.recipe),
+            "twin": self.twin,
         }
 
     def learn(self, told: Callable[[int], None]) -> Epoch:
@@ -157,11 +160,27 @@ class Pupil:
         if not self.file.exists():
             return
         content = checkpoint.read(self.file, self.request)
+        own = state_of(self.model)
+        other = _first_other(content["tensors"], own)
+        if other is not None:
+            raise UsageError(
+                f"the checkpoint {self.file} is of another network: {other} is not as {self.spec} has it. Delete "
+                "it to train from the start, or give another --out."
+            )
         with torch.no_grad():
-            for name, tensor in state_of(self.model).items():
+            for name, tensor in own.items():
                 tensor.copy_(content["tensors"][name])
         self.procedure.restore(content["procedure"])
         self.epochs = [msgspec.convert(each, Epoch) for each in content["epochs"]]
+
+
+def _first_other(those: dict[str, Tensor], these: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that only one side has, or in another shape or dtype."""
+
+    def kinds(tensors: dict[str, Tensor]) -> set[tuple[str, torch.Size, torch.dtype]]:
+        return {(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+    return min((name for name, _, _ in kinds(those) ^ kinds(these)), default=None)
 
 
 def _seed(seed: int) -> None:

@@ -175,6 +175,53 @@ def test_a_checkpoint_of_another_training_is_refused_and_says_why(
         train([subject], pictures, tmp_path, recipe=COSINE, epochs=2, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unit": "step"}, "the recipe's unit was epoch, now step"),
+        ({"lr": 0.05000004}, "the recipe's lr was 0.05, now 0.05000004"),
+        ({"clip_norm": 0.5}, "the recipe's clip_norm was none, now 0.5"),
+        ({"momentum": 0.5, "lr": 0.1, "eps": 1e-7, "gamma": 0.5}, "the recipe's gamma was|and 1 more"),
+    ],
+    ids=["unit", "the seventh digit", "what was not set", "more than can be listed"],
+)
+def test_a_checkpoint_of_another_recipe_is_refused_whatever_differs(
+    pictures: Data, subject: Subject, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    alone = Subject("net", subject.candidate)
+    train([alone], pictures, tmp_path, recipe=COSINE, epochs=1)
+    other = msgspec.structs.replace(COSINE, **change)
+    with pytest.raises(UsageError, match=said):
+        train([alone], pictures, tmp_path, recipe=other, epochs=1, resume=True)
+
+
+def test_a_checkpoint_of_a_network_without_its_twin_is_refused_for_twins(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    train([Subject("net", subject.candidate)], pictures, tmp_path, recipe=COSINE, epochs=1)
+    with pytest.raises(UsageError, match=r"twin was none, now .*nets\.py:ours"):
+        train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
+
+
+def test_a_network_that_was_rewritten_since_is_refused(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
+    file = tmp_path / "nets.py"
+    file.write_text(NETS.replace("nn.BatchNorm2d(4)", "nn.InstanceNorm2d(4)"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is of another network: 1\.bias is not as"):
+        train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    file = checkpoint_file(tmp_path, "net", "candidate")
+    torch.save({"version": 1, "request": {}}, file)
+    with pytest.raises(UsageError, match="written by an older version"):
+        train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
+
+
 def test_a_damaged_checkpoint_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
     checkpoint_file(tmp_path, "net", "candidate").write_bytes(b"half of it")
     with pytest.raises(UsageError, match="is damaged"):
