@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from reference_models.published import figures
@@ -23,6 +24,7 @@ from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
 from verifier.training.records import Experiment, Learner, Sample, Twins
 from verifier.training.saving import checkpoint_file
+from verifier.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from verifier.result import Environment
     from verifier.training.data import Data
     from verifier.training.recipe import TrainingRecipe
 
@@ -92,8 +95,12 @@ def train(
     learners: list[Learner] = []
     twins: list[Twins] = []
     answers: list[Tensor] = []
+    notes: list[str] = []
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+        environment = describe()
+        around = surroundings(environment, cell.device)
 
         def ready(subject: Subject) -> tuple[Pairing | None, list[Pupil]]:
             pairing, models = _models(subject, data, cell, seed)
@@ -110,6 +117,7 @@ def train(
                     seed=seed,
                     file=checkpoint_file(directory, subject.name, side.role),
                     twin=next((other.spec for other, _ in models if other is not side), None),
+                    surroundings=around,
                 )
                 for side, model in models
             ]
@@ -128,6 +136,7 @@ def train(
                 checkpoint.sweep(pupil.file)
             _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
             for pupil in pupils:
+                notes += pupil.notes
                 logits = pupil.test()
                 answers.append(logits)
                 learners.append(_learner(subject, pupil, logits, directory))
@@ -147,7 +156,7 @@ def train(
         twins=tuple(twins),
         samples=_samples(data, answers),
         seed=seed,
-        environment=describe(),
+        environment=_noted(environment, notes),
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -206,6 +215,8 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
 
 def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], None]) -> None:
     """All epochs that are left, twins in turn."""
+    for note in (note for pupil in pupils for note in pupil.notes):
+        log(f"warning: {note}.")
     first = pupils[0]
     whole = len(first.data.labels) * first.total * len(pupils)
     done = sum(len(pupil.epochs) for pupil in pupils) * len(first.data.labels)
@@ -225,6 +236,15 @@ def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], 
                 f"{stage}: loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}, "
                 f"test {epoch.test_accuracy:.2%}, {epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
             )
+
+
+def _noted(environment: Environment, notes: Sequence[str]) -> Environment:
+    """The environment with what is to be said of earlier ones: it is one more thing that numerics depend on."""
+    if not notes:
+        return environment
+    return msgspec.structs.replace(
+        environment, flags={**environment.flags, "resumed elsewhere": "; ".join(notes)}
+    )
 
 
 def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:

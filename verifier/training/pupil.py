@@ -18,6 +18,7 @@ from verifier.errors import UsageError
 from verifier.training import checkpoint
 from verifier.training.procedure import Procedure
 from verifier.training.records import Epoch
+from verifier.training.surroundings import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,9 @@ class Pupil:
         seed: Of all that is drawn.
         file: Where its checkpoint goes.
         twin: What the network it shares its initial weights with was built from, None for none.
+        surroundings: What else its numbers depend on.
         epochs: What it has learnt so far.
+        notes: Where it went on in other surroundings than those it had learnt in.
     """
 
     name: str
@@ -65,7 +68,9 @@ class Pupil:
     seed: int
     file: Path
     twin: str | None = None
+    surroundings: dict[str, str] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make its optimiser.
@@ -133,6 +138,8 @@ class Pupil:
             self.file,
             {
                 "request": self.request,
+                "surroundings": self.surroundings,
+                "notes": self.notes,
                 "tensors": state_of(self.model),
                 "procedure": self.procedure.state(),
                 "epochs": [msgspec.to_builtins(each) for each in self.epochs],
@@ -154,6 +161,9 @@ class Pupil:
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
 
+        In other surroundings it goes on as well, and takes a note: whoever moved to another machine would rather have
+        other last bits than lose what was learnt, and nothing brings back a device that is gone.
+
         Raises:
             UsageError: It is damaged, or of another training.
         """
@@ -172,6 +182,13 @@ class Pupil:
                 tensor.copy_(content["tensors"][name])
         self.procedure.restore(content["procedure"])
         self.epochs = [msgspec.convert(each, Epoch) for each in content["epochs"]]
+        self.notes = content["notes"]
+        differing = changes(content["surroundings"], self.surroundings)
+        if differing and len(self.epochs) < self.total:
+            self.notes.append(
+                f"{self.name} {self.role} went on after epoch {len(self.epochs)} with {differing}: its numbers are "
+                "not bit for bit those of a training without an interruption"
+            )
 
 
 def _first_other(those: dict[str, Tensor], these: dict[str, Tensor]) -> str | None:

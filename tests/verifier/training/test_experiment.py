@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,13 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reports.training import page, plain
 from tests.verifier.training.conftest import RECIPE
+from verifier.environment import describe
 from verifier.errors import UsageError
+from verifier.saving import to_json
 from verifier.training import checkpoint
 from verifier.training.experiment import Subject, published_accuracies, train
 from verifier.training.saving import checkpoint_file, unfinished
+from verifier.training.surroundings import changes, surroundings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from verifier.training.data import Data
@@ -165,6 +171,72 @@ def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Sub
     recipe = msgspec.structs.replace(COSINE, accumulate=11)
     with pytest.raises(UsageError, match="10 batches in all are fewer than the 11 that make one step"):
         train([subject], pictures, tmp_path, recipe=recipe, epochs=1)
+
+
+def interrupted(pictures: Data, subject: Subject, directory: Path, **options: Any) -> list[str]:
+    """Train until the first epoch of the network is learnt; what was said."""
+    said: list[str] = []
+
+    def kill(line: str) -> None:
+        said.append(line)
+        if "epoch" in line and not line.startswith("warning"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train([subject], pictures, directory, recipe=COSINE, epochs=3, log=kill, **options)
+    return said
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_going_on_with_other_threads_is_said_and_noted_for_good(
+    pictures: Data, subject: Subject, tmp_path: Path, threads: int
+) -> None:
+    alone = Subject("net", subject.candidate)
+    note = (
+        f"net candidate went on after epoch 1 with threads {threads + 1} (was {threads}): its numbers are not bit "
+        "for bit those of a training without an interruption"
+    )
+    assert len(interrupted(pictures, alone, tmp_path)) == 1
+    torch.set_num_threads(threads + 1)
+    assert interrupted(pictures, alone, tmp_path, resume=True)[0] == f"warning: {note}."
+    said: list[str] = []
+    found = train([alone], pictures, tmp_path, recipe=COSINE, epochs=3, resume=True, log=said.append)
+    assert said[0] == f"warning: {note}."  # though nothing has changed since the last time
+    assert len(said) == 2
+    assert found.environment.flags["resumed elsewhere"] == note
+    assert f"Note: {note}." in plain(found, "out")
+    assert f"Note: {note}." in page(found).told
+    saved = json.loads(to_json(found))
+    assert saved["environment"]["flags"]["resumed elsewhere"] == note
+
+
+def test_going_on_in_the_same_surroundings_is_nothing_to_speak_of(
+    pictures: Data, subject: Subject, tmp_path: Path
+) -> None:
+    interrupted(pictures, subject, tmp_path)
+    said: list[str] = []
+    found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=3, resume=True, log=said.append)
+    assert not [line for line in said if "warning" in line]
+    assert "Note" not in plain(found, "out")
+    assert "resumed elsewhere" not in found.environment.flags
+
+
+def test_what_changes_the_bits_on_a_processor_is_told_and_what_does_not_is_not() -> None:
+    here = describe()
+    found = surroundings(here, "cpu")
+    assert found["threads"] == str(torch.get_num_threads())
+    assert (found["torch"], found["processor"]) == (str(torch.__version__), here.processor)
+    without = msgspec.structs.replace(here, flags=here.flags | {"OMP_NUM_THREADS": "7", "cudnn": "gone"})
+    assert changes(found, surroundings(without, "cpu")) == ""
+    other = msgspec.structs.replace(here, processor="another", flags=here.flags | {"MKL_CBWR": "AVX2"})
+    told = changes(found, surroundings(other, "cpu"))
+    assert told == f"processor another (was {here.processor}), MKL_CBWR AVX2 (was not set)"
 
 
 def test_a_checkpoint_of_another_training_is_refused_and_says_why(
