@@ -51,6 +51,11 @@ class Subject:
     baseline: str | None = None
     depth: int | None = None
 
+    def checkpoints(self, directory: Path) -> list[Path]:
+        """Where its checkpoints go."""
+        roles = ["candidate"] if self.baseline is None else ["candidate", "baseline"]
+        return [checkpoint_file(directory, self.name, role) for role in roles]
+
 
 def train(
     subjects: Sequence[Subject],
