@@ -80,7 +80,9 @@ def plain(found: Experiment, directory: str) -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    return "\n".join([*lines, "", *_twins(found), f"Report: {directory}/training.html"]) + "\n"
+    return (
+        "\n".join([*lines, "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"]) + "\n"
+    )
 
 
 def page(found: Experiment) -> Page:
@@ -94,6 +96,7 @@ def page(found: Experiment) -> Page:
             f"{found.epochs} epochs of {found.training_images:,} images: {found.source}.",
             f"Recipe: {found.recipe_told}.",
             *_twins(found),
+            *_notes(found),
         ),
         header=(
             "network",
@@ -139,6 +142,12 @@ def _twins(found: Experiment) -> list[str]:
                 f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others."
             )
     return said
+
+
+def _notes(found: Experiment) -> list[str]:
+    """Where networks went on in other surroundings; the record has it among what numerics depend on."""
+    said = found.environment.flags.get("resumed elsewhere")
+    return [] if said is None else [f"Note: {sentences.visible(said)}."]
 
 
 def _distinct(found: Experiment) -> list[Learner]:

@@ -139,6 +139,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     resumed = call(*TRAIN, "--out", "parts", "--resume")
     assert resumed.code == 0, resumed.err
     assert "epoch 1 of 2" not in resumed.out
+    assert "warning" not in resumed.out
     for role in ("candidate", "baseline"):
         one, other = (
             load_file(place / out / f"nets-py-net-{role}.safetensors") for out in ("whole", "parts")
@@ -150,11 +151,49 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
 
 def test_an_unfinished_training_is_not_overwritten(call: Call, place: Path) -> None:
     (place / "parts").mkdir()
-    (place / "parts" / "net-candidate.checkpoint.pt").touch()
+    (place / "parts" / "nets-py-net-candidate.checkpoint.pt").touch()
     refused = call(*TRAIN, "--out", "parts").refusal(2)
     assert (
-        "parts holds an unfinished training (net-candidate.checkpoint.pt). Add --resume to go on" in refused
+        "parts holds an unfinished training (nets-py-net-candidate.checkpoint.pt). Add --resume to go on"
+        in refused
     )
+
+
+def test_an_unfinished_training_of_another_network_is_not_trained_beside_unasked(
+    call: Call, place: Path
+) -> None:
+    (place / "parts").mkdir()
+    (place / "parts" / "other-candidate.checkpoint.pt").touch()
+    refused = call(*TRAIN, "--out", "parts").refusal(2)
+    assert (
+        "parts holds an unfinished training of another network (other-candidate.checkpoint.pt). Ask for that one"
+        in refused
+    )
+
+
+def test_what_others_left_unfinished_is_left_alone_and_told(call: Call, place: Path) -> None:
+    other = place / "parts" / "other-candidate.checkpoint.pt"
+    other.parent.mkdir()
+    other.write_bytes(b"precious")
+    ended = call(
+        *("train", "--candidate", "nets.py:net", "--no-twin", "--epochs", "1", "--batch-size", "512"),
+        *("--out", "parts", "--resume"),
+    )
+    assert ended.code == 0, ended.err
+    assert [path.name for path in other.parent.glob("*.checkpoint.pt")] == [other.name]
+    assert other.read_bytes() == b"precious"
+    assert ended.out.endswith(
+        "Left alone: other-candidate.checkpoint.pt in parts is an unfinished training that was not asked for.\n"
+    )
+
+
+def test_a_network_without_the_classes_of_the_data_is_refused(call: Call, place: Path) -> None:
+    with (place / "nets.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n\ndef large():\n    model = Net()\n    model.fc = nn.Linear(8, 1000)\n    return model\n"
+        )
+    refused = call("train", "--candidate", "nets.py:large", "--no-twin").refusal(2)
+    assert "gives a tensor of shape (4, 1000) for 4 images; digits needs (4, 10)" in refused
 
 
 def test_an_interruption_says_what_is_kept(start: Callable[..., subprocess.Popen[str]], place: Path) -> None:

@@ -50,13 +50,14 @@ def train(
 ) -> None:
     """Train networks to the end, each beside its baseline twin, with checkpoints to go on from."""
     with exits.translated(debug=debug):
-        _check_unfinished(out, resume=resume)
         subjects = _subjects(arch, baseline, candidate, twin=twin)
+        files = [file for subject in subjects for file in subject.checkpoints(out)]
+        _check_unfinished(out, files, resume=resume)
         with showing.training_bar() as (progress, log):
             from verifier.saving import check_writable
             from verifier.training import experiment
             from verifier.training.data import read
-            from verifier.training.saving import save_experiment, unfinished
+            from verifier.training.saving import save_experiment
 
             check_writable(out)
             interruption.leaves(f"finished epochs are kept in {out}, and --resume goes on from there.")
@@ -76,9 +77,10 @@ def train(
                 log=log,
             )
             save_experiment(found, out)
-            for file in unfinished(out):
-                file.unlink()
+            for file in files:
+                file.unlink(missing_ok=True)
         showing.show_experiment(found, out)
+        _tell_of_others(out)
 
 
 def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Subject]:
@@ -119,14 +121,35 @@ def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -
     return made if batch_size is None else msgspec.structs.replace(made, batch_size=batch_size)
 
 
-def _check_unfinished(out: Path, *, resume: bool) -> None:
+def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
+    """Refuse what would train over an unfinished training, or go on where there is nothing to go on with.
+
+    With --resume, what others left unfinished stays as it is: whoever names networks means these.
+    """
     from verifier.training.saving import EXPERIMENT, unfinished
 
     left = unfinished(out)
-    if left and not resume:
+    ours = [file for file in left if file in files]
+    if resume:
+        if not ours and (out / EXPERIMENT).exists():
+            raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")
+    elif ours:
         raise UsageError(
-            f"{out} holds an unfinished training ({left[0].name}). Add --resume to go on with it, or give another "
+            f"{out} holds an unfinished training ({ours[0].name}). Add --resume to go on with it, or give another "
             "--out."
         )
-    if resume and not left and (out / EXPERIMENT).exists():
-        raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")
+    elif left:
+        raise UsageError(
+            f"{out} holds an unfinished training of another network ({left[0].name}). Ask for that one with "
+            "--resume, or give another --out."
+        )
+
+
+def _tell_of_others(out: Path) -> None:
+    """Say what else is unfinished in the folder; it was not asked for, so it was left alone."""
+    from verifier.training.saving import unfinished
+
+    left = [file.name for file in unfinished(out)]
+    if left:
+        are = "are unfinished trainings that were" if len(left) > 1 else "is an unfinished training that was"
+        showing.say(f"Left alone: {', '.join(left)} in {out} {are} not asked for.\n")

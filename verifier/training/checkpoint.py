@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,13 @@ import torch
 
 from verifier.errors import OutputError, UsageError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_VERSION = 1
+_VERSION = 2
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
@@ -31,6 +36,7 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as stream:
+            _lock(handle)
             torch.save({"version": _VERSION, **content}, stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -43,12 +49,35 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
+def sweep(file: Path) -> None:
+    """Remove what a kill left behind of writing `file`, but nothing that another process is writing now."""
+    # Exactly what `write` makes: tempfile's names have eight letters, digits or underscores.
+    made = re.compile(re.escape(f".{file.name}-") + "[a-z0-9_]{8}")
+    with contextlib.suppress(OSError):  # no such directory, or what is no longer there: nothing to sweep
+        for path in file.parent.iterdir():
+            if made.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                with contextlib.suppress(OSError), path.open("r+b") as stream:
+                    if _lock(stream.fileno()):
+                        path.unlink()
+
+
+def _lock(handle: int) -> bool:
+    """Claim an open file until it is closed or the process ends, also by a kill. False where it is not to be had."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be removed there
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else has it, or this file system has no locks
+        return False
+    return True
+
+
 def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Read a checkpoint of the same training. Nothing in the file is executed.
 
     Args:
         file: Where it is.
-        request: What has to be the same for the training to go on exactly, by name.
+        request: What has to be the same for the training to go on exactly, by name; a value may be a dictionary.
 
     Raises:
         UsageError: It is damaged, or of another training; the message says in what they differ.
@@ -65,10 +94,34 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"the checkpoint {file} was written by a newer version of this package; upgrade to go on."
         )
-    others = [name for name, value in request.items() if then.get(name) != value]
+    if version < _VERSION:
+        raise UsageError(
+            f"the checkpoint {file} was written by an older version of this package, which did not keep all that an "
+            "exact resume needs. Finish it with that version, or delete it to train from the start."
+        )
+    was, now = _settings(then), _settings(request)
+    others = [name for name in now if name not in was or was[name] != now[name]]
     if others:
-        told = "; ".join(f"{name} was {then.get(name)}, now {request[name]}" for name in others[:2])
+        told = "; ".join(
+            f"{name} was {_shown(was.get(name))}, now {_shown(now[name])}" for name in others[:3]
+        )
+        told += f"; and {len(others) - 3} more" if len(others) > 3 else ""
         raise UsageError(
             f"the checkpoint {file} is of another training: {told}. Ask for the same to go on, or give another --out."
         )
     return content
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Every single setting by what it is called in a sentence."""
+    found: dict[str, Any] = {}
+    for name, value in request.items():
+        if isinstance(value, dict):
+            found |= {f"the {name}'s {key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

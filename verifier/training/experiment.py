@@ -11,17 +11,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from reference_models.published import figures
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
-from verifier.errors import UsageError
+from verifier.errors import InputError, UsageError, VerifierError
 from verifier.judge import Cell
+from verifier.training import checkpoint
 from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
 from verifier.training.records import Experiment, Learner, Sample, Twins
 from verifier.training.saving import checkpoint_file
+from verifier.training.surroundings import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from verifier.result import Environment
     from verifier.training.data import Data
     from verifier.training.recipe import TrainingRecipe
 
@@ -46,6 +50,11 @@ class Subject:
     candidate: str
     baseline: str | None = None
     depth: int | None = None
+
+    def checkpoints(self, directory: Path) -> list[Path]:
+        """Where its checkpoints go."""
+        roles = ["candidate"] if self.baseline is None else ["candidate", "baseline"]
+        return [checkpoint_file(directory, self.name, role) for role in roles]
 
 
 def train(
@@ -91,9 +100,14 @@ def train(
     learners: list[Learner] = []
     twins: list[Twins] = []
     answers: list[Tensor] = []
+    notes: list[str] = []
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        for subject in subjects:
+
+        environment = describe()
+        around = surroundings(environment, cell.device)
+
+        def ready(subject: Subject) -> tuple[Pairing | None, list[Pupil]]:
             pairing, models = _models(subject, data, cell, seed)
             pupils = [
                 Pupil(
@@ -107,11 +121,27 @@ def train(
                     device=cell.device,
                     seed=seed,
                     file=checkpoint_file(directory, subject.name, side.role),
+                    twin=next((other.spec for other, _ in models if other is not side), None),
+                    surroundings=around,
                 )
                 for side, model in models
             ]
-            _teach(pupils, resume=resume, progress=progress or (lambda *_: None), log=log or (lambda _: None))
+            if resume:
+                for pupil in pupils:
+                    pupil.resume()
+            return pairing, pupils
+
+        for subject in subjects[1:]:
+            # What is wrong with the last is said before the first is trained. They are built anew when their turn
+            # comes, so that no more than one pair is held at a time.
+            ready(subject)
+        for subject in subjects:
+            pairing, pupils = ready(subject)
             for pupil in pupils:
+                checkpoint.sweep(pupil.file)
+            _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
+            for pupil in pupils:
+                notes += pupil.notes
                 logits = pupil.test()
                 answers.append(logits)
                 learners.append(_learner(subject, pupil, logits, directory))
@@ -131,7 +161,7 @@ def train(
         twins=tuple(twins),
         samples=_samples(data, answers),
         seed=seed,
-        environment=describe(),
+        environment=_noted(environment, notes),
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,10 +172,11 @@ def _models(
     subject: Subject, data: Data, cell: Cell, seed: int
 ) -> tuple[Pairing | None, list[tuple[Side, nn.Module]]]:
     """The candidate and, where wanted, its twin, from identical weights."""
+    images = data.prepared(data.images[:_PROBE]).to(cell.device)
     if subject.baseline is None:
         side = Side.of("candidate", subject.candidate, seed)
+        _check_outputs(side, images, data, cell)
         return None, [(side, side.fresh(state_of(side.model), cell))]
-    images = data.prepared(data.images[:_PROBE]).to(cell.device)
     pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
@@ -153,15 +184,44 @@ def _models(
             f"{subject.candidate} and {subject.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
             "see what `verifier run` says of them."
         )
+    for side in pairing.sides:
+        _check_outputs(side, images, data, cell)
     ours, theirs = pairing.fresh(cell)
     return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
 
 
-def _teach(pupils: Sequence[Pupil], *, resume: bool, progress: Progress, log: Callable[[str], None]) -> None:
+def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
+    """Try whether a network gives one number a class, while it learns and when it is tested.
+
+    Raises:
+        UsageError: It does not, or does not take the images.
+    """
+    model = side.fresh(state_of(side.model), cell)  # a copy, whose running statistics may move
+    for mode in (True, False):
+        try:
+            with torch.no_grad():
+                outputs = model.train(mode)(images)
+        except (VerifierError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            raise InputError(
+                f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
+                f"{type(error).__name__}: {first_line}"
+            ) from error
+        is_tensor = isinstance(outputs, torch.Tensor)
+        if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):
+            given = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
+            raise UsageError(
+                f"the {side.role} {side.spec} gives {given} for {len(images)} images; {data.name} needs "
+                f"({len(images)}, {len(data.classes)}), one number a class. Give a network that ends so."
+            )
+
+
+def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], None]) -> None:
     """All epochs that are left, twins in turn."""
-    for pupil in pupils:
-        if resume:
-            pupil.resume()
+    for note in (note for pupil in pupils for note in pupil.notes):
+        log(f"warning: {note}.")
     first = pupils[0]
     whole = len(first.data.labels) * first.total * len(pupils)
     done = sum(len(pupil.epochs) for pupil in pupils) * len(first.data.labels)
@@ -183,11 +243,20 @@ def _teach(pupils: Sequence[Pupil], *, resume: bool, progress: Progress, log: Ca
             )
 
 
+def _noted(environment: Environment, notes: Sequence[str]) -> Environment:
+    """The environment with what is to be said of earlier ones: it is one more thing that numerics depend on."""
+    if not notes:
+        return environment
+    return msgspec.structs.replace(
+        environment, flags={**environment.flags, "resumed elsewhere": "; ".join(notes)}
+    )
+
+
 def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
     from safetensors.torch import save_file  # noqa: PLC0415 - only needed at the end
 
     classes = len(pupil.data.classes)
-    expected, called = pupil.data.test_labels, logits.argmax(1).clamp(max=classes - 1)
+    expected, called = pupil.data.test_labels, logits.argmax(1)  # as its accuracy has it
     counts = torch.bincount(expected * classes + called, minlength=classes * classes).reshape(
         classes, classes
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -39,25 +40,31 @@ class Procedure:
     Args:
         model: The model to train, in training mode, on the device the batches will be on.
         recipe: How.
-        steps: Optimiser steps of the whole training, over which a cosine without a period runs.
-        epoch_steps: Optimiser steps of one epoch.
+        batches: Batches of the whole training; a cosine without a period runs over the steps or epochs they make.
+        epoch_batches: Batches of one epoch. Those that make one step may lie on both sides of its end.
 
     Raises:
         UsageError: The recipe freezes a parameter the model has not, or all of them.
     """
 
-    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> None:
+    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, batches: int, epoch_batches: int) -> None:
         self.model = model
         self.recipe = recipe
         self.optimiser = _optimiser(model, recipe)
-        self.schedule = _schedule(self.optimiser, recipe, steps, epoch_steps)
+        by_epoch = recipe.unit == "epoch"
+        self.schedule = _schedule(
+            self.optimiser, recipe, batches // (epoch_batches if by_epoch else recipe.accumulate)
+        )
         self._device = next(model.parameters()).device.type
         self._scaler = torch.amp.GradScaler(
             self._device, init_scale=recipe.initial_scale or 1.0, enabled=recipe.initial_scale is not None
         )
-        self._every = epoch_steps if recipe.unit == "epoch" else 1
+        self._epoch_batches = epoch_batches if by_epoch else None
+        given = {id(parameter) for group in self.optimiser.param_groups for parameter in group["params"]}
+        self._learning = {
+            name: parameter for name, parameter in model.named_parameters() if id(parameter) in given
+        }
         self._batches = 0
-        self._steps = 0
 
     def learn(self, images: Tensor, labels: Tensor) -> Learnt:
         """One batch: forward, loss, backward and, once enough batches are accumulated, a step.
@@ -76,20 +83,29 @@ class Procedure:
         self._batches += 1
         if self._batches % recipe.accumulate == 0:
             self._step()
+        if self._epoch_batches and self._batches % self._epoch_batches == 0:
+            self._end_epoch()
         return Learnt(logits.detach(), loss.detach())
 
     def _step(self) -> None:
         scaler, recipe = self._scaler, self.recipe
         if recipe.clip_norm is not None:
             scaler.unscale_(self.optimiser)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+            # Not those of frozen parameters: nobody clears them, so they grow from batch to batch.
+            torch.nn.utils.clip_grad_norm_(self._learning.values(), recipe.clip_norm)
         before = scaler.get_scale()
         scaler.step(self.optimiser)
         scaler.update()
-        if scaler.get_scale() < before:  # a gradient overflowed, so the step was left out
-            return
-        self._steps += 1
-        if self._steps % self._every == 0:
+        overflowed = scaler.get_scale() < before  # so the step was left out
+        if recipe.unit == "step" and not overflowed:
+            self.schedule.step()
+
+    def _end_epoch(self) -> None:
+        with contextlib.ExitStack() as stack:
+            if self._batches == self._epoch_batches:
+                # The first epoch is over also where it made no step: too few batches, or all gradients overflowed.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             self.schedule.step()
 
     @property
@@ -104,7 +120,15 @@ class Procedure:
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "batches": self._batches,
-            "steps": self._steps,
+            "gradients": self._half_accumulated(),
+        }
+
+    def _half_accumulated(self) -> dict[str, Tensor]:
+        """The gradients that batches to come will be added to, by the name of their parameter."""
+        if self._batches % self.recipe.accumulate == 0:
+            return {}
+        return {
+            name: parameter.grad for name, parameter in self._learning.items() if parameter.grad is not None
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -112,7 +136,10 @@ class Procedure:
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
-        self._batches, self._steps = state["batches"], state["steps"]
+        self._batches = state["batches"]
+        for name, gradient in state["gradients"].items():
+            parameter = self._learning[name]
+            parameter.grad = gradient.to(parameter.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.recipe.amp == "off":
@@ -124,7 +151,12 @@ def trainer(recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> Trainer:
     """The loop that trains by a recipe: the same call as one of a user's own."""
 
     def train(model: nn.Module, batches: Batches) -> None:
-        procedure = Procedure(model, recipe, steps=steps, epoch_steps=epoch_steps)
+        procedure = Procedure(
+            model,
+            recipe,
+            batches=steps * recipe.accumulate,
+            epoch_batches=epoch_steps * recipe.accumulate,
+        )
         for images, labels in batches:
             procedure.learn(images, labels)
 
@@ -168,14 +200,12 @@ def _frozen(model: nn.Module, recipe: TrainingRecipe) -> set[str]:
     return found
 
 
-def _schedule(
-    optimiser: Optimizer, recipe: TrainingRecipe, steps: int, epoch_steps: int
-) -> lr_scheduler.LRScheduler:
+def _schedule(optimiser: Optimizer, recipe: TrainingRecipe, whole: int) -> lr_scheduler.LRScheduler:
+    """The recipe's schedule; `whole` is the length of the training in the units it counts."""
     if recipe.schedule == "step":
         return lr_scheduler.StepLR(optimiser, recipe.step_size, recipe.gamma)
     if recipe.schedule == "multi-step":
         return lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
     if recipe.schedule == "cosine":
-        whole = max(1, steps // epoch_steps if recipe.unit == "epoch" else steps)
-        return lr_scheduler.CosineAnnealingLR(optimiser, recipe.period or whole)
+        return lr_scheduler.CosineAnnealingLR(optimiser, recipe.period or max(1, whole))
     return lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)

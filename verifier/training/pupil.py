@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from verifier.copying import state_of
+from verifier.errors import UsageError
 from verifier.training import checkpoint
 from verifier.training.procedure import Procedure
 from verifier.training.records import Epoch
+from verifier.training.surroundings import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +51,10 @@ class Pupil:
         device: Where.
         seed: Of all that is drawn.
         file: Where its checkpoint goes.
+        twin: What the network it shares its initial weights with was built from, None for none.
+        surroundings: What else its numbers depend on.
         epochs: What it has learnt so far.
+        notes: Where it went on in other surroundings than those it had learnt in.
     """
 
     name: str
@@ -62,12 +67,24 @@ class Pupil:
     device: str
     seed: int
     file: Path
+    twin: str | None = None
+    surroundings: dict[str, str] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Make its optimiser."""
-        steps = max(1, self.batches // self.recipe.accumulate)
-        self.procedure = Procedure(self.model, self.recipe, steps=steps * self.total, epoch_steps=steps)
+        """Make its optimiser.
+
+        Raises:
+            UsageError: There is too little data for a single step.
+        """
+        batches = self.batches * self.total
+        if batches < self.recipe.accumulate:
+            raise UsageError(
+                f"nothing would be learnt: {batches} batches in all are fewer than the {self.recipe.accumulate} that "
+                "make one step. Accumulate fewer, or train for longer."
+            )
+        self.procedure = Procedure(self.model, self.recipe, batches=batches, epoch_batches=self.batches)
 
     @property
     def batches(self) -> int:
@@ -84,7 +101,8 @@ class Pupil:
             "epochs": self.total,
             "seed": self.seed,
             "device": self.device,
-            "recipe": self.recipe.told(),
+            "recipe": msgspec.to_builtins(self.recipe),
+            "twin": self.twin,
         }
 
     def learn(self, told: Callable[[int], None]) -> Epoch:
@@ -120,6 +138,8 @@ class Pupil:
             self.file,
             {
                 "request": self.request,
+                "surroundings": self.surroundings,
+                "notes": self.notes,
                 "tensors": state_of(self.model),
                 "procedure": self.procedure.state(),
                 "epochs": [msgspec.to_builtins(each) for each in self.epochs],
@@ -141,17 +161,43 @@ class Pupil:
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
 
+        In other surroundings it goes on as well, and takes a note: whoever moved to another machine would rather have
+        other last bits than lose what was learnt, and nothing brings back a device that is gone.
+
         Raises:
             UsageError: It is damaged, or of another training.
         """
         if not self.file.exists():
             return
         content = checkpoint.read(self.file, self.request)
+        own = state_of(self.model)
+        other = _first_other(content["tensors"], own)
+        if other is not None:
+            raise UsageError(
+                f"the checkpoint {self.file} is of another network: {other} is not as {self.spec} has it. Delete "
+                "it to train from the start, or give another --out."
+            )
         with torch.no_grad():
-            for name, tensor in state_of(self.model).items():
+            for name, tensor in own.items():
                 tensor.copy_(content["tensors"][name])
         self.procedure.restore(content["procedure"])
         self.epochs = [msgspec.convert(each, Epoch) for each in content["epochs"]]
+        self.notes = content["notes"]
+        differing = changes(content["surroundings"], self.surroundings)
+        if differing and len(self.epochs) < self.total:
+            self.notes.append(
+                f"{self.name} {self.role} went on after epoch {len(self.epochs)} with {differing}: its numbers are "
+                "not bit for bit those of a training without an interruption"
+            )
+
+
+def _first_other(those: dict[str, Tensor], these: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that only one side has, or in another shape or dtype."""
+
+    def kinds(tensors: dict[str, Tensor]) -> set[tuple[str, torch.Size, torch.dtype]]:
+        return {(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+    return min((name for name, _, _ in kinds(those) ^ kinds(these)), default=None)
 
 
 def _seed(seed: int) -> None:

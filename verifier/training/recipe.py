@@ -42,7 +42,8 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         period: Of `cosine`, in units; None for the whole training.
         gamma: Of `step` and `multi-step`.
         clip_norm: Largest Euclidean norm of all gradients together; None for no clipping.
-        accumulate: Batches whose mean gradient makes one step.
+        accumulate: Batches whose mean gradient makes one step, also where an epoch ends among them. Those that are
+            left over when the training ends make none.
         amp: Dtype of automatic mixed precision, or `off`.
         loss_scale: Factor on the loss before the backward pass, halved when a gradient overflows; None for the
             usual one: 65536 under float16, none elsewhere.

@@ -5,21 +5,48 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
 from tests.networks import Block, Rewritten
 from verifier.training.data import Data
+from verifier.training.experiment import Subject
 from verifier.training.parity import train_parity
 from verifier.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from verifier.training.records import TrainingParity
 
 RECIPE = TrainingRecipe(batch_size=4, lr=0.05, schedule="constant")
+# Nets and their twins as a user names them: files, so that they are built anew each time.
+NETS = """
+import torch
+from torch import nn
+
+from tests.networks import Block, Rewritten
+
+def build(block):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), block(4), nn.Dropout(0.2),
+        block(4, project=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+    )
+
+def ours():
+    return build(Block)
+
+def theirs():
+    return build(Rewritten)
+"""
+COSINE = msgspec.structs.replace(RECIPE, schedule="cosine", unit="epoch")
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of an epoch."""
 
 
 def network(block: type[nn.Module] = Block) -> Any:
@@ -54,6 +81,13 @@ def pictures() -> Data:
         padding=1,
         flips=True,
     )
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    file = tmp_path / "nets.py"
+    file.write_text(NETS, encoding="utf-8")
+    return Subject("net", f"{file}:ours", f"{file}:ours", 8)
 
 
 @pytest.fixture

@@ -1,65 +1,22 @@
-"""A training that is interrupted and resumed ends with the very weights of one that was not."""
+"""Networks trained to the end beside their twins; what is wrong with one is said before anything is trained."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tests.verifier.training.conftest import RECIPE
+from tests.verifier.training.conftest import COSINE, NETS
 from verifier.errors import UsageError
-from verifier.training import checkpoint
 from verifier.training.experiment import Subject, published_accuracies, train
-from verifier.training.saving import checkpoint_file, unfinished
+from verifier.training.saving import checkpoint_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.training.data import Data
-    from verifier.training.records import Experiment
-
-# Nets and their twins as a user names them: files, so that they are built anew each time.
-NETS = """
-import torch
-from torch import nn
-
-from tests.networks import Block, Rewritten
-
-def build(block):
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), block(4), nn.Dropout(0.2),
-        block(4, project=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
-    )
-
-def ours():
-    return build(Block)
-
-def theirs():
-    return build(Rewritten)
-"""
-COSINE = msgspec.structs.replace(RECIPE, schedule="cosine", unit="epoch")
-MILESTONES = msgspec.structs.replace(RECIPE, schedule="multi-step", unit="epoch", milestones=(1, 2))
-ADAM = msgspec.structs.replace(
-    RECIPE, optimiser="adam", lr=1e-3, amp="bfloat16", loss_scale=8.0, accumulate=2
-)
-
-
-class Killed(Exception):
-    """Stands for a kill in the middle of an epoch."""
-
-
-@pytest.fixture
-def subject(tmp_path: Path) -> Subject:
-    file = tmp_path / "nets.py"
-    file.write_text(NETS, encoding="utf-8")
-    return Subject("net", f"{file}:ours", f"{file}:ours", 8)
-
-
-def weights(found: Experiment, directory: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {each.role: load_file(directory / each.weights_file) for each in found.learners}
 
 
 def test_twins_of_one_program_learn_alike_bit_for_bit(
@@ -86,63 +43,94 @@ def test_a_twin_that_is_another_function_learns_otherwise(
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(1, False)]
 
 
-@pytest.mark.parametrize("recipe", [COSINE, MILESTONES, ADAM], ids=["cosine", "milestones", "adam with amp"])
 @pytest.mark.parametrize(
-    "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
+    ("last", "said"),
+    [
+        (("last", "ours", "unlike"), "are no twins"),
+        (("last", "unlike", ""), "freezes '0.weight', which the model has not"),
+        (("last", "nothing", ""), "nothing"),
+        (("old", "ours", ""), "is damaged"),
+    ],
+    ids=["no twins", "a recipe that does not fit", "no such model", "a damaged checkpoint"],
 )
-def test_killed_and_resumed_a_training_ends_with_the_same_bits(
-    pictures: Data, subject: Subject, tmp_path: Path, recipe: Any, images: int
+def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained(
+    pictures: Data, subject: Subject, tmp_path: Path, last: tuple[str, str, str], said: str
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for each in (whole, parts):
-        each.mkdir()
-    uninterrupted = train([subject], pictures, whole, recipe=recipe, epochs=3)
-
-    def kill(_stage: str, done: int, _total: int) -> None:
-        if done >= images:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train([subject], pictures, parts, recipe=recipe, epochs=3, progress=kill)
-    assert unfinished(parts)
-    torch.rand(5)  # whatever else has been drawn since
-    resumed = train([subject], pictures, parts, recipe=recipe, epochs=3, resume=True)
-
-    ours, theirs = weights(uninterrupted, whole), weights(resumed, parts)
-    for role, tensors in ours.items():
-        assert all(torch.equal(tensor, theirs[role][name]) for name, tensor in tensors.items())
-    for one, other in zip(uninterrupted.learners, resumed.learners, strict=True):
-        assert one.digest == other.digest
-        curves = [[(e.train_loss, e.test_loss, e.lr) for e in each.epochs] for each in (one, other)]
-        assert curves[0] == curves[1]
+    file = tmp_path / "nets.py"
+    unlike = "\ndef unlike():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))\n"
+    file.write_text(NETS + unlike, encoding="utf-8")
+    name, candidate, baseline = last
+    out = tmp_path / "out"
+    out.mkdir()
+    checkpoint_file(out, "old", "candidate").write_bytes(b"half of it")
+    recipe = msgspec.structs.replace(COSINE, frozen=("0.weight",))
+    learnt: list[str] = []
+    with pytest.raises(UsageError, match=said):
+        train(
+            [subject, Subject(name, f"{file}:{candidate}", f"{file}:{baseline}" if baseline else None)],
+            pictures,
+            out,
+            recipe=recipe,
+            epochs=1,
+            resume=True,
+            log=learnt.append,
+        )
+    assert (learnt, [path.name for path in out.iterdir()]) == ([], ["old-candidate.checkpoint.pt"])
 
 
-def test_a_checkpoint_of_another_training_is_refused_and_says_why(
-    pictures: Data, subject: Subject, tmp_path: Path
+def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+    recipe = msgspec.structs.replace(COSINE, accumulate=11)
+    with pytest.raises(UsageError, match="10 batches in all are fewer than the 11 that make one step"):
+        train([subject], pictures, tmp_path, recipe=recipe, epochs=1)
+
+
+ENDS = """
+class Ends(nn.Module):
+    def __init__(self, outputs, wrong=None, when=(True, False)):
+        super().__init__()
+        self.net, self.wrong, self.when = nn.Linear(192, outputs), wrong, when
+
+    def forward(self, images):
+        logits = self.net(images.flatten(1))
+        return self.wrong(logits) if self.wrong and self.training in self.when else logits
+
+def more():
+    return Ends(6)
+
+def fewer():
+    return Ends(4)
+
+def several():
+    return Ends(5, lambda logits: (logits, logits))
+
+def later():
+    return Ends(5, lambda logits: logits[:, :4], when=(False,))
+
+def none():
+    return Ends(5, lambda logits: logits.view(7, 7, 7))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("more", r"gives a tensor of shape \(4, 6\) for 4 images; pictures needs \(4, 5\)"),
+        ("fewer", r"of shape \(4, 4\)"),
+        ("several", "gives tuple for"),
+        ("later", r"of shape \(4, 4\)"),
+        ("none", "does not take images of shape .*: RuntimeError: shape"),
+    ],
+)
+@pytest.mark.parametrize("twin", [False, True], ids=["alone", "with its twin"])
+def test_a_network_that_does_not_end_in_the_classes_is_refused(
+    pictures: Data, tmp_path: Path, name: str, said: str, twin: bool
 ) -> None:
-    train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
-    with pytest.raises(UsageError, match="epochs was 1, now 2"):
-        train([subject], pictures, tmp_path, recipe=COSINE, epochs=2, resume=True)
-
-
-def test_a_damaged_checkpoint_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
-    checkpoint_file(tmp_path, "net", "candidate").write_bytes(b"half of it")
-    with pytest.raises(UsageError, match="is damaged"):
-        train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
-
-
-def test_a_checkpoint_that_cannot_be_finished_leaves_the_one_before(tmp_path: Path) -> None:
-    file = tmp_path / "a.checkpoint.pt"
-    checkpoint.write(file, {"request": {}, "epochs": 1})
-
-    class Unwritable:
-        def __reduce__(self) -> Any:
-            raise Killed
-
-    with pytest.raises(Killed):
-        checkpoint.write(file, {"request": {}, "epochs": Unwritable()})
-    assert checkpoint.read(file, {})["epochs"] == 1
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    file = tmp_path / "ends.py"
+    file.write_text(NETS + ENDS, encoding="utf-8")
+    spec = f"{file}:{name}"
+    with pytest.raises(UsageError, match=said):
+        train([Subject("net", spec, spec if twin else None)], pictures, tmp_path, recipe=COSINE, epochs=1)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
 
 
 def test_the_confusion_matrix_counts_every_test_image_in_its_class(
