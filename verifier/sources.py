@@ -351,7 +351,9 @@ def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     hint = "; return the model that these weights belong to" if isinstance(model, dict) else ""
-    raise SourceError(f"{spec} returned an object of type {type(model).__name__}, not a torch.nn.Module{hint}")
+    raise SourceError(
+        f"{spec} returned an object of type {type(model).__name__}, not a torch.nn.Module{hint}"
+    )
 
 
 def _missing_arguments(build: Callable[..., object]) -> list[str]:

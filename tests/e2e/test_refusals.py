@@ -36,7 +36,12 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         ),
         case("a broken candidate file", *TWINS, "broken.py:net", says=("broken.py", "SyntaxError", "line 2")),
         case("an attribute misspelt", *TWINS, "nets.py:other_epps", says=("did you mean 'other_eps'",)),
-        case("a candidate that is weights", *TWINS, "nets.py:a_state_dict", says=("returned an object of type OrderedDict",)),
+        case(
+            "a candidate that is weights",
+            *TWINS,
+            "nets.py:a_state_dict",
+            says=("an object of type OrderedDict",),
+        ),
         case("a raising candidate", *TWINS, "nets.py:raising", says=("ValueError: no such width", "nets.py")),
         case("no CUDA", "--device", "cuda", code=3, says=("no CUDA device", "--device cpu")),
         case("a CUDA device too many", "--device", "cuda:9", code=3, says=("cuda:9",)),
