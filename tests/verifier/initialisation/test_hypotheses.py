@@ -157,6 +157,15 @@ def test_rounded_values_raise_alarm_no_more_often_than_exact_ones(
         assert sum(test.p_value <= 0.2 for test in tests) > trials / 20, "and not by never raising alarm"
 
 
+def test_the_spread_of_two_tensors_is_told_as_the_ratio_of_their_spreads_and_as_surely_as_by_fisher() -> None:
+    generator = torch.Generator().manual_seed(12)
+    values, others = draws(Normal(1.1), 900, generator), draws(Normal(1.0), 3600, generator)
+    found = {test.name: test for test in two_samples(values, others)}["spread"]
+    ratio = values.var() / others.var()
+    assert found.statistic == pytest.approx(math.sqrt(ratio), rel=0.02)
+    assert math.log10(found.p_value) == pytest.approx(math.log10(2 * stats.f(899, 3599).sf(ratio)), abs=1)
+
+
 def test_a_bound_may_be_passed_by_one_step_of_the_dtype_and_no_more() -> None:
     values = draws(Uniform(0.3), 1000, torch.Generator().manual_seed(8))
     for dtype in (torch.bfloat16, torch.float16):
