@@ -182,12 +182,15 @@ def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str
 
 
 def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+    known = {(each.name, each.cell): each for each in before.criteria}
     return tuple(
-        (sentences.visible(one.name), _outcome(one), _outcome(other))
-        for one, other in zip(
-            before.criteria, after.criteria, strict=False
-        )  # a fixed list, unless versions differ
-        if one.name == other.name
+        (
+            sentences.visible(sentences.criterion_name(each)),
+            _outcome(known[each.name, each.cell]),
+            _outcome(each),
+        )
+        for each in after.criteria
+        if (each.name, each.cell) in known  # policies differ in what they judge
     )
 
 

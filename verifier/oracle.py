@@ -89,10 +89,11 @@ def stand(
         states=[own, own, other],
         layouts=layouts,
     )
-    total = [_distances(passes, k) for k in (1, 2)]
+    outputs = min(map(len, passes.outputs))  # what the baseline alone returns has nothing to be held against
+    total = [_distances(passes, k, outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
     shared: list[dict[int, Tensor]] = [{}, {}]
-    same = all(meeting.identical for meeting in _met(passes, 0))
+    same = all(meeting.identical for meeting in _met(passes, 0, outputs))
     # Where all is computed in one precision, gains and offsets are rounded as everything else is.
     wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
 
@@ -112,7 +113,7 @@ def stand(
             states=[own, own],
             rounded=dtypes,
         )
-        intrinsic = [_distances(alone, 0)] * 2
+        intrinsic = [_distances(alone, 0, outputs)] * 2
         if not same:
             alone = run(
                 [lane("baseline", exactly=True), lane("candidate")],
@@ -124,7 +125,7 @@ def stand(
                 layouts=layouts,
                 rounded=dtypes,
             )
-            intrinsic[1] = _distances(alone, 0)
+            intrinsic[1] = _distances(alone, 0, outputs)
     return Standing(
         tuple(
             Accuracy(
@@ -158,12 +159,12 @@ def _fetched(parts: Mapping[int, Tensor], count: int) -> list[float | None]:
     return found
 
 
-def _met(passes: Passes, k: int) -> list[Meeting]:
-    return list(itertools.chain(passes.meetings[k], passes.outputs[k], passes.states[k]))
+def _met(passes: Passes, k: int, outputs: int) -> list[Meeting]:
+    return list(itertools.chain(passes.meetings[k], passes.outputs[k][:outputs], passes.states[k]))
 
 
-def _distances(passes: Passes, k: int) -> list[float | None]:
-    return [_distance(meeting) for meeting in _met(passes, k)]
+def _distances(passes: Passes, k: int, outputs: int) -> list[float | None]:
+    return [_distance(meeting) for meeting in _met(passes, k, outputs)]
 
 
 def _distance(meeting: Meeting) -> float | None:
