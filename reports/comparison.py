@@ -182,15 +182,18 @@ def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str
 
 
 def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
-    known = {(each.name, each.cell): each for each in before.criteria}
-    return tuple(
-        (
-            sentences.visible(sentences.criterion_name(each)),
-            _outcome(known[each.name, each.cell]),
-            _outcome(each),
-        )
+    """The criteria that both were judged by, in the later one's order; policies differ in what they judge."""
+    known: dict[tuple[str, str], list[Criterion]] = {}
+    for each in before.criteria:
+        known.setdefault((each.name, each.cell), []).append(each)
+    pairs = [
+        (of_before.pop(0), each)
         for each in after.criteria
-        if (each.name, each.cell) in known  # policies differ in what they judge
+        if (of_before := known.get((each.name, each.cell)))
+    ]
+    return tuple(
+        (sentences.visible(sentences.criterion_name(other)), _outcome(one), _outcome(other))
+        for one, other in pairs
     )
 
 
