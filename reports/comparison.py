@@ -182,12 +182,18 @@ def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str
 
 
 def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+    """The criteria that both were judged by, in the later one's order; policies differ in what they judge."""
+    known: dict[tuple[str, str], list[Criterion]] = {}
+    for each in before.criteria:
+        known.setdefault((each.name, each.cell), []).append(each)
+    pairs = [
+        (of_before.pop(0), each)
+        for each in after.criteria
+        if (of_before := known.get((each.name, each.cell)))
+    ]
     return tuple(
-        (sentences.visible(one.name), _outcome(one), _outcome(other))
-        for one, other in zip(
-            before.criteria, after.criteria, strict=False
-        )  # a fixed list, unless versions differ
-        if one.name == other.name
+        (sentences.visible(sentences.criterion_name(other)), _outcome(one), _outcome(other))
+        for one, other in pairs
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from verifier.result import Status, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from verifier.result import (
         Cause,
@@ -156,7 +156,12 @@ def criterion(each: Criterion) -> str:
     """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{visible(each.comparison)} {figure(each.limit)}"
-    return f"{outcome}: {visible(each.name)} is {figure(each.value)}, required {required}"
+    return f"{outcome}: {visible(criterion_name(each))} is {figure(each.value)}, required {required}"
+
+
+def criterion_name(each: Criterion) -> str:
+    """What was measured, and in which cell where it is judged in several."""
+    return f"{each.name} in {each.cell}" if each.cell else each.name
 
 
 def impact(output: OutputAgreement | None) -> str:
@@ -270,18 +275,37 @@ def _severity(pair: PairResult) -> float:
 def _agreement(verification: Verification) -> str:
     cell = deciding_cell(verification)
     pairs = cell.layers if cell else ()
-    agreeing = sum(pair.status is Status.OK for pair in pairs)
-    compared = [pair for pair in pairs if pair.status is not Status.UNMATCHED]
-    if verification.coverage.unmatched and agreeing == len(compared):
-        said = f"all {counted(agreeing, 'pair')} agree"
-    else:
-        said = f"{agreeing:,} of {counted(max(verification.coverage.baseline_sites, agreeing), 'site')} agree"
-    if any(each.verdict is Verdict.DIVERGED for each in verification.cells):
-        return f"the criteria of this policy are met, though only {said}: it is not the same function"
+    diverged = [each for each in verification.cells if each.verdict is Verdict.DIVERGED]
+    if diverged:
+        return f"the criteria of this policy are met, though {_parted(verification, cell, diverged)}"
+    said, agreeing = _counted(verification, pairs)
     largest = next(iter(worst(pairs, 1)), None)
     if largest is None:
         return f"{said} exactly" if agreeing else said
     return f"{said}; largest relative error {figure(error(largest.total))} at {site(largest)}"
+
+
+def _counted(verification: Verification, pairs: Sequence[PairResult]) -> tuple[str, int]:
+    """How many of a cell's sites agree, in words and as a number."""
+    agreeing = sum(pair.status is Status.OK for pair in pairs)
+    compared = [pair for pair in pairs if pair.status is not Status.UNMATCHED]
+    if verification.coverage.unmatched and agreeing == len(compared):
+        return f"all {counted(agreeing, 'pair')} agree", agreeing
+    whole = max(verification.coverage.baseline_sites, agreeing)
+    return f"{agreeing:,} of {counted(whole, 'site')} agree", agreeing
+
+
+def _parted(verification: Verification, main: CellResult | None, diverged: Sequence[CellResult]) -> str:
+    """What cells that diverged keep a match from being: the same function, or as accurate a one."""
+    cell = main if main is not None and main.verdict is Verdict.DIVERGED else diverged[0]
+    where = "" if cell is main else f" in {visible(cell.name)}"
+    said, agreeing = _counted(verification, cell.layers)
+    everywhere = agreeing >= sum(pair.status is not Status.UNMATCHED for pair in cell.layers)
+    # What differs may be sites without a partner alone, behind which all is equal or nothing could be compared.
+    what = f"the models part{where} while {said}" if everywhere else f"only {said}{where}"
+    exactly = [each for each in verification.cells if each.role == "semantics"]
+    same = bool(exactly) and all(each.verdict is Verdict.MATCH for each in exactly)
+    return f"{what}: it is {'the same function, less accurate' if same else 'not the same function'}"
 
 
 def _divergence(verification: Verification, first: PairResult) -> str:

@@ -89,7 +89,9 @@ TASK = "budgets of the task"
 class Criterion(Record, frozen=True, kw_only=True):
     """A published acceptance criterion with what was measured; `passed` never decides alone.
 
-    Where a policy judges the task, its budgets for that are criteria too; their `source` is `TASK`.
+    Where a policy judges the task, its budgets for that are criteria too; their `source` is `TASK`. They are
+    evaluated in every numerics cell that ran, and `cell` names it; the published ones, whose `cell` is empty, in the
+    first.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Criterion(Record, frozen=True, kw_only=True):
     limit: float
     passed: bool
     source: str = ""
+    cell: str = ""
 
 
 class Verification(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -28,6 +29,8 @@ PLOT = "error-over-depth.png"
 COMPARISON = "comparison.html"
 INITIALISATION = "initialisation.json"
 PREPROCESSING = "preprocessing.json"
+WRITTEN = (RESULT, LAYERS, REPORT, SUMMARY, PLOT)  # all that `save` writes
+EARLIER = "earlier"
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:
@@ -138,9 +141,45 @@ def check_writable(directory: str | PathLike[str]) -> None:
             raise OutputError(f"{below}{existing} is a file; --out takes a directory")
         with tempfile.TemporaryFile(dir=existing):
             pass
-    for name in (RESULT, LAYERS, REPORT, SUMMARY, PLOT):
+    for name in WRITTEN:
         if (directory / name).is_dir():
             raise OutputError(f"{directory / name} is a directory where the file of this name should go")
+
+
+def set_aside(directory: str | PathLike[str]) -> Path | None:
+    """Move an earlier result, and what was rendered from it, to a folder of its own in `directory`; all or nothing.
+
+    A network that cannot be verified any more has no result, and one of before, in its place, would be taken for
+    one: by a reader who opens the report, and by a script that reads the verdict. Deleting it would lose what may
+    have taken hours; so it is kept, whole, where nobody looks for the present one. Older ones that were set aside
+    stay as well.
+
+    Returns:
+        The folder: `earlier`, or `earlier-2` and so on where that exists. None where there was no such file.
+
+    Raises:
+        OutputError: The files cannot be moved; they are where they were.
+    """
+    directory = Path(directory)
+    names = [name for name in WRITTEN if (directory / name).is_file()]
+    if not names:
+        return None
+    numbered = (EARLIER if number == 1 else f"{EARLIER}-{number}" for number in itertools.count(1))
+    with _own_errors(directory):
+        folder = next(path for path in (directory / name for name in numbered) if not path.exists())
+        folder.mkdir()
+        tried = []
+        try:
+            for name in names:  # the result first: what is left of it in between is no result
+                tried.append(name)
+                (directory / name).replace(folder / name)
+        except BaseException:
+            for name in tried:
+                if (folder / name).exists():
+                    (folder / name).replace(directory / name)
+            folder.rmdir()
+            raise
+    return folder
 
 
 def load(path: str | PathLike[str]) -> Verification:

@@ -160,7 +160,7 @@ def verify(
     masters = assessor.subject.masters
     main = main_cell(results)
     output = main.output
-    criteria = evaluate(policy, output, main.layers)
+    criteria = evaluate(policy, output, main.layers, results)
     covered = coverage(alignment, masters.info.unexercised)
     verdict, reason = overall(policy, results, criteria, covered)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)

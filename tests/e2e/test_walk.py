@@ -68,6 +68,28 @@ def test_a_network_that_cannot_run_does_not_keep_the_others_from_it(call: Callab
     assert "Traceback" not in ended.err
 
 
+def test_what_cannot_run_any_more_does_not_keep_the_result_of_before_in_its_place(
+    call: Callable[..., Ended], place: Path, written: Callable[[str], set[str]]
+) -> None:
+    small = ("--arch", "small_resnet18,cifar_resnet20", *SMALL, "--batch-size", "1")
+    before = call("run", *small)
+    assert before.code == 0, before.out + before.err
+    kept = {name: (place / name).read_bytes() for name in written("OUT/small_resnet18")}
+
+    ended = call("run", *small, "--image-size", "32")
+
+    assert ended.code == 2
+    assert "An earlier result was set aside in OUT/small_resnet18/earlier." in ended.out
+    assert [path.name for path in (place / "OUT/small_resnet18").iterdir()] == ["earlier"]
+    for name, content in kept.items():
+        assert (place / name.replace("small_resnet18/", "small_resnet18/earlier/")).read_bytes() == content
+    assert ended.result("OUT/cifar_resnet20")["verdict"] == "match"
+    assert ended.out.endswith(
+        "Reports: OUT/NAME/report.html\nNo report, as it could not run: small_resnet18 "
+        "(an earlier result was set aside in OUT/small_resnet18/earlier)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

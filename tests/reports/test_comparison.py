@@ -8,7 +8,7 @@ import pytest
 
 from reports import comparison
 from tests import samples
-from verifier.result import PairResult, Status, Verdict
+from verifier.result import Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
     from verifier.result import Verification
@@ -132,3 +132,18 @@ def test_a_changed_verdict_is_no_silence() -> None:
     found = comparison.compare(before, after)
     assert not found.unchanged
     assert found.headline == "match before, inconclusive now: thin"
+
+
+def test_a_criterion_is_put_beside_the_same_one_of_the_same_cell(matching: Verification) -> None:
+    def judged(value: float, cell: str) -> Criterion:
+        return Criterion(
+            name="top-1 agreement", value=value, comparison=">=", limit=0.9, passed=value >= 0.9, cell=cell
+        )
+
+    before = msgspec.structs.replace(
+        matching, criteria=(judged(1.0, "cpu/float32"), judged(0.5, "cpu/bfloat16"))
+    )
+    after = msgspec.structs.replace(matching, criteria=(judged(0.95, "cpu/bfloat16"),))
+    assert comparison.compare(before, after).criteria == (
+        ("top-1 agreement in cpu/bfloat16", "0.5, failed", "0.95, passed"),
+    )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports import sentences
-from verifier.result import Coverage, Status, Verdict
+from verifier.result import Coverage, Criterion, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,40 @@ def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged
         sentences.headline(lenient)
         == "match: the criteria of this policy are met, though only 1 of 8 sites agree: it is not the same function"
     )
+
+
+def test_where_the_main_cell_agrees_the_one_that_does_not_is_named(
+    diverged: Verification, matching: Verification
+) -> None:
+    numerics = matching.cells[-1]
+    half = msgspec.structs.replace(diverged.cells[0], name="cpu/bfloat16", role="numerics")
+    for exactly, closing in (
+        (Verdict.MATCH, "the same function, less accurate"),
+        (None, "not the same function"),
+    ):
+        semantics = msgspec.structs.replace(numerics, name="cpu/float64", role="semantics")
+        cells = (*((semantics,) if exactly else ()), numerics, half)
+        lenient = msgspec.structs.replace(matching, cells=cells)
+        assert sentences.headline(lenient) == (
+            "match: the criteria of this policy are met, though only 1 of 8 sites agree in cpu/bfloat16: "
+            f"it is {closing}"
+        )
+
+
+def test_where_all_sites_agree_it_is_not_said_that_only_all_do(matching: Verification) -> None:
+    parted = msgspec.structs.replace(matching.cells[-1], verdict=Verdict.DIVERGED)
+    lenient = msgspec.structs.replace(matching, cells=(parted,))
+    assert sentences.headline(lenient) == (
+        "match: the criteria of this policy are met, though the models part while 8 of 8 sites agree: "
+        "it is not the same function"
+    )
+
+
+def test_a_criterion_says_in_which_cell_it_is_judged() -> None:
+    plain = Criterion(name="output MSE", value=1.0, comparison="<", limit=2.0, passed=True)
+    assert sentences.criterion(plain) == "passed: output MSE is 1, required < 2"
+    somewhere = msgspec.structs.replace(plain, cell="cpu/bfloat16")
+    assert sentences.criterion(somewhere) == "passed: output MSE in cpu/bfloat16 is 1, required < 2"
 
 
 def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(

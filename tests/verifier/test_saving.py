@@ -142,6 +142,39 @@ def interrupt_when_files_are_written(
     monkeypatch.setattr(Path, "replace", failing(Path.replace))
 
 
+# --- setting aside
+
+
+def test_a_result_is_set_aside_whole_and_other_files_stay(verification: Verification, tmp_path: Path) -> None:
+    assert saving.set_aside(tmp_path / "absent") is None
+    (tmp_path / "notes.txt").write_text("mine")
+    assert saving.set_aside(tmp_path) is None
+    for number, folder in enumerate(("earlier", "earlier-2", "earlier-3")):
+        saving.save(msgspec.structs.replace(verification, seed=number), tmp_path)
+        assert saving.set_aside(tmp_path) == tmp_path / folder
+        assert listing(tmp_path / folder) == FILES
+    assert listing(tmp_path) == ["earlier", "earlier-2", "earlier-3", "notes.txt"]
+    assert saving.load(tmp_path / "earlier").seed == 0
+    assert saving.load(tmp_path / "earlier-2").seed == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("after", range(5))
+def test_what_cannot_be_set_aside_as_a_whole_stays_as_a_whole(
+    verification: Verification,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | type[BaseException],
+    after: int,
+) -> None:
+    saving.save(verification, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    interrupt_when_files_are_written(monkeypatch, error, after)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OutputError):
+        saving.set_aside(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 # --- where it cannot be written
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from verifier.cli import exits, interruption, showing
+from verifier.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,12 +39,16 @@ _LEFT = {0, 1, 2}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one network ended: its exit code, one sentence, what the table shows of it, and whether it has a result."""
+    """How one network ended: its exit code, one sentence, what the table shows of it, and whether it has a result.
+
+    `earlier` is where a result of before is, of a network that could not run this time.
+    """
 
     code: int
     said: str
     cells: tuple[str, ...]
     verified: bool = True
+    earlier: str = ""
 
 
 def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, *, debug: bool) -> NoReturn:
@@ -61,7 +66,7 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
         showing.say(f"{job.name.ljust(width)}  {row.said}\n")
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
-    showing.say(f"Reports: {out}/NAME/report.html\n")
+    showing.say(_reports(rows, out))
     raise typer.Exit(max((row.code for row in rows), key=_ORDER.index))
 
 
@@ -77,7 +82,9 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
         message, code = exits.told(error)
         seconds = f"{time.perf_counter() - started:.1f}"
         cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
-        return Row(code, f"could not run: {message}", cells, verified=False)
+        earlier = _earlier(job.out)
+        said = f"could not run: {message}{f' {earlier[0].upper()}{earlier[1:]}.' if earlier else ''}"
+        return Row(code, said, cells, verified=False, earlier=earlier)
     worst = next(iter(sentences.worst(verification.layers, 1)), None)
     return Row(
         exits.EXIT_CODES[verification.verdict],
@@ -94,6 +101,29 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             f"{time.perf_counter() - started:.1f}",
         ),
     )
+
+
+def _earlier(out: Path) -> str:
+    """Put what an earlier walk left of a network out of the place of a present result, and say where it is."""
+    from verifier.saving import set_aside
+
+    try:
+        folder = set_aside(out)
+    except OutputError as error:
+        return f"an earlier result is still in {out}, as it could not be set aside: {error}"
+    return "" if folder is None else f"an earlier result was set aside in {folder}"
+
+
+def _reports(rows: Sequence[Row], out: Path) -> str:
+    """Where the reports are, of the networks that have one."""
+    lines = []
+    if any(row.verified for row in rows):
+        lines.append(f"Reports: {out}/NAME/report.html\n")
+    missing = [row for row in rows if not row.verified]
+    if missing:
+        told = [f"{row.cells[0]}{f' ({row.earlier})' if row.earlier else ''}" for row in missing]
+        lines.append(f"No report, as it could not run: {', '.join(told)}\n")
+    return "".join(lines)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.initialisation.distributions import USUAL, Constant
-from verifier.initialisation.hypotheses import combined, one_sample, thinned
+from verifier.initialisation.hypotheses import combined, one_sample, thinned, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def explanation(values: Array, shape: Sequence[int], draw: tuple[Tensor, Tensor]
     said = []
     values = thinned(values, MANY)
     likely = [
-        (combined(one_sample(values, distribution)), known.name)
+        (combined(one_sample(values, distribution, unit_of(draw[0].dtype))), known.name)
         for known in USUAL
         if not isinstance(distribution := known.of(shape), Constant)
     ]

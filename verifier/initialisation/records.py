@@ -40,11 +40,15 @@ class Sample(Record, frozen=True, kw_only=True):
 
 
 class Test(Record, frozen=True, kw_only=True):
-    """One statistical test: its name, its statistic, and how likely one at least as extreme is by chance alone."""
+    """One statistical test: its name, its statistic, and how likely one at least as extreme is by chance alone.
+
+    `against` is `declared`, for the documented distribution, or `baseline`, for the baseline's values.
+    """
 
     name: str
     statistic: float
     p_value: float
+    against: str = ""
 
 
 class TensorResult(Record, frozen=True, kw_only=True):
@@ -54,8 +58,9 @@ class TensorResult(Record, frozen=True, kw_only=True):
     partner. `declared` is the distribution the baseline's initialisation is documented to draw from, in words, and
     `source` where; both are empty where that is not known, or where the baseline's own values contradict it
     (`contradicted`): the expected distribution is then the one of the baseline's values. `p_value` is the smallest of
-    the row's tests, corrected for all tests of all rows (Holm); None where nothing was tested. `explanation` is what
-    the values do look like.
+    the row's tests, or the larger of the smallest against the documented distribution and the smallest against the
+    baseline's values where there are both, corrected for all tests of all rows (Holm); None where nothing was tested.
+    `explanation` is what the values do look like.
     """
 
     candidate: str | None

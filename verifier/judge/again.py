@@ -17,7 +17,7 @@ def judge_again(verification: Verification, policy: Policy) -> Verification:
     cells = tuple(_cell(cell, policy) for cell in verification.cells)
     judged = msgspec.structs.replace(verification, cells=cells)
     main = main_cell(cells)
-    criteria = evaluate(policy, verification.output, main.layers)
+    criteria = evaluate(policy, verification.output, main.layers, cells)
     verdict, reason = overall(policy, cells, criteria, verification.coverage)
     deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
     return msgspec.structs.replace(

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.result import TASK, Criterion, OutputAgreement, PairResult
+from verifier.result import TASK, Criterion, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from verifier.judge.policy import Policy
+    from verifier.result import CellResult, OutputAgreement, PairResult
 
 # "ResNet18 from scratch in PyTorch: complete reproduction and verification of consistent results", section 4.3.
 SOURCE = "published acceptance criteria for a re-implemented ResNet-18, float32"
 
 
 def evaluate(
-    policy: Policy, output: OutputAgreement | None, layers: Iterable[PairResult]
+    policy: Policy,
+    output: OutputAgreement | None,
+    layers: Iterable[PairResult],
+    cells: Iterable[CellResult] = (),
 ) -> tuple[Criterion, ...]:
-    """Each criterion with what was measured in the first numerics cell. What is NaN does not pass."""
+    """Each criterion with what was measured for it. What is NaN does not pass.
+
+    Args:
+        policy: The limits.
+        output: The agreement of the final outputs in the first numerics cell, which the published criteria are for.
+        layers: The pairs of that cell.
+        cells: All cells; those of numerics that ran are held to the budgets of the task, each by its own outputs.
+    """
     found = []
     layers = list(layers)
     told = [
@@ -44,9 +55,16 @@ def evaluate(
         # max() is blind to NaN
         worst = float("nan") if any(mse != mse for mse in told) else max(told)  # noqa: PLR0124
         found.append(_below("largest layer MSE", worst, policy.layer_mse))
-    if policy.task_decides and output is not None:
-        found += _of_task(policy, output)
+    if policy.task_decides:
+        for cell in judged_by_task(cells):
+            found += _of_task(policy, cell)
     return tuple(found)
+
+
+def judged_by_task(cells: Iterable[CellResult]) -> list[CellResult]:
+    """The cells that are held to the budgets of the task: those of numerics that ran, else whatever ran."""
+    ran = [cell for cell in cells if cell.verdict is not Verdict.SKIPPED]
+    return [cell for cell in ran if cell.role == "numerics"] or ran
 
 
 def deciding(policy: Policy, criteria: Iterable[Criterion]) -> list[Criterion]:
@@ -56,8 +74,11 @@ def deciding(policy: Policy, criteria: Iterable[Criterion]) -> list[Criterion]:
     ]
 
 
-def _of_task(policy: Policy, output: OutputAgreement) -> list[Criterion]:
+def _of_task(policy: Policy, cell: CellResult) -> list[Criterion]:
     """What the difference does to the classes against what the policy allows; nothing where there are no scores."""
+    output = cell.output
+    if output is None:
+        return []
     top1, kl, logits = output.top1_agreement, output.kl_mean, output.largest_logit_error
     if top1 is None or kl is None or logits is None:
         return []
@@ -69,6 +90,7 @@ def _of_task(policy: Policy, output: OutputAgreement) -> list[Criterion]:
             limit=limit,
             passed=value >= limit if comparison == ">=" else value <= limit,
             source=TASK,
+            cell=cell.name,
         )
         for name, value, comparison, limit in (
             ("top-1 agreement", top1, ">=", policy.top1_agreement),

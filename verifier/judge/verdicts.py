@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from verifier.graph.operators import MOVES
-from verifier.judge.criteria import deciding
+from verifier.judge.criteria import deciding, judged_by_task
 from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
@@ -320,17 +320,18 @@ def overall(
     covered: Coverage,
 ) -> tuple[Verdict, str]:
     """The verdict over all cells, and the reason in a few words."""
+    # No policy makes up for an answer that is missing: its budgets are for what both models return.
+    if covered.outputs[0] != covered.outputs[1]:
+        return (
+            Verdict.DIVERGED,
+            f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
+        )
     if policy.criteria_decide or policy.task_decides:
-        failed = [criterion.name for criterion in deciding(policy, criteria) if not criterion.passed]
+        failed = [_in_its_cell(each) for each in deciding(policy, criteria) if not each.passed]
         if failed:
             whose = "published criteria" if policy.criteria_decide else f"budgets of the task ({policy.name})"
             return Verdict.DIVERGED, f"{whose} failed: {', '.join(failed)}"
     else:
-        if covered.outputs[0] != covered.outputs[1]:
-            return (
-                Verdict.DIVERGED,
-                f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
-            )
         for cell in cells:
             if cell.verdict is Verdict.DIVERGED:
                 return Verdict.DIVERGED, f"{cell.name}: {cell.reason}"
@@ -349,6 +350,10 @@ def overall(
             "use calibrated weights",
         )
     return _left_open(policy, cells, criteria)
+
+
+def _in_its_cell(criterion: Criterion) -> str:
+    return f"{criterion.name} in {criterion.cell}" if criterion.cell else criterion.name
 
 
 def left_open(cell: CellResult) -> CellResult:
@@ -376,4 +381,9 @@ def _left_open(
     decide = policy.criteria_decide or policy.task_decides
     if all(cell.verdict is Verdict.SKIPPED for cell in cells) or (decide and not deciding(policy, criteria)):
         return Verdict.INCONCLUSIVE, "nothing was compared"
+    if policy.task_decides:
+        judged = {criterion.cell for criterion in deciding(policy, criteria)}
+        for cell in judged_by_task(cells):
+            if cell.name not in judged:
+                return Verdict.INCONCLUSIVE, f"{cell.name}: no class scores are there to judge the task by"
     return Verdict.MATCH, ""

@@ -9,8 +9,17 @@ import torch
 from scipy import stats
 from torch import nn
 
+from verifier.initialisation import records
 from verifier.initialisation.distributions import USUAL, Constant, Normal, TruncatedNormal, Uniform, fans
-from verifier.initialisation.hypotheses import combined, holm, one_sample, sample, two_samples
+from verifier.initialisation.hypotheses import (
+    combined,
+    holm,
+    jointly,
+    one_sample,
+    sample,
+    two_samples,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from verifier.initialisation.distributions import Array, Continuous
@@ -126,6 +135,54 @@ def test_values_where_the_distribution_has_none_need_no_chance() -> None:
     values = draws(Uniform(0.3), 1000, torch.Generator().manual_seed(8))
     values[17] = 0.31
     assert combined(one_sample(values, Uniform(0.3))) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "distribution", [Normal(0.02), Uniform(0.31), TruncatedNormal(0.023, 0.046)], ids=str
+)
+def test_rounded_values_raise_alarm_no_more_often_than_exact_ones(
+    distribution: Continuous, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(10)
+    trials = 100
+    found = []
+    for _ in range(trials):
+        rounded = torch.from_numpy(draws(distribution, 20_000, generator)).to(dtype).double().numpy()
+        found.append(one_sample(rounded, distribution, unit_of(dtype)))
+    assert not any(test.name == "range" for tests in found for test in tests)
+    for tests in zip(*found, strict=True):
+        alarms = sum(test.p_value <= 0.01 for test in tests)
+        assert not too_many(alarms, trials, 0.01), (tests[0].name, alarms)
+        assert sum(test.p_value <= 0.2 for test in tests) > trials / 20, "and not by never raising alarm"
+
+
+def test_the_spread_of_two_tensors_is_told_as_the_ratio_of_their_spreads_and_as_surely_as_by_fisher() -> None:
+    generator = torch.Generator().manual_seed(12)
+    values, others = draws(Normal(1.1), 900, generator), draws(Normal(1.0), 3600, generator)
+    found = {test.name: test for test in two_samples(values, others)}["spread"]
+    ratio = values.var() / others.var()
+    assert found.statistic == pytest.approx(math.sqrt(ratio), rel=0.02)
+    assert math.log10(found.p_value) == pytest.approx(math.log10(2 * stats.f(899, 3599).sf(ratio)), abs=1)
+
+
+def test_a_bound_may_be_passed_by_one_step_of_the_dtype_and_no_more() -> None:
+    values = draws(Uniform(0.3), 1000, torch.Generator().manual_seed(8))
+    for dtype in (torch.bfloat16, torch.float16):
+        step = unit_of(dtype)
+        for beyond, certain in ((0.9 * step, False), (1.1 * step, True)):
+            values[17] = 0.3 * (1 + beyond)
+            assert (combined(one_sample(values, Uniform(0.3), step)) == 0) is certain
+            assert combined(one_sample(values, Uniform(0.3))) == 0, "as exact values they are out of bounds"
+
+
+def test_of_tests_against_two_things_each_must_fail() -> None:
+    def test(against: str, p_value: float) -> records.Test:
+        return records.Test(name="ks", statistic=0.0, p_value=p_value, against=against)
+
+    both = [test("declared", 1e-9), test("declared", 0.5), test("baseline", 0.01), test("baseline", 0.2)]
+    assert jointly(both) == pytest.approx(0.02)
+    assert jointly(both[:2]) == pytest.approx(2e-9)
 
 
 def test_one_value_far_out_is_told() -> None:
