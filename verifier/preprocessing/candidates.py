@@ -80,8 +80,9 @@ class Theirs:
     """A preprocessing a user names.
 
     It is a function of one picture (Pillow's) or, if its parameter is called or annotated as one, of a path. It
-    returns the tensor for the model, or a dict of what it has after each stage, by the stages' names (or what
-    `verifier.preprocessing.naming` knows them by), the tensor last. A list, a `Compose` or an `nn.Sequential` of such functions is taken step by step.
+    returns the tensor for the model, or a dict of what it has after each stage, the tensor last; the keys are the
+    stages' names, or other spellings that `verifier.preprocessing.naming` knows. A list, a `Compose`
+    or an `nn.Sequential` of such functions is taken step by step.
     """
 
     def __init__(self, name: str, function: Any, recipe: Recipe) -> None:

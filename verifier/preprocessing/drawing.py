@@ -109,7 +109,7 @@ def tested(
         return {name: Finding(words=said, alike=name not in otherwise) for name in random}
     tests = sum(distributions.count(len(each.theirs)) for each in found.values())
     return {
-        name: _finding(recipe, name, sample, found.get((name, True)), tests)
+        name: _finding(name, sample, found.get((name, True)), tests)
         for (name, alone), sample in found.items()
         if not alone
     }
@@ -196,9 +196,8 @@ def _sampled(
 
 def _drawn(stage: Stage, source: Any, seed: int, picture: int, number: int, times: int) -> list[Any]:
     seeded(seed, picture, number)
-    assert stage.draw is not None
     height, width = as_array(source).shape[:2]
-    return [stage.draw(height, width) for _ in range(times)]
+    return [stage.draw(height, width) for _ in range(times)] if stage.draw else []
 
 
 def _values(stage: Stage, drawn: Any, source: Any, cut: tuple[int, ...]) -> dict[str, float]:
@@ -238,7 +237,7 @@ def _colours(picture: Any) -> tuple[float, float, complex]:
     return float(grey.mean()), float(grey.std()), complex(chroma.mean())
 
 
-def _finding(recipe: Recipe, name: str, sample: _Sample, alone: _Sample | None, tests: int) -> Finding:
+def _finding(name: str, sample: _Sample, alone: _Sample | None, tests: int) -> Finding:
     if not sample.read and not (alone and alone.read):
         return Finding(words="what it draws cannot be read off what it makes of a test picture")
     if sample.same_draws:
@@ -248,7 +247,7 @@ def _finding(recipe: Recipe, name: str, sample: _Sample, alone: _Sample | None, 
     if why is None and not sample.unread:
         if name in BY_EFFECT:
             return Finding(
-                words=f"its effects in {sample.read} draws are distributed as torchvision's, but what it drew is not known"
+                words=f"in {sample.read} draws its effects are distributed as torchvision's; what it drew is unknown"
             )
         return Finding(
             same=True,
@@ -262,7 +261,7 @@ def _finding(recipe: Recipe, name: str, sample: _Sample, alone: _Sample | None, 
     ):
         return Finding(same=True, missing=sample.together, words=f"in {alone.read} draws as without padding")
     if why is None:
-        words = f"{sample.unread} of {sample.unread + sample.read} draws on a test picture are none of torchvision's {name}"
+        words = f"{sample.unread} of {sample.unread + sample.read} test pictures are of no {name} torchvision's makes"
         evidence: tuple[str, ...] = ()
     else:
         words = _told(why.parameter, sample)

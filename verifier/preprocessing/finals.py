@@ -38,7 +38,8 @@ def judged(
 ) -> tuple[str, list[Any], dict[str, Any]]:
     """Whether torchvision's stages make the same final tensor of what the candidate last has shown.
 
-    `read` is what the candidate was seen to draw; what it drew for the stages `unread` is not known. Gives what was found, the tensor expected, and what else it drew.
+    `read` is what the candidate was seen to draw; what it drew for the stages `unread` is not known. Returned
+    are what was found, the tensor expected, and what else it drew.
     """
     in_order = list(made.stages) == [stage.name for stage in recipe.stages if stage.name in made.stages]
     latest, stages = remaining(recipe, made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from verifier.preprocessing.entries import UNDECIDED
+from verifier.preprocessing.entries import UNDECIDED, WRONG
 from verifier.preprocessing.reading import remaining
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Said:
             what = f", of which {hidden} {'was' if len(stages) == 1 else 'were'} not shown" if hidden else ""
             self.final = f"the final tensor differs by what is done after {latest}{what}"
 
-    def notes(self, stages: Mapping[str, Entry], undecided: bool) -> tuple[str, ...]:  # noqa: FBT001
+    def notes(self, stages: Mapping[str, Entry], undecided: bool) -> tuple[str, ...]:
         """All of it, in sentences."""
         found = [self.final] if self.final else []
         if self.unknown:
@@ -55,6 +55,8 @@ class Said:
         for name, each in stages.items():
             if each.status == UNDECIDED and self.drawn.get(name):
                 found.append(f"{name}: {self.drawn[name]}")
+            elif each.drawn_alike is False and each.status in WRONG:
+                found.append(f"{name}: the same seed draws other parameters")
             elif each.drawn_alike is False:
                 more = f"; {self.drawn[name]}" if self.drawn.get(name) else ""
                 found.append(
