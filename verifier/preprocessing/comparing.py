@@ -6,12 +6,11 @@ named alone, and those after it that are right are not. The tensor for the model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from verifier.environment import preserved
 from verifier.preprocessing import drawing, explaining, finals, notes
-from verifier.preprocessing.candidates import seeded
+from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.entries import UNDECIDED, WRONG, Entry, worse
 from verifier.preprocessing.pictures import as_array
 from verifier.preprocessing.reading import applied, passages, read_off, remaining
@@ -24,42 +23,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from verifier.preprocessing.baseline import Photograph
     from verifier.preprocessing.candidates import Candidate, Made
     from verifier.preprocessing.reading import Passage
     from verifier.preprocessing.recipes import Recipe, Stage
     from verifier.preprocessing.rules import Difference
     from verifier.result import Cause
-
-
-@dataclass
-class Photograph:
-    """What the baseline makes of one: pictures after each stage, and what was drawn for it."""
-
-    path: Path
-    stages: dict[str, list[Any]]
-    drawn: dict[str, Any]
-
-    @property
-    def output(self) -> list[Any]:
-        """The pictures after the last stage."""
-        return next(reversed(self.stages.values()))
-
-
-def prepared(path: Path, recipe: Recipe, seed: int = 0, picture: int = 0) -> Photograph:
-    """A photograph taken through torchvision's stages.
-
-    Raises:
-        Exception: Whatever a decoder raises on the file.
-    """
-    current: list[Any] = [path]
-    made = Photograph(path, {}, {})
-    for number, stage in enumerate(recipe.stages):
-        if stage.draw is not None:
-            seeded(seed, picture, number)
-            made.drawn[stage.name] = stage.draw(*as_array(current[0]).shape[:2])
-        current = [each for one in current for each in stage.torchvision(one, made.drawn.get(stage.name))]
-        made.stages[stage.name] = current
-    return made
 
 
 class Comparison:
@@ -291,7 +260,8 @@ class Comparison:
 
     def _test_draws(self) -> None:
         """Stages that draw: is it distributed as torchvision's, over many draws?"""
-        found = drawing.tested(self.recipe, self.candidate, self.seed, self.stages)
+        found, self.said.otherwise = drawing.tested(self.recipe, self.candidate, self.seed, self.stages)
+        self.beyond |= self.said.otherwise > 0
         for name, finding in found.items():
             entry = self.stages[name]
             if entry.status in WRONG or (finding.alike and entry.drawn_alike is not False):

@@ -16,8 +16,9 @@ from PIL import Image
 
 from verifier.errors import ModelError
 from verifier.preprocessing import distributions
+from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.candidates import Ours, seeded
-from verifier.preprocessing.finals import vouched
+from verifier.preprocessing.finals import DIFFERS, judged, ordered, vouched
 from verifier.preprocessing.pictures import as_array, in_steps
 from verifier.preprocessing.reading import Passage, applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference
@@ -85,19 +86,23 @@ def last_is_shown(recipe: Recipe, made: Made) -> None:
 
 def tested(
     recipe: Recipe, candidate: Candidate, seed: int, stages: Mapping[str, Entry]
-) -> dict[str, Finding]:
-    """What many draws of a user's preprocessing say of each stage of the recipe that draws."""
+) -> tuple[dict[str, Finding], int]:
+    """What many draws of a user's preprocessing say of each stage of the recipe that draws.
+
+    Also gives of how many test pictures it makes a final tensor that the recipe never makes, by an order of its own.
+    """
     random = [stage.name for stage in recipe.stages if stage.draw is not None]
     if isinstance(candidate, Ours) or not random:
-        return {}
+        return {}, 0
     otherwise = {name for name in random if stages[name].drawn_alike is False}
     found: dict[tuple[str, bool], _Sample] = {}
+    other = 0
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "test.png"
             _test_picture(recipe.size).save(path)
             for number in range(DRAWS):
-                _one(recipe, candidate, seed, FIRST + number, path, found)
+                other += _one(recipe, candidate, seed, FIRST + number, path, found)
                 if number + 1 >= ALIKE and not any(
                     sample.read and (not sample.same_draws or name in otherwise)
                     for (name, alone), sample in found.items()
@@ -106,18 +111,18 @@ def tested(
                     break
     except ModelError as error:
         said = f"what it draws could not be tested: {error}"
-        return {name: Finding(words=said, alike=name not in otherwise) for name in random}
+        return {name: Finding(words=said, alike=name not in otherwise) for name in random}, 0
     tests = sum(distributions.count(len(each.theirs)) for each in found.values())
     return {
         name: _finding(name, sample, found.get((name, True)), tests)
         for (name, alone), sample in found.items()
         if not alone
-    }
+    }, other
 
 
 def _test_picture(size: int) -> Image.Image:
-    """Noise, in which no two windows are alike, around a colour: `size` x `size` pixels, so that padding shows."""
-    noise = np.random.default_rng(0).integers(-40, 41, (size, size, 3))
+    """Noise, in which no two windows are alike, around a colour: as high as a crop, so that padding shows."""
+    noise = np.random.default_rng(0).integers(-40, 41, (size, size * 5 // 4, 3))
     return Image.fromarray((np.array([130, 90, 60]) + noise).astype(np.uint8))
 
 
@@ -128,7 +133,8 @@ def _one(
     picture: int,
     path: Path,
     found: dict[tuple[str, bool], _Sample],
-) -> None:
+) -> bool:
+    """One test picture; whether the candidate, in an order of its own, makes of it what the recipe never makes."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     made = candidate.made(path, image, seed, picture, {})
@@ -137,6 +143,7 @@ def _one(
     latest, stages = remaining(recipe, made)
     if stages and not vouched(recipe, made):
         seen.append(Passage(made.stages.get(latest, [image]), stages, made.output, ""))
+    known: dict[str, Any] = {}
     for passage in seen:
         drawing = [stage for stage in passage.stages if stage.draw is not None]
         if not drawing:
@@ -144,10 +151,14 @@ def _one(
         together = tuple(stage.name for stage in passage.stages[:-1] if stage.draw is None)
         for stage in drawing:
             found.setdefault((stage.name, False), _Sample(together=together if passage.name else ()))
-        _sampled(recipe, passage.stages, passage, seed, picture, found, alone=False)
+        known |= _sampled(recipe, passage.stages, passage, seed, picture, found, alone=False)
         if len(passage.stages) > 1 and drawing == passage.stages[-1:]:
             found.setdefault((drawing[0].name, True), _Sample())
             _sampled(recipe, drawing, passage, seed, picture, found, alone=True)
+    if ordered(recipe, made):
+        return False
+    unread = {stage.name for stage in recipe.stages if stage.draw is not None} - set(known)
+    return judged(recipe, prepared(path, recipe, seed, picture), made, known, unread)[0] == DIFFERS
 
 
 def _sampled(
@@ -159,8 +170,8 @@ def _sampled(
     found: Mapping[tuple[str, bool], _Sample],
     *,
     alone: bool,
-) -> None:
-    """One more draw of each stage: the candidate's, and some of the baseline's on the same picture."""
+) -> dict[str, Any]:
+    """One more draw of each stage, the candidate's and some of the baseline's on the same picture; gives the former."""
     names = [stage.name for stage in recipe.stages]
     drawing = [number for number, stage in enumerate(stages) if stage.draw is not None]
     last = stages[-1]
@@ -174,9 +185,10 @@ def _sampled(
             theirs, ours = _effects(source[0], passage.made[0]), _effects(source[0], expected[0])
         except Exception:  # torchvision's does not take what the candidate has
             sample.unread += 1
-            return
-        sample.add(theirs, [ours], alike=gap.shapes is None and gap.largest <= RULES[last.rule].limit)
-        return
+            return {}
+        alike = gap.shapes is None and gap.largest <= RULES[last.rule].limit
+        sample.add(theirs, [ours], alike=alike)
+        return {last.name: drawn} if alike else {}
     read = read_off(stages, passage.given, passage.made)
     for number in drawing:
         stage = stages[number]
@@ -186,12 +198,14 @@ def _sampled(
             continue
         source = applied(stages[:number], passage.given, read)
         ours = _drawn(stage, source[0], seed, picture, names.index(stage.name), BASELINE)
+        size = as_array(source[0]).shape[:2]
         cut = as_array(passage.made[0]).shape[:2]
         sample.add(
-            _values(stage, read[stage.name], source[0], cut),
-            [_values(stage, each, source[0], cut) for each in ours],
+            _values(stage, read[stage.name], size, cut),
+            [_values(stage, each, size, cut) for each in ours],
             alike=ours[0] == read[stage.name],
         )
+    return read or {}
 
 
 def _drawn(stage: Stage, source: Any, seed: int, picture: int, number: int, times: int) -> list[Any]:
@@ -200,9 +214,9 @@ def _drawn(stage: Stage, source: Any, seed: int, picture: int, number: int, time
     return [stage.draw(height, width) for _ in range(times)] if stage.draw else []
 
 
-def _values(stage: Stage, drawn: Any, source: Any, cut: tuple[int, ...]) -> dict[str, float]:
+def _values(stage: Stage, drawn: Any, size: tuple[int, ...], cut: tuple[int, ...]) -> dict[str, float]:
     """What was drawn in numbers: places from 0 to 1, lengths in pixels, 1 for a flip."""
-    height, width = as_array(source).shape[:2]
+    height, width = size
     if stage.name == "crop":
         room = max(1, height - cut[0]), max(1, width - cut[1])
         return {"first row": drawn[0] / room[0], "first column": drawn[1] / room[1]}
@@ -259,7 +273,11 @@ def _finding(name: str, sample: _Sample, alone: _Sample | None, tests: int) -> F
         and not alone.unread
         and distributions.refuted(alone.theirs, alone.ours, tests, independent=independent) is None
     ):
-        return Finding(same=True, missing=sample.together, words=f"in {alone.read} draws as without padding")
+        return Finding(
+            same=True,
+            missing=sample.together,
+            words=f"in {alone.read} draws as without {', '.join(sample.together)}",
+        )
     if why is None:
         words = f"{sample.unread} of {sample.unread + sample.read} test pictures are of no {name} torchvision's makes"
         evidence: tuple[str, ...] = ()

@@ -17,8 +17,8 @@ from verifier.result import Cause
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from verifier.preprocessing.baseline import Photograph
     from verifier.preprocessing.candidates import Made
-    from verifier.preprocessing.comparing import Photograph
     from verifier.preprocessing.recipes import Recipe, Stage
 
 AGREES, READ, UNDECIDED, DIFFERS = "agrees", "read", "undecided", "differs"
@@ -33,6 +33,11 @@ def vouched(recipe: Recipe, made: Made) -> bool:
     return bool(seen) and list(made.stages) == seen and made.output is made.stages[seen[-1]]
 
 
+def ordered(recipe: Recipe, made: Made) -> bool:
+    """Whether the stages that were seen are in the recipe's order."""
+    return list(made.stages) == [stage.name for stage in recipe.stages if stage.name in made.stages]
+
+
 def judged(
     recipe: Recipe, ours: Photograph, made: Made, read: Mapping[str, Any], unread: set[str]
 ) -> tuple[str, list[Any], dict[str, Any]]:
@@ -41,7 +46,7 @@ def judged(
     `read` is what the candidate was seen to draw; what it drew for the stages `unread` is not known. Returned
     are what was found, the tensor expected, and what else it drew.
     """
-    in_order = list(made.stages) == [stage.name for stage in recipe.stages if stage.name in made.stages]
+    in_order = ordered(recipe, made)
     latest, stages = remaining(recipe, made)
     given = made.stages.get(latest, ours.stages["decode"])
     if not in_order:
@@ -54,7 +59,7 @@ def judged(
         return AGREES, expected, {}
     drawing = [stage.name for stage in stages if stage.draw is not None]
     unknown = [name for name in drawing if name in unread or not (name in read or name in made.stages)]
-    if not unknown:
+    if not drawing or (in_order and not unknown):
         return DIFFERS, expected, {}
     drawn = read_off(stages, given, made.output)
     if drawn is not None:

@@ -24,6 +24,7 @@ class Said:
     orders: set[tuple[str, ...]] = field(default_factory=set)
     final: str = ""
     drawn: dict[str, str] = field(default_factory=dict)
+    otherwise: int = 0
 
     def add(self, made: Made) -> None:
         """One more photograph."""
@@ -46,13 +47,19 @@ class Said:
         odd = [order for order in self.orders if list(order) != [name for name in stages if name in order]]
         if odd:
             found.append(f"the candidate's order of stages is {', '.join(odd[0])}")
-        if undecided:
-            hidden = [name for name, each in stages.items() if each.stage.draw and each.status == "unseen"]
+        if self.otherwise:
             found.append(
-                f"what was drawn for {', '.join(hidden) or 'some stage'} cannot be told from the final tensor alone: "
+                f"in that order it makes of {self.otherwise} test pictures what the recipe never makes"
+            )
+        hidden = [name for name, each in stages.items() if each.stage.draw and each.total is None]
+        if undecided and hidden:
+            found.append(
+                f"what was drawn for {', '.join(hidden)} cannot be told from the final tensor alone: "
                 "name a list of transforms, or return a dict of what there is after each stage"
             )
         for name, each in stages.items():
+            if undecided and name in hidden:
+                continue
             if each.status == UNDECIDED and self.drawn.get(name):
                 found.append(f"{name}: {self.drawn[name]}")
             elif each.drawn_alike is False and each.status in WRONG:

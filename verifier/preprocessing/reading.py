@@ -36,14 +36,15 @@ def passages(recipe: Recipe, made: Made, decoded: list[Any]) -> Iterator[Passage
     What it shows by other names is passed over, so that whatever was done there is judged with the stage after it.
     """
     order = {stage.name: number for number, stage in enumerate(recipe.stages)}
-    previous, given = "decode", made.stages.get("decode", decoded)
+    given = made.stages.get("decode", decoded)
     for name, pictures in made.stages.items():
         if name == "decode":
             continue
-        passed = range(order[previous] + 1, order[name])
-        hidden = [recipe.stages[each] for each in passed if recipe.stages[each].name not in made.stages]
-        yield Passage(given, [*hidden, recipe.stages[order[name]]], pictures, name)
-        previous, given = name, pictures
+        first = order[name]
+        while first > 1 and recipe.stages[first - 1].name not in made.stages:
+            first -= 1
+        yield Passage(given, list(recipe.stages[first : order[name] + 1]), pictures, name)
+        given = pictures
 
 
 def remaining(recipe: Recipe, made: Made) -> tuple[str, list[Stage]]:
