@@ -59,4 +59,4 @@ def keys(given: Iterable[str], known: Sequence[str]) -> dict[str, str]:
 
 def _told(words: str, known: Iterable[str]) -> str | None:
     stage = next((stage for sign, stage in _WORDS if sign in words.lower()), None)
-    return stage if stage in known else None
+    return stage if stage is not None and stage in known else None
