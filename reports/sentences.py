@@ -101,9 +101,9 @@ def prepared(found: Preprocessing) -> str:
         return f"whether {whose} {photographs} alike cannot be told from what it draws{where}"
     first = next((each for each in found.stages if each.name == found.first_difference), None)
     if first is None:
-        seen = any(each.total is not None for each in found.stages)
+        shown = any(each.total is not None for each in found.stages)
         unknown = (
-            f"in a way that is not known, {'in stages that' if seen else 'for its stages'} were not seen"
+            f"in a way that is not known, {'in stages that' if shown else 'for its stages'} were not seen"
         )
         return f"{whose} photographs otherwise: {_because(found.cause) if found.cause else unknown}"
     why = _because(first.cause) if first.cause else visible(first.reason)

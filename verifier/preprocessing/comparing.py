@@ -105,8 +105,8 @@ class Comparison:
             entry.statuses.add("exact")
             entry.intrinsic = worse(entry.intrinsic, total.record(ours.path.name))
             self._skipped(between, f"done together with {name}", "exact")
-            for each in between:
-                self.stages[each.name].exact += 1
+            for hidden in between:
+                self.stages[hidden.name].exact += 1
             return
         takes: list[tuple[list[Any], list[Any]]] = []
         for stages in [passage.stages, [stage]] if between else [[stage]]:
@@ -128,8 +128,8 @@ class Comparison:
             drawn = read_off(stages, given, theirs)
             if drawn is not None:
                 read |= drawn
-                for each in drawn:
-                    self.stages[each].drawn(alike=False)
+                for random in drawn:
+                    self.stages[random].drawn(alike=False)
                 entry.statuses.add("carries")
                 return
         if not takes:

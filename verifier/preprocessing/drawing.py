@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from verifier.preprocessing.entries import Entry
     from verifier.preprocessing.recipes import Recipe, Stage
 
-DRAWS = 600  # with fewer one of nine places that is never drawn would not be beyond all doubt
-ALIKE = 64  # as many draws that are equal are the same draws: one flip in two would be so once in 2^64
+# After how many draws to look whether more are needed. 64 that are equal are the same draws: flips would be so once
+# in 2^64. With fewer than 600 one of nine places that is never drawn would not be beyond all doubt.
+LOOKS = (64, 200, 600)
 BASELINE = 16  # of the baseline's draws for each of the candidate's
 FIRST = 1_000_000  # number of the first test picture, which no photograph has
 BY_EFFECT = frozenset({"jitter"})  # what it drew cannot be read off, but how strong its effect is
@@ -101,23 +102,36 @@ def tested(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "test.png"
             _test_picture(recipe.size).save(path)
-            for number in range(DRAWS):
+            for number in range(LOOKS[-1]):
                 other += _one(recipe, candidate, seed, FIRST + number, path, found)
-                if number + 1 >= ALIKE and not any(
-                    sample.read and (not sample.same_draws or name in otherwise)
-                    for (name, alone), sample in found.items()
-                    if not alone
-                ):
+                if number + 1 in LOOKS and _settled(found, otherwise):
                     break
     except ModelError as error:
         said = f"what it draws could not be tested: {error}"
         return {name: Finding(words=said, alike=name not in otherwise) for name in random}, 0
-    tests = sum(distributions.count(len(each.theirs)) for each in found.values())
+    tests = _tests(found)
     return {
         name: _finding(name, sample, found.get((name, True)), tests)
         for (name, alone), sample in found.items()
         if not alone
     }, other
+
+
+def _tests(found: Mapping[tuple[str, bool], _Sample]) -> int:
+    return len(LOOKS) * sum(distributions.count(len(each.theirs)) for each in found.values())
+
+
+def _settled(found: Mapping[tuple[str, bool], _Sample], otherwise: set[str]) -> bool:
+    """Whether more draws would tell nothing new."""
+    tests = _tests(found)
+    return all(
+        not sample.read
+        or sample.unread > 0
+        or (sample.same_draws and name not in otherwise)
+        or distributions.refuted(sample.theirs, sample.ours, tests, independent=name not in BY_EFFECT)
+        for (name, alone), sample in found.items()
+        if not alone
+    )
 
 
 def _test_picture(size: int) -> Image.Image:
@@ -171,7 +185,7 @@ def _sampled(
     *,
     alone: bool,
 ) -> dict[str, Any]:
-    """One more draw of each stage, the candidate's and some of the baseline's on the same picture; gives the former."""
+    """One more draw of each stage, the candidate's and some of the baseline's on the same picture; gives that."""
     names = [stage.name for stage in recipe.stages]
     drawing = [number for number, stage in enumerate(stages) if stage.draw is not None]
     last = stages[-1]
@@ -197,13 +211,13 @@ def _sampled(
             sample.unread += 1
             continue
         source = applied(stages[:number], passage.given, read)
-        ours = _drawn(stage, source[0], seed, picture, names.index(stage.name), BASELINE)
+        draws = _drawn(stage, source[0], seed, picture, names.index(stage.name), BASELINE)
         size = as_array(source[0]).shape[:2]
         cut = as_array(passage.made[0]).shape[:2]
         sample.add(
             _values(stage, read[stage.name], size, cut),
-            [_values(stage, each, size, cut) for each in ours],
-            alike=ours[0] == read[stage.name],
+            [_values(stage, each, size, cut) for each in draws],
+            alike=draws[0] == read[stage.name],
         )
     return read or {}
 
