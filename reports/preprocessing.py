@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from verifier.result import Preprocessing, StageDifference, StageResult
 
 TITLE = "Preprocessing (stage 0), against torchvision's"
+_VERDICTS = {"differs": "diverged", "inconclusive": "inconclusive"}
 _UNITS = {"1/255": "steps", "1": ""}
 
 
@@ -33,7 +34,7 @@ def sections(found: Preprocessing, *, every: bool = False) -> list[Section]:
 
 def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:
     """The outcome as text; it ends with a line break."""
-    verdict = "diverged" if found.status == "differs" else "match"
+    verdict = _VERDICTS.get(found.status, "match")
     rows = tuple((each.name, each.status, each.words) for each in found.stages)
     shown = sections(found)
     if found.status == "exact":

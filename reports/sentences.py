@@ -95,14 +95,17 @@ def prepared(found: Preprocessing) -> str:
         rounded = [each.name for each in found.stages if each.status == "rounding"]
         where = f" in {', '.join(rounded)}" if rounded else ""
         return f"{whose} {photographs} alike but for rounding{where}"
+    if found.status == "inconclusive":
+        open_ = [each.name for each in found.stages if each.status == "inconclusive"]
+        where = f" ({', '.join(open_)})" if open_ else ""
+        return f"whether {whose} {photographs} alike cannot be told from what it draws{where}"
     first = next((each for each in found.stages if each.name == found.first_difference), None)
     if first is None:
-        why = (
-            _because(found.cause)
-            if found.cause
-            else "in a way that is not known, for its stages were not seen"
+        shown = any(each.total is not None for each in found.stages)
+        unknown = (
+            f"in a way that is not known, {'in stages that' if shown else 'for its stages'} were not seen"
         )
-        return f"{whose} photographs otherwise: {why}"
+        return f"{whose} photographs otherwise: {_because(found.cause) if found.cause else unknown}"
     why = _because(first.cause) if first.cause else visible(first.reason)
     return f"{whose} photographs otherwise, first in {visible(first.name)}{f': {why}' if why else ''}"
 

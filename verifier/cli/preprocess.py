@@ -62,4 +62,5 @@ def preprocess(
         from reports import preprocessing
 
         showing.say(preprocessing.plain(found, out_dir=None if out is None else str(out / PREPROCESSING)))
-        exits.by(Verdict.DIVERGED if found.status == "differs" else Verdict.MATCH)
+        verdicts = {"differs": Verdict.DIVERGED, "inconclusive": Verdict.INCONCLUSIVE}
+        exits.by(verdicts.get(found.status, Verdict.MATCH))

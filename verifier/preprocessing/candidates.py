@@ -13,6 +13,7 @@ from torch import nn
 
 from verifier import sources
 from verifier.errors import ModelError, SourceError
+from verifier.preprocessing import naming
 from verifier.preprocessing.pictures import as_array, in_steps
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ FORMS = "path/to/file.py:callable or package.module:callable"
 class Made:
     """What a preprocessing made of one photograph: pictures after each stage that was seen, in its own order.
 
-    `whole` says that all its stages were seen, so that one that is not there is missing.
+    `whole` says that nothing was done after the last of them, so that a stage that would follow is missing.
+    `unknown` are what else it has shown, by names that are no stages'.
     """
 
     output: list[Any]
     stages: dict[str, list[Any]] = field(default_factory=dict)
     whole: bool = False
     drawn: dict[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 def seeded(seed: int, picture: int, stage: int) -> None:
@@ -77,8 +80,9 @@ class Theirs:
     """A preprocessing a user names.
 
     It is a function of one picture (Pillow's) or, if its parameter is called or annotated as one, of a path. It
-    returns the tensor for the model, or a dict of what it has after each stage, by the stages' names, the tensor
-    last. A list, a `Compose` or an `nn.Sequential` of such functions is taken step by step.
+    returns the tensor for the model, or a dict of what it has after each stage, the tensor last; the keys are the
+    stages' names, or other spellings that `verifier.preprocessing.naming` knows. A list, a `Compose`
+    or an `nn.Sequential` of such functions is taken step by step.
     """
 
     def __init__(self, name: str, function: Any, recipe: Recipe) -> None:
@@ -86,6 +90,11 @@ class Theirs:
         self.recipe = recipe
         self.steps = _steps(function)
         self.function = function
+        if (
+            len(self.steps) == 1
+            and naming.step(self.steps[0], [stage.name for stage in recipe.stages]) is None
+        ):
+            self.function, self.steps = self.steps[0], []  # one step that does it all
         self.takes_path = not self.steps and _takes_path(function)
 
     def made(
@@ -106,13 +115,24 @@ class Theirs:
                 f"the candidate's preprocessing {self.name} fails on {path.name}: {_first_line(error)}"
             ) from error
         if isinstance(result, dict):
-            stages = {name: _pictures(value, f"{self.name} ({name})") for name, value in result.items()}
-            if not stages:
-                raise ModelError(
-                    f"the candidate's preprocessing {self.name} returned an empty dict for {path.name}."
-                )
-            return Made(next(reversed(stages.values())), stages)
+            return self._by_key(result, path)
         return Made(_pictures(result, self.name))
+
+    def _by_key(self, result: Mapping[Any, Any], path: Path) -> Made:
+        if not result:
+            raise ModelError(
+                f"the candidate's preprocessing {self.name} returned an empty dict for {path.name}."
+            )
+        pictures = {str(key): _pictures(value, f"{self.name} ({key})") for key, value in result.items()}
+        told = naming.keys(pictures, [stage.name for stage in self.recipe.stages])
+        last = next(reversed(pictures))
+        stages = {told[key]: value for key, value in pictures.items() if key in told}
+        return Made(
+            pictures[last],
+            stages,
+            whole=last in told,
+            unknown=tuple(key for key in pictures if key not in told),
+        )
 
     def _by_step(self, decoded: Image.Image, seed: int, picture: int) -> Made:
         current: Any = decoded.copy()
@@ -120,13 +140,13 @@ class Theirs:
         names = {stage.name: number for number, stage in enumerate(self.recipe.stages)}
         latest = "decode"
         for step in self.steps:
-            told = _told(step, names)
+            told = naming.step(step, names)
             seeded(seed, picture, names.get(told or latest, 0))
             before, current = current, step(current)
             latest = told or _by_effect(before, current, made.stages, names) or latest
             made.stages.pop(latest, None)  # a later step of the same stage continues it
             made.stages[latest] = _pictures(current, self.name)
-        made.output = _pictures(current, self.name)
+        made.output = made.stages[latest]
         return made
 
 
@@ -183,37 +203,6 @@ def _takes_path(function: Any) -> bool:
         "file_name",
         "fname",
     }
-
-
-# What the name of a step gives away; the first that fits counts.
-_WORDS = (
-    ("normali", "normalise"),
-    ("standardi", "normalise"),
-    ("jitter", "jitter"),
-    ("flip", "flip"),
-    ("tencrop", "crop"),
-    ("crop", "crop"),
-    ("pad", "pad"),
-    ("resize", "resize"),
-    ("shortest", "resize"),
-    ("totensor", "scale"),
-    ("to_tensor", "scale"),
-    ("pil_to", "scale"),
-    ("piltotensor", "scale"),
-    ("toimage", "scale"),
-    ("todtype", "scale"),
-    ("convertimagedtype", "scale"),
-    ("rescale", "scale"),
-    ("decode", "decode"),
-    ("load", "decode"),
-)
-
-
-def _told(step: Any, known: Mapping[str, int]) -> str | None:
-    """The stage a step belongs to, by its name."""
-    words = (getattr(step, "__name__", "") or type(step).__name__).lower()
-    stage = next((stage for sign, stage in _WORDS if sign in words), None)
-    return stage if stage in known else None
 
 
 def _by_effect(before: Any, after: Any, done: Mapping[str, object], known: Mapping[str, int]) -> str | None:

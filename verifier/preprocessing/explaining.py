@@ -93,12 +93,15 @@ def window(source: np.ndarray[Any, Any], cut: np.ndarray[Any, Any]) -> tuple[int
     down, across = source.shape[0] - cut.shape[0], source.shape[1] - cut.shape[1]
     if down < 0 or across < 0 or not cut.size or source.shape[2] != cut.shape[2]:
         return None
-    corners = np.ones((down + 1, across + 1), bool)
-    for y, x in ((0, 0), (-1, -1), (0, -1), (-1, 0), (cut.shape[0] // 2, cut.shape[1] // 2)):
+    first = source[: down + 1, : across + 1]
+    alike = first[..., 0] == cut[0, 0, 0]
+    for channel in range(1, cut.shape[2]):
+        alike &= first[..., channel] == cut[0, 0, channel]
+    places = np.argwhere(alike)
+    for y, x in ((-1, -1), (0, -1), (-1, 0), (cut.shape[0] // 2, cut.shape[1] // 2)):
         row, column = y % cut.shape[0], x % cut.shape[1]
-        part = source[row : row + down + 1, column : column + across + 1]
-        corners &= (part == cut[y, x]).all(axis=2)
-    for row, column in np.argwhere(corners):
+        places = places[(source[places[:, 0] + row, places[:, 1] + column] == cut[y, x]).all(axis=1)]
+    for row, column in places:
         if np.array_equal(source[row : row + cut.shape[0], column : column + cut.shape[1]], cut):
             return int(row), int(column)
     return None

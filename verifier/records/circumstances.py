@@ -64,12 +64,13 @@ class StageResult(Record, frozen=True, kw_only=True):
 
     `status` is `exact` (equal bit for bit), `rounding` (equal but for rounding, by `rule`), `differs`, `carries` (the
     same function, given other numbers), `missing` (the candidate has no such stage and would need it), `given` (the
-    candidate does not do it but was given the baseline's) or `unseen` (what it makes of a photograph is not shown).
+    candidate does not do it but was given the baseline's), `unseen` (what it makes of a photograph is not shown) or
+    `inconclusive` (it draws other parameters, and they cannot be told).
     `total` is the distance of what both sides have after this stage, `intrinsic` that of this stage alone, on
     identical input; None where shapes differ (then `shapes` has the candidate's and the baseline's) or nothing was
     seen. Both are in `unit`: `1/255` is one step of a byte. `exact` counts photographs on which the total is 0.
     `drawn_alike` says whether both drew the same random parameters from the same seed; where not, they were compared
-    with the baseline's.
+    with the same ones if these could be told, and the stage `differs` if many draws are distributed otherwise.
     """
 
     name: str
@@ -91,9 +92,11 @@ class Preprocessing(Record, frozen=True, kw_only=True):
     """Stage 0: are photographs prepared alike for both models?
 
     `candidate` is how the candidate's preprocessing was named, empty for this package's own; the baseline's is
-    torchvision's. `status` is `exact`, `rounding` or `differs`. `first_difference` names the first stage that differs
-    beyond rounding on identical input, or is empty. `output` is the distance of the final tensors; `cause` what
-    explains it where no stage could be seen. `applied` says whether the candidate was run on its own tensors.
+    torchvision's. `status` is `exact`, `rounding`, `differs` or `inconclusive` (what the candidate draws could not be
+    told). `first_difference` names the first stage that differs beyond rounding on identical input, or is empty: of
+    stages that were not seen, or of what was done after them, the final tensor alone may differ. `output` is the
+    distance of the final tensors; `cause` what explains it. `applied` says whether the candidate was run on its own
+    tensors.
     """
 
     recipe: str

@@ -207,6 +207,101 @@ def in_stages(load: Callable[[Path], Image.Image]) -> Callable[[Path], dict[str,
     return made
 
 
+def shown(**steps: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    """A function that gives what it has after each step."""
+
+    def made(image: Any) -> dict[str, Any]:
+        stages = {}
+        for name, step in steps.items():
+            image = stages[name] = step(image)
+        return stages
+
+    return made
+
+
+def swapped(image: Image.Image) -> Image.Image:
+    return Image.merge("RGB", image.split()[::-1])
+
+
+RESIZE, CROP, SCALE, _ = RIGHT
+OTHER = T.Normalize((0.1, 0.2, 0.3), (0.9, 0.8, 0.7))
+
+# what is shown, the stages to be named, the code of the cause
+SHOWN: dict[str, tuple[Callable[[Any], Any], list[str], str]] = {
+    "not finite": (
+        shown(resize=RESIZE, tensor=lambda _: torch.full((3, SIZE, SIZE), torch.nan)),
+        [],
+        "input-nonfinite",
+    ),
+    "another spelling": (
+        shown(resize=RESIZE, crop=CROP, scale=SCALE, normalize=OTHER),
+        ["normalise"],
+        "input-normalisation",
+    ),
+    "only the last is hidden": (
+        shown(resize=RESIZE, crop=CROP, scale=SCALE, tensor=OTHER),
+        ["normalise"],
+        "input-normalisation",
+    ),
+    "BGR at the end": (
+        shown(resize=RESIZE, crop=CROP, out=opaque([SCALE, NORMALISE, lambda t: t.flip(0)])),
+        [],
+        "input-channel-order",
+    ),
+    "after the last": (
+        shown(resize=RESIZE, crop=CROP, scale=SCALE, normalise=NORMALISE, out=lambda t: t * 3 + 1),
+        [],
+        "input-scale",
+    ),
+    "by an unknown name": (
+        shown(resize=RESIZE, swap=swapped, crop=CROP, scale=SCALE, normalise=NORMALISE),
+        ["crop"],
+        "input-channel-order",
+    ),
+    "a hidden crop": (
+        shown(resize=RESIZE, out=opaque([lambda p: p.crop((0, 0, SIZE, SIZE)), SCALE, NORMALISE])),
+        [],
+        "crop-offset",
+    ),
+    "not normalised": (shown(resize=RESIZE, crop=CROP, to_tensor=SCALE), [], "input-normalisation"),
+}
+
+
+@pytest.mark.parametrize("fault", SHOWN)
+def test_the_final_tensor_is_judged_whatever_was_shown(fault: str) -> None:
+    function, stages, code = SHOWN[fault]
+    found = compared(function)
+    assert found.status == "differs"
+    assert wrong(found) == stages
+    assert found.first_difference == "".join(stages)
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confirmed) == (code, True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        shown(resize=RESIZE, tensor=opaque(RIGHT[1:])),
+        shown(tensor=opaque(RIGHT)),
+        shown(resize=RESIZE, crop=CROP, to_tensor=opaque(RIGHT[2:])),
+        shown(resized=RESIZE, center_crop=CROP, before_normalize=SCALE, Normalized=NORMALISE),
+        shown(crop=opaque(RIGHT[:2]), scale=SCALE, copied=lambda t: t.clone(), normalize=NORMALISE),
+        T.Compose([opaque(RIGHT)]),
+    ],
+    ids=["the first", "the last", "normalised as to_tensor", "other spellings", "some together", "one step"],
+)
+def test_stages_that_are_not_shown_are_excused_by_the_final_tensor(function: Any) -> None:
+    found = compared(function)
+    assert found.status == "exact", [(each.name, each.status) for each in found.stages]
+    assert wrong(found) == []
+
+
+def test_stages_in_another_order_are_judged_by_the_final_tensor() -> None:
+    found = compared([CROP, RESIZE, SCALE, NORMALISE])
+    assert found.status == "differs"
+    assert any("order of stages is decode, crop, resize" in note for note in found.notes)
+
+
 def test_a_jpeg_that_is_decoded_otherwise_is_named_at_decoding_alone() -> None:
     def lossy(path: Path) -> Image.Image:
         stream = io.BytesIO()
