@@ -145,9 +145,8 @@ def _twins(found: Experiment) -> list[str]:
 
 
 def _notes(found: Experiment) -> list[str]:
-    """Where networks went on in other surroundings; the record has it among what numerics depend on."""
-    said = found.environment.flags.get("resumed elsewhere")
-    return [] if said is None else [f"Note: {sentences.visible(said)}."]
+    """Where networks went on in other surroundings."""
+    return [f"Note: {sentences.visible(note)}." for note in found.notes]
 
 
 def _distinct(found: Experiment) -> list[Learner]:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import msgspec
 import torch
 
 from reference_models.published import figures
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from verifier.result import Environment
     from verifier.training.data import Data
     from verifier.training.recipe import TrainingRecipe
 
@@ -161,7 +159,8 @@ def train(
         twins=tuple(twins),
         samples=_samples(data, answers),
         seed=seed,
-        environment=_noted(environment, notes),
+        environment=environment,
+        notes=tuple(notes),
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -241,15 +240,6 @@ def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], 
                 f"{stage}: loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}, "
                 f"test {epoch.test_accuracy:.2%}, {epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
             )
-
-
-def _noted(environment: Environment, notes: Sequence[str]) -> Environment:
-    """The environment with what is to be said of earlier ones: it is one more thing that numerics depend on."""
-    if not notes:
-        return environment
-    return msgspec.structs.replace(
-        environment, flags={**environment.flags, "resumed elsewhere": "; ".join(notes)}
-    )
 
 
 def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:

@@ -171,7 +171,10 @@ class Twins(Record, frozen=True, kw_only=True):
 
 
 class Experiment(Record, frozen=True, kw_only=True):
-    """Networks trained to the end. Serialises to `training.json`."""
+    """Networks trained to the end. Serialises to `training.json`.
+
+    `notes` has what keeps the numbers from being those of a training without an interruption, if anything does.
+    """
 
     data: str
     source: str
@@ -190,4 +193,5 @@ class Experiment(Record, frozen=True, kw_only=True):
     command: str
     seconds: float
     created: str
+    notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION

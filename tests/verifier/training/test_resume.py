@@ -113,11 +113,11 @@ def test_going_on_with_other_threads_is_said_and_noted_for_good(
     found = train([alone], pictures, tmp_path, recipe=COSINE, epochs=3, resume=True, log=said.append)
     assert said[0] == f"warning: {note}."  # though nothing has changed since the last time
     assert len(said) == 2
-    assert found.environment.flags["resumed elsewhere"] == note
+    assert found.notes == (note,)
     assert f"Note: {note}." in plain(found, "out")
     assert f"Note: {note}." in page(found).told
     saved = json.loads(to_json(found))
-    assert saved["environment"]["flags"]["resumed elsewhere"] == note
+    assert saved["notes"] == [note]
 
 
 def test_going_on_in_the_same_surroundings_is_nothing_to_speak_of(
@@ -128,7 +128,7 @@ def test_going_on_in_the_same_surroundings_is_nothing_to_speak_of(
     found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=3, resume=True, log=said.append)
     assert not [line for line in said if "warning" in line]
     assert "Note" not in plain(found, "out")
-    assert "resumed elsewhere" not in found.environment.flags
+    assert found.notes == ()
 
 
 def test_what_changes_the_bits_on_a_processor_is_told_and_what_does_not_is_not() -> None:
