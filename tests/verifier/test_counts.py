@@ -94,3 +94,12 @@ def test_complex_numbers_that_are_real_count_their_parts() -> None:
     assert together.meetings[0][0].moments is not None
     assert together.meetings[0][0].moments.identical
     assert together.meetings[2][0].moments == alone.meetings[0][0].moments
+
+
+def test_a_layer_of_another_size_is_not_told_to_load_weights_that_do_not_fit() -> None:
+    theirs = Small().eval()
+    theirs.fc = nn.Linear(8, 10)
+    (culprit,) = verify(Small().eval(), theirs, torch.randn(2, 3, 8, 8), weights="as-is").culprits
+    assert culprit.baseline == "fc"
+    assert culprit.cause is not None
+    assert "build the layer with a weight of shape (5, 8)" in culprit.cause.remedy

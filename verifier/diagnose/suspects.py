@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from verifier.diagnose import codes
+from verifier.diagnose.axes import as_text
 from verifier.diagnose.values import relate
 from verifier.graph.operators import IRRELEVANT, canonical, operator_name, readable, signature_of
 
@@ -182,10 +183,13 @@ def _tensor_suspect(
     relation = relate(own.float(), theirs.float(), alike) if single else relate(own, theirs, alike)
     if relation is None:
         return None
+    remedy = f"load the baseline's {role}"
+    if own.numel() != theirs.numel():  # it would not fit
+        remedy = f"build the layer with a {role} of shape {as_text(tuple(theirs.shape))}, and {remedy}"
     return Suspect(
         codes.of_tensor(role, relation.kind),
         f"its {role.replace('_', ' ')} {relation.summary}",
-        f"load the baseline's {role}",
+        remedy,
         apply,
         relation.evidence,
     )
