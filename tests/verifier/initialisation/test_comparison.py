@@ -372,7 +372,7 @@ def test_a_live_model_an_impossible_rate_and_a_model_that_does_not_run_are_refus
         verify_initialisation(Net(), net)
     with pytest.raises(UsageError, match="between 0 and 1"):
         verify_initialisation(net, net, error_rate=0.0)
-    with pytest.raises(UsageError, match="returned an object of type int"):
+    with pytest.raises(UsageError, match="returned a int"):
         verify_initialisation(net, lambda: 3)  # type: ignore[arg-type, return-value]
     with pytest.raises(ModelError, match="must run"):
         verify_initialisation(net, lambda: nn.Sequential(nn.Linear(7, 7)))

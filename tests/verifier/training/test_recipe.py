@@ -97,6 +97,7 @@ def test_what_counts_epochs_moves_where_they_end_whatever_is_accumulated(accumul
 
 
 def test_a_step_that_overflows_does_not_delay_a_schedule_of_epochs() -> None:
+    torch.manual_seed(0)  # with other draws every answer may be right, and all gradients 0
     recipe = TrainingRecipe(lr=0.1, loss_scale=2.0**127, schedule="multi-step", unit="epoch", milestones=(1,))
     procedure = Procedure(nn.Linear(2, 2), recipe, batches=4, epoch_batches=2)
     for _ in range(2):
