@@ -191,10 +191,7 @@ def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str
         for each in after.criteria
         if (of_before := known.get((each.name, each.cell)))
     ]
-    return tuple(
-        (sentences.visible(sentences.criterion_name(other)), _outcome(one), _outcome(other))
-        for one, other in pairs
-    )
+    return tuple((sentences.visible(other.title), _outcome(one), _outcome(other)) for one, other in pairs)
 
 
 def _outcome(criterion: Criterion) -> str:

@@ -54,7 +54,7 @@ def _lines(verification: Verification, plot: str | None) -> Iterator[str]:
             ("published criterion", "measured", "required", "outcome"),
             (
                 (
-                    sentences.criterion_name(each),
+                    each.title,
                     sentences.figure(each.value),
                     f"{each.comparison} {sentences.figure(each.limit)}",
                     marks.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),

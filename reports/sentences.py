@@ -159,12 +159,7 @@ def criterion(each: Criterion) -> str:
     """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{visible(each.comparison)} {figure(each.limit)}"
-    return f"{outcome}: {visible(criterion_name(each))} is {figure(each.value)}, required {required}"
-
-
-def criterion_name(each: Criterion) -> str:
-    """What was measured, and in which cell where it is judged in several."""
-    return f"{each.name} in {each.cell}" if each.cell else each.name
+    return f"{outcome}: {visible(each.title)} is {figure(each.value)}, required {required}"
 
 
 def impact(output: OutputAgreement | None) -> str:

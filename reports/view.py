@@ -207,7 +207,7 @@ def _why(reason: str, compared_at: str | None) -> str:
 def _criteria(verification: Verification) -> tuple[CriterionRow, ...]:
     return tuple(
         CriterionRow(
-            name=sentences.criterion_name(each),
+            name=each.title,
             value=sentences.figure(each.value),
             required=f"{each.comparison} {sentences.figure(each.limit)}",
             outcome=marks.of_outcome(passed=each.passed),

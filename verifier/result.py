@@ -102,6 +102,11 @@ class Criterion(Record, frozen=True, kw_only=True):
     source: str = ""
     cell: str = ""
 
+    @property
+    def title(self) -> str:
+        """What was measured, and in which cell where it is judged in several."""
+        return f"{self.name} in {self.cell}" if self.cell else self.name
+
 
 class Verification(Record, frozen=True, kw_only=True):
     """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model."""

@@ -327,7 +327,7 @@ def overall(
             f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
         )
     if policy.criteria_decide or policy.task_decides:
-        failed = [_in_its_cell(each) for each in deciding(policy, criteria) if not each.passed]
+        failed = [each.title for each in deciding(policy, criteria) if not each.passed]
         if failed:
             whose = "published criteria" if policy.criteria_decide else f"budgets of the task ({policy.name})"
             return Verdict.DIVERGED, f"{whose} failed: {', '.join(failed)}"
@@ -350,10 +350,6 @@ def overall(
             "use calibrated weights",
         )
     return _left_open(policy, cells, criteria)
-
-
-def _in_its_cell(criterion: Criterion) -> str:
-    return f"{criterion.name} in {criterion.cell}" if criterion.cell else criterion.name
 
 
 def left_open(cell: CellResult) -> CellResult:

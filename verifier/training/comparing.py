@@ -50,7 +50,7 @@ class Relation:
     """How what the candidate has is made from what the baseline has.
 
     `recipes` are those of its tensors, by its own names; `layouts` those of pairs, by position, whose tensors the
-    candidate lays out otherwise; `shapes` those of the baseline at each pair.
+    candidate lays out otherwise; `buffers` names which of its tensors are none that are trained.
     """
 
     recipes: Mapping[str, Recipe]
