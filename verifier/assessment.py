@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
+from verifier.bare import Calls, called_again
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
@@ -91,8 +92,10 @@ class Assessor:
         localise: When to run forced passes, one of `LOCALISE`.
         progress: Told how far each stage has come.
         repeat: How often each numerics cell is run to see whether it gives the same numbers.
+        by_order: Whether outputs are paired in their order whatever they are called.
         agreements: Agreement of the outputs, by cell name.
         exhibits: What the culprits look like, by cell name.
+        calls: What calling both models once more has shown, by cell name.
     """
 
     subject: Subject
@@ -102,18 +105,21 @@ class Assessor:
     localise: str
     progress: Progress
     repeat: int = 1
+    by_order: bool = False
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     exhibits: dict[str, tuple[Exhibit, ...]] = field(default_factory=dict)
+    calls: dict[str, Calls] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
 
-    def semantics(self, inputs: Sequence[Inputs], probe: Cell) -> CellResult:
+    def semantics(self, inputs: Sequence[Inputs], probe: Cell, *, alone: bool = False) -> CellResult:
         """Is it the same program? Float64 on the CPU, free and forced side by side.
 
-        `probe` is the numerics cell whose rounding noise tells how much the network amplifies rounding.
+        `probe` is the numerics cell whose rounding noise tells how much the network amplifies rounding. Where no
+        numerics cell will follow (`alone`), or the probe cannot run, the models are called bare here.
         """
         started = time.perf_counter()
-        judged = self._semantics(inputs, probe)
+        judged = self._semantics(inputs, probe, alone=alone)
         for _ in range(_GUESSES):
             wrong, right = wrong_guesses(self.subject, judged.rows, self.few, self._caster)
             if not wrong:
@@ -121,31 +127,35 @@ class Assessor:
             alignment = self.subject.alignment.repaired(wrong, right, WRONG_GUESS)
             self.subject = replace(self.subject, alignment=alignment)
             self._standings.clear()
-            judged = self._semantics(inputs, probe)
+            judged = self._semantics(inputs, probe, alone=alone)
         judged = self._diagnosed(ORACLE, judged)
         self._exhibit(ORACLE, judged)
         return self._result(ORACLE, "semantics", inputs, judged, started)
 
-    def _semantics(self, inputs: Sequence[Inputs], probe: Cell) -> Judged:
+    def _semantics(self, inputs: Sequence[Inputs], probe: Cell, *, alone: bool) -> Judged:
         amplification = [value / probe.unit_roundoff for value in self._noise(probe)]
         run = partial(measure_cell, self.subject, ORACLE, inputs, self._caster)
         wanted = self.localise != "never"
         # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
-        alone = wanted and probe in self._standings and self._standings[probe].same
-        measured = run(forced=wanted and not alone, progress=self._steps("semantics", inputs))
-        if alone and measured.identical:
+        equal = wanted and probe in self._standings and self._standings[probe].same
+        measured = run(forced=wanted and not equal, progress=self._steps("semantics", inputs))
+        if equal and measured.identical:
             measured = replace(
                 measured,
                 intrinsic=measured.total,
                 outputs_forced=measured.outputs,
                 states_forced=measured.states,
             )
-        elif alone:
+        elif equal:
             forced = run(free=False, progress=self._steps("semantics, forced", inputs))
             measured = measured.with_intrinsic(forced)
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
-        return self._judge(measured, budgets)
+        if alone or probe not in self._standings:
+            self.calls[ORACLE.name] = called_again(
+                self.subject, ORACLE, self.few, self._caster, by_order=self.by_order
+            )
+        return self._judge(ORACLE, measured, budgets)
 
     def numerics(
         self, cell: Cell, *, suspicious: bool = False, same_program: bool = False, named: bool = True
@@ -208,13 +218,14 @@ class Assessor:
         self, cell: Cell, parts: Sequence[Inputs], *, suspicious: bool, same_program: bool
     ) -> Judged:
         standing = self._standing(cell)
+        self.calls[cell.name] = standing.calls
         budgets = self._budgets(cell, standing)
         steps = self._steps
         measured = measure_cell(
             self.subject, cell, parts, self._caster, forced=False, progress=steps(cell.name, parts)
         )
         self.agreements[cell.name] = agreement(*measured.values)
-        judged = self._judge(measured, budgets, standing)
+        judged = self._judge(cell, measured, budgets, standing)
         wanted = suspicious or judged.verdict is Verdict.DIVERGED
         if self.localise == "always" or (self.localise == "auto" and wanted):
             forced = measure_cell(
@@ -226,7 +237,7 @@ class Assessor:
                 progress=steps(f"{cell.name}, forced", parts),
             )
             measured = measured.with_intrinsic(forced)
-            judged = self._judge(measured, budgets, standing)
+            judged = self._judge(cell, measured, budgets, standing)
             if not suspicious:
                 told = all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits)
                 if not (same_program and told):
@@ -283,12 +294,13 @@ class Assessor:
                 self.few,
                 self._caster,
                 forced=self.localise != "never",
+                by_order=self.by_order,
                 progress=self._steps(f"{cell.name} against float64", [self.few] * 3),
             )
         return self._standings[cell]
 
     def _judge(
-        self, measured: Measured, budgets: Sequence[Budget], standing: Standing | None = None
+        self, cell: Cell, measured: Measured, budgets: Sequence[Budget], standing: Standing | None = None
     ) -> Judged:
         nothing: Sequence[None] = [None] * len(budgets)
         limits: list[_Limit] = list(
@@ -301,11 +313,13 @@ class Assessor:
         outputs = _compared(measured.outputs, measured.outputs_forced, rest)
         states = _compared(measured.states, measured.states_forced, rest[len(outputs) :])
         named = list(zip(self.subject.states, states, strict=True))
+        found = self.calls.get(cell.name, Calls())
+        calls = [_compared(each, None, rest) for each in (found.first, found.second)]
         if self.few.other is None:
-            return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named))
+            return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, (), calls))
         exact: list[_Limit] = [(budgets[0], None, None)] * len(measured.inputs) if budgets else []
         inputs = _compared(measured.inputs, measured.inputs, exact)
-        return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs))
+        return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs, calls))
 
     def _diagnosed(self, cell: Cell, judged: Judged) -> Judged:
         """The judgement with causes, and with blame for what the forced pass could not look at."""

@@ -62,7 +62,11 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
             readers.setdefault(above, []).append(row)
     doubtful: dict[int, Pair] = {}
     for row in reversed(rows):
-        if row.status is Status.UNMATCHED or row.op in {"input", "output", "state"} or not differs(row):
+        if (
+            row.status is Status.UNMATCHED
+            or row.op in {"input", "output", "state", "call"}
+            or not differs(row)
+        ):
             continue
         below = readers.get(row.index, [])
         left = [state for reader in below for state in readers.get(reader.index, []) if state.op == "state"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.bare import Called, called_again
 from verifier.judge.policy import SINGLE_ROUNDOFF
 from verifier.lockstep import Comparing, run
 from verifier.metrics import compare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from verifier.bare import Calls
     from verifier.inputs import Inputs
     from verifier.judge.cells import Cell
     from verifier.lockstep import Lane, Meeting, Passes
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
 class Standing:
     """Where both models stand to the oracle: for each pair, then each shared output, then each state.
 
-    `same` says that the two models gave the same numbers everywhere.
+    `same` says that the two models gave the same numbers everywhere. `calls` is what calling both once more has
+    shown, with nothing that watches them.
     """
 
     accuracies: tuple[Accuracy, ...]
     precisions: tuple[Precision | None, ...]
     same: bool
+    calls: Calls
 
 
 def stand(
@@ -48,6 +52,7 @@ def stand(
     caster: Caster,
     *,
     forced: bool = True,
+    by_order: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Standing:
     """Run the oracle, the baseline and the candidate side by side.
@@ -80,8 +85,10 @@ def stand(
     def lane(side: str, where: Cell = cell, given: Inputs = inputs, *, exactly: bool = False) -> Lane:
         return open_lane(subject, side, where, given, caster, exactly=exactly)
 
+    lanes = [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)]
+    copies = [each.model for each in lanes[1:]]
     passes = run(
-        [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)],
+        lanes,
         [ours, ours, theirs],
         [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
         progress,
@@ -89,6 +96,8 @@ def stand(
         states=[own, own, other],
         layouts=layouts,
     )
+    called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
+    calls = called_again(subject, cell, inputs, caster, called, by_order=by_order)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
@@ -142,6 +151,7 @@ def stand(
         ),
         _placed(readings, len(total[0])),
         same,
+        calls,
     )
 
 

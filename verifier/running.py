@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from verifier.copying import copy_with
 from verifier.errors import OutOfMemoryError
-from verifier.graph.tensors import tensors_in
+from verifier.graph.chance import same_chance
+from verifier.graph.tensors import same_memory, tensors_in
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
 from verifier.lockstep import Comparing, Lane, Meeting, Replay, meet, queue, replayable
@@ -146,7 +147,7 @@ def arguments(
 
     def own(tensor: Tensor) -> Tensor:
         there = cast(tensor.detach(), cell)
-        return there.clone() if overwritten and there.data_ptr() == tensor.data_ptr() else there
+        return there.clone() if overwritten and same_memory(there) == same_memory(tensor) else there
 
     fresh = pytree.tree_map_only(Tensor, own, (inputs.args, inputs.kwargs))
     return fresh[0], fresh[1]
@@ -336,6 +337,29 @@ def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
     )
 
 
+def copied(subject: Subject, side: str, cell: Cell, caster: Caster, *, exactly: bool = False) -> nn.Module:
+    """A copy of the `baseline` or the `candidate` with the tensors it computes with in a cell.
+
+    `exactly` makes them float64 on the CPU, with the values they have in the cell.
+    """
+    model, masters, graph = (
+        (subject.baseline, subject.masters.baseline, subject.alignment.baseline)
+        if side == "baseline"
+        else (subject.candidate, subject.masters.candidate, subject.alignment.candidate)
+    )
+    state = caster.state(masters, cell)
+    where = ORACLE if exactly else cell
+    if exactly:
+        state = {name: cast(tensor, ORACLE) for name, tensor in state.items()}
+    return copy_with(
+        model,
+        state,
+        lambda tensor: cast(cast(tensor, cell), where),
+        role=side,
+        written=graph.writes_state,
+    )
+
+
 def open_lane(
     subject: Subject,
     side: str,
@@ -346,36 +370,31 @@ def open_lane(
     stops: Collection[int] | None = None,
     exactly: bool = False,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    called: bool = False,
 ) -> Lane:
     """A lane of the `baseline` or the `candidate` in a cell, which keeps the calls at the positions in `keep`.
 
     It stops at all paired sites, or at those of `stops`. `exactly` computes in float64 on the CPU with what the cell
     makes of weights and inputs: what a model in the cell would give if its arithmetic made no error. `around` makes
-    what the model runs in besides.
+    what the model runs in besides. `called` says that the model has been called once before, on the same inputs.
     """
-    model, masters, graph, own = (
-        (subject.baseline, subject.masters.baseline, subject.alignment.baseline, 0)
-        if side == "baseline"
-        else (subject.candidate, subject.masters.candidate, subject.alignment.candidate, 1)
-    )
-    state = caster.state(masters, cell)
-    where = cell
-    if exactly:
-        state = {name: cast(tensor, ORACLE) for name, tensor in state.items()}
-        where = ORACLE
-    copy = copy_with(
-        model,
-        state,
-        lambda tensor: cast(cast(tensor, cell), where),
-        role=side,
-        written=graph.writes_state,
-    )
-    args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
-    if exactly:
-        args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: cast(tensor, where), (args, kwargs))
+    graph, own = (subject.alignment.baseline, 0) if side == "baseline" else (subject.alignment.candidate, 1)
+    where = ORACLE if exactly else cell
+    copy = copied(subject, side, cell, caster, exactly=exactly)
+
+    def given() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = arguments(inputs, cell, overwritten=graph.writes_inputs)
+        if exactly:
+            args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: cast(tensor, where), (args, kwargs))
+        return args, kwargs
+
+    if called:
+        args, kwargs = given()
+        with torch.no_grad(), where.casting(), same_chance():
+            copy(*args, **kwargs)
     if stops is None:
         stops = [pair[own] for pair in subject.alignment.pairs]
-    return Lane(side, copy, graph, args, kwargs, stops, keep, _both(around, where.casting))
+    return Lane(side, copy, graph, *given(), stops, keep, _both(around, where.casting))
 
 
 def _both(

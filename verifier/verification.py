@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SEMANTIC_SAMPLES = 2
 
 GRANULARITIES = ("site", "block")
+OUTPUTS = ("by-name", "by-order")
 
 
 def verify(
@@ -57,6 +58,7 @@ def verify(
     policy: Policy = STRICT,
     batch_size: int | None = None,
     repeat: int = 1,
+    outputs: str = "by-name",
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -86,6 +88,8 @@ def verify(
         policy: What a pair may be off by.
         batch_size: Samples that go through the models at once; None for all of them.
         repeat: How often to run each cell to see whether the models give the same numbers every time.
+        outputs: How what they return is paired: `by-name` (in order where one of them names nothing; other names
+            are no match), or `by-order`, whatever it is called.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -98,6 +102,8 @@ def verify(
     lowered = tf32_allowed()
     if granularity not in GRANULARITIES:
         raise UsageError(f"granularity is {granularity!r}; known are {', '.join(GRANULARITIES)}.")
+    if outputs not in OUTPUTS:
+        raise UsageError(f"outputs is {outputs!r}; known are {', '.join(OUTPUTS)}.")
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
@@ -137,11 +143,19 @@ def verify(
                 steps[:] = progressive(subject, few, Caster(), policy)
             parts = batches(given, batch_size)
             assessor = Assessor(
-                subject, parts, few, policy, _localise(localise), progress or (lambda *_: None), repeat
+                subject,
+                parts,
+                few,
+                policy,
+                _localise(localise),
+                progress or (lambda *_: None),
+                repeat,
+                by_order=outputs == "by-order",
             )
             exactly = None
             if semantics or ORACLE in wanted:
-                exactly = assessor.semantics(parts if ORACLE in wanted else [few], probe)
+                alone = all(cell == ORACLE for cell in wanted)
+                exactly = assessor.semantics(parts if ORACLE in wanted else [few], probe, alone=alone)
             results = [*([exactly] if exactly else []), *_numerics(assessor, requests, missing, exactly)]
             return assessor, static, results
 
@@ -161,7 +175,7 @@ def verify(
     main = main_cell(results)
     output = main.output
     criteria = evaluate(policy, output, main.layers, results)
-    covered = coverage(alignment, masters.info.unexercised)
+    covered = coverage(alignment, masters.info.unexercised, _in_calls(assessor, "differences"))
     verdict, reason = overall(policy, results, criteria, covered)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
     hasher = Hasher()
@@ -188,7 +202,13 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=(*ours.notes, *theirs.notes, *_tf32_notes(ours, theirs, on=lowered), *_notes(masters, static)),
+        notes=(
+            *ours.notes,
+            *theirs.notes,
+            *_tf32_notes(ours, theirs, on=lowered),
+            *_in_calls(assessor, "notes"),
+            *_notes(masters, static),
+        ),
         static=static,
         steps=tuple(steps),
         preprocessing=given.preprocessing,
@@ -210,6 +230,11 @@ def _numerics(
                 same_program=verdict is Verdict.MATCH,
                 named=named,
             )
+
+
+def _in_calls(assessor: Assessor, what: str) -> tuple[str, ...]:
+    """What bare calls have shown in any cell, each thing once."""
+    return tuple(dict.fromkeys(each for calls in assessor.calls.values() for each in getattr(calls, what)))
 
 
 def _tf32_notes(ours: Side, theirs: Side, *, on: bool) -> tuple[str, ...]:

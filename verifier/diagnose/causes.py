@@ -117,6 +117,20 @@ def unexplained(given: Tensor | None, wanted: Tensor) -> Cause:
     )
 
 
+def changed_unseen(row: PairResult, given: Tensor, wanted: Tensor) -> Cause:
+    """The cause of a returned tensor that is not what its last site gave, though no operator was seen to write it.
+
+    It is confirmed by the pass itself: at that site the candidate's tensor was overwritten with the baseline's.
+    """
+    return Cause(
+        code=codes.CHANGED_UNSEEN,
+        summary="changed after the last site that can be seen",
+        confirmed=True,
+        evidence=(*describe(given, wanted), f"{row.candidate} differs although its last site was made equal"),
+        remedy="look for what writes it where torch cannot tell: a NumPy view, dlpack, a custom operator, a thread",
+    )
+
+
 def cause_of_state(
     leaf: str,
     call: KeptCall | None,

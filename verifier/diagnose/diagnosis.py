@@ -15,6 +15,7 @@ from verifier.diagnose.causes import (
     cause_of_preparation,
     cause_of_site,
     cause_of_state,
+    changed_unseen,
     composed,
     prepares,
     unexplained,
@@ -30,6 +31,8 @@ from verifier.diagnose.neighbourhood import (
     laid_as,
     shared_reads,
 )
+from verifier.graph.sites import UNTRACED
+from verifier.graph.tensors import dense
 from verifier.lockstep import Comparing, Lane, run
 from verifier.result import Cause, Comparison, PairResult, Status
 
@@ -121,7 +124,7 @@ def diagnose_inputs(
 
 def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row is at fault, or could be if what is above it did not hide that."""
-    if row.op == "input":
+    if row.op in {"input", "call"}:
         return False
     if row.op == "state":
         return row.status is Status.CULPRIT
@@ -181,6 +184,7 @@ class _Place:
     candidate: _Half
     misshapen: bool
     output: int = 0
+    unseen: bool = False  # an output that was changed after the last site, where no site shows it
 
     @classmethod
     def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> _Place:
@@ -197,7 +201,16 @@ class _Place:
                 halves.append(_Half(graph, None, sites, graph.outputs[output]))
             else:
                 halves.append(_Half(graph, graph.by_name[name or ""], sites))
-        return cls(row, halves[0], halves[1], any(rows[above].misshapen for above in row.above), output)
+        apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
+        ends = row.above or alignment.baseline.outputs[output] == UNTRACED
+        return cls(
+            row,
+            halves[0],
+            halves[1],
+            any(rows[above].misshapen for above in row.above),
+            output,
+            unseen=row.op == "output" and bool(ends) and not apart,
+        )
 
 
 class _Examiner:
@@ -280,7 +293,11 @@ class _Examiner:
             differ = _differ(
                 baseline.reads, reads, limit, as_it_is
             )  # outside, a layout is part of the answer
-            above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True) if differ else None
+            above = None
+            if differ and place.unseen:
+                above = changed_unseen(row, given, wanted)
+            elif differ:
+                above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True)
             return Examined(error_of(wanted, wanted), row.shape, differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
         should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op, self._lay)
@@ -341,7 +358,7 @@ def _attempt(call: KeptCall, output: int) -> Tensor | None:
     """The tensor a call gives; None where it cannot be made on such arguments."""
     try:
         made: Any = call.run()[0]
-        return made[output] if output < len(made) else None
+        return dense(made[output]) if output < len(made) else None
     except Exception:
         return None
 

@@ -32,7 +32,7 @@ BARS = 64
 BINS = 41  # odd, so that small differences of either sign share the middle one
 STEPS = 254  # of a byte; the last value stands for numbers that are not finite
 _SETTING = 200  # characters
-_NO_SITES = frozenset({"input", "output", "state"})  # operators of rows that are no sites
+_NO_SITES = frozenset({"input", "output", "state", "call"})  # operators of rows that are no sites
 
 # Operators whose tensors of three dimensions have channels in the second: all others' have them in the last.
 _CHANNELS_SECOND = ("conv", "batch_norm", "instance_norm", "group_norm", "max_pool", "avg_pool", "adaptive_")
@@ -99,7 +99,12 @@ class _Place:
             candidate_settings=_settings(alignment.candidate, culprit.candidate),
         )
         unlike = bool(at.inputs_differ) and not at.apart  # the pass could not give both sides the same inputs
-        if at.op in {"input", "state"} or at.candidate_shape is not None or unlike or at.baseline is None:
+        if (
+            at.op in {"input", "state", "call"}
+            or at.candidate_shape is not None
+            or unlike
+            or at.baseline is None
+        ):
             return cls(culprit, bare)
         if at.op == "output":
             return cls(culprit, bare, output=int(at.baseline.removeprefix("output") or 0))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class RandomState(NamedTuple):
@@ -37,3 +41,13 @@ def set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state.torch)
     np.random.set_state(state.numpy)  # noqa: NPY002
     random.setstate(state.python)
+
+
+@contextlib.contextmanager
+def same_chance() -> Iterator[None]:
+    """Let what is drawn inside be drawn again afterwards: the states are put back on the way out."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)

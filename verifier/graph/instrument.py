@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from verifier.errors import GraphDepartureError
-from verifier.graph.operators import operator_name
+from verifier.graph.operators import READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ class Instrument(TorchFunctionMode, ABC):
     ) -> None:
         """A call is about to be made; what it will write in place is still as it was."""
 
+    def on_read(self, tensor: Tensor) -> None:
+        """Python took numbers out of `tensor`, where they cannot be followed."""
+
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
 
@@ -159,18 +162,20 @@ class Instrument(TorchFunctionMode, ABC):
         kwargs = kwargs or {}
         self.before_call(func, args, kwargs)
         result = func(*args, **kwargs)
+        outputs: Sequence[Tensor] = ()
         if isinstance(result, Tensor):
             outputs = [result]
         elif result is None and func is Tensor.__setitem__:
             outputs = [args[0]]  # a write like any other in-place operator, but Python gives it no value
         elif isinstance(result, tuple | list) and type(result) is not torch.Size:
             outputs = list(tensors_in(result))
-        else:
-            return result
         if outputs:
             for tensor in outputs:
                 self._known.add(tensor)
             self.on_call(operator_name(func), func, args, kwargs, outputs)
+        elif operator_name(func) in READS:
+            for tensor in tensors_in(args[:1]):
+                self.on_read(tensor)
         return result
 
     def __exit__(

@@ -56,6 +56,9 @@ SELECTS = frozenset(
 # What the names of operators begin with that multiply by a matrix.
 PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
 
+# Ways out of torch, to numbers and arrays that Python computes with.
+READS = frozenset({"item", "tolist", "numpy", "array", "float", "int", "complex", "bool", "index", "dlpack"})
+
 # Arguments that say how to compute, not what comes out of it in evaluation.
 IRRELEVANT = frozenset({"inplace", "momentum", "out"})
 

@@ -15,8 +15,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
-from verifier.graph.sites import Call, Graph, Site, TensorUse
-from verifier.graph.tensors import named_tensors, same_memory, tensors_in
+from verifier.graph.returned import Returned
+from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
+from verifier.graph.tensors import same_memory, shape_of, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         recorder.detach()
     draws = not before.same(random_state())
     set_random_state(before)
-    return recorder.graph(list(named_tensors(outputs)), draws=draws)
+    return recorder.graph(Returned.of(outputs), draws=draws)
 
 
 @dataclass(slots=True)
@@ -126,6 +127,7 @@ class _Recorder(Instrument):
         self._calls: list[Call] = []
         self._origins = _Origins()
         self._inputs = len(inputs)
+        self._read: list[int] = []  # sites whose numbers have left torch for Python
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
@@ -145,7 +147,8 @@ class _Recorder(Instrument):
         first, scope = len(self._drafts), self.scope
         self._suspendable &= _leaves_its_thread_alone(function)
         named = [] if function is None else bind(function, args, kwargs)
-        producers: list[int] = []
+        # A tensor that no operator made was made in Python, of numbers it has read off others.
+        producers: list[int] = [] if function is not None else list(dict.fromkeys(self._read))
         operands: list[int | None] = []
         uses: list[TensorUse] = []
         attributes: dict[str, object] = {}
@@ -172,7 +175,7 @@ class _Recorder(Instrument):
                 op=op,
                 scope=scope,
                 output=k,
-                tensor_shape=tuple(tensor.shape),
+                tensor_shape=shape_of(tensor),
                 dtype=str(tensor.dtype).removeprefix("torch."),
                 inputs=tuple(producers),
                 operands=tuple(operands),
@@ -193,6 +196,10 @@ class _Recorder(Instrument):
                 self._written.add(same_memory(tensor))  # writes through .data are not counted as versions
         self._calls.append(Call(scope, op, first, len(outputs)))
 
+    def on_read(self, tensor: Tensor) -> None:
+        """Remember where a number came from that Python now computes with."""
+        self._read.extend(self._origins.of(tensor)[-1:])
+
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """Give the call that made a leaf module's output the module's own name, as torchvision does."""
         if name not in self._leaves or not self._drafts:
@@ -205,9 +212,11 @@ class _Recorder(Instrument):
         if last.scope == name and last.identity:
             last.base = name
 
-    def graph(self, outputs: Sequence[tuple[str, Tensor]], *, draws: bool) -> Graph:
-        sources = tuple(next(iter(self._origins.of(tensor)[-1:]), -1) for _, tensor in outputs)
-        live = _ancestors(sources, self._drafts)
+    def graph(self, returned: Returned, *, draws: bool) -> Graph:
+        sources = tuple(next(iter(self._origins.of(tensor)[-1:]), UNTRACED) for _, tensor in returned.tensors)
+        # What Python computes from numbers it read off tensors cannot be followed: any of them may have led there.
+        left = self._read if UNTRACED in sources or returned.unread else []
+        live = _ancestors((*sources, *left), self._drafts)
         names = _number(self._drafts)
         sites = tuple(
             Site(
@@ -244,7 +253,7 @@ class _Recorder(Instrument):
             )
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
-            output_names=tuple(name for name, _ in outputs),
+            output_names=returned.names,
         )
 
 

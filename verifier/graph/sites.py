@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+UNTRACED = -(1 << 30)
+"""In the place of a site: something a model returns whose origin cannot be seen, as a number Python computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorUse:
     """A parameter or buffer a site reads: the operator's argument name and the tensor's qualified name."""
@@ -88,7 +92,7 @@ class Graph:
         sites: All sites in order of execution.
         calls: All tensor-producing calls in order of execution; each owns one or more sites.
         outputs: Where each output tensor of the model came from: a site's index, or -1 - k for the
-            k-th input handed through.
+            k-th input handed through, or `UNTRACED`.
         output_names: Where each output stands in what the model returns: `logits`, `0`; empty for a bare tensor.
         output_order: The outputs by position in what the model returns, where they were put into another order.
         inputs: How many input tensors the model was given.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,22 +25,18 @@ def tensors_in(structure: Any) -> Iterator[Tensor]:
             yield from tensors_in(getattr(structure, field.name))
 
 
-def named_tensors(structure: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in what a model returns, in its own order, each with where it stands: `logits`, `0`, `states.1`."""
-    if isinstance(structure, Tensor):
-        yield path, structure
-        return
-    inner: Iterable[tuple[object, Any]] = ()
-    if isinstance(structure, Mapping):
-        inner = structure.items()
-    elif isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        inner = zip(structure._fields, structure, strict=True)
-    elif isinstance(structure, tuple | list) and not isinstance(structure, torch.Size):
-        inner = enumerate(structure)
-    elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
-        inner = ((field.name, getattr(structure, field.name)) for field in dataclasses.fields(structure))
-    for key, value in inner:
-        yield from named_tensors(value, f"{path}.{key}" if path else str(key))
+def dense(tensor: Tensor) -> Tensor:
+    """The numbers a tensor holds, strided: sparse and quantised ones written out, nested ones in one row."""
+    if tensor.is_nested:
+        return torch.cat([dense(part).reshape(-1) for part in tensor.unbind()])
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of what `dense` makes of a tensor: nested ones have none of their own."""
+    return (tensor.numel(),) if tensor.is_nested else tuple(tensor.shape)
 
 
 def same_memory(tensor: Tensor) -> int | None:

@@ -8,7 +8,7 @@ from verifier.graph.operators import MOVES, SELECTS
 from verifier.result import Coverage, UnmatchedSite
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from verifier.align import Alignment
     from verifier.graph import Graph, Site
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _WHOLE = 24
 
 
-def coverage(alignment: Alignment, silent: Collection[str] = ()) -> Coverage:
-    """How much of both models was paired, and what was not.
+def coverage(alignment: Alignment, silent: Collection[str] = (), returned: Iterable[str] = ()) -> Coverage:
+    """How much of both models was paired, and what was not; `returned` is how what they return differs otherwise.
 
     The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
     a few operators, all their weights mapped, that are compared as a whole where they lead to a pair; not if that
@@ -69,6 +69,7 @@ def coverage(alignment: Alignment, silent: Collection[str] = ()) -> Coverage:
         outputs=(len(baseline.outputs), len(candidate.outputs)),
         unmatched=tuple(unmatched),
         hidden=tuple(hidden),
+        returned=tuple(returned),
     )
 
 

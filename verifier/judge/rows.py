@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.result import Accuracy, Budget, Comparison, PairResult, Precision, Status
+from verifier.graph.sites import UNTRACED
+from verifier.result import Accuracy, Budget, Cause, Comparison, PairResult, Precision, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from verifier.align import Alignment, State
     from verifier.graph import Graph, Site
@@ -36,10 +37,12 @@ def bare_rows(
     outputs: Sequence[Compared],
     states: Sequence[tuple[State, Compared]] = (),
     inputs: Sequence[Compared] = (),
+    calls: Sequence[Sequence[Compared]] = ((), ()),
 ) -> tuple[PairResult, ...]:
     """One row an input (where the candidate has its own), pair, unmatched site, written state and output.
 
-    Outputs that a pair produces need none; all are in order of execution.
+    An output that a pair produces needs none, unless it was changed since, where no site could show it; all are in
+    order of execution.
 
     Args:
         alignment: The pairs.
@@ -47,12 +50,15 @@ def bare_rows(
         outputs: What was measured at each output the two models share by position.
         states: What the models wrote into their parameters and buffers, which follow the pair that uses them.
         inputs: What was measured at the inputs, where the candidate was given its own; they come first.
+        calls: What was measured at each output of bare first calls and of second calls, as far as they gave other
+            numbers than the run that was watched; they come last.
     """
     order = [("input", k) for k in range(len(inputs))]
-    order += _order(alignment, len(outputs), [state.pair for state, _ in states])
+    shown = [k for k, found in enumerate(outputs) if not _seen_before(alignment, k, found, pairs)]
+    order += _order(alignment, shown, [state.pair for state, _ in states])
     index_of_pair = {number: index for index, (kind, number) in enumerate(order) if kind == "pair"}
     sources = _Sources(alignment, index_of_pair, len(inputs))
-    rows = []
+    rows: list[PairResult] = []
     for index, (kind, number) in enumerate(order):
         if kind == "pair":
             pair = alignment.pairs[number]
@@ -84,10 +90,77 @@ def bare_rows(
                 index, kind, (alignment.baseline if kind == "baseline" else alignment.candidate), number
             )
         rows.append(row)
+    rows += _call_rows(alignment, rows, index_of_pair, calls)
     return tuple(rows)
 
 
-def _order(alignment: Alignment, outputs: int, states: Sequence[int | None]) -> list[tuple[str, int]]:
+CALL = "call"
+"""In the place of an operator: a row for what a further call of both models returned."""
+BARE = "run bare"
+SECOND = "second call"
+
+_CAUSES = {
+    BARE: Cause(
+        code="differs-unwatched",
+        summary="other numbers when nothing watches the model",
+        confirmed=True,
+        evidence=("while they were watched, both gave the same",),
+        remedy="look for what depends on hooks, on modes of torch, on threads or on time",
+    ),
+    SECOND: Cause(
+        code="state-across-calls",
+        summary="a second call on the same inputs gives other numbers than the baseline's second call",
+        confirmed=True,
+        evidence=("at the first call both gave the same",),
+        remedy="look for counters, caches and tensors that a call leaves changed",
+    ),
+}
+
+
+def _call_rows(
+    alignment: Alignment,
+    rows: Sequence[PairResult],
+    index_of_pair: Mapping[int, int],
+    calls: Sequence[Sequence[Compared]],
+) -> Iterator[PairResult]:
+    """A row for each output of each further call, behind the row that the output itself has."""
+    index = len(rows)
+    for call, found in zip((BARE, SECOND), calls, strict=True):
+        for number, compared in enumerate(found):
+            name = "output" if len(found) == 1 else f"output{number}"
+            row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
+            above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [
+                index_of_pair[pair] for pair in _pairs_at(alignment, alignment.baseline.outputs[number])
+            ]
+            cause = _CAUSES[call] if not _within(compared) else None
+            yield msgspec.structs.replace(row, above=tuple(above), cause=cause)
+            index += 1
+
+
+def _within(found: Compared) -> bool:
+    return found.total is not None and found.total.within(found.budget.total)
+
+
+def _pairs_at(alignment: Alignment, site: int) -> list[int]:
+    """The pair that makes a baseline's site, by position, if there is one."""
+    return [k for k, pair in enumerate(alignment.pairs) if pair.baseline == site]
+
+
+def _seen_before(alignment: Alignment, output: int, found: Compared, pairs: Sequence[Compared]) -> bool:
+    """Whether what the two models return was compared at a pair, and is still what it was there."""
+    if not alignment.same_outputs[output]:
+        return False
+    site = alignment.baseline.outputs[output]
+    if site < 0:  # handed through, or computed where it cannot be followed
+        return site != UNTRACED and found.total is not None and found.total.within(0.0)
+    (at_pair,) = _pairs_at(alignment, site)
+    # As text, in which NaN is like NaN: what is equal to the last digit is the same tensor.
+    return repr(found.total) == repr(pairs[at_pair].total)
+
+
+def _order(
+    alignment: Alignment, outputs: Sequence[int], states: Sequence[int | None]
+) -> list[tuple[str, int]]:
     """Rows in the baseline's order of execution; sites of the candidate alone come before what they lead to."""
     waiting = {
         side: sorted((u.site for u in alignment.unmatched if u.side == side), reverse=True)
@@ -103,7 +176,7 @@ def _order(alignment: Alignment, outputs: int, states: Sequence[int | None]) -> 
     order.extend(("state", k) for k, user in enumerate(states) if user is None)
     for side, sites in waiting.items():
         order.extend((side, site) for site in reversed(sites))
-    order.extend(("output", k) for k in range(outputs) if not alignment.same_outputs[k])
+    order.extend(("output", k) for k in outputs)
     return order
 
 

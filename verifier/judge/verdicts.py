@@ -10,6 +10,7 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge.criteria import deciding, judged_by_task
+from verifier.judge.rows import CALL
 from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ class _Judge:
     def _status(self, row: PairResult) -> Status:
         if row.op == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
             return self._inherited(row)  # what a site leaves behind then says nothing more
+        if row.op == CALL:  # the call before it is the same program on the same inputs
+            alone = self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
+            return Status.CULPRIT if alone else self._inherited(row)
         if row.replayed_shape is not None:
             if _own_fault(row) or (row.inputs_differ and not row.apart):
                 return Status.CULPRIT
@@ -326,6 +330,8 @@ def overall(
             Verdict.DIVERGED,
             f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
         )
+    if covered.returned:
+        return Verdict.DIVERGED, "; ".join(covered.returned)
     if policy.criteria_decide or policy.task_decides:
         failed = [each.title for each in deciding(policy, criteria) if not each.passed]
         if failed:

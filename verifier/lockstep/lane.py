@@ -12,7 +12,8 @@ from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, V
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
-from verifier.graph.tensors import named_tensors, tensors_in
+from verifier.graph.returned import Returned
+from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
@@ -69,8 +70,13 @@ class Lane:
             with torch.no_grad(), inside, self._watch:
                 result = model(*args, **kwargs)
             self._watch.finish()
-            found = [tensor for _, tensor in named_tensors(result)]
-            self.outputs = [found[k] for k in graph.output_order or range(len(found))]
+            returned = Returned.of(result)
+            if len(returned.tensors) != len(graph.outputs):
+                raise GraphDepartureError(
+                    f"the {role} returns {len(returned.tensors)} tensors or numbers where it returned "
+                    f"{len(graph.outputs)} in the recorded run. That depends on its data or its batch size."
+                )
+            self.outputs = returned.values(graph.output_order)
 
         kind = Greenlet if graph.suspendable else Thread
         # A thread has an autocast state of its own; lanes that share one thread change places in it.
@@ -115,12 +121,17 @@ class Lane:
         self._model = None
         self.tensor = None
 
-    def state(self, name: str) -> Tensor:
-        """The parameter or buffer `name` of the running copy, as the run has left it so far."""
+    @property
+    def model(self) -> nn.Module:
+        """The running copy, until the lane is closed."""
         if self._model is None:
             raise RuntimeError(f"the {self.role}'s lane is closed")
+        return self._model
+
+    def state(self, name: str) -> Tensor:
+        """The parameter or buffer `name` of the running copy, as the run has left it so far."""
         owner, _, leaf = name.rpartition(".")
-        found: Tensor = getattr(self._model.get_submodule(owner), leaf)
+        found: Tensor = getattr(self.model.get_submodule(owner), leaf)
         return found.detach()
 
     def stop(self, site: int, tensor: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
-from verifier.graph.tensors import same_memory
+from verifier.graph.tensors import dense, same_memory
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
 from verifier.metrics import Measurement, Moments, collect, keep, measure
@@ -193,7 +194,7 @@ def _run(
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
             own = [traveller.reach(pair) for traveller in travellers]
             tensors = _together(own)
-            visit(pair, tensors)
+            visit(pair, [dense(tensor) for tensor in tensors])
             # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
             alike: dict[int, int] = {}
             measured: dict[tuple[int, int], _Met] = {}
@@ -321,6 +322,7 @@ _MASK = 1e30
 
 
 def _meet(reference: Tensor, other: Tensor, offset: int) -> _Met:
+    reference, other = dense(reference), dense(other)
     shape, other_shape = tuple(reference.shape), tuple(other.shape)
     if shape != other_shape:
         return _Met(shape, other_shape, None)
@@ -364,6 +366,10 @@ def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
 
 
 def _overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> None:
+    if tensor.is_nested or tensor.layout != torch.strided:
+        with contextlib.suppress(RuntimeError):  # where other elements are stored, it stays as it is
+            tensor.copy_(reference)
+        return
     overlapping = any(
         stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )

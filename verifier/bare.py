@@ -1,0 +1,264 @@
+"""The two models as they are run outside: with nothing that watches them, and a second time.
+
+Copies that were watched are called once more, bare. If that gives the very numbers of the watched run, nobody was
+fooled and no state was kept. Where it does not, fresh copies are called twice, to tell which of the two it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.errors import CannotRunError, ModelError, OutOfMemoryError, VerifierError
+from verifier.graph.chance import same_chance
+from verifier.graph.returned import Returned
+from verifier.lockstep import Comparing, meet, run
+from verifier.metrics import compare
+from verifier.metrics.bits import same_bits
+from verifier.running import arguments, copied, open_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from verifier.graph import Graph
+    from verifier.inputs import Inputs
+    from verifier.judge.cells import Cell
+    from verifier.lockstep import Meeting
+    from verifier.running import Caster, Subject
+
+SIDES = ("baseline", "candidate")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What bare calls of both models have shown; no tensors are kept.
+
+    Attributes:
+        first: The first bare calls against each other, a meeting for each output by position; empty where both models
+            gave what they gave while they were watched.
+        second: Likewise the second calls; empty where both gave what their first calls gave.
+        notes: What should be known of it in any case.
+        differences: What the two return otherwise that is no number: other keys, other words.
+    """
+
+    first: tuple[Meeting, ...] = ()
+    second: tuple[Meeting, ...] = ()
+    notes: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Called:
+    """A copy of one model that has run once while it was watched, and the tensors it returned."""
+
+    model: nn.Module
+    values: Sequence[Tensor]
+
+
+def called_again(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    called: Sequence[Called] | None = None,
+    *,
+    by_order: bool = False,
+) -> Calls:
+    """Call both models bare, and compare what they return with the watched run and with each other.
+
+    Args:
+        subject: The two models.
+        cell: The setting to call them in.
+        inputs: What they are called with; a few samples will do.
+        caster: The tensors they compute with.
+        called: The baseline and the candidate, as watched runs on these inputs in this cell have left them; None
+            where there were none yet.
+        by_order: Whether outputs are paired in their order whatever they are called.
+
+    Raises:
+        ModelError: A model fails when it is called bare, though it ran while it was watched.
+        OutOfMemoryError: The device ran out of memory.
+    """
+    if called is None:
+        called = _watched(subject, cell, inputs, caster)
+    first: list[Returned] = []
+    second: list[Returned | str] = []
+    seen, steady, notes = [], [], []
+    for side, done in zip(SIDES, called, strict=True):
+        given = inputs if side == "baseline" else inputs.other or inputs
+        graph: Graph = getattr(subject.alignment, side)
+        again = _attempt(side, done.model, cell, given)
+        once = again
+        if isinstance(again, str) or not _alike(done.values, again.values(graph.output_order)):
+            fresh = copied(subject, side, cell, caster)
+            once, again = _call(side, fresh, cell, given), _attempt(side, fresh, cell, given)
+        assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
+        values = once.values(graph.output_order)
+        seen.append(_alike(done.values, values))
+        if not seen[-1]:
+            notes.append(f"the {side} gives other numbers when nothing watches it{_by(done.values, values)}")
+        steady.append(not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
+        if not steady[-1]:
+            notes.append(_kept(subject, side, cell, given, caster, values, again))
+        first.append(once)
+        second.append(again)
+    orders = [subject.alignment.baseline.output_order, subject.alignment.candidate.output_order]
+    differences, told = _returned(first, orders[1], by_order=by_order)
+    if isinstance(second[1], str) and not isinstance(second[0], str):
+        differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
+    return Calls(
+        first=() if all(seen) else _against(first, orders),
+        second=() if all(steady) else _against(second, orders),
+        notes=(*notes, *told),
+        differences=tuple(differences),
+    )
+
+
+def _watched(subject: Subject, cell: Cell, inputs: Inputs, caster: Caster) -> list[Called]:
+    lanes = [
+        open_lane(subject, side, cell, given, caster, stops=())
+        for side, given in zip(SIDES, (inputs, inputs.other or inputs), strict=True)
+    ]
+    models = [lane.model for lane in lanes]
+    passes = run(lanes, [[], []], [])
+    return [Called(model, values) for model, values in zip(models, passes.values, strict=True)]
+
+
+def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
+    """One bare call, which draws the random numbers that any other call of ours draws."""
+    args, kwargs = arguments(inputs, cell)
+    try:
+        with torch.no_grad(), cell.casting(), same_chance():
+            return Returned.of(model(*args, **kwargs))
+    except VerifierError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"out of memory in the {side}, run bare. Use a smaller --batch-size or --image-size."
+        ) from error
+    except Exception as error:
+        raise ModelError(f"the {side} fails when nothing watches it: {_said(error)}") from error
+
+
+def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned | str:
+    """A call after which it may be too late: what it returned, or how it failed."""
+    try:
+        return _call(side, model, cell, inputs)
+    except ModelError as error:
+        return _said(error.__cause__ or error)
+
+
+def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
+    """Whether both hold the same numbers, bit for bit; a NaN is like any other."""
+    return len(one) == len(two) and all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and (bool(same_bits(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all()))  # noqa: PLR0124
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def _against(
+    returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
+) -> tuple[Meeting, ...]:
+    sides = [
+        each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
+    ]
+    if len(sides) < 2:
+        return ()
+    count = min(map(len, sides))
+    return meet(sides[0][:count], sides[1][:count])
+
+
+def _by(one: Sequence[Tensor], two: Sequence[Tensor]) -> str:
+    """How far two sets of outputs are apart, as the end of a sentence."""
+    if [a.shape for a in one] != [b.shape for b in two]:
+        return ": outputs of other shapes"
+    errors = [compare(meeting.moments) for meeting in meet(one, two) if meeting.moments is not None]
+    worst = max((error.nrmse for error in errors if error.elements), default=0.0)
+    return f", by a relative error of {worst:.2g}"
+
+
+def _kept(
+    subject: Subject,
+    side: str,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    values: Sequence[Tensor],
+    again: Returned | str,
+) -> str:
+    """What to say of a model whose second call on the same inputs gives something else."""
+    if isinstance(again, str):
+        return f"the {side}'s second call on the same inputs fails: {again}"
+    graph: Graph = getattr(subject.alignment, side)
+    where = _first_site(subject, side, cell, inputs, caster)
+    at = f"; {where}" if where else ""
+    return (
+        f"the {side} keeps state from call to call: a second call on the same inputs gives other numbers"
+        f"{_by(values, again.values(graph.output_order))}{at}"
+    )
+
+
+def _first_site(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster) -> str:
+    """Where a second call first differs from a first one, as a few words; nothing where no site shows it."""
+    graph: Graph = getattr(subject.alignment, side)
+    sites = [site.index for site in graph.comparable]
+    try:
+        lanes = [
+            open_lane(subject, side, cell, inputs, caster, stops=sites, called=called)
+            for called in (False, True)
+        ]
+        passes = run(lanes, [sites, sites], [Comparing(0, 1)])
+    except CannotRunError:
+        return "it runs other operators then"
+    for site, meeting in zip(sites, passes.meetings[0], strict=True):
+        if not meeting.identical:
+            return f"first at {graph.sites[site].name}"
+    return ""
+
+
+def _returned(
+    returned: Sequence[Returned], order: Sequence[int] | None, *, by_order: bool
+) -> tuple[list[str], list[str]]:
+    """How the two differ in what is no number, and what of it should only be known."""
+    baseline, candidate = returned
+    found: list[str] = []
+    told: list[str] = []
+    keys, others = baseline.keys(), candidate.keys()
+    if keys and others and set(keys) != set(others) and not by_order:
+        found.append(
+            f"the baseline returns {_listed(keys)}, the candidate {_listed(others)} "
+            "(--outputs by-order compares them in their order)"
+        )
+    for place in dict.fromkeys((*baseline.words, *candidate.words)):
+        words = [each.words.get(place) for each in returned]
+        if words[0] == words[1]:
+            continue
+        said = " and ".join(
+            f"the {side} returns {'nothing' if word is None else word}"
+            for side, word in zip(SIDES, words, strict=True)
+        )
+        # A None that only one side spells out says nothing; a key that only one side has was told with the keys.
+        harmless = None in words and ("None" in words or found)
+        (told if harmless else found).append(f"{said}{f' at {place}' if place else ''}")
+    kinds = [candidate.kinds[k] for k in order or range(len(candidate.kinds))]
+    for (name, _), kind, other in zip(baseline.tensors, baseline.kinds, kinds, strict=False):
+        if kind != other:
+            told.append(f"the output{f' {name}' if name else ''} is {other}, the baseline's {kind}")
+    for side, each in zip(SIDES, returned, strict=True):
+        for place, kind in each.unread.items():
+            told.append(f"not compared: what the {side} returns at {place or 'top'}, a {kind}")
+    return found, told
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
