@@ -27,6 +27,7 @@ from verifier.judge import (
     Judged,
     Policy,
     bare_rows,
+    ends,
     hardware,
     judge_rows,
     left_open,
@@ -364,6 +365,7 @@ class Assessor:
             layers=judged.rows,
             seconds=time.perf_counter() - started,
             output=self.agreements[cell.name],
+            outputs=ends(self.subject.alignment, judged.rows),
             exhibits=self.exhibits.get(cell.name, ()),
         )
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.copying import unshared
 from verifier.errors import CannotRunError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned
+from verifier.graph.tensors import same_numbers
 from verifier.lockstep import Comparing, meet, run
 from verifier.metrics import compare
-from verifier.metrics.bits import same_bits
 from verifier.running import arguments, copied, open_lane
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ def called_again(
     for side, done in zip(SIDES, called, strict=True):
         given = inputs if side == "baseline" else inputs.other or inputs
         graph: Graph = getattr(subject.alignment, side)
-        again = _attempt(side, done.model, cell, given)
+        again = _attempt(side, unshared(done.model), cell, given)
         once = again
         if isinstance(again, str) or not _alike(done.values, again.values(graph.output_order)):
-            fresh = copied(subject, side, cell, caster)
+            fresh = unshared(copied(subject, side, cell, caster))
             once, again = _call(side, fresh, cell, given), _attempt(side, fresh, cell, given)
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
         values = once.values(graph.output_order)
@@ -153,13 +154,7 @@ def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returne
 
 
 def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    """Whether both hold the same numbers, bit for bit; a NaN is like any other."""
-    return len(one) == len(two) and all(
-        a.shape == b.shape
-        and a.dtype == b.dtype
-        and (bool(same_bits(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all()))  # noqa: PLR0124
-        for a, b in zip(one, two, strict=True)
-    )
+    return len(one) == len(two) and all(map(same_numbers, one, two))
 
 
 def _against(

@@ -71,6 +71,21 @@ def copy_with(
         ) from error
 
 
+def unshared(copied: nn.Module) -> nn.Module:
+    """A copy that `copy_with` made, with tensors of its own from now on, whatever it may do to them."""
+    for parameter in copied.parameters():
+        if not parameter.is_inference():
+            parameter.data = (
+                parameter.data.clone()
+            )  # the same object: some modules list their parameters elsewhere
+    own: dict[int, Tensor] = {}
+    for module in copied.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = own.setdefault(id(buffer), buffer.clone())
+    return copied
+
+
 def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters, then buffers, with the names `state_of` gives them; a shared one comes up again."""
     modules = list(model.named_modules())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from verifier.copying import copy_with
+from verifier.copying import copy_with, unshared
 from verifier.errors import OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.tensors import same_memory, tensors_in
@@ -391,7 +391,7 @@ def open_lane(
     if called:
         args, kwargs = given()
         with torch.no_grad(), where.casting(), same_chance():
-            copy(*args, **kwargs)
+            unshared(copy)(*args, **kwargs)
     if stops is None:
         stops = [pair[own] for pair in subject.alignment.pairs]
     return Lane(side, copy, graph, *given(), stops, keep, _both(around, where.casting))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from verifier import sources
@@ -15,12 +15,17 @@ from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
+from verifier.graph.tensors import dense, same_numbers, tensors_in
 from verifier.judge import Cell
 from verifier.result import ModelInfo
 from verifier.running import ORACLE, arguments, cast
 
 if TYPE_CHECKING:
     from verifier.inputs import Inputs
+
+
+def _changed(before: Tensor, after: Tensor) -> bool:
+    return not (before.is_meta or same_numbers(dense(before), dense(after)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +109,24 @@ class Side:
         return graph
 
     def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
+        state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
         copy = copy_with(
             self.model,
-            {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()},
+            state,
             lambda tensor: cast(tensor, cell),
             role=self.role,
         )
         args, kwargs = arguments(inputs, cell)
-        return record(copy, args, kwargs)
+        graph = record(copy, args, kwargs)
+        # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.
+        given = tensors_in(arguments(inputs, cell, overwritten=False))
+        written = {name for name, tensor in state_of(copy).items() if _changed(state[name], tensor)}
+        return replace(
+            graph,
+            writes_state=graph.writes_state | written,
+            writes_inputs=graph.writes_inputs
+            or any(_changed(*each) for each in zip(given, tensors_in((args, kwargs)), strict=True)),
+        )
 
     def info(self, graph: Graph) -> ModelInfo:
         """What the record says of the model, given its graph."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
+from torch import nn
 
 from verifier import inputs as making
 from verifier.align import align
@@ -19,6 +20,7 @@ from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.hashing import Hasher
+from verifier.intact import intact
 from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
 from verifier.progressive import progressive
 from verifier.proving import proved
@@ -31,8 +33,7 @@ from verifier.weights import Masters, choose, fingerprints, resolve
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from torch import nn
-
+    from verifier.align import Alignment
     from verifier.inputs import Inputs
     from verifier.result import CellResult, StaticDifference, Step
 
@@ -100,16 +101,15 @@ def verify(
     """
     started = time.perf_counter()
     lowered = tf32_allowed()
-    if granularity not in GRANULARITIES:
-        raise UsageError(f"granularity is {granularity!r}; known are {', '.join(GRANULARITIES)}.")
-    if outputs not in OUTPUTS:
-        raise UsageError(f"outputs is {outputs!r}; known are {', '.join(OUTPUTS)}.")
+    _check("granularity", granularity, GRANULARITIES)
+    _check("outputs", outputs, OUTPUTS)
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
     probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
-    with preserved(), collecting_seldom(), torch.inference_mode(mode=False), torch.no_grad():
+    models = {"baseline": baseline, "candidate": candidate}
+    with preserved(), collecting_seldom(), _plainly(), intact(models, given) as kept:
         ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
         steps: list[Step] = []
@@ -154,8 +154,9 @@ def verify(
             )
             exactly = None
             if semantics or ORACLE in wanted:
-                alone = all(cell == ORACLE for cell in wanted)
-                exactly = assessor.semantics(parts if ORACLE in wanted else [few], probe, alone=alone)
+                exactly = assessor.semantics(
+                    parts if ORACLE in wanted else [few], probe, alone={*wanted} <= {ORACLE}
+                )
             results = [*([exactly] if exactly else []), *_numerics(assessor, requests, missing, exactly)]
             return assessor, static, results
 
@@ -207,6 +208,8 @@ def verify(
             *theirs.notes,
             *_tf32_notes(ours, theirs, on=lowered),
             *_in_calls(assessor, "notes"),
+            *_overwritten(alignment),
+            *kept.notes,
             *_notes(masters, static),
         ),
         static=static,
@@ -230,6 +233,21 @@ def _numerics(
                 same_program=verdict is Verdict.MATCH,
                 named=named,
             )
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Without the modes a caller may be in."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
+
+
+def _overwritten(alignment: Alignment) -> tuple[str, ...]:
+    return tuple(
+        f"the {side} overwrites the inputs it is given"
+        for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate))
+        if graph.writes_inputs
+    )
 
 
 def _in_calls(assessor: Assessor, what: str) -> tuple[str, ...]:
@@ -288,10 +306,14 @@ def _sample_counts_differ(results: Iterable[CellResult]) -> bool:
     )
 
 
+def _check(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{what} is {value!r}; known are {', '.join(known)}.")
+
+
 def _localise(value: bool | str) -> str:
-    mode = {True: "auto", False: "never"}.get(value, value) if isinstance(value, bool) else value
-    if mode not in LOCALISE:
-        raise UsageError(f"localise is {mode!r}; known are {', '.join(LOCALISE)}.")
+    mode = ("auto" if value else "never") if isinstance(value, bool) else value
+    _check("localise", mode, LOCALISE)
     return mode
 
 

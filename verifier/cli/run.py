@@ -30,6 +30,13 @@ class Granularity(enum.StrEnum):
     BLOCK = "block"
 
 
+class Outputs(enum.StrEnum):
+    """How what two models return is paired."""
+
+    BY_NAME = "by-name"
+    BY_ORDER = "by-order"
+
+
 class Localise(enum.StrEnum):
     """When to run forced passes in the numerics cells."""
 
@@ -154,6 +161,10 @@ def run(
     repeat: Annotated[
         int, typer.Option(metavar="N", min=1, help="Run every cell N times and say whether it is repeatable.")
     ] = 1,
+    outputs: Annotated[
+        Outputs,
+        typer.Option(help="How what the models return is paired; by-order takes other names for the same."),
+    ] = Outputs.BY_NAME,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -228,6 +239,7 @@ def run(
                     policy=policies[job.policy],
                     batch_size=job.batch_size,
                     repeat=repeat,
+                    outputs=outputs.value,
                     seed=seed,
                     command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
                     progress=progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +15,19 @@ from torch import Tensor
 from verifier.graph.tensors import dense
 
 # What stands for itself in words: two of a kind are the same where their words are.
-_PLAIN = (str, bytes, type(None), torch.dtype, torch.device, torch.Size, range, slice, type)
+_PLAIN = (
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    range,
+    slice,
+    type,
+    enum.Enum,
+    numbers.Number,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +110,8 @@ def _as_tensor(leaf: Any) -> Tensor | None:
         return leaf
     if isinstance(leaf, numbers.Number | list) and not isinstance(leaf, np.generic):
         try:
-            array = np.array(leaf)
-        except ValueError:  # lists of several lengths
+            array = np.array(float(leaf) if isinstance(leaf, numbers.Real) else leaf)
+        except (OverflowError, ValueError):  # beyond all floats; lists of several lengths
             return None
         if array.dtype.kind in "biuf" and array.size:
             return torch.from_numpy(array.astype(np.float64))

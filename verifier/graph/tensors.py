@@ -45,3 +45,12 @@ def same_memory(tensor: Tensor) -> int | None:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse and other storage-less layouts
         return None
+
+
+def same_numbers(one: Tensor, two: Tensor) -> bool:
+    """Whether two strided tensors hold the same numbers in the same dtype; a NaN is like any other."""
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return False
+    if torch.equal(one, two):
+        return True
+    return one.dtype.is_floating_point and bool(((one == two) | (one.isnan() & two.isnan())).all())

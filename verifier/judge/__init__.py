@@ -7,7 +7,7 @@ from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.narrow import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
-from verifier.judge.rows import Compared, bare_rows
+from verifier.judge.rows import Compared, bare_rows, ends
 from verifier.judge.verdicts import (
     Judged,
     differs,
@@ -31,6 +31,7 @@ __all__ = [
     "bare_rows",
     "coverage",
     "differs",
+    "ends",
     "evaluate",
     "excess",
     "hardware",

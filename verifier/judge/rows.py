@@ -73,7 +73,7 @@ def bare_rows(
                 **sources.of(b.inputs, c.inputs),
             )
         elif kind == "output":
-            name = "output" if len(outputs) == 1 else f"output{number}"
+            name = _output_name(number, len(outputs))
             row = _row(index, name, name, "output", outputs[number])
             ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
             row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
@@ -127,18 +127,38 @@ def _call_rows(
     index = len(rows)
     for call, found in zip((BARE, SECOND), calls, strict=True):
         for number, compared in enumerate(found):
-            name = "output" if len(found) == 1 else f"output{number}"
+            name = _output_name(number, len(found))
             row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
             above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [
                 index_of_pair[pair] for pair in _pairs_at(alignment, alignment.baseline.outputs[number])
             ]
-            cause = _CAUSES[call] if not _within(compared) else None
+            cause = _CAUSES[call] if not within_budget(compared.total, compared.budget) else None
             yield msgspec.structs.replace(row, above=tuple(above), cause=cause)
             index += 1
 
 
-def _within(found: Compared) -> bool:
-    return found.total is not None and found.total.within(found.budget.total)
+def within_budget(error: Comparison | None, budget: Budget | None) -> bool:
+    """Whether an error was measured and is inside what a free pass may show."""
+    return error is not None and error.within(0.0 if budget is None else budget.total)
+
+
+def ends(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[int, ...]:
+    """For each output the two models share, the row it is judged at: its own, or that of the pair that makes it."""
+    count = len(alignment.same_outputs)
+    shown = {row.baseline: row.index for row in rows if row.op == "output"}
+    at_site = {row.baseline: row.index for row in rows if row.candidate is not None}
+    found = []
+    for number, site in enumerate(alignment.baseline.outputs[:count]):
+        index = shown.get(_output_name(number, count))
+        if index is None and site >= 0:
+            index = at_site.get(alignment.baseline.sites[site].name)
+        if index is not None:  # else it was handed through as it is
+            found.append(index)
+    return tuple(found)
+
+
+def _output_name(number: int, count: int) -> str:
+    return "output" if count == 1 else f"output{number}"
 
 
 def _pairs_at(alignment: Alignment, site: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from verifier.graph.operators import MOVES
+from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import deciding, judged_by_task
 from verifier.judge.rows import CALL
 from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
@@ -355,7 +356,14 @@ def overall(
             f"{covered.hidden[0]} has no partner, and parameters that are all 0 or 1 hide what it leads to; "
             "use calibrated weights",
         )
-    return _left_open(policy, cells, criteria)
+    verdict, reason = _left_open(policy, cells, criteria)
+    against = contradiction(cells, criteria) if verdict is Verdict.MATCH else ""
+    if against:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"the figures contradict a match, which is a defect of the verifier: {against}",
+        )
+    return verdict, reason
 
 
 def left_open(cell: CellResult) -> CellResult:

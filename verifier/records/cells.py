@@ -91,6 +91,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     `batch_size` is the number of samples that went through both models. A cell that could not run has the verdict
     `skipped`, the reason for it and no layers; `named` says whether it was asked for by name, so that the whole
     cannot be a match without it. `output` is the agreement of the final outputs in this cell.
+    `outputs` has, for each output, the row of `layers` it is judged at.
     `repeatable` is there where it was asked for. `exhibits` show what the culprits do.
     """
 
@@ -105,6 +106,7 @@ class CellResult(Record, frozen=True, kw_only=True):
     seconds: float = 0.0
     named: bool = True
     output: OutputAgreement | None = None
+    outputs: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     repeatable: Repeatability | None = None
     noise_floor: NoiseFloor | None = None
