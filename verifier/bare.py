@@ -208,7 +208,8 @@ def _first_site(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster:
             open_lane(subject, side, cell, inputs, caster, stops=sites, called=called)
             for called in (False, True)
         ]
-        passes = run(lanes, [sites, sites], [Comparing(0, 1)])
+        with same_chance():
+            passes = run(lanes, [sites, sites], [Comparing(0, 1)])
     except CannotRunError:
         return "it runs other operators then"
     for site, meeting in zip(sites, passes.meetings[0], strict=True):

@@ -74,7 +74,7 @@ class CountingInBuffer(Net):
         self.calls = nn.Buffer(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Any:
-        self.calls += 1
+        self.calls.add_(1)
         return super().forward(x) * self.calls
 
 
