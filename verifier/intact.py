@@ -85,9 +85,10 @@ def _place(tensor: Tensor) -> tuple[object, ...] | None:
 def _once(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     """`tensor` without the repetitions that `like` (or it) has in memory, as after `expand`: so it can be written."""
     like = tensor if like is None else like
+    if like.layout != torch.strided or like.is_nested:
+        return tensor
     found = tensor.data
-    if like.layout == torch.strided and not like.is_nested:
-        for dim, stride in enumerate(like.stride()):
-            if stride == 0 and found.shape[dim] > 1:
-                found = found.narrow(dim, 0, 1)
+    for dim, stride in enumerate(like.stride()):
+        if stride == 0 and found.shape[dim] > 1:
+            found = found.narrow(dim, 0, 1)
     return found

@@ -215,7 +215,7 @@ class _Recorder(Instrument):
     def graph(self, returned: Returned, *, draws: bool) -> Graph:
         sources = tuple(next(iter(self._origins.of(tensor)[-1:]), UNTRACED) for _, tensor in returned.tensors)
         # What Python computes from numbers it read off tensors cannot be followed: any of them may have led there.
-        left = self._read if UNTRACED in sources or returned.unread else []
+        left = self._read if UNTRACED in sources else []
         live = _ancestors((*sources, *left), self._drafts)
         names = _number(self._drafts)
         sites = tuple(

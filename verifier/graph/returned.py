@@ -77,8 +77,8 @@ class Returned:
         return [found[k] for k in order or range(len(found))]
 
     def keys(self) -> tuple[str, ...]:
-        """The names the model gives to what it returns, without positions; what is None counts as left out."""
-        places = [*self.names, *self.unread, *(name for name, word in self.words.items() if word != "None")]
+        """The names the model gives to what can be compared, without positions; what is None counts as left out."""
+        places = [*self.names, *(name for name, word in self.words.items() if word != "None")]
         return tuple(place for place in places if place and not place.replace(".", "").isdigit())
 
 
@@ -108,12 +108,12 @@ def _leaves(structure: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _as_tensor(leaf: Any) -> Tensor | None:
     if isinstance(leaf, Tensor):
         return leaf
-    if isinstance(leaf, numbers.Number | list) and not isinstance(leaf, np.generic):
+    if _all_numbers(leaf):
         try:
             array = np.array(float(leaf) if isinstance(leaf, numbers.Real) else leaf)
         except (OverflowError, ValueError):  # beyond all floats; lists of several lengths
             return None
-        if array.dtype.kind in "biuf" and array.size:
+        if array.dtype.kind in "biuf":
             return torch.from_numpy(array.astype(np.float64))
         return torch.from_numpy(array.astype(np.complex128)) if array.dtype.kind == "c" else None
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biufc":
@@ -122,6 +122,13 @@ def _as_tensor(leaf: Any) -> Tensor | None:
         except TypeError:  # a dtype that torch does not have
             return None
     return None
+
+
+def _all_numbers(leaf: Any) -> bool:
+    """Whether it is a number of Python's, or nested lists of nothing else."""
+    if isinstance(leaf, list):
+        return bool(leaf) and all(map(_all_numbers, leaf))
+    return isinstance(leaf, numbers.Number) and not isinstance(leaf, np.generic)
 
 
 def _kind(leaf: Any) -> str:

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.attempts.nets import Net, inputs
+from verifier import ModelError, Verdict, verify
+from verifier.judge.rows import CALL
+
+
+class Counting(Net):
+    """Multiplies by one more hundredth with every call."""
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls = getattr(self, "calls", -1) + 1
+        return super().forward(x) * (1 + 0.01 * self.calls)
+
+
+class Seldom(Net):
+    """Draws random numbers, as a network in training mode does."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) * torch.rand(1).to(x.dtype)
+
+
+def test_a_model_that_keeps_nothing_leaves_no_row_and_no_note() -> None:
+    found = verify(Net(), Net(), inputs())
+    assert found.verdict is Verdict.MATCH
+    assert found.notes == ()
+    assert not any(row.op == CALL for cell in found.cells for row in cell.layers)
+
+
+def test_a_second_call_is_judged_where_the_first_was() -> None:
+    found = verify(Net(), Counting(), inputs())
+    (culprit,) = found.culprits
+    assert (culprit.baseline, culprit.op, str(culprit.status)) == ("output, second call", CALL, "culprit")
+    assert culprit.total is not None
+    assert culprit.total.nrmse == pytest.approx(0.01, rel=1e-5)
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.confirmed) == ("state-across-calls", True)
+    (row,) = culprit.above
+    assert found.layers[row].baseline == "output"
+    assert "first at mul" in found.notes[0]
+
+
+def test_state_that_both_keep_alike_is_a_match_that_is_told() -> None:
+    found = verify(Counting(), Counting(), inputs())
+    assert found.verdict is Verdict.MATCH
+    assert [note.split(" keeps")[0] for note in found.notes] == ["the baseline", "the candidate"]
+
+
+@pytest.mark.parametrize("cells", [("cpu/float64",), ("cpu/float32",), ("cpu/bfloat16", "cpu/float32")])
+def test_every_set_of_cells_sees_it(cells: tuple[str, ...]) -> None:
+    assert verify(Net(), Counting(), inputs(), cells=cells).verdict is Verdict.DIVERGED
+
+
+def test_random_numbers_are_drawn_anew_in_every_call() -> None:
+    found = verify(Seldom(), Seldom(), inputs())
+    assert (found.verdict, found.notes) == (Verdict.MATCH, ())
+
+
+def test_a_batch_norm_in_training_mode_keeps_only_its_statistics() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).train()
+    found = verify(net, net, inputs())
+    assert (found.verdict, found.notes) == (Verdict.MATCH, ())
+
+
+def test_a_model_that_fails_when_nothing_watches_it_cannot_be_run() -> None:
+    class Shy(Net):
+        def forward(self, x: Tensor) -> Any:
+            if not self.first._forward_hooks:
+                raise ValueError("nobody is there")
+            return super().forward(x)
+
+    with pytest.raises(
+        ModelError, match="the candidate fails when nothing watches it: ValueError: nobody is there"
+    ):
+        verify(Net(), Shy(), inputs())
+
+
+def test_a_state_beside_an_error_only_carries() -> None:
+    class Wrong(Counting):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x) * 2
+
+    found = verify(Net(), Wrong(), inputs())
+    numerics = found.cells[1]
+    second = [row for row in numerics.layers if row.op == CALL]
+    assert [str(row.status) for row in second] == ["carries"]
