@@ -32,9 +32,13 @@ def test_nothing_is_told_where_nothing_was_written() -> None:
 
 def test_it_is_put_back_after_an_exception_too() -> None:
     x = torch.zeros(3)
-    with pytest.raises(KeyboardInterrupt), intact({}, making.tensors(x)):
+
+    def interrupted() -> None:
         x.add_(1)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), intact({}, making.tensors(x)):
+        interrupted()
     assert x.tolist() == [0, 0, 0]
 
 

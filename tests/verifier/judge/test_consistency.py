@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 import torch
@@ -8,7 +10,9 @@ from torch import nn
 from verifier import Verdict, Verification, verify
 from verifier.judge import STRICT, overall
 from verifier.judge.consistency import contradiction
-from verifier.result import CellResult
+
+if TYPE_CHECKING:
+    from verifier.result import CellResult
 
 
 def matching() -> Verification:
