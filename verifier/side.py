@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from verifier import sources
+from verifier.border import by_program, check_unanswered, first_line
 from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
@@ -85,16 +86,16 @@ class Side:
             raise DeviceError(
                 f"out of memory while recording the {self.role}. Use smaller inputs."
             ) from error
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        except BaseException as error:
+            check_unanswered(error)
+            what = first_line(error)
             if self.role == "baseline":
                 shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
-                raise InputError(
-                    f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}"
+                raise by_program(
+                    InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
                 ) from error
-            raise ModelError(
-                f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
+            raise by_program(
+                ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
             ) from error
 
     def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:

@@ -13,6 +13,7 @@ import torch
 from verifier import inputs as making
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
+from verifier.border import contained
 from verifier.collecting import collecting_seldom
 from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
@@ -42,6 +43,7 @@ SEMANTIC_SAMPLES = 2
 GRANULARITIES = ("site", "block")
 
 
+@contained()
 def verify(
     baseline: nn.Module | str,
     candidate: nn.Module | str,

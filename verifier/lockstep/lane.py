@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from verifier.border import by_program, check_unanswered, first_line
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
@@ -133,15 +134,15 @@ class Lane:
         self._coroutine.check()
 
     def _raise(self, error: BaseException) -> NoReturn:
-        if not isinstance(error, Exception) or isinstance(error, VerifierError):
+        if isinstance(error, VerifierError):
             raise error
+        check_unanswered(error)
         where = self._watch.whereabouts()
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first_line(error):
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"the {self.role} failed {where}: {type(error).__name__}: {first_line}") from error
+        raise by_program(ModelError(f"the {self.role} failed {where}: {first_line(error)}")) from error
 
 
 class _Watch(Instrument):
