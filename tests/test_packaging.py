@@ -63,10 +63,10 @@ def test_reports_import_only_the_records() -> None:
     ("room", "rooms_it_may_know"),
     [
         ("records", {"records"}),
-        ("graph", {"graph", "errors"}),
+        ("graph", {"graph", "errors", "whereabouts"}),
         ("align", {"align", "graph"}),
         ("metrics", {"metrics", "result"}),
-        ("lockstep", {"lockstep", "graph", "metrics", "border", "errors"}),
+        ("lockstep", {"lockstep", "graph", "metrics", "border", "errors", "whereabouts"}),
         ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
         ("judge", {"judge", "align", "graph", "errors", "result"}),
         (

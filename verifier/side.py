@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from verifier import sources
-from verifier.border import by_program, check_unanswered, first_line
+from verifier import sources, whereabouts
+from verifier.border import account, by_program, check_unanswered
 from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
@@ -41,6 +41,7 @@ class Side:
         Raises:
             UsageError: It is no module, leads to none, or has parameters without a shape.
         """
+        whereabouts.model(role)
         if isinstance(model, str):
             source = sources.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
@@ -78,6 +79,7 @@ class Side:
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
+        whereabouts.model(self.role)
         try:
             return self._exactly(inputs, self._recorded(inputs, self.cell()))
         except VerifierError:
@@ -88,7 +90,7 @@ class Side:
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            what = first_line(error)
+            what = account(error)
             if self.role == "baseline":
                 shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
                 raise by_program(

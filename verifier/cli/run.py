@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verifier.cli import exits, options, showing
+from verifier.cli import exits, interruption, isolating, options, showing
 from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
 from verifier.cli.walking import walk
 from verifier.collecting import collecting_seldom
@@ -154,17 +154,33 @@ def run(
     repeat: Annotated[
         int, typer.Option(metavar="N", min=1, help="Run every cell N times and say whether it is repeatable.")
     ] = 1,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate", help="Run the models in a process of their own, whose death is told and ends with 3."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            help="End that process when it has run for this long; goes with --isolate.",
+        ),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     with exits.translated(debug=debug), collecting_seldom():
+        isolating.where_asked(timeout, isolate=isolate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
         with showing.progress_bar("importing torch"):
+            from verifier.earlier import awaiting
             from verifier.judge.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
-            from verifier.saving import check_file, check_writable, save, save_text
+            from verifier.saving import WRITTEN, check_file, check_writable, save, save_text
             from verifier.verification import verify
             from verifier.weights import as_toml, read_map
 
@@ -189,7 +205,7 @@ def run(
                 else [Request(Cell.parse(name)) for name in _listed("--cells", cells_wanted)]
             )
             missing_here(cells)
-            check_writable(out)
+            check_writable(out, *(job.out for job in jobs))
             known = None if map_file is None else read_map(map_file)
             if save_map is not None and str(save_map) != "-":
                 check_file(save_map)
@@ -235,16 +251,21 @@ def run(
             except ModelError as error:
                 raise explained(error, inputs) from error
             save(verification, job.out)
+            interruption.leaves(f"the result is in {job.out}.")
             return verification
+
+        def verified_anew(job: Job, progress: showing.Progress) -> Verification:
+            with awaiting(job.out, WRITTEN):
+                return verified(job, progress)
 
         def one_of_several(job: Job) -> Verification:
             with showing.progress_bar(job.name) as bar:
-                return verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
+                return verified_anew(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
 
         if len(jobs) > 1 or arch == ALL:
             walk(jobs, one_of_several, out, debug=debug)
         with showing.progress_bar("reading inputs") as progress:
-            verification = verified(jobs[0], progress)
+            verification = verified_anew(jobs[0], progress)
             if save_map is not None and str(save_map) != "-":
                 save_text(as_toml(verification.weights), save_map)
         if str(save_map) == "-":
