@@ -141,6 +141,11 @@ def account(error: BaseException) -> str:
     return f"{first_line(error)}{place(error)}"
 
 
+def failure(error: BaseException) -> str:
+    """What a program raised while it ran; with the line where it is no ordinary error, and tells little by itself."""
+    return first_line(error) if isinstance(error, Exception) else account(error)
+
+
 def first_line(error: BaseException) -> str:
     """An exception's class and the first line of what it says, even if asking for that fails."""
     try:

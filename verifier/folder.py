@@ -116,8 +116,7 @@ def _finish(directory: Path) -> None:
     for path in _left(directory):
         if path.name.startswith(_ASIDE):
             _bring_back(path, directory)
-            continue
-        if path.name.startswith(_SAVED):
+        elif path.name.startswith(_SAVED):
             main, *gone = (path / _BEFORE / _PLAN).read_text(encoding="utf-8").splitlines()
             others = [each.name for each in path.iterdir() if each.is_file() and each.name != main]
             for name in (*others, *gone):
@@ -125,7 +124,14 @@ def _finish(directory: Path) -> None:
             for name in (main, *others):
                 if (path / name).exists():
                     (path / name).replace(directory / name)
-        shutil.rmtree(path)
+            shutil.rmtree(_done(path))
+        else:
+            shutil.rmtree(path)
+
+
+def _done(saved: Path) -> Path:
+    """Say of a folder that all is moved: what is left in it is to be cleared away, and that can be killed, too."""
+    return saved.replace(saved.with_name(saved.name.replace(_SAVED, _SAVING)))
 
 
 def exchange(contents: Mapping[str, bytes], directory: Path, gone: Sequence[str] = ()) -> None:
@@ -154,6 +160,7 @@ def exchange(contents: Mapping[str, bytes], directory: Path, gone: Sequence[str]
                     (directory / name).replace(staging / _BEFORE / name)
             for name in (main, *others):
                 (staging / name).replace(directory / name)
+            staging = _done(staging)
         except BaseException:
             _undo(staging, directory, main, (*others, *gone))
             raise

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from verifier import sources, whereabouts
-from verifier.border import account, by_program, check_unanswered
+from verifier.border import by_program, check_unanswered, failure
 from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
@@ -90,7 +90,7 @@ class Side:
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            what = account(error)
+            what = failure(error)
             if self.role == "baseline":
                 shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
                 raise by_program(

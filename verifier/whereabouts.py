@@ -39,9 +39,8 @@ class Whereabouts:
     @classmethod
     def read(cls, page: mmap.mmap) -> Whereabouts:
         """What stands in the memory shared with it."""
-        texts = (_text(page, start) for start in (_STAGE, _ROLE, _SITE, _ASIDE))
-        code = _text(page, _CODE)
-        return cls(*texts, int(code) if code.isdecimal() else None)
+        stage, role, site, folder, code = (_text(page, start) for start in range(0, SIZE, _FIELD))
+        return cls(stage, role, site, folder, int(code) if code.isdecimal() else None)
 
     def told(self) -> str:
         """The last that was reached, as a part of a sentence; empty if nothing was."""

@@ -148,28 +148,23 @@ def test_a_preprocessing_that_ends_fails_on_the_photograph(
     assert "one.png" in said
 
 
-@pytest.mark.parametrize("ending", [SystemExit(0), Custom("why")], ids=["SystemExit", "Custom"])
 @pytest.mark.parametrize("where", ["loop", "backward"])
-def test_a_trainer_that_ends_fails_at_its_batch(ending: BaseException, where: str) -> None:
+def test_a_trainer_that_ends_fails_at_its_batch(where: str) -> None:
+    ending = SystemExit(0)
+
     def trainer(model: nn.Module, batches: Any) -> None:
         for images, labels in batches:
             if where == "loop":
                 raise ending
             loss = nn.functional.cross_entropy(model(images), labels)
-            loss.register_hook(Raising(ending))
-            loss.backward()
+            loss.register_hook(Raising(ending))  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
 
-    said = message(
-        lambda: train_parity(
-            "reference:cifar_resnet20",
-            "reference:cifar_resnet20",
-            read("digits", Path()),
-            recipe=TrainingRecipe(batch_size=2),
-            candidate_trainer=trainer,
-            steps=1,
-        )
-    )
-    assert type(ending).__name__ in said
+    tiny = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    data = read("digits", Path())
+    recipe = TrainingRecipe(batch_size=2)
+    said = message(lambda: train_parity(tiny, tiny, data, recipe=recipe, candidate_trainer=trainer, steps=1))
+    assert "SystemExit" in said
 
 
 @endings
@@ -177,9 +172,7 @@ def test_a_model_that_ends_while_its_initial_values_are_drawn_leads_to_none(endi
     def build() -> nn.Module:
         raise ending
 
-    assert type(ending).__name__ in message(
-        lambda: verify_initialisation(small, build)  # type: ignore[arg-type]
-    )
+    assert type(ending).__name__ in message(lambda: verify_initialisation(small, build))
 
 
 # --- signals
@@ -200,7 +193,8 @@ class Pressing(nn.Module):
             if self.change is None:
                 raise
             raise self.change from None
-        return self.body(x)
+        y: Tensor = self.body(x)
+        return y
 
 
 @pytest.mark.parametrize("change", [None, SystemExit, Custom])

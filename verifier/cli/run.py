@@ -18,7 +18,7 @@ from verifier.collecting import collecting_seldom
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from verifier.result import Verification
 
@@ -210,11 +210,11 @@ def run(
             if save_map is not None and str(save_map) != "-":
                 check_file(save_map)
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
-            if len(jobs) > 1:
-                _refuse_for_several(
-                    {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
-                    | {"--save-map": save_map}
-                )
+            _refuse_for_several(
+                jobs,
+                {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
+                | {"--save-map": save_map},
+            )
 
         def verified(job: Job, progress: showing.Progress) -> Verification:
             progress("reading inputs", 0, 0)
@@ -274,9 +274,9 @@ def run(
         exits.by(verification.verdict)
 
 
-def _refuse_for_several(given: Mapping[str, object]) -> None:
+def _refuse_for_several(jobs: Sequence[Job], given: Mapping[str, object]) -> None:
     for option, value in given.items():
-        if value is not None:
+        if value is not None and len(jobs) > 1:
             raise UsageError(
                 f"{option} belongs to one network, but --arch names several; leave one of them out."
             )

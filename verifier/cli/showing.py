@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from verifier import whereabouts
-from verifier.cli.streams import err, out, say
+from verifier.cli import streams
+from verifier.cli.streams import err, out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ def progress_bar(first: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    whereabouts.stage(first)
     with Progress(*columns, console=Console(file=err()), transient=True) as bar:
         task = bar.add_task(first, total=None)
         current = first
@@ -142,3 +144,8 @@ def show_parity(found: TrainingParity, directory: Path) -> None:
         Console(file=out()).print(parity.summary(found, out_dir=str(directory)))
     else:
         say(parity.plain(found, out_dir=str(directory)))
+
+
+def say(text: str) -> None:
+    """Write to stdout. A reader who has left (`| head`) misses the rest; the exit code stays what it is."""
+    streams.say(text)

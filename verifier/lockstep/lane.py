@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier import whereabouts
-from verifier.border import account, by_program, check_unanswered, first_line
+from verifier.border import by_program, check_unanswered, failure, first_line
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
@@ -145,7 +145,7 @@ class Lane:
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
-        raise by_program(ModelError(f"the {self.role} failed {where}: {account(error)}")) from error
+        raise by_program(ModelError(f"the {self.role} failed {where}: {failure(error)}")) from error
 
 
 class _Watch(Instrument):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from verifier import sources
-from verifier.border import account, by_program, check_unanswered
+from verifier.border import by_program, check_unanswered, failure
 from verifier.errors import ModelError, SourceError
 from verifier.preprocessing import naming
 from verifier.preprocessing.pictures import as_array, in_steps
@@ -115,7 +115,7 @@ class Theirs:
             check_unanswered(error)
             raise by_program(
                 ModelError(
-                    f"the candidate's preprocessing {self.name} fails on {path.name}: {account(error)}"
+                    f"the candidate's preprocessing {self.name} fails on {path.name}: {failure(error)}"
                 )
             ) from error
         if isinstance(result, dict):

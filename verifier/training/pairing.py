@@ -13,7 +13,7 @@ from verifier import inputs as making
 from verifier import sources
 from verifier.align import align
 from verifier.assessment import Assessor
-from verifier.border import account, by_program, check_unanswered
+from verifier.border import by_program, check_unanswered, failure
 from verifier.copying import copy_with, state_of
 from verifier.errors import InputError, ModelError, UsageError, VerifierError
 from verifier.graph import record
@@ -72,7 +72,7 @@ class Side:
             raise
         except BaseException as error:
             check_unanswered(error)
-            what = account(error)
+            what = failure(error)
             if self.role == "baseline":
                 shape = inputs.info.shapes[0]
                 raise by_program(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from verifier.border import account, by_program, check_unanswered, contained
+from verifier.border import by_program, check_unanswered, contained, failure
 from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
@@ -323,7 +323,7 @@ class _Training:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise by_program(
-                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {account(error)}")
+                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {failure(error)}")
             ) from error
 
 
