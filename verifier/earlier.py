@@ -23,7 +23,7 @@ class SetAside(str):
 
 
 @contextlib.contextmanager
-def awaiting(directory: str | PathLike[str], names: Sequence[str]) -> Iterator[None]:
+def awaiting(directory: str | PathLike[str] | None, names: Sequence[str]) -> Iterator[None]:
     """Set an earlier result aside while the next one is made and saved inside.
 
     Once that is done the earlier one is dropped, as replaced. It is put back after an interruption, and where the
@@ -32,12 +32,15 @@ def awaiting(directory: str | PathLike[str], names: Sequence[str]) -> Iterator[N
     says where it is (`note_of`). After a kill it stays aside, too.
 
     Args:
-        directory: Where results go; need not exist.
+        directory: Where results go; need not exist. None where none are written.
         names: The files of a result, the one that the others are made of first.
 
     Raises:
         OutputError: The earlier result cannot be moved.
     """
+    if directory is None:
+        yield
+        return
     aside = Aside(Path(directory), names)
     try:
         with _translated(directory):

@@ -48,4 +48,7 @@ def _code() -> int:
         # with 1 as well, where it cannot write; that must not look like a verdict.
         code = end.code if isinstance(end.code, int) else COULD_NOT_RUN
         return COULD_NOT_RUN if code == 1 and not exits.given() else code
+    except Exception as error:  # Python would end with 1, as if something had diverged
+        streams.complain(exits.told(error)[0])
+        return COULD_NOT_RUN
     return 0

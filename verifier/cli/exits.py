@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border import account, answer_in
+from verifier.border import account, answer_in, first_line
 from verifier.cli import INTERRUPTED, streams
 from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
@@ -82,9 +82,10 @@ def _foreign(error: BaseException) -> str:
     """What to say of an error that nobody translated before."""
     if not isinstance(error, Exception):
         return f"{account(error)} was raised by a program that was given, and would have ended the run."
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    said = first_line(error)
+    if isinstance(error, MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY):
         return "out of memory. Use a smaller --batch-size or --image-size."
     if isinstance(error, ImportError):
-        return f"a package that is needed does not import ({first_line}). Install this one with its dependencies."
-    return f"unexpected {type(error).__name__}: {first_line}. This is a defect of the verifier; --debug shows where."
+        what = said.partition(": ")[2]
+        return f"a package that is needed does not import ({what}). Install this one with its dependencies."
+    return f"unexpected {said}. This is a defect of the verifier; --debug shows where."

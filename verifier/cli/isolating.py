@@ -81,7 +81,7 @@ def _ending(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Take the child along where this process is told to end: it is in another group, and would run on."""
 
     def end(number: int, _frame: object) -> None:
-        _kill(child)
+        _signal(child, signal.SIGKILL)  # and no waiting: what this interrupts is waiting already
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
@@ -95,15 +95,19 @@ def _ending(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
+    _signal(child, signal.SIGKILL)
     child.wait()
+
+
+def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the child and all it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 def _interrupt(child: subprocess.Popen[bytes], page: mmap.mmap) -> None:
     """Let the child end as it would at a terminal; if it does not, end it and put an earlier result back for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGINT)
+    _signal(child, signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_GRACE)
     _kill(child)
