@@ -64,11 +64,32 @@ def answer_in(error: BaseException) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def answering() -> Iterator[None]:
-    """Mark what signal handlers raise inside; every handler is as before afterwards, whatever a program set.
+def undisturbed() -> Iterator[None]:
+    """Mark what signal handlers raise inside. They, and the current directory, are as before afterwards.
 
-    Handlers belong to the main thread: in others nothing is done, and no handler runs there either.
+    Handlers belong to the main thread: in others nothing is done about them, and none runs there either.
     """
+    with _marking(), _staying():
+        yield
+
+
+@contextlib.contextmanager
+def _staying() -> Iterator[None]:
+    """Come back to the current directory: relative paths that were given are meant from there."""
+    try:
+        before = Path.cwd()
+    except FileNotFoundError:  # it was removed
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.chdir(before)
+
+
+@contextlib.contextmanager
+def _marking() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -115,7 +136,7 @@ def contained() -> Iterator[None]:
     Raises:
         ModelError: A program raised what is no Exception, in a place where nothing more is known about it.
     """
-    with answering():
+    with undisturbed():
         try:
             yield
         except Exception:

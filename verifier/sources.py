@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from verifier.border import account, answering, first_line, is_users, translating
+from verifier.border import account, first_line, is_users, translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
 
@@ -58,7 +58,7 @@ def load(spec: str, *, seed: int | None) -> Source:
         CannotRunError: torchvision is needed and does not import here.
     """
     kind, colon, name = spec.partition(":")
-    with preserved(), answering():
+    with preserved(), undisturbed():
         _start(seed)
         before = flags()
         if colon and kind == "torchvision":
@@ -90,7 +90,7 @@ def function(spec: str) -> Callable[..., Any]:
     Raises:
         SourceError: It leads to nothing, or to something that cannot be called.
     """
-    with preserved(), answering():
+    with preserved(), undisturbed():
         found = attribute(spec)
     if not callable(found):
         raise SourceError(f"{spec} is no function: it is a {type(found).__name__}")

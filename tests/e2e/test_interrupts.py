@@ -68,7 +68,9 @@ def check_interrupted(place: Path, process: subprocess.Popen[str]) -> None:
     assert list((place / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["typer", "verifier.cli.run", "torch", "torch.nn", "msgspec", "numba"])
+@pytest.mark.parametrize(
+    "module", ["verifier.cli", "typer", "verifier.cli.run", "torch", "torch.nn", "msgspec", "numba"]
+)
 def test_an_interruption_while_modules_are_imported(
     place: Path, start: Callable[..., subprocess.Popen[str]], module: str
 ) -> None:

@@ -233,3 +233,12 @@ def test_an_error_in_passing_is_no_answer_to_a_signal() -> None:
     error.__context__ = ValueError()
     error.__context__.__context__ = error  # a circle ends the search
     assert border.answer_in(error) is None
+
+
+def test_a_program_that_goes_elsewhere_is_brought_back(tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text(
+        "import os\nfrom torch import nn\nos.chdir('/')\ndef build():\n    os.chdir('/')\n    return nn.ReLU()\n"
+    )
+    before = Path.cwd()
+    sources.load(f"{tmp_path / 'leaving.py'}:build", seed=0)
+    assert Path.cwd() == before

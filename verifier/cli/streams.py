@@ -89,5 +89,5 @@ def complain(message: str) -> None:
 def flush() -> None:
     """Write what programs have printed; whatever they put in the place of the streams must not fail here."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(BaseException):  # a Ctrl-C that is lost here comes again
             stream.flush()
