@@ -63,13 +63,16 @@ def test_reports_import_only_the_records() -> None:
     ("room", "rooms_it_may_know"),
     [
         ("records", {"records"}),
-        ("graph", {"graph", "errors"}),
+        ("graph", {"graph", "errors", "whereabouts"}),
         ("align", {"align", "graph"}),
         ("metrics", {"metrics", "result"}),
-        ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
+        ("lockstep", {"lockstep", "graph", "metrics", "border", "errors", "whereabouts"}),
         ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
         ("judge", {"judge", "align", "graph", "errors", "result"}),
-        ("preprocessing", {"preprocessing", "diagnose", "environment", "errors", "result", "sources"}),
+        (
+            "preprocessing",
+            {"preprocessing", "diagnose", "environment", "border", "errors", "result", "sources"},
+        ),
         ("diagnose", {"diagnose", "align", "graph", "lockstep", "metrics", "result"}),
     ],
 )

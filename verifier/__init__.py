@@ -9,6 +9,13 @@ result.first_divergence    # None, or the pair where the two part
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and "verifier" in sys.orig_argv:  # `python -m verifier`, before its own first line
+    from verifier import first
+
+    first.listen()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

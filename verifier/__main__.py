@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from verifier import first
+
+first.listen()  # this module is imported by nobody but the command
+
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of the contract."""

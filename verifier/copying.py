@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from verifier.border import by_program, check_unanswered, first_line
 from verifier.errors import ModelError
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ def copy_with(
     try:
         _copy_modules(modules, memo)
         return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise ModelError(
-            f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {error}. "
-            "Give its modules a working __deepcopy__, or pass a function that builds the model."
+    except BaseException as error:
+        check_unanswered(error)
+        raise by_program(
+            ModelError(
+                f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {first_line(error)}. "
+                "Give its modules a working __deepcopy__, or pass a function that builds the model."
+            )
         ) from error
 
 

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
 
 
 class VerifierError(Exception):
-    """Base of every error this package raises on purpose; `str()` is one or two sentences for the user."""
+    """Base of every error this package raises on purpose; `str()` is one or two sentences for the user.
+
+    `of_program` says that a program that was given, a model say, raised what led to it (see `verifier.border`).
+    """
 
     exit_code = 3
+    of_program = False
 
 
 class UsageError(VerifierError):

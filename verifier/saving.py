@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.errors import OutputError
+from verifier.folder import exchange, locked, tidy
 from verifier.result import SCHEMA_VERSION, Record, Verification, to_builtins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
     from verifier.result import Record
@@ -29,15 +28,17 @@ PLOT = "error-over-depth.png"
 COMPARISON = "comparison.html"
 INITIALISATION = "initialisation.json"
 PREPROCESSING = "preprocessing.json"
-WRITTEN = (RESULT, LAYERS, REPORT, SUMMARY, PLOT)  # all that `save` writes
-EARLIER = "earlier"
+RENDERED = (REPORT, SUMMARY, PLOT)  # what is made of a saved result
+_ROOM = 1 << 20  # bytes: as much as a result takes, and its pages
+WRITTEN = (RESULT, LAYERS, *RENDERED)  # all that `save` writes
 
 
 def save(verification: Verification, directory: str | PathLike[str]) -> None:
     """Write the result, the table of layers, the report and the summary into `directory`, made if need be.
 
     Everything is rendered and written to a hidden folder beside its destination before the first file is
-    moved; an interruption or a full disk leaves what was there before, whole.
+    moved; an interruption or a full disk leaves what was there before, whole, and so does a kill, or it leaves the
+    new result (see `verifier.folder`).
 
     Raises:
         OutputError: The directory cannot be written.
@@ -51,6 +52,7 @@ def save(verification: Verification, directory: str | PathLike[str]) -> None:
             RESULT: to_json(verification),  # moved last: what is complete has a result that says so
         },
         Path(directory),
+        WRITTEN,
     )
 
 
@@ -60,7 +62,24 @@ def save_report(verification: Verification, directory: str | PathLike[str]) -> N
     Raises:
         OutputError: The directory cannot be written.
     """
-    _write(rendered(verification), Path(directory))
+    _write(rendered(verification), Path(directory), RENDERED)
+
+
+def render_again(path: str | PathLike[str]) -> Verification:
+    """Read a saved result as `load` does, and write report and summary beside it anew; no other comes in between.
+
+    Raises:
+        OutputError: There is no result that can be read, or the directory cannot be written.
+    """
+    path = Path(path)
+    directory = path if path.is_dir() else path.parent
+    if not directory.is_dir():
+        return load(path)  # which says so
+    check_writable(directory)
+    with _own_errors(directory), locked(directory):
+        verification = _read(path)
+        _exchange(rendered(verification), directory, RENDERED)
+    return verification
 
 
 def rendered(verification: Verification) -> dict[str, str | bytes]:
@@ -125,61 +144,38 @@ def check_file(file: str | PathLike[str]) -> None:
     check_writable(Path(file).parent)
 
 
-def check_writable(directory: str | PathLike[str]) -> None:
-    """Try whether results can go to `directory`, so that a long run does not end in an error known before.
+def check_writable(*directories: str | PathLike[str]) -> None:
+    """Try whether results can go to directories, so that a long run does not end in an error known before.
 
-    The directory is not made: a run that fails leaves nothing behind.
+    They are not made: a run that fails leaves nothing behind.
 
     Raises:
-        OutputError: The directory cannot be created or written.
+        OutputError: One cannot be created or written, or its disk is full.
     """
-    directory = Path(directory)
+    for directory in dict.fromkeys(map(Path, directories)):
+        _check_writable(directory)
+
+
+def _check_writable(directory: Path) -> None:
     with _own_errors(directory):
-        existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+        for existing in (directory, *directory.absolute().parents):
+            if existing.exists():
+                break
+            if existing.is_symlink():
+                raise OutputError(
+                    f"{existing} is a symbolic link to {existing.readlink()}, which does not exist. Make that "
+                    "directory, or give another --out"
+                )
         if not existing.is_dir():
             below = f"{directory} cannot be made: " if existing != directory.absolute() else ""
             raise OutputError(f"{below}{existing} is a file; --out takes a directory")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(bytes(_ROOM))
+        with contextlib.suppress(FileNotFoundError):  # a path that is too long is told here
+            (directory / ".saving-12345678" / "before" / PLOT).lstat()
     for name in WRITTEN:
         if (directory / name).is_dir():
             raise OutputError(f"{directory / name} is a directory where the file of this name should go")
-
-
-def set_aside(directory: str | PathLike[str]) -> Path | None:
-    """Move an earlier result, and what was rendered from it, to a folder of its own in `directory`; all or nothing.
-
-    A network that cannot be verified any more has no result, and one of before, in its place, would be taken for
-    one: by a reader who opens the report, and by a script that reads the verdict. Deleting it would lose what may
-    have taken hours; so it is kept, whole, where nobody looks for the present one. Older ones that were set aside
-    stay as well.
-
-    Returns:
-        The folder: `earlier`, or `earlier-2` and so on where that exists. None where there was no such file.
-
-    Raises:
-        OutputError: The files cannot be moved; they are where they were.
-    """
-    directory = Path(directory)
-    names = [name for name in WRITTEN if (directory / name).is_file()]
-    if not names:
-        return None
-    numbered = (EARLIER if number == 1 else f"{EARLIER}-{number}" for number in itertools.count(1))
-    with _own_errors(directory):
-        folder = next(path for path in (directory / name for name in numbered) if not path.exists())
-        folder.mkdir()
-        tried = []
-        try:
-            for name in names:  # the result first: what is left of it in between is no result
-                tried.append(name)
-                (directory / name).replace(folder / name)
-        except BaseException:
-            for name in tried:
-                if (folder / name).exists():
-                    (folder / name).replace(directory / name)
-            folder.rmdir()
-            raise
-    return folder
 
 
 def load(path: str | PathLike[str]) -> Verification:
@@ -189,6 +185,11 @@ def load(path: str | PathLike[str]) -> Verification:
         OutputError: There is none, it is damaged, or a newer version of this package wrote it.
     """
     path = Path(path)
+    tidy(path if path.is_dir() else path.parent)
+    return _read(path)
+
+
+def _read(path: Path) -> Verification:
     file = path / RESULT if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -235,41 +236,22 @@ def _holds_containers(value: dict[str, Any] | list[Any]) -> bool:
     return any(isinstance(item, dict | list) for item in items)
 
 
-def _write(contents: Mapping[str, str | bytes], directory: Path) -> None:
+def _write(contents: Mapping[str, str | bytes], directory: Path, family: Sequence[str] = ()) -> None:
+    """Write files, the last of which is what the others are made of, and remove what else there is of `family`."""
     check_writable(directory)
     with _own_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with (
-        _own_errors(directory),
-        tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder,
-    ):
-        staging = Path(folder)
-        for name, content in contents.items():
-            # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
-            plain = (
-                content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
-            )
-            (staging / name).write_bytes(plain)
-        _move(list(contents), staging, directory)
+        with locked(directory):
+            _exchange(contents, directory, family)
 
 
-def _move(names: list[str], staging: Path, directory: Path) -> None:
-    """Move all files or, should one fail or an interruption come, put back what was there."""
-    before = {name: staging / f"{name}.before" for name in names if (directory / name).exists()}
-    for name, copy in before.items():
-        shutil.copy2(directory / name, copy)
-    moved = []
-    try:
-        for name in names:
-            moved.append(name)
-            (staging / name).replace(directory / name)
-    except BaseException:
-        for name in moved:
-            if name in before:
-                before[name].replace(directory / name)
-            elif not (staging / name).exists():
-                (directory / name).unlink(missing_ok=True)
-        raise
+def _exchange(contents: Mapping[str, str | bytes], directory: Path, family: Sequence[str]) -> None:
+    # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
+    plain = {
+        name: content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
+        for name, content in contents.items()
+    }
+    exchange(plain, directory, [name for name in family if name not in contents])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from verifier import sources
+from verifier import sources, whereabouts
+from verifier.border import by_program, check_unanswered, failure
 from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
@@ -45,6 +46,7 @@ class Side:
         Raises:
             UsageError: It is no module, leads to none, or has parameters without a shape.
         """
+        whereabouts.model(role)
         if isinstance(model, str):
             source = sources.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
@@ -82,6 +84,7 @@ class Side:
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
+        whereabouts.model(self.role)
         try:
             return self._exactly(inputs, self._recorded(inputs, self.cell()))
         except VerifierError:
@@ -90,16 +93,16 @@ class Side:
             raise DeviceError(
                 f"out of memory while recording the {self.role}. Use smaller inputs."
             ) from error
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        except BaseException as error:
+            check_unanswered(error)
+            what = failure(error)
             if self.role == "baseline":
                 shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
-                raise InputError(
-                    f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}"
+                raise by_program(
+                    InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
                 ) from error
-            raise ModelError(
-                f"the candidate {self.spec} fails on inputs that the baseline takes: {what}"
+            raise by_program(
+                ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
             ) from error
 
     def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:

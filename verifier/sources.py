@@ -9,10 +9,8 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
-import os
 import re
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from verifier.border import account, first_line, is_users, translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FORMS = "torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or path/to/file.py:callable"
-
-# A user's program may end the interpreter while it is imported; that is its failure, not the end of the run.
-_FAILURES = (Exception, SystemExit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ def load(spec: str, *, seed: int | None) -> Source:
         CannotRunError: torchvision is needed and does not import here.
     """
     kind, colon, name = spec.partition(":")
-    with preserved():
+    with preserved(), undisturbed():
         _start(seed)
         before = flags()
         if colon and kind == "torchvision":
@@ -94,7 +90,7 @@ def function(spec: str) -> Callable[..., Any]:
     Raises:
         SourceError: It leads to nothing, or to something that cannot be called.
     """
-    with preserved():
+    with preserved(), undisturbed():
         found = attribute(spec)
     if not callable(found):
         raise SourceError(f"{spec} is no function: it is a {type(found).__name__}")
@@ -142,13 +138,13 @@ def _settle_mode(model: nn.Module) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _torchvision_needed() -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        raise CannotRunError(
-            f"torchvision does not import here ({_first_line(error)}). Install builds of torch and "
+    with translating(
+        lambda error: CannotRunError(
+            f"torchvision does not import here ({first_line(error)}). Install builds of torch and "
             "torchvision that belong together, or give a --baseline that is not torchvision's."
-        ) from error
+        )
+    ):
+        yield
 
 
 def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
@@ -205,10 +201,8 @@ def guarded(build: Callable[[], Any], spec: str) -> Any:
     Raises:
         SourceError: It raised.
     """
-    try:
+    with translating(lambda error: SourceError(f"{spec} raised {account(error)}")):
         return build()
-    except _FAILURES as error:
-        raise SourceError(f"{spec} raised {_account(error)}") from error
 
 
 def _users_model(spec: str, seed: int | None) -> nn.Module:
@@ -275,34 +269,33 @@ def _import_file(file: Path, spec: str) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # before it runs: dataclasses and pickle look there
     try:
-        loader.exec_module(module)
-    except _FAILURES as error:
-        del sys.modules[name]
-        hint = "; name its package instead, as package.module:callable" if _is_relative(error) else ""
-        raise SourceError(f"{file} does not import: {_account(error)}{hint}") from error
+        with translating(
+            lambda error: SourceError(f"{file} does not import: {account(error)}{_hint(error)}")
+        ):
+            loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
     return module
 
 
-def _is_relative(error: BaseException) -> bool:
-    return isinstance(error, ImportError) and "relative import" in str(error)
+def _hint(error: BaseException) -> str:
+    is_relative = isinstance(error, ImportError) and "relative import" in str(error)
+    return "; name its package instead, as package.module:callable" if is_relative else ""
 
 
 def _import_module(name: str, spec: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise SourceError(f"{name!r} in {spec!r} is neither a module's name nor a .py file: expected {FORMS}")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise SourceError(f"{name} does not import: {_account(error)}") from error
-        hint = suggestion(name, ("torchvision", "reference", "baseline"))
-        hint = hint or " (looked in the current directory and among the installed packages)"
-        raise SourceError(f"there is no module {error.name!r} for {spec!r}{hint}") from error
-    except _FAILURES as error:
-        raise SourceError(f"{name} does not import: {_account(error)}") from error
+    with translating(lambda error: SourceError(f"{name} does not import: {account(error)}")):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            hint = suggestion(name, ("torchvision", "reference", "baseline"))
+            hint = hint or " (looked in the current directory and among the installed packages)"
+            raise SourceError(f"there is no module {error.name!r} for {spec!r}{hint}") from error
 
 
 def _attribute(module: ModuleType, target: str, spec: str) -> Any:
@@ -344,10 +337,7 @@ def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
             "takes none, for example one of your own in a .py file that calls it."
         )
     _start(seed)  # again: importing may have drawn numbers, and does so only the first time
-    try:
-        model = build()
-    except _FAILURES as error:
-        raise SourceError(f"{spec} raised {_account(error)}") from error
+    model = guarded(build, spec)
     if isinstance(model, nn.Module):
         return model
     hint = "; return the model that these weights belong to" if isinstance(model, dict) else ""
@@ -363,36 +353,6 @@ def _missing_arguments(build: Callable[..., object]) -> list[str]:
         return []  # some built-in callables do not tell
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
-
-
-def _account(error: BaseException) -> str:
-    """What went wrong and in which line of the user's program, in one line."""
-    return f"{_first_line(error)}{_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-def _line(error: BaseException) -> str:
-    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor ours."""
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        inside = f" ({Path(error.filename).name}, line {error.lineno})"
-        return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
-            return f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return ""
-
-
-def _is_users(filename: str) -> bool:
-    if filename.startswith("<"):
-        return False
-    path = Path(filename)
-    foreign = (Path(os.__file__).parent, Path(torch.__file__).parent.parent, Path(__file__).parent)
-    return not any(path.is_relative_to(folder) for folder in foreign)
 
 
 # Which modules came into being as neighbours of which user's file. Two versions of one program, side by
@@ -419,7 +379,7 @@ def _importable(root: Path) -> Iterator[None]:
             sys.path.remove(entry)
         for name in set(sys.modules) - known:
             place = _place_of(sys.modules[name])
-            if place and Path(place).is_relative_to(root) and _is_users(place):
+            if place and Path(place).is_relative_to(root) and is_users(place):
                 _neighbours.setdefault(name, root)
         sys.modules.update(hidden)
 

@@ -14,6 +14,7 @@ from torch import nn
 from verifier import inputs as making
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
+from verifier.border import contained
 from verifier.collecting import collecting_seldom
 from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
@@ -44,6 +45,7 @@ GRANULARITIES = ("site", "block")
 OUTPUTS = ("by-name", "by-order")
 
 
+@contained()
 def verify(
     baseline: nn.Module | str,
     candidate: nn.Module | str,

@@ -106,7 +106,7 @@ def run_command(directory: Path, *arguments: str, env: Mapping[str, str] | None 
 
 def workplace(directory: Path) -> Path:
     """`directory` with the models the tests name."""
-    for name in ("nets.py", "faults.py"):
+    for name in ("nets.py", "faults.py", "ends.py"):
         shutil.copy(HERE / name, directory / name)
     return directory
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ class Spy(importlib.abc.MetaPathFinder):
 spy = Spy()
 sys.meta_path.insert(0, spy)
 """
+
+
+MOMENTS = int(os.environ.get("VERIFIER_MOMENTS", "3"))
+"""How many random ones; more by hand."""
 
 
 def wait_for(mark: Path, process: subprocess.Popen[str]) -> None:
@@ -63,7 +68,9 @@ def check_interrupted(place: Path, process: subprocess.Popen[str]) -> None:
     assert list((place / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["typer", "verifier.cli.run", "torch", "torch.nn", "msgspec", "numba"])
+@pytest.mark.parametrize(
+    "module", ["verifier.cli", "typer", "verifier.cli.run", "torch", "torch.nn", "msgspec", "numba"]
+)
 def test_an_interruption_while_modules_are_imported(
     place: Path, start: Callable[..., subprocess.Popen[str]], module: str
 ) -> None:
@@ -98,3 +105,47 @@ def test_an_interruption_while_the_candidate_runs(
     )
     wait_for(place / f"reached-step-{step}", process)
     check_interrupted(place, process)
+
+
+def test_an_interruption_at_any_moment_leaves_an_earlier_result_as_it_was(
+    place: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    spying = place / "spying"
+    spying.mkdir()
+    mark = place / "importing"
+    (spying / "sitecustomize.py").write_text(
+        SPY.format(module="verifier.cli", mark=str(mark)), encoding="utf-8"
+    )
+
+    def begin() -> tuple[subprocess.Popen[str], float]:
+        mark.unlink(missing_ok=True)
+        process = start(
+            *("run", "--baseline", "nets.py:net", "--candidate", "nets.py:net", "--no-semantics"),
+            *("--image-size", "small", "--batch-size", "2"),
+            env={"PYTHONPATH": str(spying)},
+        )
+        wait_for(mark, process)
+        return process, time.monotonic()
+
+    process, began = begin()
+    assert process.wait(timeout=120) == 0
+    length = time.monotonic() - began
+    report = place / "verifier-report"
+    earlier = {path.name: path.read_bytes() for path in report.iterdir()}
+
+    for _ in range(MOMENTS):
+        process, _ = begin()
+        moment = random.uniform(0, length)
+        time.sleep(moment)
+        if process.poll() is not None:  # it was faster this time, and has a new result
+            earlier = {path.name: path.read_bytes() for path in report.iterdir()}
+            continue
+        code, err, seconds = interrupt(process)
+
+        assert (code, seconds < SOON) == (130, True), (moment, err)
+        if err == "verifier: interrupted; the result is in verifier-report.\n":  # after all was done
+            earlier = {path.name: path.read_bytes() for path in report.iterdir()}
+        else:
+            assert err == "verifier: interrupted; nothing was written.\n", moment
+        assert {path.name: path.read_bytes() for path in report.iterdir()} == earlier, moment
+        assert list((place / "tmp").iterdir()) == []

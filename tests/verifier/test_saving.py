@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reports import html, markdown, plot, terminal
 from verifier import frames, saving
 from verifier.errors import OutputError
+from verifier.folder import Aside
 from verifier.result import to_builtins
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-@pytest.mark.parametrize("after", range(10))
+@pytest.mark.parametrize("after", range(11))
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(
     verification: Verification,
@@ -146,12 +147,12 @@ def interrupt_when_files_are_written(
 
 
 def test_a_result_is_set_aside_whole_and_other_files_stay(verification: Verification, tmp_path: Path) -> None:
-    assert saving.set_aside(tmp_path / "absent") is None
+    assert Aside(tmp_path / "absent", saving.WRITTEN).move() is None
     (tmp_path / "notes.txt").write_text("mine")
-    assert saving.set_aside(tmp_path) is None
+    assert Aside(tmp_path, saving.WRITTEN).move() is None
     for number, folder in enumerate(("earlier", "earlier-2", "earlier-3")):
         saving.save(msgspec.structs.replace(verification, seed=number), tmp_path)
-        assert saving.set_aside(tmp_path) == tmp_path / folder
+        assert Aside(tmp_path, saving.WRITTEN).move() == tmp_path / folder
         assert listing(tmp_path / folder) == FILES
     assert listing(tmp_path) == ["earlier", "earlier-2", "earlier-3", "notes.txt"]
     assert saving.load(tmp_path / "earlier").seed == 0
@@ -159,7 +160,7 @@ def test_a_result_is_set_aside_whole_and_other_files_stay(verification: Verifica
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-@pytest.mark.parametrize("after", range(5))
+@pytest.mark.parametrize("after", range(6))
 def test_what_cannot_be_set_aside_as_a_whole_stays_as_a_whole(
     verification: Verification,
     tmp_path: Path,
@@ -170,8 +171,8 @@ def test_what_cannot_be_set_aside_as_a_whole_stays_as_a_whole(
     saving.save(verification, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     interrupt_when_files_are_written(monkeypatch, error, after)
-    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OutputError):
-        saving.set_aside(tmp_path)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
+        Aside(tmp_path, saving.WRITTEN).move()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

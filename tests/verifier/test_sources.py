@@ -363,7 +363,9 @@ def test_the_original_error_is_kept_as_the_cause(net: Path) -> None:
 
 
 def test_ctrl_c_while_a_model_is_built_is_no_source_error(tmp_path: Path) -> None:
-    (tmp_path / "interrupted.py").write_text("def build():\n    raise KeyboardInterrupt\n")
+    (tmp_path / "interrupted.py").write_text(
+        "import signal\n\ndef build():\n    signal.raise_signal(signal.SIGINT)\n"
+    )
     with pytest.raises(KeyboardInterrupt):
         sources.load(f"{tmp_path / 'interrupted.py'}:build", seed=0)
 

@@ -5,13 +5,13 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
-import os
-import sys
+from typing import NoReturn
 
 INTERRUPTED = 130
+COULD_NOT_RUN = 3
 
 
-def app() -> None:
+def app() -> NoReturn:
     """Run the command this process was started for, and end the process with its exit code.
 
     Ctrl-C is answered here, because importing takes long enough to press it before a command has begun.
@@ -20,16 +20,35 @@ def app() -> None:
         from verifier.cli import interruption
 
         interruption.listen()
-        from verifier.cli import commands
+        _leave(_code())
+    except KeyboardInterrupt:  # while this is answered, another does not interrupt
+        _leave(INTERRUPTED)
 
+
+def _leave(code: int) -> NoReturn:
+    from verifier.cli import interruption, streams
+    from verifier.cli.leaving import leave
+
+    if code == INTERRUPTED and not interruption.told():
+        streams.complain(f"interrupted; {interruption.left()}")
+        interruption.tell_nothing()
+    leave(code)
+
+
+def _code() -> int:
+    from verifier import whereabouts
+    from verifier.cli import commands, exits, streams
+
+    whereabouts.begin()
+    streams.claim()
+    try:
         commands.app()
-    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
-        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-            raise
-        left = sys.modules.get("verifier.cli.interruption")
-        said = left.left() if left is not None else "nothing was written."
-        sys.stderr.write(f"verifier: interrupted; {said}\n")
-        sys.stderr.flush()
-        # If Ctrl-C met an exec() of source text, as in making a dataclass, CPython would replace an ordinary
-        # exit's code by death of SIGINT, though the interruption was caught. All is unwound: nothing is lost.
-        os._exit(INTERRUPTED)
+    except SystemExit as end:
+        # Typer's own: for help, for what it does not understand, and for the codes that `exits` was given. It ends
+        # with 1 as well, where it cannot write; that must not look like a verdict.
+        code = end.code if isinstance(end.code, int) else COULD_NOT_RUN
+        return COULD_NOT_RUN if code == 1 and not exits.given() else code
+    except Exception as error:  # Python would end with 1, as if something had diverged
+        streams.complain(exits.told(error)[0])
+        return COULD_NOT_RUN
+    return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.cli import INTERRUPTED
+from verifier.border import account, answer_in, first_line
+from verifier.cli import INTERRUPTED, streams
+from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
 
@@ -22,45 +23,69 @@ EXIT_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
-@contextlib.contextmanager
-def translated(*, debug: bool) -> Iterator[None]:
-    """Turn what goes wrong inside into a message on stderr and an exit code; with `debug` into a traceback too."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        raise typer.Exit(INTERRUPTED) from None  # what to say of it, `verifier.cli.app` knows
-    except typer.Exit:
-        raise
-    except Exception as error:
-        _end(*told(error), debug=debug)
+class _End(typer.Exit):
+    """The end of the command with an exit code; raised here alone, so that nobody else's passes for one."""
 
 
-def told(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code it ends with."""
-    if isinstance(error, VerifierError):
-        return str(error), error.exit_code
-    return _foreign(error), CannotRunError.exit_code
+_given = False
 
 
-def _foreign(error: Exception) -> str:
-    """What to say of an error that nobody translated before."""
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
-        return "out of memory. Use a smaller --batch-size or --image-size."
-    if isinstance(error, ImportError):
-        return f"a package that is needed does not import ({first_line}). Install this one with its dependencies."
-    return f"unexpected {type(error).__name__}: {first_line}. This is a defect of the verifier; --debug shows where."
+def given() -> bool:
+    """Whether an exit code was given here, and not by the parser of the command line."""
+    return _given
 
 
-def _end(message: str, code: int, *, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"verifier: {message}\n")
-    raise typer.Exit(code)
+def end(code: int) -> NoReturn:
+    """End the command with an exit code."""
+    global _given  # noqa: PLW0603 - there is one process, and one end of it
+    _given = True
+    raise _End(code)
 
 
 def by(verdict: Verdict) -> NoReturn:
     """End with the verdict's exit code."""
-    raise typer.Exit(EXIT_CODES[verdict])
+    end(EXIT_CODES[verdict])
+
+
+@contextlib.contextmanager
+def translated(*, debug: bool) -> Iterator[None]:
+    """Turn what goes wrong inside into a message on stderr and an exit code; with `debug` into a traceback too.
+
+    Whatever it is: nothing but `end` leaves a command with a code of its own choice.
+    """
+    try:
+        yield
+    except _End:
+        raise
+    except BaseException as error:
+        if debug:
+            traceback.print_exc(file=streams.err())
+        if isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception):
+            end(INTERRUPTED)  # what to say of it, `verifier.cli.app` knows
+        message, code = told(error)
+        streams.complain(message)
+        end(code)
+
+
+def told(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code it ends with."""
+    message, code = (
+        (str(error), error.exit_code)
+        if isinstance(error, VerifierError)
+        else (_foreign(error), CannotRunError.exit_code)
+    )
+    note = note_of(error)
+    return (f"{message}{'' if message.endswith('.') else '.'} {note}" if note else message), code
+
+
+def _foreign(error: BaseException) -> str:
+    """What to say of an error that nobody translated before."""
+    if not isinstance(error, Exception):
+        return f"{account(error)} was raised by a program that was given, and would have ended the run."
+    said = first_line(error)
+    if isinstance(error, MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY):
+        return "out of memory. Use a smaller --batch-size or --image-size."
+    if isinstance(error, ImportError):
+        what = said.partition(": ")[2]
+        return f"a package that is needed does not import ({what}). Install this one with its dependencies."
+    return f"unexpected {said}. This is a defect of the verifier; --debug shows where."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -50,14 +51,16 @@ def init(
         from verifier.cli.planning import plan_models
 
         specs = plan_models(arch, baseline, candidate)
-        with showing.progress_bar("importing torch") as progress:
+        with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
+            from verifier.earlier import awaiting
             from verifier.initialisation import verify_initialisation
             from verifier.saving import INITIALISATION, check_writable, save_record
             from verifier.weights import read_map
 
             if out is not None:
                 check_writable(out)
+            stack.enter_context(awaiting(out, (INITIALISATION,)))
             known = None if map_file is None else read_map(map_file)
             given = None if input_file is None else inputs.file(input_file)
             progress("building models", 0, 0)

@@ -11,10 +11,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from verifier import first
+from verifier.border import mark
+
 if TYPE_CHECKING:
     from types import FrameType
 
 _left = "nothing was written."
+_told = False
 
 
 def leaves(what: str) -> None:
@@ -28,6 +32,17 @@ def left() -> str:
     return _left
 
 
+def tell_nothing() -> None:
+    """Somebody else has told the user of the interruption."""
+    global _told  # noqa: PLW0603 - as above
+    _told = True
+
+
+def told() -> bool:
+    """Whether the user has been told already."""
+    return _told
+
+
 _SHORTLY = 0.02  # seconds
 _LATER = 1.0  # seconds; unwinding may run code that swallows nothing and needs its time
 
@@ -39,7 +54,7 @@ def listen() -> None:
 
     Where the process was told to ignore it, it stays ignored.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, first.end):
         signal.signal(signal.SIGINT, _answer)
 
 
@@ -50,7 +65,7 @@ def _answer(signum: int, frame: FrameType | None) -> None:
     again.start()
     unwinding = isinstance(sys.exc_info()[1], KeyboardInterrupt)  # some `except` or `finally` is at work
     if not (importing or unwinding):
-        raise KeyboardInterrupt
+        raise mark(KeyboardInterrupt())
 
 
 def _send(signum: int) -> None:

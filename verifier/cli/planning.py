@@ -162,4 +162,6 @@ def explained(error: ModelError, inputs: Inputs) -> ModelError:
         return error
     where = found.first_difference or "the result"
     why = f" ({found.cause.summary})" if found.cause else ""
-    return ModelError(f"{error} Its photographs were prepared otherwise: {where} differs{why}.")
+    told = ModelError(f"{error} Its photographs were prepared otherwise: {where} differs{why}.")
+    told.of_program = error.of_program
+    return told

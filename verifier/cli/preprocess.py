@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,9 @@ def preprocess(
 ) -> None:
     """Compare how photographs are prepared with torchvision's transforms, stage by stage."""
     with exits.translated(debug=debug):
-        with showing.progress_bar("importing torch") as progress:
+        with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
+            from verifier.earlier import awaiting
             from verifier.preprocessing import Comparison, Ours, named
             from verifier.preprocessing import recipe as by_name
             from verifier.result import Verdict
@@ -48,6 +50,7 @@ def preprocess(
 
             if out is not None:
                 check_writable(out)
+            stack.enter_context(awaiting(out, (PREPROCESSING,)))
             chosen = by_name(recipe, image_size)
             candidate = (
                 Ours(chosen) if candidate_preprocessing is None else named(candidate_preprocessing, chosen)

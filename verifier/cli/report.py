@@ -37,11 +37,10 @@ def report(
             save_experiment(found, directory)
             showing.show_experiment(found, directory)
             return
-        from verifier.saving import load, save_comparison, save_report
+        from verifier.saving import load, render_again, save_comparison
 
-        verification = load(directory)
         if later is not None:
-            after = load(later)
+            verification, after = load(directory), load(later)
             if out is not None:
                 save_comparison(verification, after, out)
             showing.show_comparison(verification, after)
@@ -50,6 +49,4 @@ def report(
             raise UsageError(
                 "--out is for two results: name a second one, or leave it out to render in place."
             )
-        where = directory if directory.is_dir() else directory.parent
-        save_report(verification, where)
-        showing.show(verification, where)
+        showing.show(render_again(directory), directory if directory.is_dir() else directory.parent)

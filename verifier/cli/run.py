@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verifier.cli import exits, options, showing
+from verifier.cli import exits, interruption, isolating, options, showing
 from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
 from verifier.cli.walking import walk
 from verifier.collecting import collecting_seldom
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from verifier.result import Verification
 
@@ -165,17 +165,33 @@ def run(
         Outputs,
         typer.Option(help="How what the models return is paired; by-order takes other names for the same."),
     ] = Outputs.BY_NAME,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate", help="Run the models in a process of their own, whose death is told and ends with 3."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            help="End that process when it has run for this long; goes with --isolate.",
+        ),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     with exits.translated(debug=debug), collecting_seldom():
+        isolating.where_asked(timeout, isolate=isolate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
         with showing.progress_bar("importing torch"):
+            from verifier.earlier import awaiting
             from verifier.judge.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
-            from verifier.saving import check_file, check_writable, save, save_text
+            from verifier.saving import WRITTEN, check_file, check_writable, save, save_text
             from verifier.verification import verify
             from verifier.weights import as_toml, read_map
 
@@ -200,16 +216,16 @@ def run(
                 else [Request(Cell.parse(name)) for name in _listed("--cells", cells_wanted)]
             )
             missing_here(cells)
-            check_writable(out)
+            check_writable(out, *(job.out for job in jobs))
             known = None if map_file is None else read_map(map_file)
             if save_map is not None and str(save_map) != "-":
                 check_file(save_map)
             threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
-            if len(jobs) > 1:
-                _refuse_for_several(
-                    {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
-                    | {"--save-map": save_map}
-                )
+            _refuse_for_several(
+                jobs,
+                {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
+                | {"--save-map": save_map},
+            )
 
         def verified(job: Job, progress: showing.Progress) -> Verification:
             progress("reading inputs", 0, 0)
@@ -247,16 +263,21 @@ def run(
             except ModelError as error:
                 raise explained(error, inputs) from error
             save(verification, job.out)
+            interruption.leaves(f"the result is in {job.out}.")
             return verification
+
+        def verified_anew(job: Job, progress: showing.Progress) -> Verification:
+            with awaiting(job.out, WRITTEN):
+                return verified(job, progress)
 
         def one_of_several(job: Job) -> Verification:
             with showing.progress_bar(job.name) as bar:
-                return verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
+                return verified_anew(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
 
         if len(jobs) > 1 or arch == ALL:
             walk(jobs, one_of_several, out, debug=debug)
         with showing.progress_bar("reading inputs") as progress:
-            verification = verified(jobs[0], progress)
+            verification = verified_anew(jobs[0], progress)
             if save_map is not None and str(save_map) != "-":
                 save_text(as_toml(verification.weights), save_map)
         if str(save_map) == "-":
@@ -265,9 +286,9 @@ def run(
         exits.by(verification.verdict)
 
 
-def _refuse_for_several(given: Mapping[str, object]) -> None:
+def _refuse_for_several(jobs: Sequence[Job], given: Mapping[str, object]) -> None:
     for option, value in given.items():
-        if value is not None:
+        if value is not None and len(jobs) > 1:
             raise UsageError(
                 f"{option} belongs to one network, but --arch names several; leave one of them out."
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from verifier import whereabouts
+from verifier.cli import streams
+from verifier.cli.streams import err, out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,19 +25,22 @@ def progress_bar(first: str) -> Iterator[Progress]:
 
     Yields a function to be called with a stage, the steps done in it and the steps it has (0: unknown).
     """
-    if not sys.stderr.isatty():
-        yield lambda _stage, _done, _total: None
+    if not err().isatty():
+        whereabouts.stage(first)
+        yield lambda stage, _done, _total: whereabouts.stage(stage)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    whereabouts.stage(first)
+    with Progress(*columns, console=Console(file=err()), transient=True) as bar:
         task = bar.add_task(first, total=None)
         current = first
 
         def update(stage: str, done: int, total: int) -> None:
             nonlocal current, task
+            whereabouts.stage(stage)
             if stage != current:
                 bar.remove_task(task)
                 task, current = bar.add_task(stage, total=total or None), stage
@@ -50,7 +55,7 @@ def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
 
     Yields a function as `progress_bar` does, whose steps are images, and one that prints a line an epoch on stdout.
     """
-    if not sys.stderr.isatty():
+    if not err().isatty():
         yield lambda _stage, _done, _total: None, lambda line: say(f"{line}\n")
         return
     from rich.console import Console
@@ -62,7 +67,7 @@ def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
             return Text(f"{task.speed:.0f} images/s" if task.speed else "")
 
     columns = TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn(compact=True)
-    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=60) as bar:
+    with Progress(*columns, console=Console(file=err()), transient=True, speed_estimate_period=60) as bar:
         task = bar.add_task("importing torch", total=None)
         first: int | None = None
 
@@ -74,7 +79,7 @@ def training_bar() -> Iterator[tuple[Progress, Callable[[str], None]]]:
             bar.update(task, description=stage, completed=done - first, total=total - first)
 
         def line(text: str) -> None:
-            if sys.stdout.isatty():
+            if out().isatty():
                 bar.console.print(text, highlight=False)  # above the bar
             else:
                 say(f"{text}\n")
@@ -94,10 +99,10 @@ def show(verification: Verification, directory: Path | None) -> None:
     from reports import terminal
 
     out_dir = None if directory is None else str(directory)
-    if sys.stdout.isatty():
+    if out().isatty():
         from rich.console import Console
 
-        Console().print(terminal.summary(verification, out_dir=out_dir))
+        Console(file=out()).print(terminal.summary(verification, out_dir=out_dir))
     else:
         say(terminal.plain(verification, out_dir=out_dir))
 
@@ -108,10 +113,10 @@ def show_comparison(before: Verification, after: Verification) -> None:
 
     compared = comparison.compare(before, after)
     listed = comparison.sections(compared)
-    if sys.stdout.isatty():
+    if out().isatty():
         from rich.console import Console
 
-        Console().print(terminal.coloured(compared.headline, after.verdict, listed))
+        Console(file=out()).print(terminal.coloured(compared.headline, after.verdict, listed))
     else:
         say(tables.text(compared.headline, listed))
 
@@ -133,19 +138,14 @@ def show_parity(found: TrainingParity, directory: Path) -> None:
     """Print what a comparison of two trainings found, as `show` does."""
     from reports import parity
 
-    if sys.stdout.isatty():
+    if out().isatty():
         from rich.console import Console
 
-        Console().print(parity.summary(found, out_dir=str(directory)))
+        Console(file=out()).print(parity.summary(found, out_dir=str(directory)))
     else:
         say(parity.plain(found, out_dir=str(directory)))
 
 
 def say(text: str) -> None:
     """Write to stdout. A reader who has left (`| head`) misses the rest; the exit code stays what it is."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # What is still buffered would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.say(text)

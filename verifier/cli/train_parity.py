@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -67,15 +68,17 @@ def train_parity(
 
         ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
         specs = plan_models(arch, baseline, candidate)
-        with showing.progress_bar("importing torch") as progress:
+        with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import sources
+            from verifier.earlier import awaiting
             from verifier.saving import check_writable
             from verifier.training.data import read
             from verifier.training.parity import train_parity as run
-            from verifier.training.saving import save_parity
+            from verifier.training.saving import PARITY, TENSORS, save_parity
             from verifier.weights import read_map
 
             check_writable(out)
+            stack.enter_context(awaiting(out, (PARITY, TENSORS)))
             loops = [
                 None if spec is None else sources.function(spec) for spec in (trainer, candidate_trainer)
             ]

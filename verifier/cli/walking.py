@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-from verifier.cli import exits, interruption, showing
-from verifier.errors import OutputError
+from verifier.border import check_unanswered
+from verifier.cli import exits, interruption, showing, streams
+from verifier.earlier import note_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +65,7 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
     showing.say(_reports(rows, out))
-    raise typer.Exit(max((row.code for row in rows), key=_ORDER.index))
+    exits.end(max((row.code for row in rows), key=_ORDER.index))
 
 
 def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row:
@@ -76,15 +74,16 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
     started = time.perf_counter()
     try:
         verification = verify(job)
-    except Exception as error:
+    except BaseException as error:
+        check_unanswered(error)
         if debug:
-            traceback.print_exc(file=sys.stderr)
+            traceback.print_exc(file=streams.err())
         message, code = exits.told(error)
         seconds = f"{time.perf_counter() - started:.1f}"
         cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
-        earlier = _earlier(job.out)
-        said = f"could not run: {message}{f' {earlier[0].upper()}{earlier[1:]}.' if earlier else ''}"
-        return Row(code, said, cells, verified=False, earlier=earlier)
+        note = note_of(error)
+        earlier = f"{note[:1].lower()}{note[1:].rstrip('.')}"
+        return Row(code, f"could not run: {message}", cells, verified=False, earlier=earlier)
     worst = next(iter(sentences.worst(verification.layers, 1)), None)
     return Row(
         exits.EXIT_CODES[verification.verdict],
@@ -101,17 +100,6 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             f"{time.perf_counter() - started:.1f}",
         ),
     )
-
-
-def _earlier(out: Path) -> str:
-    """Put what an earlier walk left of a network out of the place of a present result, and say where it is."""
-    from verifier.saving import set_aside
-
-    try:
-        folder = set_aside(out)
-    except OutputError as error:
-        return f"an earlier result is still in {out}, as it could not be set aside: {error}"
-    return "" if folder is None else f"an earlier result was set aside in {folder}"
 
 
 def _reports(rows: Sequence[Row], out: Path) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from verifier import whereabouts
 from verifier.errors import GraphDepartureError
 from verifier.graph.operators import READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
@@ -120,6 +121,10 @@ class Instrument(TorchFunctionMode, ABC):
     def on_read(self, tensor: Tensor) -> None:
         """Python took numbers out of `tensor`, where they cannot be followed."""
 
+    def whereabouts(self, op: str) -> str:
+        """Where the run stands that is about to call `op`."""
+        return f"{op} in {self.scope}" if self.scope else op
+
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:
         """The module `name` returned `outputs`."""
 
@@ -160,6 +165,8 @@ class Instrument(TorchFunctionMode, ABC):
     ) -> Any:
         """Run the call, then show it; torch suspends the mode meanwhile, so nothing inside is met again."""
         kwargs = kwargs or {}
+        if whereabouts.watched():
+            whereabouts.site(self.whereabouts(operator_name(func)))
         self.before_call(func, args, kwargs)
         result = func(*args, **kwargs)
         outputs: Sequence[Tensor] = ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
+from verifier.border import contained
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
@@ -34,6 +35,7 @@ MOST_DRAWS = 16
 MINIMUM_COVERAGE = 0.5
 
 
+@contained()
 def verify_initialisation(
     baseline: str | Callable[[], nn.Module],
     candidate: str | Callable[[], nn.Module],

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from verifier import inputs as making
 from verifier import sources
 from verifier.align import Recipe, align
+from verifier.border import check_unanswered, first_line
 from verifier.copying import copy_with, state_of
 from verifier.environment import preserved
 from verifier.errors import ModelError, UsageError, VerifierError
@@ -143,16 +144,16 @@ def _recorded(
         if inputs is None
         else [sample(making.tensors(inputs), 2)]
     )
-    error: Exception | None = None
+    error: BaseException | None = None
     for few in tried:
         try:
             return few, _graph("baseline", baseline, few), _graph("candidate", candidate, few)
         except VerifierError:
             raise
-        except Exception as raised:
+        except BaseException as raised:
+            check_unanswered(raised)
             error = raised
-    lines = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    what = "" if error is None else first_line(error)
     how = "random images of 32, 64 and 224 pixels" if inputs is None else "the inputs given"
     raise ModelError(
         f"{specs[0]} and {specs[1]} name their tensors differently, and to find out which belong together both must "

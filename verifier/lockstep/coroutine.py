@@ -78,10 +78,11 @@ class Greenlet(Coroutine):
 
     def __init__(self, body: Callable[[], None], name: str) -> None:
         super().__init__(body, name)
-        self._greenlet = greenlet.greenlet(body)
+        self._error: BaseException | None = None
+        self._greenlet = greenlet.greenlet(self._run)
 
     def resume(self) -> bool:
-        """Switch to the body; its exceptions come out here by themselves."""
+        """Switch to the body; what it raised is raised here."""
         if self._greenlet.dead:
             return False
         grad = torch.is_grad_enabled()
@@ -90,6 +91,9 @@ class Greenlet(Coroutine):
             self._greenlet.switch()
         finally:
             torch.set_grad_enabled(grad)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         return not self._greenlet.dead
 
     def _wait(self) -> None:
@@ -105,9 +109,19 @@ class Greenlet(Coroutine):
         grad = torch.is_grad_enabled()
         while not self._greenlet.dead:  # a body may swallow the first attempts
             self._greenlet.parent = greenlet.getcurrent()
-            with contextlib.suppress(Abandoned):
+            with contextlib.suppress(Abandoned):  # which comes out here if the body was never begun
                 self._greenlet.throw(Abandoned)
+        self._error = None
         torch.set_grad_enabled(grad)
+
+    def _run(self) -> None:
+        # Carried over by hand: greenlets take a GreenletExit for a quiet end, and a model may raise that, too.
+        try:
+            self.body()
+        except Abandoned:
+            pass
+        except BaseException as error:
+            self._error = error
 
 
 class Thread(Coroutine):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from verifier import whereabouts
+from verifier.border import by_program, check_unanswered, failure, first_line
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
@@ -92,6 +94,7 @@ class Lane:
             OutOfMemoryError: The device ran out of memory.
         """
         self.tensor = self._site = None
+        whereabouts.model(self.role)
         try:
             self._resume()
         except BaseException as error:
@@ -144,15 +147,16 @@ class Lane:
         self._coroutine.check()
 
     def _raise(self, error: BaseException) -> NoReturn:
-        if not isinstance(error, Exception) or isinstance(error, VerifierError):
+        if isinstance(error, VerifierError):
             raise error
-        where = self._watch.whereabouts()
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        check_unanswered(error)
+        site = self._watch.whereabouts()
+        where = f"at {site}" if site else "after its last site"
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first_line(error):
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"the {self.role} failed {where}: {type(error).__name__}: {first_line}") from error
+        raise by_program(ModelError(f"the {self.role} failed {where}: {failure(error)}")) from error
 
 
 class _Watch(Instrument):
@@ -208,11 +212,11 @@ class _Watch(Instrument):
         if self._next < len(self._graph.calls):
             self._depart("ended")
 
-    def whereabouts(self) -> str:
-        """Where the run stands, for messages."""
+    def whereabouts(self, op: str = "") -> str:
+        """Where the run stands, for messages: at its next site."""
         if self._next < len(self._graph.calls):
-            return f"at {self._graph.sites[self._graph.calls[self._next].first].name}"
-        return "after its last site"
+            return self._graph.sites[self._graph.calls[self._next].first].name
+        return super().whereabouts(op) if op else ""
 
     def _depart(self, what: str) -> NoReturn:
         if self._next < len(self._graph.calls):

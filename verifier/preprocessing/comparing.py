@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from verifier.border import contained
 from verifier.environment import preserved
 from verifier.preprocessing import drawing, explaining, finals, notes
 from verifier.preprocessing.baseline import prepared
@@ -58,7 +59,7 @@ class Comparison:
             Exception: Whatever a decoder raises on the file.
         """
         number = len(self.files)
-        with preserved():
+        with preserved(), contained():
             ours = prepared(path, self.recipe, self.seed, number)
             made = self.candidate.made(path, ours.stages["decode"][0], self.seed, number, ours.drawn)
             self.files.append(path.name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reference_models.published import figures
+from verifier.border import by_program, check_unanswered, contained, first_line
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError, VerifierError
@@ -55,6 +56,7 @@ class Subject:
         return [checkpoint_file(directory, self.name, role) for role in roles]
 
 
+@contained()
 def train(
     subjects: Sequence[Subject],
     data: Data,
@@ -202,11 +204,13 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
                 outputs = model.train(mode)(images)
         except (VerifierError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
-            first_line = (str(error).strip().splitlines() or [""])[0]
-            raise InputError(
-                f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
-                f"{type(error).__name__}: {first_line}"
+        except BaseException as error:
+            check_unanswered(error)
+            raise by_program(
+                InputError(
+                    f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
+                    f"{first_line(error)}"
+                )
             ) from error
         is_tensor = isinstance(outputs, torch.Tensor)
         if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):

@@ -13,6 +13,7 @@ from verifier import inputs as making
 from verifier import sources
 from verifier.align import align
 from verifier.assessment import Assessor
+from verifier.border import by_program, check_unanswered, failure
 from verifier.copying import copy_with, state_of
 from verifier.errors import InputError, ModelError, UsageError, VerifierError
 from verifier.graph import record
@@ -69,15 +70,16 @@ class Side:
             return record(self.fresh(state_of(self.model), cell), args, kwargs)
         except VerifierError:
             raise
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        except BaseException as error:
+            check_unanswered(error)
+            what = failure(error)
             if self.role == "baseline":
-                raise InputError(
-                    f"the baseline {self.spec} does not take images of shape {inputs.info.shapes[0]}: {what}"
+                shape = inputs.info.shapes[0]
+                raise by_program(
+                    InputError(f"the baseline {self.spec} does not take images of shape {shape}: {what}")
                 ) from error
-            raise ModelError(
-                f"the candidate {self.spec} fails on images that the baseline takes: {what}"
+            raise by_program(
+                ModelError(f"the candidate {self.spec} fails on images that the baseline takes: {what}")
             ) from error
 
     def info(self, graph: Graph) -> ModelInfo:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from verifier.border import by_program, check_unanswered, contained, failure
 from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 FREE, FORCED = "training side by side", "judging every phase on identical inputs"
 
 
+@contained()
 def train_parity(
     baseline: nn.Module | str,
     candidate: nn.Module | str,
@@ -316,13 +318,12 @@ class _Training:
             return self._thread.resume()
         except VerifierError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            check_unanswered(error)
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            lines = str(error).strip().splitlines()
-            raise ModelError(
-                f"the {self.role}'s trainer failed at batch {self._given}: {type(error).__name__}: "
-                f"{lines[0] if lines else ''}"
+            raise by_program(
+                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {failure(error)}")
             ) from error
 
 
