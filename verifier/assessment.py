@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
-from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
+from verifier.diagnose import Tried, diagnose, diagnose_inputs, exhibits, unreached, with_findings, with_unreached
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
@@ -93,6 +93,7 @@ class Assessor:
         repeat: How often each numerics cell is run to see whether it gives the same numbers.
         agreements: Agreement of the outputs, by cell name.
         exhibits: What the culprits look like, by cell name.
+        tried: What sites that are written otherwise and give the same numbers gave alone, by row in float64.
     """
 
     subject: Subject
@@ -104,6 +105,7 @@ class Assessor:
     repeat: int = 1
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     exhibits: dict[str, tuple[Exhibit, ...]] = field(default_factory=dict)
+    tried: dict[int, Tried] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
 
@@ -122,7 +124,7 @@ class Assessor:
             self.subject = replace(self.subject, alignment=alignment)
             self._standings.clear()
             judged = self._semantics(inputs, probe)
-        judged = self._diagnosed(ORACLE, judged)
+        judged = self._excited(self._diagnosed(ORACLE, judged))
         self._exhibit(ORACLE, judged)
         return self._result(ORACLE, "semantics", inputs, judged, started)
 
@@ -318,6 +320,14 @@ class Assessor:
             sides = (tensors_in(arguments(each, cell)) for each in (self.few, self.few.other))
             found.update(diagnose_inputs(judged.rows, *map(list, sides)))
         return judge_rows(with_findings(judged.rows, found))
+
+    def _excited(self, judged: Judged) -> Judged:
+        """The judgement with blame for sites whose difference, as written, the given inputs do not reach."""
+        others = self._caster.state(self.subject.masters.baseline, ORACLE)
+        open_lanes = functools.partial(self._two_lanes, ORACLE)
+        self.tried = unreached(self.subject.alignment, judged.rows, others, open_lanes)
+        rows = with_unreached(judged.rows, self.tried)
+        return judged if rows == judged.rows else judge_rows(rows)
 
     def _exhibit(self, cell: Cell, judged: Judged) -> None:
         """Look at the culprits once more, for the report."""

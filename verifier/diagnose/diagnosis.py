@@ -82,7 +82,7 @@ def diagnose(
     if not wanted:
         return {}
     states = [row for row in wanted if row.op == "state"]
-    places = [_Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
+    places = [Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
     baseline, candidate = open_lanes(
         sorted({call for place in places for call in place.baseline.calls}),
         sorted({call for place in places for call in place.candidate.calls}),
@@ -146,7 +146,7 @@ def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Half:
+class Half:
     """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
 
     graph: Graph
@@ -175,28 +175,28 @@ class _Half:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     row: PairResult
-    baseline: _Half
-    candidate: _Half
+    baseline: Half
+    candidate: Half
     misshapen: bool
     output: int = 0
 
     @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> _Place:
+    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Place:
         if row.op == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
         output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
-        halves: list[_Half] = []
+        halves: list[Half] = []
         for graph, name, between in (
             (alignment.baseline, row.baseline, row.between_baseline),
             (alignment.candidate, row.candidate, row.between_candidate),
         ):
             sites = tuple(graph.by_name[each] for each in between)
             if row.op == "output":
-                halves.append(_Half(graph, None, sites, graph.outputs[output]))
+                halves.append(Half(graph, None, sites, graph.outputs[output]))
             else:
-                halves.append(_Half(graph, graph.by_name[name or ""], sites))
+                halves.append(Half(graph, graph.by_name[name or ""], sites))
         return cls(row, halves[0], halves[1], any(rows[above].misshapen for above in row.above), output)
 
 
@@ -209,7 +209,7 @@ class _Examiner:
         others: Mapping[str, Tensor],
         baseline: Lane,
         candidate: Lane,
-        places: Sequence[_Place],
+        places: Sequence[Place],
     ) -> None:
         self.found: dict[int, Examined] = {}
         self._alignment = alignment
@@ -232,7 +232,7 @@ class _Examiner:
         if place is not None:
             self.examine(place, tensors[0], tensors[1])
 
-    def examine(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+    def examine(self, place: Place, wanted: Tensor, given: Tensor) -> None:
         """Look at one place, and let go of the calls nobody else needs."""
         baseline = place.baseline.side(self._lanes[0].kept, wanted)
         candidate = place.candidate.side(self._lanes[1].kept, given)
@@ -242,14 +242,14 @@ class _Examiner:
             self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
         self._let_go(place)
 
-    def _let_go(self, place: _Place) -> None:
+    def _let_go(self, place: Place) -> None:
         for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
             uses.subtract(half.calls)
             for call in half.calls:
                 if uses[call] <= 0:
                     lane.kept.pop(call, None)
 
-    def examine_state(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+    def examine_state(self, place: Place, wanted: Tensor, given: Tensor) -> None:
         """Look at a tensor that the site of `place` has left in another state than the baseline's."""
         baseline = place.baseline.side(self._lanes[0].kept, wanted)
         candidate = place.candidate.side(self._lanes[1].kept, given)
@@ -266,7 +266,7 @@ class _Examiner:
         self._let_go(place)
 
     def _look(
-        self, place: _Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor
+        self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor
     ) -> Examined:
         row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0

@@ -10,7 +10,7 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge.criteria import deciding, judged_by_task
-from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, Excited, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +129,8 @@ class _Judge:
         """`row` with its status and reason."""
         if row.status is Status.UNMATCHED:
             return row
+        if row.excited is not None and not self.region_at_fault(row):
+            return msgspec.structs.replace(row, status=Status.CULPRIT, reason=_unreached(row, row.excited))
         status = self._status(row)
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
@@ -178,6 +180,8 @@ class _Judge:
         """Whether sites without a partner above this row make the difference."""
         if row.composed:
             return False
+        if row.excited is not None:
+            return row.apart
         if row.inputs_differ is not None:
             return row.apart and row.inputs_differ
         return row.apart and self._disagrees(row)
@@ -211,12 +215,14 @@ class _Judge:
         else:
             other = f"another {extra.op}, of shape {extra.shape}," if extra.op == missing.op else extra.op
             what = f"the candidate has {other} instead of {missing.op}, of shape {missing.shape}"
-        measured = _said(row, own=True)
+        measured = _said(row, own=True) if row.excited is None else _unreached(row, row.excited)
+        told = numeric(row.cause) or row.excited is not None
         return msgspec.structs.replace(
             place,
             candidate=extra.candidate if extra else None,
             status=Status.UNMATCHED,
-            cause=row.cause if numeric(row.cause) else (missing or extra or row).cause,
+            cause=row.cause if told else (missing or extra or row).cause,
+            excited=row.excited,
             accuracy=row.accuracy,
             total=row.total,
             intrinsic=row.intrinsic,
@@ -238,6 +244,12 @@ class _Judge:
         if status is not Status.CULPRIT and self.region_at_fault(row):
             parts.append("what it reads comes through sites without a partner, which are at fault")
         return "; ".join([*parts, *row.differences])
+
+
+def _unreached(row: PairResult, found: Excited) -> str:
+    """What is said of a row that parts on other inputs than those that were given."""
+    where = f"the given inputs do not reach what differs; on the baseline's tensors {found.inputs}"
+    return "; ".join([f"{where}, relative error {found.error.nrmse:.1e}", *row.differences])
 
 
 def _first_computing(

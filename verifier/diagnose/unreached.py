@@ -1,0 +1,442 @@
+"""Sites that differ as written and give the same numbers: run alone on inputs that the given ones did not reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import torch
+from torch import Tensor
+
+from verifier.diagnose.causes import cause_of_site, composed
+from verifier.diagnose.diagnosis import Half, Place
+from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable
+from verifier.diagnose.neighbourhood import as_it_is, carried_over, laid_as
+from verifier.diagnose.relation import compared
+from verifier.graph.operators import IRRELEVANT, MOVES, canonical
+from verifier.graph.ranges import ANYTHING, ranges
+from verifier.lockstep import Comparing, Lane, run
+from verifier.result import Cause, Excited, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from verifier.align import Alignment
+    from verifier.diagnose.excitations import Excitation
+    from verifier.diagnose.neighbourhood import Lay, Side, Values
+    from verifier.graph import Graph, KeptCall, Site
+    from verifier.graph.ranges import Range
+    from verifier.result import Comparison, PairResult
+
+# What any number may be off by, relative to the larger of what both sides give and what they read: a step that
+# cancels loses as many digits, and neither side is wrong for it.
+_LIMIT = 1e-12
+# The same between different operators, which are known to that: torch's softplus is the identity above 20, where it
+# is 2e-9 more, and a logarithm of a sigmoid is not.
+_LIMIT_OF_OTHERS = 1e-9
+_DOUBLE_ROUNDOFF = 2.0**-53
+_FACTOR = 64.0  # times what the baseline itself makes of one rounding of what it reads
+
+UNREACHED = "which the given inputs do not reach"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What running one row's site alone has shown.
+
+    Attributes:
+        excited: Where the two sides part, and how far; None if they never did.
+        cause: Why, if they part.
+        alone: Whether it could be run alone at all.
+        larger: Whether they part where what they read is one row and one column larger.
+    """
+
+    excited: Excited | None = None
+    cause: Cause | None = None
+    alone: bool = True
+    larger: bool = False
+
+
+NOT_ALONE = Tried(alone=False)
+
+def unreached(
+    alignment: Alignment,
+    rows: Sequence[PairResult],
+    others: Mapping[str, Tensor],
+    open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
+) -> dict[int, Tried]:
+    """Run every site alone that is written otherwise than the baseline's and gave the same numbers.
+
+    Args:
+        alignment: The pairs.
+        rows: The judged rows, forced pass included.
+        others: The baseline's parameters and buffers by name, as they are in the cell.
+        open_lanes: Makes the baseline's lane and the candidate's, given the calls each is to keep.
+
+    Returns:
+        What was found, by the row's index; nothing of rows that are written alike.
+    """
+    places = [Place.of(alignment, row, rows) for row in rows if _agrees(row)]
+    wanted = [place for place in places if _written_otherwise(place)]
+    if not wanted:
+        return {}
+    tried = _tried(alignment, wanted, others, open_lanes)
+    found = {place.row.index: each for place, each in zip(wanted, tried, strict=True)}
+    # One side may go on in operators without a partner that undo what differs: a relu, then a minimum. The two are
+    # then run to the next pairs below.
+    joined = [
+        (place.row.index, _joined(place, below))
+        for place in wanted
+        if found[place.row.index].excited is not None and _goes_on(alignment, place)
+        for below in places
+        if place.row.index in below.row.above and below.row.apart
+    ]
+    further = _tried(alignment, [place for _, place in joined], others, open_lanes) if joined else []
+    below: dict[int, list[Tried]] = {}
+    for (index, _), each in zip(joined, further, strict=True):
+        below.setdefault(index, []).append(each)
+    for index, each in below.items():
+        if all(one.excited is None for one in each):
+            found[index] = Tried(alone=all(one.alone for one in each))
+    return found
+
+
+def _agrees(row: PairResult) -> bool:
+    return (
+        row.status is Status.OK
+        and row.op not in {"input", "state"}
+        and None not in (row.baseline, row.candidate)
+        and row.candidate_shape is None
+        and not row.rewired
+    )
+
+
+def _written_otherwise(place: Place) -> bool:
+    return _written(place.baseline) != _written(place.candidate)
+
+
+def _written(half: Half) -> list[tuple[str, dict[str, object]]]:
+    """Operators and settings of one side as far as they may matter to what comes out."""
+    sites = (*half.between, *(() if half.site is None else (half.site,)))
+    return [(site.op, _settings(site)) for site in sites if site.op not in MOVES]
+
+
+def _settings(site: Site) -> dict[str, object]:
+    return {name: canonical(value) for name, value in site.attributes.items() if name not in _NO_SETTING}
+
+
+_NO_SETTING = IRRELEVANT | {"_stacklevel"}
+
+
+def _goes_on(alignment: Alignment, place: Place) -> bool:
+    """Whether operators without a partner read what either side gives."""
+    return any(
+        half.site is not None
+        and any(reader not in paired for reader in half.graph.consumers[half.site.index])
+        for half, paired in (
+            (place.baseline, alignment.partner),
+            (place.candidate, alignment.partner_back),
+        )
+    )
+
+
+def _joined(upper: Place, lower: Place) -> Place:
+    """Both places as one, which reads what the upper one reads and gives what the lower one gives."""
+    halves = [
+        replace(
+            low,
+            between=tuple(
+                sorted(
+                    {*up.between, *low.between, *(() if up.site is None else (up.site,))},
+                    key=lambda site: site.index,
+                )
+            ),
+        )
+        for up, low in ((upper.baseline, lower.baseline), (upper.candidate, lower.candidate))
+    ]
+    return replace(lower, baseline=halves[0], candidate=halves[1])
+
+
+def _tried(
+    alignment: Alignment,
+    places: Sequence[Place],
+    others: Mapping[str, Tensor],
+    open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
+) -> list[Tried]:
+    """What each place gives on every excitation, in one forced pass."""
+    lanes = open_lanes(
+        sorted({call for place in places for call in place.baseline.calls}),
+        sorted({call for place in places for call in place.candidate.calls}),
+    )
+    booth = _Booth(alignment, others)
+    found = [NOT_ALONE] * len(places)
+    at: dict[int, list[int]] = {}
+    for k, place in enumerate(places):
+        if place.baseline.site is not None:
+            at.setdefault(place.baseline.site.index, []).append(k)
+    left = [_uses(places, "baseline"), _uses(places, "candidate")]
+
+    def look(k: int, tensors: Sequence[Tensor]) -> None:
+        place = places[k]
+        baseline = place.baseline.side(lanes[0].kept, tensors[0])
+        candidate = place.candidate.side(lanes[1].kept, tensors[1])
+        if baseline is not None and candidate is not None:
+            found[k] = booth.tried(place.row, baseline, candidate)
+        for lane, uses, half in zip(lanes, left, (place.baseline, place.candidate), strict=True):
+            for call in half.calls:
+                uses[call] -= 1
+                if not uses[call]:
+                    lane.kept.pop(call, None)
+
+    def visit(pair: int, tensors: Sequence[Tensor]) -> None:
+        for k in at.get(alignment.pairs[pair].baseline, ()):
+            look(k, tensors)
+
+    passes = run(
+        list(lanes),
+        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
+        [Comparing(0, 1, force=True)],
+        layouts=alignment.laid_out,
+        visit=visit,
+    )
+    for k, place in enumerate(places):
+        if place.baseline.site is None:
+            look(k, [values[place.output] for values in passes.values])
+    return found
+
+
+def _uses(places: Iterable[Place], side: str) -> dict[int, int]:
+    uses: dict[int, int] = {}
+    for place in places:
+        for call in getattr(place, side).calls:
+            uses[call] = uses.get(call, 0) + 1
+    return uses
+
+
+class _Given(NamedTuple):
+    """What both sides of a place gave and read on one excitation."""
+
+    values: Values
+    baseline: Tensor
+    candidate: Tensor
+
+
+class _Booth:
+    """Runs the two sides of a place on the same tensors."""
+
+    def __init__(self, alignment: Alignment, others: Mapping[str, Tensor]) -> None:
+        self._alignment = alignment
+        self._others = others
+        self._lay: Lay = laid_as if alignment.rebuilt else as_it_is
+        self._limits = ranges(alignment.baseline)
+
+    def tried(self, row: PairResult, baseline: Side, candidate: Side) -> Tried:
+        """Whether the two sides of a row part on any excitation."""
+        values = baseline.values()
+        if not self._same_sources(values, candidate):
+            return NOT_ALONE
+        start = self._both(values, baseline, candidate)
+        if start is None or self._apart(start, baseline, strictly=False) is not None:
+            return NOT_ALONE  # made again, they do not even give what they gave
+        alike = _one_operator(baseline, candidate)
+        numbers = sorted(_numbers(baseline) | _numbers(candidate))
+        for excitation in (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS:
+            changed = self._excited(values, excitation, numbers)
+            given = None if changed is None else self._both(changed, baseline, candidate)
+            if given is None:
+                continue
+            found = self._apart(given, baseline, strictly=alike)
+            if found is not None:
+                told = Excited(inputs=excitation.name, error=found[0], allowed=found[1])
+                return Tried(told, self._cause(row, baseline, candidate, given, told))
+        return Tried(larger=_switched(baseline, candidate) and self._parts_larger(values, baseline, candidate))
+
+    def _same_sources(self, values: Values, candidate: Side) -> bool:
+        """Whether whatever can be excited on either side comes from the same place on the other."""
+        forth, back = self._alignment.partner, self._alignment.partner_back
+        there = candidate.values()
+        return all(
+            source < 0 and source in there or forth.get(source) in there
+            for source, tensor in values.items()
+            if is_excitable(tensor)
+        ) and all(
+            source < 0 and source in values or back.get(source) in values
+            for source, tensor in there.items()
+            if is_excitable(tensor)
+        )
+
+    def _excited(
+        self, values: Values, excitation: Excitation, numbers: Sequence[float]
+    ) -> Values | None:
+        """The same sources with other numbers; None where that changes nothing."""
+        changed = {
+            source: excited(tensor, excitation, numbers, self._range(source))
+            for source, tensor in values.items()
+        }
+        same = all(changed[source].equal(tensor) for source, tensor in values.items())
+        return None if same else changed
+
+    def _range(self, source: int) -> Range:
+        return self._limits[source] if source >= 0 else ANYTHING
+
+    def _both(self, values: Values, baseline: Side, candidate: Side) -> _Given | None:
+        """What both sides give on `values`; None where either cannot be run on them."""
+        wanted = _made(baseline, values)
+        given = _made(
+            candidate, carried_over(values, candidate.values(), self._alignment.partner, self._lay)
+        )
+        if wanted is None or given is None:
+            return None
+        return _Given(values, laid_as(wanted, given) if self._alignment.rebuilt else wanted, given)
+
+    def _apart(
+        self, found: _Given, baseline: Side, *, strictly: bool
+    ) -> tuple[Comparison, float] | None:
+        """How far the two sides are apart, and what the largest difference may be; None if they are not.
+
+        A number that is not finite on one side alone counts if `strictly`; else it is no number for either.
+        """
+        wanted, given = found.baseline, found.candidate
+        if wanted.shape != given.shape or not wanted.numel():
+            return None
+        if not strictly:
+            both = wanted.isfinite() & given.isfinite()
+            wanted, given = (torch.where(both, each, torch.zeros_like(each)) for each in (wanted, given))
+        error = compared(given, wanted)
+        if error.nonfinite_mismatched:
+            return error, _LIMIT
+        size, read = _size(wanted), max(map(_size, found.values.values()), default=0.0)
+        limit = _LIMIT if strictly else _LIMIT_OF_OTHERS
+        if error.max_abs <= limit * max(size, read):
+            return None
+        allowed = max(limit * max(size, read), _FACTOR * self._sensitivity(found, baseline))
+        return None if error.max_abs <= allowed else (error, allowed)
+
+    def _sensitivity(self, found: _Given, baseline: Side) -> float:
+        """What the baseline's side makes of one rounding of all that it reads, at most, up or down."""
+        plain, *moved = (
+            _made(
+                baseline,
+                {
+                    source: tensor * factor if is_excitable(tensor) else tensor
+                    for source, tensor in found.values.items()
+                },
+            )
+            for factor in (1.0, 1 + 2 * _DOUBLE_ROUNDOFF, 1 - 2 * _DOUBLE_ROUNDOFF)
+        )
+        changes = [
+            float((plain - each).abs().nan_to_num(0.0, 0.0, 0.0).amax())
+            for each in moved
+            if plain is not None and each is not None and plain.shape == each.shape
+        ]
+        return min(changes, default=0.0)  # where it jumps, it does so in one of the two directions
+
+    def _cause(
+        self, row: PairResult, baseline: Side, candidate: Side, given: _Given, told: Excited
+    ) -> Cause:
+        evidence = (
+            f"on the given inputs both give the same; on the baseline's tensors {told.inputs} they part by a "
+            f"relative error of {told.error.nrmse:.3g}",
+        )
+        if _one_operator_each(baseline, candidate):
+            calls = self._calls(baseline, candidate, given.values)
+            assert candidate.site is not None  # noqa: S101 - seen above
+            cause = cause_of_site(
+                calls[1],
+                calls[0],
+                candidate.site.output,
+                given.baseline,
+                given.candidate,
+                self._others,
+                _relative(told),
+            )
+        else:
+            cause = composed(row, baseline, candidate)
+        return msgspec.structs.replace(
+            cause, summary=f"{cause.summary}, {UNREACHED}", evidence=(*evidence, *cause.evidence)
+        )
+
+    def _calls(self, baseline: Side, candidate: Side, values: Values) -> tuple[KeptCall, KeptCall]:
+        own = carried_over(values, candidate.values(), self._alignment.partner, self._lay)
+        assert baseline.call is not None and candidate.call is not None  # noqa: S101, PT018
+        return (
+            baseline.call.with_operands(baseline.replay(values)),
+            candidate.call.with_operands(candidate.replay(own)),
+        )
+
+    def _parts_larger(self, values: Values, baseline: Side, candidate: Side) -> bool:
+        """Whether the two sides part on tensors that are one row and one column larger."""
+        changed = {
+            source: LARGER.make(tensor, ()) if is_excitable(tensor) and tensor.dim() > 2 else tensor
+            for source, tensor in values.items()
+        }
+        given = self._both(changed, baseline, candidate)
+        if given is None:
+            return False
+        other_shape = given.baseline.shape != given.candidate.shape
+        return other_shape or self._apart(given, baseline, strictly=True) is not None
+
+
+def _relative(told: Excited) -> float:
+    """What is allowed, as a relative error (NRMSE) of the same tensors."""
+    if not told.error.max_abs or not math.isfinite(told.error.nrmse):
+        return _LIMIT
+    return max(_LIMIT, told.allowed * told.error.nrmse / told.error.max_abs)
+
+
+def _made(side: Side, values: Values) -> Tensor | None:
+    """What one side gives where `values` come in from above; None where it cannot be run on them."""
+    try:
+        reads = side.replay(values)
+        if side.call is None or side.site is None:
+            return reads[0]
+        return side.call.with_operands(reads).run()[0][side.site.output]
+    except Exception:  # each operator refuses in a way of its own
+        return None
+
+
+def _one_operator_each(baseline: Side, candidate: Side) -> bool:
+    sides = (baseline, candidate)
+    return not any(side.between or side.call is None for side in sides)
+
+
+def _one_operator(baseline: Side, candidate: Side) -> bool:
+    """Whether both sides are one and the same operator, in other settings."""
+    if not _one_operator_each(baseline, candidate) or baseline.site is None or candidate.site is None:
+        return False
+    return baseline.site.op == candidate.site.op
+
+
+def _switched(baseline: Side, candidate: Side) -> bool:
+    """Whether two calls of one operator differ in switches alone, which nobody computes from a size."""
+    if not _one_operator(baseline, candidate) or baseline.site is None or candidate.site is None:
+        return False
+    one, other = _settings(baseline.site), _settings(candidate.site)
+    apart = [name for name in one.keys() & other.keys() if one[name] != other[name]]
+    return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (one, other))
+
+
+def _numbers(side: Side) -> set[float]:
+    """The numbers among the settings of all operators of one side."""
+    sites = (*(site for site, _ in side.between), *(() if side.site is None else (side.site,)))
+    return {number for site in sites for value in site.attributes.values() for number in _flat(value)}
+
+
+def _flat(value: object) -> Iterator[float]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        yield float(value)
+
+
+_LARGEST = 1e6  # beyond it a number is no bound that an input comes near
+
+
+def _size(tensor: Tensor) -> float:
+    """The root mean square of a tensor's finite numbers."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return 0.0
+    return float(tensor.nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
