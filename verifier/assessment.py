@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
-from verifier.diagnose import Tried, diagnose, diagnose_inputs, exhibits, unreached, with_findings, with_unreached
+from verifier.diagnose import (
+    Tried,
+    diagnose,
+    diagnose_inputs,
+    exhibits,
+    unreached,
+    with_findings,
+    with_unreached,
+)
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor

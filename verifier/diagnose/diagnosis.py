@@ -156,6 +156,7 @@ class Half:
 
     @property
     def calls(self) -> list[int]:
+        """Positions of the calls in the graph."""
         sites = (*self.between, *(() if self.site is None else (self.site,)))
         return [self.graph.call_of[site.index] for site in sites]
 
@@ -176,6 +177,8 @@ class Half:
 
 @dataclass(frozen=True)
 class Place:
+    """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
+
     row: PairResult
     baseline: Half
     candidate: Half
@@ -184,6 +187,7 @@ class Place:
 
     @classmethod
     def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Place:
+        """The place of a row that has both sides, of a state that of the site that writes it."""
         if row.op == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
         output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
@@ -265,9 +269,7 @@ class _Examiner:
         self.found[place.row.index] = Examined(None, None, None, cause, None)
         self._let_go(place)
 
-    def _look(
-        self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor
-    ) -> Examined:
+    def _look(self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor) -> Examined:
         row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0
         if self._alignment.rebuilt and row.composed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -67,7 +68,7 @@ def _centred(tensor: Tensor, _: Sequence[float]) -> Tensor:
 def _spread(tensor: Tensor, numbers: Sequence[float]) -> Tensor:
     """Numbers on both sides of every bound, and evenly from far below all of them to far above."""
     bounds = sorted({0.0, *numbers})
-    near = [(a + b) / 2 for a, b in zip(bounds, bounds[1:], strict=False)]
+    near = [(a + b) / 2 for a, b in itertools.pairwise(bounds)]
     for bound in bounds:  # never the bound itself: where an operator jumps, rounding decides
         step = 1e-3 * max(1.0, abs(bound))
         near += [bound - step, bound + step, bound - 0.5, bound + 0.5, step - bound]

@@ -10,10 +10,11 @@ import msgspec
 import torch
 from torch import Tensor
 
+from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
 from verifier.diagnose.diagnosis import Half, Place
 from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable
-from verifier.diagnose.neighbourhood import as_it_is, carried_over, laid_as
+from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.diagnose.relation import compared
 from verifier.graph.operators import IRRELEVANT, MOVES, canonical
 from verifier.graph.ranges import ANYTHING, ranges
@@ -21,12 +22,12 @@ from verifier.lockstep import Comparing, Lane, run
 from verifier.result import Cause, Excited, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from verifier.align import Alignment
+    from verifier.align import Alignment, Layout
     from verifier.diagnose.excitations import Excitation
-    from verifier.diagnose.neighbourhood import Lay, Side, Values
-    from verifier.graph import Graph, KeptCall, Site
+    from verifier.diagnose.neighbourhood import Side, Values
+    from verifier.graph import KeptCall, Site
     from verifier.graph.ranges import Range
     from verifier.result import Comparison, PairResult
 
@@ -60,6 +61,7 @@ class Tried:
 
 
 NOT_ALONE = Tried(alone=False)
+
 
 def unreached(
     alignment: Alignment,
@@ -97,9 +99,9 @@ def unreached(
     below: dict[int, list[Tried]] = {}
     for (index, _), each in zip(joined, further, strict=True):
         below.setdefault(index, []).append(each)
-    for index, each in below.items():
-        if all(one.excited is None for one in each):
-            found[index] = Tried(alone=all(one.alone for one in each))
+    for index, ends in below.items():
+        if all(end.excited is None for end in ends):
+            found[index] = Tried(alone=all(end.alone for end in ends))
     return found
 
 
@@ -144,18 +146,11 @@ def _goes_on(alignment: Alignment, place: Place) -> bool:
 
 def _joined(upper: Place, lower: Place) -> Place:
     """Both places as one, which reads what the upper one reads and gives what the lower one gives."""
-    halves = [
-        replace(
-            low,
-            between=tuple(
-                sorted(
-                    {*up.between, *low.between, *(() if up.site is None else (up.site,))},
-                    key=lambda site: site.index,
-                )
-            ),
-        )
-        for up, low in ((upper.baseline, lower.baseline), (upper.candidate, lower.candidate))
-    ]
+    halves = []
+    for up, low in ((upper.baseline, lower.baseline), (upper.candidate, lower.candidate)):
+        own = () if up.site is None else (up.site,)
+        sites = {site.index: site for site in (*up.between, *low.between, *own)}
+        halves.append(replace(low, between=tuple(sites[index] for index in sorted(sites))))
     return replace(lower, baseline=halves[0], candidate=halves[1])
 
 
@@ -229,47 +224,53 @@ class _Booth:
     def __init__(self, alignment: Alignment, others: Mapping[str, Tensor]) -> None:
         self._alignment = alignment
         self._others = others
-        self._lay: Lay = laid_as if alignment.rebuilt else as_it_is
         self._limits = ranges(alignment.baseline)
 
     def tried(self, row: PairResult, baseline: Side, candidate: Side) -> Tried:
         """Whether the two sides of a row part on any excitation."""
         values = baseline.values()
-        if not self._same_sources(values, candidate):
+        carried = self._carried(values, candidate.values())
+        if carried is None:
             return NOT_ALONE
-        start = self._both(values, baseline, candidate)
+        bench = _Bench(baseline, candidate, carried, rebuilt=self._alignment.rebuilt)
+        start = bench.both(values)
         if start is None or self._apart(start, baseline, strictly=False) is not None:
             return NOT_ALONE  # made again, they do not even give what they gave
         alike = _one_operator(baseline, candidate)
         numbers = sorted(_numbers(baseline) | _numbers(candidate))
         for excitation in (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS:
             changed = self._excited(values, excitation, numbers)
-            given = None if changed is None else self._both(changed, baseline, candidate)
+            given = None if changed is None else bench.both(changed)
             if given is None:
                 continue
             found = self._apart(given, baseline, strictly=alike)
             if found is not None:
                 told = Excited(inputs=excitation.name, error=found[0], allowed=found[1])
-                return Tried(told, self._cause(row, baseline, candidate, given, told))
-        return Tried(larger=_switched(baseline, candidate) and self._parts_larger(values, baseline, candidate))
+                return Tried(told, self._cause(row, bench, given, told))
+        return Tried(larger=_switched(baseline, candidate) and self._parts_larger(values, bench))
 
-    def _same_sources(self, values: Values, candidate: Side) -> bool:
-        """Whether whatever can be excited on either side comes from the same place on the other."""
-        forth, back = self._alignment.partner, self._alignment.partner_back
-        there = candidate.values()
-        return all(
-            source < 0 and source in there or forth.get(source) in there
-            for source, tensor in values.items()
-            if is_excitable(tensor)
-        ) and all(
-            source < 0 and source in values or back.get(source) in values
-            for source, tensor in there.items()
-            if is_excitable(tensor)
-        )
+    def _carried(self, values: Values, there: Values) -> dict[int, tuple[int, Layout | None]] | None:
+        """For each source of the candidate's side the baseline's, and how that is laid out there.
 
-    def _excited(
-        self, values: Values, excitation: Excitation, numbers: Sequence[float]
-    ) -> Values | None:
+        None where something that can be excited on one side does not come from the same place on the other.
+        """
+        partner = self._alignment.partner
+        found: dict[int, tuple[int, Layout | None]] = {}
+        for source, tensor in values.items():
+            twin = source if source < 0 else partner.get(source)
+            if twin is None or twin not in there:
+                if is_excitable(tensor):
+                    return None
+            elif there[twin].shape == tensor.shape:
+                found[twin] = source, None
+            else:
+                layout = _layout(tensor, there[twin])
+                if layout is None:
+                    return None
+                found[twin] = source, layout
+        return None if any(is_excitable(t) for source, t in there.items() if source not in found) else found
+
+    def _excited(self, values: Values, excitation: Excitation, numbers: Sequence[float]) -> Values | None:
         """The same sources with other numbers; None where that changes nothing."""
         changed = {
             source: excited(tensor, excitation, numbers, self._range(source))
@@ -281,19 +282,7 @@ class _Booth:
     def _range(self, source: int) -> Range:
         return self._limits[source] if source >= 0 else ANYTHING
 
-    def _both(self, values: Values, baseline: Side, candidate: Side) -> _Given | None:
-        """What both sides give on `values`; None where either cannot be run on them."""
-        wanted = _made(baseline, values)
-        given = _made(
-            candidate, carried_over(values, candidate.values(), self._alignment.partner, self._lay)
-        )
-        if wanted is None or given is None:
-            return None
-        return _Given(values, laid_as(wanted, given) if self._alignment.rebuilt else wanted, given)
-
-    def _apart(
-        self, found: _Given, baseline: Side, *, strictly: bool
-    ) -> tuple[Comparison, float] | None:
+    def _apart(self, found: _Given, baseline: Side, *, strictly: bool) -> tuple[Comparison, float] | None:
         """How far the two sides are apart, and what the largest difference may be; None if they are not.
 
         A number that is not finite on one side alone counts if `strictly`; else it is no number for either.
@@ -333,50 +322,99 @@ class _Booth:
         ]
         return min(changes, default=0.0)  # where it jumps, it does so in one of the two directions
 
-    def _cause(
-        self, row: PairResult, baseline: Side, candidate: Side, given: _Given, told: Excited
-    ) -> Cause:
+    def _cause(self, row: PairResult, bench: _Bench, given: _Given, told: Excited) -> Cause:
         evidence = (
             f"on the given inputs both give the same; on the baseline's tensors {told.inputs} they part by a "
             f"relative error of {told.error.nrmse:.3g}",
         )
-        if _one_operator_each(baseline, candidate):
-            calls = self._calls(baseline, candidate, given.values)
-            assert candidate.site is not None  # noqa: S101 - seen above
+        calls = bench.calls(given.values)
+        if calls is None:
+            cause = composed(row, bench.baseline, bench.candidate)
+        else:
             cause = cause_of_site(
-                calls[1],
-                calls[0],
-                candidate.site.output,
+                calls.candidate,
+                calls.baseline,
+                calls.output,
                 given.baseline,
                 given.candidate,
                 self._others,
                 _relative(told),
             )
-        else:
-            cause = composed(row, baseline, candidate)
         return msgspec.structs.replace(
             cause, summary=f"{cause.summary}, {UNREACHED}", evidence=(*evidence, *cause.evidence)
         )
 
-    def _calls(self, baseline: Side, candidate: Side, values: Values) -> tuple[KeptCall, KeptCall]:
-        own = carried_over(values, candidate.values(), self._alignment.partner, self._lay)
-        assert baseline.call is not None and candidate.call is not None  # noqa: S101, PT018
-        return (
-            baseline.call.with_operands(baseline.replay(values)),
-            candidate.call.with_operands(candidate.replay(own)),
-        )
-
-    def _parts_larger(self, values: Values, baseline: Side, candidate: Side) -> bool:
+    def _parts_larger(self, values: Values, bench: _Bench) -> bool:
         """Whether the two sides part on tensors that are one row and one column larger."""
         changed = {
             source: LARGER.make(tensor, ()) if is_excitable(tensor) and tensor.dim() > 2 else tensor
             for source, tensor in values.items()
         }
-        given = self._both(changed, baseline, candidate)
+        given = bench.both(changed)
         if given is None:
             return False
         other_shape = given.baseline.shape != given.candidate.shape
-        return other_shape or self._apart(given, baseline, strictly=True) is not None
+        return other_shape or self._apart(given, bench.baseline, strictly=True) is not None
+
+
+class _Calls(NamedTuple):
+    """The calls of a place that is one operator on either side, on the same tensors."""
+
+    baseline: KeptCall
+    candidate: KeptCall
+    output: int
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The two sides of a place, and for each source of the candidate's which of the baseline's is put there."""
+
+    baseline: Side
+    candidate: Side
+    carried: Mapping[int, tuple[int, Layout | None]]
+    rebuilt: bool
+
+    def both(self, values: Values) -> _Given | None:
+        """What both sides give on `values`; None where either cannot be run on them."""
+        try:
+            there = self._there(values)
+        except RuntimeError:  # tensors of other sizes, for which the layout does not hold
+            return None
+        wanted, given = _made(self.baseline, values), _made(self.candidate, there)
+        if wanted is None or given is None:
+            return None
+        return _Given(values, laid_as(wanted, given) if self.rebuilt else wanted, given)
+
+    def calls(self, values: Values) -> _Calls | None:
+        """Both calls on `values`; None where there is more than one operator on a side."""
+        one, other = self.baseline.call, self.candidate.call
+        if one is None or other is None or self.candidate.site is None:
+            return None
+        if self.baseline.between or self.candidate.between or self.baseline.site is None:
+            return None
+        return _Calls(
+            one.with_operands(self.baseline.replay(values)),
+            other.with_operands(self.candidate.replay(self._there(values))),
+            self.candidate.site.output,
+        )
+
+    def _there(self, values: Values) -> Values:
+        own = self.candidate.values()
+        for twin, (source, layout) in self.carried.items():
+            tensor = values[source]
+            own[twin] = tensor if layout is None else layout.forth(tensor, own[twin].shape)
+        return own
+
+
+def _layout(tensor: Tensor, other: Tensor) -> Layout | None:
+    """How the candidate lays out what is the baseline's `tensor`; None if it does not hold the same."""
+    for layout in layouts(tensor.shape, other.shape):
+        if distance(other, layout.forth(tensor, other.shape)) <= _SAME:
+            return layout
+    return None
+
+
+_SAME = 1e-9
 
 
 def _relative(told: Excited) -> float:
@@ -397,14 +435,9 @@ def _made(side: Side, values: Values) -> Tensor | None:
         return None
 
 
-def _one_operator_each(baseline: Side, candidate: Side) -> bool:
-    sides = (baseline, candidate)
-    return not any(side.between or side.call is None for side in sides)
-
-
 def _one_operator(baseline: Side, candidate: Side) -> bool:
     """Whether both sides are one and the same operator, in other settings."""
-    if not _one_operator_each(baseline, candidate) or baseline.site is None or candidate.site is None:
+    if baseline.between or candidate.between or baseline.site is None or candidate.site is None:
         return False
     return baseline.site.op == candidate.site.op
 

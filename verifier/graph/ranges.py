@@ -25,9 +25,7 @@ class Range(NamedTuple):
 
     def within(self, other: Range) -> Range:
         """What is left of this range where values are kept between the limits of another."""
-        return Range(
-            min(max(self.low, other.low), other.high), max(min(self.high, other.high), other.low)
-        )
+        return Range(min(max(self.low, other.low), other.high), max(min(self.high, other.high), other.low))
 
 
 ANYTHING = Range()
@@ -100,9 +98,7 @@ def _number(value: object, otherwise: float) -> float:
 
 
 _LIMITED: Mapping[str, Callable[[Mapping[str, object]], Range]] = {
-    "clamp": lambda given: Range(
-        _number(given.get("min"), -math.inf), _number(given.get("max"), math.inf)
-    ),
+    "clamp": lambda given: Range(_number(given.get("min"), -math.inf), _number(given.get("max"), math.inf)),
     "clamp_max": lambda given: Range(-math.inf, _number(given.get("max"), math.inf)),
     "clamp_min": lambda given: Range(_number(given.get("min"), -math.inf), math.inf),
     "hardtanh": lambda given: Range(_number(given.get("min_val"), -1.0), _number(given.get("max_val"), 1.0)),

@@ -10,7 +10,17 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge.criteria import deciding, judged_by_task
-from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, Excited, PairResult, Status, Verdict
+from verifier.result import (
+    Cause,
+    CellResult,
+    Comparison,
+    Coverage,
+    Criterion,
+    Excited,
+    PairResult,
+    Status,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
