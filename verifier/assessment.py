@@ -46,6 +46,7 @@ from verifier.judge import (
 )
 from verifier.metrics import compare
 from verifier.oracle import Standing, stand
+from verifier.probing import probing
 from verifier.repeating import first_unrepeatable
 from verifier.result import (
     Accuracy,
@@ -71,8 +72,12 @@ from verifier.running import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from verifier.align import Recipe
     from verifier.inputs import Inputs
     from verifier.lockstep import Lane, Meeting
+    from verifier.result import Probe
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
@@ -117,6 +122,11 @@ class Assessor:
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
 
+    @property
+    def batches(self) -> list[Inputs]:
+        """Everything that went through both models at once."""
+        return [self.few, *self.inputs]
+
     def semantics(self, inputs: Sequence[Inputs], probe: Cell) -> CellResult:
         """Is it the same program? Float64 on the CPU, free and forced side by side.
 
@@ -156,6 +166,10 @@ class Assessor:
         self.agreements[ORACLE.name] = agreement(*measured.values)
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         return self._judge(measured, budgets)
+
+    def probes(self, given: Inputs, known: Mapping[str, Recipe | None], seed: int) -> Iterator[Probe]:
+        """What further inputs show that are drawn on purpose from all that were given."""
+        return probing(self.subject, given, self.policy, self._caster, known, seed, self.progress)
 
     def numerics(
         self, cell: Cell, *, suspicious: bool = False, same_program: bool = False, named: bool = True

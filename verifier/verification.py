@@ -18,8 +18,20 @@ from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
+from verifier.exercise import exercise
 from verifier.hashing import Hasher
-from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
+from verifier.judge import (
+    STRICT,
+    Cell,
+    Policy,
+    Request,
+    coverage,
+    evaluate,
+    main_cell,
+    missing_here,
+    overall,
+    with_probes,
+)
 from verifier.progressive import progressive
 from verifier.proving import proved
 from verifier.result import Verdict, Verification
@@ -57,6 +69,7 @@ def verify(
     policy: Policy = STRICT,
     batch_size: int | None = None,
     repeat: int = 1,
+    probe: bool = False,
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -86,6 +99,8 @@ def verify(
         policy: What a pair may be off by.
         batch_size: Samples that go through the models at once; None for all of them.
         repeat: How often to run each cell to see whether the models give the same numbers every time.
+        probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
+            training mode) as well; see `verifier.probes`.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -101,7 +116,7 @@ def verify(
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
-    probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
+    typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
     with preserved(), collecting_seldom(), torch.inference_mode(mode=False), torch.no_grad():
         ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
@@ -141,7 +156,7 @@ def verify(
             )
             exactly = None
             if semantics or ORACLE in wanted:
-                exactly = assessor.semantics(parts if ORACLE in wanted else [few], probe)
+                exactly = assessor.semantics(parts if ORACLE in wanted else [few], typical)
             results = [*([exactly] if exactly else []), *_numerics(assessor, requests, missing, exactly)]
             return assessor, static, results
 
@@ -155,6 +170,7 @@ def verify(
         ):
             compared = compare(given)
         assessor, static, results = compared
+        probes = tuple(assessor.probes(given, known, seed)) if probe else ()
 
     alignment = assessor.subject.alignment  # without the pairs that numbers have disproved
     masters = assessor.subject.masters
@@ -163,6 +179,7 @@ def verify(
     criteria = evaluate(policy, output, main.layers, results)
     covered = coverage(alignment, masters.info.unexercised)
     verdict, reason = overall(policy, results, criteria, covered)
+    verdict, reason = with_probes(policy, verdict, reason, probes)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
     hasher = Hasher()
     return Verification(
@@ -192,6 +209,8 @@ def verify(
         static=static,
         steps=tuple(steps),
         preprocessing=given.preprocessing,
+        exercise=exercise(assessor.subject, static, results, assessor.tried, given, assessor.batches),
+        probes=probes,
     )
 
 

@@ -154,6 +154,16 @@ def run(
     repeat: Annotated[
         int, typer.Option(metavar="N", min=1, help="Run every cell N times and say whether it is repeatable.")
     ] = 1,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help=(
+                "Draw a few more inputs on purpose, of other sizes, scales and signs and in training mode, and say "
+                "which of them shows a difference."
+            ),
+        ),
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -228,6 +238,7 @@ def run(
                     policy=policies[job.policy],
                     batch_size=job.batch_size,
                     repeat=repeat,
+                    probe=probe,
                     seed=seed,
                     command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
                     progress=progress,

@@ -107,7 +107,7 @@ def unreached(
 
 def _agrees(row: PairResult) -> bool:
     return (
-        row.status is Status.OK
+        row.status in {Status.OK, Status.CARRIES, Status.AMPLIFIES}
         and row.op not in {"input", "state"}
         and None not in (row.baseline, row.candidate)
         and row.candidate_shape is None

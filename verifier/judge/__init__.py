@@ -18,6 +18,7 @@ from verifier.judge.verdicts import (
     main_cell,
     numeric,
     overall,
+    with_probes,
 )
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "range_notes",
     "semantics_budget",
     "with_precision",
+    "with_probes",
 ]

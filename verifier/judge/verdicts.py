@@ -18,6 +18,7 @@ from verifier.result import (
     Criterion,
     Excited,
     PairResult,
+    Probe,
     Status,
     Verdict,
 )
@@ -372,6 +373,20 @@ def overall(
             "use calibrated weights",
         )
     return _left_open(policy, cells, criteria)
+
+
+def with_probes(
+    policy: Policy, verdict: Verdict, reason: str, probes: Sequence[Probe]
+) -> tuple[Verdict, str]:
+    """The verdict with what probes showed: a difference on any is one, though the given inputs do not show it.
+
+    Where criteria or what becomes of the classes decide, numbers of other inputs do not.
+    """
+    shown = next((each for each in probes if each.verdict is Verdict.DIVERGED), None)
+    if verdict is Verdict.DIVERGED or shown is None or policy.criteria_decide or policy.task_decides:
+        return verdict, reason
+    where = f"at {shown.site}" if shown.site else shown.reason
+    return Verdict.DIVERGED, f"the given inputs do not show it, a probe does ({shown.name}): {where}"
 
 
 def left_open(cell: CellResult) -> CellResult:
