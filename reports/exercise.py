@@ -67,14 +67,12 @@ def probe(each: Probe) -> str:
         return f"match: {sentences.visible(each.name)}"
     if each.site is None:
         return f"{each.verdict}: {sentences.visible(each.name)}: {sentences.visible(each.reason)}"
-    measured = (
-        sentences.visible(each.reason)
-        if each.error is None
-        else f"{sentences.METRICS[sentences.DEFAULT_METRIC]} {sentences.figure(each.error)}, allowed {sentences.figure(each.allowed)}"
-    )
-    return (
-        f"{each.verdict}: {sentences.visible(each.name)}: first at {sentences.visible(each.site)}, {measured}"
-    )
+    measured = sentences.visible(each.reason)
+    if each.error is not None:
+        error, allowed = sentences.figure(each.error), sentences.figure(each.allowed)
+        measured = f"{sentences.METRICS[sentences.DEFAULT_METRIC]} {error}, allowed {allowed}"
+    where = f"first at {sentences.visible(each.site)}"
+    return f"{each.verdict}: {sentences.visible(each.name)}: {where}, {measured}"
 
 
 def _run(verification: Verification) -> list[Probe]:
@@ -82,9 +80,11 @@ def _run(verification: Verification) -> list[Probe]:
 
 
 def _range(each: InputRange) -> str:
+    name = f"input {sentences.visible(each.name)}"
     if each.low is None or each.high is None:
-        return f"input {sentences.visible(each.name)} without a finite number"
-    return f"input {sentences.visible(each.name)} from {sentences.figure(each.low)} to {sentences.figure(each.high)} ({sentences.visible(each.dtype)})"
+        return f"{name} without a finite number"
+    low, high = sentences.figure(each.low), sentences.figure(each.high)
+    return f"{name} from {low} to {high} ({sentences.visible(each.dtype)})"
 
 
 def lines(verification: Verification) -> tuple[str, ...]:

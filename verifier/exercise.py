@@ -10,7 +10,7 @@ from torch import nn
 
 from verifier import inputs as making
 from verifier.diagnose import HARMLESS
-from verifier.graph.operators import DROPOUTS, canonical
+from verifier.graph.operators import DROPOUTS, MOVES, canonical
 from verifier.result import Exercise, InputRange, StaticDifference, Unexercised
 from verifier.running import batch_size
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from verifier.diagnose import Tried
     from verifier.graph import Graph, Site
     from verifier.inputs import Inputs
-    from verifier.result import CellResult
+    from verifier.result import CellResult, PairResult
     from verifier.running import Subject
 
 TRAINING = "it acts in training mode alone"
-LARGER = "the two part where what it reads is one row and one column larger"
-NOT_ALONE = "what it reads could not be changed on both sides alike"
+UNSHOWN = "no inputs on which it was run alone show it"
 NOT_TRIED = "it was not run alone"
 UNREACHED = "no compared number depends on what differs"
 
@@ -99,19 +98,14 @@ def _unshown(
 ) -> Iterator[Unexercised]:
     """What differs as written at sites that are to blame in no cell."""
     blamed = {
-        name
-        for cell in cells
-        for row in cell.culprits
-        for name in (row.candidate, row.baseline)
-        if name is not None
+        name for cell in cells for row in cell.culprits for name in (row.baseline, row.candidate) if name
     }
-    by_site = {
-        (row.baseline, row.candidate): tried[row.index]
-        for cell in cells
-        if cell.role == "semantics"
-        for row in cell.layers
-        if row.index in tried
-    }
+    seen: set[tuple[str | None, str | None]] = set()
+    exactly = next((cell for cell in cells if cell.role == "semantics"), None)
+    for row in exactly.layers if exactly else ():
+        if row.index in tried and not blamed.intersection({row.baseline, row.candidate}):
+            seen.add((row.baseline, row.candidate))
+            yield from _alone(alignment, row, tried[row.index])
     users = _users(alignment.candidate)
     for each in static:
         if each.kind == "tensor":
@@ -119,17 +113,39 @@ def _unshown(
             if not each.summary.endswith(HARMLESS) and not blamed.intersection([*sites, each.candidate]):
                 yield _told(each, UNREACHED if sites else "no site reads it")
         elif each.kind in {"hyperparameter", "operators"} and each.baseline is not None:
-            if blamed.intersection({each.baseline, each.candidate}):
+            where = each.baseline, each.candidate
+            if alignment.baseline.by_name[each.baseline].op in MOVES:
                 continue
-            if _spelt(alignment, each.baseline, each.candidate):
-                continue
-            found = by_site.get((each.baseline, each.candidate))
-            if found is None or not found.alone:
-                yield _told(each, NOT_TRIED if found is None else NOT_ALONE)
-            elif found.larger:
-                yield _told(each, LARGER)
-            elif each.kind == "hyperparameter":
-                yield _told(each, "no inputs on which it was run alone show it")
+            if where not in seen and not blamed.intersection(where) and not _spelt(alignment, *where):
+                yield _told(each, NOT_TRIED)
+
+
+def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unexercised]:
+    """What a site that was tried alone leaves open."""
+    if tried.excited is not None:
+        return
+    summary, kind = "; ".join(row.differences), "operators"
+    if row.apart:
+        own, theirs = (
+            ", ".join(graph.by_name[name].op for name in names[:_OPERATORS])
+            + (", ..." if len(names) > _OPERATORS else "")
+            or "nothing"
+            for graph, names in (
+                (alignment.candidate, row.between_candidate),
+                (alignment.baseline, row.between_baseline),
+            )
+        )
+        summary = f"above it stands {own}, in the baseline {theirs}"
+    elif row.candidate_op is None and row.baseline and row.differences:
+        if not tried.why and _spelt(alignment, row.baseline, row.candidate):
+            return
+        kind = "hyperparameter"
+    why = tried.why or (UNSHOWN if kind == "hyperparameter" else "")
+    if why and summary:
+        yield Unexercised(kind=kind, baseline=row.baseline, candidate=row.candidate, summary=summary, why=why)
+
+
+_OPERATORS = 6  # that are named of a region
 
 
 def _spelt(alignment: Alignment, baseline: str, candidate: str | None) -> bool:

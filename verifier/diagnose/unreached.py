@@ -51,16 +51,17 @@ class Tried:
         excited: Where the two sides part, and how far; None if they never did.
         cause: Why, if they part.
         alone: Whether it could be run alone at all.
-        larger: Whether they part where what they read is one row and one column larger.
+        why: What is left open where they do not part, in words; empty if nothing is.
     """
 
     excited: Excited | None = None
     cause: Cause | None = None
     alone: bool = True
-    larger: bool = False
+    why: str = ""
 
 
-NOT_ALONE = Tried(alone=False)
+NOT_ALONE = Tried(alone=False, why="what it reads could not be changed on both sides alike")
+_LARGER = "the two part where what it reads is one row and one column larger"
 
 
 def unreached(
@@ -81,19 +82,22 @@ def unreached(
         What was found, by the row's index; nothing of rows that are written alike.
     """
     places = [Place.of(alignment, row, rows) for row in rows if _agrees(row)]
-    wanted = [place for place in places if _written_otherwise(place)]
+    wanted = [_from_numbers(place) for place in places if _written_otherwise(place)]
     if not wanted:
         return {}
     tried = _tried(alignment, wanted, others, open_lanes)
     found = {place.row.index: each for place, each in zip(wanted, tried, strict=True)}
-    # One side may go on in operators without a partner that undo what differs: a relu, then a minimum. The two are
-    # then run to the next pairs below.
+    # One side may go on in operators without a partner that undo what differs: a relu, then a minimum. And what
+    # differs may be a choice that comes to the same: x > 0 and x >= 0, where the rest is 0. Both are then run to the
+    # next pairs below.
     joined = [
         (place.row.index, _joined(place, below))
         for place in wanted
-        if found[place.row.index].excited is not None and _goes_on(alignment, place)
+        if found[place.row.index].excited is not None
+        for chooses in [_chooses(place)]
+        if chooses or _goes_on(alignment, place)
         for below in places
-        if place.row.index in below.row.above and below.row.apart
+        if place.row.index in below.row.above and (chooses or below.row.apart)
     ]
     further = _tried(alignment, [place for _, place in joined], others, open_lanes) if joined else []
     below: dict[int, list[Tried]] = {}
@@ -101,7 +105,7 @@ def unreached(
         below.setdefault(index, []).append(each)
     for index, ends in below.items():
         if all(end.excited is None for end in ends):
-            found[index] = Tried(alone=all(end.alone for end in ends))
+            found[index] = next((end for end in ends if end.why), ends[0])
     return found
 
 
@@ -132,6 +136,30 @@ def _settings(site: Site) -> dict[str, object]:
 _NO_SETTING = IRRELEVANT | {"_stacklevel"}
 
 
+def _from_numbers(place: Place) -> Place:
+    """The place with the operators above that make truth values and indices: these cannot be excited themselves."""
+    return replace(place, baseline=_raised(place.baseline), candidate=_raised(place.candidate))
+
+
+def _raised(half: Half) -> Half:
+    sites = {site.index: site for site in half.between}
+    stack = [*half.between, *(() if half.site is None else (half.site,))]
+    while stack:
+        for source in stack.pop().operands:
+            if source is None or source < 0 or source in sites:
+                continue
+            site = half.graph.sites[source]
+            if not _is_number(site) and site.comparable and half.graph.reads_inputs[source]:
+                sites[source] = site
+                stack.append(site)
+    return replace(half, between=tuple(sites[index] for index in sorted(sites)))
+
+
+def _is_number(site: Site) -> bool:
+    """Whether a site gives numbers, not truth values or indices."""
+    return site.dtype.startswith(("float", "bfloat", "complex"))
+
+
 def _goes_on(alignment: Alignment, place: Place) -> bool:
     """Whether operators without a partner read what either side gives."""
     return any(
@@ -142,6 +170,12 @@ def _goes_on(alignment: Alignment, place: Place) -> bool:
             (place.candidate, alignment.partner_back),
         )
     )
+
+
+def _chooses(place: Place) -> bool:
+    """Whether what the place gives are no numbers of the model's but truth values or indices."""
+    site = place.baseline.site
+    return site is not None and not _is_number(site)
 
 
 def _joined(upper: Place, lower: Place) -> Place:
@@ -238,16 +272,25 @@ class _Booth:
             return NOT_ALONE  # made again, they do not even give what they gave
         alike = _one_operator(baseline, candidate)
         numbers = sorted(_numbers(baseline) | _numbers(candidate))
+        ran, endless = False, ""
         for excitation in (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS:
             changed = self._excited(values, excitation, numbers)
             given = None if changed is None else bench.both(changed)
             if given is None:
                 continue
+            ran = True
             found = self._apart(given, baseline, strictly=alike)
             if found is not None:
                 told = Excited(inputs=excitation.name, error=found[0], allowed=found[1])
                 return Tried(told, self._cause(row, bench, given, told))
-        return Tried(larger=_switched(baseline, candidate) and self._parts_larger(values, bench))
+            if not endless and _finite_on_one_side(given):
+                endless = (
+                    f"on the baseline's tensors {excitation.name} one of the two gives what is not finite"
+                )
+        if not ran:
+            return NOT_ALONE
+        larger = _switched(baseline, candidate) and self._parts_larger(values, bench)
+        return Tried(why=_LARGER if larger else endless)
 
     def _carried(self, values: Values, there: Values) -> dict[int, tuple[int, Layout | None]] | None:
         """For each source of the candidate's side the baseline's, and how that is laid out there.
@@ -304,22 +347,13 @@ class _Booth:
         return None if error.max_abs <= allowed else (error, allowed)
 
     def _sensitivity(self, found: _Given, baseline: Side) -> float:
-        """What the baseline's side makes of one rounding of all that it reads, at most, up or down."""
-        plain, *moved = (
-            _made(
-                baseline,
-                {
-                    source: tensor * factor if is_excitable(tensor) else tensor
-                    for source, tensor in found.values.items()
-                },
-            )
-            for factor in (1.0, 1 + 2 * _DOUBLE_ROUNDOFF, 1 - 2 * _DOUBLE_ROUNDOFF)
-        )
-        changes = [
-            float((plain - each).abs().nan_to_num(0.0, 0.0, 0.0).amax())
-            for each in moved
-            if plain is not None and each is not None and plain.shape == each.shape
-        ]
+        """What the baseline's side makes of one rounding of all that it reads: the largest change of any number."""
+        plain = _made(baseline, found.values)
+        changes = []
+        for sign in (1, -1):
+            moved = _made(baseline, {source: _rounded(t, sign) for source, t in found.values.items()})
+            if plain is not None and moved is not None and plain.shape == moved.shape:
+                changes.append(_largest_change(plain, moved))
         return min(changes, default=0.0)  # where it jumps, it does so in one of the two directions
 
     def _cause(self, row: PairResult, bench: _Bench, given: _Given, told: Excited) -> Cause:
@@ -415,6 +449,26 @@ def _layout(tensor: Tensor, other: Tensor) -> Layout | None:
 
 
 _SAME = 1e-9
+
+
+def _finite_on_one_side(given: _Given) -> bool:
+    one, other = given.baseline, given.candidate
+    return one.shape == other.shape and bool((one.isfinite() != other.isfinite()).any())
+
+
+def _rounded(tensor: Tensor, sign: int) -> Tensor:
+    """Every number one unit in the last place up or down, in turn."""
+    if not is_excitable(tensor):
+        return tensor
+    turns = torch.arange(tensor.numel(), device=tensor.device).reshape(tensor.shape) % 2 * 2 - 1
+    return tensor * (1 + 2 * _DOUBLE_ROUNDOFF * sign * turns)
+
+
+def _largest_change(one: Tensor, other: Tensor) -> float:
+    if not one.is_complex():
+        one, other = one.double(), other.double()
+    change = (one - other).abs().nan_to_num(0.0, 0.0, 0.0)
+    return float(change.amax()) if change.numel() else 0.0
 
 
 def _relative(told: Excited) -> float:
