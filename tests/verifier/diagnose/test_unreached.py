@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from verifier import Policy, Verdict, verify
-from verifier.diagnose.unreached import UNREACHED
+from verifier.diagnose.booth import UNREACHED
 from verifier.judge import judge_again
 
 if TYPE_CHECKING:
