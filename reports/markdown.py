@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences
+from reports import exercise, marks, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,9 +62,16 @@ def _lines(verification: Verification, plot: str | None) -> Iterator[str]:
                 for each in verification.criteria
             ),
         )
-    told = (sentences.impact(verification.output), sentences.coverage(verification.coverage))
+    told = (
+        sentences.impact(verification.output),
+        sentences.coverage(verification.coverage),
+        *exercise.lines(verification),
+    )
     for each in filter(None, told):
         yield from ("", text(each[0].upper() + each[1:] + "."))
+    if verification.probes:
+        yield ""
+        yield from (f"- {text(each)}" for each in exercise.probes(verification))
     if verification.command:
         yield from ("", *code(verification.command))
 

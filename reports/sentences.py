@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Comparison,
         Coverage,
         Criterion,
+        Excited,
         OutputAgreement,
         PairResult,
         Preprocessing,
@@ -128,6 +129,8 @@ def site(pair: PairResult) -> str:
 
 def divergence(pair: PairResult) -> str:
     """Where the models first part, how far, and what was allowed."""
+    if pair.excited is not None:
+        return f"{site(pair)}, {visible(pair.op)}: not on the given inputs; {_excited(pair.excited)}"
     return f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
 
 
@@ -144,6 +147,11 @@ def step(each: Step) -> str:
 
 def blame(pair: PairResult) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
+    if pair.excited is not None and pair.cause is not None:
+        remedy = [f"fix: {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
+        return "; ".join(
+            [f"{site(pair)}, {visible(pair.op)}: {_because(pair.cause)}", _excited(pair.excited), *remedy]
+        )
     # A known cause tells what is missing; the figures are those of the site that reads it.
     behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
     measured = f"{_excess(pair, _INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
@@ -396,6 +404,14 @@ def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
         return said
     limit = pair.budget.total if kind == _TOTAL else pair.budget.intrinsic
     return f"{said}, allowed {figure(limit)}, rule {visible(pair.budget.rule)}"
+
+
+def _excited(found: Excited) -> str:
+    """How far a site's two sides are apart on inputs that were not given."""
+    measured = f"{METRICS[DEFAULT_METRIC]} {figure(error(found.error))}"
+    if found.error.nonfinite_mismatched:
+        measured = f"{counted(found.error.nonfinite_mismatched, 'value')} not finite in one model only"
+    return f"alone, on the baseline's tensors {visible(found.inputs)}, {measured}"
 
 
 def _largest(comparison: Comparison | None) -> str:

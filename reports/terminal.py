@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import preprocessing, progressive, sentences
+from reports import exercise, preprocessing, progressive, sentences
 from reports.tables import Section, text
 from verifier.result import TASK, Verdict
 
@@ -95,6 +95,8 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
+        Section("Exercised", _lines(exercise.lines(verification))),
+        Section("Probes", _lines(exercise.probes(verification))),
         Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
         Section("Notes", _lines(_some([sentences.visible(note) for note in verification.notes]))),
         Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),

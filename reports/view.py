@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import facts, marks, preprocessing, progressive, sentences, table
+from reports import exercise, facts, marks, preprocessing, progressive, sentences, table
 from reports.chart import Chart, chart
 from reports.culprits import SHOWN, Culprit, culprits
+from reports.tables import Section
 from verifier.result import Status, Verdict
 
 if TYPE_CHECKING:
     from reports.facts import Facts, Term
     from reports.marks import Mark
-    from reports.tables import Section
     from verifier.result import CellResult, ModelInfo, PairResult, Verification
 
 _MOST_UNMATCHED = 200
@@ -94,6 +94,7 @@ class Page:
     sources: tuple[str, ...]
     impact: str
     coverage: str
+    exercised: tuple[str, ...]
     unmatched: tuple[tuple[str, str, str, str], ...]
     unmatched_more: str
     notes: tuple[str, ...]
@@ -134,6 +135,7 @@ def page(verification: Verification) -> Page:
         sources=tuple(dict.fromkeys(each.source for each in verification.criteria if each.source)),
         impact=sentences.impact(verification.output),
         coverage=sentences.coverage(verification.coverage),
+        exercised=exercise.lines(verification),
         unmatched=tuple(
             (each.side, each.name, each.op, _why(each.reason, each.compared_at))
             for each in unmatched[:_MOST_UNMATCHED]
@@ -173,9 +175,15 @@ def _parts(verification: Verification) -> tuple[Part, ...]:
             "Preprocessing",
             () if stage_0 is None else tuple(preprocessing.sections(stage_0, every=True)),
         ),
+        Part("probes", "Probes", _probes(verification)),
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
     )
     return tuple(each for each in found if each.sections)
+
+
+def _probes(verification: Verification) -> tuple[Section, ...]:
+    rows = tuple((each,) for each in exercise.probes(verification))
+    return (Section("Inputs drawn on purpose", rows),) if rows else ()
 
 
 def _reason(verification: Verification, headline: str) -> str:

@@ -14,7 +14,15 @@ from msgspec.structs import replace as replace_struct
 
 from verifier.agreement import agreement
 from verifier.bare import Calls, called_again
-from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
+from verifier.diagnose import (
+    Tried,
+    diagnose,
+    diagnose_inputs,
+    exhibits,
+    unreached,
+    with_findings,
+    with_unreached,
+)
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
 from verifier.floor import noise_floor
@@ -40,6 +48,7 @@ from verifier.judge import (
 )
 from verifier.metrics import compare
 from verifier.oracle import Standing, stand
+from verifier.probing import probing
 from verifier.repeating import first_unrepeatable
 from verifier.result import (
     Accuracy,
@@ -65,8 +74,12 @@ from verifier.running import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from verifier.align import Recipe
     from verifier.inputs import Inputs
     from verifier.lockstep import Lane, Meeting
+    from verifier.result import Probe
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
@@ -97,6 +110,7 @@ class Assessor:
         agreements: Agreement of the outputs, by cell name.
         exhibits: What the culprits look like, by cell name.
         calls: What calling both models once more has shown, by cell name.
+        tried: What sites that are written otherwise and give the same numbers gave alone, by row in float64.
     """
 
     subject: Subject
@@ -110,8 +124,14 @@ class Assessor:
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     exhibits: dict[str, tuple[Exhibit, ...]] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=dict)
+    tried: dict[int, Tried] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
+
+    @property
+    def batches(self) -> list[Inputs]:
+        """Everything that went through both models at once."""
+        return [self.few, *self.inputs]
 
     def semantics(self, inputs: Sequence[Inputs], probe: Cell, *, alone: bool = False) -> CellResult:
         """Is it the same program? Float64 on the CPU, free and forced side by side.
@@ -129,7 +149,7 @@ class Assessor:
             self.subject = replace(self.subject, alignment=alignment)
             self._standings.clear()
             judged = self._semantics(inputs, probe, alone=alone)
-        judged = self._diagnosed(ORACLE, judged)
+        judged = self._excited(self._diagnosed(ORACLE, judged))
         self._exhibit(ORACLE, judged)
         return self._result(ORACLE, "semantics", inputs, judged, started)
 
@@ -157,6 +177,10 @@ class Assessor:
                 self.subject, ORACLE, self.few, self._caster, by_order=self.by_order
             )
         return self._judge(ORACLE, measured, budgets)
+
+    def probes(self, given: Inputs, known: Mapping[str, Recipe | None], seed: int) -> Iterator[Probe]:
+        """What further inputs show that are drawn on purpose from all that were given."""
+        return probing(self.subject, given, self.policy, self._caster, known, seed, self.progress)
 
     def numerics(
         self, cell: Cell, *, suspicious: bool = False, same_program: bool = False, named: bool = True
@@ -333,6 +357,14 @@ class Assessor:
             sides = (tensors_in(arguments(each, cell)) for each in (self.few, self.few.other))
             found.update(diagnose_inputs(judged.rows, *map(list, sides)))
         return judge_rows(with_findings(judged.rows, found))
+
+    def _excited(self, judged: Judged) -> Judged:
+        """The judgement with blame for sites whose difference, as written, the given inputs do not reach."""
+        others = self._caster.state(self.subject.masters.baseline, ORACLE)
+        open_lanes = functools.partial(self._two_lanes, ORACLE)
+        self.tried = unreached(self.subject.alignment, judged.rows, others, open_lanes)
+        rows = with_unreached(judged.rows, self.tried)
+        return judged if rows == judged.rows else judge_rows(rows)
 
     def _exhibit(self, cell: Cell, judged: Judged) -> None:
         """Look at the culprits once more, for the report."""

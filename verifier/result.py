@@ -26,11 +26,13 @@ from verifier.records.circumstances import (
     UnmatchedSite,
     WeightsInfo,
 )
+from verifier.records.exercise import Exercise, InputRange, Probe, Unexercised
 from verifier.records.pairs import (
     Accuracy,
     Budget,
     Cause,
     Comparison,
+    Excited,
     Exhibit,
     Histogram,
     PairResult,
@@ -54,10 +56,13 @@ __all__ = [
     "Coverage",
     "Criterion",
     "Environment",
+    "Excited",
+    "Exercise",
     "Exhibit",
     "Hardware",
     "Histogram",
     "InputInfo",
+    "InputRange",
     "Level",
     "ModelInfo",
     "NoiseFloor",
@@ -66,6 +71,7 @@ __all__ = [
     "Plane",
     "Precision",
     "Preprocessing",
+    "Probe",
     "Record",
     "Repeatability",
     "StageDifference",
@@ -73,6 +79,7 @@ __all__ = [
     "StaticDifference",
     "Status",
     "Step",
+    "Unexercised",
     "UnmatchedSite",
     "Verdict",
     "Verification",
@@ -133,6 +140,8 @@ class Verification(Record, frozen=True, kw_only=True):
     static: tuple[StaticDifference, ...] = ()
     steps: tuple[Step, ...] = ()
     preprocessing: Preprocessing | None = None
+    exercise: Exercise | None = None
+    probes: tuple[Probe, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

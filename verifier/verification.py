@@ -20,9 +20,21 @@ from verifier.copying import state_of
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
+from verifier.exercise import exercise
 from verifier.hashing import Hasher
 from verifier.intact import intact
-from verifier.judge import STRICT, Cell, Policy, Request, coverage, evaluate, main_cell, missing_here, overall
+from verifier.judge import (
+    STRICT,
+    Cell,
+    Policy,
+    Request,
+    coverage,
+    evaluate,
+    main_cell,
+    missing_here,
+    overall,
+    with_probes,
+)
 from verifier.progressive import progressive
 from verifier.proving import proved
 from verifier.result import Verdict, Verification
@@ -62,6 +74,7 @@ def verify(
     batch_size: int | None = None,
     repeat: int = 1,
     outputs: str = "by-name",
+    probe: bool = False,
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -93,6 +106,8 @@ def verify(
         repeat: How often to run each cell to see whether the models give the same numbers every time.
         outputs: How what they return is paired: `by-name` (in order where one of them names nothing; other names
             are no match), or `by-order`, whatever it is called.
+        probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
+            training mode) as well; see `verifier.probes`.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -108,7 +123,7 @@ def verify(
     requests = _requests(cells)
     missing = missing_here(requests)
     wanted = [request.cell for request in requests if request.cell not in missing]
-    probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
+    typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
     models = {"baseline": baseline, "candidate": candidate}
     with preserved(), collecting_seldom(), _plainly(), intact(models, given) as kept:
@@ -157,7 +172,7 @@ def verify(
             exactly = None
             if semantics or ORACLE in wanted:
                 exactly = assessor.semantics(
-                    parts if ORACLE in wanted else [few], probe, alone={*wanted} <= {ORACLE}
+                    parts if ORACLE in wanted else [few], typical, alone={*wanted} <= {ORACLE}
                 )
             results = [*([exactly] if exactly else []), *_numerics(assessor, requests, missing, exactly)]
             return assessor, static, results
@@ -172,6 +187,7 @@ def verify(
         ):
             compared = compare(given)
         assessor, static, results = compared
+        probes = tuple(assessor.probes(given, known, seed)) if probe else ()
 
     alignment = assessor.subject.alignment  # without the pairs that numbers have disproved
     masters = assessor.subject.masters
@@ -180,6 +196,7 @@ def verify(
     criteria = evaluate(policy, output, main.layers, results)
     covered = coverage(alignment, masters.info.unexercised, _in_calls(assessor, "differences"))
     verdict, reason = overall(policy, results, criteria, covered)
+    verdict, reason = with_probes(policy, verdict, reason, probes)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
     hasher = Hasher()
     return Verification(
@@ -217,6 +234,8 @@ def verify(
         static=static,
         steps=tuple(steps),
         preprocessing=given.preprocessing,
+        exercise=exercise(assessor.subject, static, results, assessor.tried, given, assessor.batches),
+        probes=probes,
     )
 
 

@@ -179,6 +179,16 @@ def run(
             help="End that process when it has run for this long; goes with --isolate.",
         ),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help=(
+                "Draw a few more inputs on purpose, of other sizes, scales and signs and in training mode, and say "
+                "which of them shows a difference."
+            ),
+        ),
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -256,6 +266,7 @@ def run(
                     batch_size=job.batch_size,
                     repeat=repeat,
                     outputs=outputs.value,
+                    probe=probe,
                     seed=seed,
                     command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
                     progress=progress,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.graph.operators import RESHAPES, converts, kind
+from verifier.graph.operators import DROPOUTS, RESHAPES, converts, kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 UNEXPLAINED = "unexplained"
 CHANGED_UNSEEN = "changed-after-last-site"
 
-_DROPOUTS = frozenset(
-    {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "bernoulli"}
-)
 _MOVES = frozenset({"permute", "transpose", "movedim", "moveaxis", "t", "mT", "swapdims", "flip"})
 _FAMILIES = {
     "add": "residual",
@@ -56,7 +53,7 @@ _KINDS = frozenset({"activation", "norm", "pooling"})
 
 def of_attribute(op: str, name: str) -> str:
     """The code for a hyperparameter."""
-    if op in _DROPOUTS and name in {"training", "train"}:
+    if op in DROPOUTS | {"bernoulli"} and name in {"training", "train"}:
         return "dropout-active"
     return f"{family(op)}-{name.replace('_', '-')}"
 
@@ -77,7 +74,7 @@ def of_region(missing: Sequence[str], extra: Sequence[str], reader: str) -> str:
         if missing[-1] in JOINS:  # with it the branch it joins is gone
             return f"{family(missing[-1])}-missing"
     if not missing and extra:
-        if any(op in _DROPOUTS for op in extra):
+        if any(op in DROPOUTS | {"bernoulli"} for op in extra):
             return "dropout-active"
         if len(extra) == 1:
             return _of_extra(extra[0], reader)

@@ -85,7 +85,7 @@ def diagnose(
     if not wanted:
         return {}
     states = [row for row in wanted if row.op == "state"]
-    places = [_Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
+    places = [Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
     baseline, candidate = open_lanes(
         sorted({call for place in places for call in place.baseline.calls}),
         sorted({call for place in places for call in place.candidate.calls}),
@@ -149,7 +149,7 @@ def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Half:
+class Half:
     """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
 
     graph: Graph
@@ -159,6 +159,7 @@ class _Half:
 
     @property
     def calls(self) -> list[int]:
+        """Positions of the calls in the graph."""
         sites = (*self.between, *(() if self.site is None else (self.site,)))
         return [self.graph.call_of[site.index] for site in sites]
 
@@ -178,29 +179,32 @@ class _Half:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
+
     row: PairResult
-    baseline: _Half
-    candidate: _Half
+    baseline: Half
+    candidate: Half
     misshapen: bool
     output: int = 0
     unseen: bool = False  # an output that was changed after the last site, where no site shows it
 
     @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> _Place:
+    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Place:
+        """The place of a row that has both sides, of a state that of the site that writes it."""
         if row.op == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
         output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
-        halves: list[_Half] = []
+        halves: list[Half] = []
         for graph, name, between in (
             (alignment.baseline, row.baseline, row.between_baseline),
             (alignment.candidate, row.candidate, row.between_candidate),
         ):
             sites = tuple(graph.by_name[each] for each in between)
             if row.op == "output":
-                halves.append(_Half(graph, None, sites, graph.outputs[output]))
+                halves.append(Half(graph, None, sites, graph.outputs[output]))
             else:
-                halves.append(_Half(graph, graph.by_name[name or ""], sites))
+                halves.append(Half(graph, graph.by_name[name or ""], sites))
         apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
         ends = row.above or alignment.baseline.outputs[output] == UNTRACED
         return cls(
@@ -222,7 +226,7 @@ class _Examiner:
         others: Mapping[str, Tensor],
         baseline: Lane,
         candidate: Lane,
-        places: Sequence[_Place],
+        places: Sequence[Place],
     ) -> None:
         self.found: dict[int, Examined] = {}
         self._alignment = alignment
@@ -245,7 +249,7 @@ class _Examiner:
         if place is not None:
             self.examine(place, tensors[0], tensors[1])
 
-    def examine(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+    def examine(self, place: Place, wanted: Tensor, given: Tensor) -> None:
         """Look at one place, and let go of the calls nobody else needs."""
         baseline = place.baseline.side(self._lanes[0].kept, wanted)
         candidate = place.candidate.side(self._lanes[1].kept, given)
@@ -255,14 +259,14 @@ class _Examiner:
             self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
         self._let_go(place)
 
-    def _let_go(self, place: _Place) -> None:
+    def _let_go(self, place: Place) -> None:
         for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
             uses.subtract(half.calls)
             for call in half.calls:
                 if uses[call] <= 0:
                     lane.kept.pop(call, None)
 
-    def examine_state(self, place: _Place, wanted: Tensor, given: Tensor) -> None:
+    def examine_state(self, place: Place, wanted: Tensor, given: Tensor) -> None:
         """Look at a tensor that the site of `place` has left in another state than the baseline's."""
         baseline = place.baseline.side(self._lanes[0].kept, wanted)
         candidate = place.candidate.side(self._lanes[1].kept, given)
@@ -278,9 +282,7 @@ class _Examiner:
         self.found[place.row.index] = Examined(None, None, None, cause, None)
         self._let_go(place)
 
-    def _look(
-        self, place: _Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor
-    ) -> Examined:
+    def _look(self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor) -> Examined:
         row = place.row
         limit = row.budget.intrinsic if row.budget else 0.0
         if self._alignment.rebuilt and row.composed:

@@ -10,6 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from verifier.diagnose.booth import Tried
     from verifier.diagnose.diagnosis import Examined
     from verifier.result import Cause, PairResult
 
@@ -28,6 +29,16 @@ def with_findings(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> 
                 if between:
                     above.setdefault(side + between[0], examined.above)
     return tuple(_with_finding(row, found.get(row.index), above) for row in rows)
+
+
+def with_unreached(rows: Sequence[PairResult], found: Mapping[int, Tried]) -> tuple[PairResult, ...]:
+    """`rows` with where sites part on inputs that were not given, and why."""
+    return tuple(
+        msgspec.structs.replace(row, excited=found[row.index].excited, cause=found[row.index].cause)
+        if row.index in found and found[row.index].excited is not None
+        else row
+        for row in rows
+    )
 
 
 def _with_finding(row: PairResult, examined: Examined | None, above: Mapping[str, Cause]) -> PairResult:

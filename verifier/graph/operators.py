@@ -53,6 +53,11 @@ SELECTS = frozenset(
     {"chunk", "expand", "expand_as", "getitem", "narrow", "select", "split", "tensor_split", "unbind"}
 )
 
+# Operators that zero a part of what they are given, in training mode.
+DROPOUTS = frozenset(
+    {"alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"}
+)
+
 # What the names of operators begin with that multiply by a matrix.
 PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
 

@@ -18,6 +18,7 @@ from verifier.judge.verdicts import (
     main_cell,
     numeric,
     overall,
+    with_probes,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "range_notes",
     "semantics_budget",
     "with_precision",
+    "with_probes",
 ]

@@ -8,7 +8,7 @@ from verifier.judge.cells import Cell
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
-from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall
+from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall, with_probes
 from verifier.result import CellResult, PairResult, Verdict, Verification
 
 
@@ -19,6 +19,7 @@ def judge_again(verification: Verification, policy: Policy) -> Verification:
     main = main_cell(cells)
     criteria = evaluate(policy, verification.output, main.layers, cells)
     verdict, reason = overall(policy, cells, criteria, verification.coverage)
+    verdict, reason = with_probes(policy, verdict, reason, verification.probes)
     deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
     return msgspec.structs.replace(
         judged,

@@ -12,7 +12,18 @@ from verifier.graph.operators import MOVES
 from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import deciding, judged_by_task
 from verifier.judge.rows import CALL
-from verifier.result import Cause, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+from verifier.result import (
+    Cause,
+    CellResult,
+    Comparison,
+    Coverage,
+    Criterion,
+    Excited,
+    PairResult,
+    Probe,
+    Status,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,6 +142,8 @@ class _Judge:
         """`row` with its status and reason."""
         if row.status is Status.UNMATCHED:
             return row
+        if row.excited is not None and not self.region_at_fault(row):
+            return msgspec.structs.replace(row, status=Status.CULPRIT, reason=_unreached(row, row.excited))
         status = self._status(row)
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
@@ -183,6 +196,8 @@ class _Judge:
         """Whether sites without a partner above this row make the difference."""
         if row.composed:
             return False
+        if row.excited is not None:
+            return row.apart
         if row.inputs_differ is not None:
             return row.apart and row.inputs_differ
         return row.apart and self._disagrees(row)
@@ -216,12 +231,14 @@ class _Judge:
         else:
             other = f"another {extra.op}, of shape {extra.shape}," if extra.op == missing.op else extra.op
             what = f"the candidate has {other} instead of {missing.op}, of shape {missing.shape}"
-        measured = _said(row, own=True)
+        measured = _said(row, own=True) if row.excited is None else _unreached(row, row.excited)
+        told = numeric(row.cause) or row.excited is not None
         return msgspec.structs.replace(
             place,
             candidate=extra.candidate if extra else None,
             status=Status.UNMATCHED,
-            cause=row.cause if numeric(row.cause) else (missing or extra or row).cause,
+            cause=row.cause if told else (missing or extra or row).cause,
+            excited=row.excited,
             accuracy=row.accuracy,
             total=row.total,
             intrinsic=row.intrinsic,
@@ -243,6 +260,12 @@ class _Judge:
         if status is not Status.CULPRIT and self.region_at_fault(row):
             parts.append("what it reads comes through sites without a partner, which are at fault")
         return "; ".join([*parts, *row.differences])
+
+
+def _unreached(row: PairResult, found: Excited) -> str:
+    """What is said of a row that parts on other inputs than those that were given."""
+    where = f"the given inputs do not reach what differs; on the baseline's tensors {found.inputs}"
+    return "; ".join([f"{where}, relative error {found.error.nrmse:.1e}", *row.differences])
 
 
 def _first_computing(
@@ -364,6 +387,20 @@ def overall(
             f"the figures contradict a match, which is a defect of the verifier: {against}",
         )
     return verdict, reason
+
+
+def with_probes(
+    policy: Policy, verdict: Verdict, reason: str, probes: Sequence[Probe]
+) -> tuple[Verdict, str]:
+    """The verdict with what probes showed: a difference on any is one, though the given inputs do not show it.
+
+    Where criteria or what becomes of the classes decide, numbers of other inputs do not.
+    """
+    shown = next((each for each in probes if each.verdict is Verdict.DIVERGED), None)
+    if verdict is Verdict.DIVERGED or shown is None or policy.criteria_decide or policy.task_decides:
+        return verdict, reason
+    where = f"at {shown.site}" if shown.site else shown.reason
+    return Verdict.DIVERGED, f"the given inputs do not show it, a probe does ({shown.name}): {where}"
 
 
 def left_open(cell: CellResult) -> CellResult:

@@ -115,6 +115,18 @@ class Cause(Record, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+class Excited(Record, frozen=True, kw_only=True):
+    """Where a pair that is written otherwise on its two sides parts, though it does not on the given inputs.
+
+    Both sides were run alone, in float64, on the baseline's tensors as `inputs` says (`scaled by 1000`); `error` is
+    what they are apart there, `allowed` the largest absolute difference that rounding explains.
+    """
+
+    inputs: str
+    error: Comparison
+    allowed: float
+
+
 class PairResult(Record, frozen=True, kw_only=True):
     """One row of the answer: a pair of sites, or a site without a partner (the other name is None).
 
@@ -131,6 +143,8 @@ class PairResult(Record, frozen=True, kw_only=True):
     tensor of another shape stands there), the candidate's site was run again on the baseline's inputs:
     `replayed` is its error there, `replayed_shape` the shape it gave, and `inputs_differ` says whether its own
     inputs differed though all paired rows above were made equal. All are None elsewhere.
+
+    `excited` is there where the two sides part on other inputs alone.
     """
 
     index: int
@@ -157,6 +171,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     precision: Precision | None = None
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
+    excited: Excited | None = None
 
     @property
     def misshapen(self) -> bool:

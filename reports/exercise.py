@@ -1,0 +1,97 @@
+"""What was exercised and what was not, each in one line, and what probes showed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports import sentences
+from verifier.result import Verdict
+
+if TYPE_CHECKING:
+    from verifier.result import InputRange, Probe, Unexercised, Verification
+
+_MODES = {"evaluation": "evaluation mode", "training": "training mode", "mixed": "both modes in one model"}
+_TOLD = 3  # differences that one line holds; result.json has them all
+
+
+def done(verification: Verification) -> str:
+    """What both models were run on, in one line; empty where that was not recorded."""
+    found = verification.exercise
+    if found is None:
+        return ""
+    sizes = " and ".join(f"{size:,}" for size in found.samples) or "no"
+    said = [
+        _MODES.get(found.mode, sentences.visible(found.mode)),
+        f"{sizes} {'sample' if found.samples == (1,) else 'samples'} a call",
+        *(_range(each) for each in found.inputs[:_TOLD]),
+    ]
+    if len(found.inputs) > _TOLD:
+        said.append(f"{sentences.counted(len(found.inputs) - _TOLD, 'further input')}")
+    said += [
+        sentences.visible(cell.name) for cell in verification.cells if cell.verdict is not Verdict.SKIPPED
+    ]
+    if found.alone:
+        said.append(f"{sentences.counted(found.alone, 'site')} written otherwise alone on further inputs")
+    if verification.probes:
+        said.append(f"{sentences.counted(len(_run(verification)), 'probe')}, told below")
+    return f"exercised: {', '.join(said)}"
+
+
+def left(verification: Verification) -> str:
+    """What no number says anything of, in one line: what differs as written first; empty where nothing is known."""
+    found = verification.exercise
+    if found is None:
+        return ""
+    said = [difference(each) for each in found.unexercised[:_TOLD]]
+    if len(found.unexercised) > _TOLD:
+        said.append(f"{len(found.unexercised) - _TOLD:,} more that differ as written, in result.json")
+    if not _run(verification):
+        other = {"evaluation": "training mode", "training": "evaluation mode"}.get(found.mode)
+        said.append(
+            f"{f'{other}, ' if other else ''}other numbers of samples, other values (--probe draws some)"
+        )
+    return f"not exercised: {'; '.join(said)}" if said else ""
+
+
+def difference(each: Unexercised) -> str:
+    """Something that differs as written and showed in no number: where, what, and what would show it."""
+    where = sentences.visible(each.candidate or each.baseline or "")
+    return f"{where}: {sentences.visible(each.summary)} ({sentences.visible(each.why)})"
+
+
+def probe(each: Probe) -> str:
+    """What a probe showed."""
+    if each.verdict is Verdict.SKIPPED:
+        return f"skipped: {sentences.visible(each.name)}: {sentences.visible(each.reason)}"
+    if each.verdict is Verdict.MATCH:
+        return f"match: {sentences.visible(each.name)}"
+    if each.site is None:
+        return f"{each.verdict}: {sentences.visible(each.name)}: {sentences.visible(each.reason)}"
+    measured = sentences.visible(each.reason)
+    if each.error is not None:
+        error, allowed = sentences.figure(each.error), sentences.figure(each.allowed)
+        measured = f"{sentences.METRICS[sentences.DEFAULT_METRIC]} {error}, allowed {allowed}"
+    where = f"first at {sentences.visible(each.site)}"
+    return f"{each.verdict}: {sentences.visible(each.name)}: {where}, {measured}"
+
+
+def _run(verification: Verification) -> list[Probe]:
+    return [each for each in verification.probes if each.verdict is not Verdict.SKIPPED]
+
+
+def _range(each: InputRange) -> str:
+    name = f"input {sentences.visible(each.name)}"
+    if each.low is None or each.high is None:
+        return f"{name} without a finite number"
+    low, high = sentences.figure(each.low), sentences.figure(each.high)
+    return f"{name} from {low} to {high} ({sentences.visible(each.dtype)})"
+
+
+def lines(verification: Verification) -> tuple[str, ...]:
+    """Both, what was exercised first."""
+    return tuple(filter(None, (done(verification), left(verification))))
+
+
+def probes(verification: Verification) -> tuple[str, ...]:
+    """What every probe showed."""
+    return tuple(map(probe, verification.probes))
