@@ -17,6 +17,7 @@ from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.diagnose.relation import compared
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
+from verifier.graph.tensors import dense
 from verifier.result import Cause, Excited
 
 if TYPE_CHECKING:
@@ -309,8 +310,8 @@ def _made(side: Side, values: Values) -> Tensor | None:
     try:
         reads = side.replay(values)
         if side.call is None or side.site is None:
-            return reads[0]
-        return side.call.with_operands(reads).run()[0][side.site.output]
+            return dense(reads[0])
+        return dense(side.call.with_operands(reads).run()[0][side.site.output])
     except Exception:  # each operator refuses in a way of its own
         return None
 

@@ -33,13 +33,15 @@ def excited(tensor: Tensor, excitation: Excitation, numbers: Sequence[float], li
     """
     if not is_excitable(tensor):
         return tensor
-    made = excitation.make(tensor, numbers)
-    return made.clamp(limits.low, limits.high)
+    made = excitation.make(tensor, numbers).clamp(limits.low, limits.high)
+    return made.round() if limits.whole else made
 
 
 def is_excitable(tensor: Tensor) -> bool:
     """Whether other numbers may stand in the place of a tensor's."""
     if not tensor.is_floating_point() or not tensor.numel():
+        return False
+    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
         return False
     return bool(tensor.abs().amax() < _MASK)  # false where it is NaN
 

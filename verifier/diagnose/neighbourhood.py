@@ -11,7 +11,7 @@ from torch import Tensor
 from verifier.align import layouts
 from verifier.diagnose.relation import compared
 from verifier.graph.operators import COMMUTATIVE
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import dense, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,6 +187,7 @@ def _lacks(name: str, one: KeptCall, other: KeptCall) -> bool:
 
 def error_of(candidate: Tensor, baseline: Tensor) -> Comparison | None:
     """How far the candidate is off; None where the shapes differ."""
+    candidate, baseline = dense(candidate), dense(baseline)
     if candidate.shape != baseline.shape:
         return None
     return compared(candidate, baseline)

@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value that is possible; infinite where there is no limit."""
+    """The smallest and the largest value that is possible, infinite where there is no limit; whole numbers alone?"""
 
     low: float = -math.inf
     high: float = math.inf
+    whole: bool = False
 
     def hull(self, other: Range) -> Range:
         """The smallest range that holds both."""
-        return Range(min(self.low, other.low), max(self.high, other.high))
+        return Range(min(self.low, other.low), max(self.high, other.high), whole=self.whole and other.whole)
 
     def within(self, other: Range) -> Range:
         """What is left of this range where values are kept between the limits of another."""
-        return Range(min(max(self.low, other.low), other.high), max(min(self.high, other.high), other.low))
+        whole = self.whole and all(math.isinf(limit) or limit.is_integer() for limit in other[:2])
+        low, high = min(max(self.low, other.low), other.high), max(min(self.high, other.high), other.low)
+        return Range(low, high, whole=whole)
 
 
 ANYTHING = Range()
@@ -57,8 +60,13 @@ def _of(site: Site, reads: Sequence[Range], *, known: bool) -> Range:
     hull = reads[0]
     for each in reads[1:]:
         hull = hull.hull(each)
-    if site.op in _BETWEEN or site.op.startswith(_POOLS) or (site.op == "interpolate" and _convex(site)):
+    averages = site.op in _AVERAGES or site.op.startswith("adaptive_avg_pool")
+    if averages or (site.op == "interpolate" and _convex(site)):
+        return hull._replace(whole=False)
+    if site.op in _BETWEEN or site.op.startswith(_POOLS):
         return hull
+    if site.op in _WHOLE:
+        return Range(hull.low - 1, hull.high + 1, whole=True)
     if site.op.startswith("avg_pool"):  # what it pads with is 0
         return hull.hull(Range(0.0, 0.0))
     if site.op == "pad":
@@ -109,10 +117,12 @@ _LIMITED: Mapping[str, Callable[[Mapping[str, object]], Range]] = {
 _BETWEEN = (
     MOVES
     | SELECTS
-    | {"amax", "amin", "cat", "dropout", "flip", "float", "double", "index_select", "max", "maximum", "mean"}
+    | {"amax", "amin", "cat", "flip", "float", "double", "index_select", "max", "maximum"}
     | {"min", "minimum", "roll", "stack", "to"}
 )
-_POOLS = ("adaptive_avg_pool", "adaptive_max_pool", "max_pool")
+_AVERAGES = frozenset({"dropout", "mean"})
+_WHOLE = frozenset({"ceil", "fix", "floor", "round", "trunc"})
+_POOLS = ("adaptive_max_pool", "max_pool")
 _GROWING = frozenset({"add", "mul", "sum"})
 
 
