@@ -22,7 +22,7 @@ TF32_DROPS = 13  # of float32's 23 mantissa bits
 # has to be, where a format has so few digits that those people write down have them too.
 FILLED = 0.2  # share of the numbers that changed
 COARSE = 4  # digits
-LEAST = 8  # numbers that changed, for a coarse format
+LEAST = 8  # different numbers that changed, for a coarse format
 
 
 def rounded_through(candidate: Tensor, baseline: Tensor) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def _fills(grid: Grid, candidate: Tensor, baseline: Tensor) -> bool:
     c, b = candidate.view(-1), baseline.view(-1)
     changed = c[c.ne(b) & c.isfinite() & b.isfinite()]
     some = changed[sample_positions(len(changed), changed.device)].double()
-    if len(some) < (LEAST if grid.digits <= COARSE else 1):
+    if len(some.unique()) < (LEAST if grid.digits <= COARSE else 1):
         return False
     return float(grid.needed(some).double().mean()) >= FILLED
 
