@@ -72,7 +72,7 @@ def _fills(grid: Grid, candidate: Tensor, baseline: Tensor) -> bool:
     c, b = candidate.view(-1), baseline.view(-1)
     changed = c[c.ne(b) & c.isfinite() & b.isfinite()]
     some = changed[sample_positions(len(changed), changed.device)].double()
-    if len(some.unique()) < (LEAST if grid.digits <= COARSE else 1):
+    if len(torch.unique(some)) < (LEAST if grid.digits <= COARSE else 1):
         return False
     return float(grid.needed(some).double().mean()) >= FILLED
 

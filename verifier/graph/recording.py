@@ -15,6 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
+from verifier.graph.setting import Setting
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 from verifier.graph.tensors import named_tensors, same_memory, tensors_in
 
@@ -126,6 +127,7 @@ class _Recorder(Instrument):
         self._calls: list[Call] = []
         self._origins = _Origins()
         self._inputs = len(inputs)
+        self._setting = Setting.of(model, inputs)
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
@@ -245,6 +247,7 @@ class _Recorder(Instrument):
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
             output_names=tuple(name for name, _ in outputs),
+            setting=self._setting,
         )
 
 

@@ -12,6 +12,7 @@ from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, V
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
+from verifier.graph.setting import Setting
 from verifier.graph.tensors import named_tensors, tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
 
@@ -163,6 +164,7 @@ class _Watch(Instrument):
         self._graph = graph
         self._stops = stops
         self._next = 0
+        self._setting = Setting.of(model, inputs)
 
     def before_call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -209,7 +211,8 @@ class _Watch(Instrument):
             expected = f"the recorded run called `{call.op}` (site {self._graph.sites[call.first].name})"
         else:
             expected = "the recorded run had ended"
+        why = self._setting.why_other(self._graph.setting or self._setting)
         raise GraphDepartureError(
             f"the {self._lane.role} departs from its recorded run: it {what} where {expected}. Its control "
-            "flow depends on its data or its batch size, so its sites cannot be followed."
+            f"flow depends on {why}, so its sites cannot be followed."
         )
