@@ -56,10 +56,10 @@ class ByBatch(Plain):
 @pytest.mark.parametrize("side", ["baseline", "candidate"])
 @pytest.mark.parametrize("cell", ["cpu/float32", "cpu/float64", "cpu/bfloat16"])
 def test_a_branch_on_the_dtype_is_called_one_with_both_dtypes(side: str, cell: str) -> None:
-    models = (ByDtype(), Plain()) if side == "baseline" else (Plain(), ByDtype())
+    baseline, candidate = (ByDtype(), Plain()) if side == "baseline" else (Plain(), ByDtype())
 
     with pytest.raises(GraphDepartureError, match=rf"the {side} departs.*depends on the dtype") as raised:
-        verify(*models, X, weights="as-is", cells=[cell])
+        verify(baseline, candidate, X, weights="as-is", cells=[cell])
 
     assert "data" not in str(raised.value)
     assert "float32 when it was recorded" in str(raised.value)
