@@ -264,7 +264,7 @@ def _import_file(file: Path, spec: str) -> ModuleType:
         raise SourceError(f"{file} cannot be read: {error.strerror}") from error
     # One name per file and content: two files called net.py do not meet, an edited file is imported afresh,
     # and two specifications of one file share its classes.
-    digest = hashlib.sha256(str(file.resolve()).encode() + b"\0" + code).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(file.resolve()) + b"\0" + code).hexdigest()[:12]
     name = f"{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]

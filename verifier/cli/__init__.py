@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -20,6 +21,10 @@ def app() -> None:
         from verifier.cli import interruption
 
         interruption.listen()
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # what cannot be encoded is spelt out, as it is on stderr
+            sys.stdout.reconfigure(errors="backslashreplace")
         from verifier.cli import commands
 
         commands.app()

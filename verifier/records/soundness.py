@@ -26,7 +26,9 @@ _SIGNED = frozenset(
     "one_minus_pearson",
     "seed",
 }
-_BUDGETS = frozenset({"total", "intrinsic", "limit", "allowed"})  # no NaN: nothing is below it, or above
+_NUMBERS = frozenset(
+    {"total", "intrinsic", "limit", "allowed", "baseline_share", "candidate_share"}
+)  # no NaN
 _FINITE = frozenset({"seconds", "low", "high"})
 _SHARES = frozenset({"baseline_share", "candidate_share", "top1_agreement", "top5_agreement", "share"})
 _CORRELATIONS = frozenset({"pearson", "cosine", "pearson_probabilities"})
@@ -188,8 +190,8 @@ def _wrong(owner: Record, field: str, value: float) -> str:
         return ", and a share is at most 1"
     if field in _FINITE and not math.isfinite(value):
         return ", where a finite number is needed"
-    budget = field in _BUDGETS and not isinstance(owner, PairResult)
-    return ", where a number is needed" if budget and math.isnan(value) else ""
+    needed = field in _NUMBERS and not isinstance(owner, PairResult)
+    return ", where a number is needed" if needed and math.isnan(value) else ""
 
 
 def _place(row: PairResult) -> tuple[int, str | None, str | None]:

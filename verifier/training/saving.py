@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from verifier.errors import OutputError
+from verifier.frames import inert
 from verifier.records.reading import NewerError, read
 from verifier.saving import RESULT, save_texts, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
@@ -92,26 +93,25 @@ def load_experiment(directory: Path) -> Experiment:
 
 
 def to_csv(rows: tuple[TensorRow, ...]) -> str:
-    """The table as RFC 4180 has it, in the order in which things happen."""
+    """The table as RFC 4180 has it, in the order in which things happen; no text is a formula (`frames.inert`)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(
-            (
-                str(row.phase),
-                row.what,
-                row.tensor,
-                row.candidate,
-                "x".join(map(str, row.shape)),
-                row.culprit,
-                row.first_step,
-                largest(row.total),
-                largest(row.intrinsic),
-                row.allowed.limit,
-                row.allowed.rule,
-            )
+        cells = (
+            str(row.phase),
+            row.what,
+            row.tensor,
+            row.candidate,
+            "x".join(map(str, row.shape)),
+            row.culprit,
+            row.first_step,
+            largest(row.total),
+            largest(row.intrinsic),
+            row.allowed.limit,
+            row.allowed.rule,
         )
+        writer.writerow([inert(cell) for cell in cells])
     return text.getvalue()
 
 
