@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from verifier.accounts import account
 from verifier.errors import ModelError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def copy_with(
         return copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
-            f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {error}. "
+            f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {account(error)}. "
             "Give its modules a working __deepcopy__, or pass a function that builds the model."
         ) from error
 

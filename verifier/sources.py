@@ -12,7 +12,6 @@ import inspect
 import os
 import re
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from verifier.accounts import account, first_line, is_users
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
 
@@ -146,7 +146,7 @@ def _torchvision_needed() -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise CannotRunError(
-            f"torchvision does not import here ({_first_line(error)}). Install builds of torch and "
+            f"torchvision does not import here ({first_line(error)}). Install builds of torch and "
             "torchvision that belong together, or give a --baseline that is not torchvision's."
         ) from error
 
@@ -208,7 +208,7 @@ def guarded(build: Callable[[], Any], spec: str) -> Any:
     try:
         return build()
     except _FAILURES as error:
-        raise SourceError(f"{spec} raised {_account(error)}") from error
+        raise SourceError(f"{spec} raised {account(error)}") from error
 
 
 def _users_model(spec: str, seed: int | None) -> nn.Module:
@@ -279,7 +279,7 @@ def _import_file(file: Path, spec: str) -> ModuleType:
     except _FAILURES as error:
         del sys.modules[name]
         hint = "; name its package instead, as package.module:callable" if _is_relative(error) else ""
-        raise SourceError(f"{file} does not import: {_account(error)}{hint}") from error
+        raise SourceError(f"{file} does not import: {account(error)}{hint}") from error
     except BaseException:
         del sys.modules[name]
         raise
@@ -297,12 +297,12 @@ def _import_module(name: str, spec: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise SourceError(f"{name} does not import: {_account(error)}") from error
+            raise SourceError(f"{name} does not import: {account(error)}") from error
         hint = suggestion(name, ("torchvision", "reference", "baseline"))
         hint = hint or " (looked in the current directory and among the installed packages)"
         raise SourceError(f"there is no module {error.name!r} for {spec!r}{hint}") from error
     except _FAILURES as error:
-        raise SourceError(f"{name} does not import: {_account(error)}") from error
+        raise SourceError(f"{name} does not import: {account(error)}") from error
 
 
 def _attribute(module: ModuleType, target: str, spec: str) -> Any:
@@ -347,7 +347,7 @@ def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
     try:
         model = build()
     except _FAILURES as error:
-        raise SourceError(f"{spec} raised {_account(error)}") from error
+        raise SourceError(f"{spec} raised {account(error)}") from error
     if isinstance(model, nn.Module):
         return model
     hint = "; return the model that these weights belong to" if isinstance(model, dict) else ""
@@ -363,36 +363,6 @@ def _missing_arguments(build: Callable[..., object]) -> list[str]:
         return []  # some built-in callables do not tell
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
-
-
-def _account(error: BaseException) -> str:
-    """What went wrong and in which line of the user's program, in one line."""
-    return f"{_first_line(error)}{_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-def _line(error: BaseException) -> str:
-    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor ours."""
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        inside = f" ({Path(error.filename).name}, line {error.lineno})"
-        return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
-            return f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return ""
-
-
-def _is_users(filename: str) -> bool:
-    if filename.startswith("<"):
-        return False
-    path = Path(filename)
-    foreign = (Path(os.__file__).parent, Path(torch.__file__).parent.parent, Path(__file__).parent)
-    return not any(path.is_relative_to(folder) for folder in foreign)
 
 
 # Which modules came into being as neighbours of which user's file. Two versions of one program, side by
@@ -419,7 +389,7 @@ def _importable(root: Path) -> Iterator[None]:
             sys.path.remove(entry)
         for name in set(sys.modules) - known:
             place = _place_of(sys.modules[name])
-            if place and Path(place).is_relative_to(root) and _is_users(place):
+            if place and Path(place).is_relative_to(root) and is_users(place):
                 _neighbours.setdefault(name, root)
         sys.modules.update(hidden)
 

@@ -11,10 +11,12 @@ import msgspec
 import torch
 
 from verifier import inputs as making
+from verifier.accounts import told_as_theirs
 from verifier.align import align
 from verifier.assessment import LOCALISE, Assessor, Progress, skipped
 from verifier.collecting import collecting_seldom
 from verifier.copying import state_of
+from verifier.depth import room_for
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
@@ -42,6 +44,7 @@ SEMANTIC_SAMPLES = 2
 GRANULARITIES = ("site", "block")
 
 
+@told_as_theirs
 def verify(
     baseline: nn.Module | str,
     candidate: nn.Module | str,
@@ -103,8 +106,15 @@ def verify(
     wanted = [request.cell for request in requests if request.cell not in missing]
     probe = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
-    with preserved(), collecting_seldom(), torch.inference_mode(mode=False), torch.no_grad():
+    with (
+        preserved(),
+        collecting_seldom(),
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        contextlib.ExitStack() as opened,
+    ):
         ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+        opened.enter_context(room_for(ours.model, theirs.model))
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
         steps: list[Step] = []
 

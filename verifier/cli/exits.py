@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from verifier.accounts import account, first_line, raised_by_program
 from verifier.cli import INTERRUPTED
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
@@ -46,12 +47,15 @@ def told(error: Exception) -> tuple[str, int]:
 
 def _foreign(error: Exception) -> str:
     """What to say of an error that nobody translated before."""
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    told = first_line(error)
+    if isinstance(error, MemoryError) or any(sign in told for sign in _OUT_OF_MEMORY):
         return "out of memory. Use a smaller --batch-size or --image-size."
     if isinstance(error, ImportError):
-        return f"a package that is needed does not import ({first_line}). Install this one with its dependencies."
-    return f"unexpected {type(error).__name__}: {first_line}. This is a defect of the verifier; --debug shows where."
+        why = told.partition(": ")[2]
+        return f"a package that is needed does not import ({why}). Install this one with its dependencies."
+    if raised_by_program(error):
+        return f"code that is not the verifier's raised {account(error)}. --debug shows how it came there."
+    return f"unexpected {told}. This is a defect of the verifier; --debug shows where."
 
 
 def _end(message: str, code: int, *, debug: bool) -> NoReturn:

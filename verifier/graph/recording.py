@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
@@ -33,6 +34,9 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         model: The module to run.
         args: Positional inputs, tensors in any nesting.
         kwargs: Keyword inputs.
+
+    Raises:
+        ModelError: It returns something without values; whatever the model itself raises passes through.
     """
     inputs = list(tensors_in((args, kwargs)))
     recorder = _Recorder(model, inputs)
@@ -45,7 +49,12 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         recorder.detach()
     draws = not before.same(random_state())
     set_random_state(before)
-    return recorder.graph(list(named_tensors(outputs)), draws=draws)
+    returned = list(named_tensors(outputs))
+    if any(tensor.is_meta for _, tensor in returned):
+        raise ModelError(
+            f"the model {type(model).__name__} returns a tensor on the meta device, which has no values to compare."
+        )
+    return recorder.graph(returned, draws=draws)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from verifier import inputs as making
 from verifier import sources
+from verifier.accounts import account
 from verifier.align import Recipe, align
 from verifier.copying import copy_with, state_of
 from verifier.environment import preserved
@@ -151,8 +152,7 @@ def _recorded(
             raise
         except Exception as raised:
             error = raised
-    lines = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    what = "nothing was tried" if error is None else account(error)
     how = "random images of 32, 64 and 224 pixels" if inputs is None else "the inputs given"
     raise ModelError(
         f"{specs[0]} and {specs[1]} name their tensors differently, and to find out which belong together both must "

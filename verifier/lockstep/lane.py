@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from verifier.accounts import account
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
@@ -141,8 +142,7 @@ class Lane:
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"the {self.role} failed {where}: {type(error).__name__}: {first_line}") from error
+        raise ModelError(f"the {self.role} failed {where}: {account(error)}") from error
 
 
 class _Watch(Instrument):

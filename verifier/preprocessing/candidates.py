@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from verifier import sources
+from verifier.accounts import account
 from verifier.errors import ModelError, SourceError
 from verifier.preprocessing import naming
 from verifier.preprocessing.pictures import as_array, in_steps
@@ -112,7 +113,7 @@ class Theirs:
             result = self.function(path if self.takes_path else decoded.copy())
         except Exception as error:
             raise ModelError(
-                f"the candidate's preprocessing {self.name} fails on {path.name}: {_first_line(error)}"
+                f"the candidate's preprocessing {self.name} fails on {path.name}: {account(error)}"
             ) from error
         if isinstance(result, dict):
             return self._by_key(result, path)
@@ -233,11 +234,6 @@ def _pictures(value: Any, what: str) -> list[Any]:
     if not found:
         raise ModelError(f"the candidate's preprocessing {what} returned no picture.")
     return found
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
 
 
 Candidate = Ours | Theirs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reference_models.published import figures
+from verifier.accounts import account
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError, VerifierError
@@ -203,10 +204,9 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
         except (VerifierError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [""])[0]
             raise InputError(
                 f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
-                f"{type(error).__name__}: {first_line}"
+                f"{account(error)}"
             ) from error
         is_tensor = isinstance(outputs, torch.Tensor)
         if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):

@@ -11,6 +11,7 @@ from torch import nn
 
 from verifier import inputs as making
 from verifier import sources
+from verifier.accounts import account
 from verifier.align import align
 from verifier.assessment import Assessor
 from verifier.copying import copy_with, state_of
@@ -70,8 +71,7 @@ class Side:
         except VerifierError:
             raise
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            what = account(error)
             if self.role == "baseline":
                 raise InputError(
                     f"the baseline {self.spec} does not take images of shape {inputs.info.shapes[0]}: {what}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from verifier.accounts import account
 from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
@@ -319,10 +320,8 @@ class _Training:
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            lines = str(error).strip().splitlines()
             raise ModelError(
-                f"the {self.role}'s trainer failed at batch {self._given}: {type(error).__name__}: "
-                f"{lines[0] if lines else ''}"
+                f"the {self.role}'s trainer failed at batch {self._given}: {account(error)}"
             ) from error
 
 
