@@ -69,6 +69,8 @@ def told_as_theirs(function: Callable[P, R]) -> Callable[P, R]:
         except VerifierError:
             raise
         except RecursionError as error:
+            if _home(traceback.extract_tb(error.__traceback__)[-1].filename) in _OWN:
+                raise
             raise ModelError(
                 "the modules of one of the models are nested deeper than Python's recursion limit of "
                 f"{sys.getrecursionlimit()} allows ({account(error)}). Allow for more with sys.setrecursionlimit."
