@@ -116,12 +116,21 @@ def _recipe(
     source: str,
 ) -> Recipe:
     texts = [_filled(text, parts, own, source) for text in ([entry] if isinstance(entry, str) else entry)]
-    recipe = Recipe.parsed(texts, baseline)
+    try:
+        recipe = Recipe.parsed(texts, baseline)
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise MapError(
+            f"{source}: {own} is to be rows whose numbers have more digits than any tensor."
+        ) from error
     for name in recipe.names:
         if name not in baseline:
             raise MapError(
                 f"{source}: {own} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
+    for piece in recipe.pieces:
+        whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
+        if piece.stop is not None and whole and piece.stop > whole[0]:
+            raise MapError(f"{source}: {own} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
     if not recipe.fits(baseline, shape):
         given = ", ".join(f"{name} {tuple(baseline[name])}" for name in recipe.names)
         raise MapError(f"{source}: {own} {tuple(shape)} cannot be made of {given}.")
