@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from verifier.cli import commands
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    from typer.testing import Result
 
 NETS = """
 import torch
