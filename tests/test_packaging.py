@@ -66,10 +66,13 @@ def test_reports_import_only_the_records() -> None:
         ("graph", {"graph", "errors"}),
         ("align", {"align", "graph"}),
         ("metrics", {"metrics", "result"}),
-        ("lockstep", {"lockstep", "graph", "metrics", "errors"}),
-        ("weights", {"weights", "align", "graph", "copying", "errors", "result"}),
-        ("judge", {"judge", "align", "graph", "errors", "result"}),
-        ("preprocessing", {"preprocessing", "diagnose", "environment", "errors", "result", "sources"}),
+        ("lockstep", {"lockstep", "graph", "metrics", "accounts", "errors"}),
+        ("weights", {"weights", "align", "graph", "copying", "errors", "result", "toml"}),
+        ("judge", {"judge", "align", "graph", "errors", "result", "toml"}),
+        (
+            "preprocessing",
+            {"preprocessing", "diagnose", "environment", "accounts", "errors", "result", "sources"},
+        ),
         ("diagnose", {"diagnose", "align", "graph", "lockstep", "metrics", "result"}),
     ],
 )

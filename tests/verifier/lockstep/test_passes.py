@@ -310,7 +310,7 @@ def test_an_exception_in_either_model_ends_both_with_the_real_error(side: str) -
     models = (broken, whole) if side == "baseline" else (whole, broken)
     with pytest.raises(
         ModelError,
-        match=rf"the {side} failed at 1\.mul: ZeroDivisionError: on purpose \\(test_passes.py, line \\d+\\)$",
+        match=rf"the {side} failed at 1\.mul: ZeroDivisionError: on purpose \(test_passes.py, line \d+\)$",
     ) as info:
         lockstep(*models)
     assert isinstance(info.value.__cause__, ZeroDivisionError)
