@@ -20,7 +20,11 @@ from typer.testing import CliRunner
 from verifier.cli import commands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typer.testing import Result
+
+    from tests.e2e.conftest import Ended
 
 NETS = """
 import torch
@@ -139,7 +143,7 @@ def _bitmap(file: Path, width: int, height: int) -> None:
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
 
 
-def call(home: Path, *arguments: str) -> Result:
+def in_process(home: Path, *arguments: str) -> Result:
     """Run a command in `home`, with nothing left of what it changed."""
     before = Path.cwd()
     os.chdir(home)
@@ -151,7 +155,7 @@ def call(home: Path, *arguments: str) -> Result:
 
 def refused(home: Path, code: int, says: tuple[str, ...], *arguments: str) -> None:
     """See that a command ends with a code and a message, and leaves no result."""
-    ended = call(home, *arguments)
+    ended = in_process(home, *arguments)
 
     assert ended.exit_code == code, ended.output
     assert "Traceback" not in ended.output
@@ -275,3 +279,46 @@ def test_a_directory_in_place_of_a_result(home: Path, tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
 
     refused(home, 2, ("result.json", "directory"), "report", str(tmp_path))
+
+
+SURROGATE = """
+import torch
+from torch import nn
+
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.add_module("=cmd|\\ud800", nn.Conv2d(3, 4, 3))
+
+    def forward(self, x):
+        return self._modules["=cmd|\\ud800"](x).mean((2, 3))
+"""
+
+
+def test_names_and_paths_that_are_no_unicode_are_saved_shown_and_read_again(
+    call: Callable[..., Ended], place: Path
+) -> None:
+    (place / "nets\udcff.py").write_text(SURROGATE, encoding="utf-8")
+    model = "nets\udcff.py:Strange"
+
+    ended = call(
+        "run",
+        "--baseline",
+        model,
+        "--candidate",
+        model,
+        "--image-size",
+        "32",
+        "--batch-size",
+        "2",
+        "--out",
+        "R\udcff",
+    )
+
+    assert (ended.code, ended.err) == (0, "")
+    assert "R\\udcff/report.html" in ended.out
+    saved = json.loads((place / "R\udcff" / "result.json").read_text(encoding="utf-8"))
+    assert saved["cells"][0]["layers"][0]["baseline"] == "=cmd|\ud800"
+    assert "'=cmd|\\ud800" in (place / "R\udcff" / "layers.csv").read_text(encoding="utf-8")
+    assert call("report", "R\udcff").code == 0
