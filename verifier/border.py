@@ -2,65 +2,25 @@
 
 They may raise anything: `sys.exit()`, a KeyboardInterrupt of their own, GeneratorExit, some other BaseException. None
 of it may end whoever called this package, or look like an end of its own: it becomes a `VerifierError`.
-What a signal's handler raises is no program's: Ctrl-C stays KeyboardInterrupt, and passes. The two are told apart by
-where they came from: an exception that a handler raised while this package was at work is marked.
+What a signal's handler raises is no program's: Ctrl-C stays KeyboardInterrupt, and passes (`verifier.signals`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from verifier.accounts import account, raised_by_program, raised_here
 from verifier.errors import ModelError, VerifierError
+from verifier.signals import check_unanswered, marking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Raised = TypeVar("Raised", bound=VerifierError)
-
-_MARK = "_answers_a_signal"
-_LONGEST = 300  # characters of a foreign message
-
-
-class _Answer:
-    """A signal's handler as it was, and a mark on what it raises."""
-
-    def __init__(self, handler: Callable[..., Any]) -> None:
-        self.handler = handler
-
-    def __call__(self, *arguments: Any) -> Any:
-        try:
-            return self.handler(*arguments)
-        except BaseException as error:
-            mark(error)
-            raise
-
-
-def mark(error: BaseException) -> BaseException:
-    """Note on an exception that it answers a signal, and return it."""
-    setattr(error, _MARK, True)
-    return error
-
-
-def answer_in(error: BaseException) -> BaseException | None:
-    """The answer to a signal that `error` is, or whose place it took on the way up; None if it is a program's own."""
-    seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
-    while todo:
-        each = todo.pop()
-        if each is None or id(each) in seen:
-            continue
-        if getattr(each, _MARK, False):
-            return each
-        seen.add(id(each))
-        todo += [each.__context__, each.__cause__]
-    return None
 
 
 @contextlib.contextmanager
@@ -69,7 +29,7 @@ def undisturbed() -> Iterator[None]:
 
     Handlers belong to the main thread: in others nothing is done about them, and none runs there either.
     """
-    with _marking(), _staying():
+    with marking(), _staying():
         yield
 
 
@@ -89,23 +49,6 @@ def _staying() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _marking() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    before = {number: handler for number, handler in handlers.items() if callable(handler)}
-    try:
-        for number, handler in before.items():
-            if not isinstance(handler, _Answer):
-                signal.signal(number, _Answer(handler))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def translating(made: Callable[[BaseException], VerifierError]) -> Iterator[None]:
     """Whatever a program raises inside becomes what `made` makes of it, marked as a program's (`of_program`).
 
@@ -120,27 +63,32 @@ def translating(made: Callable[[BaseException], VerifierError]) -> Iterator[None
         raise by_program(made(error)) from error
 
 
-def check_unanswered(error: BaseException) -> None:
-    """Let an answer to a signal pass: raise it, should `error` be one or hide one that is no ordinary exception."""
-    answer = answer_in(error)
-    if answer is error:
-        raise error
-    if answer is not None and not isinstance(answer, Exception):
-        raise answer
-
-
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
     """The outermost border, around all that a public function does; also a decorator.
 
     Raises:
-        ModelError: A program raised what is no Exception, in a place where nothing more is known about it.
+        ModelError: A program raised something in a place where nothing more is known about it: a property, a hook, a
+            comparison, a method of `nn.Module` that a class has made anew.
     """
     with undisturbed():
         try:
             yield
-        except Exception:
+        except VerifierError:
             raise
+        except RecursionError as error:
+            if raised_here(error):
+                raise
+            raise by_program(
+                ModelError(
+                    "the modules of one of the models are nested deeper than Python's recursion limit of "
+                    f"{sys.getrecursionlimit()} allows ({account(error)}). Allow for more with sys.setrecursionlimit."
+                )
+            ) from error
+        except Exception as error:
+            if not raised_by_program(error):
+                raise
+            raise by_program(ModelError(f"code of one of the models raised {account(error)}.")) from error
         except BaseException as error:
             check_unanswered(error)
             raise by_program(
@@ -155,46 +103,3 @@ def by_program(error: Raised) -> Raised:
     """Note on an error that a program raised what led to it, and return it."""
     error.of_program = True
     return error
-
-
-def account(error: BaseException) -> str:
-    """What went wrong and in which line of the user's program, in one line."""
-    return f"{first_line(error)}{place(error)}"
-
-
-def failure(error: BaseException) -> str:
-    """What a program raised while it ran; with the line where it is no ordinary error, and tells little by itself."""
-    return first_line(error) if isinstance(error, Exception) else account(error)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's class and the first line of what it says, even if asking for that fails."""
-    try:
-        lines = str(error).strip().splitlines()
-    except BaseException as failure:  # the message is a program, too
-        check_unanswered(failure)
-        lines = []
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def place(error: BaseException) -> str:
-    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor of this one."""
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        inside = f" ({Path(error.filename).name}, line {error.lineno})"
-        return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if is_users(frame.filename):
-            return f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return ""
-
-
-def is_users(filename: str) -> bool:
-    """Whether a file is a user's: not of Python, of the installed packages or of this one."""
-    if filename.startswith("<"):
-        return False
-    path = Path(filename)
-    torch = sys.modules.get("torch")
-    installed = [Path(torch.__file__).parent.parent] if torch is not None and torch.__file__ else []
-    foreign = (Path(os.__file__).parent, *installed, Path(__file__).parent)
-    return not any(path.is_relative_to(folder) for folder in foreign)

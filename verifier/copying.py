@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from verifier.border import by_program, check_unanswered, first_line
+from verifier.accounts import account
+from verifier.border import by_program
 from verifier.errors import ModelError
+from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -69,7 +71,7 @@ def copy_with(
         check_unanswered(error)
         raise by_program(
             ModelError(
-                f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {first_line(error)}. "
+                f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {account(error)}. "
                 "Give its modules a working __deepcopy__, or pass a function that builds the model."
             )
         ) from error

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verifier import whereabouts
-from verifier.border import answer_in
 from verifier.errors import OutputError, UsageError
 from verifier.folder import Aside
+from verifier.signals import answer_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -48,12 +48,30 @@ def rows(verification: Verification) -> Iterator[dict[str, Any]]:
 
 
 def to_csv(verification: Verification) -> str:
-    """The table as RFC 4180 has it: `nan` and `inf` are spelt, what was not measured is empty."""
+    """The table as RFC 4180 has it: `nan` and `inf` are spelt, what was not measured is empty.
+
+    No text in it is a formula to a spreadsheet (`inert`); whoever reads it elsewhere takes that off with `as_was`.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
-    writer.writerows(rows(verification))
+    writer.writerows({name: inert(value) for name, value in row.items()} for row in rows(verification))
     return text.getvalue()
+
+
+# What spreadsheets take for the beginning of a formula, full-width signs among it; and the sign that keeps them from
+# it, so that the way back is clear. OWASP, "CSV Injection".
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+
+
+def inert(value: Any) -> Any:
+    """A cell that no spreadsheet computes: text that could begin a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def as_was(cell: str) -> str:
+    """The text that `inert` made a cell of: one apostrophe at its beginning is taken off."""
+    return cell.removeprefix("'")
 
 
 def to_frame(verification: Verification) -> pd.DataFrame:

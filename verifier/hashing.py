@@ -28,7 +28,8 @@ class Hasher:
         """
         whole = hashlib.sha256()
         for name, tensor in sorted(named, key=lambda each: each[0]):
-            whole.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0{self._of(tensor)}\n".encode())
+            line = f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0{self._of(tensor)}\n"
+            whole.update(line.encode(errors="surrogatepass"))  # a module may be called anything
         return whole.hexdigest()
 
     def _of(self, tensor: Tensor) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from verifier.result import Preprocessing
 
 SMALL = 64  # pixels: enough for five halvings, and a quick run on a laptop
+MOST_BYTES = 2**63 - 1  # that a tensor can have
 SMALLEST = 32  # pixels: a residual network's strides halve an image five times
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -58,10 +59,15 @@ def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
     """Standard normal numbers, float32, batch x 3 x size x size; no global random state is touched.
 
     Raises:
-        InputError: `batch_size` is below 1 or `image_size` below 32.
+        InputError: `batch_size` is below 1, `image_size` below 32, or both together are beyond all memory.
     """
     _check_batch_size(batch_size)
     parse_image_size(image_size)
+    if 4 * batch_size * 3 * image_size**2 > MOST_BYTES:
+        raise InputError(
+            f"{batch_size:.4g} images of {image_size:.4g} x {image_size:.4g} pixels are more than a computer can "
+            "address; use a smaller --batch-size or --image-size"
+        )
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(
         batch_size, 3, image_size, image_size, generator=generator, dtype=torch.float32, device="cpu"
@@ -98,12 +104,19 @@ def images(
     if batch_size is not None:
         _check_batch_size(batch_size)
     parse_image_size(image_size)
-    from verifier.preprocessing import Comparison, Ours, named, recipe  # noqa: PLC0415 - only photographs need it
+    # Only photographs need these.
+    from verifier.preprocessing import Comparison, Ours, named, recipe  # noqa: PLC0415
+    from verifier.preprocessing.pictures import MOST_PIXELS  # noqa: PLC0415
 
     chosen = recipe("classification", image_size)
     compared = Comparison(chosen, Ours(chosen) if candidate is None else named(candidate, chosen), seed)
     files, origin = photographs(directory)
     files = files[:batch_size]
+    if image_size**2 > MOST_PIXELS:
+        raise InputError(
+            f"pictures of {image_size:.4g} x {image_size:.4g} pixels are larger than the {MOST_PIXELS // 10**6} "
+            "megapixels that photographs are prepared in; use a smaller --image-size"
+        )
     made = read_photographs(files, compared)
     names = tuple(file.name for file in files)
     record = compared.record()
@@ -134,9 +147,18 @@ def read_photographs(
     """Each photograph as both preprocessings make it.
 
     Raises:
-        InputError: Some cannot be read; they are counted and the first ones named.
+        InputError: Some cannot be read, or are too large to be; they are counted and the first ones named.
         ModelError: The candidate's preprocessing raises.
     """
+    from verifier.preprocessing.pictures import MOST_PIXELS, pixels  # noqa: PLC0415 - only photographs need it
+
+    # All sizes stand in the files' first bytes; decoding a single one of these would take a minute.
+    large = [f"{file.name} ({size / 1e6:.0f})" for file in files if (size := pixels(file)) > MOST_PIXELS]
+    if large:
+        raise InputError(
+            f"{len(large)} of {len(files)} images in {files[0].parent} have more than the {MOST_PIXELS // 10**6} "
+            f"megapixels that are decoded here: {_listed(large)}. Scale them down, or leave them out."
+        )
     made = []
     unreadable = []
     for file in files:
@@ -336,12 +358,23 @@ def _reason(error: Exception) -> str:
     return lines[0].rstrip(".")[:200] if lines else type(error).__name__
 
 
+_NUMPYS = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
+"""How arrays begin, and archives of them."""
+
+
 def _read_npy(path: Path) -> torch.Tensor:
     try:
         with path.open("rb") as stream:
-            array = np.load(stream, allow_pickle=False)
+            begins = stream.read(6)
+            stream.seek(0)
+            array = np.load(stream, allow_pickle=False) if begins.startswith(_NUMPYS) else None
     except Exception as error:
-        raise InputError(f"{path} cannot be read as a NumPy array of numbers: {_reason(error)}") from error
+        why = _reason(error)
+        if "allow_pickle" in why:  # which nobody should be told to do
+            why = "it holds Python objects, which are refused because loading them could run code"
+        raise InputError(f"{path} cannot be read as a NumPy array of numbers: {why}") from error
+    if array is None:
+        raise InputError(f"{path} is no .npy file, whatever its name says; write one with numpy.save")
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an archive of arrays, not one; save the one that is the input")
     try:

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from verifier.errors import OutputError
 from verifier.folder import exchange, locked, tidy
+from verifier.records.reading import NewerError, UnknownError, read
+from verifier.records.soundness import contradictions
 from verifier.result import SCHEMA_VERSION, Record, Verification, to_builtins
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def load(path: str | PathLike[str]) -> Verification:
     """Read a saved result, from its directory or from the file itself.
 
     Raises:
-        OutputError: There is none, it is damaged, or a newer version of this package wrote it.
+        OutputError: There is none, it is damaged or contradicts itself, or a newer version of this package wrote it.
     """
     path = Path(path)
     tidy(path if path.is_dir() else path.parent)
@@ -192,26 +192,23 @@ def load(path: str | PathLike[str]) -> Verification:
 def _read(path: Path) -> Verification:
     file = path / RESULT if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        found = read(file.read_text(encoding="utf-8"), Verification, SCHEMA_VERSION)
     except FileNotFoundError as error:
         raise OutputError(f"there is no saved result at {file}") from error
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"{file} is damaged: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
-        raise OutputError(f"{file} is not a saved result: it has no schema_version")
-    if version > SCHEMA_VERSION:
+    except NewerError as error:
         raise OutputError(
-            f"{file} was written by a newer version of this package (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}); upgrade to read it"
-        )
-    try:
-        # Not strict, because "nan" and "inf" are numbers here.
-        return msgspec.convert(content, Verification, strict=False)
-    except msgspec.ValidationError as error:
+            f"{file} was written by a newer version of this package ({error}); upgrade to read it"
+        ) from error
+    except UnknownError as error:
+        raise OutputError(f"{file} is not a saved result: {error}") from error
+    except ValueError as error:  # what is no UTF-8 is one, too
         raise OutputError(f"{file} is damaged: {error}") from error
+    wrong = next(contradictions(found), None)
+    if wrong is not None:
+        raise OutputError(f"{file} is damaged: {wrong}")
+    return found
 
 
 def to_json(record: Record) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from verifier import sources, whereabouts
-from verifier.border import by_program, check_unanswered, failure
+from verifier.accounts import account
+from verifier.border import by_program
 from verifier.copying import copy_with, state_of
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
@@ -20,9 +21,18 @@ from verifier.graph.tensors import dense, same_numbers, tensors_in
 from verifier.judge import Cell
 from verifier.result import ModelInfo
 from verifier.running import ORACLE, arguments, cast
+from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from verifier.inputs import Inputs
+
+
+# What a model raises on inputs that are not what it expects; anything else says nothing of inputs.
+_OF_SHAPES = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 def _changed(before: Tensor, after: Tensor) -> bool:
@@ -60,6 +70,7 @@ class Side:
             raise UsageError(
                 f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
             )
+        _see_values(role, state_of(model))
         kind = type(model)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
 
@@ -89,13 +100,22 @@ class Side:
             return self._exactly(inputs, self._recorded(inputs, self.cell()))
         except VerifierError:
             raise
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, torch.OutOfMemoryError) as error:
             raise DeviceError(
                 f"out of memory while recording the {self.role}. Use smaller inputs."
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            what = failure(error)
+            what = account(error)
+            if isinstance(error, RecursionError):
+                raise by_program(
+                    ModelError(
+                        f"the {self.role} {self.spec} calls itself deeper than Python allows, also alone: "
+                        f"{what}. Allow for more with sys.setrecursionlimit, if it ends at all."
+                    )
+                ) from error
+            if self.role == "baseline" and not isinstance(error, _OF_SHAPES):
+                raise by_program(ModelError(f"the baseline {self.spec} fails: {what}")) from error
             if self.role == "baseline":
                 shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
                 raise by_program(
@@ -139,3 +159,25 @@ class Side:
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             sites=len(graph.comparable),
         )
+
+
+def _see_values(role: str, state: Mapping[str, Tensor]) -> None:
+    """See that all parameters and buffers have values, one after the other in memory."""
+    for names, what, mend in (
+        (
+            [n for n, t in state.items() if t.is_meta],
+            "on the meta device, without values",
+            "Load its weights",
+        ),
+        (
+            [name for name, tensor in state.items() if tensor.layout != torch.strided],
+            "in a sparse or other special layout",
+            "Make them dense (to_dense)",
+        ),
+    ):
+        if names:
+            more = ", ..." if names[3:] else ""
+            raise UsageError(
+                f"the {role} has {len(names)} parameters or buffers {what} ({', '.join(names[:3])}{more}). "
+                f"{mend} before comparing it."
+            )

@@ -9,6 +9,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from verifier.border import account, first_line, is_users, translating, undisturbed
+from verifier.accounts import account, first_line, is_users
+from verifier.border import translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
 
@@ -258,7 +260,7 @@ def _import_file(file: Path, spec: str) -> ModuleType:
         raise SourceError(f"{file} cannot be read: {error.strerror}") from error
     # One name per file and content: two files called net.py do not meet, an edited file is imported afresh,
     # and two specifications of one file share its classes.
-    digest = hashlib.sha256(str(file.resolve()).encode() + b"\0" + code).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(file.resolve()) + b"\0" + code).hexdigest()[:12]
     name = f"{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]

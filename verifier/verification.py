@@ -17,6 +17,7 @@ from verifier.assessment import LOCALISE, Assessor, Progress, skipped
 from verifier.border import contained
 from verifier.collecting import collecting_seldom
 from verifier.copying import state_of
+from verifier.depth import room_for
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
@@ -126,8 +127,15 @@ def verify(
     typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
     given = making.paired(making.tensors(inputs), candidate_inputs)
     models = {"baseline": baseline, "candidate": candidate}
-    with preserved(), collecting_seldom(), _plainly(), intact(models, given) as kept:
+    with (
+        preserved(),
+        collecting_seldom(),
+        _plainly(),
+        intact(models, given) as kept,
+        contextlib.ExitStack() as opened,
+    ):
         ours, theirs = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+        opened.enter_context(room_for(ours.model, theirs.model))
         known = resolve(parameter_map or {}, ours.shapes(), theirs.shapes())
         steps: list[Step] = []
 

@@ -138,7 +138,15 @@ def verification() -> Verification:
         ),
     )
     cells = tuple(
-        CellResult(name=name, role=role, verdict=Verdict.DIVERGED, batch_size=8, layers=pairs)
+        CellResult(
+            name=name,
+            role=role,
+            verdict=Verdict.DIVERGED,
+            batch_size=8,
+            first_divergence=pairs[1],
+            culprits=(pairs[1],),
+            layers=pairs,
+        )
         for name, role in (("cpu/float64", "semantics"), ("cpu/float32", "numerics"))
     )
     model = ModelInfo(spec="torchvision:resnet50", type="ResNet", parameters=25557032, sites=175)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from verifier import VerifierError, border, inputs, sources, verify
+from verifier import VerifierError, inputs, signals, sources, verify
 from verifier.errors import ModelError, SourceError
 from verifier.initialisation import verify_initialisation
 from verifier.training.data import read
@@ -232,7 +232,7 @@ def test_an_error_in_passing_is_no_answer_to_a_signal() -> None:
     error = KeyboardInterrupt()
     error.__context__ = ValueError()
     error.__context__.__context__ = error  # a circle ends the search
-    assert border.answer_in(error) is None
+    assert signals.answer_in(error) is None
 
 
 def test_a_program_that_goes_elsewhere_is_brought_back(tmp_path: Path) -> None:

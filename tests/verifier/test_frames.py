@@ -7,7 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +82,40 @@ def test_the_text_holds_every_number_exactly(
             if isinstance(value, float):
                 assert repr(float(row[column])) == repr(value)
             else:
-                assert row[column] == ("" if value is None else str(value))
+                assert frames.as_was(row[column]) == ("" if value is None else str(value))
+
+
+FULL_WIDTH = [chr(code) for code in (0xFF1D, 0xFF0B, 0xFF0D, 0xFF20)]  # =, +, - and @
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", *FULL_WIDTH, "'", "'="])
+def test_no_text_is_a_formula_to_a_spreadsheet_and_the_way_back_is_clear(
+    verification: Verification, begin: str
+) -> None:
+    name = f"{begin}cmd|' /C calc'!A0"
+    cell = verification.cells[0]
+    layer = msgspec.structs.replace(cell.layers[0], baseline=name, candidate=name, op=name, reason=name)
+    strange = msgspec.structs.replace(
+        verification, cells=(msgspec.structs.replace(cell, name=name, layers=(layer,)),)
+    )
+
+    (row,) = csv.DictReader(io.StringIO(frames.to_csv(strange), newline=""))
+
+    for column in ("cell", "baseline", "candidate", "op", "reason"):
+        assert row[column].startswith("'")
+        assert frames.as_was(row[column]) == name
+    assert frames.to_frame(strange).iloc[0]["baseline"] == name
+
+
+def test_numbers_below_zero_stay_numbers(verification: Verification) -> None:
+    cell = verification.cells[0]
+    total = msgspec.structs.replace(cell.layers[0].total, pearson=-0.5, sqnr_db=float("-inf"))  # type: ignore[type-var]
+    layer = msgspec.structs.replace(cell.layers[0], total=total)
+    one = msgspec.structs.replace(verification, cells=(msgspec.structs.replace(cell, layers=(layer,)),))
+
+    (row,) = csv.DictReader(io.StringIO(frames.to_csv(one)))
+
+    assert (row["total_pearson"], row["total_sqnr_db"]) == ("-0.5", "-inf")
 
 
 def test_writing_the_text_needs_no_pandas() -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +290,65 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
         np.save(path, np.array([Bomb(trace)], dtype=object), allow_pickle=True)
     assert str(path) in complaint(lambda: inputs.file(path))
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"1.0 2.0 3.0\n", b"", b"\x80\x04N.", b"\x93NUMPX", b"PK"])
+def test_what_is_no_array_but_is_called_npy_never_suggests_to_allow_pickles(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+
+    message = complaint(lambda: inputs.file(tmp_path / "x.npy"))
+
+    assert "x.npy is no .npy file" in message
+    assert "pickle" not in message
+
+
+def test_an_array_of_objects_never_suggests_to_allow_pickles(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+
+    message = complaint(lambda: inputs.file(tmp_path / "x.npy"))
+
+    assert "holds Python objects" in message
+    assert "pickle" not in message
+
+
+@pytest.mark.parametrize(("batch", "size"), [(10**30, 32), (8, 99_999_999_999), (10**6, 10**7)])
+def test_random_images_beyond_all_memory_are_told_before_any_is_made(batch: int, size: int) -> None:
+    assert "more than a computer can address" in complaint(lambda: inputs.normal(batch, size, 0))
+
+
+def _bitmap(file: Path, width: int, height: int) -> None:
+    """A PNG that says it is large, and has no picture in it."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 5_001), (10_000, 9_000), (60_000, 60_000)])
+def test_photographs_beyond_fifty_megapixels_are_told_before_any_is_decoded(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    _bitmap(tmp_path / "vast.png", width, height)
+    Image.new("RGB", (64, 64)).save(tmp_path / "first.png")
+
+    message = complaint(lambda: inputs.images(tmp_path, None, 64))
+
+    assert "1 of 2 images" in message
+    assert f"vast.png ({width * height / 1e6:.0f})" in message
+    assert "50 megapixels" in message
+
+
+def test_photographs_are_not_prepared_in_more_pixels_than_they_may_have(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "first.png")
+
+    assert "use a smaller --image-size" in complaint(lambda: inputs.images(tmp_path, None, 100_000))
 
 
 def test_other_files_are_told(tmp_path: Path) -> None:

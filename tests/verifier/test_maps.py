@@ -71,7 +71,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, text: st
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match=r"none\.toml: No such file"):
+    with pytest.raises(MapError, match=r"none\.toml cannot be read: No such file"):
         read_map(tmp_path / "none.toml")
 
 

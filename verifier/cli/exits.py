@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border import account, answer_in, first_line
+from verifier.accounts import account, first_line, raised_by_program
 from verifier.cli import INTERRUPTED, streams
 from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
+from verifier.signals import answer_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,4 +89,6 @@ def _foreign(error: BaseException) -> str:
     if isinstance(error, ImportError):
         what = said.partition(": ")[2]
         return f"a package that is needed does not import ({what}). Install this one with its dependencies."
+    if raised_by_program(error):
+        return f"code that is not the verifier's raised {account(error)}. --debug shows how it came there."
     return f"unexpected {said}. This is a defect of the verifier; --debug shows where."

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from verifier import first
-from verifier.border import mark
+from verifier.signals import mark
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -8,9 +8,9 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from verifier.border import check_unanswered
 from verifier.cli import exits, interruption, showing, streams
 from verifier.earlier import note_of
+from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -362,10 +362,15 @@ def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
 
 def prepares(graph: Graph, index: int) -> bool:
     """Whether a site is a step that prepares images: nothing but such steps between it and the inputs."""
-    site = graph.sites[index]
-    return site.op in _PREPARING and all(
-        source is None or source < 0 or prepares(graph, source) for source in site.operands
-    )
+    seen, waiting = {index}, [index]
+    while waiting:  # a chain of such steps may be longer than Python calls itself
+        site = graph.sites[waiting.pop()]
+        if site.op not in _PREPARING:
+            return False
+        new = {source for source in site.operands if source is not None and source >= 0} - seen
+        seen |= new
+        waiting.extend(new)
+    return True
 
 
 _PREPARING = frozenset(

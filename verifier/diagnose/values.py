@@ -45,7 +45,11 @@ def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = N
     if identical(two.candidate, two.baseline):
         return None
     comparison = compared(two.candidate, two.baseline)
-    relation = _swapped(two, others, comparison) or _not_loaded(two) or _rounded(two)
+    relation = _swapped(two, others, comparison) or _not_loaded(two)
+    if relation is None and (relation := _rounded(two)) and constant(two.baseline) is None:
+        relation = (
+            _scaled(two) or relation
+        )  # rounding takes from some and adds to others, and never one share
     if relation is None and two.fits(two.candidate, two.baseline):
         return Relation("perturbed", "differs in the last digits only", figures(comparison))
     finders = (_scaled, _shifted, transposed, flipped)

@@ -148,7 +148,7 @@ class Instrument(TorchFunctionMode, ABC):
         with torch._C.DisableTorchFunction():
             name = self._names[id(module)]
             outputs = list(tensors_in(result))
-            opaque = [tensor for tensor in outputs if tensor not in self._known]
+            opaque = [tensor for tensor in outputs if tensor not in self._known and not tensor.is_meta]
             if opaque:
                 self.on_call(f"opaque:{self._kinds[name]}", None, (), {}, opaque)
                 for tensor in opaque:
@@ -176,6 +176,7 @@ class Instrument(TorchFunctionMode, ABC):
             outputs = [args[0]]  # a write like any other in-place operator, but Python gives it no value
         elif isinstance(result, tuple | list) and type(result) is not torch.Size:
             outputs = list(tensors_in(result))
+        outputs = [tensor for tensor in outputs if not tensor.is_meta]  # those have a shape and no values
         if outputs:
             for tensor in outputs:
                 self._known.add(tensor)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
 from verifier.graph.returned import Returned
+from verifier.graph.setting import Setting
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, shape_of, tensors_in
 
@@ -33,6 +35,9 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         model: The module to run.
         args: Positional inputs, tensors in any nesting.
         kwargs: Keyword inputs.
+
+    Raises:
+        ModelError: It returns something without values; whatever the model itself raises passes through.
     """
     inputs = list(tensors_in((args, kwargs)))
     recorder = _Recorder(model, inputs)
@@ -45,7 +50,12 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         recorder.detach()
     draws = not before.same(random_state())
     set_random_state(before)
-    return recorder.graph(Returned.of(outputs), draws=draws)
+    returned = Returned.of(outputs)
+    if any(tensor.is_meta for _, tensor in returned.tensors):
+        raise ModelError(
+            f"the model {type(model).__name__} returns a tensor on the meta device, which has no values to compare."
+        )
+    return recorder.graph(returned, draws=draws)
 
 
 @dataclass(slots=True)
@@ -128,6 +138,7 @@ class _Recorder(Instrument):
         self._origins = _Origins()
         self._inputs = len(inputs)
         self._read: list[int] = []  # sites whose numbers have left torch for Python
+        self._setting = Setting.of(model, inputs)
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
@@ -254,6 +265,7 @@ class _Recorder(Instrument):
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
             output_names=returned.names,
+            setting=self._setting,
         )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from verifier.graph.setting import Setting
+
 
 UNTRACED = -(1 << 30)
 """In the place of a site: something a model returns whose origin cannot be seen, as a number Python computed."""
@@ -102,6 +104,7 @@ class Graph:
         writes_inputs: Whether the model wrote into the tensors it was given.
         draws: Whether it drew random numbers.
         writes_state: Names of the parameters and buffers it wrote into, as batch norms in train mode do.
+        setting: What it was given; None where that was not noted.
     """
 
     sites: tuple[Site, ...]
@@ -115,6 +118,7 @@ class Graph:
     draws: bool = False
     output_names: tuple[str, ...] = ()
     output_order: tuple[int, ...] | None = None
+    setting: Setting | None = None
 
     def with_outputs_like(self, other: Graph) -> Graph:
         """This graph, with its outputs in the other's order if both return the same names."""

@@ -9,20 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from verifier.errors import ModelError
 
-def tensors_in(structure: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists, mappings and dataclass instances, in a stable order."""
+_DEEPEST = 200  # containers in containers: what goes on has no end, since it contains itself
+
+
+def tensors_in(structure: Any, depth: int = 0) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, mappings and dataclass instances, in a stable order.
+
+    Raises:
+        ModelError: It is nested beyond all measure, as what contains itself is.
+    """
+    if depth > _DEEPEST:
+        raise ModelError(
+            f"what one of the models takes or returns is a structure more than {_DEEPEST} containers deep, or one "
+            "that contains itself; give tensors in tuples, lists or dicts."
+        )
     if isinstance(structure, Tensor):
         yield structure
     elif isinstance(structure, Mapping):
         for key in sorted(structure, key=str):  # models fill their outputs in different orders
-            yield from tensors_in(structure[key])
+            yield from tensors_in(structure[key], depth + 1)
     elif isinstance(structure, tuple | list) and not isinstance(structure, torch.Size):
         for item in structure:
-            yield from tensors_in(item)
+            yield from tensors_in(item, depth + 1)
     elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         for field in dataclasses.fields(structure):
-            yield from tensors_in(getattr(structure, field.name))
+            yield from tensors_in(getattr(structure, field.name), depth + 1)
 
 
 def dense(tensor: Tensor) -> Tensor:

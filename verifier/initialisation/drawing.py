@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from verifier import inputs as making
 from verifier import sources
+from verifier.accounts import account
 from verifier.align import Recipe, align
-from verifier.border import check_unanswered, first_line
 from verifier.copying import copy_with, state_of
 from verifier.environment import preserved
 from verifier.errors import ModelError, UsageError, VerifierError
@@ -20,6 +20,7 @@ from verifier.graph import Graph, record
 from verifier.judge import Cell
 from verifier.proving import proved
 from verifier.running import Caster, Subject, arguments, sample
+from verifier.signals import check_unanswered
 from verifier.weights import choose, fingerprints
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _recorded(
         except BaseException as raised:
             check_unanswered(raised)
             error = raised
-    what = "" if error is None else first_line(error)
+    what = "" if error is None else account(error)
     how = "random images of 32, 64 and 224 pixels" if inputs is None else "the inputs given"
     raise ModelError(
         f"{specs[0]} and {specs[1]} name their tensors differently, and to find out which belong together both must "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from pathlib import Path
 
 import msgspec
 
+from verifier import toml
 from verifier.errors import UsageError
 from verifier.result import Budget
+
+_SHARES = frozenset({"minimum_coverage", "pearson_probabilities", "top1_agreement"})
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +74,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kl_mean: float = 0.01
     logit_error: float = 1.0
 
+    def __post_init__(self) -> None:
+        """See that every tolerance is one: NaN or less than nothing would let everything pass, or nothing.
+
+        Raises:
+            ValueError: One is not.
+        """
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, float | int):
+                continue
+            most = 1.0 if name in _SHARES else math.inf
+            if not 0 <= value <= most or math.isinf(value):
+                allowed = (
+                    "a share, from 0 to 1" if name in _SHARES else "a finite number that is not negative"
+                )
+                raise ValueError(f"{name} is {value}, but has to be {allowed}")
+
     @classmethod
     def load(cls, text: str) -> Policy:
         """A policy by name, or from a TOML file whose keys are this record's attributes.
@@ -84,11 +103,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         path = Path(text)
         if not path.is_file():
             raise UsageError(f"--policy {text}: there is no such file. Use {_listed()} or a TOML file.")
+        content = toml.read(path, f"--policy {text}", UsageError)
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-            return msgspec.convert({"name": path.name, **data}, cls, strict=False)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-            raise UsageError(f"--policy {text}: {error}.") from error
+            return msgspec.convert({"name": path.name, **content}, cls)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"--policy {text}: {str(error).replace('`$.', '`')}.") from error
 
 
 STRICT = Policy()

@@ -365,6 +365,8 @@ def overall(
         for cell in cells:
             if cell.verdict is Verdict.DIVERGED:
                 return Verdict.DIVERGED, f"{cell.name}: {cell.reason}"
+    if not (covered.baseline_sites or covered.candidate_sites):
+        return Verdict.INCONCLUSIVE, "neither model computes anything: there is nothing to compare"
     least = min(covered.baseline_share, covered.candidate_share)
     if least < policy.minimum_coverage:
         return (

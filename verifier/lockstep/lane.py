@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from verifier import whereabouts
-from verifier.border import by_program, check_unanswered, failure, first_line
+from verifier.accounts import account, first_line
+from verifier.border import by_program
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.instrument import Instrument
 from verifier.graph.returned import Returned
+from verifier.graph.setting import Setting
 from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
+from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -156,7 +159,7 @@ class Lane:
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
-        raise by_program(ModelError(f"the {self.role} failed {where}: {failure(error)}")) from error
+        raise by_program(ModelError(f"the {self.role} failed {where}: {account(error)}")) from error
 
 
 class _Watch(Instrument):
@@ -178,6 +181,7 @@ class _Watch(Instrument):
         self._graph = graph
         self._stops = stops
         self._next = 0
+        self._setting = Setting.of(model, inputs)
 
     def before_call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -224,7 +228,8 @@ class _Watch(Instrument):
             expected = f"the recorded run called `{call.op}` (site {self._graph.sites[call.first].name})"
         else:
             expected = "the recorded run had ended"
+        why = self._setting.why_other(self._graph.setting or self._setting)
         raise GraphDepartureError(
             f"the {self._lane.role} departs from its recorded run: it {what} where {expected}. Its control "
-            "flow depends on its data or its batch size, so its sites cannot be followed."
+            f"flow depends on {why}, so its sites cannot be followed."
         )

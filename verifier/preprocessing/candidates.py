@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from verifier import sources
-from verifier.border import by_program, check_unanswered, failure
+from verifier.accounts import account
+from verifier.border import by_program
 from verifier.errors import ModelError, SourceError
 from verifier.preprocessing import naming
 from verifier.preprocessing.pictures import as_array, in_steps
+from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,7 +117,7 @@ class Theirs:
             check_unanswered(error)
             raise by_program(
                 ModelError(
-                    f"the candidate's preprocessing {self.name} fails on {path.name}: {failure(error)}"
+                    f"the candidate's preprocessing {self.name} fails on {path.name}: {account(error)}"
                 )
             ) from error
         if isinstance(result, dict):

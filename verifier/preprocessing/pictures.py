@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,22 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.resampling import Bytes
 
+MOST_PIXELS = 50_000_000  # of a photograph: some stages hold it as 24 bytes a pixel, and several at once
+
 ORIENTATION = 0x0112  # EXIF's tag for how the camera was held
+
+
+def pixels(path: Path) -> int:
+    """How many pixels a photograph has, as its first bytes say; 0 where they cannot be understood."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are refused anyway
+            with Image.open(path) as opened:
+                return opened.width * opened.height
+    except Image.DecompressionBombError as error:
+        return next((int(number) for number in re.findall(r"\d+", str(error))), 0)
+    except Exception:  # each decoder has its own ways to fail; whoever decodes it tells
+        return 0
 
 
 def read(path: Path) -> Bytes:

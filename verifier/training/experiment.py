@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from reference_models.published import figures
-from verifier.border import by_program, check_unanswered, contained, first_line
+from verifier.accounts import account
+from verifier.border import by_program, contained
 from verifier.copying import state_of
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError, VerifierError
 from verifier.judge import Cell
+from verifier.signals import check_unanswered
 from verifier.training import checkpoint
 from verifier.training.pairing import Pairing, Side, pair
 from verifier.training.pupil import Pupil
@@ -209,7 +211,7 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
             raise by_program(
                 InputError(
                     f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
-                    f"{first_line(error)}"
+                    f"{account(error)}"
                 )
             ) from error
         is_tensor = isinstance(outputs, torch.Tensor)

@@ -11,9 +11,10 @@ from torch import nn
 
 from verifier import inputs as making
 from verifier import sources
+from verifier.accounts import account
 from verifier.align import align
 from verifier.assessment import Assessor
-from verifier.border import by_program, check_unanswered, failure
+from verifier.border import by_program
 from verifier.copying import copy_with, state_of
 from verifier.errors import InputError, ModelError, UsageError, VerifierError
 from verifier.graph import record
@@ -21,6 +22,7 @@ from verifier.judge import STRICT, Cell
 from verifier.proving import proved
 from verifier.result import ModelInfo
 from verifier.running import Caster, Subject, arguments, cast
+from verifier.signals import check_unanswered
 from verifier.weights import choose, fingerprints, resolve
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Side:
             raise
         except BaseException as error:
             check_unanswered(error)
-            what = failure(error)
+            what = account(error)
             if self.role == "baseline":
                 shape = inputs.info.shapes[0]
                 raise by_program(

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from verifier.border import by_program, check_unanswered, contained, failure
+from verifier.accounts import account
+from verifier.border import by_program, contained
 from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
 from verifier.result import Verdict
+from verifier.signals import check_unanswered
 from verifier.training.causes import explain
 from verifier.training.comparing import Compared, Relation
 from verifier.training.judging import judge, limits
@@ -323,7 +325,7 @@ class _Training:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise by_program(
-                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {failure(error)}")
+                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {account(error)}")
             ) from error
 
 

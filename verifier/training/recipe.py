@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from verifier import toml
 from verifier.errors import UsageError, suggestion
 
 if TYPE_CHECKING:
@@ -137,12 +137,7 @@ def read_recipe(path: Path, base: TrainingRecipe) -> TrainingRecipe:
     Raises:
         UsageError: The file cannot be read, is no TOML, names something unknown or gives it a wrong value.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}.") from error
+    content = toml.read(path, f"the recipe {path}", UsageError)
     known = TrainingRecipe.__struct_fields__
     for name in content:
         if name not in known:

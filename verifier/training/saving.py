@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from verifier.errors import OutputError
+from verifier.frames import inert
+from verifier.records.reading import NewerError, read
 from verifier.saving import RESULT, save_texts, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
 
@@ -82,37 +81,37 @@ def load_experiment(directory: Path) -> Experiment:
     """
     file = directory / EXPERIMENT
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("schema_version", 0) > SCHEMA_VERSION:
-            raise OutputError(f"{file} was written by a newer version of this package; upgrade to read it")
-        return msgspec.convert(content, Experiment, strict=False)
+        return read(file.read_text(encoding="utf-8"), Experiment, SCHEMA_VERSION)
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # msgspec's is one
+    except NewerError as error:
+        raise OutputError(
+            f"{file} was written by a newer version of this package ({error}); upgrade to read it"
+        ) from error
+    except ValueError as error:
         raise OutputError(f"{file} is damaged: {error}") from error
 
 
 def to_csv(rows: tuple[TensorRow, ...]) -> str:
-    """The table as RFC 4180 has it, in the order in which things happen."""
+    """The table as RFC 4180 has it, in the order in which things happen; no text is a formula (`frames.inert`)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(
-            (
-                str(row.phase),
-                row.what,
-                row.tensor,
-                row.candidate,
-                "x".join(map(str, row.shape)),
-                row.culprit,
-                row.first_step,
-                largest(row.total),
-                largest(row.intrinsic),
-                row.allowed.limit,
-                row.allowed.rule,
-            )
+        cells = (
+            str(row.phase),
+            row.what,
+            row.tensor,
+            row.candidate,
+            "x".join(map(str, row.shape)),
+            row.culprit,
+            row.first_step,
+            largest(row.total),
+            largest(row.intrinsic),
+            row.allowed.limit,
+            row.allowed.rule,
         )
+        writer.writerow([inert(cell) for cell in cells])
     return text.getvalue()
 
 

@@ -15,12 +15,12 @@ A name written out in full comes before a pattern, and of two patterns the first
 from __future__ import annotations
 
 import json
-import re
-import tomllib
 from typing import TYPE_CHECKING
 
+from verifier import toml
 from verifier.align import Recipe
 from verifier.errors import MapError, suggestion
+from verifier.weights.patterns import STARS, Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +38,7 @@ def read_map(path: Path) -> dict[str, Entry]:
     Raises:
         MapError: The file cannot be read, is no TOML, or holds something else than names.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MapError(f"--map {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MapError(f"{path} is no TOML: {error}.") from error
+    content = toml.read(path, f"--map {path}", MapError)
     return dict(_entries(content, str(path)))
 
 
@@ -107,13 +102,9 @@ def _matches(name: str, candidate: Mapping[str, object]) -> dict[str, tuple[str,
     """The candidate's tensors that a name or pattern means, with what its stars stand for."""
     if name in candidate:
         return {name: ()}
-    pattern = re.compile(
-        "".join(
-            {"**": "(.+)", "*": "([^.]+)"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", name)
-        )
-    )
-    found = ((own, pattern.fullmatch(own)) for own in candidate)
-    return {own: match.groups() for own, match in found if match}
+    pattern = Pattern(name)
+    found = ((own, pattern.stars(own)) for own in candidate)
+    return {own: parts for own, parts in found if parts is not None}
 
 
 def _recipe(
@@ -125,12 +116,21 @@ def _recipe(
     source: str,
 ) -> Recipe:
     texts = [_filled(text, parts, own, source) for text in ([entry] if isinstance(entry, str) else entry)]
-    recipe = Recipe.parsed(texts, baseline)
+    try:
+        recipe = Recipe.parsed(texts, baseline)
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise MapError(
+            f"{source}: {own} is to be rows whose numbers have more digits than any tensor."
+        ) from error
     for name in recipe.names:
         if name not in baseline:
             raise MapError(
                 f"{source}: {own} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
+    for piece in recipe.pieces:
+        whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
+        if piece.stop is not None and whole and piece.stop > whole[0]:
+            raise MapError(f"{source}: {own} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
     if not recipe.fits(baseline, shape):
         given = ", ".join(f"{name} {tuple(baseline[name])}" for name in recipe.names)
         raise MapError(f"{source}: {own} {tuple(shape)} cannot be made of {given}.")
@@ -138,7 +138,7 @@ def _recipe(
 
 
 def _filled(text: str, parts: Sequence[str], own: str, source: str) -> str:
-    pieces = re.split(r"\*\*|\*", text)
+    pieces = STARS.split(text)
     if len(pieces) - 1 > len(parts):
         raise MapError(f"{source}: {text} has more stars than the name it is given for, {own}.")
     filled = [*parts[: len(pieces) - 1], ""]

@@ -113,6 +113,41 @@ def test_rounding_names_the_format(name: str) -> None:
     assert "is not rounded" in back.summary
 
 
+ON_A_GRID = {
+    "ones": torch.ones(16, 4),
+    "powers of two": 2.0 ** torch.arange(-4, 4).repeat(8),
+    "eighths": torch.arange(-32, 33) / 8,
+    "one number": torch.full((24,), 1.125),
+    "numbers of float8": CONV.to(torch.float8_e4m3fn).float(),
+}
+"""What several coarse formats hold as it is, so that rounding to them undoes a small gain."""
+
+
+@pytest.mark.parametrize("kind", ON_A_GRID)
+@pytest.mark.parametrize("gain", [1.01, 0.995, 1.003])
+def test_a_small_gain_on_numbers_of_a_coarse_grid_is_told_as_a_gain(kind: str, gain: float) -> None:
+    baseline = ON_A_GRID[kind]
+    relation = found(baseline * gain, baseline)
+    assert (relation.kind, relation.summary) == ("scaled", f"is {gain} x the baseline's")
+
+
+@pytest.mark.parametrize("kind", ["ones", "powers of two"])
+def test_noise_on_numbers_of_a_coarse_grid_is_no_rounding(kind: str) -> None:
+    baseline = ON_A_GRID[kind]
+    noisy = baseline * (1 + 0.01 * draw(*baseline.shape).clamp(-2, 2))
+    assert found(noisy, baseline).kind != "rounded"
+
+
+def test_a_constant_that_was_kept_in_bfloat16_is_rounded_and_no_gain() -> None:
+    assert found(torch.full((9,), 0.1).bfloat16(), torch.full((9,), 0.1)).summary == "is rounded to bfloat16"
+
+
+@pytest.mark.parametrize("expected", [1.0, 1.125, 3.0])
+def test_a_single_number_that_is_one_percent_off_is_told_by_its_value(expected: float) -> None:
+    relation = found(torch.tensor([1.01 * expected]), torch.tensor([expected]))
+    assert relation.summary == f"is {1.01 * expected:.6g}, the baseline's {expected:g}"
+
+
 @pytest.mark.parametrize(
     ("factor", "summary"),
     [

@@ -58,7 +58,26 @@ def last(function: Callable[[Tensor], Tensor]) -> Range:
 def test_a_range_follows_from_the_operators(
     function: Callable[[Tensor], Tensor], expected: tuple[float, float]
 ) -> None:
-    assert last(function) == expected
+    assert last(function)[:2] == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "whole"),
+    [
+        (torch.round, True),
+        (lambda x: torch.floor(x).flatten(), True),
+        (lambda x: torch.round(x).clamp(-2, 3), True),
+        (lambda x: torch.round(x).clamp(-2, 2.5), False),
+        (lambda x: torch.cat([torch.ceil(x), torch.trunc(x)]), True),
+        (lambda x: torch.cat([torch.ceil(x), x]), False),
+        (lambda x: torch.round(x).mean(1), False),
+        (lambda x: torch.round(x) * 0.5, False),
+    ],
+)
+def test_whole_numbers_stay_whole_where_they_are_only_moved(
+    function: Callable[[Tensor], Tensor], whole: bool
+) -> None:
+    assert last(function).whole is whole
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,8 @@ def test_an_exception_in_either_model_ends_both_with_the_real_error(side: str) -
     whole = nn.Sequential(nn.Conv2d(3, 3, 1), Timesing(), nn.ReLU()).eval()
     models = (broken, whole) if side == "baseline" else (whole, broken)
     with pytest.raises(
-        ModelError, match=rf"the {side} failed at 1\.mul: ZeroDivisionError: on purpose$"
+        ModelError,
+        match=rf"the {side} failed at 1\.mul: ZeroDivisionError: on purpose \(test_passes.py, line \d+\)$",
     ) as info:
         lockstep(*models)
     assert isinstance(info.value.__cause__, ZeroDivisionError)
