@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.accounts import account
+from verifier.border import translating
 from verifier.copying import unshared
-from verifier.errors import CannotRunError, ModelError, OutOfMemoryError, VerifierError
+from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned
 from verifier.graph.tensors import same_numbers
@@ -138,17 +141,16 @@ def _watched(subject: Subject, cell: Cell, inputs: Inputs, caster: Caster) -> li
 def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
     """One bare call, which draws the random numbers that any other call of ours draws."""
     args, kwargs = arguments(inputs, cell)
-    try:
-        with torch.no_grad(), cell.casting(), same_chance():
-            return Returned.of(model(*args, **kwargs))
-    except VerifierError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
+    with translating(partial(_failed, side)), torch.no_grad(), cell.casting(), same_chance():
+        return Returned.of(model(*args, **kwargs))
+
+
+def _failed(side: str, error: BaseException) -> ModelError | OutOfMemoryError:
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemoryError(
             f"out of memory in the {side}, run bare. Use a smaller --batch-size or --image-size."
-        ) from error
-    except Exception as error:
-        raise ModelError(f"the {side} fails when nothing watches it: {_said(error)}") from error
+        )
+    return ModelError(f"the {side} fails when nothing watches it: {account(error)}")
 
 
 def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned | str:
@@ -156,7 +158,7 @@ def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returne
     try:
         return _call(side, model, cell, inputs)
     except ModelError as error:
-        return _said(error.__cause__ or error)
+        return account(error.__cause__ or error)
 
 
 def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
@@ -269,7 +271,3 @@ def _returned(
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

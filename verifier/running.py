@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from verifier.accounts import account
+from verifier.border import translating
 from verifier.copying import copy_with, unshared
-from verifier.errors import OutOfMemoryError
+from verifier.errors import ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.tensors import same_memory, tensors_in
 from verifier.inputs import Inputs
@@ -390,11 +392,16 @@ def open_lane(
 
     if called:
         args, kwargs = given()
-        with torch.no_grad(), where.casting(), same_chance():
+        failing = partial(_failed_before, side)
+        with translating(failing), torch.no_grad(), where.casting(), same_chance():
             unshared(copy)(*args, **kwargs)
     if stops is None:
         stops = [pair[own] for pair in subject.alignment.pairs]
     return Lane(side, copy, graph, *given(), stops, keep, _both(around, where.casting))
+
+
+def _failed_before(side: str, error: BaseException) -> ModelError:
+    return ModelError(f"the {side} fails when nothing watches it: {account(error)}")
 
 
 def _both(
