@@ -34,8 +34,19 @@ class Net(nn.Module):
         return x
 
 
+class OfOneSample(Net):
+    """Another function of a single sample."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + 1 if len(x) == 1 else x
+
+
 def net() -> Net:
     return Net()
+
+
+def of_one_sample() -> Net:
+    return OfOneSample()
 
 
 def wider() -> Net:
