@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from verifier.accounts import first_line
 from verifier.align import align
 from verifier.copying import copy_with, state_of
 from verifier.errors import GraphDepartureError
@@ -19,6 +20,7 @@ from verifier.probes import draws
 from verifier.proving import proved
 from verifier.result import Probe, Verdict
 from verifier.running import ORACLE, Subject, arguments, cast, measure_cell
+from verifier.signals import check_unanswered
 from verifier.weights import fingerprints
 
 if TYPE_CHECKING:
@@ -74,12 +76,14 @@ def _probed(
         )
     try:
         baseline = _recorded(subject, "baseline", draw.inputs, caster)
-    except Exception as error:
-        return _skipped(draw, f"the baseline does not take it: {_first_line(error)}")
+    except BaseException as error:
+        check_unanswered(error)
+        return _skipped(draw, f"the baseline does not take it: {first_line(error)}")
     try:
         candidate = _recorded(subject, "candidate", draw.inputs, caster).with_outputs_like(baseline)
-    except Exception as error:
-        said = f"the candidate does not take it, the baseline does: {_first_line(error)}"
+    except BaseException as error:
+        check_unanswered(error)
+        said = f"the candidate does not take it, the baseline does: {first_line(error)}"
         return _skipped(draw, said) if draw.resized else _diverged(draw, reason=said)
     try:
         subject = _aligned(subject, baseline, candidate, draw.inputs, caster, known)
@@ -87,7 +91,7 @@ def _probed(
     except GraphDepartureError as error:
         return _skipped(draw, str(error))
     except Exception as error:
-        return _skipped(draw, f"the two could not be compared: {_first_line(error)}")
+        return _skipped(draw, f"the two could not be compared: {first_line(error)}")
     found = _judged(subject, draw, measured, policy, caster)
     if found.verdict is Verdict.DIVERGED and any(graph.draws for graph in (baseline, candidate)):
         return _skipped(draw, "a model draws random numbers, and two models need not draw the same ones")
@@ -224,8 +228,3 @@ def _skipped(draw: Draw, reason: str) -> Probe:
 
 def _diverged(draw: Draw, *, site: str | None = None, reason: str) -> Probe:
     return Probe(name=draw.name, verdict=Verdict.DIVERGED, site=site, reason=reason)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

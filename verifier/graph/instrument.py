@@ -76,6 +76,7 @@ class Instrument(TorchFunctionMode, ABC):
         super().__init__()
         self._scopes: list[str] = [""]
         given = (*inputs, *model.parameters(), *model.buffers())
+        self.bare_shapes = any(tensor.is_meta for tensor in given)  # then nothing has values, and nothing need have
         self.given_memory = {same_memory(tensor) for tensor in given}
         self._known = Known(given)
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
@@ -176,7 +177,8 @@ class Instrument(TorchFunctionMode, ABC):
             outputs = [args[0]]  # a write like any other in-place operator, but Python gives it no value
         elif isinstance(result, tuple | list) and type(result) is not torch.Size:
             outputs = list(tensors_in(result))
-        outputs = [tensor for tensor in outputs if not tensor.is_meta]  # those have a shape and no values
+        if not self.bare_shapes:
+            outputs = [tensor for tensor in outputs if not tensor.is_meta]  # those have a shape and no values
         if outputs:
             for tensor in outputs:
                 self._known.add(tensor)
