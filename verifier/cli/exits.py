@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border import account, answer_in, first_line
+from verifier.border import account, answer_in, first_line, is_closing
 from verifier.cli import INTERRUPTED, streams
 from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
@@ -58,6 +58,8 @@ def translated(*, debug: bool) -> Iterator[None]:
     except _End:
         raise
     except BaseException as error:
+        if is_closing(error):
+            raise
         if debug:
             traceback.print_exc(file=streams.err())
         if isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception):
