@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from verifier import whereabouts
 from verifier.errors import OutputError, UsageError
 from verifier.folder import Aside
-from verifier.signals import answer_in
+from verifier.signals import answer_in, is_closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,10 +41,12 @@ def awaiting(directory: str | PathLike[str] | None, names: Sequence[str]) -> Ite
     if directory is None:
         yield
         return
-    aside = Aside(Path(directory), names)
+    aside = Aside(Path(directory).absolute(), names)
+    _pending.append(aside)
     try:
         with _translated(directory):
-            whereabouts.aside(str(aside.move() or ""))
+            folder = aside.move()
+            whereabouts.aside("" if folder is None else str(Path(directory) / folder.name))
         yield
     except BaseException as error:
         if aside.folder is not None and _is_put_back(error):
@@ -52,10 +54,23 @@ def awaiting(directory: str | PathLike[str] | None, names: Sequence[str]) -> Ite
                 aside.put_back()
             whereabouts.aside("")
         elif aside.folder is not None:
-            error.add_note(SetAside(f"An earlier result was set aside in {aside.folder}."))
+            told = Path(directory) / aside.folder.name
+            error.add_note(SetAside(f"An earlier result was set aside in {told}."))
+            aside.folder = None
         raise
     aside.drop()
+    _pending.remove(aside)
     whereabouts.aside("")
+
+
+_pending: list[Aside] = []  # of this process: one that was put back or dropped has no folder any more
+
+
+def settle() -> None:
+    """After an interruption, all else being unwound: put back what it kept `awaiting` from putting back."""
+    for aside in _pending:
+        with contextlib.suppress(OSError, OutputError):
+            aside.put_back()
 
 
 def note_of(error: BaseException) -> str:
@@ -64,7 +79,7 @@ def note_of(error: BaseException) -> str:
 
 
 def _is_put_back(error: BaseException) -> bool:
-    if answer_in(error) is not None:
+    if answer_in(error) is not None or is_closing(error):
         return True
     return isinstance(error, UsageError) and not isinstance(error, OutputError) and not error.of_program
 

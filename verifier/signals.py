@@ -55,10 +55,19 @@ def answer_in(error: BaseException) -> BaseException | None:
 def check_unanswered(error: BaseException) -> None:
     """Let an answer to a signal pass: raise it, should `error` be one or hide one that is no ordinary exception."""
     answer = answer_in(error)
-    if answer is error:
+    if answer is error or is_closing(error):
         raise error
     if answer is not None and not isinstance(answer, Exception):
         raise answer
+
+
+def is_closing(error: BaseException) -> bool:
+    """Whether a context manager is closed unused, as when Ctrl-C comes just as it is to be told of its end.
+
+    What a program raises comes from a frame deeper than the manager's own.
+    """
+    trace = error.__traceback__
+    return isinstance(error, GeneratorExit) and (trace is None or trace.tb_next is None)
 
 
 @contextlib.contextmanager

@@ -257,7 +257,10 @@ def test_what_was_saved_before_survives_a_run_that_fails(compare: Callable[..., 
     (place / "DIR").mkdir()
     (place / "DIR" / "result.json").write_text("precious", encoding="utf-8")
 
-    compare("--candidate", "nets.py:losing_its_nerve", "--baseline", "nets.py:net", "--out", "DIR").refusal(3)
+    ended = compare("--candidate", "nets.py:losing_its_nerve", "--baseline", "nets.py:net", "--out", "DIR")
 
-    assert [file.name for file in (place / "DIR").iterdir()] == ["result.json"]
-    assert (place / "DIR" / "result.json").read_text(encoding="utf-8") == "precious"
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.endswith(" An earlier result was set aside in DIR/earlier.\n")
+    assert ended.new == {"DIR/earlier/result.json"}
+    assert [file.name for file in (place / "DIR").iterdir()] == ["earlier"]
+    assert (place / "DIR" / "earlier" / "result.json").read_text(encoding="utf-8") == "precious"

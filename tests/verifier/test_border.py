@@ -242,3 +242,9 @@ def test_a_program_that_goes_elsewhere_is_brought_back(tmp_path: Path) -> None:
     before = Path.cwd()
     sources.load(f"{tmp_path / 'leaving.py'}:build", seed=0)
     assert Path.cwd() == before
+
+
+def test_a_manager_that_is_closed_unused_says_nothing_of_a_program() -> None:
+    manager = border.contained()
+    manager.__enter__()
+    manager.gen.close()  # what becomes of it where Ctrl-C came before its end; a ModelError would come out here

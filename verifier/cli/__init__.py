@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 INTERRUPTED = 130
@@ -29,6 +30,9 @@ def _leave(code: int) -> NoReturn:
     from verifier.cli import interruption, streams
     from verifier.cli.leaving import leave
 
+    earlier = sys.modules.get("verifier.earlier")
+    if code == INTERRUPTED and earlier is not None:
+        earlier.settle()
     if code == INTERRUPTED and not interruption.told():
         streams.complain(f"interrupted; {interruption.left()}")
         interruption.tell_nothing()

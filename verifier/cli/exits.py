@@ -13,7 +13,7 @@ from verifier.cli import INTERRUPTED, streams
 from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
 from verifier.result import Verdict
-from verifier.signals import answer_in
+from verifier.signals import answer_in, is_closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,8 @@ def translated(*, debug: bool) -> Iterator[None]:
     except _End:
         raise
     except BaseException as error:
+        if is_closing(error):
+            raise
         if debug:
             traceback.print_exc(file=streams.err())
         if isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception):

@@ -76,7 +76,9 @@ class Instrument(TorchFunctionMode, ABC):
         super().__init__()
         self._scopes: list[str] = [""]
         given = (*inputs, *model.parameters(), *model.buffers())
-        self.bare_shapes = any(tensor.is_meta for tensor in given)  # then nothing has values, and nothing need have
+        self.bare_shapes = any(
+            tensor.is_meta for tensor in given
+        )  # then nothing has values, and nothing need have
         self.given_memory = {same_memory(tensor) for tensor in given}
         self._known = Known(given)
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
