@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from verifier import VerifierError, inputs, signals, sources, verify
+from verifier import VerifierError, border, inputs, signals, sources, verify
 from verifier.errors import ModelError, SourceError
 from verifier.initialisation import verify_initialisation
 from verifier.training.data import read
