@@ -140,7 +140,7 @@ def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unex
         if not tried.why and _spelt(alignment, row.baseline, row.candidate):
             return
         kind = "hyperparameter"
-    why = tried.why or (UNSHOWN if kind == "hyperparameter" else "")
+    why = tried.why or (UNSHOWN if kind == "hyperparameter" or row.apart else "")
     if why and summary:
         yield Unexercised(kind=kind, baseline=row.baseline, candidate=row.candidate, summary=summary, why=why)
 

@@ -43,6 +43,8 @@ def is_excitable(tensor: Tensor) -> bool:
         return False
     if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
         return False
+    if bool(((tensor == 0) | (tensor == 1)).all()):  # truth values, written as numbers
+        return False
     return bool(tensor.abs().amax() < _MASK)  # false where it is NaN
 
 

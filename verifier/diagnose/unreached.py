@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.align import Alignment
-    from verifier.graph import Site
+    from verifier.graph import Graph, Site
     from verifier.graph.ranges import Range
     from verifier.result import PairResult
 
@@ -72,7 +72,48 @@ def unreached(
     for index, ends in below.items():
         if all(end.excited is None for end in ends):
             found[index] = next((end for end in ends if end.why), ends[0])
+    for place in wanted:
+        told = found[place.row.index]
+        if told.excited is not None and _is_region(place) and not _follows_weights(place):
+            found[place.row.index] = Tried(why=_ALONE.format(inputs=told.excited.inputs))
     return found
+
+
+_ALONE = "alone the two part on the baseline's tensors {inputs}, which may never come there"
+
+
+def _is_region(place: Place) -> bool:
+    return bool(place.baseline.between or place.candidate.between)
+
+
+def _follows_weights(place: Place) -> bool:
+    """Whether all that the place reads is made by layers with weights: then any numbers may come there.
+
+    What other operators give may be bound in ways that nobody can read off them: a mask, a distribution, a square.
+    """
+    return all(
+        _weighed(half.graph, source)
+        for half in (place.baseline, place.candidate)
+        for source in _sources(half)
+    )
+
+
+def _sources(half: Half) -> set[int | None]:
+    inside = {site.index for site in half.between} | ({half.site.index} if half.site else set())
+    sites = (*half.between, *(() if half.site is None else (half.site,)))
+    outside = {source for site in sites for source in site.operands if source not in inside}
+    return outside or {half.source}
+
+
+def _weighed(graph: Graph, source: int | None) -> bool:
+    while source is not None and source >= 0:
+        site = graph.sites[source]
+        if site.tensors:
+            return True
+        if site.op not in MOVES or not site.operands:
+            return False
+        source = site.operands[0]
+    return False
 
 
 def _by_kind(
