@@ -98,7 +98,7 @@ def sections(verification: Verification, *, out_dir: str | None = None) -> list[
         Section("Exercised", _lines(exercise.lines(verification))),
         Section("Probes", _lines(exercise.probes(verification))),
         Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
-        Section("Notes", _lines(_some([sentences.visible(note) for note in verification.notes]))),
+        Section("Notes", _lines([sentences.visible(note) for note in verification.notes])),
         Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     return [section for section in found if section.rows]

@@ -42,7 +42,27 @@ def agreement(baseline: Sequence[Tensor], candidate: Sequence[Tensor]) -> Output
         a, b = (torch.softmax(side, dim=1) for side in scores)
         (probabilities,) = collect([measure(a, b)])
         told = {"pearson_probabilities": compare(probabilities).pearson, **_impact(*scores)}
-    return OutputAgreement(mse=compare(pooled).mse, bit_exact=_bit_exact(shared), **told)
+    return OutputAgreement(
+        mse=compare(pooled).mse, bit_exact=_bit_exact(shared), worst_channel=_worst_channel(shared), **told
+    )
+
+
+def _worst_channel(shared: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    """The largest relative L2 error of any slice along a last axis, which no large slice beside it hides."""
+    worst: list[float] = []
+    for baseline, candidate in shared:
+        if not baseline.is_floating_point() or candidate.is_complex() or baseline.dim() < 2:
+            continue
+        a, b = (
+            side.detach().to(baseline.device, torch.float64).flatten(0, -2) for side in (baseline, candidate)
+        )
+        alike = (a == b) | ~(a.isfinite() & b.isfinite())  # what is not finite is judged by itself
+        error, size = torch.where(alike, 0.0, b - a), a.masked_fill(~a.isfinite(), 0.0)
+        ratio = error.square().sum(0).sqrt() / size.square().sum(0).sqrt()
+        ratio = ratio.masked_fill(error.abs().sum(0) == 0, 0.0)
+        if ratio.numel():
+            worst.append(float(ratio.amax()))
+    return max(worst, default=None)
 
 
 def _bit_exact(shared: Sequence[tuple[Tensor, Tensor]]) -> bool | None:

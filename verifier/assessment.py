@@ -92,6 +92,7 @@ WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere 
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 LOCALISE = ("auto", "always", "never")
+_ROUNDED = ("float", "bfloat", "complex")  # what names of dtypes begin with whose numbers are rounded
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Assessor:
         agreements: Agreement of the outputs, by cell name.
         exhibits: What the culprits look like, by cell name.
         calls: What calling both models once more has shown, by cell name.
+        words: How what the two return differs that is no number, on any samples.
         tried: What sites that are written otherwise and give the same numbers gave alone, by row in float64.
     """
 
@@ -124,6 +126,7 @@ class Assessor:
     agreements: dict[str, OutputAgreement | None] = field(default_factory=dict)
     exhibits: dict[str, tuple[Exhibit, ...]] = field(default_factory=dict)
     calls: dict[str, Calls] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
     tried: dict[int, Tried] = field(default_factory=dict)
     _caster: Caster = field(default_factory=Caster)
     _standings: dict[Cell, Standing] = field(default_factory=dict)
@@ -171,6 +174,7 @@ class Assessor:
             forced = run(free=False, progress=self._steps("semantics, forced", inputs))
             measured = measured.with_intrinsic(forced)
         self.agreements[ORACLE.name] = agreement(*measured.values)
+        self.words += measured.words
         budgets = [semantics_budget(self.policy, value) for value in amplification]
         if alone or probe not in self._standings:
             self.calls[ORACLE.name] = called_again(
@@ -250,6 +254,7 @@ class Assessor:
             self.subject, cell, parts, self._caster, forced=False, progress=steps(cell.name, parts)
         )
         self.agreements[cell.name] = agreement(*measured.values)
+        self.words += measured.words
         judged = self._judge(cell, measured, budgets, standing)
         wanted = suspicious or judged.verdict is Verdict.DIVERGED
         if self.localise == "always" or (self.localise == "auto" and wanted):
@@ -333,18 +338,40 @@ class Assessor:
             if standing is None
             else zip(budgets, standing.accuracies, standing.precisions, strict=True)
         )
+        limits = [self._exact(limit, k, measured) for k, limit in enumerate(limits)]
         pairs = _compared(measured.total, measured.intrinsic, limits)
         rest = limits[len(pairs) :]
         outputs = _compared(measured.outputs, measured.outputs_forced, rest)
         states = _compared(measured.states, measured.states_forced, rest[len(outputs) :])
         named = list(zip(self.subject.states, states, strict=True))
         found = self.calls.get(cell.name, Calls())
-        calls = [_compared(each, None, rest) for each in (found.first, found.second)]
+        calls = [_compared(each, None, rest) for each in (found.first, found.second, found.others)]
         if self.few.other is None:
             return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, (), calls))
         exact: list[_Limit] = [(budgets[0], None, None)] * len(measured.inputs) if budgets else []
         inputs = _compared(measured.inputs, measured.inputs, exact)
         return judge_rows(bare_rows(self.subject.alignment, pairs, outputs, named, inputs, calls))
+
+    def _exact(self, limit: _Limit, k: int, measured: Measured) -> _Limit:
+        """The limit of a pair or an output, 0 where it holds whole numbers in which the baseline makes no error."""
+        alignment = self.subject.alignment
+        output = k - len(alignment.pairs)
+        if output < 0:
+            sites = (
+                alignment.baseline.sites[alignment.pairs[k].baseline],
+                alignment.candidate.sites[alignment.pairs[k].candidate],
+            )
+            whole = not any(site.dtype.startswith(_ROUNDED) for site in sites)
+        elif output < len(measured.outputs):
+            whole = not any(
+                side[output].is_floating_point() or side[output].is_complex() for side in measured.values
+            )
+        else:
+            return limit
+        budget = limit[0]
+        if not whole or budget.noise_total:
+            return limit
+        return (replace_struct(budget, total=0.0, intrinsic=0.0), *limit[1:])
 
     def _diagnosed(self, cell: Cell, judged: Judged) -> Judged:
         """The judgement with causes, and with blame for what the forced pass could not look at."""

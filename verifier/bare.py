@@ -18,11 +18,11 @@ from verifier.border import translating
 from verifier.copying import unshared
 from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
-from verifier.graph.returned import Returned
+from verifier.graph.returned import Returned, words_apart
 from verifier.graph.tensors import same_numbers
 from verifier.lockstep import Comparing, meet, run
 from verifier.metrics import compare
-from verifier.running import arguments, copied, open_lane
+from verifier.running import arguments, copied, open_lane, reversed_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +46,14 @@ class Calls:
         first: The first bare calls against each other, a meeting for each output by position; empty where both models
             gave what they gave while they were watched.
         second: Likewise the second calls; empty where both gave what their first calls gave.
+        others: Likewise calls on the same samples in another order, on the same copies.
         notes: What should be known of it in any case.
         differences: What the two return otherwise that is no number: other keys, other words.
     """
 
     first: tuple[Meeting, ...] = ()
     second: tuple[Meeting, ...] = ()
+    others: tuple[Meeting, ...] = ()
     notes: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
 
@@ -92,26 +94,32 @@ def called_again(
         called = _watched(subject, cell, inputs, caster)
     first: list[Returned] = []
     second: list[Returned | str] = []
+    others: list[Returned | str] = []
     seen, steady, notes = [], [], []
     for side, done in zip(SIDES, called, strict=True):
         given = inputs if side == "baseline" else inputs.other or inputs
         graph: Graph = getattr(subject.alignment, side)
-        again = _attempt(side, unshared(done.model), cell, given)
+        held = [value.clone() for value in done.values]
+        used = unshared(done.model)
+        again = _attempt(side, used, cell, given)
         once = again
-        if isinstance(again, str) or not _alike(done.values, again.values(graph.output_order)):
-            fresh = unshared(copied(subject, side, cell, caster))
-            once, again = _call(side, fresh, cell, given), _attempt(side, fresh, cell, given)
+        if not _alike(done.values, held):
+            notes.append(f"the {side} writes into what it returned before when it is called again")
+        if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
+            used = unshared(copied(subject, side, cell, caster))
+            once, again = _call(side, used, cell, given), _attempt(side, used, cell, given)
+        others.append(_attempt(side, used, cell, reversed_samples(given)))
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
         values = once.values(graph.output_order)
-        seen.append(_alike(done.values, values))
-        steady.append(not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
-        if not seen[-1] and _apart(done.values, values) <= _UNREPEATABLE * cell.unit_roundoff:
+        seen.append(once is again or _alike(held, values))
+        steady.append(
+            once is again or (not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
+        )
+        if not seen[-1] and _apart(held, values) <= _UNREPEATABLE * cell.unit_roundoff:
             notes.append(f"the {side} does not give the same bits every time it is run, only within rounding")
         else:
             if not seen[-1]:
-                notes.append(
-                    f"the {side} gives other numbers when nothing watches it{_by(done.values, values)}"
-                )
+                notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, values)}")
             if not steady[-1]:
                 notes.append(_kept(subject, side, cell, given, caster, values, again))
         first.append(once)
@@ -120,9 +128,12 @@ def called_again(
     differences, told = _returned(first, orders[1], by_order=by_order)
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
+    elif isinstance(others[1], str) and not isinstance(others[0], str):
+        differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
     return Calls(
         first=() if all(seen) else _against(first, orders),
         second=() if all(steady) else _against(second, orders),
+        others=_against(others, orders),
         notes=(*notes, *told),
         differences=tuple(differences),
     )
@@ -248,24 +259,16 @@ def _returned(
             f"the baseline returns {_listed(keys)}, the candidate {_listed(others)} "
             "(--outputs by-order compares them in their order)"
         )
-    for place in dict.fromkeys((*baseline.words, *candidate.words)):
-        words = [each.words.get(place) for each in returned]
-        if words[0] == words[1]:
-            continue
-        said = " and ".join(
-            f"the {side} returns {'nothing' if word is None else word}"
-            for side, word in zip(SIDES, words, strict=True)
-        )
-        # A None that only one side spells out says nothing; a key that only one side has was told with the keys.
-        harmless = None in words and ("None" in words or found)
-        (told if harmless else found).append(f"{said}{f' at {place}' if place else ''}")
+    for said, may_say_nothing in words_apart(baseline.words, candidate.words):
+        harmless = may_say_nothing and ("None" in said or found)
+        (told if harmless else found).append(said)
     kinds = [candidate.kinds[k] for k in order or range(len(candidate.kinds))]
     for (name, _), kind, other in zip(baseline.tensors, baseline.kinds, kinds, strict=False):
         if kind != other:
             told.append(f"the output{f' {name}' if name else ''} is {other}, the baseline's {kind}")
-    for side, each in zip(SIDES, returned, strict=True):
-        for place, kind in each.unread.items():
-            told.append(f"not compared: what the {side} returns at {place or 'top'}, a {kind}")
+    for place in dict.fromkeys((*baseline.unread, *candidate.unread)):
+        both = dict.fromkeys(each.unread.get(place, "nothing of the kind") for each in returned)
+        told.append(f"not compared: what is returned{f' at {place}' if place else ''}: {' and '.join(both)}")
     return found, told
 
 

@@ -140,7 +140,14 @@ def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unex
         if not tried.why and _spelt(alignment, row.baseline, row.candidate):
             return
         kind = "hyperparameter"
-    why = tried.why or (UNSHOWN if kind == "hyperparameter" or row.apart else "")
+    dropped = row.apart and not all(
+        any(graph.by_name[name].op not in MOVES for name in names)
+        for graph, names in (
+            (alignment.candidate, row.between_candidate),
+            (alignment.baseline, row.between_baseline),
+        )
+    )  # operators that one side has beside nothing of the other's
+    why = tried.why or (UNSHOWN if kind == "hyperparameter" or dropped else "")
     if why and summary:
         yield Unexercised(kind=kind, baseline=row.baseline, candidate=row.candidate, summary=summary, why=why)
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from verifier.judge.cells import FORMATS
 from verifier.lockstep import run
 from verifier.metrics import collect, compare, measure
 from verifier.result import NoiseFloor
-from verifier.running import batch_size, open_lane
+from verifier.running import batch_size, open_lane, reversed_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +56,7 @@ def noise_floor(
         count = 1 if torch.get_num_threads() > 1 else 2
         lanes["threads"] = lane(cell=cell, inputs=inputs, around=partial(_threads, count))
     if samples > 1:
-        lanes["position"] = lane(cell=cell, inputs=_reversed(inputs, samples))
+        lanes["position"] = lane(cell=cell, inputs=reversed_samples(inputs))
     names = list(lanes)
     found: dict[str, list[Measurement]] = {name: [] for name in names[1:]}
 
@@ -75,14 +74,6 @@ def noise_floor(
 def _largest(measurements: Sequence[Measurement]) -> float | None:
     errors = [compare(moments) for moments in collect(measurements)]
     return max((error.nrmse for error in errors if error.elements), default=None)
-
-
-def _reversed(inputs: Inputs, samples: int) -> Inputs:
-    def turned(tensor: Tensor) -> Tensor:
-        return tensor.flip(0) if tensor.dim() and tensor.shape[0] == samples else tensor
-
-    args, kwargs = pytree.tree_map_only(Tensor, turned, (inputs.args, inputs.kwargs))
-    return replace(inputs, args=args, kwargs=kwargs)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from verifier.border import translating
 from verifier.copying import copy_with, unshared
 from verifier.errors import ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
+from verifier.graph.returned import words_apart
 from verifier.graph.tensors import same_memory, tensors_in
 from verifier.inputs import Inputs
 from verifier.judge.cells import Cell
@@ -60,6 +61,8 @@ class Measured:
 
     `inputs` are there where the candidate was given its own.
 
+    `words` says how what the two return differs that is no number.
+
     `values` holds both models' output tensors; they are read by `verifier.agreement` and then dropped.
     """
 
@@ -71,6 +74,7 @@ class Measured:
     states_forced: tuple[Meeting, ...] | None
     inputs: tuple[Meeting, ...]
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    words: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -108,6 +112,7 @@ class Measured:
                 _joined(self.values[0], other.values[0]),
                 _joined(self.values[1], other.values[1]),
             ),
+            words=(*self.words, *other.words),
         )
 
 
@@ -174,6 +179,17 @@ def batch_size(inputs: Inputs) -> int:
         leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)
     )
     return int(first.shape[0]) if first.dim() else 1
+
+
+def reversed_samples(inputs: Inputs) -> Inputs:
+    """The same samples from the last to the first, in every tensor that has as many of them as the first one."""
+    samples = batch_size(inputs)
+
+    def turned(tensor: Tensor) -> Tensor:
+        return tensor.flip(0) if tensor.dim() and tensor.shape[0] == samples else tensor
+
+    args, kwargs = pytree.tree_map_only(Tensor, turned, (inputs.args, inputs.kwargs))
+    return replace(inputs, args=args, kwargs=kwargs)
 
 
 def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
@@ -320,6 +336,7 @@ def _measured(passes: Passes, kinds: Sequence[bool], inputs: Inputs, cell: Cell,
         states_forced=forced[2],
         inputs=() if inputs.other is None else compare_inputs(inputs, inputs.other, cell, offset),
         values=(passes.values[0], passes.values[1]),
+        words=tuple(said for said, may_say_nothing in words_apart(*passes.words[:2]) if not may_say_nothing),
     )
 
 

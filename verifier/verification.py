@@ -202,7 +202,7 @@ def verify(
     main = main_cell(results)
     output = main.output
     criteria = evaluate(policy, output, main.layers, results)
-    covered = coverage(alignment, masters.info.unexercised, _in_calls(assessor, "differences"))
+    covered = coverage(alignment, masters.info.unexercised, _returned(assessor))
     verdict, reason = overall(policy, results, criteria, covered)
     verdict, reason = with_probes(policy, verdict, reason, probes)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
@@ -234,7 +234,7 @@ def verify(
             *ours.notes,
             *theirs.notes,
             *_tf32_notes(ours, theirs, on=lowered),
-            *_in_calls(assessor, "notes"),
+            *_noted(assessor),
             *_overwritten(alignment),
             *kept.notes,
             *_notes(masters, static),
@@ -279,9 +279,15 @@ def _overwritten(alignment: Alignment) -> tuple[str, ...]:
     )
 
 
-def _in_calls(assessor: Assessor, what: str) -> tuple[str, ...]:
+def _returned(assessor: Assessor) -> tuple[str, ...]:
+    """How what the two return differs that is no number: a few sentences, each once."""
+    said = [each for calls in assessor.calls.values() for each in calls.differences]
+    return tuple(dict.fromkeys([*said, *assessor.words]))[:_SOME]
+
+
+def _noted(assessor: Assessor) -> tuple[str, ...]:
     """What bare calls have shown in any cell, each thing once."""
-    return tuple(dict.fromkeys(each for calls in assessor.calls.values() for each in getattr(calls, what)))
+    return tuple(dict.fromkeys(note for calls in assessor.calls.values() for note in calls.notes))
 
 
 def _tf32_notes(ours: Side, theirs: Side, *, on: bool) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
     if row.budget is None:
         return row
     old = row.budget
+    if old.total == 0:  # whole numbers are exact by any policy
+        return row
     if cell.role == "semantics":
         budget = semantics_budget(policy, (old.noise_total or 0.0) / DOUBLE_ROUNDOFF)
     else:

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 # Figures of all outputs are pooled and those of one are not: the two are rounded apart.
 _ROUNDING = 1e-6
+# A channel may be this much smaller than the whole tensor, whose size its rounding error has where terms cancel.
+_CHANNEL = 100.0
 
 
 def contradiction(cells: Sequence[CellResult], criteria: Sequence[Criterion]) -> str:
     """What in the record speaks against a match, as a sentence; empty where nothing does.
 
     The outputs' error may be no larger than what was judged at the rows that stand for them, and these must be inside
-    their budgets. Where a budget is infinite, rounding explains anything: published criteria that fail then decide.
+    their budgets. Criteria that fail and classes that change must be rounding: of a bounded budget, and of no channel
+    that a larger one beside it hides.
     """
     for cell in cells:
         if cell.verdict is Verdict.SKIPPED or cell.output is None or not cell.outputs:
@@ -47,6 +50,17 @@ def contradiction(cells: Sequence[CellResult], criteria: Sequence[Criterion]) ->
             if not within_budget(row.total, row.budget):
                 return f"in {cell.name} the error of {row.baseline} exceeds its budget"
         failed = [each for each in criteria if not each.passed and each.cell in ("", cell.name)]
-        if failed and any(row.budget is not None and math.isinf(row.budget.total) for row in ends):
-            return f"in {cell.name} nothing bounds the outputs' error, and criteria fail ({failed[0].title})"
+        flipped = cell.output.top1_agreement is not None and cell.output.top1_agreement < 1
+        if not (failed or flipped):
+            continue
+        allowed = max((row.budget.total for row in ends if row.budget is not None), default=0.0)
+        what = f"criteria fail ({failed[0].title})" if failed else "top-1 changes"
+        if math.isinf(allowed):
+            return f"in {cell.name} nothing bounds the outputs' error, and {what}"
+        channel = cell.output.worst_channel
+        if channel is not None and channel > _CHANNEL * allowed:
+            return (
+                f"in {cell.name} {what}, and one channel of an output is off by {channel:.3g}, "
+                f"where {allowed:.3g} is allowed of the whole"
+            )
     return ""

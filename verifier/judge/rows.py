@@ -37,7 +37,7 @@ def bare_rows(
     outputs: Sequence[Compared],
     states: Sequence[tuple[State, Compared]] = (),
     inputs: Sequence[Compared] = (),
-    calls: Sequence[Sequence[Compared]] = ((), ()),
+    calls: Sequence[Sequence[Compared]] = ((), (), ()),
 ) -> tuple[PairResult, ...]:
     """One row an input (where the candidate has its own), pair, unmatched site, written state and output.
 
@@ -51,7 +51,8 @@ def bare_rows(
         states: What the models wrote into their parameters and buffers, which follow the pair that uses them.
         inputs: What was measured at the inputs, where the candidate was given its own; they come first.
         calls: What was measured at each output of bare first calls and of second calls, as far as they gave other
-            numbers than the run that was watched; they come last.
+            numbers than the run that was watched, and of calls on samples in another order; they come last, of the
+            third kind those that differ alone.
     """
     order = [("input", k) for k in range(len(inputs))]
     shown = [k for k, found in enumerate(outputs) if not _seen_before(alignment, k, found, pairs)]
@@ -98,6 +99,7 @@ CALL = "call"
 """In the place of an operator: a row for what a further call of both models returned."""
 BARE = "run bare"
 SECOND = "second call"
+OTHERS = "call on reversed samples"
 
 _CAUSES = {
     BARE: Cause(
@@ -114,6 +116,13 @@ _CAUSES = {
         evidence=("at the first call both gave the same",),
         remedy="look for counters, caches and tensors that a call leaves changed",
     ),
+    OTHERS: Cause(
+        code="state-across-calls",
+        summary="a later call, on the same samples in another order, gives other numbers than the baseline's",
+        confirmed=True,
+        evidence=("at the first call both gave the same",),
+        remedy="look for results, scales and sizes that are kept from the first call",
+    ),
 }
 
 
@@ -125,8 +134,10 @@ def _call_rows(
 ) -> Iterator[PairResult]:
     """A row for each output of each further call, behind the row that the output itself has."""
     index = len(rows)
-    for call, found in zip((BARE, SECOND), calls, strict=True):
+    for call, found in zip((BARE, SECOND, OTHERS), calls, strict=True):
         for number, compared in enumerate(found):
+            if call == OTHERS and within_budget(compared.total, compared.budget):
+                continue
             name = _output_name(number, len(found))
             row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
             above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [

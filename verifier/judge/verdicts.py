@@ -386,7 +386,7 @@ def overall(
     if against:
         return (
             Verdict.INCONCLUSIVE,
-            f"the figures contradict a match, which is a defect of the verifier: {against}",
+            f"figures of the same record speak against a match: {against}",
         )
     return verdict, reason
 

@@ -60,6 +60,7 @@ class Lane:
         self.graph = graph
         self.tensor: Tensor | None = None
         self.outputs: list[Tensor] = []
+        self.words: Mapping[str, str] = {}
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
         self._model: nn.Module | None = model
@@ -81,7 +82,7 @@ class Lane:
                     f"the {role} returns {len(returned.tensors)} tensors or numbers where it returned "
                     f"{len(graph.outputs)} in the recorded run. That depends on its data or its batch size."
                 )
-            self.outputs = returned.values(graph.output_order)
+            self.outputs, self.words = returned.values(graph.output_order), returned.words
 
         kind = Greenlet if graph.suspendable else Thread
         # A thread has an autocast state of its own; lanes that share one thread change places in it.

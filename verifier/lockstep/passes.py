@@ -64,6 +64,7 @@ class Queued:
     states: tuple[tuple[_Met, ...], ...]
     values: tuple[tuple[Tensor, ...], ...]
     left: tuple[tuple[Tensor, ...], ...]
+    words: tuple[Mapping[str, str], ...]
 
     def fetch(self) -> Passes:
         """All of it, once the device has come to its end."""
@@ -73,18 +74,22 @@ class Queued:
             tuple(map(_resolve, self.states)),
             self.values,
             self.left,
+            self.words,
         )
 
     def kept(self, offset: int) -> Queued:
         """A copy in memory of its own, with coordinates for a batch that starts at `offset`."""
+        values, left = (
+            tuple(tuple(t.clone() for t in tensors) for tensors in lanes)
+            for lanes in (self.values, self.left)
+        )
         return Queued(
             tuple(_kept(row, offset) for row in self.meetings),
             tuple(_kept(row, offset) for row in self.outputs),
             tuple(_kept(row, 0) for row in self.states),
-            *(
-                tuple(tuple(t.clone() for t in tensors) for tensors in lanes)
-                for lanes in (self.values, self.left)
-            ),
+            values,
+            left,
+            self.words,
         )
 
 
@@ -98,6 +103,7 @@ class Passes:
         states: For each comparison, a meeting for each tensor asked for, as the run has left it.
         values: The output tensors of each lane.
         left: The states of each lane, as tensors.
+        words: What each lane returned that is no number, by place.
     """
 
     meetings: tuple[tuple[Meeting, ...], ...]
@@ -105,6 +111,7 @@ class Passes:
     states: tuple[tuple[Meeting, ...], ...]
     values: tuple[tuple[Tensor, ...], ...]
     left: tuple[tuple[Tensor, ...], ...]
+    words: tuple[Mapping[str, str], ...]
 
 
 def queue(
@@ -244,6 +251,7 @@ def _run(
         tuple(map(tuple, compared)),
         tuple(tuple(lane.outputs) for lane in lanes),
         tuple(left),
+        tuple(lane.words for lane in lanes),
     )
 
 

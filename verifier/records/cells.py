@@ -68,6 +68,9 @@ class OutputAgreement(Record, frozen=True, kw_only=True):
       figures as well. NaN is never safe, and neither is a tie, be the error 0.
 
     Of no samples, shares and figures are NaN.
+
+    `worst_channel` is the largest relative L2 error of a slice along the last axis of any floating-point output of
+    two or more dimensions.
     """
 
     mse: float
@@ -81,6 +84,7 @@ class OutputAgreement(Record, frozen=True, kw_only=True):
     top1_safe: bool | None = None
     bit_exact: bool | None = None
     samples: int | None = None
+    worst_channel: float | None = None
 
 
 class CellResult(Record, frozen=True, kw_only=True):

@@ -57,8 +57,9 @@ def test_every_tensor_has_the_place_where_it_stands(structure: Any, names: tuple
         (True, "bool", 1.0),
         (0.25, "float", 0.25),
         (1 + 2j, "complex", 1 + 2j),
-        ([1, 2], "list", [1.0, 2.0]),
-        ([[1.5], [2.5]], "list", [[1.5], [2.5]]),
+        (list(range(65)), "list", list(range(65))),
+        ([[0.5] * 40] * 2, "list", [[0.5] * 40] * 2),
+        (2**60 + 1, "int", 2**60 + 1),
         (np.float32(0.5), "an array of float32", 0.5),
         (np.arange(3), "an array of int64", [0, 1, 2]),
         (np.arange(3, dtype=">i4"), "an array of >i4", [0, 1, 2]),
@@ -87,8 +88,9 @@ def test_what_cannot_be_told_apart_is_named_by_its_type(leaf: Any) -> None:
     assert dict(Returned.of({"y": Y, "z": leaf}).unread) == {"z": type(leaf).__name__}
 
 
-def test_a_list_of_several_lengths_is_taken_apart() -> None:
-    assert Returned.of([[1, 2], [3]]).names == ("0", "1")
+def test_short_lists_are_taken_apart_so_that_no_number_hides_another() -> None:
+    assert Returned.of([[1, 2], [3]]).names == ("0.0", "0.1", "1.0")
+    assert Returned.of((1e9, 1e-9)).names == ("0", "1")
     assert Returned.of([]).names == ()
 
 
@@ -101,6 +103,9 @@ def test_keys_are_names_of_what_can_be_compared() -> None:
     found = Returned.of({"logits": Y, "cache": None, "label": "cat", "other": object(), "states": (Y, Y)})
     assert sorted(found.keys()) == ["label", "logits", "states.0", "states.1"]
     assert Returned.of((Y, "cat")).keys() == Returned.of(Y).keys() == ()
+    assert Returned.of({7: Y, 9: Y}).keys() == ("7", "9")
+    assert Returned.of({torch.tensor(1.0): Y}).keys() == ("1.0",)
+    assert Returned.of({object(): Y}).keys() == ("object #0",)
 
 
 structures = st.recursive(
