@@ -94,7 +94,7 @@ def test_a_candidate_that_hoards_memory_up_to_a_limit_could_not_run(
     call: Callable[..., Ended], place: Path, earlier: dict[str, bytes]
 ) -> None:
     message = said(call(*RUN, "--candidate", "ends.py:hoards", "--out", "DIR", "--isolate"), 3)
-    assert "MemoryError" in message or "SIG" in message
+    assert "memory" in message.lower() or "SIG" in message
     assert aside(place) == earlier
 
 

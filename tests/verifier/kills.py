@@ -47,15 +47,17 @@ def forked(act: Callable[[], object]) -> int:
     """Start a process that does `act` and ends."""
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             act()
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     return child
 
 
 def ended_by(child: int) -> int:
-    """The signal a process was ended by; 0 if it ended by itself."""
+    """The signal a process was ended by; 0 if it ended well by itself, -1 if it raised."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) * -1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -90,13 +91,17 @@ def keep(measurements: Sequence[Measurement], offset: int) -> list[Measurement]:
 
 
 def warm_up() -> None:
-    """Load the compiled kernels, which takes a second: worth doing beside something that waits or computes."""
-    for dtype in (torch.float32, torch.float64):
-        few = torch.zeros(2 * 65536, dtype=dtype)
-        measure(few, few)
-        measure(few, few + 1)
-    few = torch.zeros(1)
-    read(few.double(), few, few)
+    """Load the compiled kernels, which takes a second: worth doing beside something that waits or computes.
+
+    What fails here will fail, and be told, where it is needed.
+    """
+    with contextlib.suppress(Exception):
+        for dtype in (torch.float32, torch.float64):
+            few = torch.zeros(2 * 65536, dtype=dtype)
+            measure(few, few)
+            measure(few, few + 1)
+        few = torch.zeros(1)
+        read(few.double(), few, few)
 
 
 @functools.cache
