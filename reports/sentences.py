@@ -236,7 +236,7 @@ def figure(value: float | None) -> str:
     distance = 1 - abs(value)
     if 0 < distance < 0.1:
         decimals = min(15, 2 - math.floor(math.log10(distance)))
-        return f"{value:.{decimals}f}".rstrip("0")
+        return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
     return f"{value:.3g}"
 
 

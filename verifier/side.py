@@ -95,6 +95,7 @@ class Side:
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
+        whereabouts.stage("recording the first call")
         whereabouts.model(self.role)
         try:
             return self._exactly(inputs, self._recorded(inputs, self.cell()))

@@ -235,6 +235,7 @@ def verify(
             *theirs.notes,
             *_tf32_notes(ours, theirs, on=lowered),
             *_noted(assessor),
+            *_by_order(alignment, outputs),
             *_overwritten(alignment),
             *kept.notes,
             *_notes(masters, static),
@@ -283,6 +284,15 @@ def _returned(assessor: Assessor) -> tuple[str, ...]:
     """How what the two return differs that is no number: a few sentences, each once."""
     said = [each for calls in assessor.calls.values() for each in calls.differences]
     return tuple(dict.fromkeys([*said, *assessor.words]))[:_SOME]
+
+
+def _by_order(alignment: Alignment, outputs: str) -> tuple[str, ...]:
+    """Which names were taken for the same."""
+    names = alignment.baseline.output_names, alignment.candidate.output_names
+    if outputs != "by-order" or names[0] == names[1]:
+        return ()
+    same = [f"{one or 'the output'} = {two or 'the output'}" for one, two in zip(*names, strict=False)]
+    return (f"outputs are compared in their order: {_some(same)}",)
 
 
 def _noted(assessor: Assessor) -> tuple[str, ...]:
