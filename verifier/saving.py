@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
-    from verifier.result import Record
-
 RESULT = "result.json"
 LAYERS = "layers.csv"
 REPORT = "report.html"

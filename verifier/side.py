@@ -26,8 +26,6 @@ from verifier.signals import check_unanswered
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
     from verifier.inputs import Inputs
 
 
