@@ -52,7 +52,7 @@ def bare_rows(
         inputs: What was measured at the inputs, where the candidate was given its own; they come first.
         calls: What was measured at each output of bare first calls and of second calls, as far as they gave other
             numbers than the run that was watched, and of calls on samples in another order; they come last, of the
-            third kind those that differ alone.
+            third kind those that differ where nothing did before.
     """
     order = [("input", k) for k in range(len(inputs))]
     shown = [k for k, found in enumerate(outputs) if not _seen_before(alignment, k, found, pairs)]
@@ -133,18 +133,24 @@ def _call_rows(
     calls: Sequence[Sequence[Compared]],
 ) -> Iterator[PairResult]:
     """A row for each output of each further call, behind the row that the output itself has."""
-    index = len(rows)
+    index, told = len(rows), False
     for call, found in zip((BARE, SECOND, OTHERS), calls, strict=True):
         for number, compared in enumerate(found):
-            if call == OTHERS and within_budget(compared.total, compared.budget):
-                continue
             name = _output_name(number, len(found))
-            row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
             above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [
                 index_of_pair[pair] for pair in _pairs_at(alignment, alignment.baseline.outputs[number])
             ]
-            cause = _CAUSES[call] if not within_budget(compared.total, compared.budget) else None
-            yield msgspec.structs.replace(row, above=tuple(above), cause=cause)
+            alike = within_budget(compared.total, compared.budget)
+            # What differs at the first call differs at every other; only what does not can be news.
+            news = not (alike or told) and all(
+                within_budget(rows[k].total, rows[k].budget) and rows[k].candidate_shape is None
+                for k in above
+            )
+            if call == OTHERS and not news:
+                continue
+            told |= not alike
+            row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
+            yield msgspec.structs.replace(row, above=tuple(above), cause=None if alike else _CAUSES[call])
             index += 1
 
 
