@@ -23,7 +23,7 @@ def test_the_map_in_use_is_saved_and_taken_again(compare: Callable[..., Ended]) 
 
 def test_a_map_that_does_not_fit_is_refused_before_anything_runs(compare: Callable[..., Ended]) -> None:
     refused = compare("--map", "none.toml")
-    assert refused.refusal(2) == "--map none.toml: No such file or directory."
+    assert refused.refusal(2) == "--map none.toml cannot be read: No such file or directory."
 
 
 def test_a_map_cannot_be_saved_over_a_directory(compare: Callable[..., Ended]) -> None:
