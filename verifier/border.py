@@ -64,12 +64,14 @@ def translating(made: Callable[[BaseException], VerifierError]) -> Iterator[None
 
 
 @contextlib.contextmanager
-def contained() -> Iterator[None]:
+def contained(*, exceptions: bool = False) -> Iterator[None]:
     """The outermost border, around all that a public function does; also a decorator.
 
+    Ordinary exceptions pass, unless `exceptions` says that what a program raises is told as a model's: a property, a
+    hook, a comparison, a method of `nn.Module` that a class has made anew.
+
     Raises:
-        ModelError: A program raised something in a place where nothing more is known about it: a property, a hook, a
-            comparison, a method of `nn.Module` that a class has made anew.
+        ModelError: A program raised something in a place where nothing more is known about it.
     """
     with undisturbed():
         try:
@@ -77,7 +79,7 @@ def contained() -> Iterator[None]:
         except VerifierError:
             raise
         except RecursionError as error:
-            if raised_here(error):
+            if not exceptions or raised_here(error):
                 raise
             raise by_program(
                 ModelError(
@@ -86,7 +88,7 @@ def contained() -> Iterator[None]:
                 )
             ) from error
         except Exception as error:
-            if not raised_by_program(error):
+            if not (exceptions and raised_by_program(error)):
                 raise
             raise by_program(ModelError(f"code of one of the models raised {account(error)}.")) from error
         except BaseException as error:

@@ -58,7 +58,7 @@ GRANULARITIES = ("site", "block")
 OUTPUTS = ("by-name", "by-order")
 
 
-@contained()
+@contained(exceptions=True)
 def verify(
     baseline: nn.Module | str,
     candidate: nn.Module | str,
