@@ -117,11 +117,11 @@ _CAUSES = {
         remedy="look for counters, caches and tensors that a call leaves changed",
     ),
     OTHERS: Cause(
-        code="state-across-calls",
+        code="later-call-different",
         summary="a later call, on the same samples in another order, gives other numbers than the baseline's",
         confirmed=True,
-        evidence=("at the first call both gave the same",),
-        remedy="look for results, scales and sizes that are kept from the first call",
+        evidence=("at the first call, in the given order, both gave the same",),
+        remedy="look for what is kept from the first call, and for what depends on a sample's place in the batch",
     ),
 }
 
