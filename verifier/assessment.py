@@ -46,7 +46,6 @@ from verifier.judge import (
     semantics_budget,
     with_precision,
 )
-from verifier.metrics import compare
 from verifier.oracle import Standing, stand
 from verifier.probing import probing
 from verifier.repeating import first_unrepeatable
@@ -54,7 +53,6 @@ from verifier.result import (
     Accuracy,
     Budget,
     CellResult,
-    Comparison,
     Exhibit,
     OutputAgreement,
     Precision,
@@ -459,15 +457,11 @@ def _compared(
         Compared(
             shape=free.shape,
             candidate_shape=free.other_shape,
-            total=_error(free),
-            intrinsic=None if intrinsic is None else _error(intrinsic[k]),
+            total=free.error,
+            intrinsic=None if intrinsic is None else intrinsic[k].error,
             budget=limits[k][0],
             accuracy=limits[k][1],
             precision=limits[k][2],
         )
         for k, free in enumerate(total)
     ]
-
-
-def _error(meeting: Meeting) -> Comparison | None:
-    return None if meeting.moments is None else compare(meeting.moments)

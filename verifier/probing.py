@@ -14,7 +14,6 @@ from verifier.copying import copy_with, state_of
 from verifier.errors import GraphDepartureError
 from verifier.graph import record
 from verifier.judge import Cell, semantics_budget
-from verifier.metrics import compare
 from verifier.oracle import stand
 from verifier.probes import draws
 from verifier.proving import proved
@@ -149,7 +148,7 @@ def _judged(subject: Subject, draw: Draw, measured: Measured, policy: Policy, ca
         return _diverged(draw, reason="the two return different numbers of tensors")
     met = [*measured.total, *measured.outputs, *measured.states]
     names = _names(alignment, subject, len(measured.outputs))
-    errors = [_error(meeting) for meeting in met]
+    errors = [meeting.error for meeting in met]
     if not any(error is None or error.elements > error.nonfinite_baseline for error in errors):
         return _skipped(draw, "the baseline gives no finite number")
     suspects = _beyond(met, errors, [policy.semantics] * len(met))
@@ -216,10 +215,6 @@ def _names(alignment: Alignment, subject: Subject, outputs: int) -> list[str]:
         *returned,
         *(state.baseline for state in subject.states),
     ]
-
-
-def _error(meeting: Meeting) -> Comparison | None:
-    return None if meeting.moments is None else compare(meeting.moments)
 
 
 def _skipped(draw: Draw, reason: str) -> Probe:

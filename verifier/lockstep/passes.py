@@ -13,13 +13,14 @@ from torch import Tensor
 from verifier.graph.tensors import dense, same_memory
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
-from verifier.metrics import Measurement, Moments, collect, keep, measure
+from verifier.metrics import Measurement, Moments, collect, compare, keep, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from verifier.align import Layout
     from verifier.lockstep.lane import Lane
+    from verifier.result import Comparison
 
     Visitor = Callable[[int, Sequence[Tensor]], None]
     Passing = Callable[[int, int, Tensor], None]
@@ -39,6 +40,11 @@ class Meeting(NamedTuple):
     def identical(self) -> bool:
         """Whether both hold the same numbers, NaNs and infinities included."""
         return self.moments is not None and (self.moments.identical or not self.moments.elements)
+
+    @property
+    def error(self) -> Comparison | None:
+        """How far the second lies from the first; None where the shapes differ."""
+        return None if self.moments is None else compare(self.moments)
 
     def merge(self, other: Meeting) -> Meeting:
         """This meeting and the same one on a further batch; the shapes are those of the first."""
