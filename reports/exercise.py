@@ -48,7 +48,8 @@ def left(verification: Verification) -> str:
     if not _run(verification):
         other = {"evaluation": "training mode", "training": "evaluation mode"}.get(found.mode)
         said.append(
-            f"{f'{other}, ' if other else ''}other numbers of samples, other values (--probe draws some)"
+            f"{f'{other}, ' if other else ''}gradients, calls after the third, other numbers of samples, "
+            "other values (--probe draws some)"
         )
     return f"not exercised: {'; '.join(said)}" if said else ""
 

@@ -265,7 +265,8 @@ def visible(text: str) -> str:
 
 
 def _agreeing(part: float, samples: int) -> str:
-    return f"{round(part * samples):,}" if math.isfinite(part) else figure(part)
+    count = part * samples  # infinite where a damaged record holds absurd figures, each of them finite
+    return f"{round(count):,}" if math.isfinite(count) else figure(part)
 
 
 def _is_equal(comparison: Comparison) -> bool:

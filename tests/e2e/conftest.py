@@ -41,9 +41,9 @@ class Ended:
 
     def result(self, out: str = "verifier-report") -> dict[str, Any]:
         """The result it saved."""
-        content: dict[str, Any] = json.loads(
-            (self.directory / out / "result.json").read_text(encoding="utf-8")
-        )
+        saved = self.directory / out / "result.json"
+        assert saved.is_file(), (self.code, self.out, self.err)
+        content: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8"))
         return content
 
     def refusal(self, code: int) -> str:

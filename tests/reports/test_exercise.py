@@ -39,7 +39,7 @@ def test_one_line_says_what_was_exercised(matching: Verification) -> None:
 def test_one_line_says_what_was_not_differences_first(matching: Verification) -> None:
     assert exercise.left(ran(matching, CEIL)) == (
         "not exercised: stem.pool: ceil_mode True, baseline False (other sizes show it); training mode, "
-        "other numbers of samples, other values (--probe draws some)"
+        "gradients, calls after the third, other numbers of samples, other values (--probe draws some)"
     )
 
 
