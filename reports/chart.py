@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from verifier.result import Status
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from verifier.result import CellResult, PairResult, Verification
+    from verifier.records import CellResult, PairResult, Result
 
 HEIGHT = 1000
 _TOP, _FOOT = 60, 940  # where the largest and the smallest power of ten lie
@@ -109,7 +109,7 @@ class Chart:
     sentence: str
 
 
-def chart(verification: Verification) -> Chart | None:
+def chart(verification: Result) -> Chart | None:
     """The plot of a verification, or None where no cell has rows."""
     cells = [cell for cell in verification.cells if cell.layers]
     if not cells:
@@ -259,7 +259,7 @@ def _places(rows: Sequence[PairResult]) -> tuple[Tick, ...]:
     return tuple(Tick(x, _percent(x, len(rows)), sentences.visible(top)[:24]) for x, top in sorted(kept))
 
 
-def _flags(verification: Verification, focus: CellResult, sites: int) -> tuple[Flag, ...]:
+def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[Flag, ...]:
     """Numbers of the culprits; those that would lie on one another share a flag."""
     position = {row.index: x for x, row in enumerate(focus.layers)}
     flags: list[Flag] = []

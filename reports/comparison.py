@@ -12,7 +12,7 @@ from reports.tables import Section
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from verifier.result import CellResult, Criterion, PairResult, Verification
+    from verifier.records import CellResult, Criterion, PairResult, Result
 
 SHOWN = 10  # changes a list in a terminal
 SHOWN_ON_PAGE = 500
@@ -63,7 +63,7 @@ class Compared:
         )  # fmt: skip
 
 
-def compare(before: Verification, after: Verification) -> Compared:
+def compare(before: Result, after: Result) -> Compared:
     """What changed from one result to another; sites are the same if both their names are, or the baseline's is."""
     worse: list[Change] = []
     better: list[Change] = []
@@ -108,7 +108,7 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def page(before: Verification, after: Verification) -> Page:
+def page(before: Result, after: Result) -> Page:
     """The page of a comparison."""
     compared = compare(before, after)
     return Page(
@@ -162,13 +162,13 @@ def _told(error: float) -> float | None:
     return None if math.isnan(error) else error
 
 
-def _headline(before: Verification, after: Verification) -> str:
+def _headline(before: Result, after: Result) -> str:
     if before.verdict is after.verdict:
         return f"still {after.verdict}: {sentences.headline(after).partition(': ')[2]}"
     return f"{before.verdict} before, {after.verdict} now: {sentences.headline(after).partition(': ')[2]}"
 
 
-def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
     ours = {cell.name: str(cell.verdict) for cell in before.cells}
     theirs = {cell.name: str(cell.verdict) for cell in after.cells}
     names = [*ours, *(name for name in theirs if name not in ours)]
@@ -181,7 +181,7 @@ def _verdicts(before: Verification, after: Verification) -> tuple[tuple[str, str
     )
 
 
-def _criteria(before: Verification, after: Verification) -> tuple[tuple[str, str, str], ...]:
+def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
     """The criteria that both were judged by, in the later one's order; policies differ in what they judge."""
     known: dict[tuple[str, str], list[Criterion]] = {}
     for each in before.criteria:
@@ -198,7 +198,7 @@ def _outcome(criterion: Criterion) -> str:
     return f"{sentences.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
 
 
-def _culprits(verification: Verification) -> dict[tuple[str, str], str]:
+def _culprits(verification: Result) -> dict[tuple[str, str], str]:
     """The culprits by site and cause, with the sentence about each."""
     return {
         (sentences.site(pair), pair.cause.code if pair.cause else ""): sentences.blame(pair)
@@ -272,7 +272,7 @@ def _power(before: float, after: float) -> float:
     return math.log10(after) - math.log10(before)
 
 
-def _grounds(before: Verification, after: Verification) -> Iterable[str]:
+def _grounds(before: Result, after: Result) -> Iterable[str]:
     """In what the two runs differ besides the candidate: figures then do not compare one to one."""
     if before.baseline.spec != after.baseline.spec:
         yield f"baseline {sentences.visible(before.baseline.spec)}, now {sentences.visible(after.baseline.spec)}"

@@ -12,7 +12,7 @@ from reports.painting import Picture, bars, picture
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from verifier.result import CellResult, Exhibit, Histogram, PairResult, Verification
+    from verifier.records import CellResult, Exhibit, Histogram, PairResult, Result
 
 SHOWN = 24  # in full; further ones in a sentence each
 WIDTH, HEIGHT = 320, 72  # of a diagram of bars
@@ -66,7 +66,7 @@ class Culprit:
     row: int | None
 
 
-def culprits(verification: Verification) -> tuple[Culprit, ...]:
+def culprits(verification: Result) -> tuple[Culprit, ...]:
     """The culprits of the deciding cell, those shown in full."""
     cell = sentences.deciding_cell(verification)
     exhibits = {each.index: each for each in cell.exhibits} if cell else {}

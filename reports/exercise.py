@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from verifier.result import Verdict
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from verifier.result import InputRange, Probe, Unexercised, Verification
+    from verifier.records import InputRange, Probe, Result, Unexercised
 
 _MODES = {"evaluation": "evaluation mode", "training": "training mode", "mixed": "both modes in one model"}
 _TOLD = 3  # differences that one line holds; result.json has them all
 
 
-def done(verification: Verification) -> str:
+def done(verification: Result) -> str:
     """What both models were run on, in one line; empty where that was not recorded."""
     found = verification.exercise
     if found is None:
@@ -37,7 +37,7 @@ def done(verification: Verification) -> str:
     return f"exercised: {', '.join(said)}"
 
 
-def left(verification: Verification) -> str:
+def left(verification: Result) -> str:
     """What no number says anything of, in one line: what differs as written first; empty where nothing is known."""
     found = verification.exercise
     if found is None:
@@ -76,7 +76,7 @@ def probe(each: Probe) -> str:
     return f"{each.verdict}: {sentences.visible(each.name)}: {where}, {measured}"
 
 
-def _run(verification: Verification) -> list[Probe]:
+def _run(verification: Result) -> list[Probe]:
     return [each for each in verification.probes if each.verdict is not Verdict.SKIPPED]
 
 
@@ -88,11 +88,11 @@ def _range(each: InputRange) -> str:
     return f"{name} from {low} to {high} ({sentences.visible(each.dtype)})"
 
 
-def lines(verification: Verification) -> tuple[str, ...]:
+def lines(verification: Result) -> tuple[str, ...]:
     """Both, what was exercised first."""
     return tuple(filter(None, (done(verification), left(verification))))
 
 
-def probes(verification: Verification) -> tuple[str, ...]:
+def probes(verification: Result) -> tuple[str, ...]:
     """What every probe showed."""
     return tuple(map(probe, verification.probes))

@@ -10,7 +10,7 @@ from reports import sentences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.result import Environment, InputInfo, OutputAgreement, Verification, WeightsInfo
+    from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def mapping(info: WeightsInfo) -> tuple[tuple[str, str], ...]:
     )
 
 
-def others(verification: Verification) -> tuple[Facts, ...]:
+def others(verification: Result) -> tuple[Facts, ...]:
     """Everything else a result rests on; lists without a value are left out."""
     environment = verification.environment
     every = (

@@ -12,13 +12,13 @@ from reports import comparison, view
 from reports.templating import environment
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.records import Result
 
 SCRIPT = ("data", "table", "details", "tree", "plot", "start")
 """Parts of the script, in the order in which they need one another."""
 
 
-def render(verification: Verification) -> str:
+def render(verification: Result) -> str:
     """The page, the same bytes for the same verification.
 
     Everything in it is escaped. The page allows itself no script and no style but the two it comes with, which its
@@ -34,7 +34,7 @@ def render(verification: Verification) -> str:
     )
 
 
-def render_comparison(before: Verification, after: Verification) -> str:
+def render_comparison(before: Result, after: Result) -> str:
     """The page that puts two results side by side; it has no script."""
     return _rendered("comparison.html", page=comparison.page(before, after), scripts="'none'")
 

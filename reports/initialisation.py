@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reports.sentences import counted, dimensions, figure, visible
 from reports.tables import Section, text
-from verifier.result import Verdict
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from verifier.initialisation.records import Initialisation, Sample, TensorResult

@@ -10,18 +10,18 @@ from reports import exercise, marks, sentences
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from verifier.result import PairResult, Verification
+    from verifier.records import PairResult, Result
 
 SHOWN = 5  # culprits and sites: the page has them all
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
-def summary(verification: Verification, *, plot: str | None = None) -> str:
+def summary(verification: Result, *, plot: str | None = None) -> str:
     """The verdict, culprits, cells, criteria and coverage; `plot` is the address of the picture, if there is one."""
     return "\n".join(_lines(verification, plot)) + "\n"
 
 
-def _lines(verification: Verification, plot: str | None) -> Iterator[str]:
+def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     sign = marks.VERDICT_SIGNS[verification.verdict]
     yield f"### {sign} {text(sentences.headline(verification))}"
     yield ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from verifier.result import Status, Verdict
+from verifier.records import Status, Verdict
 
 VERDICT_SIGNS = {
     Verdict.MATCH: "✓",

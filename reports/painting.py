@@ -15,7 +15,7 @@ from reports import sentences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.result import Plane
+    from verifier.records import Plane
 
 # Anchors of cividis (Nuñez, Anderton and Renslow 2018) and of ColorBrewer's RdBu: told apart with any colour vision.
 _SEQUENCE = ((0, 34, 78), (64, 77, 108), (124, 123, 120), (187, 174, 108), (254, 232, 56))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from reports import sentences
 from reports.tables import Section, text
 from reports.terminal import SHOWN, coloured
-from verifier.result import Verdict
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from reports.chart import Point, Series
-    from verifier.result import Verification
+    from verifier.records import Result
 
 _WIDE, _HIGH = 1000, 380
 _LEFT, _RIGHT, _ABOVE, _BELOW = 64, 16, 30, 58
@@ -25,7 +25,7 @@ _WRONG, _AMPLIFIES = "#b0271d", "#8a4a00"
 _CELLS = ("#1c4fa0", "#0a7a6c", "#8a3ab0", "#7a5d00", "#b3326a", "#4d6070")
 
 
-def png(verification: Verification) -> bytes | None:
+def png(verification: Result) -> bytes | None:
     """The plot as the bytes of a PNG of 1000 x 380 pixels; None where there is nothing to draw."""
     drawn = chart(verification)
     return None if drawn is None else _Painter(drawn).bytes()

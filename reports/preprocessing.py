@@ -8,7 +8,7 @@ from reports.sentences import dimensions, figure, prepared, visible
 from reports.tables import Section, text
 
 if TYPE_CHECKING:
-    from verifier.result import Preprocessing, StageDifference, StageResult
+    from verifier.records import Preprocessing, StageDifference, StageResult
 
 TITLE = "Preprocessing (stage 0), against torchvision's"
 _VERDICTS = {"differs": "diverged", "inconclusive": "inconclusive"}

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from reports import sentences
 from reports.tables import Section
-from verifier.result import Level, Verdict
+from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.records import Result
 
 TITLE = "Blocks alone on the baseline's inputs, then stages, then the network"
 
 
-def sections(verification: Verification, shown: int | None = None) -> list[Section]:
+def sections(verification: Result, shown: int | None = None) -> list[Section]:
     """Blocks, then stages, then the network: of those that match the number, `shown` of the others, or all."""
     if not verification.steps:
         return []

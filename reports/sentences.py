@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from verifier.result import Status, Verdict
+from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from verifier.result import (
+    from verifier.records import (
         Cause,
         CellResult,
         Comparison,
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         OutputAgreement,
         PairResult,
         Preprocessing,
+        Result,
         Step,
-        Verification,
     )
 
 METRICS = {
@@ -50,7 +50,7 @@ _WEIGHTS = {
 }
 
 
-def weights(verification: Verification) -> str:
+def weights(verification: Result) -> str:
     """Which weights the models computed with, and how many of the candidate's own values were kept."""
     info = verification.weights
     said = f"weights {visible(info.mode)}: {_WEIGHTS.get(info.mode, visible(info.source))}"
@@ -62,12 +62,12 @@ def weights(verification: Verification) -> str:
     return f"{said.partition(';')[0]}, but for {kept}"
 
 
-def policy(verification: Verification) -> str:
+def policy(verification: Result) -> str:
     """By which policy the verdict was given."""
     return f"policy {visible(verification.policy)}"
 
 
-def headline(verification: Verification) -> str:
+def headline(verification: Result) -> str:
     """The verdict and what it rests on, in one sentence."""
     first = verification.first_divergence
     if verification.verdict is Verdict.MATCH:
@@ -207,7 +207,7 @@ def coverage(covered: Coverage) -> str:
     )
 
 
-def deciding_cell(verification: Verification) -> CellResult | None:
+def deciding_cell(verification: Result) -> CellResult | None:
     """The cell whose numbers a report shows first, or None where nothing ran."""
     return verification.deciding_cell if verification.cells else None
 
@@ -279,7 +279,7 @@ def _severity(pair: PairResult) -> float:
     return math.inf if is_worse else value
 
 
-def _agreement(verification: Verification) -> str:
+def _agreement(verification: Result) -> str:
     cell = deciding_cell(verification)
     pairs = cell.layers if cell else ()
     diverged = [each for each in verification.cells if each.verdict is Verdict.DIVERGED]
@@ -292,7 +292,7 @@ def _agreement(verification: Verification) -> str:
     return f"{said}; largest relative error {figure(error(largest.total))} at {site(largest)}"
 
 
-def _counted(verification: Verification, pairs: Sequence[PairResult]) -> tuple[str, int]:
+def _counted(verification: Result, pairs: Sequence[PairResult]) -> tuple[str, int]:
     """How many of a cell's sites agree, in words and as a number."""
     agreeing = sum(pair.status is Status.OK for pair in pairs)
     compared = [pair for pair in pairs if pair.status is not Status.UNMATCHED]
@@ -302,7 +302,7 @@ def _counted(verification: Verification, pairs: Sequence[PairResult]) -> tuple[s
     return f"{agreeing:,} of {counted(whole, 'site')} agree", agreeing
 
 
-def _parted(verification: Verification, main: CellResult | None, diverged: Sequence[CellResult]) -> str:
+def _parted(verification: Result, main: CellResult | None, diverged: Sequence[CellResult]) -> str:
     """What cells that diverged keep a match from being: the same function, or as accurate a one."""
     cell = main if main is not None and main.verdict is Verdict.DIVERGED else diverged[0]
     where = "" if cell is main else f" in {visible(cell.name)}"
@@ -315,7 +315,7 @@ def _parted(verification: Verification, main: CellResult | None, diverged: Seque
     return f"{what}: it is {'the same function, less accurate' if same else 'not the same function'}"
 
 
-def _divergence(verification: Verification, first: PairResult) -> str:
+def _divergence(verification: Result, first: PairResult) -> str:
     known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
     if known is not None and known.cause is not None:
         numeric = known.cause.code.startswith("precision-")
@@ -341,7 +341,7 @@ def _divergence(verification: Verification, first: PairResult) -> str:
     return f"{said}; {counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
 
 
-def _localised(verification: Verification) -> bool:
+def _localised(verification: Result) -> bool:
     """Whether a forced pass ran in the deciding cell."""
     cell = deciding_cell(verification)
     return cell is not None and localised(cell)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from reports import marks, sentences
 from reports.tree import tree
-from verifier.result import Status
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from verifier.result import Accuracy, CellResult, Comparison, PairResult, Verification
+    from verifier.records import Accuracy, CellResult, Comparison, PairResult, Result
 
 Value = float | int | str | bool | None
 
@@ -133,7 +133,7 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 
-def data(verification: Verification) -> dict[str, Any]:
+def data(verification: Result) -> dict[str, Any]:
     """Sites, figures and trees of all cells, for the script on the page.
 
     Cells whose rows are the same sites share one list of them. A column is `{"all": value}` where all rows agree,

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from reports import exercise, preprocessing, progressive, sentences
 from reports.tables import Section, text
-from verifier.result import TASK, Verdict
+from verifier.records import TASK, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
-    from verifier.result import CellResult, PairResult, Verification
+    from verifier.records import CellResult, PairResult, Result
 
 SHOWN = 5  # rows a section: the page has them all
 
 _STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 
 
-def summary(verification: Verification, *, out_dir: str | None = None) -> RenderableType:
+def summary(verification: Result, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
     return coloured(
         sentences.headline(verification), verification.verdict, sections(verification, out_dir=out_dir)
     )
 
 
-def plain(verification: Verification, *, out_dir: str | None = None) -> str:
+def plain(verification: Result, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
     return text(sentences.headline(verification), sections(verification, out_dir=out_dir))
 
@@ -51,7 +51,7 @@ def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> Rend
     return Group(*parts)
 
 
-def sections(verification: Verification, *, out_dir: str | None = None) -> list[Section]:
+def sections(verification: Result, *, out_dir: str | None = None) -> list[Section]:
     """What both summaries show below the verdict, in order; sections without rows are left out."""
     first = verification.first_divergence
     cell = sentences.deciding_cell(verification)
@@ -124,7 +124,7 @@ def _site(pair: PairResult) -> tuple[str, ...]:
     )
 
 
-def _cells(verification: Verification) -> list[tuple[str, ...]]:
+def _cells(verification: Result) -> list[tuple[str, ...]]:
     return [
         (
             sentences.visible(cell.name),
@@ -153,7 +153,7 @@ def _outcome(cell: CellResult) -> str:
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
 
 
-def _unmatched(verification: Verification) -> list[str]:
+def _unmatched(verification: Result) -> list[str]:
     unmatched = verification.coverage.unmatched
     together = sum(each.compared_at is not None for each in unmatched)
     lines = _some(

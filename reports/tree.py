@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reports import marks, sentences
-from verifier.result import Status
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.result import PairResult
+    from verifier.records import PairResult
 
 
 @dataclass

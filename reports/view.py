@@ -9,12 +9,12 @@ from reports import exercise, facts, marks, preprocessing, progressive, sentence
 from reports.chart import Chart, chart
 from reports.culprits import SHOWN, Culprit, culprits
 from reports.tables import Section
-from verifier.result import Status, Verdict
+from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
     from reports.facts import Facts, Term
     from reports.marks import Mark
-    from verifier.result import CellResult, ModelInfo, PairResult, Verification
+    from verifier.records import CellResult, ModelInfo, PairResult, Result
 
 _MOST_UNMATCHED = 200
 
@@ -111,7 +111,7 @@ class Page:
     circumstances: str
 
 
-def page(verification: Verification) -> Page:
+def page(verification: Result) -> Page:
     """The page of a verification."""
     first = verification.first_divergence
     headline = sentences.headline(verification)
@@ -162,12 +162,12 @@ def page(verification: Verification) -> Page:
     )
 
 
-def data(verification: Verification) -> str:
+def data(verification: Result) -> str:
     """What the script on the page works with, as JSON that may stand inside a script element."""
     return table.embedded(table.data(verification))
 
 
-def _parts(verification: Verification) -> tuple[Part, ...]:
+def _parts(verification: Result) -> tuple[Part, ...]:
     stage_0 = verification.preprocessing
     found = (
         Part(
@@ -181,19 +181,19 @@ def _parts(verification: Verification) -> tuple[Part, ...]:
     return tuple(each for each in found if each.sections)
 
 
-def _probes(verification: Verification) -> tuple[Section, ...]:
+def _probes(verification: Result) -> tuple[Section, ...]:
     rows = tuple((each,) for each in exercise.probes(verification))
     return (Section("Inputs drawn on purpose", rows),) if rows else ()
 
 
-def _reason(verification: Verification, headline: str) -> str:
+def _reason(verification: Result, headline: str) -> str:
     """The reason, unless the answer says it already or the culprits say it better."""
     said = sentences.visible(verification.reason)
     told = said in headline or (verification.verdict is Verdict.DIVERGED and bool(verification.culprits))
     return "" if told else verification.reason
 
 
-def _anchor(verification: Verification, first: PairResult) -> str:
+def _anchor(verification: Result, first: PairResult) -> str:
     """Where on the page the first divergence is shown in full: it mostly is a culprit."""
     for number, pair in enumerate(verification.culprits[:SHOWN], 1):
         if pair.index == first.index:
@@ -212,7 +212,7 @@ def _why(reason: str, compared_at: str | None) -> str:
     )
 
 
-def _criteria(verification: Verification) -> tuple[CriterionRow, ...]:
+def _criteria(verification: Result) -> tuple[CriterionRow, ...]:
     return tuple(
         CriterionRow(
             name=each.title,
@@ -224,7 +224,7 @@ def _criteria(verification: Verification) -> tuple[CriterionRow, ...]:
     )
 
 
-def _matrix(verification: Verification) -> Matrix | None:
+def _matrix(verification: Result) -> Matrix | None:
     """The cells as a matrix; None where there are none."""
     places: dict[str, dict[str, Square]] = {}
     dtypes: dict[str, None] = {}
@@ -256,7 +256,7 @@ def _largest(cell: CellResult) -> str:
     return "0" if worst is None else sentences.figure(sentences.error(worst.total))
 
 
-def _cell(cell: CellResult, verification: Verification) -> CellView:
+def _cell(cell: CellResult, verification: Result) -> CellView:
     counts = {status: sum(pair.status is status for pair in cell.layers) for status in Status}
     told = (cell.reason, sentences.repeated(cell), *cell.notes)
     return CellView(

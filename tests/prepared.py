@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from verifier.result import (
+from verifier.records import (
     Cause,
     Comparison,
     Level,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.prepared import DIFFERS, STEPS
-from verifier.result import (
+from verifier.records import (
     Accuracy,
     Budget,
     Cause,
@@ -31,9 +31,9 @@ from verifier.result import (
     Status,
     UnmatchedSite,
     Verdict,
-    Verification,
     WeightsInfo,
 )
+from verifier.storage.saving import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 
 if sys.argv[:1] == ["-m"] and "verifier" in sys.orig_argv:  # `python -m verifier`, before its own first line
-    from verifier import first
+    from verifier.border import startup
 
-    first.listen()
+    startup.listen()
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from verifier.judge import Policy
-    from verifier.result import Status, Verdict, Verification
-    from verifier.saving import load
+    from verifier.records import Status, Verdict
+    from verifier.storage.saving import Verification, load
     from verifier.verification import verify
 
 _HOMES = {
@@ -48,13 +48,13 @@ _HOMES = {
     "OutputError": "errors",
     "Policy": "judge",
     "SourceError": "errors",
-    "Status": "result",
+    "Status": "records",
     "UsageError": "errors",
-    "Verdict": "result",
-    "Verification": "result",
+    "Verdict": "records",
+    "Verification": "storage.saving",
     "VerifierError": "errors",
     "WeightsError": "errors",
-    "load": "saving",
+    "load": "storage.saving",
     "verify": "verification",
 }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from verifier import first
+from verifier.border import startup
 
-first.listen()  # this module is imported by nobody but the command
+startup.listen()  # this module is imported by nobody but the command
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from verifier.result import Environment
+from verifier.records import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

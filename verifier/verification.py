@@ -11,19 +11,21 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier import inputs as making
 from verifier.align import align
-from verifier.assessment import LOCALISE, Assessor, Progress, skipped
-from verifier.border import contained
-from verifier.collecting import collecting_seldom
-from verifier.copying import state_of
-from verifier.depth import room_for
+from verifier.bench.assessment import LOCALISE, Assessor, Progress, skipped
+from verifier.bench.exercise import exercise
+from verifier.bench.intact import intact
+from verifier.bench.progressive import progressive
+from verifier.bench.running import ORACLE, Caster, Subject, batches, sample
+from verifier.bench.running import batch_size as batch_size_of
+from verifier.bench.side import Side
+from verifier.border.depth import room_for
+from verifier.border.garbage import collecting_seldom
+from verifier.border.programs import contained
 from verifier.diagnose import HARMLESS, flag_differences, static_differences
 from verifier.environment import TF32_FLAGS, describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
-from verifier.exercise import exercise
-from verifier.hashing import Hasher
-from verifier.intact import intact
+from verifier.inputs import given as making
 from verifier.judge import (
     STRICT,
     Cell,
@@ -36,20 +38,19 @@ from verifier.judge import (
     overall,
     with_probes,
 )
-from verifier.progressive import progressive
-from verifier.proving import proved
-from verifier.result import Verdict, Verification
-from verifier.running import ORACLE, Caster, Subject, batches, sample
-from verifier.running import batch_size as batch_size_of
-from verifier.side import Side
+from verifier.models.copying import state_of
+from verifier.proof.proving import proved
+from verifier.records import Verdict
+from verifier.storage.saving import Verification
 from verifier.weights import Masters, choose, fingerprints, resolve
+from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.inputs import Inputs
-    from verifier.result import CellResult, StaticDifference, Step
+    from verifier.records import CellResult, StaticDifference, Step
 
 # Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
 SEMANTIC_SAMPLES = 2
@@ -98,7 +99,7 @@ def verify(
         cells: Settings to compare in: device, dtype and, where wanted, memory format and autocast, such as
             `cuda/bfloat16/channels_last` (`verifier.judge.Cell`). Those this machine cannot run are skipped.
         granularity: `site`, or `block` to verify each block alone on the baseline's inputs first, then the stages;
-            see `verifier.progressive`.
+            see `verifier.bench.progressive`.
         localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
             (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
@@ -108,7 +109,7 @@ def verify(
         outputs: How what they return is paired: `by-name` (in order where one of them names nothing; other names
             are no match), or `by-order`, whatever it is called.
         probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
-            training mode) as well; see `verifier.probes`.
+            training mode) as well; see `verifier.bench.probes`.
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.

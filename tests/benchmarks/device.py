@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from tests.benchmarks.subjects import resnet50
-from verifier.copying import copy_with
+from verifier.bench.running import arguments, cast, measure_cell, recorded
 from verifier.environment import tf32
 from verifier.judge import Cell
-from verifier.running import arguments, cast, measure_cell, recorded
+from verifier.models.copying import copy_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import reference_models
-from verifier import inputs as making
 from verifier.align import align
-from verifier.copying import copy_with, state_of
+from verifier.bench.running import Caster, Subject, measure_cell, sample
 from verifier.graph import Graph, record
+from verifier.inputs import given as making
 from verifier.judge import Cell
-from verifier.running import Caster, Subject, measure_cell, sample
+from verifier.models.copying import copy_with, state_of
 from verifier.weights import choose
 
 if TYPE_CHECKING:

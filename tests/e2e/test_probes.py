@@ -14,7 +14,10 @@ def test_every_run_says_what_it_exercised_and_what_not(compare: Callable[..., En
     ended = compare("--batch-size", "4")
     assert ended.code == 0, ended.err
     assert "\nExercised\n  exercised: evaluation mode, 2 and 4 samples a call, input" in ended.out
-    assert "\n  not exercised: training mode, gradients, calls after the third, other numbers of samples" in ended.out
+    assert (
+        "\n  not exercised: training mode, gradients, calls after the third, other numbers of samples"
+        in ended.out
+    )
     summary = (ended.directory / "verifier-report" / "summary.md").read_text(encoding="utf-8")
     assert "Not exercised: training mode" in summary
 

@@ -18,7 +18,8 @@ from verifier import Verdict, verify
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from verifier.result import PairResult, Verification
+    from verifier.records import PairResult
+    from verifier.storage.saving import Verification
 
 EXTRA_BENIGN = [0, 0, 1, 2]  # how many variants are combined with the first
 

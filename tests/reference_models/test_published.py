@@ -9,7 +9,7 @@ import torchvision
 
 import reference_models
 from reference_models.published import QUANTITIES, Figure, figures
-from verifier.sizes import Size, measure
+from verifier.models.sizes import Size, measure
 
 # Counting the networks of 1,202 layers takes as long as counting all others.
 COUNTED = [name for name in reference_models.list() if "1202" not in name]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import samples
-from verifier.result import OutputAgreement
+from verifier.records import OutputAgreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.result import Comparison, PairResult, Verification
+    from verifier.records import Comparison, PairResult
+    from verifier.storage.saving import Verification
 
 
 @pytest.fixture(params=list(samples.SAMPLES))

@@ -11,10 +11,11 @@ from PIL import Image
 
 from reports import chart, plot
 from tests import samples
-from verifier.result import Budget, Status
+from verifier.records import Budget, Status
 
 if TYPE_CHECKING:
-    from verifier.result import PairResult, Verification
+    from verifier.records import PairResult
+    from verifier.storage.saving import Verification
 
 
 def drawn(*rows: PairResult) -> chart.Chart:

@@ -8,10 +8,10 @@ import pytest
 
 from reports import comparison
 from tests import samples
-from verifier.result import Criterion, PairResult, Status, Verdict
+from verifier.records import Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 def of(*rows: PairResult, **fields: Any) -> Verification:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -10,7 +11,10 @@ from PIL import Image
 
 from reports import culprits, painting
 from tests import samples
-from verifier.result import Histogram, Plane, Verification, WeightsInfo
+from verifier.records import Histogram, Plane, WeightsInfo
+
+if TYPE_CHECKING:
+    from verifier.storage.saving import Verification
 
 
 def shown(verification: Verification) -> culprits.Culprit:

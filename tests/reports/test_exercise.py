@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
 from reports import exercise, html, markdown, sentences, terminal
 from tests import samples
-from verifier.result import Excited, Exercise, InputRange, Probe, Unexercised, Verdict, Verification
+from verifier.records import Excited, Exercise, InputRange, Probe, Unexercised, Verdict
+
+if TYPE_CHECKING:
+    from verifier.storage.saving import Verification
 
 CEIL = Unexercised(
     kind="hyperparameter",

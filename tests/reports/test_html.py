@@ -17,7 +17,8 @@ from reports import html, sentences, templating
 from tests import samples
 
 if TYPE_CHECKING:
-    from verifier.result import OutputAgreement, Verification
+    from verifier.records import OutputAgreement
+    from verifier.storage.saving import Verification
 
 SLACK = 3  # times as long as on a machine that does nothing else
 VOID = {"meta", "br", "img", "input"}

@@ -10,7 +10,7 @@ from reports import markdown, sentences
 from tests import samples
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 def rendered(verification: Verification) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from reports.parity import headline, place, plain
-from verifier.result import Coverage, Environment, ModelInfo, Verdict, WeightsInfo
+from verifier.records import Coverage, Environment, ModelInfo, Verdict, WeightsInfo
 from verifier.training.records import Allowed, Cause, Divergence, Phase, TensorRow, TrainingParity
 
 ALLOWED = Allowed(limit=1e-12, rule="1e-12 in float64")

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from reports import preprocessing, sentences, terminal
 from tests.prepared import DIFFERS, GAP, prepared, stage
-from verifier.result import Verdict, Verification
+from verifier.records import Verdict
+
+if TYPE_CHECKING:
+    from verifier.storage.saving import Verification
 
 
 def test_stages_that_are_exact_are_one_sentence() -> None:

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports import sentences
-from verifier.result import Coverage, Criterion, Status, Verdict
+from verifier.records import Coverage, Criterion, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.result import Comparison, OutputAgreement, PairResult, Verification
+    from verifier.records import Comparison, OutputAgreement, PairResult
+    from verifier.storage.saving import Verification
 
 
 def test_a_match_tells_how_many_sites_agree_and_where_the_largest_error_is(matching: Verification) -> None:

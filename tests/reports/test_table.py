@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from reports import table
 from tests import samples
-from verifier.result import Accuracy, Status
+from verifier.records import Accuracy, Status
 
 if TYPE_CHECKING:
-    from verifier.result import PairResult, Verification
+    from verifier.records import PairResult
+    from verifier.storage.saving import Verification
 
 
 def unpacked(column: Any, count: int) -> list[Any]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from reports import sentences, terminal
 
 if TYPE_CHECKING:
-    from verifier.result import OutputAgreement, Verification
+    from verifier.records import OutputAgreement
+    from verifier.storage.saving import Verification
 
 
 def coloured(verification: Verification, width: int = 100) -> str:

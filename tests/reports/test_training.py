@@ -11,7 +11,7 @@ import pytest
 
 from reports.curves import HEIGHT, LEFT, WIDTH, Series, chart, ticks
 from reports.training import plain, render
-from verifier.result import Environment
+from verifier.records import Environment
 from verifier.training.recipe import TrainingRecipe
 from verifier.training.records import Epoch, Experiment, Learner, Sample, Twins
 

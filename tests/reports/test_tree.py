@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from reports import marks, tree
 from tests import samples
-from verifier.result import PairResult, Status
+from verifier.records import PairResult, Status
 
 
 def site(

@@ -11,10 +11,11 @@ import reports
 from reports import sentences, view
 from tests import samples
 from tests.prepared import step
-from verifier.result import Level, Verdict
+from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
-    from verifier.result import OutputAgreement, Verification
+    from verifier.records import OutputAgreement
+    from verifier.storage.saving import Verification
 
 
 def test_a_cell_counts_its_sites_by_status(diverged: Verification) -> None:
@@ -134,4 +135,4 @@ def test_reports_see_nothing_of_the_verifier_but_the_records(file: Path) -> None
         if isinstance(node, ast.ImportFrom) and node.module
     }
     foreign = {name for name in imported if name.split(".")[0] in ("verifier", "reference_models", "torch")}
-    assert foreign <= {"verifier.result", "verifier.initialisation.records", "verifier.training.records"}
+    assert foreign <= {"verifier.records", "verifier.initialisation.records", "verifier.training.records"}

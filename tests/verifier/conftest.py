@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from verifier.result import (
+from verifier.records import (
     Budget,
     Cause,
     CellResult,
@@ -24,9 +24,9 @@ from verifier.result import (
     PairResult,
     Status,
     Verdict,
-    Verification,
     WeightsInfo,
 )
+from verifier.storage.saving import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable

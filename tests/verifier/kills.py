@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from verifier import saving
-from verifier.folder import Aside
+from verifier.storage import saving
+from verifier.storage.folder import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 Files = dict[str, bytes]
 TOUCHING = (

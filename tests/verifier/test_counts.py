@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from verifier import verify
 from verifier.align import align
-from verifier.copying import copy_with, state_of
 from verifier.graph import record
 from verifier.lockstep import Comparing, Lane, run
+from verifier.models.copying import copy_with, state_of
 
 
 class Small(nn.Module):

@@ -14,7 +14,7 @@ import torch
 
 from tests.cuda import needs_cuda
 from verifier import environment
-from verifier.result import Environment
+from verifier.records import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from verifier import saving
 from verifier.errors import OutputError
+from verifier.storage import saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tests.networks import Block, Rewritten, images, network
 from tests.verifier.align.test_matching import ReLUBeforeAdd, WithoutFirstReLU
 from verifier import Status, UsageError, Verdict, verify
-from verifier.copying import state_of
 from verifier.errors import GraphDepartureError, InputError, ModelError
+from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
-    from verifier.result import PairResult
+    from verifier.records import PairResult
 
 
 def sites(rows: tuple[PairResult, ...]) -> list[str | None]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from verifier.align.assembly import Recipe
     from verifier.align.layouts import Layout
-    from verifier.align.recipes import Recipe
     from verifier.graph import Graph
 
 

@@ -31,8 +31,8 @@ from verifier.graph.operators import MOVES, kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from verifier.align.assembly import Recipe
     from verifier.align.layouts import Layout
-    from verifier.align.recipes import Recipe
     from verifier.graph import Graph, Site
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from verifier.align.recipes import Recipe
+from verifier.align.assembly import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

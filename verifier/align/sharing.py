@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from verifier.align.recipes import Piece, Recipe
+from verifier.align.assembly import Piece, Recipe
 from verifier.align.signatures import canonical_order
 
 if TYPE_CHECKING:

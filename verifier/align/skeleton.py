@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from verifier.align.assembly import Recipe
 from verifier.align.layouts import layouts
-from verifier.align.recipes import Recipe
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.sharing import Roles, recipe_of, shared_out
 from verifier.align.uses import Use, uses_of

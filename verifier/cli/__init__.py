@@ -30,7 +30,7 @@ def _leave(code: int) -> NoReturn:
     from verifier.cli import interruption, streams
     from verifier.cli.leaving import leave
 
-    earlier = sys.modules.get("verifier.earlier")
+    earlier = sys.modules.get("verifier.storage.earlier")
     if code == INTERRUPTED and earlier is not None:
         earlier.settle()
     if code == INTERRUPTED and not interruption.told():
@@ -40,7 +40,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _code() -> int:
-    from verifier import whereabouts
+    from verifier.border import whereabouts
     from verifier.cli import commands, exits, streams
 
     whereabouts.begin()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.accounts import account, first_line, raised_by_program
+from verifier.border.accounts import account, first_line, raised_by_program
+from verifier.border.signals import answer_in, is_closing
 from verifier.cli import INTERRUPTED, streams
-from verifier.earlier import note_of
 from verifier.errors import CannotRunError, VerifierError
-from verifier.result import Verdict
-from verifier.signals import answer_in, is_closing
+from verifier.records import Verdict
+from verifier.storage.earlier import note_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

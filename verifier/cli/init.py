@@ -53,9 +53,9 @@ def init(
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.earlier import awaiting
             from verifier.initialisation import verify_initialisation
-            from verifier.saving import INITIALISATION, check_writable, save_record
+            from verifier.storage.earlier import awaiting
+            from verifier.storage.saving import INITIALISATION, check_writable, save_record
             from verifier.weights import read_map
 
             if out is not None:

@@ -11,8 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from verifier import first
-from verifier.signals import mark
+from verifier.border import startup
+from verifier.border.signals import mark
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -54,7 +54,7 @@ def listen() -> None:
 
     Where the process was told to ignore it, it stays ignored.
     """
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, first.end):
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, startup.end):
         signal.signal(signal.SIGINT, _answer)
 
 

@@ -1,7 +1,7 @@
 """The same command once more, in a process of its own that may die: of a signal, by `os._exit`, never.
 
-The child shares a page of memory with this process (`verifier.whereabouts`), where it says what it is doing and, at
-its very end, its exit code. A code that does not stand there is none of this package's, and no verdict.
+The child shares a page of memory with this process (`verifier.border.whereabouts`), where it says what it is doing
+and, at its very end, its exit code. A code that does not stand there is none of this package's, and no verdict.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from verifier import whereabouts
+from verifier.border import whereabouts
+from verifier.border.whereabouts import Whereabouts
 from verifier.cli import COULD_NOT_RUN, INTERRUPTED, exits, interruption, streams
 from verifier.errors import CannotRunError
-from verifier.folder import Aside, tidy
-from verifier.whereabouts import Whereabouts
+from verifier.storage.folder import Aside, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

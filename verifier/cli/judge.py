@@ -23,7 +23,7 @@ def judge(
     with exits.translated(debug=debug):
         from verifier.judge.again import judge_again
         from verifier.judge.policy import Policy
-        from verifier.saving import load, save
+        from verifier.storage.saving import load, save
 
         verification = judge_again(load(directory), Policy.load(policy))
         if out is not None:

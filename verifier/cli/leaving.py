@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import NoReturn
 
-from verifier import whereabouts
+from verifier.border import whereabouts
 from verifier.cli import streams
 
 _exit = os._exit  # as it was before a program could put another in its place

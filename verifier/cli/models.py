@@ -60,7 +60,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
 def _compared(entry: ModelEntry) -> str:
     """What is counted here, and each published figure beside it."""
     from reference_models.published import figures
-    from verifier.sizes import measure
+    from verifier.models.sizes import measure
 
     size = measure(entry)
     counted: dict[str, float] = {"parameters": size.parameters, "gflops": size.gflops, "depth": size.depth}

@@ -40,7 +40,7 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
         UsageError: Not both models are given, or `--arch` is unknown.
     """
     if arch is not None:
-        from verifier.sources import arch as both
+        from verifier.models.specs import arch as both
 
         ours, theirs = both(arch)
         return baseline or ours, candidate or theirs
@@ -86,8 +86,8 @@ def plan_jobs(
             )
         ]
     import reference_models
-    from verifier.sources import arch as both
-    from verifier.sources import architectures
+    from verifier.models.specs import arch as both
+    from verifier.models.specs import architectures
 
     names = architectures() if arch == ALL else list(dict.fromkeys(_listed(arch)))
     several = arch == ALL or len(names) > 1

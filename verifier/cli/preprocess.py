@@ -42,11 +42,11 @@ def preprocess(
     with exits.translated(debug=debug):
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.earlier import awaiting
             from verifier.preprocessing import Comparison, Ours, named
             from verifier.preprocessing import recipe as by_name
-            from verifier.result import Verdict
-            from verifier.saving import PREPROCESSING, check_writable, save_record
+            from verifier.records import Verdict
+            from verifier.storage.earlier import awaiting
+            from verifier.storage.saving import PREPROCESSING, check_writable, save_record
 
             if out is not None:
                 check_writable(out)

@@ -37,7 +37,7 @@ def report(
             save_experiment(found, directory)
             showing.show_experiment(found, directory)
             return
-        from verifier.saving import load, render_again, save_comparison
+        from verifier.storage.saving import load, render_again, save_comparison
 
         if later is not None:
             verification, after = load(directory), load(later)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, interruption, isolating, options, showing
 from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
 from verifier.cli.walking import walk
-from verifier.collecting import collecting_seldom
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 class Granularity(enum.StrEnum):
@@ -197,11 +197,11 @@ def run(
         if arch is None:  # what is wrong without torch is said without importing it
             plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
         with showing.progress_bar("importing torch"):
-            from verifier.earlier import awaiting
-            from verifier.judge.cells import Cell, Request, missing_here, product
+            from verifier.cells import Cell, Request, missing_here, product
             from verifier.judge.policy import Policy
             from verifier.metrics import warm_up
-            from verifier.saving import WRITTEN, check_file, check_writable, save, save_text
+            from verifier.storage.earlier import awaiting
+            from verifier.storage.saving import WRITTEN, check_file, check_writable, save, save_text
             from verifier.verification import verify
             from verifier.weights import as_toml, read_map
 

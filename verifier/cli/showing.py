@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from verifier import whereabouts
+from verifier.border import whereabouts
 from verifier.cli import streams
 from verifier.cli.streams import err, out
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.result import Verification
+    from verifier.records import Result
     from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]
@@ -94,7 +94,7 @@ def show_experiment(found: Experiment, directory: Path) -> None:
     say(training.plain(found, str(directory)))
 
 
-def show(verification: Verification, directory: Path | None) -> None:
+def show(verification: Result, directory: Path | None) -> None:
     """Print the summary: in colour on a terminal, as plain text elsewhere."""
     from reports import terminal
 
@@ -107,7 +107,7 @@ def show(verification: Verification, directory: Path | None) -> None:
         say(terminal.plain(verification, out_dir=out_dir))
 
 
-def show_comparison(before: Verification, after: Verification) -> None:
+def show_comparison(before: Result, after: Result) -> None:
     """Print what changed from one result to another, as `show` does."""
     from reports import comparison, tables, terminal
 

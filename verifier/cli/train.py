@@ -13,7 +13,7 @@ from verifier.cli import exits, interruption, options, showing
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
-    from verifier.training.experiment import Subject
+    from verifier.experiment.twins import Subject
     from verifier.training.recipe import TrainingRecipe
 
 _EPOCHS = {"digits": 12, "cifar10": 164}
@@ -54,8 +54,8 @@ def train(
         files = [file for subject in subjects for file in subject.checkpoints(out)]
         _check_unfinished(out, files, resume=resume)
         with showing.training_bar() as (progress, log):
-            from verifier.saving import check_writable
-            from verifier.training import experiment
+            from verifier.experiment import twins
+            from verifier.storage.saving import check_writable
             from verifier.training.data import read
             from verifier.training.saving import save_experiment
 
@@ -63,7 +63,7 @@ def train(
             interruption.leaves(f"finished epochs are kept in {out}, and --resume goes on from there.")
             learnt = read(data, data_dir)
             length = epochs or _EPOCHS[data]
-            found = experiment.train(
+            found = twins.train(
                 subjects,
                 learnt,
                 out,
@@ -87,7 +87,7 @@ def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, 
     """What to train: the architectures, or the two models named."""
     import reference_models
     from verifier.cli.planning import plan_models
-    from verifier.training.experiment import Subject
+    from verifier.experiment.twins import Subject
 
     names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
     if not names:

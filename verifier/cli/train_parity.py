@@ -67,11 +67,11 @@ def train_parity(
         from verifier.cli.planning import plan_models
 
         ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
-        specs = plan_models(arch, baseline, candidate)
+        models = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
-            from verifier import sources
-            from verifier.earlier import awaiting
-            from verifier.saving import check_writable
+            from verifier.models import specs
+            from verifier.storage.earlier import awaiting
+            from verifier.storage.saving import check_writable
             from verifier.training.data import read
             from verifier.training.parity import train_parity as run
             from verifier.training.saving import PARITY, TENSORS, save_parity
@@ -79,13 +79,11 @@ def train_parity(
 
             check_writable(out)
             stack.enter_context(awaiting(out, (PARITY, TENSORS)))
-            loops = [
-                None if spec is None else sources.function(spec) for spec in (trainer, candidate_trainer)
-            ]
+            loops = [None if spec is None else specs.function(spec) for spec in (trainer, candidate_trainer)]
             known = None if map_file is None else read_map(map_file)
             progress("reading data", 0, 0)
             found = run(
-                *specs,
+                *models,
                 read(data, data_dir),
                 recipe=ours,
                 candidate_recipe=theirs,

@@ -8,16 +8,16 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from verifier.border.signals import check_unanswered
 from verifier.cli import exits, interruption, showing, streams
-from verifier.earlier import note_of
-from verifier.signals import check_unanswered
+from verifier.storage.earlier import note_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from verifier.cli.planning import Job
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 # From the mildest to the worst: what is known to be wrong is worse than what could not be found out.
 _ORDER = (0, 4, 3, 2, 1)

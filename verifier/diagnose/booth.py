@@ -14,11 +14,11 @@ from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
 from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable
 from verifier.diagnose.neighbourhood import distance, laid_as
-from verifier.diagnose.relation import compared
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
 from verifier.graph.tensors import dense
-from verifier.result import Cause, Excited
+from verifier.recognise.relation import compared
+from verifier.records import Cause, Excited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from verifier.diagnose.neighbourhood import Side, Values
     from verifier.graph import KeptCall, Site
     from verifier.graph.ranges import Range
-    from verifier.result import Comparison, PairResult
+    from verifier.records import Comparison, PairResult
 
 # What any number may be off by, relative to the larger of what both sides give and what they read: a step that
 # cancels loses as many digits, and neither side is wrong for it.

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from verifier.align.signatures import loose
 from verifier.diagnose import codes
-from verifier.diagnose.inputs import recognise
 from verifier.diagnose.neighbourhood import Side, distance
-from verifier.diagnose.pattern import describe
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT, MOVES, canonical
-from verifier.result import Cause, PairResult
+from verifier.recognise.pattern import describe
+from verifier.recognise.prepared_inputs import recognise
+from verifier.records import Cause, PairResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

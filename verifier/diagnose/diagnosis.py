@@ -34,7 +34,7 @@ from verifier.diagnose.neighbourhood import (
 from verifier.graph.sites import UNTRACED
 from verifier.graph.tensors import dense
 from verifier.lockstep import Comparing, Lane, run
-from verifier.result import Cause, Comparison, PairResult, Status
+from verifier.records import Cause, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from verifier.diagnose.neighbourhood import laid_as
-from verifier.diagnose.pattern import describe
-from verifier.diagnose.reals import reals, same
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.lockstep import Comparing, Lane, run
-from verifier.result import Exhibit, Histogram, PairResult, Plane
+from verifier.recognise.pattern import describe
+from verifier.recognise.reals import reals, same
+from verifier.records import Exhibit, Histogram, PairResult, Plane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from verifier.diagnose.booth import Tried
     from verifier.diagnose.diagnosis import Examined
-    from verifier.result import Cause, PairResult
+    from verifier.records import Cause, PairResult
 
 
 def with_findings(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> tuple[PairResult, ...]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from verifier.align import layouts
-from verifier.diagnose.relation import compared
 from verifier.graph.operators import COMMUTATIVE
 from verifier.graph.tensors import dense, tensors_in
+from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from verifier.graph import Graph, KeptCall, Site
-    from verifier.result import Comparison
+    from verifier.records import Comparison
 
 Lay = Callable[[Tensor, Tensor], Tensor]
 """Lays out a tensor of the baseline's as one of the candidate's is."""

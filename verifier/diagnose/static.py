@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from verifier.diagnose.values import relate
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.result import StaticDifference
+from verifier.recognise.values import relate
+from verifier.records import StaticDifference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from verifier.diagnose import codes
-from verifier.diagnose.axes import as_text
-from verifier.diagnose.values import relate
 from verifier.graph.operators import IRRELEVANT, canonical, operator_name, readable, signature_of
+from verifier.recognise.axes import as_text
+from verifier.recognise.values import relate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

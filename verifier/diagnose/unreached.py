@@ -11,7 +11,7 @@ from verifier.diagnose.diagnosis import Half, Place
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ANYTHING, ranges
 from verifier.lockstep import Comparing, Lane, run
-from verifier.result import Status
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from verifier.align import Alignment
     from verifier.graph import Graph, Site
     from verifier.graph.ranges import Range
-    from verifier.result import PairResult
+    from verifier.records import PairResult
 
 _ENOUGH = 1024  # numbers among which every excitation has some of each kind
 

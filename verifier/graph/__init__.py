@@ -1,7 +1,7 @@
 """What a model does: every tensor-producing operation of one forward pass, as a graph of sites."""
 
+from verifier.graph.calls import KeptCall
 from verifier.graph.recording import record
-from verifier.graph.replay import KeptCall
 from verifier.graph.sites import Call, Graph, Site, TensorUse
 
 __all__ = ["Call", "Graph", "KeptCall", "Site", "TensorUse", "record"]

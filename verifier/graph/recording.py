@@ -29,7 +29,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     """Run `model` once and return the graph of what it did.
 
     The model gets hooks and may write its buffers and inputs, so it must be a copy made for this purpose
-    (`verifier.copying.copy_with`), and so must the inputs. Gradients are off.
+    (`verifier.models.copying.copy_with`), and so must the inputs. Gradients are off.
 
     Args:
         model: The module to run.

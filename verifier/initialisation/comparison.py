@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from verifier.border import contained
-from verifier.copying import state_of
+from verifier.border.programs import contained
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.initialisation.declared import declarations
-from verifier.initialisation.drawing import Side, correspondence
+from verifier.initialisation.rebuilding import Side, correspondence
 from verifier.initialisation.records import Initialisation, Standing, TensorResult
 from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_bits
-from verifier.result import Verdict
+from verifier.models.copying import state_of
+from verifier.records import Verdict
 from verifier.weights import resolve
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from verifier.result import Environment, Record, Verdict
+from verifier.records import Environment, Record, Verdict
 
 SCHEMA_VERSION = 1
 

@@ -22,7 +22,6 @@ import msgspec
 import numpy as np
 import torch
 
-from verifier.copying import state_of
 from verifier.initialisation.distributions import Constant
 from verifier.initialisation.explaining import explanation
 from verifier.initialisation.hypotheses import (
@@ -36,6 +35,7 @@ from verifier.initialisation.hypotheses import (
     unit_of,
 )
 from verifier.initialisation.records import Standing, TensorResult
+from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from verifier.align import Recipe
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
-    from verifier.initialisation.drawing import Side
+    from verifier.initialisation.rebuilding import Side
     from verifier.initialisation.records import Sample
 
     State = Mapping[str, Tensor]

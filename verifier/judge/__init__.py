@@ -1,11 +1,11 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
+from verifier.cells import Cell, Request, missing_here, product
 from verifier.judge.again import judge_again
-from verifier.judge.cells import Cell, Request, missing_here, product
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
-from verifier.judge.narrow import range_notes, with_precision
+from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import Compared, bare_rows, ends
 from verifier.judge.verdicts import (

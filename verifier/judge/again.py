@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from verifier.judge.cells import Cell
+from verifier.cells import Cell
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
 from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall, with_probes
-from verifier.result import CellResult, PairResult, Verdict, Verification
+from verifier.records import CellResult, PairResult, Result, Verdict
 
 
-def judge_again(verification: Verification, policy: Policy) -> Verification:
+def judge_again(verification: Result, policy: Policy) -> Result:
     """The same measurements with verdicts, statuses and criteria by `policy`."""
     cells = tuple(_cell(cell, policy) for cell in verification.cells)
     judged = msgspec.structs.replace(verification, cells=cells)

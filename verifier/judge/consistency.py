@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from verifier.judge.rows import within_budget
-from verifier.result import Verdict
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.result import CellResult, Criterion
+    from verifier.records import CellResult, Criterion
 
 # Figures of all outputs are pooled and those of one are not: the two are rounded apart.
 _ROUNDING = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.graph.operators import MOVES, SELECTS
-from verifier.result import Coverage, UnmatchedSite
+from verifier.records import Coverage, UnmatchedSite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.result import TASK, Criterion, Verdict
+from verifier.records import TASK, Criterion, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from verifier.judge.policy import Policy
-    from verifier.result import CellResult, OutputAgreement, PairResult
+    from verifier.records import CellResult, OutputAgreement, PairResult
 
 # "ResNet18 from scratch in PyTorch: complete reproduction and verification of consistent results", section 4.3.
 SOURCE = "published acceptance criteria for a re-implemented ResNet-18, float32"

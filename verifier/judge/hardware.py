@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from verifier.judge.policy import arithmetic
-from verifier.result import Hardware, Verdict
+from verifier.records import Hardware, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.judge.cells import Cell
+    from verifier.cells import Cell
     from verifier.judge.policy import Policy
-    from verifier.result import PairResult
+    from verifier.records import PairResult
 
 # What devices do in another arithmetic than asked for: sums of products.
 _PRODUCTS = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from verifier import toml
+from verifier.border import toml
 from verifier.errors import UsageError
-from verifier.result import Budget
+from verifier.records import Budget
 
 _SHARES = frozenset({"minimum_coverage", "pearson_probabilities", "top1_agreement"})
 

@@ -9,7 +9,15 @@ import msgspec
 
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.sites import UNTRACED
-from verifier.result import Accuracy, Budget, Cause, Comparison, PairResult, Precision, Status
+from verifier.records import (
+    Accuracy,
+    Budget,
+    Cause,
+    Comparison,
+    PairResult,
+    Precision,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

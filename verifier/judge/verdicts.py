@@ -12,7 +12,7 @@ from verifier.graph.operators import MOVES
 from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import deciding, judged_by_task
 from verifier.judge.rows import CALL
-from verifier.result import (
+from verifier.records import (
     Cause,
     CellResult,
     Comparison,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from verifier import whereabouts
-from verifier.accounts import account, first_line
-from verifier.border import by_program
+from verifier.border import whereabouts
+from verifier.border.accounts import account, first_line
+from verifier.border.programs import by_program
+from verifier.border.signals import check_unanswered
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
@@ -19,7 +20,6 @@ from verifier.graph.returned import Returned
 from verifier.graph.setting import Setting
 from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
-from verifier.signals import check_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,7 +35,7 @@ class Lane:
 
     Args:
         role: What the model is called in messages.
-        model: A copy made for this run (`verifier.copying.copy_with`); it gets hooks.
+        model: A copy made for this run (`verifier.models.copying.copy_with`); it gets hooks.
         graph: What the recorded run did; the live run must do the same.
         args: Positional inputs, of this lane alone.
         kwargs: Keyword inputs, of this lane alone.

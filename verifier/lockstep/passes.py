@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Layout
     from verifier.lockstep.lane import Lane
-    from verifier.result import Comparison
+    from verifier.records import Comparison
 
     Visitor = Callable[[int, Sequence[Tensor]], None]
     Passing = Callable[[int, int, Tensor], None]

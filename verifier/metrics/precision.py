@@ -20,7 +20,7 @@ import torch
 from verifier.metrics.bits import as_bits
 from verifier.metrics.kernel_torch import CHUNK, CHUNK_CPU
 from verifier.metrics.walk import slices
-from verifier.result import Precision
+from verifier.records import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

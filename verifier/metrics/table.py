@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from verifier.result import Comparison
+from verifier.records import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from verifier.preprocessing.candidates import seeded
-from verifier.preprocessing.pictures import as_array
+from verifier.preprocessing.photographs import as_array
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from verifier import sources
-from verifier.accounts import account
-from verifier.border import by_program
+from verifier.border.accounts import account
+from verifier.border.programs import by_program
+from verifier.border.signals import check_unanswered
 from verifier.errors import ModelError, SourceError
+from verifier.models import specs
 from verifier.preprocessing import naming
-from verifier.preprocessing.pictures import as_array, in_steps
-from verifier.signals import check_unanswered
+from verifier.preprocessing.photographs import as_array, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -164,7 +164,7 @@ def named(spec: str, recipe: Recipe) -> Theirs:
     """
     if ":" not in spec:
         raise SourceError(f"--candidate-preprocessing {spec}: expected {FORMS}.")
-    found = sources.attribute(spec)
+    found = specs.attribute(spec)
     if inspect.isroutine(found) or inspect.isclass(found) or _is_partial(found):
         try:
             required = [
@@ -175,7 +175,7 @@ def named(spec: str, recipe: Recipe) -> Theirs:
         except (TypeError, ValueError):
             required = [None]  # type: ignore[list-item] # some built-in callables do not tell
         if not required:
-            found = sources.guarded(found, spec)
+            found = specs.guarded(found, spec)
     if not callable(found) and not isinstance(found, list | tuple):
         raise SourceError(f"{spec} is a {type(found).__name__}, which is no preprocessing: name a function.")
     return Theirs(spec, found, recipe)

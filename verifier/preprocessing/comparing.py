@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from verifier.border import contained
+from verifier.border.programs import contained
 from verifier.environment import preserved
-from verifier.preprocessing import drawing, explaining, finals, notes
+from verifier.preprocessing import explaining, finals, notes, random_stages
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.entries import UNDECIDED, WRONG, Entry, worse
-from verifier.preprocessing.pictures import as_array
+from verifier.preprocessing.photographs import as_array
 from verifier.preprocessing.reading import applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference, is_rounding
-from verifier.result import Preprocessing, StageDifference
+from verifier.records import Preprocessing, StageDifference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from verifier.preprocessing.reading import Passage
     from verifier.preprocessing.recipes import Recipe, Stage
     from verifier.preprocessing.rules import Difference
-    from verifier.result import Cause
+    from verifier.records import Cause
 
 
 class Comparison:
@@ -66,7 +66,7 @@ class Comparison:
             self.said.add(made)
             for entry in self.stages.values():
                 entry.pictures += 1
-            drawing.last_is_shown(self.recipe, made)
+            random_stages.last_is_shown(self.recipe, made)
             read: dict[str, Any] = {}
             if "decode" in made.stages:
                 self._decoded(self.stages["decode"], ours, made)
@@ -136,7 +136,7 @@ class Comparison:
         if not takes:
             entry.statuses.add("differs")
             entry.reason = "torchvision's stage does not take what the candidate has before it"
-        elif stage.name in drawing.BY_EFFECT and difference(theirs, takes[0][1], rule).shapes is None:
+        elif stage.name in random_stages.BY_EFFECT and difference(theirs, takes[0][1], rule).shapes is None:
             entry.drawn(alike=False)
             entry.statuses.add(UNDECIDED)  # unless what it draws is found to be distributed otherwise
         else:
@@ -261,7 +261,7 @@ class Comparison:
 
     def _test_draws(self) -> None:
         """Stages that draw: is it distributed as torchvision's, over many draws?"""
-        found, self.said.otherwise = drawing.tested(self.recipe, self.candidate, self.seed, self.stages)
+        found, self.said.otherwise = random_stages.tested(self.recipe, self.candidate, self.seed, self.stages)
         self.beyond |= self.said.otherwise > 0
         for name, finding in found.items():
             entry = self.stages[name]

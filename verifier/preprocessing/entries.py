@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verifier.preprocessing.rules import RULES
-from verifier.result import StageDifference, StageResult
+from verifier.records import StageDifference, StageResult
 
 if TYPE_CHECKING:
     from verifier.preprocessing.recipes import Stage
-    from verifier.result import Cause
+    from verifier.records import Cause
 
 WRONG = ("differs", "missing")
 UNDECIDED = "inconclusive"

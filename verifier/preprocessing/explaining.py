@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from verifier.diagnose.inputs import recognise
 from verifier.preprocessing.mistakes import decoders, in_the_whole, kernels, normalised
-from verifier.preprocessing.pictures import as_array, in_steps
-from verifier.result import Cause
+from verifier.preprocessing.photographs import as_array, in_steps
+from verifier.recognise.prepared_inputs import recognise
+from verifier.records import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from verifier.preprocessing import explaining, resampling
-from verifier.preprocessing.pictures import as_array, in_steps
+from verifier.preprocessing.photographs import as_array, in_steps
 from verifier.preprocessing.reading import applied, could_be_read, read_off, remaining
 from verifier.preprocessing.rules import FACTOR, NEGLIGIBLE, RULES, difference
-from verifier.result import Cause
+from verifier.records import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

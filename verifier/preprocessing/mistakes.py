@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from verifier.preprocessing.pictures import as_array, as_image, in_steps
+from verifier.preprocessing.photographs import as_array, as_image, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from verifier.preprocessing.explaining import window
-from verifier.preprocessing.pictures import as_array, as_image, in_steps
+from verifier.preprocessing.photographs import as_array, as_image, in_steps
 from verifier.preprocessing.rules import RULES, difference, is_rounding
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from verifier.diagnose.preparations import IMAGENET
 from verifier.errors import UsageError, suggestion
-from verifier.preprocessing import pictures, resampling, transforms
+from verifier.preprocessing import photographs, resampling, transforms
+from verifier.recognise.preparations import IMAGENET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ DECODE = Stage(
     "upright, 8 bits of red, green and blue",
     "decode",
     lambda path, _: [read_with_pillow(path)],
-    lambda path, _: [pictures.read(path)],
+    lambda path, _: [photographs.read(path)],
 )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from verifier.preprocessing import resampling
-from verifier.preprocessing.pictures import as_array, in_steps
-from verifier.result import StageDifference
+from verifier.preprocessing.photographs import as_array, in_steps
+from verifier.records import StageDifference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,1 +1,80 @@
-"""The records a verification is made of; `verifier.result` has them all."""
+"""The records a verification ends in. Frozen, free of tensors, and all that reports may look at."""
+
+from verifier.records.base import Record, Status, Verdict, to_builtins
+from verifier.records.circumstances import (
+    Coverage,
+    Environment,
+    InputInfo,
+    ModelInfo,
+    Preprocessing,
+    StageDifference,
+    StageResult,
+    StaticDifference,
+    UnmatchedSite,
+    WeightsInfo,
+)
+from verifier.records.exercise import Exercise, InputRange, Probe, Unexercised
+from verifier.records.pairs import (
+    Accuracy,
+    Budget,
+    Cause,
+    Comparison,
+    Excited,
+    Exhibit,
+    Histogram,
+    PairResult,
+    Plane,
+    Precision,
+)
+from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
+from verifier.records.results import (
+    CellResult,
+    Hardware,
+    Level,
+    NoiseFloor,
+    OutputAgreement,
+    Repeatability,
+    Step,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "TASK",
+    "Accuracy",
+    "Budget",
+    "Cause",
+    "CellResult",
+    "Comparison",
+    "Coverage",
+    "Criterion",
+    "Environment",
+    "Excited",
+    "Exercise",
+    "Exhibit",
+    "Hardware",
+    "Histogram",
+    "InputInfo",
+    "InputRange",
+    "Level",
+    "ModelInfo",
+    "NoiseFloor",
+    "OutputAgreement",
+    "PairResult",
+    "Plane",
+    "Precision",
+    "Preprocessing",
+    "Probe",
+    "Record",
+    "Repeatability",
+    "Result",
+    "StageDifference",
+    "StageResult",
+    "StaticDifference",
+    "Status",
+    "Step",
+    "Unexercised",
+    "UnmatchedSite",
+    "Verdict",
+    "WeightsInfo",
+    "to_builtins",
+]

@@ -22,7 +22,7 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
     it, `name.T` for its transpose, or several of these, put together. `unexercised` names baseline
     parameters that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
     `baseline_digest` and `candidate_digest` are SHA-256 over names, dtypes, shapes and bits of all that each computes
-    with (`verifier.hashing`); empty in results of before they were recorded.
+    with (`verifier.weights.fingerprint`); empty in results of before they were recorded.
     """
 
     mode: str

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.records.base import Record, Status, Verdict
-from verifier.records.cells import CellResult
 from verifier.records.pairs import Exhibit, Histogram, PairResult, Plane
+from verifier.records.results import CellResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verifier.result import Criterion, Verification
+    from verifier.records import Criterion, Result
 
 # Numbers that may be below zero; all others are counts, sizes, distances, shares and times.
 _SIGNED = frozenset(
@@ -43,7 +43,7 @@ _HOLDS = {
 _ROLES = ("semantics", "numerics")
 
 
-def contradictions(verification: Verification) -> Iterator[str]:
+def contradictions(verification: Result) -> Iterator[str]:
     """Each field that cannot be as it is, named by its path, with what is wrong about it."""
     yield from _numbers(verification, "")
     if not verification.cells:
@@ -57,7 +57,7 @@ def contradictions(verification: Verification) -> Iterator[str]:
     yield from _of_whole(verification)
 
 
-def _of_whole(verification: Verification) -> Iterator[str]:
+def _of_whole(verification: Result) -> Iterator[str]:
     """The verdict and who is blamed, against the cells they come from."""
     if verification.verdict is Verdict.SKIPPED:
         yield "verdict is skipped, which only a cell can be"
@@ -154,7 +154,7 @@ def _of_criterion(criterion: Criterion, path: str) -> Iterator[str]:
         yield f"{path}.passed is {str(criterion.passed).lower()}, but it says of {told}"
 
 
-def _of_coverage(verification: Verification) -> Iterator[str]:
+def _of_coverage(verification: Result) -> Iterator[str]:
     covered = verification.coverage
     if covered.compared > min(covered.baseline_sites, covered.candidate_sites):
         yield f"coverage.compared is {covered.compared}, more than a model has sites"

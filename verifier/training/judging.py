@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from verifier.judge import STRICT
-from verifier.result import Verdict
-from verifier.training import causes
-from verifier.training.keeping import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
+from verifier.records import Verdict
+from verifier.training import suspicions
+from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.judge import Cell
-    from verifier.result import Coverage
+    from verifier.records import Coverage
     from verifier.training.pairing import Pairing
     from verifier.training.parity import SideBySide
     from verifier.training.recipe import TrainingRecipe
@@ -320,7 +320,7 @@ def _divergence(
     ours, theirs = _names(pairing, place)
     there = forced.compared[batch]
     intrinsic = there.errors[place]
-    cause = causes.schedule(free.rates) if causes.of_rates(place) else forced.causes.get(place)
+    cause = suspicions.schedule(free.rates) if suspicions.of_rates(place) else forced.causes.get(place)
     reason = there.reasons.get(place) or (
         f"its relative error is {intrinsic:.3g}, {allowed.limit:.3g} is allowed (rule {allowed.rule})"
     )

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from verifier import inputs as making
-from verifier import sources
-from verifier.accounts import account
 from verifier.align import align
-from verifier.assessment import Assessor
-from verifier.border import by_program
-from verifier.copying import copy_with, state_of
+from verifier.bench.assessment import Assessor
+from verifier.bench.running import Caster, Subject, arguments, cast
+from verifier.border.accounts import account
+from verifier.border.programs import by_program
+from verifier.border.signals import check_unanswered
 from verifier.errors import InputError, ModelError, UsageError, VerifierError
 from verifier.graph import record
+from verifier.inputs import given as making
 from verifier.judge import STRICT, Cell
-from verifier.proving import proved
-from verifier.result import ModelInfo
-from verifier.running import Caster, Subject, arguments, cast
-from verifier.signals import check_unanswered
+from verifier.models import specs
+from verifier.models.copying import copy_with, state_of
+from verifier.proof.proving import proved
+from verifier.records import ModelInfo
 from verifier.weights import choose, fingerprints, resolve
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Side:
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
         """The model, built if it is a specification."""
         if isinstance(model, str):
-            source = sources.load(model, seed=seed)
+            source = specs.load(model, seed=seed)
             return cls(role, source.spec, source.model, source.notes)
         kind = type(model)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from verifier.accounts import account
-from verifier.border import by_program, contained
+from verifier.border.accounts import account
+from verifier.border.programs import by_program, contained
+from verifier.border.signals import check_unanswered
 from verifier.environment import describe, preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
-from verifier.result import Verdict
-from verifier.signals import check_unanswered
-from verifier.training.causes import explain
-from verifier.training.comparing import Compared, Relation
+from verifier.records import Verdict
+from verifier.training.baseline_batch import Kept
+from verifier.training.candidate_batch import Compared, Relation
 from verifier.training.judging import judge, limits
-from verifier.training.keeping import Kept
 from verifier.training.pairing import Pairing, pair
 from verifier.training.procedure import trainer as by_recipe
 from verifier.training.recipe import TrainingRecipe
 from verifier.training.records import Phase, TrainingParity
+from verifier.training.suspicions import explain
 from verifier.training.watching import Watch, backward_passes_seen
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from verifier.training.baseline_batch import Place
     from verifier.training.data import Data
-    from verifier.training.keeping import Place
     from verifier.training.procedure import Trainer
     from verifier.training.records import Allowed, Cause
 

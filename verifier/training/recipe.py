@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from verifier import toml
+from verifier.border import toml
 from verifier.errors import UsageError, suggestion
 
 if TYPE_CHECKING:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import enum
 
-from verifier.result import Comparison, Coverage, Environment, ModelInfo, Record, Verdict, WeightsInfo
+from verifier.records import (
+    Comparison,
+    Coverage,
+    Environment,
+    ModelInfo,
+    Record,
+    Verdict,
+    WeightsInfo,
+)
 from verifier.training.recipe import TrainingRecipe  # noqa: TC001 - msgspec reads it when a record is read
 
 SCHEMA_VERSION = 1

@@ -7,9 +7,9 @@ import io
 from typing import TYPE_CHECKING
 
 from verifier.errors import OutputError
-from verifier.frames import inert
 from verifier.records.reading import NewerError, read
-from verifier.saving import RESULT, save_texts, to_json
+from verifier.storage.frames import inert
+from verifier.storage.saving import RESULT, save_texts, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verifier.result import Environment
+    from verifier.records import Environment
 
 # They choose what is told by name anyway: the device, and how many threads there are.
 _TOLD_OTHERWISE = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from verifier.copying import copy_with, state_of
 from verifier.graph.operators import operator_name
+from verifier.models.copying import copy_with, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

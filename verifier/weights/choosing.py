@@ -14,8 +14,8 @@ import msgspec
 import torch
 
 from verifier.align import Recipe
-from verifier.copying import state_of
-from verifier.result import WeightsInfo
+from verifier.models.copying import state_of
+from verifier.records import WeightsInfo
 from verifier.weights.calibration import branch_ends, calibrated, varies
 from verifier.weights.files import fitted, overlap, published, read_state
 

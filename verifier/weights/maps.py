@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from verifier import toml
 from verifier.align import Recipe
+from verifier.border import toml
 from verifier.errors import MapError, suggestion
 from verifier.weights.patterns import STARS, Pattern
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from verifier.result import WeightsInfo
+    from verifier.records import WeightsInfo
 
 Entry = str | tuple[str, ...] | None
 """What a map says of one name: the baseline's tensor, several to be put together, None to keep its own."""

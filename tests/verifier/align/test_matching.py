@@ -290,8 +290,8 @@ def test_a_thousand_layers_align_quickly_even_between_two_faults() -> None:
 
 
 def test_two_norms_that_lead_to_one_addition_are_told_apart_though_their_values_are_equal() -> None:
-    from verifier.copying import state_of
     from verifier.graph import record
+    from verifier.models.copying import state_of
     from verifier.weights import fingerprints
 
     torch.manual_seed(0)

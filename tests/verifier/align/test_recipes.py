@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from verifier.align import Recipe
-from verifier.align.recipes import Piece
+from verifier.align.assembly import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 def causes(verification: Verification) -> list[tuple[str | None, str | None, str, bool]]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from verifier import verify
 from verifier.diagnose.exhibits import BARS, MOST, SIDE, pictured
-from verifier.result import Exhibit, Plane
+from verifier.records import Exhibit, Plane
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 
 def seen(candidate: Tensor, baseline: Tensor, op: str = "") -> Exhibit:

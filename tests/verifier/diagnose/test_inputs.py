@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifier.diagnose.inputs import Finding, recognise
+from verifier.recognise.prepared_inputs import Finding, recognise
 
 data = pytest.importorskip("skimage.data", reason="the photographs come with scikit-image")
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifier.diagnose.pattern import describe
+from verifier.recognise.pattern import describe
 
 SETTINGS = settings(max_examples=60, derandomize=True, deadline=None)
 GENERATOR = torch.Generator().manual_seed(0)

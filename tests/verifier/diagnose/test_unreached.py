@@ -17,7 +17,7 @@ from verifier.diagnose.booth import UNREACHED
 from verifier.judge import judge_again
 
 if TYPE_CHECKING:
-    from verifier.result import Verification
+    from verifier.storage.saving import Verification
 
 Step = Callable[[Tensor], Tensor]
 

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifier.diagnose.rounding import FORMATS
-from verifier.diagnose.slices import order_in_words
-from verifier.diagnose.values import relate
+from verifier.recognise.rounding import FORMATS
+from verifier.recognise.slices import order_in_words
+from verifier.recognise.values import relate
 
 if TYPE_CHECKING:
-    from verifier.diagnose.relation import Relation
+    from verifier.recognise.relation import Relation
 
 SETTINGS = settings(max_examples=60, derandomize=True, deadline=None)
 KINDS = {"shape", "swapped", "not-loaded", "rounded", "scaled", "shifted", "transposed", "permuted"} | {

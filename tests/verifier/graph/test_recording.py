@@ -12,8 +12,8 @@ from torchvision import models
 from torchvision.models.feature_extraction import get_graph_node_names
 
 from tests.networks import images, network
-from verifier.copying import copy_with, state_of
 from verifier.graph import Graph, record
+from verifier.models.copying import copy_with, state_of
 
 
 def test_a_recorded_model_keeps_no_hooks_also_where_it_fails() -> None:

@@ -12,7 +12,7 @@ from verifier.initialisation import Standing, verify_initialisation
 from verifier.initialisation.declared import FAMILIES, declarations
 from verifier.initialisation.distributions import KAIMING_OUT, Constant
 from verifier.initialisation.hypotheses import combined, holm, one_sample
-from verifier.result import Verdict
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

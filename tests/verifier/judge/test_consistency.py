@@ -12,7 +12,7 @@ from verifier.judge import STRICT, overall
 from verifier.judge.consistency import contradiction
 
 if TYPE_CHECKING:
-    from verifier.result import CellResult
+    from verifier.records import CellResult
 
 
 def matching() -> Verification:

@@ -10,7 +10,16 @@ import pytest
 from verifier.judge import CRITERIA, STRICT, Policy, judge_rows, overall
 from verifier.judge.policy import numerics_budget, semantics_budget
 from verifier.judge.verdicts import within
-from verifier.result import Budget, CellResult, Comparison, Coverage, Criterion, PairResult, Status, Verdict
+from verifier.records import (
+    Budget,
+    CellResult,
+    Comparison,
+    Coverage,
+    Criterion,
+    PairResult,
+    Status,
+    Verdict,
+)
 
 LIMIT = 1e-12
 

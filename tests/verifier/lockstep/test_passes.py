@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tests.networks import Rewritten, images, network
 from tests.verifier.graph import test_recording
 from verifier.align import Alignment, align
-from verifier.border import undisturbed
-from verifier.copying import copy_with, state_of
+from verifier.border.programs import undisturbed
 from verifier.errors import GraphDepartureError, ModelError
 from verifier.lockstep import Comparing, Lane, Passes, run
 from verifier.metrics import compare
+from verifier.models.copying import copy_with, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.cuda import MARKS
-from verifier import running, verify
+from verifier import verify
+from verifier.bench import running
 
 if TYPE_CHECKING:
     from verifier.lockstep import Replay

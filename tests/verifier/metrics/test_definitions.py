@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from verifier.metrics import METRICS, Moments, compare
-from verifier.result import Comparison
+from verifier.records import Comparison
 
 NAN, INF = math.nan, math.inf
 

@@ -18,7 +18,7 @@ from verifier.metrics import precision
 from verifier.metrics.kernel_cpu import BLOCK
 from verifier.metrics.kernel_torch import CHUNK_CPU
 from verifier.metrics.precision import collect, read
-from verifier.result import Precision, to_builtins
+from verifier.records import Precision, to_builtins
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from verifier.preprocessing import Comparison, Theirs, named, recipe
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from verifier.result import Preprocessing
+    from verifier.records import Preprocessing
 
 PHOTOGRAPHS = [
     Path(skimage.__file__).parent / "data" / "chelsea.png",

@@ -11,7 +11,7 @@ from torchvision import transforms as T
 from torchvision.transforms import functional
 
 from tests.verifier.preprocessing.test_comparing import PHOTOGRAPHS, Named, compared, opaque, wrong
-from verifier.preprocessing import distributions
+from verifier.preprocessing import same_distribution
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,8 +128,8 @@ def test_samples_of_one_distribution_are_not_taken_for_two() -> None:
     for _ in range(200):
         one = {"a": generator.integers(0, 9, 600).tolist(), "b": generator.random(600).tolist()}
         other = {"a": generator.integers(0, 9, 9600).tolist(), "b": generator.random(9600).tolist()}
-        assert distributions.refuted(one, other, distributions.count(2)) is None
+        assert same_distribution.refuted(one, other, same_distribution.count(2)) is None
     shifted = {"a": one["a"], "b": (np.array(one["b"]) * 0.8).tolist()}
-    why = distributions.refuted(shifted, other, distributions.count(2))
+    why = same_distribution.refuted(shifted, other, same_distribution.count(2))
     assert why is not None
     assert why.parameter == "b"

@@ -14,7 +14,7 @@ from torchvision import transforms as their
 from torchvision.transforms import functional, v2
 
 from verifier.errors import UsageError
-from verifier.preprocessing import RECIPES, Comparison, Ours, pictures, recipe, transforms
+from verifier.preprocessing import RECIPES, Comparison, Ours, photographs, recipe, transforms
 from verifier.preprocessing.candidates import seeded
 from verifier.preprocessing.recipes import CIFAR10, read_with_pillow
 from verifier.preprocessing.transforms import Jitter
@@ -29,7 +29,7 @@ SHAPES = [(75, 50), (50, 75), (64, 64), (37, 111), (9, 5), (1, 1), (90, 12)]
 
 @pytest.fixture(scope="module")
 def photograph() -> Bytes:
-    return pictures.read(PHOTOGRAPHS[0])[60:180, 100:260]
+    return photographs.read(PHOTOGRAPHS[0])[60:180, 100:260]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -66,11 +66,11 @@ def test_every_kind_of_picture_is_read_as_the_baseline_reads_it(
         values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
         Image.fromarray(values).save(path)
         expected = np.round(values / 257)
-        np.testing.assert_array_equal(pictures.read(path)[..., 0], expected)
+        np.testing.assert_array_equal(photographs.read(path)[..., 0], expected)
     else:
         source = Image.fromarray(photograph)
         (source.convert("L") if mode == "LA" else source).convert(mode).save(path)
-    np.testing.assert_array_equal(pictures.read(path), np.asarray(read_with_pillow(path)))
+    np.testing.assert_array_equal(photographs.read(path), np.asarray(read_with_pillow(path)))
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -79,10 +79,10 @@ def test_pictures_are_turned_upright_as_pillow_turns_them(
     orientation: int, ending: str, tmp_path: Path, photograph: Bytes
 ) -> None:
     exif = Image.Exif()
-    exif[pictures.ORIENTATION] = orientation
+    exif[photographs.ORIENTATION] = orientation
     path = tmp_path / f"a.{ending}"
     Image.fromarray(photograph).save(path, exif=exif)
-    np.testing.assert_array_equal(pictures.read(path), np.asarray(read_with_pillow(path)))
+    np.testing.assert_array_equal(photographs.read(path), np.asarray(read_with_pillow(path)))
 
 
 def test_colours_are_changed_as_pillow_changes_them(photograph: Bytes) -> None:

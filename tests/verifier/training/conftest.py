@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tests.networks import Block, Rewritten
+from verifier.experiment.twins import Subject
 from verifier.training.data import Data
-from verifier.training.experiment import Subject
 from verifier.training.parity import train_parity
 from verifier.training.recipe import TrainingRecipe
 

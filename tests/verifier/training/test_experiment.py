@@ -10,7 +10,7 @@ import torch
 
 from tests.verifier.training.conftest import COSINE, NETS
 from verifier.errors import UsageError
-from verifier.training.experiment import Subject, published_accuracies, train
+from verifier.experiment.twins import Subject, published_accuracies, train
 from verifier.training.saving import checkpoint_file
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from reports.training import page, plain
 from tests.verifier.training.conftest import COSINE, NETS, RECIPE, Killed
 from verifier.environment import describe
 from verifier.errors import UsageError
-from verifier.saving import to_json
-from verifier.training import checkpoint
-from verifier.training.experiment import Subject, train
+from verifier.experiment import checkpoint
+from verifier.experiment.twins import Subject, train
+from verifier.storage.saving import to_json
 from verifier.training.saving import checkpoint_file, unfinished
 from verifier.training.surroundings import changes, surroundings
 

@@ -1,0 +1,276 @@
+"""The two models as they are run outside: with nothing that watches them, and a second time.
+
+Copies that were watched are called once more, bare. If that gives the very numbers of the watched run, nobody was
+fooled and no state was kept. Where it does not, fresh copies are called twice, to tell which of the two it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.bench.running import arguments, copied, open_lane, reversed_samples
+from verifier.border.accounts import account
+from verifier.border.programs import translating
+from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
+from verifier.graph.chance import same_chance
+from verifier.graph.returned import Returned, words_apart
+from verifier.graph.tensors import same_numbers
+from verifier.lockstep import Comparing, meet, run
+from verifier.metrics import compare
+from verifier.models.copying import unshared
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from verifier.bench.running import Caster, Subject
+    from verifier.cells import Cell
+    from verifier.graph import Graph
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Meeting
+
+SIDES = ("baseline", "candidate")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What bare calls of both models have shown; no tensors are kept.
+
+    Attributes:
+        first: The first bare calls against each other, a meeting for each output by position; empty where both models
+            gave what they gave while they were watched.
+        second: Likewise the second calls; empty where both gave what their first calls gave.
+        others: Likewise calls on the same samples in another order, on the same copies.
+        notes: What should be known of it in any case.
+        differences: What the two return otherwise that is no number: other keys, other words.
+    """
+
+    first: tuple[Meeting, ...] = ()
+    second: tuple[Meeting, ...] = ()
+    others: tuple[Meeting, ...] = ()
+    notes: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Called:
+    """A copy of one model that has run once while it was watched, and the tensors it returned."""
+
+    model: nn.Module
+    values: Sequence[Tensor]
+
+
+def called_again(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    called: Sequence[Called] | None = None,
+    *,
+    by_order: bool = False,
+) -> Calls:
+    """Call both models bare, and compare what they return with the watched run and with each other.
+
+    Args:
+        subject: The two models.
+        cell: The setting to call them in.
+        inputs: What they are called with; a few samples will do.
+        caster: The tensors they compute with.
+        called: The baseline and the candidate, as watched runs on these inputs in this cell have left them; None
+            where there were none yet.
+        by_order: Whether outputs are paired in their order whatever they are called.
+
+    Raises:
+        ModelError: A model fails when it is called bare, though it ran while it was watched.
+        OutOfMemoryError: The device ran out of memory.
+    """
+    if called is None:
+        called = _watched(subject, cell, inputs, caster)
+    first: list[Returned] = []
+    second: list[Returned | str] = []
+    others: list[Returned | str] = []
+    seen, steady, notes = [], [], []
+    for side, done in zip(SIDES, called, strict=True):
+        given = inputs if side == "baseline" else inputs.other or inputs
+        graph: Graph = getattr(subject.alignment, side)
+        held = [value.clone() for value in done.values]
+        used = unshared(done.model)
+        again = _attempt(side, used, cell, given)
+        once = again
+        if not _alike(done.values, held):
+            notes.append(f"the {side} writes into what it returned before when it is called again")
+        if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
+            used = unshared(copied(subject, side, cell, caster))
+            once, again = _call(side, used, cell, given), _attempt(side, used, cell, given)
+        others.append(_attempt(side, used, cell, reversed_samples(given)))
+        assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
+        values = once.values(graph.output_order)
+        seen.append(once is again or _alike(held, values))
+        steady.append(
+            once is again or (not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
+        )
+        if not seen[-1] and _apart(held, values) <= _UNREPEATABLE * cell.unit_roundoff:
+            notes.append(f"the {side} does not give the same bits every time it is run, only within rounding")
+        else:
+            if not seen[-1]:
+                notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, values)}")
+            if not steady[-1]:
+                notes.append(_kept(subject, side, cell, given, caster, values, again))
+        first.append(once)
+        second.append(again)
+    orders = [subject.alignment.baseline.output_order, subject.alignment.candidate.output_order]
+    differences, told = _returned(first, orders[1], by_order=by_order)
+    if isinstance(second[1], str) and not isinstance(second[0], str):
+        differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
+    elif isinstance(others[1], str) and not isinstance(others[0], str):
+        differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
+    return Calls(
+        first=() if all(seen) else _against(first, orders),
+        second=() if all(steady) else _against(second, orders),
+        others=_against(others, orders),
+        notes=(*notes, *told),
+        differences=tuple(differences),
+    )
+
+
+def _watched(subject: Subject, cell: Cell, inputs: Inputs, caster: Caster) -> list[Called]:
+    lanes = [
+        open_lane(subject, side, cell, given, caster, stops=())
+        for side, given in zip(SIDES, (inputs, inputs.other or inputs), strict=True)
+    ]
+    models = [lane.model for lane in lanes]
+    passes = run(lanes, [[], []], [])
+    return [Called(model, values) for model, values in zip(models, passes.values, strict=True)]
+
+
+def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
+    """One bare call, which draws the random numbers that any other call of ours draws."""
+    args, kwargs = arguments(inputs, cell)
+    with translating(partial(_failed, side)), torch.no_grad(), cell.casting(), same_chance():
+        return Returned.of(model(*args, **kwargs))
+
+
+def _failed(side: str, error: BaseException) -> ModelError | OutOfMemoryError:
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemoryError(
+            f"out of memory in the {side}, run bare. Use a smaller --batch-size or --image-size."
+        )
+    return ModelError(f"the {side} fails when nothing watches it: {account(error)}")
+
+
+def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned | str:
+    """A call after which it may be too late: what it returned, or how it failed."""
+    try:
+        return _call(side, model, cell, inputs)
+    except ModelError as error:
+        return account(error.__cause__ or error)
+
+
+def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
+    return len(one) == len(two) and all(map(same_numbers, one, two))
+
+
+def _against(
+    returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
+) -> tuple[Meeting, ...]:
+    sides = [
+        each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
+    ]
+    if len(sides) < 2:
+        return ()
+    count = min(map(len, sides))
+    return meet(sides[0][:count], sides[1][:count])
+
+
+# Unit roundoffs by which kernels that add in another order every time may be apart at the end of a deep network.
+_UNREPEATABLE = 1000
+
+
+def _apart(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    """The largest relative error between two sets of outputs; infinite where their shapes differ."""
+    if [a.shape for a in one] != [b.shape for b in two]:
+        return math.inf
+    errors = [compare(meeting.moments) for meeting in meet(one, two) if meeting.moments is not None]
+    return max((error.nrmse for error in errors if error.elements), default=0.0)
+
+
+def _by(one: Sequence[Tensor], two: Sequence[Tensor]) -> str:
+    """How far two sets of outputs are apart, as the end of a sentence."""
+    apart = _apart(one, two)
+    return ": outputs of other shapes" if math.isinf(apart) else f", by a relative error of {apart:.2g}"
+
+
+def _kept(
+    subject: Subject,
+    side: str,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    values: Sequence[Tensor],
+    again: Returned | str,
+) -> str:
+    """What to say of a model whose second call on the same inputs gives something else."""
+    if isinstance(again, str):
+        return f"the {side}'s second call on the same inputs fails: {again}"
+    graph: Graph = getattr(subject.alignment, side)
+    where = _first_site(subject, side, cell, inputs, caster)
+    at = f"; {where}" if where else ""
+    return (
+        f"the {side} keeps state from call to call: a second call on the same inputs gives other numbers"
+        f"{_by(values, again.values(graph.output_order))}{at}"
+    )
+
+
+def _first_site(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster) -> str:
+    """Where a second call first differs from a first one, as a few words; nothing where no site shows it."""
+    graph: Graph = getattr(subject.alignment, side)
+    sites = [site.index for site in graph.comparable]
+    try:
+        lanes = [
+            open_lane(subject, side, cell, inputs, caster, stops=sites, called=called)
+            for called in (False, True)
+        ]
+        with same_chance():
+            passes = run(lanes, [sites, sites], [Comparing(0, 1)])
+    except CannotRunError:
+        return "it runs other operators then"
+    for site, meeting in zip(sites, passes.meetings[0], strict=True):
+        if not meeting.identical:
+            return f"first at {graph.sites[site].name}"
+    return ""
+
+
+def _returned(
+    returned: Sequence[Returned], order: Sequence[int] | None, *, by_order: bool
+) -> tuple[list[str], list[str]]:
+    """How the two differ in what is no number, and what of it should only be known."""
+    baseline, candidate = returned
+    found: list[str] = []
+    told: list[str] = []
+    keys, others = baseline.keys(), candidate.keys()
+    if keys and others and set(keys) != set(others) and not by_order:
+        found.append(
+            f"the baseline returns {_listed(keys)}, the candidate {_listed(others)} "
+            "(--outputs by-order compares them in their order)"
+        )
+    for said, may_say_nothing in words_apart(baseline.words, candidate.words):
+        harmless = may_say_nothing and ("None" in said or found)
+        (told if harmless else found).append(said)
+    kinds = [candidate.kinds[k] for k in order or range(len(candidate.kinds))]
+    for (name, _), kind, other in zip(baseline.tensors, baseline.kinds, kinds, strict=False):
+        if kind != other:
+            told.append(f"the output{f' {name}' if name else ''} is {other}, the baseline's {kind}")
+    for place in dict.fromkeys((*baseline.unread, *candidate.unread)):
+        both = dict.fromkeys(each.unread.get(place, "nothing of the kind") for each in returned)
+        told.append(f"not compared: what is returned{f' at {place}' if place else ''}: {' and '.join(both)}")
+    return found, told
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,86 @@
+"""The noise floor of the machine: the baseline against itself, with nothing changed that should matter."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from verifier.bench.running import batch_size, open_lane, reversed_samples
+from verifier.cells import FORMATS
+from verifier.lockstep import run
+from verifier.metrics import collect, compare, measure
+from verifier.records import NoiseFloor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from verifier.bench.running import Caster, Subject
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Lane
+    from verifier.metrics import Measurement
+
+
+# Pairs at which the baseline meets itself. What errors have added up to changes slowly from one site to the next, and
+# each change of the number of threads costs more than a small operator.
+_MEETINGS = 256
+
+
+def noise_floor(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    progress: Callable[[], None] = lambda: None,
+) -> NoiseFloor:
+    """Run the baseline side by side with itself in other circumstances, and keep the largest distance of any pair.
+
+    The circumstances: another number of threads (on the CPU), the other memory format, and the samples in reverse
+    order, so that each stands at another position of the batch. Distances are relative L2 errors (NRMSE) of
+    what errors have added up to; one that could not be tried is None. In a network of more than `_MEETINGS`
+    pairs they meet at every second, third ... pair, and at the last.
+    """
+    every = [pair.baseline for pair in subject.alignment.pairs]
+    step = -(-len(every) // _MEETINGS) or 1
+    sites = every[::-1][::step][::-1]
+    samples = batch_size(inputs)
+    lane: Callable[..., Lane] = partial(open_lane, subject, "baseline", caster=caster, stops=sites)
+    other = replace(cell, memory_format=FORMATS[1 - FORMATS.index(cell.memory_format)])
+    lanes = {"": lane(cell=cell, inputs=inputs), "layout": lane(cell=other, inputs=inputs)}
+    if not cell.is_cuda:
+        count = 1 if torch.get_num_threads() > 1 else 2
+        lanes["threads"] = lane(cell=cell, inputs=inputs, around=partial(_threads, count))
+    if samples > 1:
+        lanes["position"] = lane(cell=cell, inputs=reversed_samples(inputs))
+    names = list(lanes)
+    found: dict[str, list[Measurement]] = {name: [] for name in names[1:]}
+
+    def visit(_: int, tensors: Sequence[Tensor]) -> None:
+        for name, tensor in zip(names[1:], tensors[1:], strict=True):
+            turned = name == "position"
+            if turned and not (tensor.dim() and tensor.shape[0] == samples):
+                continue
+            found[name].append(measure(tensors[0], tensor.flip(0) if turned else tensor))
+
+    run(list(lanes.values()), [sites] * len(lanes), [], progress, visit=visit)
+    return NoiseFloor(**{name: _largest(each) for name, each in found.items()})
+
+
+def _largest(measurements: Sequence[Measurement]) -> float | None:
+    errors = [compare(moments) for moments in collect(measurements)]
+    return max((error.nrmse for error in errors if error.elements), default=None)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,185 @@
+"""How far both models are from the float64 oracle in one cell: the three run together and meet at every pair."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.bench.bare import Called, called_again
+from verifier.bench.running import ORACLE, open_lane
+from verifier.judge.policy import SINGLE_ROUNDOFF
+from verifier.lockstep import Comparing, run
+from verifier.metrics import compare
+from verifier.metrics.precision import collect, read
+from verifier.metrics.systematic import systematic
+from verifier.records import Accuracy, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.bench.bare import Calls
+    from verifier.bench.running import Caster, Subject
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Lane, Meeting, Passes
+    from verifier.metrics.precision import Reading
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where both models stand to the oracle: for each pair, then each shared output, then each state.
+
+    `same` says that the two models gave the same numbers everywhere. `calls` is what calling both once more has
+    shown, with nothing that watches them.
+    """
+
+    accuracies: tuple[Accuracy, ...]
+    precisions: tuple[Precision | None, ...]
+    same: bool
+    calls: Calls
+
+
+def stand(
+    subject: Subject,
+    cell: Cell,
+    inputs: Inputs,
+    caster: Caster,
+    *,
+    forced: bool = True,
+    by_order: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> Standing:
+    """Run the oracle, the baseline and the candidate side by side.
+
+    The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
+    cell's arithmetic, its weights and its inputs cost in all. In the forced passes each model meets the baseline in
+    float64 with the cell's own weights; at every pair that one is rounded to the cell's dtype and the model is
+    overwritten with it. Both then compute the next pair from the very same numbers, so the *intrinsic* distance
+    is what the arithmetic of this one step costs, the rounding of its result included: 0.42 unit roundoffs where
+    nothing else is rounded.
+
+    In half precisions the part of the intrinsic error that all samples share is measured as well.
+
+    A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
+    """
+    pairs = subject.alignment.pairs
+    ours, theirs = [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
+    own, other = [s.baseline for s in subject.states], [s.candidate for s in subject.states]
+    layouts = subject.alignment.laid_out
+    dtypes: dict[int, torch.dtype] = {}
+    readings: dict[int, Reading] = {}
+
+    def visit(pair: int, tensors: Sequence[Tensor]) -> None:
+        oracle, one, two = tensors
+        dtypes[pair] = one.dtype
+        wide = oracle.dtype is torch.float64 and one.is_floating_point() and two.is_floating_point()
+        if wide and oracle.shape == one.shape == two.shape and pair not in layouts:
+            readings[pair] = read(oracle, one, two)
+
+    def lane(side: str, where: Cell = cell, given: Inputs = inputs, *, exactly: bool = False) -> Lane:
+        return open_lane(subject, side, where, given, caster, exactly=exactly)
+
+    lanes = [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)]
+    copies = [each.model for each in lanes[1:]]
+    passes = run(
+        lanes,
+        [ours, ours, theirs],
+        [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
+        progress,
+        visit=visit,
+        states=[own, own, other],
+        layouts=layouts,
+    )
+    called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
+    calls = called_again(subject, cell, inputs, caster, called, by_order=by_order)
+    shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
+    total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
+    intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
+    shared: list[dict[int, Tensor]] = [{}, {}]
+    same = all(meeting.identical for meeting in _met(passes, 0, shared_outputs))
+    # Where all is computed in one precision, gains and offsets are rounded as everything else is.
+    wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
+
+    def keep(side: int, pair: int, tensors: Sequence[Tensor]) -> None:
+        if wanted and pair not in layouts:
+            part = systematic(*tensors)
+            if part is not None:
+                shared[side][pair] = part
+
+    if forced:
+        alone = run(
+            [lane("baseline", exactly=True), lane("baseline")],
+            [ours, ours],
+            [Comparing(0, 1, force=True)],
+            progress,
+            visit=partial(keep, 0),
+            states=[own, own],
+            rounded=dtypes,
+        )
+        intrinsic = [_distances(alone, 0, shared_outputs)] * 2
+        if not same:
+            alone = run(
+                [lane("baseline", exactly=True), lane("candidate")],
+                [ours, theirs],
+                [Comparing(0, 1, force=True)],
+                progress,
+                visit=partial(keep, 1),
+                states=[own, other],
+                layouts=layouts,
+                rounded=dtypes,
+            )
+            intrinsic[1] = _distances(alone, 0, shared_outputs)
+    return Standing(
+        tuple(
+            Accuracy(
+                baseline_total=one,
+                candidate_total=two,
+                baseline_intrinsic=three,
+                candidate_intrinsic=four,
+                baseline_systematic=five,
+                candidate_systematic=six,
+            )
+            for one, two, three, four, five, six in zip(
+                *total, *intrinsic, *(_fetched(side, len(total[0])) for side in shared), strict=True
+            )
+        ),
+        _placed(readings, len(total[0])),
+        same,
+        calls,
+    )
+
+
+def _placed(readings: Mapping[int, Reading], count: int) -> tuple[Precision | None, ...]:
+    found = dict(zip(readings, collect(list(readings.values())), strict=True))
+    return tuple(found.get(k) for k in range(count))
+
+
+def _fetched(parts: Mapping[int, Tensor], count: int) -> list[float | None]:
+    """The numbers by position, after one transfer; None where there is none."""
+    found: list[float | None] = [None] * count
+    if parts:
+        for k, value in zip(parts, torch.stack(list(parts.values())).tolist(), strict=True):
+            found[k] = value
+    return found
+
+
+def _met(passes: Passes, k: int, outputs: int) -> list[Meeting]:
+    return list(itertools.chain(passes.meetings[k], passes.outputs[k][:outputs], passes.states[k]))
+
+
+def _distances(passes: Passes, k: int, outputs: int) -> list[float | None]:
+    return [_distance(meeting) for meeting in _met(passes, k, outputs)]
+
+
+def _distance(meeting: Meeting) -> float | None:
+    """The relative L2 distance; None where the shapes differ, 0 where there is nothing to compare."""
+    if meeting.moments is None:
+        return None
+    error = compare(meeting.moments)
+    return 0.0 if error.elements == 0 else error.nrmse

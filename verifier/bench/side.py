@@ -1,0 +1,183 @@
+"""One of the two models as it was given: built, recorded, described."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from verifier.bench.running import ORACLE, arguments, cast
+from verifier.border import whereabouts
+from verifier.border.accounts import account
+from verifier.border.programs import by_program
+from verifier.border.signals import check_unanswered
+from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
+from verifier.graph import Graph, record
+from verifier.graph.operators import converts
+from verifier.graph.tensors import dense, same_numbers, tensors_in
+from verifier.judge import Cell
+from verifier.models import specs
+from verifier.models.copying import copy_with, state_of
+from verifier.records import ModelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verifier.inputs import Inputs
+
+
+# What a model raises on inputs that are not what it expects; anything else says nothing of inputs.
+_OF_SHAPES = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
+
+
+def _changed(before: Tensor, after: Tensor) -> bool:
+    return not (before.is_meta or same_numbers(dense(before), dense(after)))
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two models as it was given."""
+
+    role: str
+    spec: str
+    model: nn.Module
+    notes: tuple[str, ...] = ()
+    flags: tuple[tuple[str, str, str], ...] = ()
+
+    @classmethod
+    def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
+        """The `baseline` or the `candidate`, from a module or a specification; `seed` is for what is built.
+
+        Raises:
+            UsageError: It is no module, leads to none, or has parameters without a shape.
+        """
+        whereabouts.model(role)
+        if isinstance(model, str):
+            source = specs.load(model, seed=seed)
+            found = cls.of(role, source.model, seed)
+            return cls(role, source.spec, found.model, source.notes, source.flags)
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
+        if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
+            raise UsageError(
+                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
+            )
+        if not isinstance(model, nn.Module):
+            raise UsageError(
+                f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
+            )
+        _see_values(role, state_of(model))
+        kind = type(model)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters and buffers by name."""
+        return {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
+
+    def cell(self) -> Cell:
+        """The setting the model is in as it was given; the first floating-point parameter tells."""
+        tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
+        return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
+
+    def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs in the model's own setting, positional and by keyword."""
+        return arguments(inputs, self.cell())
+
+    def record(self, inputs: Inputs) -> Graph:
+        """The model's graph on `inputs`, in float64 if it converts anything: a cast to float32 is nothing in float32.
+
+        Raises:
+            InputError: The baseline does not take such inputs.
+            ModelError: The candidate fails on what the baseline takes.
+            DeviceError: Memory ran out.
+        """
+        whereabouts.stage("recording the first call")
+        whereabouts.model(self.role)
+        try:
+            return self._exactly(inputs, self._recorded(inputs, self.cell()))
+        except VerifierError:
+            raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise DeviceError(
+                f"out of memory while recording the {self.role}. Use smaller inputs."
+            ) from error
+        except BaseException as error:
+            check_unanswered(error)
+            what = account(error)
+            if isinstance(error, RecursionError):
+                raise by_program(
+                    ModelError(
+                        f"the {self.role} {self.spec} calls itself deeper than Python allows, also alone: "
+                        f"{what}. Allow for more with sys.setrecursionlimit, if it ends at all."
+                    )
+                ) from error
+            if self.role == "baseline" and not isinstance(error, _OF_SHAPES):
+                raise by_program(ModelError(f"the baseline {self.spec} fails: {what}")) from error
+            if self.role == "baseline":
+                shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
+                raise by_program(
+                    InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
+                ) from error
+            raise by_program(
+                ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
+            ) from error
+
+    def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
+        if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
+            with contextlib.suppress(Exception):  # what fails there may still run as it was given
+                return self._recorded(inputs, ORACLE)
+        return graph
+
+    def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
+        state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
+        copy = copy_with(
+            self.model,
+            state,
+            lambda tensor: cast(tensor, cell),
+            role=self.role,
+        )
+        args, kwargs = arguments(inputs, cell)
+        graph = record(copy, args, kwargs)
+        # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.
+        given = tensors_in(arguments(inputs, cell, overwritten=False))
+        written = {name for name, tensor in state_of(copy).items() if _changed(state[name], tensor)}
+        return replace(
+            graph,
+            writes_state=graph.writes_state | written,
+            writes_inputs=graph.writes_inputs
+            or any(_changed(*each) for each in zip(given, tensors_in((args, kwargs)), strict=True)),
+        )
+
+    def info(self, graph: Graph) -> ModelInfo:
+        """What the record says of the model, given its graph."""
+        return ModelInfo(
+            spec=self.spec,
+            type=type(self.model).__name__,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            sites=len(graph.comparable),
+        )
+
+
+def _see_values(role: str, state: Mapping[str, Tensor]) -> None:
+    """See that all parameters and buffers have values, one after the other in memory."""
+    for names, what, mend in (
+        (
+            [n for n, t in state.items() if t.is_meta],
+            "on the meta device, without values",
+            "Load its weights",
+        ),
+        (
+            [name for name, tensor in state.items() if tensor.layout != torch.strided],
+            "in a sparse or other special layout",
+            "Make them dense (to_dense)",
+        ),
+    ):
+        if names:
+            more = ", ..." if names[3:] else ""
+            raise UsageError(
+                f"the {role} has {len(names)} parameters or buffers {what} ({', '.join(names[:3])}{more}). "
+                f"{mend} before comparing it."
+            )

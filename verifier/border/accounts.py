@@ -1,0 +1,89 @@
+"""What is said of an exception that somebody else's program raised: in one line, with the place it happened in."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import traceback
+from pathlib import Path
+
+from verifier.border.signals import check_unanswered
+
+_MOST = 300  # characters
+
+# What this package is made of and calls itself: an exception that comes out of these alone is its own.
+_OWN = ("verifier", "reports")
+_LIBRARIES = {"click", "greenlet", "jinja2", "llvmlite", "markupsafe", "msgspec", "numba", "numpy", "pandas"}
+_LIBRARIES |= {"PIL", "rich", "safetensors", "scipy", "torch", "typer"}
+
+
+def account(error: BaseException) -> str:
+    """What went wrong and in which line of the user's program, in one line."""
+    return f"{first_line(error)}{_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says, which may be a program of its own."""
+    name = type(error).__name__
+    try:
+        lines = str(error).strip().splitlines()
+    except BaseException as failure:
+        check_unanswered(failure)
+        return f"{name}, which cannot even say why"
+    text = f"{name}: {lines[0]}" if lines else name
+    return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+
+
+def raised_by_program(error: BaseException) -> bool:
+    """Whether the last frame that is no library's is a program's that this package called, and not this package's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        home = _home(frame.filename)
+        if frame.name == "__torch_function__":  # every operator of a model that is watched goes through there
+            continue
+        if home in _OWN:
+            return False
+        if home != "" and home not in _LIBRARIES:
+            return True
+    return False
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether the very frame that raised is of this package."""
+    return _home(traceback.extract_tb(error.__traceback__)[-1].filename) in _OWN
+
+
+def _line(error: BaseException) -> str:
+    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor ours."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        inside = f" ({Path(error.filename).name}, line {error.lineno})"
+        return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_users(frame.filename):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return ""
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file is neither Python's, nor an installed package's, nor ours."""
+    return _home(filename) is None
+
+
+@functools.cache
+def _home(filename: str) -> str | None:
+    """The installed package a file is of, ours among them; empty for Python's own, None for a user's."""
+    if filename.startswith("<"):
+        return ""
+    path = Path(filename)
+    if path.is_relative_to(_PACKAGE):
+        return _OWN[0]
+    if path.is_relative_to(_PACKAGE.with_name(_OWN[1])):
+        return _OWN[1]
+    for folder, inner in itertools.pairwise(path.parts):
+        if folder in ("site-packages", "dist-packages"):
+            return inner.removesuffix(".py")
+    return "" if path.is_relative_to(_PYTHON) else None
+
+
+_PACKAGE = Path(__file__).parent
+_PYTHON = Path(os.__file__).parent

@@ -1,0 +1,1 @@
+"""Networks trained to the end, each beside its baseline twin."""

@@ -1,0 +1,198 @@
+"""Random numbers and live tensors, and what is said of any inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from verifier.errors import InputError
+from verifier.records import InputInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.records import Preprocessing
+
+
+SMALL = 64  # pixels: enough for five halvings, and a quick run on a laptop
+
+
+MOST_BYTES = 2**63 - 1  # that a tensor can have
+
+
+SMALLEST = 32  # pixels: a residual network's strides halve an image five times
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The arguments of one forward: tensors, or containers of them, and what a report says about them.
+
+    `other` are the candidate's, where it is given its own; the forced pass then gives it the baseline's.
+    `preprocessing` says how photographs became them, compared stage by stage.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    info: InputInfo = field(kw_only=True)
+    other: Inputs | None = field(kw_only=True, default=None)
+    preprocessing: Preprocessing | None = field(kw_only=True, default=None)
+
+
+def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
+    """Standard normal numbers, float32, batch x 3 x size x size; no global random state is touched.
+
+    Raises:
+        InputError: `batch_size` is below 1, `image_size` below 32, or both together are beyond all memory.
+    """
+    check_batch_size(batch_size)
+    parse_image_size(image_size)
+    if 4 * batch_size * 3 * image_size**2 > MOST_BYTES:
+        raise InputError(
+            f"{batch_size:.4g} images of {image_size:.4g} x {image_size:.4g} pixels are more than a computer can "
+            "address; use a smaller --batch-size or --image-size"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(
+        batch_size, 3, image_size, image_size, generator=generator, dtype=torch.float32, device="cpu"
+    )
+    return described((images,), {}, f"standard normal numbers, seed {seed}")
+
+
+def tensors(arguments: object) -> Inputs:
+    """Live tensors: one, a tuple or list of positional arguments, or a dict of keyword arguments.
+
+    Each argument may be a container of tensors, and may hold numbers, strings and None besides. The tensors
+    are used where they lie. `Inputs` are returned as they are.
+
+    Raises:
+        InputError: There is no tensor in it, or one that has no elements or no data.
+    """
+    if isinstance(arguments, Inputs):
+        return arguments
+    return described(*as_arguments(arguments, "the inputs"), "tensors given by the caller")
+
+
+def paired(inputs: Inputs, other: Any) -> Inputs:
+    """`inputs`, with `other` (in any form `tensors` takes, or None) as what the candidate is given.
+
+    Raises:
+        InputError: The two have different numbers of tensors or of samples.
+    """
+    if other is None:
+        return inputs
+    theirs = tensors(other)
+    ours_in, theirs_in = (
+        [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, torch.Tensor)]
+        for each in (inputs, theirs)
+    )
+    if len(ours_in) != len(theirs_in):
+        raise InputError(
+            f"the baseline is given {len(ours_in)} tensors and the candidate {len(theirs_in)}; give both alike."
+        )
+    for k, (a, b) in enumerate(zip(ours_in, theirs_in, strict=True)):
+        if a.dim() and b.dim() and a.shape[0] != b.shape[0]:
+            raise InputError(
+                f"input {k} has {a.shape[0]} samples for the baseline and {b.shape[0]} for the candidate; "
+                "give both the same ones."
+            )
+    return replace(inputs, other=theirs)
+
+
+def parse_image_size(value: int | str) -> int:
+    """Pixels a side: a whole number of at least 32, or `small` for 64.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if value == "small":
+        return SMALL
+    try:
+        size = int(value)
+    except ValueError:
+        size = 0
+    if size < SMALLEST:
+        raise InputError(
+            f"the image size must be 'small' or a number of pixels of at least {SMALLEST}, not {value!r}"
+        )
+    return size
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise an InputError for a batch without samples."""
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1, not {batch_size}")
+
+
+def named(inputs: Inputs) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor that goes in, with its place; the candidate's own ones too, where it is given some."""
+    sides = [("", inputs)] if inputs.other is None else [("baseline", inputs), ("candidate", inputs.other)]
+    return [
+        (side + name, leaf)
+        for side, each in sides
+        for name, leaf in leaves(each.args, each.kwargs)
+        if isinstance(leaf, torch.Tensor)
+    ]
+
+
+def described(
+    args: tuple[Any, ...], kwargs: dict[str, Any], origin: str, files: tuple[str, ...] = ()
+) -> Inputs:
+    """Inputs with their description, once every tensor in them has been found usable."""
+    found = [(name, leaf) for name, leaf in leaves(args, kwargs) if isinstance(leaf, torch.Tensor)]
+    if not found:
+        raise InputError("there is no tensor in the inputs; comparing outputs of nothing would say nothing")
+    for name, tensor in found:
+        if tensor.numel() == 0:
+            raise InputError(f"the tensor {name} has no elements (shape {tuple(tensor.shape)})")
+        if tensor.is_meta:
+            raise InputError(f"the tensor {name} lies on the meta device and has no data")
+    shapes = tuple(tuple(tensor.shape) for _, tensor in found)
+    dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for _, tensor in found)
+    sizes = ", ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
+    info = InputInfo(description=f"{origin}, {sizes}", shapes=shapes, dtypes=dtypes, files=files)
+    return Inputs(args, kwargs, info=info)
+
+
+def as_arguments(content: object, what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a forward, from what a file or a caller gives."""
+    if isinstance(content, torch.Tensor):
+        return (content,), {}
+    if isinstance(content, tuple | list):
+        return tuple(content), {}
+    if isinstance(content, dict):
+        strange = [key for key in content if not (isinstance(key, str) and key.isidentifier())]
+        if strange:
+            raise InputError(
+                f"{what}: {strange[0]!r} cannot be the name of a forward's argument. A dict of inputs maps "
+                "argument names to tensors."
+            )
+        return (), dict(content)
+    raise InputError(
+        f"{what}: a {type(content).__name__} cannot be given to a model. Use a tensor, a tuple of positional "
+        "arguments or a dict of keyword arguments."
+    )
+
+
+def leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Every leaf with its place: `[0]`, `[1].boxes`, `mask`."""
+    named = [(f"[{index}]", value) for index, value in enumerate(args)] + list(kwargs.items())
+    return [
+        (name + pytree.keystr(path), leaf)
+        for name, value in named
+        for path, leaf in pytree.tree_leaves_with_path(value)
+    ]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of a library that reads files."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""From specifications to live models, and copies of them to work on."""

@@ -1,0 +1,135 @@
+"""Working on copies: the models that were given are never run, hooked or written to."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from verifier.border.accounts import account
+from verifier.border.programs import by_program
+from verifier.border.signals import check_unanswered
+from verifier.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by qualified name, persistent or not; a shared one appears once."""
+    return {
+        **{name: parameter.detach() for name, parameter in model.named_parameters()},
+        **{name: buffer.detach() for name, buffer in model.named_buffers()},
+    }
+
+
+def copy_with(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    adapt: Callable[[Tensor], Tensor],
+    *,
+    role: str,
+    written: Collection[str] | None = None,
+) -> nn.Module:
+    """A copy of `model` whose parameters and buffers are the tensors of `state`, not copies of them.
+
+    Module objects are new, so hooks and buffers of the copy are its own; tensors are shared, so ten copies
+    cost the memory of one. What a forward pass writes is cloned. Tensors that modules hold as plain attributes go
+    through `adapt` as well (torch's own `Module.to` would leave them behind).
+
+    Args:
+        model: The module to copy; left untouched.
+        state: A tensor for each name of `state_of(model)`, already in the wanted dtype and device.
+        adapt: What to do with a tensor that is a plain attribute (cast, move).
+        role: What the model is called in messages (`baseline`, `candidate`).
+        written: Names of the tensors a forward pass writes; None if that is not known, for all of them.
+
+    Raises:
+        ModelError: The module cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    modules = list(model.modules())
+    for name, tensor in _named(model):
+        if id(tensor) in memo:
+            continue
+        own = state[name].clone() if written is None or name in written else state[name]
+        if isinstance(tensor, nn.Parameter):
+            trainable = tensor.requires_grad and own.is_floating_point() and not own.is_inference()
+            own = nn.Parameter(own, requires_grad=trainable)
+        memo[id(tensor)] = own
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and id(value) not in memo:
+                adapted = adapt(value.detach())
+                memo[id(value)] = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
+    try:
+        _copy_modules(modules, memo)
+        return copy.deepcopy(model, memo)
+    except BaseException as error:
+        check_unanswered(error)
+        raise by_program(
+            ModelError(
+                f"the {role} ({type(model).__name__}) cannot be copied for the comparison: {account(error)}. "
+                "Give its modules a working __deepcopy__, or pass a function that builds the model."
+            )
+        ) from error
+
+
+def unshared(copied: nn.Module) -> nn.Module:
+    """A copy that `copy_with` made, with tensors of its own from now on, whatever it may do to them."""
+    for parameter in copied.parameters():
+        if not parameter.is_inference():
+            parameter.data = (
+                parameter.data.clone()
+            )  # the same object: some modules list their parameters elsewhere
+    own: dict[int, Tensor] = {}
+    for module in copied.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = own.setdefault(id(buffer), buffer.clone())
+    return copied
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, then buffers, with the names `state_of` gives them; a shared one comes up again."""
+    modules = list(model.named_modules())
+    for kind in ("_parameters", "_buffers"):
+        for prefix, module in modules:
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    yield (f"{prefix}.{name}" if prefix else name), tensor
+
+
+def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
+    """Put copies of all modules that say nothing about how they are copied into `memo`.
+
+    What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables.
+    """
+    plain = [module for module in modules if _is_plain(module.__class__)]
+    for module in plain:  # all of them first: an attribute of one may lead to any other
+        memo[id(module)] = type(module).__new__(type(module))
+    memo[id(memo)] = [*modules]  # as deepcopy does: what was copied lives on, so that its id stays its own
+    for module in plain:
+        state = {name: _copied(value, memo) for name, value in vars(module).items()}
+        memo[id(module)].__setstate__(state)
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    return not hasattr(kind, "__deepcopy__") and all(
+        getattr(kind, name, None) is getattr(nn.Module, name, None)
+        for name in ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+    )
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if value is None or type(value) in _ATOMS:
+        return value
+    if not value and type(value) in _TABLES:
+        return memo.setdefault(id(value), type(value)())
+    return copy.deepcopy(value, memo)
+
+
+_ATOMS = frozenset({bool, int, float, str})
+_TABLES = frozenset({dict, OrderedDict, list, set})

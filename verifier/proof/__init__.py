@@ -1,0 +1,1 @@
+"""What numbers say of an alignment."""

@@ -1,0 +1,77 @@
+"""Telling which tensors of two models are the same by what is in them, without holding both at once."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from verifier.bench.running import Caster, Subject, open_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from torch import Tensor
+
+    from verifier.inputs import Inputs
+    from verifier.judge import Cell
+
+# Sums in float64 over tensors that are equal but for rounding agree far better than this.
+_CLOSE = 1e-9
+
+
+class Digest(NamedTuple):
+    """A tensor in a few numbers: its shape, sum of squares, and its products with two fixed waves."""
+
+    shape: tuple[int, ...]
+    squares: float
+    one: float
+    two: float
+
+    def fits(self, other: Digest) -> bool:
+        """Whether both may be the same tensor, but for rounding."""
+        scale = _CLOSE * math.sqrt(max(self.squares, other.squares) * max(1, math.prod(self.shape)))
+        return (
+            self.shape == other.shape
+            and math.isclose(self.squares, other.squares, rel_tol=_CLOSE)
+            and abs(self.one - other.one) <= scale
+            and abs(self.two - other.two) <= scale
+        )
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Digest:
+        """The digest of a tensor of any real dtype."""
+        flat = tensor.detach().reshape(-1).double()
+        place = torch.arange(flat.numel(), dtype=torch.float64, device=flat.device)
+        return cls(
+            tuple(tensor.shape),
+            float(flat.square().sum()),
+            float((flat * torch.sin(place + 1)).sum()),
+            float((flat * torch.cos(place * 0.7)).sum()),
+        )
+
+
+def digests(
+    subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster, sites: Collection[int]
+) -> dict[int, Digest]:
+    """The digests of some sites' tensors in a run of one model alone, by site."""
+    lane = open_lane(subject, side, cell, inputs, caster, stops=sites)
+    found = {}
+    try:
+        while (site := lane.advance()) is not None:
+            if lane.tensor is not None and not lane.tensor.is_complex():
+                found[site] = Digest.of(lane.tensor)
+    finally:
+        lane.close()
+    return found
+
+
+def twins(ours: Mapping[int, Digest], theirs: Mapping[int, Digest]) -> dict[int, int]:
+    """For each tensor of ours the only one of theirs that it fits, where it is the only one of ours to fit that."""
+    fits = {a: [b for b, other in theirs.items() if digest.fits(other)] for a, digest in ours.items()}
+    wanted: dict[int, int] = {}
+    for candidates in fits.values():
+        for b in candidates:
+            wanted[b] = wanted.get(b, 0) + 1
+    return {a: found[0] for a, found in fits.items() if len(found) == 1 and wanted[found[0]] == 1}

@@ -1,0 +1,83 @@
+"""Pairs that were guessed from structure and that numbers disprove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verifier.align import Pair
+from verifier.bench.running import ORACLE
+from verifier.judge import differs
+from verifier.proof.digests import digests, twins
+from verifier.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.align import Alignment
+    from verifier.bench.running import Caster, Subject
+    from verifier.inputs import Inputs
+    from verifier.records import PairResult
+
+
+def wrong_guesses(
+    subject: Subject, rows: Sequence[PairResult], inputs: Inputs, caster: Caster
+) -> tuple[list[Pair], list[Pair]]:
+    """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
+
+    A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
+    tensors turns up elsewhere in the other model.
+
+    Args:
+        subject: The two models and their pairs.
+        rows: What the pairs were measured to be off by in float64, free and forced.
+        inputs: A few samples.
+        caster: Makes the tensors both compute with.
+    """
+    doubtful = _doubtful(subject.alignment, rows)
+    if not doubtful:
+        return [], []
+    sides = [
+        digests(subject, side, ORACLE, inputs, caster, _open(subject.alignment, side) | set(sites))
+        for side, sites in (
+            ("baseline", [pair.baseline for pair in doubtful]),
+            ("candidate", [pair.candidate for pair in doubtful]),
+        )
+    ]
+    twin = twins(*sides)
+    back = {c: b for b, c in twin.items()}
+    wrong = [
+        pair
+        for pair in doubtful
+        if twin.get(pair.baseline, pair.candidate) != pair.candidate
+        or back.get(pair.candidate, pair.baseline) != pair.baseline
+    ]
+    touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
+    return wrong, [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+
+
+def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+    readers: dict[int, list[PairResult]] = {}
+    for row in rows:
+        for above in row.above:
+            readers.setdefault(above, []).append(row)
+    doubtful: dict[int, Pair] = {}
+    for row in reversed(rows):
+        if (
+            row.status is Status.UNMATCHED
+            or row.op in {"input", "output", "state", "call"}
+            or not differs(row)
+        ):
+            continue
+        below = readers.get(row.index, [])
+        left = [state for reader in below for state in readers.get(reader.index, []) if state.op == "state"]
+        if not below or any(differs(each) and each.index not in doubtful for each in (*below, *left)):
+            continue
+        b = alignment.baseline.by_name[row.baseline or ""]
+        c = alignment.candidate.by_name[row.candidate or ""]
+        doubtful[row.index] = Pair(b.index, c.index)
+    return list(doubtful.values())
+
+
+def _open(alignment: Alignment, side: str) -> set[int]:
+    """Comparable sites of one model that have no partner."""
+    return {each.site for each in alignment.unmatched if each.side == side}

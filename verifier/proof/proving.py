@@ -1,0 +1,357 @@
+"""Proving an alignment by numbers, where two models are built from different operators.
+
+What holds weights was paired by the sequence of their sizes, what lies between by its place. Here both models run
+in float64, the candidate forced to the baseline's tensors at every pair with weights, so that one fault stays where
+it is. Between those pairs the same tensors then turn up on both sides, if need be laid out otherwise: they say which
+pairs were guessed right, which other sites belong together, and which of several ways to share out weights is meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from verifier.align import Pair, layouts
+from verifier.align.sequence import longest_common_subsequence
+from verifier.bench.running import ORACLE, open_lane
+from verifier.graph.operators import MOVES
+from verifier.lockstep import Comparing, run
+from verifier.metrics import collect, compare, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.align import Alignment, Layout
+    from verifier.bench.running import Caster, Subject
+    from verifier.graph import Graph
+    from verifier.inputs import Inputs
+
+# Sums over tensors that are equal but for rounding agree far better than this in float64.
+_CLOSE = 1e-9
+# Relative error (NRMSE) of tensors that operators which cancel may leave; beyond it they are not the same.
+_EQUAL = 1e-11
+
+DISPROVED = "paired by its place at first, but the two tensors differ and the operators around them do too"
+
+
+class Content(NamedTuple):
+    """A tensor by what is in it, in whatever order: its size, sum, sum of squares and of cubes, and extremes."""
+
+    elements: int
+    squares: float
+    total: float
+    cubes: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Content | None:
+        """The content of a real tensor; None where it is constant, not finite or empty, and tells nothing."""
+        if tensor.is_complex() or not tensor.numel():
+            return None
+        flat = tensor.detach().reshape(-1).double()
+        least, most = (float(each) for each in flat.aminmax())
+        if not (math.isfinite(least) and math.isfinite(most)) or least == most:
+            return None
+        square = flat * flat
+        return cls(
+            flat.numel(), float(square.sum()), float(flat.sum()), float((square * flat).sum()), least, most
+        )
+
+    def fits(self, other: Content) -> bool:
+        """Whether both may hold the same numbers, but for rounding."""
+        size = max(abs(self.least), abs(self.most))
+        return (
+            self.elements == other.elements
+            and math.isclose(self.squares, other.squares, rel_tol=_CLOSE)
+            and abs(self.total - other.total) <= _CLOSE * math.sqrt(self.squares * self.elements)
+            and abs(self.cubes - other.cubes) <= _CLOSE * self.squares * size
+            and abs(self.least - other.least) <= _CLOSE * size
+            and abs(self.most - other.most) <= _CLOSE * size
+        )
+
+
+@dataclass
+class _Seen:
+    """What one forced run has shown: contents by site on both sides, and the firm pairs that agree."""
+
+    contents: tuple[dict[int, Content], dict[int, Content]] = field(default_factory=lambda: ({}, {}))
+    agreeing: set[Pair] = field(default_factory=set)
+
+
+def proved(subject: Subject, inputs: Inputs, caster: Caster) -> Subject:
+    """The subject with its alignment proved, and its weights shared out as the numbers demand.
+
+    Args:
+        subject: The two models with an alignment that was partly guessed.
+        inputs: A few samples; everything runs in float64.
+        caster: Casts the weights.
+    """
+    alignment = subject.alignment
+    firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
+    seen = _look(subject, inputs, caster, firm)
+    subject, seen = _shared_out(subject, inputs, caster, firm, seen)
+    alike, doubted = _between(alignment, firm, seen)
+    found = _forced(subject, inputs, caster, [*firm, *alike])
+    sure = [*firm, *(pair for pair in alike if pair in found)]
+    pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
+    laid = {
+        pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
+    }
+    return replace(subject, alignment=alignment.settled(pairs, laid, DISPROVED))
+
+
+def _firm(alignment: Alignment, pair: Pair) -> bool:
+    """Whether a pair stands on weights, which say more than a place does."""
+    return bool(
+        alignment.baseline.sites[pair.baseline].tensors and alignment.candidate.sites[pair.candidate].tensors
+    )
+
+
+def _look(subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair]) -> _Seen:
+    """Run both models, forced at the `firm` pairs, and take the contents of every other site."""
+    seen = _Seen()
+
+    def passing(lane: int, site: int, tensor: Tensor) -> None:
+        content = Content.of(tensor)
+        if content is not None:
+            seen.contents[lane][site] = content
+
+    seen.agreeing.update(_forced(subject, inputs, caster, firm, passing))
+    return seen
+
+
+def _forced(
+    subject: Subject,
+    inputs: Inputs,
+    caster: Caster,
+    pairs: Sequence[Pair],
+    passing: Callable[[int, int, Tensor], None] = lambda *_: None,
+) -> dict[Pair, Layout | None]:
+    """Run both models, forced at `pairs`: those that agree, with how the candidate's tensor is laid out.
+
+    None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest.
+    """
+    alignment = subject.alignment
+    ordered = sorted(pairs)
+    found: dict[Pair, Layout | None] = {}
+    laid = {k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts}
+
+    def visit(number: int, tensors: Sequence[Tensor]) -> None:
+        one, other = tensors
+        if one.shape == other.shape and _same(one, other):
+            found[ordered[number]] = None
+            return
+        known = () if number not in laid else (laid[number],)
+        for layout in (*known, *layouts(one.shape, other.shape)):
+            if _same(one, layout.back(other, one.shape)):
+                found[ordered[number]] = laid[number] = layout
+                return
+
+    passes = run(
+        [
+            open_lane(subject, side, ORACLE, inputs, caster, stops={site.index for site in graph.comparable})
+            for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate))
+        ],
+        [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
+        [Comparing(0, 1, force=True)],
+        layouts=laid,  # `visit` comes before a pair is forced, and tells how
+        visit=visit,
+        passing=passing,
+    )
+    if all(
+        meeting.moments is not None and compare(meeting.moments).within(_EQUAL)
+        for meeting in passes.outputs[0]
+    ):
+        found[_OUTPUTS] = None
+    return found
+
+
+# Stands for what the models return, where no pair with weights is below.
+_OUTPUTS = Pair(-1, -1)
+
+
+def _shared_out(
+    subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair], seen: _Seen
+) -> tuple[Subject, _Seen]:
+    """Try the other ways to share out weights where the first one shows in the pairs below."""
+    alignment = subject.alignment
+    masters = subject.masters
+    choices = [
+        choice
+        for choice in alignment.choices
+        if choice[0].items() <= masters.recipes.items() and masters.decided.isdisjoint(choice[0])
+    ]
+    if not choices or subject.masters.info.mode == "as-is":
+        return subject, seen
+    witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]
+    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
+    chosen = [choice[0] for choice in choices]
+    for number in range(1, max((len(choices[k]) for k in open_choices), default=0)):
+        trial = [
+            choice[number] if k in open_choices and number < len(choice) else chosen[k]
+            for k, choice in enumerate(choices)
+        ]
+        tried = _look(subject.with_recipes(trial), inputs, caster, firm)
+        for k in sorted(open_choices):
+            if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
+                chosen[k] = choices[k][number]
+                open_choices.discard(k)
+        if not open_choices:
+            break
+    if all(mine is choice[0] for mine, choice in zip(chosen, choices, strict=True)):
+        return subject, seen
+    subject = subject.with_recipes(chosen)
+    return subject, _look(subject, inputs, caster, firm)
+
+
+def _witnesses(alignment: Alignment, tensors: Collection[str], firm: Sequence[Pair]) -> frozenset[Pair]:
+    """The firm pairs at which it shows whether the candidate's `tensors` are the right ones."""
+    users = [
+        site.index
+        for site in alignment.candidate.comparable
+        if any(use.name in tensors for use in site.tensors)
+    ]
+    by_site = {pair.candidate: pair for pair in firm}
+    own = (by_site[site] for site in users if site in by_site)
+    return frozenset([*own, *(list(_below(alignment, users, by_site)) or [_OUTPUTS])])
+
+
+def _below(alignment: Alignment, sites: Sequence[int], by_site: Mapping[int, Pair]) -> Iterator[Pair]:
+    """The nearest of some pairs, by their candidate's site, that read from `sites`."""
+    stack, seen = list(sites), set(sites)
+    while stack:
+        for reader in alignment.candidate.consumers[stack.pop()]:
+            if reader not in seen:
+                seen.add(reader)
+                if reader in by_site:
+                    yield by_site[reader]
+                else:
+                    stack.append(reader)
+
+
+def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> tuple[list[Pair], list[Pair]]:
+    """Pairs of sites without weights: those of equal content, and those of before among the sites that are left."""
+    taken = {pair.baseline for pair in firm}, {pair.candidate for pair in firm}
+    before = [pair for pair in alignment.pairs if pair.baseline not in taken[0]]
+    found: list[Pair] = []
+
+    def take(pair: Pair) -> None:
+        if pair.baseline not in taken[0] and pair.candidate not in taken[1]:
+            found.append(pair)
+            taken[0].add(pair.baseline)
+            taken[1].add(pair.candidate)
+
+    ours, theirs = seen.contents
+    for pair in before:
+        one, other = ours.get(pair.baseline), theirs.get(pair.candidate)
+        if one is not None and other is not None and one.fits(other):
+            take(pair)
+    for group_b, group_c in _alike(alignment, seen, taken):
+        for i, j in longest_common_subsequence(
+            [alignment.baseline.sites[b].op for b in group_b],
+            [alignment.candidate.sites[c].op for c in group_c],
+        ):
+            take(Pair(group_b[i], group_c[j]))
+        rest = [b for b in group_b if b not in taken[0]], [c for c in group_c if c not in taken[1]]
+        for b, c in zip(*rest, strict=False):
+            take(Pair(b, c))
+    alike = list(found)
+    for pair in before:  # what differs may be the fault that is looked for
+        take(pair)
+    return alike, found[len(alike) :]
+
+
+def _alike(
+    alignment: Alignment, seen: _Seen, taken: tuple[Collection[int], Collection[int]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Groups of open sites of one content, those that compute and those that only move apart."""
+    graphs = alignment.baseline, alignment.candidate
+    for moving in (False, True):
+        listed: list[tuple[float, int, int, Content]] = []
+        for side, graph in enumerate(graphs):
+            listed.extend(
+                (content.squares, side, site, content)
+                for site, content in seen.contents[side].items()
+                if site not in taken[side] and (graph.sites[site].op in MOVES) is moving
+            )
+        listed.sort(key=lambda each: each[0])
+        groups: list[tuple[Content, tuple[list[int], list[int]]]] = []
+        for _, side, site, content in listed:
+            home = next((group for first, group in reversed(groups[-8:]) if first.fits(content)), None)
+            if home is None:
+                home = ([], [])
+                groups.append((content, home))
+            home[side].append(site)
+        for _, (b, c) in groups:
+            if b and c:
+                if moving:
+                    yield from _of_one_shape(alignment, sorted(b), sorted(c))
+                else:
+                    yield sorted(b), sorted(c)
+
+
+def _of_one_shape(
+    alignment: Alignment, b: Sequence[int], c: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    by_shape: dict[tuple[int, ...], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for site in b:
+        by_shape[alignment.baseline.sites[site].shape][0].append(site)
+    for site in c:
+        by_shape[alignment.candidate.sites[site].shape][1].append(site)
+    yield from by_shape.values()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return compare(collect([measure(one, other)])[0]).within(_EQUAL)
+
+
+def _suspicious(
+    alignment: Alignment,
+    pair: Pair,
+    sure: Sequence[Pair],
+    firm: Sequence[Pair],
+    agreeing: Collection[Pair],
+) -> bool:
+    """Whether a pair that differs may be at fault: its two sites look alike, and what is below it differs as well.
+
+    Where all below agrees, what lies above computes the same function, and the pair was only guessed wrong. So it
+    was if its two sites have nothing in common that they read.
+    """
+    b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+    if b.op != c.op or b.shape != c.shape:
+        return False
+    if alignment.baseline.reads_inputs[b.index] != alignment.candidate.reads_inputs[c.index]:
+        return False
+    above = [
+        _above(graph, index, {each[own]: number for number, each in enumerate(sure)})
+        for own, (graph, index) in enumerate(
+            ((alignment.baseline, pair.baseline), (alignment.candidate, pair.candidate))
+        )
+    ]
+    if any(above) and above[0].isdisjoint(above[1]):
+        return False
+    below = list(_below(alignment, [pair.candidate], {each.candidate: each for each in firm}))
+    return any(each not in agreeing for each in below or [_OUTPUTS])
+
+
+def _above(graph: Graph, site: int, known: Mapping[int, int]) -> set[int]:
+    """What stands for the nearest sites in `known` that a site reads from, and for the inputs: -1 - k."""
+    found: set[int] = set()
+    stack, seen = [site], {site}
+    while stack:
+        for source in graph.sites[stack.pop()].inputs:
+            if source < 0:
+                found.add(source)
+            elif not graph.reads_inputs[source]:
+                continue  # that both use a parameter says little
+            elif source in known:
+                found.add(known[source])
+            elif source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return found

@@ -1,0 +1,88 @@
+"""The whole answer of a verification."""
+
+from __future__ import annotations
+
+from verifier.records.base import Record, Verdict
+from verifier.records.circumstances import (
+    Coverage,
+    Environment,
+    InputInfo,
+    ModelInfo,
+    Preprocessing,
+    StaticDifference,
+    WeightsInfo,
+)
+from verifier.records.exercise import Exercise, Probe
+from verifier.records.pairs import PairResult
+from verifier.records.results import CellResult, OutputAgreement, Step
+
+SCHEMA_VERSION = 1
+
+TASK = "budgets of the task"
+"""Source of the criteria that are not published but a policy's own: what a difference may do to the classes."""
+
+
+class Criterion(Record, frozen=True, kw_only=True):
+    """A published acceptance criterion with what was measured; `passed` never decides alone.
+
+    Where a policy judges the task, its budgets for that are criteria too; their `source` is `TASK`. They are
+    evaluated in every numerics cell that ran, and `cell` names it; the published ones, whose `cell` is empty, in the
+    first.
+    """
+
+    name: str
+    value: float
+    comparison: str
+    limit: float
+    passed: bool
+    source: str = ""
+    cell: str = ""
+
+    @property
+    def title(self) -> str:
+        """What was measured, and in which cell where it is judged in several."""
+        return f"{self.name} in {self.cell}" if self.cell else self.name
+
+
+class Result(Record, frozen=True, kw_only=True):
+    """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model."""
+
+    verdict: Verdict
+    reason: str
+    criteria: tuple[Criterion, ...]
+    coverage: Coverage
+    first_divergence: PairResult | None
+    culprits: tuple[PairResult, ...]
+    cells: tuple[CellResult, ...]
+    output: OutputAgreement | None
+    baseline: ModelInfo
+    candidate: ModelInfo
+    weights: WeightsInfo
+    inputs: InputInfo
+    seed: int | None
+    environment: Environment
+    command: str
+    seconds: float
+    created: str
+    policy: str = "strict"
+    notes: tuple[str, ...] = ()
+    static: tuple[StaticDifference, ...] = ()
+    steps: tuple[Step, ...] = ()
+    preprocessing: Preprocessing | None = None
+    exercise: Exercise | None = None
+    probes: tuple[Probe, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def deciding_cell(self) -> CellResult:
+        """The first cell that gave the verdict: the one that diverged, or the first numerics cell on a match."""
+        for cell in self.cells:
+            if cell.verdict is self.verdict and self.verdict is not Verdict.MATCH:
+                return cell
+        ran = [cell for cell in self.cells if cell.verdict is not Verdict.SKIPPED] or self.cells
+        return next((cell for cell in ran if cell.role == "numerics"), ran[0])
+
+    @property
+    def layers(self) -> tuple[PairResult, ...]:
+        """All pair results of the deciding cell, in execution order."""
+        return self.deciding_cell.layers

@@ -1,0 +1,277 @@
+"""Results on disk: `result.json`, and what is rendered from it; all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verifier.errors import OutputError
+from verifier.records import SCHEMA_VERSION, Record, Result, to_builtins
+from verifier.records.reading import NewerError, UnknownError, read
+from verifier.records.soundness import contradictions
+from verifier.storage.folder import exchange, locked, tidy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from os import PathLike
+
+    import pandas as pd
+
+RESULT = "result.json"
+LAYERS = "layers.csv"
+REPORT = "report.html"
+SUMMARY = "summary.md"
+PLOT = "error-over-depth.png"
+COMPARISON = "comparison.html"
+INITIALISATION = "initialisation.json"
+PREPROCESSING = "preprocessing.json"
+RENDERED = (REPORT, SUMMARY, PLOT)  # what is made of a saved result
+_ROOM = 1 << 20  # bytes: as much as a result takes, and its pages
+WRITTEN = (RESULT, LAYERS, *RENDERED)  # all that `save` writes
+
+
+class Verification(Result, frozen=True, kw_only=True):
+    """A result that can save itself."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """All pair results of all cells as a table, one row a pair and cell (see `verifier.storage.frames`)."""
+        from verifier.storage.frames import to_frame  # noqa: PLC0415 - pandas takes a second to import
+
+        return to_frame(self)
+
+    def save(self, directory: str | PathLike[str]) -> None:
+        """Write `result.json`, `layers.csv`, `report.html` and `summary.md` into `directory`, all of them or none.
+
+        Raises:
+            OutputError: The directory cannot be written.
+        """
+        save(self, directory)
+
+
+def save(verification: Result, directory: str | PathLike[str]) -> None:
+    """Write the result, the table of layers, the report and the summary into `directory`, made if need be.
+
+    Everything is rendered and written to a hidden folder beside its destination before the first file is
+    moved; an interruption or a full disk leaves what was there before, whole, and so does a kill, or it leaves the
+    new result (see `verifier.storage.folder`).
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from verifier.storage.frames import to_csv  # noqa: PLC0415 - only needed here
+
+    _write(
+        {
+            LAYERS: to_csv(verification),
+            **rendered(verification),
+            RESULT: to_json(verification),  # moved last: what is complete has a result that says so
+        },
+        Path(directory),
+        WRITTEN,
+    )
+
+
+def save_report(verification: Result, directory: str | PathLike[str]) -> None:
+    """Write report and summary alone anew, as `save` does.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    _write(rendered(verification), Path(directory), RENDERED)
+
+
+def render_again(path: str | PathLike[str]) -> Verification:
+    """Read a saved result as `load` does, and write report and summary beside it anew; no other comes in between.
+
+    Raises:
+        OutputError: There is no result that can be read, or the directory cannot be written.
+    """
+    path = Path(path)
+    directory = path if path.is_dir() else path.parent
+    if not directory.is_dir():
+        return load(path)  # which says so
+    check_writable(directory)
+    with _own_errors(directory), locked(directory):
+        verification = _read(path)
+        _exchange(rendered(verification), directory, RENDERED)
+    return verification
+
+
+def rendered(verification: Result) -> dict[str, str | bytes]:
+    """What people read, by file name: the page, the summary and, where there is something to draw, its plot."""
+    from reports import html, markdown, plot  # noqa: PLC0415 - templates are only needed here
+
+    picture = plot.png(verification)
+    return {
+        REPORT: html.render(verification),
+        SUMMARY: markdown.summary(verification, plot=None if picture is None else PLOT),
+        **({} if picture is None else {PLOT: picture}),
+    }
+
+
+def save_comparison(before: Result, after: Result, directory: str | PathLike[str]) -> None:
+    """Write the page that puts two results side by side, whole or not at all.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    from reports import html  # noqa: PLC0415 - templates are only needed here
+
+    _write({COMPARISON: html.render_comparison(before, after)}, Path(directory))
+
+
+def save_texts(texts: dict[str, str], directory: str | PathLike[str]) -> None:
+    """Write several text files by name into one directory, all of them or none.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    _write(texts, Path(directory))
+
+
+def save_text(text: str, file: str | PathLike[str]) -> None:
+    """Write one text file, whole or not at all; its directory is created if need be.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    check_file(file)
+    _write({Path(file).name: text}, Path(file).parent)
+
+
+def save_record(record: Record, file: str | PathLike[str]) -> None:
+    """Write any record as strict JSON, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    save_text(to_json(record), file)
+
+
+def check_file(file: str | PathLike[str]) -> None:
+    """Try whether a file can be written, as `check_writable` does for a directory.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    if Path(file).is_dir():
+        raise OutputError(f"{file} is a directory; give the name of a file")
+    check_writable(Path(file).parent)
+
+
+def check_writable(*directories: str | PathLike[str]) -> None:
+    """Try whether results can go to directories, so that a long run does not end in an error known before.
+
+    They are not made: a run that fails leaves nothing behind.
+
+    Raises:
+        OutputError: One cannot be created or written, or its disk is full.
+    """
+    for directory in dict.fromkeys(map(Path, directories)):
+        _check_writable(directory)
+
+
+def _check_writable(directory: Path) -> None:
+    with _own_errors(directory):
+        for existing in (directory, *directory.absolute().parents):
+            if existing.exists():
+                break
+            if existing.is_symlink():
+                raise OutputError(
+                    f"{existing} is a symbolic link to {existing.readlink()}, which does not exist. Make that "
+                    "directory, or give another --out"
+                )
+        if not existing.is_dir():
+            below = f"{directory} cannot be made: " if existing != directory.absolute() else ""
+            raise OutputError(f"{below}{existing} is a file; --out takes a directory")
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(bytes(_ROOM))
+        with contextlib.suppress(FileNotFoundError):  # a path that is too long is told here
+            (directory / ".saving-12345678" / "before" / PLOT).lstat()
+    for name in WRITTEN:
+        if (directory / name).is_dir():
+            raise OutputError(f"{directory / name} is a directory where the file of this name should go")
+
+
+def load(path: str | PathLike[str]) -> Verification:
+    """Read a saved result, from its directory or from the file itself.
+
+    Raises:
+        OutputError: There is none, it is damaged or contradicts itself, or a newer version of this package wrote it.
+    """
+    path = Path(path)
+    tidy(path if path.is_dir() else path.parent)
+    return _read(path)
+
+
+def _read(path: Path) -> Verification:
+    file = path / RESULT if path.is_dir() else path
+    try:
+        found = read(file.read_text(encoding="utf-8"), Verification, SCHEMA_VERSION)
+    except FileNotFoundError as error:
+        raise OutputError(f"there is no saved result at {file}") from error
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror}") from error
+    except NewerError as error:
+        raise OutputError(
+            f"{file} was written by a newer version of this package ({error}); upgrade to read it"
+        ) from error
+    except UnknownError as error:
+        raise OutputError(f"{file} is not a saved result: {error}") from error
+    except ValueError as error:  # what is no UTF-8 is one, too
+        raise OutputError(f"{file} is damaged: {error}") from error
+    wrong = next(contradictions(found), None)
+    if wrong is not None:
+        raise OutputError(f"{file} is damaged: {wrong}")
+    return found
+
+
+def to_json(record: Record) -> str:
+    """Strict JSON with one line a pair: short enough to keep, and two results can be compared by line."""
+    return _laid_out(to_builtins(record), "") + "\n"
+
+
+def _laid_out(value: Any, indent: str, depth: int = 0) -> str:
+    if depth == 4 or not isinstance(value, dict | list) or not _holds_containers(value):
+        return json.dumps(value, allow_nan=False)
+    inner = f"{indent}  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_laid_out(item, inner, depth + 1)}" for key, item in value.items()]
+    else:
+        items = [_laid_out(item, inner, depth + 1) for item in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{last}"
+
+
+def _holds_containers(value: dict[str, Any] | list[Any]) -> bool:
+    items = value.values() if isinstance(value, dict) else value
+    return any(isinstance(item, dict | list) for item in items)
+
+
+def _write(contents: Mapping[str, str | bytes], directory: Path, family: Sequence[str] = ()) -> None:
+    """Write files, the last of which is what the others are made of, and remove what else there is of `family`."""
+    check_writable(directory)
+    with _own_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory):
+            _exchange(contents, directory, family)
+
+
+def _exchange(contents: Mapping[str, str | bytes], directory: Path, family: Sequence[str]) -> None:
+    # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
+    plain = {
+        name: content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
+        for name, content in contents.items()
+    }
+    exchange(plain, directory, [name for name in family if name not in contents])
+
+
+@contextlib.contextmanager
+def _own_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{directory} cannot be written: {error.strerror or error}") from error
