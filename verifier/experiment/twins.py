@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reference_models.published import figures
+from verifier.bench.side import Side
 from verifier.border.accounts import account
 from verifier.border.programs import by_program, contained
 from verifier.border.signals import check_unanswered
@@ -23,7 +24,7 @@ from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
 from verifier.judge import Cell
 from verifier.models.copying import state_of
-from verifier.training.pairing import Pairing, Side, pair
+from verifier.training.pairing import Pairing, pair
 from verifier.training.records import Experiment, Learner, Sample, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
@@ -179,7 +180,7 @@ def _models(
     if subject.baseline is None:
         side = Side.of("candidate", subject.candidate, seed)
         _check_outputs(side, images, data, cell)
-        return None, [(side, side.fresh(state_of(side.model), cell))]
+        return None, [(side, side.trained(state_of(side.model), cell))]
     pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
@@ -199,7 +200,7 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
     Raises:
         UsageError: It does not, or does not take the images.
     """
-    model = side.fresh(state_of(side.model), cell)  # a copy, whose running statistics may move
+    model = side.trained(state_of(side.model), cell)  # a copy, whose running statistics may move
     for mode in (True, False):
         try:
             with torch.no_grad():

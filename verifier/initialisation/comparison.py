@@ -13,7 +13,7 @@ from verifier.border.programs import contained
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.initialisation.declared import declarations
-from verifier.initialisation.rebuilding import Side, correspondence
+from verifier.initialisation.rebuilding import Builder, correspondence
 from verifier.initialisation.records import Initialisation, Standing, TensorResult
 from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_bits
 from verifier.models.copying import state_of
@@ -76,7 +76,7 @@ def verify_initialisation(
         raise UsageError(f"the error rate must lie between 0 and 1, not {error_rate:g}.")
     if draws is not None and not 1 <= draws <= 1000:
         raise UsageError(f"the number of draws must lie between 1 and 1000, not {draws}.")
-    ours, theirs = Side.of("baseline", baseline), Side.of("candidate", candidate)
+    ours, theirs = Builder.of("baseline", baseline), Builder.of("candidate", candidate)
     with preserved(), torch.no_grad():
         first, other = ours.drawn(seed), theirs.drawn(seed)
         own, their = state_of(first), state_of(other)

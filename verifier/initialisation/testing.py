@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from verifier.align import Recipe
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
-    from verifier.initialisation.rebuilding import Side
+    from verifier.initialisation.rebuilding import Builder
     from verifier.initialisation.records import Sample
 
     State = Mapping[str, Tensor]
@@ -90,8 +90,8 @@ def _in_one_dtype(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[
 class OpenTensors:
     """The tensors whose bits differ, to be drawn again and tested: their recipes, and those of all tensors."""
 
-    ours: Side
-    theirs: Side
+    ours: Builder
+    theirs: Builder
     declared: Mapping[str, Declared]
     every: Mapping[str, Recipe]
     recipes: Mapping[str, Recipe]
@@ -131,7 +131,7 @@ class OpenTensors:
             rows[name] = self._tested(rows[name], p_value, error_rate, candidates[name], len(tested))
         return rows
 
-    def _draw(self, side: Side, seeds: range, drawn: dict[str, list[Tensor]]) -> set[str]:
+    def _draw(self, side: Builder, seeds: range, drawn: dict[str, list[Tensor]]) -> set[str]:
         """Add a draw from each seed to the small tensors, one to all if they have none; tells which never change."""
         fixed: set[str] = set()
         for number, seed in enumerate(seeds):
