@@ -65,11 +65,11 @@ def _with_names(
     values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None, given: Mapping[str, Recipe | None]
 ) -> tuple[Mapping[str, Hashable], Mapping[str, Hashable]]:
     """The values, with the same for two tensors of which is known that one is made of the other."""
-    ours, theirs = (dict(each) for each in values or ({}, {}))
+    of_baseline, of_candidate = (dict(each) for each in values or ({}, {}))
     for name, recipe in given.items():
         if recipe is not None and recipe.whole is not None:
-            theirs[name] = ours[recipe.whole] = ("given", recipe.whole)
-    return ours, theirs
+            of_candidate[name] = of_baseline[recipe.whole] = ("given", recipe.whole)
+    return of_baseline, of_candidate
 
 
 def _aligned(
@@ -194,16 +194,18 @@ class _Matcher:
             (loose, loose),
         ]
         if values is not None:
-            ours, theirs = values
-            describers.insert(0, (lambda site: valued(site, ours), lambda site: valued(site, theirs)))
+            of_baseline, of_candidate = values
+            describers.insert(
+                0, (lambda site: valued(site, of_baseline), lambda site: valued(site, of_candidate))
+            )
         for describers_of in describers:
             number = Interner()
             pins: tuple[dict[int, int], dict[int, int]] = ({}, {})
             if pinned:
                 pins = {b: b for b in self.partner}, {c: b for b, c in self.partner.items()}
             b, c = (
-                Contexts(graph, [describe(site) for site in graph.sites], number, own)
-                for graph, describe, own in zip(self.graphs, describers_of, pins, strict=True)
+                Contexts(graph, [describe(site) for site in graph.sites], number, pinned_at)
+                for graph, describe, pinned_at in zip(self.graphs, describers_of, pins, strict=True)
             )
             self.by_key(
                 list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))

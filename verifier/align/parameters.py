@@ -33,9 +33,9 @@ def map_parameters(
             mapped[name] = recipe
     given |= {name for recipe in mapped.values() for name in recipe.names}
     owners: dict[str, Counter[str]] = defaultdict(Counter)
-    for ours, recipe in mapped.items():
-        for theirs in recipe.names:
-            owners[_owner(ours)][_owner(theirs)] += 1
+    for name, recipe in mapped.items():
+        for source in recipe.names:
+            owners[_owner(name)][_owner(source)] += 1
     for name, shape in candidate.tensors.items():
         if name in mapped or not owners[_owner(name)]:
             continue

@@ -21,14 +21,14 @@ def recipe_of(tensors: Sequence[Held], *, turned: bool) -> Recipe:
 
 
 def shared_out(
-    ours: Use, theirs: Use, roles: tuple[Roles, Roles]
+    baseline: Use, candidate: Use, roles: tuple[Roles, Roles]
 ) -> tuple[list[tuple[int, int]], list[dict[str, Recipe]]]:
     """Pairs of sites in two bundles of one size, and the possible recipes, the likeliest first."""
-    b = sorted(ours.members, key=lambda tensor: roles[0].rank(tensor.site))
-    c = sorted(theirs.members, key=lambda tensor: roles[1].rank(tensor.site))
+    b = sorted(baseline.members, key=lambda tensor: roles[0].rank(tensor.site))
+    c = sorted(candidate.members, key=lambda tensor: roles[1].rank(tensor.site))
     if sorted(map(_rows, b)) != sorted(map(_rows, c)):
         heads = max(
-            side.heads(tensor.site) for side, own in zip(roles, (b, c), strict=True) for tensor in own
+            side.heads(tensor.site) for side, tensors in zip(roles, (b, c), strict=True) for tensor in tensors
         )
         return [], list(_cuts(b, c, heads))
     if [*map(_rows, b)] != [*map(_rows, c)]:  # sizes say which is which, roles among those of one size
@@ -58,16 +58,16 @@ def _cut(b: Sequence[_Rows], c: Sequence[_Rows]) -> dict[str, Recipe]:
         position += rows.stop - rows.start
     pieces: dict[Held, list[tuple[int, Piece]]] = {}
     position = 0
-    for own in c:
-        stop = position + own.stop - own.start
-        for other, first in ends:
-            low, high = max(first, position), min(first + other.stop - other.start, stop)
+    for wanted in c:
+        stop = position + wanted.stop - wanted.start
+        for held, first in ends:
+            low, high = max(first, position), min(first + held.stop - held.start, stop)
             if low < high:
-                start, end = other.start + low - first, other.start + high - first
-                piece = Piece(other.tensor.name, transposed=other.tensor.turned)
-                if (start, end) != (0, _rows(other.tensor)):
+                start, end = held.start + low - first, held.start + high - first
+                piece = Piece(held.tensor.name, transposed=held.tensor.turned)
+                if (start, end) != (0, _rows(held.tensor)):
                     piece = piece._replace(start=start, stop=end)
-                pieces.setdefault(own.tensor, []).append((own.start + low - position, piece))
+                pieces.setdefault(wanted.tensor, []).append((wanted.start + low - position, piece))
         position = stop
     return {
         tensor.name: Recipe.built((piece for _, piece in sorted(found)), turned=tensor.turned)

@@ -48,53 +48,53 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         candidate: Graph of the candidate.
         partner: Candidate site for each baseline site that is paired already.
     """
-    ours, theirs = uses_of(baseline), uses_of(candidate)
+    b_uses, c_uses = uses_of(baseline), uses_of(candidate)
     back = {c: b for b, c in partner.items()}
-    matched = _matched(ours, theirs, partner, back)
+    matched = _matched(b_uses, c_uses, partner, back)
     recipes: dict[str, Recipe] = {}
     choices: list[_Choice] = []
     sites: dict[int, list[int]] = {}
     roles = Roles(baseline), Roles(candidate)
     for i, j in matched:
-        if len(ours[i].members) == len(theirs[j].members) == 1:
-            b, c = ours[i].members[0], theirs[j].members[0]
+        if len(b_uses[i].members) == len(c_uses[j].members) == 1:
+            b, c = b_uses[i].members[0], c_uses[j].members[0]
             recipes.setdefault(c.name, recipe_of((b,), turned=c.turned))
             sites.setdefault(b.site, []).append(c.site)
             continue
-        members, found = shared_out(ours[i], theirs[j], roles)
+        members, found = shared_out(b_uses[i], c_uses[j], roles)
         if not found:
             continue
         for name, recipe in found[0].items():
             recipes.setdefault(name, recipe)
-        choices.append((frozenset(each.site for each in theirs[j].members), found))
+        choices.append((frozenset(each.site for each in c_uses[j].members), found))
         for b_site, c_site in members:
             sites.setdefault(b_site, []).append(c_site)
     return Skeleton(tuple(_last(sites, baseline, candidate)), recipes, tuple(_grouped(choices)))
 
 
 def _matched(
-    ours: Sequence[Use], theirs: Sequence[Use], partner: Mapping[int, int], back: Mapping[int, int]
+    b_uses: Sequence[Use], c_uses: Sequence[Use], partner: Mapping[int, int], back: Mapping[int, int]
 ) -> list[tuple[int, int]]:
     """Positions of uses that belong together: by size and part, then between those by size alone."""
 
-    def keys(uses: Sequence[Use], paired: Mapping[int, int], *, own: bool, part: bool) -> list[Hashable]:
+    def keys(uses: Sequence[Use], paired: Mapping[int, int], *, baseline: bool, part: bool) -> list[Hashable]:
         found: list[Hashable] = []
         for use in uses:
             site = use.members[0].site
             if len(use.members) == 1 and site in paired:
-                found.append(("pair", site if own else paired[site], use.size, use.part))
+                found.append(("pair", site if baseline else paired[site], use.size, use.part))
             else:
                 found.append((use.size, use.part if part else ""))
         return found
 
     found = longest_common_subsequence(
-        keys(ours, partner, own=True, part=True), keys(theirs, back, own=False, part=True)
+        keys(b_uses, partner, baseline=True, part=True), keys(c_uses, back, baseline=False, part=True)
     )
-    loose_b = keys(ours, partner, own=True, part=False)
-    loose_c = keys(theirs, back, own=False, part=False)
+    loose_b = keys(b_uses, partner, baseline=True, part=False)
+    loose_c = keys(c_uses, back, baseline=False, part=False)
     more: list[tuple[int, int]] = []
     previous = (-1, -1)
-    for i, j in [*found, (len(ours), len(theirs))]:
+    for i, j in [*found, (len(b_uses), len(c_uses))]:
         gap_b, gap_c = range(previous[0] + 1, i), range(previous[1] + 1, j)
         previous = (i, j)
         if gap_b and gap_c:

@@ -143,7 +143,7 @@ def _judged(
     judged = judged_by(bench, measured, budgets, standing.calls, standing)
     if suspicious:
         return judged, measured, ()
-    told = all(less_accurate(row, own=True) or numeric(row.cause) for row in judged.culprits)
+    told = all(less_accurate(row, intrinsic=True) or numeric(row.cause) for row in judged.culprits)
     if not (same_program and told):
         judged = diagnosed(bench, judged, protocol)
     judged = judge_rows([with_precision(row, bench.cell, proved=same_program) for row in judged.rows])

@@ -54,7 +54,7 @@ def raised_here(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor ours."""
+    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor the verifier's."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         inside = f" ({Path(error.filename).name}, line {error.lineno})"
         return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
@@ -65,13 +65,13 @@ def _line(error: BaseException) -> str:
 
 
 def is_users(filename: str) -> bool:
-    """Whether a file is neither Python's, nor an installed package's, nor ours."""
+    """Whether a file is neither Python's, nor an installed package's, nor the verifier's."""
     return _home(filename) is None
 
 
 @functools.cache
 def _home(filename: str) -> str | None:
-    """The installed package a file is of, ours among them; empty for Python's own, None for a user's."""
+    """The installed package a file is of, the verifier among them; empty for Python's own, None for a user's."""
     if filename.startswith("<"):
         return ""
     path = Path(filename)

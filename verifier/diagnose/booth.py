@@ -248,29 +248,29 @@ class _Bench:
 
     def calls(self, values: Values) -> _Calls | None:
         """Both calls on `values`; None where there is more than one operator on a side."""
-        one, other = self.baseline.call, self.candidate.call
-        if one is None or other is None or self.candidate.site is None:
+        baseline, candidate = self.baseline.call, self.candidate.call
+        if baseline is None or candidate is None or self.candidate.site is None:
             return None
         if self.baseline.between or self.candidate.between or self.baseline.site is None:
             return None
         return _Calls(
-            one.with_operands(self.baseline.replay(values)),
-            other.with_operands(self.candidate.replay(self._there(values))),
+            baseline.with_operands(self.baseline.replay(values)),
+            candidate.with_operands(self.candidate.replay(self._there(values))),
             self.candidate.site.output,
         )
 
     def _there(self, values: Values) -> Values:
-        own = self.candidate.values()
+        found = self.candidate.values()
         for twin, (source, layout) in self.carried.items():
             tensor = values[source]
-            own[twin] = tensor if layout is None else layout.forth(tensor, own[twin].shape)
-        return own
+            found[twin] = tensor if layout is None else layout.forth(tensor, found[twin].shape)
+        return found
 
 
-def _layout(tensor: Tensor, other: Tensor) -> Layout | None:
-    """How the candidate lays out what is the baseline's `tensor`; None if it does not hold the same."""
-    for layout in layouts(tensor.shape, other.shape):
-        if distance(other, layout.forth(tensor, other.shape)) <= _SAME:
+def _layout(baseline: Tensor, candidate: Tensor) -> Layout | None:
+    """How the candidate lays out the baseline's tensor; None if it does not hold the same."""
+    for layout in layouts(baseline.shape, candidate.shape):
+        if distance(candidate, layout.forth(baseline, candidate.shape)) <= _SAME:
             return layout
     return None
 
@@ -279,8 +279,8 @@ _SAME = 1e-9
 
 
 def _finite_on_one_side(given: _Given) -> bool:
-    one, other = given.baseline, given.candidate
-    return one.shape == other.shape and bool((one.isfinite() != other.isfinite()).any())
+    b, c = given.baseline, given.candidate
+    return b.shape == c.shape and bool((b.isfinite() != c.isfinite()).any())
 
 
 def _rounded(tensor: Tensor, sign: int) -> Tensor:
@@ -327,9 +327,9 @@ def _switched(baseline: Side, candidate: Side) -> bool:
     """Whether two calls of one operator differ in switches alone, which nobody computes from a size."""
     if not _one_operator(baseline, candidate) or baseline.site is None or candidate.site is None:
         return False
-    one, other = settings_of(baseline.site), settings_of(candidate.site)
-    apart = [name for name in one.keys() & other.keys() if one[name] != other[name]]
-    return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (one, other))
+    b, c = settings_of(baseline.site), settings_of(candidate.site)
+    apart = [name for name in b.keys() & c.keys() if b[name] != c[name]]
+    return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (b, c))
 
 
 def _numbers(side: Side) -> set[float]:

@@ -73,37 +73,37 @@ def cause_of_site(
 
 def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
     """The cause where one side has several operators for what the other makes in fewer."""
-    ours, theirs = (
+    made, expected = (
         ", ".join([*_ops(side), *(() if side.site is None else (side.site.op,))])
         for side in (candidate, baseline)
     )
     return Cause(
         code="region-different",
-        summary=f"it makes in {ours} what the baseline makes in {theirs}, and something else comes out",
+        summary=f"it makes in {made} what the baseline makes in {expected}, and something else comes out",
         confirmed=False,
         evidence=(
             f"both were given the same, and {row.candidate} differs",
             *_settings_apart(baseline, candidate),
         ),
-        remedy=f"see what {ours} do otherwise than {theirs}",
+        remedy=f"see what {made} do otherwise than {expected}",
     )
 
 
 def _settings_apart(baseline: Side, candidate: Side) -> list[str]:
     """Where an operator that stands once on both sides has other settings."""
-    ours, theirs = (
-        {site.op: settings(call) for site, call in (*side.between, *_own(side))}
-        for side in (candidate, baseline)
+    b, c = (
+        {site.op: settings(call) for site, call in (*side.between, *_itself(side))}
+        for side in (baseline, candidate)
     )
     return [
-        f"{op}: {name} is {canonical(own[name])}, the baseline's {canonical(theirs[op][name])}"
-        for op, own in ours.items()
-        for name in own
-        if name in theirs.get(op, {}) and canonical(own[name]) != canonical(theirs[op][name])
+        f"{op}: {name} is {canonical(value)}, the baseline's {canonical(b[op][name])}"
+        for op, found in c.items()
+        for name, value in found.items()
+        if name in b.get(op, {}) and canonical(value) != canonical(b[op][name])
     ]
 
 
-def _own(side: Side) -> list[tuple[Site, KeptCall]]:
+def _itself(side: Side) -> list[tuple[Site, KeptCall]]:
     return [] if side.site is None or side.call is None else [(side.site, side.call)]
 
 
@@ -142,22 +142,22 @@ def cause_of_state(
     """Why a call leaves the buffer `leaf` otherwise than the baseline's does, as batch norms in train mode do."""
     before = f"relative error {distance(given, wanted):.1e}"
     if call is not None and baseline is not None and leaf in call.state & baseline.state:
-        ours, theirs = settings(call, IRRELEVANT), settings(baseline, IRRELEVANT)
+        b, c = settings(baseline, IRRELEVANT), settings(call, IRRELEVANT)
         for name in ("momentum", "training", "eps"):
-            if name not in ours or name not in theirs or ours[name] == theirs[name]:
+            if name not in b or name not in c or b[name] == c[name]:
                 continue
             try:
-                after = call.with_argument(name, theirs[name]).run()[1][leaf]
+                after = call.with_argument(name, b[name]).run()[1][leaf]
             except Exception:
                 after = given
             error = distance(after, wanted)
             if error <= limit:
                 return Cause(
                     code=codes.of_attribute("batch_norm", name),
-                    summary=f"{name} is {ours[name]}, the baseline's {theirs[name]}",
+                    summary=f"{name} is {c[name]}, the baseline's {b[name]}",
                     confirmed=True,
                     evidence=(f"{before} becomes {error:.1e} with this as in the baseline",),
-                    remedy=f"set {name} to {theirs[name]}",
+                    remedy=f"set {name} to {b[name]}",
                 )
     if leaf == "running_var" and baseline is not None:
         biased = _biased(baseline, wanted)
@@ -233,10 +233,10 @@ def cause_of_inputs(
 def _runs_unread(baseline: Side, candidate: Side) -> bool:
     """Whether operators with parameters that the candidate seems to lack run there with no reader."""
     wanted = Counter(loose(site) for site, _ in baseline.between if site.tensors)
-    ours, theirs = (
-        Counter(loose(site) for site in side.graph.sites if not site.live) for side in (candidate, baseline)
+    b, c = (
+        Counter(loose(site) for site in side.graph.sites if not site.live) for side in (baseline, candidate)
     )
-    return bool(wanted) and not wanted - (ours - theirs)
+    return bool(wanted) and not wanted - (c - b)
 
 
 def _ops(side: Side) -> Iterable[str]:

@@ -51,14 +51,14 @@ class Examined:
         replayed: Error of the candidate's site on the baseline's inputs; None where the shapes differ.
         replayed_shape: The shape it gave there; None where it could not be run again.
         inputs_differ: Whether what the site reads differs though all paired rows above were made equal.
-        own: Why the site is wrong, if it is.
+        here: Why the site is wrong, if it is.
         above: Why its inputs are, if they are.
     """
 
     replayed: Comparison | None
     replayed_shape: tuple[int, ...] | None
     inputs_differ: bool | None
-    own: Cause | None
+    here: Cause | None
     above: Cause | None
 
 
@@ -306,28 +306,28 @@ class _Examiner:
         differ = _differ(should_read, does_read, limit, self._lay)
         absorbed = _pads_itself(row, baseline, candidate) or _computes_statistics(candidate.call, row.op)
         tensor = None if call is None else _attempt(call, candidate.site.output)
-        own = None
+        here = None
         if call is not None and (tensor is None or distance(tensor, wanted) > limit):
-            own = cause_of_site(
+            here = cause_of_site(
                 call, baseline.call, candidate.site.output, wanted, tensor, self._others, limit
             )
-            if tensor is None and not own.confirmed:  # it may only follow what is wrong above it
-                own = None
-        if own is None and row.status is Status.CULPRIT and (call is None or tensor is None):
-            own = unexplained(given, wanted)  # the site cannot be run again
-        if own is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
-            own = as_preparation(own, tensor, wanted)
-        if absorbed and own is not None:
-            own = _padding(own, baseline, candidate)
+            if tensor is None and not here.confirmed:  # it may only follow what is wrong above it
+                here = None
+        if here is None and row.status is Status.CULPRIT and (call is None or tensor is None):
+            here = unexplained(given, wanted)  # the site cannot be run again
+        if here is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
+            here = as_preparation(here, tensor, wanted)
+        if absorbed and here is not None:
+            here = _padding(here, baseline, candidate)
         above = None
         if differ and not absorbed:
-            mended = call is not None and (own is None or own.confirmed)
+            mended = call is not None and (here is None or here.confirmed)
             above = cause_of_inputs(row, baseline, candidate, does_read, limit, mended=mended)
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
-            _shape(tensor, wanted, row) if tensor is not None else None if own is None else (),
+            _shape(tensor, wanted, row) if tensor is not None else None if here is None else (),
             False if absorbed else differ,
-            own,
+            here,
             above,
         )
 
@@ -367,15 +367,15 @@ def _attempt(call: KeptCall, output: int) -> Tensor | None:
 
 def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
     """The cause at a site whose padding one side does apart: told by what it pads with, if that differs."""
-    ours, theirs = (
+    b, c = (
         next((str(site.attributes.get("mode")) for site, _ in side.between), "constant")
-        for side in (candidate, baseline)
+        for side in (baseline, candidate)
     )
-    if ours == theirs or not cause.code.endswith("-padding"):
+    if b == c or not cause.code.endswith("-padding"):
         return cause
     shown = {"constant": "with zeros"}
-    summary = f"it pads {shown.get(ours, f'by {ours}')}, the baseline {shown.get(theirs, f'by {theirs}')}"
-    remedy = f"pad {shown.get(theirs, f'by {theirs}')}"
+    summary = f"it pads {shown.get(c, f'by {c}')}, the baseline {shown.get(b, f'by {b}')}"
+    remedy = f"pad {shown.get(b, f'by {b}')}"
     return msgspec.structs.replace(
         cause, code=f"{cause.code}-mode", summary=summary, remedy=remedy, evidence=()
     )
@@ -393,5 +393,5 @@ def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:
     between = [site.op for site, _ in (*baseline.between, *candidate.between)]
     if not between or set(between) != {"pad"} or baseline.site is None or candidate.site is None:
         return False
-    ours, theirs = candidate.site.attributes.get("padding"), baseline.site.attributes.get("padding")
-    return row.op == candidate.site.op and ours is not None and ours != theirs
+    b, c = baseline.site.attributes.get("padding"), candidate.site.attributes.get("padding")
+    return row.op == candidate.site.op and c is not None and b != c

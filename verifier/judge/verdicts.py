@@ -49,14 +49,14 @@ def differs(row: PairResult) -> bool:
     """Whether a row diverged in the free pass: another shape, or a total error beyond its budget."""
     return (
         row.candidate_shape is not None
-        or not within(row.total, _limit(row, own=False))
-        or less_accurate(row, own=False)
+        or not within(row.total, _limit(row, intrinsic=False))
+        or less_accurate(row, intrinsic=False)
     )
 
 
-def less_accurate(row: PairResult, *, own: bool) -> bool:
+def less_accurate(row: PairResult, *, intrinsic: bool) -> bool:
     """Whether the candidate is further from the float64 oracle than it may be: at this step alone, or in all."""
-    return excess(row, own=own) is not None
+    return excess(row, intrinsic=intrinsic) is not None
 
 
 class Excess(NamedTuple):
@@ -68,15 +68,15 @@ class Excess(NamedTuple):
     limit: float
 
 
-def excess(row: PairResult, *, own: bool) -> Excess | None:
+def excess(row: PairResult, *, intrinsic: bool) -> Excess | None:
     """The first distance from the oracle that exceeds its limit: of this step alone, or in all."""
     if row.accuracy is None or row.budget is None:
         return None
-    for kind in ("intrinsic", "systematic") if own else ("total",):
-        theirs = getattr(row.accuracy, f"candidate_{kind}")
+    for kind in ("intrinsic", "systematic") if intrinsic else ("total",):
+        measured = getattr(row.accuracy, f"candidate_{kind}")
         limit = getattr(row.budget, f"oracle_{kind}")
-        if theirs is not None and limit is not None and not theirs <= limit:
-            return Excess(kind, theirs, getattr(row.accuracy, f"baseline_{kind}"), limit)
+        if measured is not None and limit is not None and not measured <= limit:
+            return Excess(kind, measured, getattr(row.accuracy, f"baseline_{kind}"), limit)
     return None
 
 
@@ -158,8 +158,8 @@ class _Judge:
                 return Status.CULPRIT
             return self._inherited(row)
         if row.misshapen:
-            own = _clean(row) and self._same_shapes_above(row)
-            return Status.CULPRIT if own or self._rewired_at_fault(row) else Status.CARRIES
+            alone = _clean(row) and self._same_shapes_above(row)
+            return Status.CULPRIT if alone or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
             if _wrong_alone(row):
                 return Status.CULPRIT
@@ -210,7 +210,7 @@ class _Judge:
             return True
         if self.localised:
             return _wrong_alone(row)
-        if less_accurate(row, own=True):
+        if less_accurate(row, intrinsic=True):
             return True
         return self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
 
@@ -231,7 +231,7 @@ class _Judge:
         else:
             other = f"another {extra.op}, of shape {extra.shape}," if extra.op == missing.op else extra.op
             what = f"the candidate has {other} instead of {missing.op}, of shape {missing.shape}"
-        measured = _said(row, own=True) if row.excited is None else _unreached(row, row.excited)
+        measured = _said(row, intrinsic=True) if row.excited is None else _unreached(row, row.excited)
         told = numeric(row.cause) or row.excited is not None
         return msgspec.structs.replace(
             place,
@@ -252,7 +252,7 @@ class _Judge:
         if status is Status.CULPRIT and row.replayed_shape not in (None, row.shape):
             parts = [f"shape {row.replayed_shape} instead of {row.shape} on the baseline's inputs"]
         else:
-            parts = [_said(row, own=status is Status.CULPRIT)]
+            parts = [_said(row, intrinsic=status is Status.CULPRIT)]
         if row.rewired and status is Status.CULPRIT:
             parts.append("it reads other tensors than the baseline does")
         elif row.inputs_differ and not row.apart:
@@ -289,8 +289,8 @@ def numeric(cause: Cause | None) -> bool:
 
 def _wrong_alone(row: PairResult) -> bool:
     """Whether the row is beyond a budget on identical inputs, as far as that was measured."""
-    wrong = row.intrinsic is not None and not within(row.intrinsic, _limit(row, own=True))
-    return wrong or less_accurate(row, own=True)
+    wrong = row.intrinsic is not None and not within(row.intrinsic, _limit(row, intrinsic=True))
+    return wrong or less_accurate(row, intrinsic=True)
 
 
 def _clean(row: PairResult) -> bool:
@@ -299,32 +299,32 @@ def _clean(row: PairResult) -> bool:
 
 def _own_fault(row: PairResult) -> bool:
     """Whether a site that was run again on the baseline's inputs is wrong there."""
-    return row.replayed_shape != row.shape or not within(row.replayed, _limit(row, own=True))
+    return row.replayed_shape != row.shape or not within(row.replayed, _limit(row, intrinsic=True))
 
 
-def _limit(row: PairResult, *, own: bool) -> float:
+def _limit(row: PairResult, *, intrinsic: bool) -> float:
     if row.budget is None:
         return 0.0
-    return row.budget.intrinsic if own else row.budget.total
+    return row.budget.intrinsic if intrinsic else row.budget.total
 
 
-def _said(row: PairResult, *, own: bool) -> str:
-    """What was measured at a row and what was allowed: on identical inputs if `own` and if that was measured."""
-    error, limited = row.intrinsic, own and row.intrinsic is not None
+def _said(row: PairResult, *, intrinsic: bool) -> str:
+    """What was measured at a row and what was allowed: on identical inputs if `intrinsic` and measured."""
+    error, limited = row.intrinsic, intrinsic and row.intrinsic is not None
     if not limited:
         error = row.total
-    if within(error, _limit(row, own=limited)) or (error is None and row.candidate_shape is None):
-        for alone in (True, False) if own else (False,):
-            found = excess(row, own=alone)
+    if within(error, _limit(row, intrinsic=limited)) or (error is None and row.candidate_shape is None):
+        for alone in (True, False) if intrinsic else (False,):
+            found = excess(row, intrinsic=alone)
             if found is not None and row.budget is not None:
                 return (
                     f"{found.kind} distance from float64 {found.candidate:.1e}, the baseline's {found.baseline:.1e}, "
                     f"allowed {found.limit:.1e} (rule {row.budget.rule})"
                 )
-    return _measured(row, error, own=limited)
+    return _measured(row, error, intrinsic=limited)
 
 
-def _measured(row: PairResult, error: Comparison | None, *, own: bool) -> str:
+def _measured(row: PairResult, error: Comparison | None, *, intrinsic: bool) -> str:
     if error is None:
         return f"shape {row.candidate_shape} instead of {row.shape}"
     if error.nonfinite_mismatched:
@@ -332,8 +332,8 @@ def _measured(row: PairResult, error: Comparison | None, *, own: bool) -> str:
     at = "" if error.max_abs_index is None else f" at {error.max_abs_index}"
     rule = row.budget.rule if row.budget else "none"
     return (
-        f"{'intrinsic' if own else 'total'} relative error {error.nrmse:.1e}, allowed "
-        f"{_limit(row, own=own):.1e} (rule {rule}), max abs difference {error.max_abs:.1e}{at}"
+        f"{'intrinsic' if intrinsic else 'total'} relative error {error.nrmse:.1e}, allowed "
+        f"{_limit(row, intrinsic=intrinsic):.1e} (rule {rule}), max abs difference {error.max_abs:.1e}{at}"
     )
 
 

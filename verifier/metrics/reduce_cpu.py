@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 # Up to this many pieces, a millisecond or so, one thread does it all. Right after an operation torch's OpenMP
-# threads still spin for the next one, and a second thread of ours has to win its core from them: over the 175
+# threads still spin for the next one, and a second thread beside them has to win its core from them: over the 175
 # sites of a ResNet-50, batch 8, sharing smaller tensors was measured to make the comparison slower.
 ALONE = 64
 

@@ -91,9 +91,9 @@ def _swapped(two: Reals, others: Mapping[str, Tensor], from_baseline: Comparison
         pair = reals(two.candidate, other)
         if pair.candidate.shape != pair.baseline.shape:
             continue
-        mine, theirs = sample(pair)
-        spread = float((mine - mine.mean()).norm())
-        if not (identical(mine, theirs) or float((mine - theirs).norm()) <= NEARLY * spread):
+        some, named = sample(pair)
+        spread = float((some - some.mean()).norm())
+        if not (identical(some, named) or float((some - named).norm()) <= NEARLY * spread):
             continue
         comparison = compared(pair.candidate, pair.baseline)
         near = comparison.max_abs == 0 or comparison.mse < CLEARLY**2 * from_baseline.mse

@@ -90,10 +90,12 @@ def resolve(
             raise MapError(
                 f"{source}: the candidate has no tensor {name}{suggestion(name, candidate) or '.'}"
             )
-        for own, parts in matches.items():
-            if own not in found:
-                found[own] = (
-                    None if entry is None else _recipe(own, entry, parts, baseline, candidate[own], source)
+        for target, parts in matches.items():
+            if target not in found:
+                found[target] = (
+                    None
+                    if entry is None
+                    else _recipe(target, entry, parts, baseline, candidate[target], source)
                 )
     return found
 
@@ -103,44 +105,44 @@ def _matches(name: str, candidate: Mapping[str, object]) -> dict[str, tuple[str,
     if name in candidate:
         return {name: ()}
     pattern = Pattern(name)
-    found = ((own, pattern.stars(own)) for own in candidate)
-    return {own: parts for own, parts in found if parts is not None}
+    found = ((target, pattern.stars(target)) for target in candidate)
+    return {target: parts for target, parts in found if parts is not None}
 
 
 def _recipe(
-    own: str,
+    target: str,
     entry: str | tuple[str, ...],
     parts: Sequence[str],
     baseline: Mapping[str, Sequence[int]],
     shape: Sequence[int],
     source: str,
 ) -> Recipe:
-    texts = [_filled(text, parts, own, source) for text in ([entry] if isinstance(entry, str) else entry)]
+    texts = [_filled(text, parts, target, source) for text in ([entry] if isinstance(entry, str) else entry)]
     try:
         recipe = Recipe.parsed(texts, baseline)
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise MapError(
-            f"{source}: {own} is to be rows whose numbers have more digits than any tensor."
+            f"{source}: {target} is to be rows whose numbers have more digits than any tensor."
         ) from error
     for name in recipe.names:
         if name not in baseline:
             raise MapError(
-                f"{source}: {own} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
+                f"{source}: {target} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
     for piece in recipe.pieces:
         whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
         if piece.stop is not None and whole and piece.stop > whole[0]:
-            raise MapError(f"{source}: {own} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
+            raise MapError(f"{source}: {target} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
     if not recipe.fits(baseline, shape):
         given = ", ".join(f"{name} {tuple(baseline[name])}" for name in recipe.names)
-        raise MapError(f"{source}: {own} {tuple(shape)} cannot be made of {given}.")
+        raise MapError(f"{source}: {target} {tuple(shape)} cannot be made of {given}.")
     return recipe
 
 
-def _filled(text: str, parts: Sequence[str], own: str, source: str) -> str:
+def _filled(text: str, parts: Sequence[str], target: str, source: str) -> str:
     pieces = STARS.split(text)
     if len(pieces) - 1 > len(parts):
-        raise MapError(f"{source}: {text} has more stars than the name it is given for, {own}.")
+        raise MapError(f"{source}: {text} has more stars than the name it is given for, {target}.")
     filled = [*parts[: len(pieces) - 1], ""]
     return "".join(piece + part for piece, part in zip(pieces, filled, strict=True))
 
