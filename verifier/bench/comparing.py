@@ -17,7 +17,7 @@ from verifier.inputs.samples import batches
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.bench.judging import Assessed
     from verifier.bench.protocol import Protocol
     from verifier.bench.side import Side
@@ -46,7 +46,7 @@ class Terms:
     requests: tuple[Request, ...]
     missing: Mapping[Cell, str]
     weights: str
-    known: Mapping[str, Recipe | None]
+    known: Mapping[str, Assembly | None]
     seed: int
     by_block: bool
     semantics: bool
@@ -97,7 +97,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     masters = subject.masters
     static = (
         *flag_differences(*(side.flags for side in sides)),
-        *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.recipes),
+        *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
     )
     bench = Bench(subject, few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()

@@ -13,7 +13,7 @@ from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, reduction
 from verifier.graph.tensors import tensors_in
 from verifier.inputs.samples import batch_size
-from verifier.judge import Compared, bare_rows, ends, judge_rows, numerics_budget
+from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments
 from verifier.records import Accuracy, Budget, CellResult, Precision, Verdict
@@ -107,9 +107,9 @@ def _exact(limit: _Limit, k: int, alignment: Alignment, measured: Measured) -> _
     return limit._replace(budget=replace_struct(limit.budget, total=0.0, intrinsic=0.0))
 
 
-def _compared(free: Meetings, forced: Meetings | None, limits: Sequence[_Limit]) -> list[Compared]:
+def _compared(free: Meetings, forced: Meetings | None, limits: Sequence[_Limit]) -> list[PairErrors]:
     return [
-        Compared(
+        PairErrors(
             shape=met.shape,
             candidate_shape=met.other_shape,
             total=met.error,

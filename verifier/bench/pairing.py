@@ -16,7 +16,7 @@ from verifier.weights import choose, fingerprints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.bench.side import Side
     from verifier.cells import Cell
     from verifier.graph import Graph
@@ -29,7 +29,7 @@ def pair(
     inputs: Inputs,
     *,
     weights: str,
-    known: Mapping[str, Recipe | None],
+    known: Mapping[str, Assembly | None],
     seed: int = 0,
     cell: Cell | None = None,
     graphs: tuple[Graph, Graph] | None = None,

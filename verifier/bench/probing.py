@@ -28,7 +28,7 @@ from verifier.weights import fingerprints
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from verifier.align import Alignment, Recipe
+    from verifier.align import Alignment, Assembly
     from verifier.bench.bench import Bench
     from verifier.bench.measuring import Measured
     from verifier.bench.probes import Draw
@@ -46,7 +46,7 @@ _SPECK = 1e-11
 def probing(
     bench: Bench,
     policy: Policy,
-    known: Mapping[str, Recipe | None],
+    known: Mapping[str, Assembly | None],
     seed: int,
     progress: Progress = lambda *_: None,
 ) -> Iterator[Probe]:
@@ -66,7 +66,7 @@ def probing(
     progress("probes", len(every), len(every))
 
 
-def _probed(bench: Bench, draw: Draw, policy: Policy, known: Mapping[str, Recipe | None]) -> Probe:
+def _probed(bench: Bench, draw: Draw, policy: Policy, known: Mapping[str, Assembly | None]) -> Probe:
     if draw.training:
         subject = bench.subject
         bench = bench.at(
@@ -106,7 +106,9 @@ def _recorded(bench: Bench, side: str) -> Graph:
     return record(copy, args, kwargs)
 
 
-def _aligned(bench: Bench, baseline: Graph, candidate: Graph, known: Mapping[str, Recipe | None]) -> Subject:
+def _aligned(
+    bench: Bench, baseline: Graph, candidate: Graph, known: Mapping[str, Assembly | None]
+) -> Subject:
     """The subject with the graphs of these inputs: with its pairs if both do what they did, else with new ones."""
     subject, old = bench.subject, bench.alignment
     if baseline.calls == old.baseline.calls and candidate.calls == old.candidate.calls:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from verifier.align import Alignment, Recipe, State
+    from verifier.align import Alignment, Assembly, State
     from verifier.weights import Masters
 
 SIDES = ("baseline", "candidate")
@@ -26,9 +26,9 @@ class Subject:
     alignment: Alignment
     masters: Masters
 
-    def with_recipes(self, recipes: Iterable[Mapping[str, Recipe]]) -> Subject:
+    def with_assemblies(self, assemblies: Iterable[Mapping[str, Assembly]]) -> Subject:
         """The same models, with some of the candidate's tensors made otherwise from the baseline's."""
-        return replace(self, masters=self.masters.remade(recipes))
+        return replace(self, masters=self.masters.remade(assemblies))
 
     @cached_property
     def states(self) -> tuple[State, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment, Layout
     from verifier.diagnose.excitations import Excitation
-    from verifier.diagnose.neighbourhood import Side, Values
+    from verifier.diagnose.neighbourhood import Neighbourhood, Values
     from verifier.graph import KeptCall, Site
     from verifier.graph.ranges import Range
     from verifier.records import Comparison, PairResult
@@ -87,7 +87,7 @@ class Booth:
         self._others = others
         self._limits = limits
 
-    def tried(self, row: PairResult, baseline: Side, candidate: Side) -> Tried:
+    def tried(self, row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Tried:
         """Whether the two sides of a row part on any excitation."""
         values = baseline.values()
         carried = self._carried(values, candidate.values())
@@ -152,7 +152,9 @@ class Booth:
     def _range(self, source: int) -> Range:
         return self._limits[source] if source >= 0 else ANYTHING
 
-    def _apart(self, found: _Given, baseline: Side, *, strictly: bool) -> tuple[Comparison, float] | None:
+    def _apart(
+        self, found: _Given, baseline: Neighbourhood, *, strictly: bool
+    ) -> tuple[Comparison, float] | None:
         """How far the two sides are apart, and what the largest difference may be; None if they are not.
 
         A number that is not finite on one side alone counts if `strictly`; else it is no number for either.
@@ -173,7 +175,7 @@ class Booth:
         allowed = max(limit * max(size, read), _FACTOR * self._sensitivity(found, baseline))
         return None if error.max_abs <= allowed else (error, allowed)
 
-    def _sensitivity(self, found: _Given, baseline: Side) -> float:
+    def _sensitivity(self, found: _Given, baseline: Neighbourhood) -> float:
         """What the baseline's side makes of one rounding of all that it reads: the largest change of any number."""
         plain = _made(baseline, found.values)
         changes = []
@@ -230,8 +232,8 @@ class _Calls(NamedTuple):
 class _Bench:
     """The two sides of a place, and for each source of the candidate's which of the baseline's is put there."""
 
-    baseline: Side
-    candidate: Side
+    baseline: Neighbourhood
+    candidate: Neighbourhood
     carried: Mapping[int, tuple[int, Layout | None]]
     rebuilt: bool
 
@@ -305,7 +307,7 @@ def _relative(told: Excited) -> float:
     return max(_LIMIT, told.allowed * told.error.nrmse / told.error.max_abs)
 
 
-def _made(side: Side, values: Values) -> Tensor | None:
+def _made(side: Neighbourhood, values: Values) -> Tensor | None:
     """What one side gives where `values` come in from above; None where it cannot be run on them."""
     try:
         reads = side.replay(values)
@@ -316,14 +318,14 @@ def _made(side: Side, values: Values) -> Tensor | None:
         return None
 
 
-def _one_operator(baseline: Side, candidate: Side) -> bool:
+def _one_operator(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether both sides are one and the same operator, in other settings."""
     if baseline.between or candidate.between or baseline.site is None or candidate.site is None:
         return False
     return baseline.site.op == candidate.site.op
 
 
-def _switched(baseline: Side, candidate: Side) -> bool:
+def _switched(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether two calls of one operator differ in switches alone, which nobody computes from a size."""
     if not _one_operator(baseline, candidate) or baseline.site is None or candidate.site is None:
         return False
@@ -332,7 +334,7 @@ def _switched(baseline: Side, candidate: Side) -> bool:
     return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (b, c))
 
 
-def _numbers(side: Side) -> set[float]:
+def _numbers(side: Neighbourhood) -> set[float]:
     """The numbers among the settings of all operators of one side."""
     sites = (*(site for site, _ in side.between), *(() if side.site is None else (side.site,)))
     return {number for site in sites for value in site.attributes.values() for number in _flat(value)}

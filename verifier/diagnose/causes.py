@@ -10,7 +10,7 @@ from torch import Tensor
 
 from verifier.align.signatures import loose
 from verifier.diagnose import codes
-from verifier.diagnose.neighbourhood import Side, distance
+from verifier.diagnose.neighbourhood import Neighbourhood, distance
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT, MOVES, canonical
 from verifier.recognise.pattern import describe
@@ -71,7 +71,7 @@ def cause_of_site(
     )
 
 
-def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
+def composed(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Cause:
     """The cause where one side has several operators for what the other makes in fewer."""
     made, expected = (
         ", ".join([*_ops(side), *(() if side.site is None else (side.site.op,))])
@@ -89,7 +89,7 @@ def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
     )
 
 
-def _settings_apart(baseline: Side, candidate: Side) -> list[str]:
+def _settings_apart(baseline: Neighbourhood, candidate: Neighbourhood) -> list[str]:
     """Where an operator that stands once on both sides has other settings."""
     b, c = (
         {site.op: settings(call) for site, call in (*side.between, *_itself(side))}
@@ -103,7 +103,7 @@ def _settings_apart(baseline: Side, candidate: Side) -> list[str]:
     ]
 
 
-def _itself(side: Side) -> list[tuple[Site, KeptCall]]:
+def _itself(side: Neighbourhood) -> list[tuple[Site, KeptCall]]:
     return [] if side.site is None or side.call is None else [(side.site, side.call)]
 
 
@@ -190,8 +190,8 @@ def _biased(baseline: KeptCall, wanted: Tensor) -> Tensor | None:
 
 def cause_of_inputs(
     row: PairResult,
-    baseline: Side,
-    candidate: Side,
+    baseline: Neighbourhood,
+    candidate: Neighbourhood,
     reads: Sequence[Tensor] | None,
     limit: float,
     *,
@@ -230,7 +230,7 @@ def cause_of_inputs(
     )
 
 
-def _runs_unread(baseline: Side, candidate: Side) -> bool:
+def _runs_unread(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether operators with parameters that the candidate seems to lack run there with no reader."""
     wanted = Counter(loose(site) for site, _ in baseline.between if site.tensors)
     b, c = (
@@ -239,7 +239,7 @@ def _runs_unread(baseline: Side, candidate: Side) -> bool:
     return bool(wanted) and not wanted - (c - b)
 
 
-def _ops(side: Side) -> Iterable[str]:
+def _ops(side: Neighbourhood) -> Iterable[str]:
     seen = set()
     for site, _ in side.between:
         call = side.graph.call_of[site.index]
@@ -269,7 +269,7 @@ def _list(ops: Sequence[str]) -> str:
     return ", ".join(ops)
 
 
-def _constants(side: Side) -> tuple[str, ...]:
+def _constants(side: Neighbourhood) -> tuple[str, ...]:
     """The settings of what stands between, which may be the very constants that are wrong."""
     found = []
     for site, _ in side.between:
@@ -282,7 +282,7 @@ def _constants(side: Side) -> tuple[str, ...]:
 
 def _rewired(
     row: PairResult,
-    candidate: Side,
+    candidate: Neighbourhood,
     reads: Sequence[Tensor] | None,
     wanted: Sequence[Tensor],
     limit: float,
@@ -324,7 +324,9 @@ def _reordered(reads: Sequence[Tensor], wanted: Sequence[Tensor], limit: float) 
     return not left
 
 
-def _preparation(baseline: Side, candidate: Side, reads: Sequence[Tensor] | None) -> Cause | None:
+def _preparation(
+    baseline: Neighbourhood, candidate: Neighbourhood, reads: Sequence[Tensor] | None
+) -> Cause | None:
     """The cause where the models prepare their input otherwise: only inputs are above, and they hold images."""
     between = (*baseline.between, *candidate.between)
     if reads is None or not between or any(site.op not in _PREPARING for site, _ in between):

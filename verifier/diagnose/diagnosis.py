@@ -23,7 +23,7 @@ from verifier.diagnose.causes import (
 from verifier.diagnose.neighbourhood import (
     STATISTICS,
     Lay,
-    Side,
+    Neighbourhood,
     as_it_is,
     carried_over,
     distance,
@@ -85,12 +85,12 @@ def diagnose(
     if not wanted:
         return {}
     states = [row for row in wanted if row.op == "state"]
-    places = [Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
+    scenes = [Scene.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
     baseline, candidate = open_lanes(
-        sorted({call for place in places for call in place.baseline.calls}),
-        sorted({call for place in places for call in place.candidate.calls}),
+        sorted({call for scene in scenes for call in scene.baseline.calls}),
+        sorted({call for scene in scenes for call in scene.candidate.calls}),
     )
-    examiner = _Examiner(alignment, others, baseline, candidate, places)
+    examiner = _Examiner(alignment, others, baseline, candidate, scenes)
     passes = run(
         [baseline, candidate],
         [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
@@ -100,12 +100,12 @@ def diagnose(
         states=[[row.baseline or "" for row in states], [row.candidate or "" for row in states]],
     )
     left = {row.index: pair for row, *pair in zip(states, *passes.left, strict=True)}
-    for place in places:
-        if place.row.op == "state":
-            examiner.examine_state(place, *left[place.row.index])
-        if place.row.op == "output":
-            position = place.output
-            examiner.examine(place, passes.values[0][position], passes.values[1][position])
+    for scene in scenes:
+        if scene.row.op == "state":
+            examiner.examine_state(scene, *left[scene.row.index])
+        if scene.row.op == "output":
+            position = scene.output
+            examiner.examine(scene, passes.values[0][position], passes.values[1][position])
     return examiner.found
 
 
@@ -141,7 +141,7 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
 def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row gives the right tensor once all pairs above it do.
 
-    Models built from other operators read other tensors at many a place, and rightly so.
+    Models built from other operators read other tensors at many a scene, and rightly so.
     """
     if row.intrinsic is None or row.budget is None or any(rows[above].misshapen for above in row.above):
         return False
@@ -163,7 +163,7 @@ class Half:
         sites = (*self.between, *(() if self.site is None else (self.site,)))
         return [self.graph.call_of[site.index] for site in sites]
 
-    def side(self, kept: Mapping[int, KeptCall], output: Tensor) -> Side | None:
+    def neighbourhood(self, kept: Mapping[int, KeptCall], output: Tensor) -> Neighbourhood | None:
         """The calls as they were made; None where one was not seen (a scripted module, say)."""
         if any(call not in kept for call in self.calls):
             return None
@@ -171,15 +171,15 @@ class Half:
         if any(len(site.operands) != len(call.operands) for site, call in between):
             return None
         if self.site is None:
-            return Side(self.graph, None, None, between, (output,), (self.source,))
+            return Neighbourhood(self.graph, None, None, between, (output,), (self.source,))
         call = kept[self.graph.call_of[self.site.index]]
         if len(self.site.operands) != len(call.operands):
             return None
-        return Side(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
+        return Neighbourhood(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
 
 
 @dataclass(frozen=True)
-class Place:
+class Scene:
     """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
 
     row: PairResult
@@ -190,8 +190,8 @@ class Place:
     unseen: bool = False  # an output that was changed after the last site, where no site shows it
 
     @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Place:
-        """The place of a row that has both sides, of a state that of the site that writes it."""
+    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Scene:
+        """The scene of a row that has both sides, of a state that of the site that writes it."""
         if row.op == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
         output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
@@ -218,7 +218,7 @@ class Place:
 
 
 class _Examiner:
-    """Looks at each place when the lanes stand there."""
+    """Looks at each scene when the lanes stand there."""
 
     def __init__(
         self,
@@ -226,77 +226,79 @@ class _Examiner:
         others: Mapping[str, Tensor],
         baseline: Lane,
         candidate: Lane,
-        places: Sequence[Place],
+        scenes: Sequence[Scene],
     ) -> None:
         self.found: dict[int, Examined] = {}
         self._alignment = alignment
         self._lay = laid_as if alignment.rebuilt else as_it_is
         self._others = others
         self._lanes = baseline, candidate
-        self._places = {
-            place.baseline.site.index: place
-            for place in places
-            if place.baseline.site and place.row.op != "state"
+        self._scenes = {
+            scene.baseline.site.index: scene
+            for scene in scenes
+            if scene.baseline.site and scene.row.op != "state"
         }
         self._uses = [Counter[int](), Counter[int]()]
-        for place in places:
-            for uses, half in zip(self._uses, (place.baseline, place.candidate), strict=True):
+        for scene in scenes:
+            for uses, half in zip(self._uses, (scene.baseline, scene.candidate), strict=True):
                 uses.update(half.calls)
 
     def visit(self, pair: int, tensors: Sequence[Tensor]) -> None:
         """Called in the pass, at every pair, before the candidate's tensor is overwritten."""
-        place = self._places.get(self._alignment.pairs[pair].baseline)
-        if place is not None:
-            self.examine(place, tensors[0], tensors[1])
+        scene = self._scenes.get(self._alignment.pairs[pair].baseline)
+        if scene is not None:
+            self.examine(scene, tensors[0], tensors[1])
 
-    def examine(self, place: Place, wanted: Tensor, given: Tensor) -> None:
-        """Look at one place, and let go of the calls nobody else needs."""
-        baseline = place.baseline.side(self._lanes[0].kept, wanted)
-        candidate = place.candidate.side(self._lanes[1].kept, given)
+    def examine(self, scene: Scene, wanted: Tensor, given: Tensor) -> None:
+        """Look at one scene, and let go of the calls nobody else needs."""
+        baseline = scene.baseline.neighbourhood(self._lanes[0].kept, wanted)
+        candidate = scene.candidate.neighbourhood(self._lanes[1].kept, given)
         if baseline is not None and candidate is not None:
-            self.found[place.row.index] = self._look(place, baseline, candidate, wanted, given)
-        elif place.row.status is Status.CULPRIT:
-            self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
-        self._let_go(place)
+            self.found[scene.row.index] = self._look(scene, baseline, candidate, wanted, given)
+        elif scene.row.status is Status.CULPRIT:
+            self.found[scene.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
+        self._let_go(scene)
 
-    def _let_go(self, place: Place) -> None:
-        for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
+    def _let_go(self, scene: Scene) -> None:
+        for lane, uses, half in zip(self._lanes, self._uses, (scene.baseline, scene.candidate), strict=True):
             uses.subtract(half.calls)
             for call in half.calls:
                 if uses[call] <= 0:
                     lane.kept.pop(call, None)
 
-    def examine_state(self, place: Place, wanted: Tensor, given: Tensor) -> None:
-        """Look at a tensor that the site of `place` has left in another state than the baseline's."""
-        baseline = place.baseline.side(self._lanes[0].kept, wanted)
-        candidate = place.candidate.side(self._lanes[1].kept, given)
-        limit = place.row.budget.intrinsic if place.row.budget else 0.0
+    def examine_state(self, scene: Scene, wanted: Tensor, given: Tensor) -> None:
+        """Look at a tensor that the site of `scene` has left in another state than the baseline's."""
+        baseline = scene.baseline.neighbourhood(self._lanes[0].kept, wanted)
+        candidate = scene.candidate.neighbourhood(self._lanes[1].kept, given)
+        limit = scene.row.budget.intrinsic if scene.row.budget else 0.0
         cause = cause_of_state(
-            (place.row.baseline or "").rpartition(".")[2],
+            (scene.row.baseline or "").rpartition(".")[2],
             None if candidate is None else candidate.call,
             None if baseline is None else baseline.call,
             wanted,
             given,
             limit,
         )
-        self.found[place.row.index] = Examined(None, None, None, cause, None)
-        self._let_go(place)
+        self.found[scene.row.index] = Examined(None, None, None, cause, None)
+        self._let_go(scene)
 
-    def _look(self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor) -> Examined:
-        row = place.row
+    def _look(
+        self, scene: Scene, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, given: Tensor
+    ) -> Examined:
+        row = scene.row
         limit = row.budget.intrinsic if row.budget else 0.0
         if self._alignment.rebuilt and row.composed:
             return Examined(None, None, None, composed(row, baseline, candidate), None)
         if row.layout:
             wanted = laid_as(wanted, given)
-        # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
-        reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
+        # Where another shape stands above, nothing could be forced: its scene is taken by the baseline's tensor.
+        reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
             differ = _differ(
                 baseline.reads, reads, limit, as_it_is
             )  # outside, a layout is part of the answer
             above = None
-            if differ and place.unseen:
+            if differ and scene.unseen:
                 above = changed_unseen(row, given, wanted)
             elif differ:
                 above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True)
@@ -331,7 +333,7 @@ class _Examiner:
             above,
         )
 
-    def _reads(self, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+    def _reads(self, baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Tensor, ...] | None:
         """What the candidate's site reads if everything above the two sites is as in the baseline."""
         values = carried_over(baseline.values(), candidate.values(), self._alignment.partner, self._lay)
         try:
@@ -365,7 +367,7 @@ def _attempt(call: KeptCall, output: int) -> Tensor | None:
         return None
 
 
-def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
+def _padding(cause: Cause, baseline: Neighbourhood, candidate: Neighbourhood) -> Cause:
     """The cause at a site whose padding one side does apart: told by what it pads with, if that differs."""
     b, c = (
         next((str(site.attributes.get("mode")) for site, _ in side.between), "constant")
@@ -388,7 +390,7 @@ def _computes_statistics(call: KeptCall, op: str) -> bool:
     )
 
 
-def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:
+def _pads_itself(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether one side pads in an operator of its own what the other pads in the site itself."""
     between = [site.op for site, _ in (*baseline.between, *candidate.between)]
     if not between or set(between) != {"pad"} or baseline.site is None or candidate.site is None:

@@ -27,7 +27,7 @@ Values = dict[int, Tensor]
 
 
 @dataclass(frozen=True)
-class Side:
+class Neighbourhood:
     """One side of a neighbourhood: the site itself (None: an output of the model) and those between.
 
     `reads` are the tensors that reach the pair and `sources` the sites they come from.

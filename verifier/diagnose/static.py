@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Alignment, Recipe
+    from verifier.align import Alignment, Assembly
 
 # Tensors whose values are described one by one; of the others only how many there are is said.
 _MOST = 50
@@ -24,7 +24,7 @@ def static_differences(
     alignment: Alignment,
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
-    parameters: Mapping[str, Recipe],
+    parameters: Mapping[str, Assembly],
 ) -> tuple[StaticDifference, ...]:
     """How the two models differ: operators by number, hyperparameters pair by pair, tensors by value.
 
@@ -123,15 +123,15 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 
 
 def _tensors(
-    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
+    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
     said = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
-    for name, recipe in parameters.items():
+    for name, assembly in parameters.items():
         tensor = candidate.get(name)
-        if tensor is None or not recipe.fits(shapes, tensor.shape):
+        if tensor is None or not assembly.fits(shapes, tensor.shape):
             continue
-        made, twin = recipe.make(baseline, tensor.shape), ", ".join(recipe.names)
+        made, twin = assembly.make(baseline, tensor.shape), ", ".join(assembly.names)
         if tensor is made:
             continue
         if tensor.dtype != made.dtype:
@@ -165,7 +165,7 @@ HARMLESS = "which changes nothing"
 
 
 def _extra(
-    alignment: Alignment, candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
+    alignment: Alignment, candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
     """Tensors the candidate's side of a pair uses and the baseline's has no counterpart for, such as a bias."""
     said = 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verifier.diagnose.booth import NOT_ALONE, Booth, Tried, settings_of
-from verifier.diagnose.diagnosis import Half, Place
+from verifier.diagnose.diagnosis import Half, Scene
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ANYTHING, ranges
 from verifier.lockstep import Comparing, Lane, run
@@ -43,13 +43,13 @@ def unreached(
     Returns:
         What was found, by the row's index; nothing of rows that are written alike.
     """
-    places = [Place.of(alignment, row, rows) for row in rows if _agrees(row)]
+    places = [Scene.of(alignment, row, rows) for row in rows if _agrees(row)]
     wanted = [_from_numbers(place) for place in places if _written_otherwise(place)]
     if not wanted:
         return {}
     limits = ranges(alignment.baseline)
 
-    def tried(some: Sequence[Place]) -> list[Tried]:
+    def tried(some: Sequence[Scene]) -> list[Tried]:
         return _tried(alignment, some, others, limits, open_lanes)
 
     found = _by_kind(wanted, limits, tried)
@@ -82,11 +82,11 @@ def unreached(
 _ALONE = "alone the two part on the baseline's tensors {inputs}, which may never come there"
 
 
-def _is_region(place: Place) -> bool:
+def _is_region(place: Scene) -> bool:
     return bool(place.baseline.between or place.candidate.between)
 
 
-def _follows_weights(place: Place) -> bool:
+def _follows_weights(place: Scene) -> bool:
     """Whether all that the place reads is made by layers with weights: then any numbers may come there.
 
     What other operators give may be bound in ways that nobody can read off them: a mask, a distribution, a square.
@@ -117,17 +117,17 @@ def _weighed(graph: Graph, source: int | None) -> bool:
 
 
 def _by_kind(
-    places: Sequence[Place], limits: Sequence[Range], tried: Callable[[Sequence[Place]], list[Tried]]
+    places: Sequence[Scene], limits: Sequence[Range], tried: Callable[[Sequence[Scene]], list[Tried]]
 ) -> dict[int, Tried]:
     """What each place gives, by its row. Of places of one kind the smallest speaks for all unless it parts."""
-    kinds: dict[Hashable, list[Place]] = {}
+    kinds: dict[Hashable, list[Scene]] = {}
     for place in places:
         kinds.setdefault(_kind(place, limits), []).append(place)
     for group in kinds.values():
         group.sort(key=lambda place: (math.prod(place.row.shape) < _ENOUGH, math.prod(place.row.shape)))
     found: dict[int, Tried] = {}
     first = [group[0] for group in kinds.values()]
-    rest: list[Place] = []
+    rest: list[Scene] = []
     for (speaker, *others), each in zip(kinds.values(), tried(first), strict=True):
         found[speaker.row.index] = each
         if each.excited is None and each.alone:
@@ -139,7 +139,7 @@ def _by_kind(
     return found
 
 
-def _kind(place: Place, limits: Sequence[Range]) -> Hashable:
+def _kind(place: Scene, limits: Sequence[Range]) -> Hashable:
     """What is the same for places that are the same two functions of the same numbers; else the place's own row.
 
     They are one operator on either side that reads nothing but what other sites make.
@@ -168,7 +168,7 @@ def _agrees(row: PairResult) -> bool:
     )
 
 
-def _written_otherwise(place: Place) -> bool:
+def _written_otherwise(place: Scene) -> bool:
     return _written(place.baseline) != _written(place.candidate)
 
 
@@ -178,7 +178,7 @@ def _written(half: Half) -> list[tuple[str, dict[str, object]]]:
     return [(site.op, settings_of(site)) for site in sites if site.op not in MOVES]
 
 
-def _from_numbers(place: Place) -> Place:
+def _from_numbers(place: Scene) -> Scene:
     """The place with the operators above that make truth values and indices: these cannot be excited themselves."""
     return replace(place, baseline=_raised(place.baseline), candidate=_raised(place.candidate))
 
@@ -202,7 +202,7 @@ def _is_number(site: Site) -> bool:
     return site.dtype.startswith(("float", "bfloat", "complex"))
 
 
-def _goes_on(alignment: Alignment, place: Place) -> bool:
+def _goes_on(alignment: Alignment, place: Scene) -> bool:
     """Whether operators without a partner read what either side gives."""
     return any(
         half.site is not None
@@ -214,13 +214,13 @@ def _goes_on(alignment: Alignment, place: Place) -> bool:
     )
 
 
-def _chooses(place: Place) -> bool:
+def _chooses(place: Scene) -> bool:
     """Whether what the place gives are no numbers of the model's but truth values or indices."""
     site = place.baseline.site
     return site is not None and not _is_number(site)
 
 
-def _joined(upper: Place, lower: Place) -> Place:
+def _joined(upper: Scene, lower: Scene) -> Scene:
     """Both places as one, which reads what the upper one reads and gives what the lower one gives."""
     halves = []
     for up, low in ((upper.baseline, lower.baseline), (upper.candidate, lower.candidate)):
@@ -232,7 +232,7 @@ def _joined(upper: Place, lower: Place) -> Place:
 
 def _tried(
     alignment: Alignment,
-    places: Sequence[Place],
+    places: Sequence[Scene],
     others: Mapping[str, Tensor],
     limits: Sequence[Range],
     open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
@@ -252,8 +252,8 @@ def _tried(
 
     def look(k: int, tensors: Sequence[Tensor]) -> None:
         place = places[k]
-        baseline = place.baseline.side(lanes[0].kept, tensors[0])
-        candidate = place.candidate.side(lanes[1].kept, tensors[1])
+        baseline = place.baseline.neighbourhood(lanes[0].kept, tensors[0])
+        candidate = place.candidate.neighbourhood(lanes[1].kept, tensors[1])
         if baseline is not None and candidate is not None:
             found[k] = booth.tried(place.row, baseline, candidate)
         for lane, uses, half in zip(lanes, left, (place.baseline, place.candidate), strict=True):
@@ -279,7 +279,7 @@ def _tried(
     return found
 
 
-def _uses(places: Iterable[Place], side: str) -> dict[int, int]:
+def _uses(places: Iterable[Scene], side: str) -> dict[int, int]:
     uses: dict[int, int] = {}
     for place in places:
         for call in getattr(place, side).calls:

@@ -308,7 +308,7 @@ def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
     ours, theirs = state_of(baseline.model), state_of(candidate.model)
     same = all(
         torch.equal(recipe.make(ours, theirs[name].shape), theirs[name])
-        for name, recipe in pairing.masters.recipes.items()
+        for name, recipe in pairing.masters.assemblies.items()
     )
     return Twins(name=subject.name, first_other_epoch=other, same_weights=same)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verifier.graph.setting import Setting
+    from verifier.graph.conditions import Conditions
 
 
 UNTRACED = -(1 << 30)
@@ -104,7 +104,7 @@ class Graph:
         writes_inputs: Whether the model wrote into the tensors it was given.
         draws: Whether it drew random numbers.
         writes_state: Names of the parameters and buffers it wrote into, as batch norms in train mode do.
-        setting: What it was given; None where that was not noted.
+        conditions: What it was given; None where that was not noted.
     """
 
     sites: tuple[Site, ...]
@@ -118,7 +118,7 @@ class Graph:
     draws: bool = False
     output_names: tuple[str, ...] = ()
     output_order: tuple[int, ...] | None = None
-    setting: Setting | None = None
+    conditions: Conditions | None = None
 
     def with_outputs_like(self, other: Graph) -> Graph:
         """This graph, with its outputs in the other's order if both return the same names."""

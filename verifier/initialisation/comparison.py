@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.inputs import Inputs
 
     State = Mapping[str, Tensor]
@@ -130,7 +130,7 @@ def _is_open(row: TensorResult) -> bool:
     return row.reason == _OPEN
 
 
-def _at_once(name: str, tensor: Tensor, recipe: Recipe | None, own: State) -> TensorResult:
+def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, own: State) -> TensorResult:
     """What can be said of one of the candidate's tensors from a single draw."""
     row = TensorResult(
         candidate=name,

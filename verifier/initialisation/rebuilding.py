@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.bench.pairing import pair
 from verifier.bench.side import Side
 from verifier.border.accounts import account
@@ -91,10 +91,10 @@ def _called(role: str, build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def correspondence(
     baseline: nn.Module,
     candidate: nn.Module,
-    given: Mapping[str, Recipe | None],
+    given: Mapping[str, Assembly | None],
     inputs: Inputs | None,
     specs: tuple[str, str],
-) -> Mapping[str, Recipe]:
+) -> Mapping[str, Assembly]:
     """For each of the candidate's tensors that has a partner, how it is made of the baseline's.
 
     By name where both models have the same names and shapes; else both run once and are aligned.
@@ -113,24 +113,24 @@ def correspondence(
         [(name, tensor.shape) for name, tensor in state_of(model).items()] for model in (baseline, candidate)
     ]
     if shapes[0] == shapes[1]:
-        found: dict[str, Recipe] = {name: Recipe.of(name) for name, _ in shapes[0]}
+        found: dict[str, Assembly] = {name: Assembly.of(name) for name, _ in shapes[0]}
     else:
         found = dict(_aligned(baseline, candidate, given, inputs, specs))
-    merged: dict[str, Recipe | None] = {**found, **given}
+    merged: dict[str, Assembly | None] = {**found, **given}
     return {name: recipe for name, recipe in merged.items() if recipe is not None}
 
 
 def _aligned(
     baseline: nn.Module,
     candidate: nn.Module,
-    given: Mapping[str, Recipe | None],
+    given: Mapping[str, Assembly | None],
     inputs: Inputs | None,
     specs: tuple[str, str],
-) -> Mapping[str, Recipe]:
+) -> Mapping[str, Assembly]:
     few, graphs = _recorded(baseline, candidate, inputs, specs)
     sides = Side.of("baseline", baseline, 0), Side.of("candidate", candidate, 0)
     with torch.no_grad():
-        return pair(*sides, few, weights="init", known=given, graphs=graphs).masters.recipes
+        return pair(*sides, few, weights="init", known=given, graphs=graphs).masters.assemblies
 
 
 def _recorded(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
     from verifier.initialisation.rebuilding import Builder
@@ -93,8 +93,8 @@ class OpenTensors:
     ours: Builder
     theirs: Builder
     declared: Mapping[str, Declared]
-    every: Mapping[str, Recipe]
-    recipes: Mapping[str, Recipe]
+    every: Mapping[str, Assembly]
+    recipes: Mapping[str, Assembly]
     own: State
     their: State
     seed: int
@@ -285,7 +285,7 @@ class OpenTensors:
         )
 
 
-def _copies(their: State, recipes: Mapping[str, Recipe], own: State) -> dict[str, str]:
+def _copies(their: State, recipes: Mapping[str, Assembly], own: State) -> dict[str, str]:
     """The tensors that hold the very numbers of an earlier one of the same model, though their partners do not."""
     seen: dict[bytes, str] = {}
     found: dict[str, str] = {}

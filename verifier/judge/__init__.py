@@ -7,7 +7,7 @@ from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
-from verifier.judge.rows import Compared, bare_rows, ends
+from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.verdicts import (
     Judged,
     differs,
@@ -25,8 +25,8 @@ __all__ = [
     "CRITERIA",
     "STRICT",
     "Cell",
-    "Compared",
     "Judged",
+    "PairErrors",
     "Policy",
     "Request",
     "bare_rows",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What was measured at one pair or output: shapes on both sides, errors where the shapes agree."""
+class PairErrors:
+    """How far apart the two are at one pair or output: shapes on both sides, errors where the shapes agree."""
 
     shape: tuple[int, ...]
     candidate_shape: tuple[int, ...]
@@ -41,11 +41,11 @@ class Compared:
 
 def bare_rows(
     alignment: Alignment,
-    pairs: Sequence[Compared],
-    outputs: Sequence[Compared],
-    states: Sequence[tuple[State, Compared]] = (),
-    inputs: Sequence[Compared] = (),
-    calls: Sequence[Sequence[Compared]] = ((), (), ()),
+    pairs: Sequence[PairErrors],
+    outputs: Sequence[PairErrors],
+    states: Sequence[tuple[State, PairErrors]] = (),
+    inputs: Sequence[PairErrors] = (),
+    calls: Sequence[Sequence[PairErrors]] = ((), (), ()),
 ) -> tuple[PairResult, ...]:
     """One row an input (where the candidate has its own), pair, unmatched site, written state and output.
 
@@ -138,7 +138,7 @@ def _call_rows(
     alignment: Alignment,
     rows: Sequence[PairResult],
     index_of_pair: Mapping[int, int],
-    calls: Sequence[Sequence[Compared]],
+    calls: Sequence[Sequence[PairErrors]],
 ) -> Iterator[PairResult]:
     """A row for each output of each further call, behind the row that the output itself has."""
     index, told = len(rows), False
@@ -191,7 +191,7 @@ def _pairs_at(alignment: Alignment, site: int) -> list[int]:
     return [k for k, pair in enumerate(alignment.pairs) if pair.baseline == site]
 
 
-def _seen_before(alignment: Alignment, output: int, found: Compared, pairs: Sequence[Compared]) -> bool:
+def _seen_before(alignment: Alignment, output: int, found: PairErrors, pairs: Sequence[PairErrors]) -> bool:
     """Whether what the two models return was compared at a pair, and is still what it was there."""
     if not alignment.same_outputs[output]:
         return False
@@ -225,7 +225,7 @@ def _order(
     return order
 
 
-def _row(index: int, baseline: str, candidate: str, op: str, found: Compared) -> PairResult:
+def _row(index: int, baseline: str, candidate: str, op: str, found: PairErrors) -> PairResult:
     return PairResult(
         index=index,
         baseline=baseline,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Alignment, Layout, Recipe
+    from verifier.align import Alignment, Assembly, Layout
     from verifier.bench.bench import Bench
     from verifier.bench.subject import Subject
     from verifier.graph import Graph
@@ -172,13 +172,13 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
     """Try the other ways to share out weights where the first one shows in the pairs below."""
     alignment, masters = bench.alignment, bench.subject.masters
 
-    def with_recipes(chosen: Iterable[Mapping[str, Recipe]]) -> Bench:
-        return bench.at(subject=bench.subject.with_recipes(chosen))
+    def with_assemblies(chosen: Iterable[Mapping[str, Assembly]]) -> Bench:
+        return bench.at(subject=bench.subject.with_assemblies(chosen))
 
     choices = [
         choice
         for choice in alignment.choices
-        if choice[0].items() <= masters.recipes.items() and masters.decided.isdisjoint(choice[0])
+        if choice[0].items() <= masters.assemblies.items() and masters.decided.isdisjoint(choice[0])
     ]
     if not choices or masters.info.mode == "as-is":
         return bench, seen
@@ -190,7 +190,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
             choice[number] if k in open_choices and number < len(choice) else chosen[k]
             for k, choice in enumerate(choices)
         ]
-        tried = _look(with_recipes(trial), firm)
+        tried = _look(with_assemblies(trial), firm)
         for k in sorted(open_choices):
             if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
                 chosen[k] = choices[k][number]
@@ -199,7 +199,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
             break
     if all(mine is choice[0] for mine, choice in zip(chosen, choices, strict=True)):
         return bench, seen
-    bench = with_recipes(chosen)
+    bench = with_assemblies(chosen)
     return bench, _look(bench, firm)
 
 

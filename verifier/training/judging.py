@@ -229,23 +229,23 @@ def _verdict(
 
 def _alone(pairing: Pairing) -> list[str]:
     """Parameters that one model trains and the other has not."""
-    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
     ours = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
     theirs = [
         name
         for name, parameter in pairing.candidate.model.named_parameters()
-        if parameter.requires_grad and name not in pairing.masters.recipes
+        if parameter.requires_grad and name not in pairing.masters.assemblies
     ]
     return [*(f"the baseline's {name}" for name in ours), *(f"the candidate's {name}" for name in theirs)]
 
 
 def _unseen(pairing: Pairing) -> str:
     """Statistics that one model writes as it is trained, and the other has not: they count in evaluation."""
-    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
     ours, theirs = pairing.alignment.baseline, pairing.alignment.candidate
     for role, graph, tensors, known in (
         ("baseline", ours, pairing.masters.baseline, used),
-        ("candidate", theirs, pairing.masters.candidate, pairing.masters.recipes.keys()),
+        ("candidate", theirs, pairing.masters.candidate, pairing.masters.assemblies.keys()),
     ):
         for name in sorted(graph.writes_state):
             if name not in known and name in tensors and tensors[name].is_floating_point():
@@ -300,7 +300,7 @@ def _names(pairing: Pairing, place: Place) -> tuple[str, str]:
     if isinstance(place.subject, int):
         both = alignment.pairs[place.subject]
         return alignment.baseline.sites[both.baseline].name, alignment.candidate.sites[both.candidate].name
-    recipe = pairing.masters.recipes.get(place.subject)
+    recipe = pairing.masters.assemblies.get(place.subject)
     if recipe is None:
         return place.subject or place.what, place.subject or place.what
     text = recipe.text

@@ -346,7 +346,7 @@ def side_by_side(
     graded = _graded(pairing)
     models = pairing.fresh(cell)
     relation = Relation(
-        recipes=pairing.masters.recipes,
+        recipes=pairing.masters.assemblies,
         layouts=alignment.laid_out,
         buffers=frozenset(name for name, _ in models[1].named_buffers()),
     )

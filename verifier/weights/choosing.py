@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights.calibration import branch_ends, calibrated, varies
@@ -39,17 +39,21 @@ class Masters:
     baseline: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     info: WeightsInfo
-    recipes: Mapping[str, Recipe]
+    assemblies: Mapping[str, Assembly]
     decided: frozenset[str] = frozenset()
 
-    def remade(self, recipes: Iterable[Mapping[str, Recipe]]) -> Masters:
+    def remade(self, assemblies: Iterable[Mapping[str, Assembly]]) -> Masters:
         """The same baseline, with some of the candidate's tensors made otherwise from its own, but what it kept."""
         changed = {
-            name: recipe for each in recipes for name, recipe in each.items() if name not in self.info.kept
+            name: assembly
+            for each in assemblies
+            for name, assembly in each.items()
+            if name not in self.info.kept
         }
-        merged = {**self.recipes, **changed}
+        merged = {**self.assemblies, **changed}
         made = {
-            name: recipe.make(self.baseline, self.candidate[name].shape) for name, recipe in changed.items()
+            name: assembly.make(self.baseline, self.candidate[name].shape)
+            for name, assembly in changed.items()
         }
         return Masters(
             self.baseline,
@@ -62,7 +66,9 @@ class Masters:
     @property
     def whole(self) -> dict[str, str]:
         """The baseline's tensor for each of the candidate's that is that one as a whole."""
-        return {name: recipe.whole for name, recipe in self.recipes.items() if recipe.whole is not None}
+        return {
+            name: assembly.whole for name, assembly in self.assemblies.items() if assembly.whole is not None
+        }
 
 
 def choose(
@@ -72,7 +78,7 @@ def choose(
     alignment: Alignment,
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     *,
-    given: Mapping[str, Recipe | None] | None = None,
+    given: Mapping[str, Assembly | None] | None = None,
     baseline_spec: str = "",
     seed: int = 0,
 ) -> Masters:
@@ -99,13 +105,13 @@ def choose(
     """
     b_state, c_state = state_of(baseline), state_of(candidate)
     mapping = _by_name(b_state, c_state) or alignment.parameters
-    decided: dict[str, Recipe] = {}
+    decided: dict[str, Assembly] = {}
     for choice in alignment.choices:
         decided |= _told_by_values(choice, b_state, c_state)
     mapping = {**mapping, **decided}
     if given:
         merged = {**mapping, **given}
-        mapping = {name: recipe for name, recipe in merged.items() if recipe is not None}
+        mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
     source = ""
     if mode == "calibrated":
         masters = calibrated(baseline, b_state, inputs, seed, quiet=branch_ends(alignment.baseline))
@@ -129,7 +135,9 @@ def choose(
         parameter_map=_as_text(mapping),
         unmapped_baseline=tuple(
             sorted(
-                set(b_state).difference(_constants(baseline), *(recipe.names for recipe in mapping.values()))
+                set(b_state).difference(
+                    _constants(baseline), *(assembly.names for assembly in mapping.values())
+                )
             )
         ),
         unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - _constants(candidate))),
@@ -139,8 +147,8 @@ def choose(
     return Masters(masters, candidates, info, mapping, frozenset(decided))
 
 
-def _as_text(recipes: Mapping[str, Recipe]) -> dict[str, str | tuple[str, ...]]:
-    return {name: recipe.text for name, recipe in recipes.items()}
+def _as_text(assemblies: Mapping[str, Assembly]) -> dict[str, str | tuple[str, ...]]:
+    return {name: assembly.text for name, assembly in assemblies.items()}
 
 
 def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
@@ -156,7 +164,7 @@ def _fingerprint(tensor: Tensor) -> Hashable:
     return tuple(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING].double().tolist())
 
 
-def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> dict[str, Recipe] | None:
+def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> dict[str, Assembly] | None:
     """Each tensor's own name, if the candidate is a copy of the baseline by name and by value.
 
     A copy that uses two tensors in each other's place looks like a renaming to the dataflow, which would put
@@ -166,14 +174,14 @@ def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) ->
         return None
     telling = [name for name, tensor in baseline.items() if varies(tensor)]
     same = sum(related(baseline[name], candidate[name]) for name in telling)
-    return {name: Recipe.of(name) for name in baseline} if same > len(telling) / 2 else None
+    return {name: Assembly.of(name) for name in baseline} if same > len(telling) / 2 else None
 
 
 def _carry_over(
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
-    mapping: Mapping[str, Recipe],
+    mapping: Mapping[str, Assembly],
     buffers: Collection[str],
     constants: Collection[str],
     *,
@@ -189,9 +197,9 @@ def _carry_over(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     before = {
-        name: recipe.make(baseline, candidate[name].shape)
-        for name, recipe in mapping.items()
-        if recipe.fits(shapes, candidate[name].shape) and name not in constants
+        name: assembly.make(baseline, candidate[name].shape)
+        for name, assembly in mapping.items()
+        if assembly.fits(shapes, candidate[name].shape) and name not in constants
     }
     telling = [name for name, tensor in before.items() if varies(tensor)]
     same = sum(related(before[name], candidate[name]) for name in telling)
@@ -228,17 +236,17 @@ _SMALL = 64  # elements
 
 
 def _told_by_values(
-    choice: Sequence[Mapping[str, Recipe]], baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]
-) -> Mapping[str, Recipe]:
-    """The recipes by which a candidate was made from the baseline, told by its own values, if they tell."""
+    choice: Sequence[Mapping[str, Assembly]], baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]
+) -> Mapping[str, Assembly]:
+    """The assemblies by which a candidate was made from the baseline, told by its own values, if they tell."""
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
-    for recipes in choice:
-        if not all(recipe.fits(shapes, candidate[name].shape) for name, recipe in recipes.items()):
+    for assemblies in choice:
+        if not all(assembly.fits(shapes, candidate[name].shape) for name, assembly in assemblies.items()):
             continue
-        made = {name: recipe.make(baseline, candidate[name].shape) for name, recipe in recipes.items()}
+        made = {name: assembly.make(baseline, candidate[name].shape) for name, assembly in assemblies.items()}
         telling = [name for name, tensor in made.items() if varies(tensor)]
         if telling and all(related(made[name], candidate[name]) for name in telling):
-            return recipes
+            return assemblies
     return {}
 
 
@@ -282,7 +290,10 @@ def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
 
 
 def _from_file(
-    path: Path, baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], mapping: Mapping[str, Recipe]
+    path: Path,
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
+    mapping: Mapping[str, Assembly],
 ) -> dict[str, Tensor]:
     """The baseline's tensors from a state dict of either model."""
     state = read_state(path)
@@ -290,6 +301,6 @@ def _from_file(
         return fitted(state, baseline, str(path))
     loaded = fitted(state, candidate, str(path))
     masters = {name: tensor.clone() for name, tensor in baseline.items()}
-    for name, recipe in mapping.items():
-        recipe.unmake(loaded[name], masters)
+    for name, assembly in mapping.items():
+        assembly.unmake(loaded[name], masters)
     return masters
