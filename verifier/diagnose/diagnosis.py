@@ -10,14 +10,11 @@ import msgspec
 from torch import Tensor
 
 from verifier.diagnose.causes import (
-    as_preparation,
     cause_of_inputs,
-    cause_of_preparation,
     cause_of_site,
     cause_of_state,
     changed_unseen,
     composed,
-    prepares,
     unexplained,
 )
 from verifier.diagnose.neighbourhood import (
@@ -31,6 +28,7 @@ from verifier.diagnose.neighbourhood import (
     laid_as,
     shared_reads,
 )
+from verifier.diagnose.preparation import as_preparation, cause_of_preparation, prepares
 from verifier.graph.sites import UNTRACED
 from verifier.graph.tensors import dense
 from verifier.lockstep import Comparing, Lane, run
