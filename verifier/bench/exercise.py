@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from verifier.diagnose import HARMLESS
 from verifier.graph.operators import DROPOUTS, MOVES, canonical
 from verifier.inputs import named
 from verifier.inputs.samples import batch_size
@@ -95,7 +94,7 @@ def _unshown(
     for each in static:
         if each.kind == "tensor":
             sites = users.get(each.candidate or "", [])
-            if not each.summary.endswith(HARMLESS) and not blamed.intersection([*sites, each.candidate]):
+            if not each.harmless and not blamed.intersection([*sites, each.candidate]):
                 yield _told(each, UNREACHED if sites else "no site reads it")
         elif each.kind in {"hyperparameter", "operators"} and each.baseline is not None:
             where = each.baseline, each.candidate

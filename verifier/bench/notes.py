@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.diagnose import HARMLESS
 from verifier.environment import TF32_FLAGS
 
 if TYPE_CHECKING:
@@ -81,9 +80,7 @@ def _overwritten(alignment: Alignment) -> Iterator[str]:
 def _weights(compared: Compared) -> Iterator[str]:
     """What to know about the weights before believing a divergence."""
     masters = compared.bench.subject.masters
-    silent = [
-        each.candidate for each in compared.static if each.candidate and each.summary.endswith(HARMLESS)
-    ]
+    silent = [each.candidate for each in compared.static if each.candidate and each.harmless]
     if silent:
         yield (
             f"a structural difference that is harmless: the candidate has {len(silent)} tensors that the baseline "

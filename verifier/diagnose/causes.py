@@ -14,7 +14,7 @@ from verifier.diagnose.preparation import cause_of_preparing
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT, MOVES, canonical
 from verifier.recognise.pattern import describe
-from verifier.records import Cause, PairResult
+from verifier.records import UNEXPLAINED, Cause, PairResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +109,7 @@ def _itself(side: Neighbourhood) -> list[tuple[Site, KeptCall]]:
 def unexplained(given: Tensor | None, wanted: Tensor) -> Cause:
     """The cause where nothing is known but the error's shape."""
     return Cause(
-        code=codes.UNEXPLAINED,
+        code=UNEXPLAINED,
         summary="nothing that differs as written explains it",
         confirmed=False,
         evidence=() if given is None else describe(given, wanted),
@@ -248,7 +248,7 @@ def _ops(side: Neighbourhood) -> Iterable[str]:
 
 
 def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
-    before = "what it returns" if row.op == "output" else f"{row.candidate}"
+    before = "what it returns" if row.kind == "output" else f"{row.candidate}"
     if not extra:
         return f"{_list(missing)} is missing before {before}"
     if not missing:

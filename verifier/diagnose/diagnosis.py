@@ -82,8 +82,8 @@ def diagnose(
     ]
     if not wanted:
         return {}
-    states = [row for row in wanted if row.op == "state"]
-    scenes = [Scene.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
+    states = [row for row in wanted if row.kind == "state"]
+    scenes = [Scene.of(alignment, row, rows) for row in wanted if row.kind != "state" or row.above]
     baseline, candidate = open_lanes(
         sorted({call for scene in scenes for call in scene.baseline.calls}),
         sorted({call for scene in scenes for call in scene.candidate.calls}),
@@ -99,9 +99,9 @@ def diagnose(
     )
     left = {row.index: pair for row, *pair in zip(states, *passes.left, strict=True)}
     for scene in scenes:
-        if scene.row.op == "state":
+        if scene.row.kind == "state":
             examiner.examine_state(scene, *left[scene.row.index])
-        if scene.row.op == "output":
+        if scene.row.kind == "output":
             position = scene.output
             examiner.examine(scene, passes.values[0][position], passes.values[1][position])
     return examiner.found
@@ -113,8 +113,8 @@ def diagnose_inputs(
     """Why the candidate's own inputs differ from the baseline's, by the row's index."""
     found = {}
     for row in rows:
-        if row.op == "input" and row.status is Status.CULPRIT:
-            position = int((row.baseline or "").removeprefix("input") or 0)
+        if row.kind == "input" and row.status is Status.CULPRIT:
+            position = row.position or 0
             cause = cause_of_preparation(candidate[position], baseline[position])
             found[row.index] = Examined(None, None, None, cause, None)
     return found
@@ -122,9 +122,9 @@ def diagnose_inputs(
 
 def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row is at fault, or could be if what is above it did not hide that."""
-    if row.op in {"input", "call"}:
+    if row.kind in {"input", "call"}:
         return False
-    if row.op == "state":
+    if row.kind == "state":
         return row.status is Status.CULPRIT
     if row.status in (Status.UNMATCHED, Status.OK) and row.candidate_shape is None:
         return False
@@ -190,16 +190,16 @@ class Scene:
     @classmethod
     def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Scene:
         """The scene of a row that has both sides, of a state that of the site that writes it."""
-        if row.op == "state":  # what matters is the site that writes it
+        if row.kind == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
-        output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
+        output = row.position or 0
         halves: list[Half] = []
         for graph, name, between in (
             (alignment.baseline, row.baseline, row.between_baseline),
             (alignment.candidate, row.candidate, row.between_candidate),
         ):
             sites = tuple(graph.by_name[each] for each in between)
-            if row.op == "output":
+            if row.kind == "output":
                 halves.append(Half(graph, None, sites, graph.outputs[output]))
             else:
                 halves.append(Half(graph, graph.by_name[name or ""], sites))
@@ -211,7 +211,7 @@ class Scene:
             halves[1],
             any(rows[above].misshapen for above in row.above),
             output,
-            unseen=row.op == "output" and bool(ends) and not apart,
+            unseen=row.kind == "output" and bool(ends) and not apart,
         )
 
 
@@ -234,7 +234,7 @@ class _Examiner:
         self._scenes = {
             scene.baseline.site.index: scene
             for scene in scenes
-            if scene.baseline.site and scene.row.op != "state"
+            if scene.baseline.site and scene.row.kind != "state"
         }
         self._uses = [Counter[int](), Counter[int]()]
         for scene in scenes:

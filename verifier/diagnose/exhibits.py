@@ -32,7 +32,6 @@ BARS = 64
 BINS = 41  # odd, so that small differences of either sign share the middle one
 STEPS = 254  # of a byte; the last value stands for numbers that are not finite
 _SETTING = 200  # characters
-_NO_SITES = frozenset({"input", "output", "state", "call"})  # operators of rows that are no sites
 
 # Operators whose tensors of three dimensions have channels in the second: all others' have them in the last.
 _CHANNELS_SECOND = ("conv", "batch_norm", "instance_norm", "group_norm", "max_pool", "avg_pool", "adaptive_")
@@ -89,7 +88,7 @@ class _Place:
     @classmethod
     def of(cls, alignment: Alignment, rows: Sequence[PairResult], culprit: PairResult) -> _Place:
         at = culprit
-        if culprit.op not in _NO_SITES and _number(alignment, culprit) is None:
+        if culprit.kind == "site" and _number(alignment, culprit) is None:
             # It stands on one side alone, or was built of other operators: what reads it is the first to show.
             at = next((row for row in rows if _reads_through(row, culprit)), culprit)
         bare = Exhibit(
@@ -100,14 +99,14 @@ class _Place:
         )
         unlike = bool(at.inputs_differ) and not at.apart  # the pass could not give both sides the same inputs
         if (
-            at.op in {"input", "state", "call"}
+            at.kind in {"input", "state", "call"}
             or at.candidate_shape is not None
             or unlike
             or at.baseline is None
         ):
             return cls(culprit, bare)
-        if at.op == "output":
-            return cls(culprit, bare, output=int(at.baseline.removeprefix("output") or 0))
+        if at.kind == "output":
+            return cls(culprit, bare, output=at.position)
         return cls(culprit, bare, pair=_number(alignment, at))
 
 

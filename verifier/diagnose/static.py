@@ -161,7 +161,6 @@ def _tensors(
 
 # What adds nothing to a sum, and what changes nothing in a product.
 _NEUTRAL = {"bias": 0.0, "weight": 1.0}
-HARMLESS = "which changes nothing"
 
 
 def _extra(
@@ -178,13 +177,16 @@ def _extra(
                 continue
             said += 1
             neutral = _NEUTRAL.get(use.role)
-            if neutral is not None and bool((tensor == neutral).all()):
-                values = f"all are {neutral:g}, {HARMLESS}"
-            else:
-                values = f"from {tensor.min().item():.3g} to {tensor.max().item():.3g}"
+            harmless = neutral is not None and bool((tensor == neutral).all())
+            values = (
+                f"all are {neutral:g}, which changes nothing"
+                if harmless
+                else f"from {tensor.min().item():.3g} to {tensor.max().item():.3g}"
+            )
             yield StaticDifference(
                 kind="tensor",
                 baseline=b.name,
                 candidate=use.name,
                 summary=f"it is a {use.role} of {tensor.numel()} numbers that the baseline does not have: {values}",
+                harmless=harmless,
             )

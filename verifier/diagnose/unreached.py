@@ -161,7 +161,7 @@ def _kind(place: Scene, limits: Sequence[Range]) -> Hashable:
 def _agrees(row: PairResult) -> bool:
     return (
         row.status in {Status.OK, Status.CARRIES, Status.AMPLIFIES}
-        and row.op not in {"input", "state"}
+        and row.kind not in {"input", "state"}
         and None not in (row.baseline, row.candidate)
         and row.candidate_shape is None
         and not row.rewired

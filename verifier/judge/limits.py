@@ -41,7 +41,7 @@ def within(error: Comparison | None, limit: float) -> bool:
 
 def numeric(cause: Cause | None) -> bool:
     """Whether a cause says that the program is the same and only its arithmetic is worse."""
-    return cause is not None and cause.code.startswith("precision-")
+    return cause is not None and cause.family == "precision"
 
 
 def limit(row: PairResult, *, intrinsic: bool) -> float:

@@ -85,10 +85,10 @@ def bare_rows(
             name = _output_name(number, len(outputs))
             row = _row(index, name, name, "output", outputs[number])
             ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
-            row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
+            row = msgspec.structs.replace(row, position=number, **sources.of((ends[0],), (ends[1],)))
         elif kind == "input":
             name = "input" if len(inputs) == 1 else f"input{number}"
-            row = _row(index, name, name, "input", inputs[number])
+            row = msgspec.structs.replace(_row(index, name, name, "input", inputs[number]), position=number)
         elif kind == "state":
             state, found = states[number]
             row = _row(index, state.baseline, state.candidate, "state", found)
@@ -103,8 +103,6 @@ def bare_rows(
     return tuple(rows)
 
 
-CALL = "call"
-"""In the place of an operator: a row for what a further call of both models returned."""
 BARE = "run bare"
 SECOND = "second call"
 OTHERS = "call on reversed samples"
@@ -145,7 +143,7 @@ def _call_rows(
     for call, found in zip((BARE, SECOND, OTHERS), calls, strict=True):
         for number, compared in enumerate(found):
             name = _output_name(number, len(found))
-            above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [
+            above = [other.index for other in rows if other.kind == "output" and other.baseline == name] or [
                 index_of_pair[pair] for pair in _pairs_at(alignment, alignment.baseline.outputs[number])
             ]
             alike = within_budget(compared.total, compared.budget)
@@ -157,8 +155,9 @@ def _call_rows(
             if call == OTHERS and not news:
                 continue
             told |= not alike
-            row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
-            yield msgspec.structs.replace(row, above=tuple(above), cause=None if alike else _CAUSES[call])
+            row = _row(index, f"{name}, {call}", f"{name}, {call}", "call", compared)
+            cause = None if alike else _CAUSES[call]
+            yield msgspec.structs.replace(row, above=tuple(above), cause=cause, position=number)
             index += 1
 
 
@@ -170,7 +169,7 @@ def within_budget(error: Comparison | None, budget: Budget | None) -> bool:
 def ends(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[int, ...]:
     """For each output the two models share, the row it is judged at: its own, or that of the pair that makes it."""
     count = len(alignment.same_outputs)
-    shown = {row.baseline: row.index for row in rows if row.op == "output"}
+    shown = {row.baseline: row.index for row in rows if row.kind == "output"}
     at_site = {row.baseline: row.index for row in rows if row.candidate is not None}
     found = []
     for number, site in enumerate(alignment.baseline.outputs[:count]):

@@ -10,7 +10,6 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge.limits import excess, less_accurate, limit, numeric, within
-from verifier.judge.rows import CALL
 from verifier.records import Comparison, Excited, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
@@ -97,9 +96,9 @@ class _Judge:
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
     def _status(self, row: PairResult) -> Status:
-        if row.op == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
+        if row.kind == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
             return self._inherited(row)  # what a site leaves behind then says nothing more
-        if row.op == CALL:  # the call before it is the same program on the same inputs
+        if row.kind == "call":  # the call before it is the same program on the same inputs
             alone = self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
             return Status.CULPRIT if alone else self._inherited(row)
         if row.replayed_shape is not None:

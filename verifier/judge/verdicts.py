@@ -88,14 +88,10 @@ def with_probes(
 
 def left_open(cell: CellResult) -> CellResult:
     """The cell, without a verdict where it would be a match of models of which one gives other numbers every time."""
-    if cell.repeatable is None or cell.verdict is not Verdict.MATCH:
+    reason = cell.repeatable.broken if cell.repeatable is not None else ""
+    if not reason or cell.verdict is not Verdict.MATCH:
         return cell
-    for side, site in (("baseline", cell.repeatable.baseline), ("candidate", cell.repeatable.candidate)):
-        if site is not None:
-            runs = cell.repeatable.runs
-            reason = f"the {side} is not repeatable: in {runs} runs {site} is the first that differs"
-            return msgspec.structs.replace(cell, verdict=Verdict.INCONCLUSIVE, reason=reason)
-    return cell
+    return msgspec.structs.replace(cell, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _left_open(

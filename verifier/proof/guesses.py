@@ -56,14 +56,10 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
             readers.setdefault(above, []).append(row)
     doubtful: dict[int, Pair] = {}
     for row in reversed(rows):
-        if (
-            row.status is Status.UNMATCHED
-            or row.op in {"input", "output", "state", "call"}
-            or not differs(row)
-        ):
+        if row.status is Status.UNMATCHED or row.kind != "site" or not differs(row):
             continue
         below = readers.get(row.index, [])
-        left = [state for reader in below for state in readers.get(reader.index, []) if state.op == "state"]
+        left = [state for reader in below for state in readers.get(reader.index, []) if state.kind == "state"]
         if not below or any(differs(each) and each.index not in doubtful for each in (*below, *left)):
             continue
         b = alignment.baseline.by_name[row.baseline or ""]
