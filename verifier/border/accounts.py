@@ -27,12 +27,17 @@ def first_line(error: BaseException) -> str:
     """The kind of an exception and the first line of what it says, which may be a program of its own."""
     name = type(error).__name__
     try:
-        lines = str(error).strip().splitlines()
+        said = first_said(error)
     except BaseException as failure:
         check_unanswered(failure)
         return f"{name}, which cannot even say why"
-    text = f"{name}: {lines[0]}" if lines else name
+    text = f"{name}: {said}" if said else name
     return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+
+
+def first_said(error: BaseException) -> str:
+    """The first line of what an exception says; empty where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def raised_by_program(error: BaseException) -> bool:

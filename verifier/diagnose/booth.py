@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
-from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable
+from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable, size
 from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
@@ -38,8 +38,6 @@ _LIMIT = 1e-12
 _LIMIT_OF_OTHERS = 1e-9
 _DOUBLE_ROUNDOFF = 2.0**-53
 _FACTOR = 64.0  # times what the baseline itself makes of one rounding of what it reads
-
-UNREACHED = "which the given inputs do not reach"
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,11 @@ class Booth:
         error = compared(given, wanted)
         if error.nonfinite_mismatched:
             return error, _LIMIT
-        size, read = _size(wanted), max(map(_size, found.values.values()), default=0.0)
+        largest = max(map(size, (wanted, *found.values.values())))
         limit = _LIMIT if strictly else _LIMIT_OF_OTHERS
-        if error.max_abs <= limit * max(size, read):
+        if error.max_abs <= limit * largest:
             return None
-        allowed = max(limit * max(size, read), _FACTOR * self._sensitivity(found, baseline))
+        allowed = max(limit * largest, _FACTOR * self._sensitivity(found, baseline))
         return None if error.max_abs <= allowed else (error, allowed)
 
     def _sensitivity(self, found: _Given, baseline: Neighbourhood) -> float:
@@ -204,7 +202,9 @@ class Booth:
                 _relative(told),
             )
         return msgspec.structs.replace(
-            cause, summary=f"{cause.summary}, {UNREACHED}", evidence=(*evidence, *cause.evidence)
+            cause,
+            summary=f"{cause.summary}, which the given inputs do not reach",
+            evidence=(*evidence, *cause.evidence),
         )
 
     def _parts_larger(self, values: Values, bench: _Bench) -> bool:
@@ -349,10 +349,3 @@ def _flat(value: object) -> Iterator[float]:
 
 
 _LARGEST = 1e6  # beyond it a number is no bound that an input comes near
-
-
-def _size(tensor: Tensor) -> float:
-    """The root mean square of a tensor's finite numbers."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return 0.0
-    return float(tensor.nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,16 +28,16 @@ from verifier.diagnose.neighbourhood import (
     shared_reads,
 )
 from verifier.diagnose.preparation import as_preparation, cause_of_preparation, prepares
-from verifier.graph.sites import UNTRACED
+from verifier.diagnose.scenes import Scene, look_at
 from verifier.graph.tensors import dense
-from verifier.lockstep import Comparing, Lane, run
 from verifier.records import Cause, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
-    from verifier.graph import Graph, KeptCall, Site
+    from verifier.diagnose.scenes import OpenLanes
+    from verifier.graph import KeptCall
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def diagnose(
     alignment: Alignment,
     rows: Sequence[PairResult],
     others: Mapping[str, Tensor],
-    open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
+    open_lanes: OpenLanes,
 ) -> dict[int, Examined]:
     """Examine every row that may be at fault, in one forced pass.
 
@@ -82,29 +81,23 @@ def diagnose(
     ]
     if not wanted:
         return {}
-    states = [row for row in wanted if row.kind == "state"]
     scenes = [Scene.of(alignment, row, rows) for row in wanted if row.kind != "state" or row.above]
-    baseline, candidate = open_lanes(
-        sorted({call for scene in scenes for call in scene.baseline.calls}),
-        sorted({call for scene in scenes for call in scene.candidate.calls}),
-    )
-    examiner = _Examiner(alignment, others, baseline, candidate, scenes)
-    passes = run(
-        [baseline, candidate],
-        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-        [Comparing(0, 1, force=True)],
-        layouts=alignment.laid_out,
-        visit=examiner.visit,
-        states=[[row.baseline or "" for row in states], [row.candidate or "" for row in states]],
-    )
-    left = {row.index: pair for row, *pair in zip(states, *passes.left, strict=True)}
-    for scene in scenes:
-        if scene.row.kind == "state":
-            examiner.examine_state(scene, *left[scene.row.index])
-        if scene.row.kind == "output":
-            position = scene.output
-            examiner.examine(scene, passes.values[0][position], passes.values[1][position])
-    return examiner.found
+    examiner = _Examiner(alignment, others)
+    found: dict[int, Examined] = {}
+
+    def look(
+        k: int,
+        baseline: Neighbourhood | None,
+        candidate: Neighbourhood | None,
+        wanted: Tensor,
+        given: Tensor,
+    ) -> None:
+        told = examiner.examined(scenes[k], baseline, candidate, wanted, given)
+        if told is not None:
+            found[scenes[k].row.index] = told
+
+    look_at(alignment, scenes, open_lanes, look)
+    return found
 
 
 def diagnose_inputs(
@@ -146,139 +139,38 @@ def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
     return row.intrinsic.within(row.budget.intrinsic)
 
 
-@dataclass(frozen=True)
-class Half:
-    """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
-
-    graph: Graph
-    site: Site | None
-    between: tuple[Site, ...]
-    source: int | None = None
-
-    @property
-    def calls(self) -> list[int]:
-        """Positions of the calls in the graph."""
-        sites = (*self.between, *(() if self.site is None else (self.site,)))
-        return [self.graph.call_of[site.index] for site in sites]
-
-    def neighbourhood(self, kept: Mapping[int, KeptCall], output: Tensor) -> Neighbourhood | None:
-        """The calls as they were made; None where one was not seen (a scripted module, say)."""
-        if any(call not in kept for call in self.calls):
-            return None
-        between = tuple((site, kept[self.graph.call_of[site.index]]) for site in self.between)
-        if any(len(site.operands) != len(call.operands) for site, call in between):
-            return None
-        if self.site is None:
-            return Neighbourhood(self.graph, None, None, between, (output,), (self.source,))
-        call = kept[self.graph.call_of[self.site.index]]
-        if len(self.site.operands) != len(call.operands):
-            return None
-        return Neighbourhood(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
-
-    row: PairResult
-    baseline: Half
-    candidate: Half
-    misshapen: bool
-    output: int = 0
-    unseen: bool = False  # an output that was changed after the last site, where no site shows it
-
-    @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Scene:
-        """The scene of a row that has both sides, of a state that of the site that writes it."""
-        if row.kind == "state":  # what matters is the site that writes it
-            return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
-        output = row.position or 0
-        halves: list[Half] = []
-        for graph, name, between in (
-            (alignment.baseline, row.baseline, row.between_baseline),
-            (alignment.candidate, row.candidate, row.between_candidate),
-        ):
-            sites = tuple(graph.by_name[each] for each in between)
-            if row.kind == "output":
-                halves.append(Half(graph, None, sites, graph.outputs[output]))
-            else:
-                halves.append(Half(graph, graph.by_name[name or ""], sites))
-        apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
-        ends = row.above or alignment.baseline.outputs[output] == UNTRACED
-        return cls(
-            row,
-            halves[0],
-            halves[1],
-            any(rows[above].misshapen for above in row.above),
-            output,
-            unseen=row.kind == "output" and bool(ends) and not apart,
-        )
-
-
 class _Examiner:
     """Looks at each scene when the lanes stand there."""
 
-    def __init__(
-        self,
-        alignment: Alignment,
-        others: Mapping[str, Tensor],
-        baseline: Lane,
-        candidate: Lane,
-        scenes: Sequence[Scene],
-    ) -> None:
-        self.found: dict[int, Examined] = {}
+    def __init__(self, alignment: Alignment, others: Mapping[str, Tensor]) -> None:
         self._alignment = alignment
         self._lay = laid_as if alignment.rebuilt else as_it_is
         self._others = others
-        self._lanes = baseline, candidate
-        self._scenes = {
-            scene.baseline.site.index: scene
-            for scene in scenes
-            if scene.baseline.site and scene.row.kind != "state"
-        }
-        self._uses = [Counter[int](), Counter[int]()]
-        for scene in scenes:
-            for uses, half in zip(self._uses, (scene.baseline, scene.candidate), strict=True):
-                uses.update(half.calls)
 
-    def visit(self, pair: int, tensors: Sequence[Tensor]) -> None:
-        """Called in the pass, at every pair, before the candidate's tensor is overwritten."""
-        scene = self._scenes.get(self._alignment.pairs[pair].baseline)
-        if scene is not None:
-            self.examine(scene, tensors[0], tensors[1])
-
-    def examine(self, scene: Scene, wanted: Tensor, given: Tensor) -> None:
-        """Look at one scene, and let go of the calls nobody else needs."""
-        baseline = scene.baseline.neighbourhood(self._lanes[0].kept, wanted)
-        candidate = scene.candidate.neighbourhood(self._lanes[1].kept, given)
+    def examined(
+        self,
+        scene: Scene,
+        baseline: Neighbourhood | None,
+        candidate: Neighbourhood | None,
+        wanted: Tensor,
+        given: Tensor,
+    ) -> Examined | None:
+        """What one scene shows; None where its sides cannot be looked into and nothing is wrong with it."""
+        if scene.row.kind == "state":
+            cause = cause_of_state(
+                (scene.row.baseline or "").rpartition(".")[2],
+                None if candidate is None else candidate.call,
+                None if baseline is None else baseline.call,
+                wanted,
+                given,
+                scene.row.budget.intrinsic if scene.row.budget else 0.0,
+            )
+            return Examined(None, None, None, cause, None)
         if baseline is not None and candidate is not None:
-            self.found[scene.row.index] = self._look(scene, baseline, candidate, wanted, given)
-        elif scene.row.status is Status.CULPRIT:
-            self.found[scene.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
-        self._let_go(scene)
-
-    def _let_go(self, scene: Scene) -> None:
-        for lane, uses, half in zip(self._lanes, self._uses, (scene.baseline, scene.candidate), strict=True):
-            uses.subtract(half.calls)
-            for call in half.calls:
-                if uses[call] <= 0:
-                    lane.kept.pop(call, None)
-
-    def examine_state(self, scene: Scene, wanted: Tensor, given: Tensor) -> None:
-        """Look at a tensor that the site of `scene` has left in another state than the baseline's."""
-        baseline = scene.baseline.neighbourhood(self._lanes[0].kept, wanted)
-        candidate = scene.candidate.neighbourhood(self._lanes[1].kept, given)
-        limit = scene.row.budget.intrinsic if scene.row.budget else 0.0
-        cause = cause_of_state(
-            (scene.row.baseline or "").rpartition(".")[2],
-            None if candidate is None else candidate.call,
-            None if baseline is None else baseline.call,
-            wanted,
-            given,
-            limit,
-        )
-        self.found[scene.row.index] = Examined(None, None, None, cause, None)
-        self._let_go(scene)
+            return self._look(scene, baseline, candidate, wanted, given)
+        if scene.row.status is Status.CULPRIT:
+            return Examined(None, None, None, unexplained(given, wanted), None)
+        return None
 
     def _look(
         self, scene: Scene, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, given: Tensor

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from verifier.diagnose.neighbourhood import laid_as
+from verifier.diagnose.scenes import forced
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.lockstep import Comparing, Lane, run
 from verifier.recognise.pattern import describe
 from verifier.recognise.reals import reals, same
 from verifier.records import Exhibit, Histogram, PairResult, Plane
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.graph import Graph
+    from verifier.lockstep import Lane
 
 # So many culprits a cell are pictured: about 10 kB of text each.
 MOST = 24
@@ -63,13 +64,7 @@ def exhibits(
             look(wanted[pair], tensors[0], tensors[1])
 
     if wanted or any(place.output is not None for place in places):
-        passes = run(
-            list(open_lanes()),
-            [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-            [Comparing(0, 1, force=True)],
-            layouts=alignment.laid_out,
-            visit=visit,
-        )
+        passes = forced(alignment, open_lanes(), visit)
         for place in places:
             if place.output is not None:
                 look(place, passes.values[0][place.output], passes.values[1][place.output])

@@ -151,6 +151,12 @@ class Graph:
         """For each site, the position in `calls` of the call that made it."""
         return tuple(k for k, call in enumerate(self.calls) for _ in range(call.count))
 
+    def call_at(self, position: int, op: str, scope: str, count: int) -> Call | None:
+        """The recorded call at `position`, if it is one of `op` in the module `scope` that gave `count` tensors."""
+        call = self.calls[position] if position < len(self.calls) else None
+        alike = call is not None and (call.op, call.scope, call.count) == (op, scope, count)
+        return call if alike else None
+
     @cached_property
     def by_name(self) -> dict[str, Site]:
         """Every site by its name."""

@@ -10,7 +10,7 @@ from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
 from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.statuses import Judged, differs, judge_rows
-from verifier.judge.verdicts import left_open, main_cell, overall, with_probes
+from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, with_probes
 
 __all__ = [
     "CRITERIA",
@@ -39,6 +39,7 @@ __all__ = [
     "product",
     "range_notes",
     "semantics_budget",
+    "too_thin",
     "with_precision",
     "with_probes",
 ]

@@ -48,12 +48,8 @@ def overall(
                 return Verdict.DIVERGED, f"{cell.name}: {cell.reason}"
     if not (covered.baseline_sites or covered.candidate_sites):
         return Verdict.INCONCLUSIVE, "neither model computes anything: there is nothing to compare"
-    least = min(covered.baseline_share, covered.candidate_share)
-    if least < policy.minimum_coverage:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"only {least:.0%} of the sites could be paired; {policy.minimum_coverage:.0%} are needed to say more",
-        )
+    if thin := too_thin(covered, policy):
+        return Verdict.INCONCLUSIVE, thin
     if covered.parameterised and not covered.parameterised_compared:
         return Verdict.INCONCLUSIVE, "no site with parameters could be paired"
     if covered.hidden:
@@ -70,6 +66,14 @@ def overall(
             f"figures of the same record speak against a match: {against}",
         )
     return verdict, reason
+
+
+def too_thin(covered: Coverage, policy: Policy) -> str:
+    """Why too little was paired for a verdict; empty where enough was."""
+    least, needed = min(covered.baseline_share, covered.candidate_share), policy.minimum_coverage
+    if least >= needed:
+        return ""
+    return f"only {least:.0%} of the sites could be paired; {needed:.0%} are needed to say more"
 
 
 def with_probes(

@@ -200,12 +200,12 @@ class _Watch(Instrument):
         outputs: Sequence[Tensor],
     ) -> None:
         self._lane.check()
-        calls = self._graph.calls
-        call = calls[self._next] if self._next < len(calls) else None
-        if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
+        call = self._graph.call_at(self._next, op, self.scope, len(outputs))
+        if call is None:
             where = f" in {self.scope}" if self.scope else ""
-            if call is not None and call.op == op and call.count != len(outputs):
-                where += f", which gave {len(outputs)} tensors and not {call.count},"
+            for recorded in self._graph.calls[self._next : self._next + 1]:
+                if recorded.op == op and recorded.count != len(outputs):
+                    where += f", which gave {len(outputs)} tensors and not {recorded.count},"
             self._depart(f"called `{op}`{where}")
         self._next += 1
         for site, tensor in enumerate(outputs, call.first):

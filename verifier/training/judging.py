@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from verifier.judge import STRICT
+from verifier.judge import STRICT, too_thin
 from verifier.records import Verdict
 from verifier.training import suspicions
 from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
@@ -193,13 +193,8 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if culprits:
         return Verdict.DIVERGED, culprits[0].reason
-    least = min(covered.baseline_share, covered.candidate_share)
-    if least < STRICT.minimum_coverage:
-        needed = f"{STRICT.minimum_coverage:.0%}"
-        return (
-            Verdict.INCONCLUSIVE,
-            f"only {least:.0%} of the sites could be paired; {needed} are needed to say more",
-        )
+    if thin := too_thin(covered, STRICT):
+        return Verdict.INCONCLUSIVE, thin
     alone = _alone(pairing)
     if alone:
         return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import random
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from verifier.border.accounts import account
 from verifier.border.programs import by_program, contained
 from verifier.border.signals import check_unanswered
-from verifier.environment import describe, preserved
+from verifier.environment import describe, preserved, seed_all
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
@@ -373,7 +371,7 @@ def side_by_side(
     try:
         with backward_passes_seen(watches):
             for side in sides:
-                _seed(seed)
+                seed_all(seed)
                 side.start()
             for number, batch in enumerate(batches):
                 found.step_of.append(sides[0].watch.steps)
@@ -381,7 +379,7 @@ def side_by_side(
                 compared = Compared(kept, relation, allowed, force, same_dtypes)
                 ledgers: tuple[Kept | Compared, ...] = (kept, compared)
                 for side, ledger in zip(sides, ledgers, strict=True):
-                    _seed(seed + number)
+                    seed_all(seed + number)
                     side.take((batch[0].clone(), batch[1].clone()), ledger)
                 losses.append((_number(kept.losses), _number(compared.losses)))
                 rates.append((_first(kept.rates), _first(compared.rates)))
@@ -433,12 +431,6 @@ def _optimiser_hooks(watches: Iterable[Watch]) -> list[torch.utils.hooks.Removab
                 watch.after_step(optimiser)
 
     return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is the one a model would use
-    random.seed(seed)
 
 
 def _number(losses: Sequence[Tensor]) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from verifier.border.accounts import first_said
 from verifier.errors import DownloadError, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
             "Save a plain state dict: torch.save(model.state_dict(), path), or use .safetensors."
         ) from error
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise WeightsError(f"{path} is damaged or no torch file: {first_line}") from error
+        raise WeightsError(f"{path} is damaged or no torch file: {first_said(error)}") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, not a state dict.")
     return state
