@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from verifier.bench.bench import Bench
 from verifier.bench.numerics import every_cell
-from verifier.bench.pairing import pair
+from verifier.bench.pairing import claim, prove
 from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
@@ -93,13 +93,13 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     """Compare two models on `given`, and on a `few` samples of it wherever float64 is needed."""
     protocol = terms.protocol
     wanted = [request.cell for request in terms.requests if request.cell not in terms.missing]
-    subject = pair(*sides, few, weights=terms.weights, known=terms.known, seed=terms.seed)
+    subject = claim(*sides, few, weights=terms.weights, known=terms.known, seed=terms.seed)
     masters = subject.masters
     static = (
         *flag_differences(*(side.flags for side in sides)),
         *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
     )
-    bench = Bench(subject, few)
+    bench = Bench(prove(subject, few), few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
     parts = batches(given, terms.batch_size)
     exactly = None

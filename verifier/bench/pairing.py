@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verifier.align import align
 from verifier.bench.bench import Bench
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
 
 
-def pair(
+def pair(baseline: Side, candidate: Side, inputs: Inputs, **how: Any) -> Subject:
+    """Which sites and tensors of two models belong together: what structure claims, proved by numbers.
+
+    Takes and raises what `claim` does.
+    """
+    return prove(claim(baseline, candidate, inputs, **how), inputs)
+
+
+def claim(
     baseline: Side,
     candidate: Side,
     inputs: Inputs,
@@ -34,7 +42,7 @@ def pair(
     cell: Cell | None = None,
     graphs: tuple[Graph, Graph] | None = None,
 ) -> Subject:
-    """Which sites and tensors of two models belong together, and what both compute with.
+    """Which sites and tensors of two models belong together by structure, and what both compute with.
 
     Args:
         baseline: The trusted model.
@@ -64,8 +72,12 @@ def pair(
         baseline_spec=baseline.spec,
         seed=seed,
     )
-    subject = Subject(baseline.model, candidate.model, alignment, masters)
-    if alignment.rebuilt:
+    return Subject(baseline.model, candidate.model, alignment, masters)
+
+
+def prove(subject: Subject, inputs: Inputs) -> Subject:
+    """The subject with its pairs proved on `inputs`, where its models are built from different operators."""
+    if subject.alignment.rebuilt:
         with contextlib.suppress(ModelError):  # what cannot be proved stays a claim
             return proved(Bench(subject, inputs))
     return subject
