@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verifier.align import align
 from verifier.bench.bench import Bench
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
 
 
-def pair(baseline: Side, candidate: Side, inputs: Inputs, **how: Any) -> Subject:
-    """Which sites and tensors of two models belong together: what structure claims, proved by numbers.
-
-    Takes and raises what `claim` does.
-    """
-    return prove(claim(baseline, candidate, inputs, **how), inputs)
-
-
-def claim(
+def pair(
     baseline: Side,
     candidate: Side,
     inputs: Inputs,
@@ -41,8 +33,9 @@ def claim(
     seed: int = 0,
     cell: Cell | None = None,
     graphs: tuple[Graph, Graph] | None = None,
+    proof: bool = True,
 ) -> Subject:
-    """Which sites and tensors of two models belong together by structure, and what both compute with.
+    """Which sites and tensors of two models belong together, and what both compute with.
 
     Args:
         baseline: The trusted model.
@@ -53,6 +46,7 @@ def claim(
         seed: For weights that are drawn.
         cell: Where both are recorded in training mode; None to record each as it is given.
         graphs: What both do with `inputs`, where that is known already.
+        proof: Whether what structure claims is proved by numbers.
 
     Raises:
         InputError: The baseline does not take the inputs.
@@ -72,7 +66,8 @@ def claim(
         baseline_spec=baseline.spec,
         seed=seed,
     )
-    return Subject(baseline.model, candidate.model, alignment, masters)
+    subject = Subject(baseline.model, candidate.model, alignment, masters)
+    return prove(subject, inputs) if proof else subject
 
 
 def prove(subject: Subject, inputs: Inputs) -> Subject:
