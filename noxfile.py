@@ -68,7 +68,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def picture(session: nox.Session) -> None:
-    """Make the README's picture of a report and its summary anew, from a run of a planted fault."""
+    """Make the picture of a report in README and docs, and its summary, anew from a run of a planted fault."""
     install(session, "e2e")
     session.run("python", "-m", "tests.browser.picture", *session.posargs)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.documents import blocks
 from tests.e2e.conftest import TWINS, Ended
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Call = Callable[..., Ended]
 
-README = Path(__file__).parents[2] / "README.md"
+TRAINING = Path(__file__).parents[2] / "docs" / "training.md"
 TRAINERS = """
 def careless(model, batches):
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -37,8 +37,8 @@ def failing(model, batches):
 
 @pytest.fixture
 def trainers(place: Path) -> Path:
-    """The README's loop, and others."""
-    (example,) = re.findall(r"```py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    """The loop of `docs/training.md`, and others."""
+    (example,) = blocks(TRAINING, "py")
     file = place / "loops.py"
     file.write_text(example + TRAINERS, encoding="utf-8")
     return file
