@@ -17,6 +17,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 PYTHON = ">=3.11,<3.15"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINNED = ("--constraint", "constraints.txt")
+# A process takes up to 3 GiB. Tests of one file share what they have built, so they stay together.
+PARALLEL = ("--numprocesses", "auto", "--maxprocesses", "8", "--dist", "loadfile")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 CANNOT_RUN = 3
 EXIT_CODES = {
     0: "match",
@@ -43,9 +46,16 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
-    """Run the tests: `nox -s tests -- -k budget`."""
+    """Run the tests, in as many processes as there are cores: `nox -s tests -- -k budget`."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(python=PYTHON)
+def thorough(session: nox.Session) -> None:
+    """Run what `tests` runs a few cases of in all of them: networks, libraries, dtypes. Takes long."""
+    install(session, "test")
+    session.run("pytest", "-m", "thorough and not gpu", *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(python=PYTHON)

@@ -138,7 +138,6 @@ def readers_place(place: Path) -> Path:
     return place
 
 
-@pytest.mark.slow
 def test_every_command_runs(readers_place: Path, clean_environment: Mapping[str, str]) -> None:
     given = [arguments for line in commands() if (arguments := arguments_of(line)) is not None]
     elsewhere = {each for each in given for option in ELSEWHERE if option in each}

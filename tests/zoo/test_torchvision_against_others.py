@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.sweeps import swept
 from tests.zoo.networks import ALL, ATTENDING, CONVOLUTIONAL
 from verifier import Verdict, Verification, verify
 from verifier.align import Assembly
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # Swin's shifted windows: timm keeps their mask in a buffer, the others compute it. It is no weight.
 MASK = ".attn_mask"
+
+
+# One of each kind of network and of each library.
+QUICK = {"resnet18", "vit-torchvision-timm", "swin-timm-transformers", "convnext-torchvision-transformers"}
 
 
 @cache
@@ -32,7 +37,7 @@ def scores(result: Any) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", swept(ALL, QUICK))
 def test_the_parameter_map_makes_them_one_function_without_the_verifier(name: str) -> None:
     twins = ALL[name]
     baseline, candidate = (model.double() for model in twins.models())
@@ -48,7 +53,7 @@ def test_the_parameter_map_makes_them_one_function_without_the_verifier(name: st
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", swept(ALL, QUICK))
 def test_they_match_and_every_tensor_finds_its_twin(name: str) -> None:
     found = healthy(name)
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
@@ -56,7 +61,7 @@ def test_they_match_and_every_tensor_finds_its_twin(name: str) -> None:
     assert not [each for each in found.weights.unmapped_candidate if not each.endswith(MASK)]
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize("name", swept(CONVOLUTIONAL, QUICK))
 def test_nearly_all_sites_with_weights_are_paired(name: str) -> None:
     covered = healthy(name).coverage
     assert covered.parameterised_compared >= 0.95 * covered.parameterised
@@ -120,21 +125,24 @@ def blamed(name: str, plant: Callable[[nn.Module], Planted]) -> tuple[Verificati
 
 @pytest.mark.parametrize(
     ("name", "plant"),
-    [
-        ("resnet18", removed_norm),
-        ("resnet50", eps_times_three),
-        ("resnext50_32x4d", circular_padding),
-        ("wide_resnet50_2", another_activation),
-        ("densenet121", eps_times_three),
-        ("vgg16_bn", another_activation),
-        ("efficientnet_b0", eps_times_three),
-        ("regnet_y_400mf", another_activation),
-        ("resnet34-transformers", circular_padding),
-        ("resnet50-transformers", removed_norm),
-        ("convnext-torchvision-timm", another_activation),
-        ("convnext-torchvision-transformers", eps_times_three),
-        ("convnext-timm-transformers", eps_times_three),
-    ],
+    swept(
+        [
+            ("resnet18", removed_norm),
+            ("resnet50", eps_times_three),
+            ("resnext50_32x4d", circular_padding),
+            ("wide_resnet50_2", another_activation),
+            ("densenet121", eps_times_three),
+            ("vgg16_bn", another_activation),
+            ("efficientnet_b0", eps_times_three),
+            ("regnet_y_400mf", another_activation),
+            ("resnet34-transformers", circular_padding),
+            ("resnet50-transformers", removed_norm),
+            ("convnext-torchvision-timm", another_activation),
+            ("convnext-torchvision-transformers", eps_times_three),
+            ("convnext-timm-transformers", eps_times_three),
+        ],
+        lambda case: case[0] in QUICK,
+    ),
 )
 def test_one_fault_is_blamed_on_its_module_alone(name: str, plant: Callable[[nn.Module], Planted]) -> None:
     found, planted = blamed(name, plant)
@@ -180,13 +188,14 @@ def check_that_a_wrong_scale_is_blamed_alone(name: str, which: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit-torchvision-timm", "vit-torchvision-transformers", "vit-timm-transformers"]
+    "name",
+    swept(["vit-torchvision-timm", "vit-torchvision-transformers", "vit-timm-transformers"], QUICK),
 )
 def test_a_wrong_scale_in_the_last_attention_is_blamed_on_it_alone(name: str) -> None:
     check_that_a_wrong_scale_is_blamed_alone(name, -1)
 
 
 @pytest.mark.parametrize("which", [-2, -1], ids=["last but one", "last"])
-@pytest.mark.parametrize("name", ATTENDING)
+@pytest.mark.parametrize("name", swept(ATTENDING, QUICK))
 def test_a_wrong_scale_in_any_attention_is_blamed_on_it_alone(name: str, which: int) -> None:
     check_that_a_wrong_scale_is_blamed_alone(name, which)

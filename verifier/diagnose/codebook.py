@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from verifier.diagnose import codes
+from verifier.records import UNEXPLAINED
 
 
 class Code(NamedTuple):
@@ -377,7 +378,7 @@ CODES: dict[str, tuple[Code, ...]] = {
     ),
     "Nothing found": (
         Code(
-            codes.UNEXPLAINED,
+            UNEXPLAINED,
             "nothing that differs as written explains the error; its shape is described",
             "follow the evidence: channels, borders, a gain and an offset",
         ),

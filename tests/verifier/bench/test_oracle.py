@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tests.cuda import MARKS
 from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.networks import build, images
+from tests.sweeps import swept
 from verifier import verify
 
 if TYPE_CHECKING:
@@ -115,8 +117,13 @@ def assert_called_out(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", [FoldedInOwnDtype, ScaledInOwnDtype])
-@pytest.mark.parametrize("name", ["bn1", "layer2.1.bn1", "layer4.0.bn1"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    swept(
+        itertools.product([FoldedInOwnDtype, ScaledInOwnDtype], ["bn1", "layer2.1.bn1", "layer4.0.bn1"]),
+        [(FoldedInOwnDtype, "layer2.1.bn1"), (ScaledInOwnDtype, "layer4.0.bn1")],
+    ),
+)
 def test_a_batch_norm_that_scales_in_half_precision_is_called_out_in_the_half_cells(
     resnet18: nn.Module, kind: type[nn.Module], name: str, device: str
 ) -> None:
@@ -192,7 +199,7 @@ def faults() -> dict[str, Callable[[nn.Module], str]]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("fault", faults())
+@pytest.mark.parametrize("fault", swept(faults(), ["eps-slightly", "circular", "classifier", "activation"]))
 def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
     resnet18: nn.Module, fault: str, device: str
 ) -> None:
@@ -215,7 +222,7 @@ def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("network", ["mixed", "plain", "training"])
+@pytest.mark.parametrize("network", swept(["mixed", "plain", "training"], ["plain"]))
 def test_no_benign_rewrite_is_flagged_in_any_cell(network: str, device: str) -> None:
     baseline = build(network, 0)
     for k, name in enumerate(sorted(BENIGN)):

@@ -125,7 +125,6 @@ def test_a_fault_behind_hundreds_of_operators_is_found_without_recursion() -> No
     assert result.culprits[0].cause.confirmed
 
 
-@pytest.mark.slow
 def test_the_time_of_a_comparison_grows_with_the_number_of_operators_alone() -> None:
     def seconds(steps: int) -> float:
         started = time.process_time()

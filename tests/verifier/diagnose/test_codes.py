@@ -112,7 +112,7 @@ def test_every_relation_of_two_tensors_has_a_code() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id == "Relation"
+        and node.func.id == "Deviation"
         and node.args
         and isinstance(node.args[0], ast.Constant)
     }

@@ -109,7 +109,7 @@ def test_what_cancels_or_overflows_is_not_the_devices_fault(dtype: str) -> None:
 def test_tf32_in_a_float32_cell_is_found_by_what_it_does(
     allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verifier.bench.assessment.tf32", lambda **_: environment.tf32(allowed=allowed))
+    monkeypatch.setattr("verifier.bench.numerics.tf32", lambda **_: environment.tf32(allowed=allowed))
     # So many channels that the device takes an algorithm that can use TF32.
     result = verify(Net(64), Net(64), torch.randn(4, 64, 32, 32), cells=["cuda/float32", "cuda/tf32"])
     assert result.verdict == "match"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.cuda import MARKS
 from verifier import verify
-from verifier.bench import running
+from verifier.bench import measuring
 
 if TYPE_CHECKING:
     from verifier.lockstep import Replay
@@ -52,13 +52,13 @@ def batches(seed: int = 0) -> Tensor:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Replay | None]:
     """What came of every attempt to record a run."""
     found: list[Replay | None] = []
-    plain = running.recorded
+    plain = measuring.recorded
 
     def telling(*args: Any) -> Replay | None:
         found.append(plain(*args))
         return found[-1]
 
-    monkeypatch.setattr(running, "recorded", telling)
+    monkeypatch.setattr(measuring, "recorded", telling)
     return found
 
 
@@ -84,7 +84,7 @@ def test_replayed_batches_give_what_live_ones_give(
     replayed = compared()
     assert made
     assert all(replay is not None for replay in made)
-    monkeypatch.setattr(running, "_REPLAYED", 99)
+    monkeypatch.setattr(measuring, "_REPLAYED", 99)
     assert replayed == compared()
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.cuda import needs_cuda, not_waiting
+from tests.sweeps import swept
 from verifier.metrics import METRICS, Measurement, Moments, collect, kernel_torch, measure
 from verifier.metrics.partials import WIDTH, Partials
 
@@ -294,9 +295,16 @@ def test_dimensions_that_follow_each_other_in_both_orders_are_one() -> None:
     assert merged((5, 4, 3, 2), (1, 5, 20, 60)) == ((5, 4, 3, 2), (1, 5, 20, 60))
 
 
-@pytest.mark.parametrize("row_major", [True, False])
 @pytest.mark.parametrize(
-    ("dtype", "narrow"), [("bf16", True), ("fp32", True), ("fp32", False), ("fp64", False)]
+    ("dtype", "narrow", "row_major"),
+    swept(
+        [
+            (*kind, row_major)
+            for kind in [("bf16", True), ("fp32", True), ("fp32", False), ("fp64", False)]
+            for row_major in (True, False)
+        ],
+        [("bf16", True, True), ("fp32", False, False)],
+    ),
 )
 def test_the_kernel_compiles_for_a_device_that_is_not_there(
     dtype: str, narrow: bool, row_major: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from torch import nn
 
 import reference_models
 from reference_models.blocks import BasicBlock, SqueezeExcitation, ZeroChannels
+from tests.sweeps import swept
 from verifier import Verification, verify
 from verifier.judge.policy import NAMED
 from verifier.models import composed, specs
@@ -92,27 +93,33 @@ def biased(model: nn.Module) -> None:
     nn.init.constant_(model.get_submodule("stages.1.1.first.conv").bias, 0.01)  # type: ignore[arg-type]
 
 
+QUICK = {"cifar_resnet20", "cifar_resnet20_b", "se_resnet18", "small_resnet18"}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "culprit"),
-    [
-        ("cifar_resnet20", wrong_eps("stages.1.1.second.norm"), "layer2.1.bn2"),
-        ("cifar_resnet20", turned("stages.1.0.shortcut", InFront), "layer2.0.downsample.pad"),
-        ("cifar_resnet20", turned("stages.2.0.shortcut", Odd), "layer3.0.downsample.getitem"),
-        ("cifar_resnet20_b", wrong_eps("stages.2.0.shortcut.norm"), "layer3.0.downsample.1"),
-        ("cifar_resnet32", wrong_eps("stages.0.4.first.norm"), "layer1.4.bn1"),
-        ("cifar_resnet32_b", wrong_eps("stages.1.0.shortcut.norm"), "layer2.0.downsample.1"),
-        ("cifar_resnet44", wrong_eps("stages.1.6.first.norm"), "layer2.6.bn1"),
-        ("cifar_resnet44_b", wrong_eps("stem.norm"), "bn1"),
-        ("cifar_resnet56", wrong_eps("stages.2.8.second.norm"), "layer3.8.bn2"),
-        ("cifar_resnet56_b", wrong_eps("stages.0.8.second.norm"), "layer1.8.bn2"),
-        ("resnet18_cifar", dilated, "layer3.0.conv2"),
-        ("resnet34_cifar", wrong_eps("stages.2.5.second.norm"), "layer3.5.bn2"),
-        ("resnet50_cifar", wrong_eps("stages.1.3.expand.norm"), "layer2.3.bn3"),
-        ("se_resnet18", turned("stages.2.1.attention", Ungated), "layer3.1.bn2.1.scale_activation"),
-        ("se_resnet50", wrong_eps("stages.3.0.reduce.norm"), "layer4.0.bn1"),
-        ("resnet18_biased", biased, "layer2.1.conv1"),
-        ("small_resnet18", wrong_eps("blocks.2.second_norm"), "batch_norm_8"),
-    ],
+    swept(
+        [
+            ("cifar_resnet20", wrong_eps("stages.1.1.second.norm"), "layer2.1.bn2"),
+            ("cifar_resnet20", turned("stages.1.0.shortcut", InFront), "layer2.0.downsample.pad"),
+            ("cifar_resnet20", turned("stages.2.0.shortcut", Odd), "layer3.0.downsample.getitem"),
+            ("cifar_resnet20_b", wrong_eps("stages.2.0.shortcut.norm"), "layer3.0.downsample.1"),
+            ("cifar_resnet32", wrong_eps("stages.0.4.first.norm"), "layer1.4.bn1"),
+            ("cifar_resnet32_b", wrong_eps("stages.1.0.shortcut.norm"), "layer2.0.downsample.1"),
+            ("cifar_resnet44", wrong_eps("stages.1.6.first.norm"), "layer2.6.bn1"),
+            ("cifar_resnet44_b", wrong_eps("stem.norm"), "bn1"),
+            ("cifar_resnet56", wrong_eps("stages.2.8.second.norm"), "layer3.8.bn2"),
+            ("cifar_resnet56_b", wrong_eps("stages.0.8.second.norm"), "layer1.8.bn2"),
+            ("resnet18_cifar", dilated, "layer3.0.conv2"),
+            ("resnet34_cifar", wrong_eps("stages.2.5.second.norm"), "layer3.5.bn2"),
+            ("resnet50_cifar", wrong_eps("stages.1.3.expand.norm"), "layer2.3.bn3"),
+            ("se_resnet18", turned("stages.2.1.attention", Ungated), "layer3.1.bn2.1.scale_activation"),
+            ("se_resnet50", wrong_eps("stages.3.0.reduce.norm"), "layer4.0.bn1"),
+            ("resnet18_biased", biased, "layer2.1.conv1"),
+            ("small_resnet18", wrong_eps("blocks.2.second_norm"), "batch_norm_8"),
+        ],
+        lambda case: case[0] in QUICK,
+    ),
 )
 def test_a_planted_fault_is_found_and_nothing_else_is_blamed(
     name: str, change: Callable[[nn.Module], object], culprit: str
@@ -123,7 +130,7 @@ def test_a_planted_fault_is_found_and_nothing_else_is_blamed(
     assert [each.baseline for each in result.culprits] == [culprit]
 
 
-@pytest.mark.parametrize("name", ["resnet18_cifar", "se_resnet18", "small_resnet18"])
+@pytest.mark.parametrize("name", swept(["resnet18_cifar", "se_resnet18", "small_resnet18"], QUICK))
 def test_without_a_fault_all_sites_agree_in_float64(name: str) -> None:
     result = verified(name)
 
@@ -159,7 +166,7 @@ class Unrectified(BasicBlock):
         return self.main_path(x) + x
 
 
-@pytest.mark.parametrize("name", ["resnet18_pruned", "resnet18_int8"])
+@pytest.mark.parametrize("name", swept(["resnet18_pruned", "resnet18_int8"], ["resnet18_pruned"]))
 @pytest.mark.parametrize(
     ("change", "policy", "verdict"),
     [
