@@ -169,15 +169,12 @@ def _headline(before: Result, after: Result) -> str:
 
 
 def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
-    ours = {cell.name: str(cell.verdict) for cell in before.cells}
-    theirs = {cell.name: str(cell.verdict) for cell in after.cells}
-    names = [*ours, *(name for name in theirs if name not in ours)]
+    was = {cell.name: str(cell.verdict) for cell in before.cells}
+    now = {cell.name: str(cell.verdict) for cell in after.cells}
+    names = [*was, *(name for name in now if name not in was)]
     return (
         ("all cells", str(before.verdict), str(after.verdict)),
-        *(
-            (sentences.visible(name), ours.get(name, "not run"), theirs.get(name, "not run"))
-            for name in names
-        ),
+        *((sentences.visible(name), was.get(name, "not run"), now.get(name, "not run")) for name in names),
     )
 
 
@@ -208,14 +205,14 @@ def _culprits(verification: Result) -> dict[tuple[str, str], str]:
 
 def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[str], list[str]]:
     """Changes of the sites both have, those only the later has, and those only the earlier has."""
-    ours = _by_name(before.layers)
+    earlier = _by_name(before.layers)
     appeared = []
     changes = []
     met: set[int] = set()
     for pair in after.layers:
-        found = [*ours.get((pair.baseline, pair.candidate), ())]
+        found = [*earlier.get((pair.baseline, pair.candidate), ())]
         if pair.baseline is not None:  # the candidate's site may have been renamed
-            found += ours.get((pair.baseline, None), ())
+            found += earlier.get((pair.baseline, None), ())
         old = next((each for each in found if id(each) not in met), None)
         if old is None:
             appeared.append(sentences.site(pair))
@@ -241,10 +238,10 @@ def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
     """How a site changed; None where neither its status nor, by more than a factor of two, its error did."""
     kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
     metric = sentences.metric_of(after)
-    ours, theirs = (sentences.error(getattr(each, kind), metric) for each in (before, after))
+    was, now = (sentences.error(getattr(each, kind), metric) for each in (before, after))
     order = {status: len(marks.BY_SEVERITY) - k for k, status in enumerate(marks.BY_SEVERITY)}
     steps = order[after.status] - order[before.status]
-    power = _power(ours, theirs)
+    power = _power(was, now)
     if not steps and abs(power) <= math.log10(FACTOR):
         return None
     return Change(
@@ -253,8 +250,8 @@ def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
         before=str(before.status),
         after=str(after.status),
         kind=kind,
-        error_before=ours,
-        error_after=theirs,
+        error_before=was,
+        error_after=now,
         size=(steps, power),
     )
 
@@ -279,8 +276,8 @@ def _grounds(before: Result, after: Result) -> Iterable[str]:
     was, now = before.inputs, after.inputs
     if was.digest and now.digest and was.digest != now.digest:
         yield f"inputs: {sentences.visible(was.description)}, now {sentences.visible(now.description)}"
-    ours, theirs = before.weights.baseline_digest, after.weights.baseline_digest
-    if ours and theirs and ours != theirs:
+    digests = before.weights.baseline_digest, after.weights.baseline_digest
+    if all(digests) and digests[0] != digests[1]:
         yield "the baseline's weights are others"
     if before.policy != after.policy:
         yield f"policy {sentences.visible(before.policy)}, now {sentences.visible(after.policy)}"

@@ -144,24 +144,24 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
             ("intrinsic", "this step's distance from float64"),
             ("total", "distance from float64"),
         ):
-            theirs = getattr(pair.accuracy, f"candidate_{kind}")
-            ours = getattr(pair.accuracy, f"baseline_{kind}")
-            if theirs is not None and ours is not None:
-                yield words, f"{sentences.figure(theirs)}, the baseline's {sentences.figure(ours)}"
+            c = getattr(pair.accuracy, f"candidate_{kind}")
+            b = getattr(pair.accuracy, f"baseline_{kind}")
+            if c is not None and b is not None:
+                yield words, f"{sentences.figure(c)}, the baseline's {sentences.figure(b)}"
 
 
 def _settings(
     pair: PairResult, exhibit: Exhibit | None, mapping: Mapping[str, str | tuple[str, ...]]
 ) -> tuple[Setting, ...]:
-    ours: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
-    theirs: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
-    names = [*ours, *(name for name in theirs if name not in ours)]
+    b: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
+    c: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
+    names = [*b, *(name for name in c if name not in b)]
     lines = [
         Setting(
             sentences.visible(name),
-            sentences.visible(ours.get(name, "-")),
-            sentences.visible(theirs.get(name, "-")),
-            differs=not _alike(ours.get(name), theirs.get(name), mapping),
+            sentences.visible(b.get(name, "-")),
+            sentences.visible(c.get(name, "-")),
+            differs=not _alike(b.get(name), c.get(name), mapping),
         )
         for name in names
     ]
@@ -176,12 +176,12 @@ def _settings(
     return tuple(found)
 
 
-def _alike(ours: str | None, theirs: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
+def _alike(baseline: str | None, candidate: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
     """Whether a setting is the same on both sides; a weight is if it is made of the baseline's, whatever its name."""
-    if ours is None or theirs is None:
+    if baseline is None or candidate is None:
         return False
-    (name, _, shape), (other, _, other_shape) = ours.partition(", "), theirs.partition(", ")
-    return ours == theirs or (shape == other_shape and mapping.get(other) == name)
+    (b_name, _, b_shape), (c_name, _, c_shape) = baseline.partition(", "), candidate.partition(", ")
+    return baseline == candidate or (b_shape == c_shape and mapping.get(c_name) == b_name)
 
 
 def _pictured(exhibit: Exhibit, pair: PairResult, cell: CellResult | None) -> str:

@@ -75,10 +75,7 @@ def weights(info: WeightsInfo) -> Facts:
 
 def mapping(info: WeightsInfo) -> tuple[tuple[str, str], ...]:
     """Candidate's and baseline's names of every mapped tensor."""
-    return tuple(
-        (ours, theirs if isinstance(theirs, str) else " + ".join(theirs))
-        for ours, theirs in info.parameter_map.items()
-    )
+    return tuple((c, b if isinstance(b, str) else " + ".join(b)) for c, b in info.parameter_map.items())
 
 
 def others(verification: Result) -> tuple[Facts, ...]:

@@ -51,9 +51,9 @@ def headline(found: TrainingParity) -> str:
 def place(each: Divergence) -> str:
     """Step, phase and tensor."""
     batch = f" (batch {each.batch})" if each.batch != each.step else ""
-    other = "" if each.candidate == each.tensor else f" (candidate: {sentences.visible(each.candidate)})"
+    candidate = "" if each.candidate == each.tensor else f" (candidate: {sentences.visible(each.candidate)})"
     what = "" if each.what == each.tensor else f"{sentences.visible(each.what)} of "
-    return f"step {each.step}{batch}, {each.phase}, {what}{sentences.visible(each.tensor)}{other}"
+    return f"step {each.step}{batch}, {each.phase}, {what}{sentences.visible(each.tensor)}{candidate}"
 
 
 def why(each: Divergence) -> str:
@@ -139,8 +139,8 @@ def _phases(found: TrainingParity) -> Iterable[tuple[str, ...]]:
 def _course(found: TrainingParity) -> Iterable[tuple[str, ...]]:
     """The first batch, the last, and one between."""
     for batch in sorted({0, len(found.losses) // 2, len(found.losses) - 1}):
-        ours, theirs = found.losses[batch]
-        yield (str(batch), f"{ours:.6g}", f"{theirs:.6g}", *(f"{rate:.6g}" for rate in found.rates[batch]))
+        b, c = found.losses[batch]
+        yield (str(batch), f"{b:.6g}", f"{c:.6g}", *(f"{rate:.6g}" for rate in found.rates[batch]))
 
 
 def _numbers(each: Divergence) -> str:

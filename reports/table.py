@@ -68,14 +68,14 @@ def _nonfinite(side: str) -> Callable[[PairResult], Value]:
 
 def _times(found: Accuracy) -> Value:
     """How many times as far from float64 the candidate is as the baseline: of this step alone, else in all."""
-    for theirs, ours in (
+    for c, b in (
         (found.candidate_intrinsic, found.baseline_intrinsic),
         (found.candidate_total, found.baseline_total),
     ):
-        if theirs is not None and ours is not None:
-            if ours > 0:
-                return theirs / ours
-            return 1.0 if theirs == ours else math.inf
+        if c is not None and b is not None:
+            if b > 0:
+                return c / b
+            return 1.0 if c == b else math.inf
     return None
 
 

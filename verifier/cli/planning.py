@@ -42,8 +42,8 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
     if arch is not None:
         from verifier.models.specs import arch as both
 
-        ours, theirs = both(arch)
-        return baseline or ours, candidate or theirs
+        known = both(arch)
+        return baseline or known[0], candidate or known[1]
     if baseline is None or candidate is None:
         missing = "--candidate" if baseline is not None else "--baseline"
         raise UsageError(
@@ -99,13 +99,13 @@ def plan_jobs(
     batch = batch_size or (_SMALL_BATCH if several and image_size == "small" else _BATCH)
     jobs = []
     for name in names:
-        ours, theirs = both(name)
+        known = both(name)
         entry = reference_models.get(name)
         jobs.append(
             Job(
                 name=name,
-                baseline=baseline or ours,
-                candidate=candidate or theirs,
+                baseline=baseline or known[0],
+                candidate=candidate or known[1],
                 image_size=_pixels(image_size, entry.image_size, entry.small_size),
                 batch_size=batch,
                 policy=policy or entry.policy,

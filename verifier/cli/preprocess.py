@@ -42,7 +42,7 @@ def preprocess(
     with exits.translated(debug=debug):
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.preprocessing import Comparison, Ours, named
+            from verifier.preprocessing import Comparison, FromScratch, named
             from verifier.preprocessing import recipe as by_name
             from verifier.records import Verdict
             from verifier.storage.earlier import awaiting
@@ -53,7 +53,9 @@ def preprocess(
             stack.enter_context(awaiting(out, (PREPROCESSING,)))
             chosen = by_name(recipe, image_size)
             candidate = (
-                Ours(chosen) if candidate_preprocessing is None else named(candidate_preprocessing, chosen)
+                FromScratch(chosen)
+                if candidate_preprocessing is None
+                else named(candidate_preprocessing, chosen)
             )
             files, _ = inputs.photographs(images)
             progress("comparing photographs", 0, 0)

@@ -96,13 +96,11 @@ def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, 
         raise UsageError("--baseline and --candidate go with one --arch only.")
     found = []
     for name in dict.fromkeys(names):
-        if name is None and candidate is not None and not twin:
-            ours, theirs = "", candidate
-        else:
-            ours, theirs = plan_models(name, baseline, candidate)
+        alone = name is None and candidate is not None and not twin
+        b, c = ("", candidate or "") if alone else plan_models(name, baseline, candidate)
         known = name is not None and name in reference_models.list()
         depth = reference_models.get(name).depth if name is not None and known else None
-        found.append(Subject(name or _short(theirs), theirs, ours if twin else None, depth))
+        found.append(Subject(name or _short(c), c, b if twin else None, depth))
     return found
 
 
@@ -129,13 +127,13 @@ def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
     from verifier.training.saving import EXPERIMENT, unfinished
 
     left = unfinished(out)
-    ours = [file for file in left if file in files]
+    asked = [file for file in left if file in files]
     if resume:
-        if not ours and (out / EXPERIMENT).exists():
+        if not asked and (out / EXPERIMENT).exists():
             raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")
-    elif ours:
+    elif asked:
         raise UsageError(
-            f"{out} holds an unfinished training ({ours[0].name}). Add --resume to go on with it, or give another "
+            f"{out} holds an unfinished training ({asked[0].name}). Add --resume to go on with it, or give another "
             "--out."
         )
     elif left:

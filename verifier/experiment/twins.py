@@ -189,8 +189,8 @@ def _models(
         )
     for side in pairing.sides:
         _check_outputs(side, images, data, cell)
-    ours, theirs = pairing.fresh(cell)
-    return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
+    baseline, candidate = pairing.fresh(cell)
+    return pairing, [(pairing.candidate, candidate), (pairing.baseline, baseline)]
 
 
 def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
@@ -301,15 +301,15 @@ def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
     def curve(pupil: Pupil) -> list[tuple[float, ...]]:
         return [(e.train_loss, e.train_accuracy, e.test_loss, e.test_accuracy) for e in pupil.epochs]
 
-    other = next(
-        (k for k, (a, b) in enumerate(zip(curve(candidate), curve(baseline), strict=True), 1) if a != b), None
+    first = next(
+        (k for k, (c, b) in enumerate(zip(curve(candidate), curve(baseline), strict=True), 1) if c != b), None
     )
-    ours, theirs = state_of(baseline.model), state_of(candidate.model)
+    b, c = state_of(baseline.model), state_of(candidate.model)
     same = all(
-        torch.equal(recipe.make(ours, theirs[name].shape), theirs[name])
+        torch.equal(recipe.make(b, c[name].shape), c[name])
         for name, recipe in pairing.masters.recipes.items()
     )
-    return Twins(name=subject.name, first_other_epoch=other, same_weights=same)
+    return Twins(name=subject.name, first_other_epoch=first, same_weights=same)
 
 
 def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:

@@ -130,12 +130,12 @@ def _normal_scores(values: Array, others: Array) -> tuple[float, float]:
 
 def _further_out(values: Array, others: Array) -> tuple[int, float]:
     """How many of one sample exceed all of the other (negative for the other's), and how likely so many are."""
-    ours, theirs = int(np.count_nonzero(values > others.max())), int(np.count_nonzero(others > values.max()))
-    count, size = (ours, values.size) if ours else (theirs, others.size)
+    own, other = int(np.count_nonzero(values > others.max())), int(np.count_nonzero(others > values.max()))
+    count, size = (own, values.size) if own else (other, others.size)
     whole = values.size + others.size
     # all of the `count` largest come from the same sample
     chance = math.exp(sum(math.log((size - k) / (whole - k)) for k in range(count))) if count < size else 0.0
-    return (ours or -theirs), min(1.0, 2 * chance)
+    return (own or -other), min(1.0, 2 * chance)
 
 
 def combined(tests: Sequence[Test]) -> float:

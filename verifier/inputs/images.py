@@ -66,11 +66,13 @@ def images(
         check_batch_size(batch_size)
     parse_image_size(image_size)
     # Only photographs need these.
-    from verifier.preprocessing import Comparison, Ours, named, recipe  # noqa: PLC0415
+    from verifier.preprocessing import Comparison, FromScratch, named, recipe  # noqa: PLC0415
     from verifier.preprocessing.photographs import MOST_PIXELS  # noqa: PLC0415
 
     chosen = recipe("classification", image_size)
-    compared = Comparison(chosen, Ours(chosen) if candidate is None else named(candidate, chosen), seed)
+    compared = Comparison(
+        chosen, FromScratch(chosen) if candidate is None else named(candidate, chosen), seed
+    )
     files, origin = photographs(directory)
     files = files[:batch_size]
     if image_size**2 > MOST_PIXELS:
@@ -83,11 +85,9 @@ def images(
     record = compared.record()
     other = None
     if record.status == "differs":
-        other = described(
-            (_stacked([theirs for _, theirs in made], record),), {}, f"{origin}, by {candidate}", names
-        )
+        other = described((_stacked([c for _, c in made], record),), {}, f"{origin}, by {candidate}", names)
         record = msgspec.structs.replace(record, applied=True)
-    given = described((torch.stack([ours[0] for ours, _ in made]),), {}, origin, names)
+    given = described((torch.stack([b[0] for b, _ in made]),), {}, origin, names)
     return replace(given, other=other, preprocessing=record)
 
 

@@ -1,4 +1,4 @@
-"""The candidate's preprocessing: ours, or one a user names, whose stages may be seen or not."""
+"""The candidate's preprocessing: from scratch, or one a user names, whose stages may be seen or not."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def seeded(seed: int, picture: int, stage: int) -> None:
     np.random.seed(value)  # noqa: NPY002 - the global state is the one a user's transform would use
 
 
-class Ours:
+class FromScratch:
     """This package's own transforms. What they draw is put aside for what the baseline drew, after a comparison."""
 
     name = ""
@@ -73,13 +73,13 @@ class Ours:
                 seeded(seed, picture, number)
                 made.drawn[stage.name] = stage.own_draw(*as_array(current[0]).shape[:2])
                 parameters = drawn[stage.name]
-            current = [each for given in current for each in stage.ours(given, parameters)]
+            current = [each for given in current for each in stage.from_scratch(given, parameters)]
             made.stages[stage.name] = current
         made.output = current
         return made
 
 
-class Theirs:
+class Supplied:
     """A preprocessing a user names.
 
     It is a function of one picture (Pillow's) or, if its parameter is called or annotated as one, of a path. It
@@ -156,7 +156,7 @@ class Theirs:
         return made
 
 
-def named(spec: str, recipe: Recipe) -> Theirs:
+def named(spec: str, recipe: Recipe) -> Supplied:
     """The preprocessing a specification leads to. A function without parameters is called for it.
 
     Raises:
@@ -178,7 +178,7 @@ def named(spec: str, recipe: Recipe) -> Theirs:
             found = specs.guarded(found, spec)
     if not callable(found) and not isinstance(found, list | tuple):
         raise SourceError(f"{spec} is a {type(found).__name__}, which is no preprocessing: name a function.")
-    return Theirs(spec, found, recipe)
+    return Supplied(spec, found, recipe)
 
 
 def _is_partial(found: object) -> bool:
@@ -241,4 +241,4 @@ def _pictures(value: Any, what: str) -> list[Any]:
     return found
 
 
-Candidate = Ours | Theirs
+Candidate = FromScratch | Supplied

@@ -26,16 +26,16 @@ JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
 class Stage:
     """One step, for one picture, that makes one or several.
 
-    `torchvision` and `ours` are given a picture (Pillow's and an array, or tensors) and what was drawn for it, if
-    there is `draw` (torchvision's) and `own_draw`, which are given its height and width. `rule` says what may differ
-    (`verifier.preprocessing.rules`).
+    `torchvision` and `from_scratch` are given a picture (Pillow's and an array, or tensors) and what was drawn,
+    if there is `draw` (torchvision's) and `own_draw`, which are given its height and width. `rule` says what may
+    differ (`verifier.preprocessing.rules`).
     """
 
     name: str
     words: str
     rule: str
     torchvision: Callable[[Any, Any], list[Any]]
-    ours: Callable[[Any, Any], list[Any]]
+    from_scratch: Callable[[Any, Any], list[Any]]
     draw: Callable[[int, int], Any] | None = None
     own_draw: Callable[[int, int], Any] | None = None
 

@@ -230,22 +230,25 @@ def _verdict(
 def _alone(pairing: Pairing) -> list[str]:
     """Parameters that one model trains and the other has not."""
     used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
-    ours = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
-    theirs = [
+    baseline = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
+    candidate = [
         name
         for name, parameter in pairing.candidate.model.named_parameters()
         if parameter.requires_grad and name not in pairing.masters.recipes
     ]
-    return [*(f"the baseline's {name}" for name in ours), *(f"the candidate's {name}" for name in theirs)]
+    return [
+        *(f"the baseline's {name}" for name in baseline),
+        *(f"the candidate's {name}" for name in candidate),
+    ]
 
 
 def _unseen(pairing: Pairing) -> str:
     """Statistics that one model writes as it is trained, and the other has not: they count in evaluation."""
     used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
-    ours, theirs = pairing.alignment.baseline, pairing.alignment.candidate
+    baseline, candidate = pairing.alignment.baseline, pairing.alignment.candidate
     for role, graph, tensors, known in (
-        ("baseline", ours, pairing.masters.baseline, used),
-        ("candidate", theirs, pairing.masters.candidate, pairing.masters.recipes.keys()),
+        ("baseline", baseline, pairing.masters.baseline, used),
+        ("candidate", candidate, pairing.masters.candidate, pairing.masters.recipes.keys()),
     ):
         for name in sorted(graph.writes_state):
             if name not in known and name in tensors and tensors[name].is_floating_point():
@@ -317,7 +320,7 @@ def _shape(pairing: Pairing, place: Place) -> tuple[int, ...]:
 def _divergence(
     pairing: Pairing, free: SideBySide, forced: SideBySide, place: Place, batch: int, allowed: Allowed
 ) -> Divergence:
-    ours, theirs = _names(pairing, place)
+    baseline, candidate = _names(pairing, place)
     there = forced.compared[batch]
     intrinsic = there.errors[place]
     cause = suspicions.schedule(free.rates) if suspicions.of_rates(place) else forced.causes.get(place)
@@ -329,8 +332,8 @@ def _divergence(
         batch=batch,
         phase=place.phase,
         what=place.what,
-        tensor=ours,
-        candidate=theirs,
+        tensor=baseline,
+        candidate=candidate,
         total=free.compared[batch].errors.get(place, math.nan),
         intrinsic=intrinsic,
         allowed=allowed,
@@ -349,12 +352,12 @@ def _row(
     first: int | None,
     blamed: Collection[Place],
 ) -> TensorRow:
-    ours, theirs = _names(pairing, place)
+    baseline, candidate = _names(pairing, place)
     return TensorRow(
         phase=place.phase,
         what=place.what,
-        tensor=ours,
-        candidate=theirs,
+        tensor=baseline,
+        candidate=candidate,
         shape=_shape(pairing, place),
         allowed=allowed,
         culprit=place in blamed,

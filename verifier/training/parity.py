@@ -103,31 +103,31 @@ def train_parity(
         CannotRunError: This machine cannot run it, or a model or a trainer raised while it ran.
     """
     started = time.perf_counter()
-    own = recipe or TrainingRecipe()
-    theirs = candidate_recipe or own
-    if theirs.batch_size != own.batch_size:
+    b_recipe = recipe or TrainingRecipe()
+    c_recipe = candidate_recipe or b_recipe
+    if c_recipe.batch_size != b_recipe.batch_size:
         raise UsageError(
-            f"both models are given the same batches, but the recipes ask for {own.batch_size} and "
-            f"{theirs.batch_size} samples; let them agree on batch_size."
+            f"both models are given the same batches, but the recipes ask for {b_recipe.batch_size} and "
+            f"{c_recipe.batch_size} samples; let them agree on batch_size."
         )
-    mixed = "off" not in {own.amp, theirs.amp}
-    cell = Cell.parse(f"{device}/{'float32' if mixed or own.amp != theirs.amp else dtype}")
+    mixed = "off" not in {b_recipe.amp, c_recipe.amp}
+    cell = Cell.parse(f"{device}/{'float32' if mixed or b_recipe.amp != c_recipe.amp else dtype}")
     cell.check_device()
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
-        batches = list(_batches(data, own.batch_size, steps * own.accumulate, cell, seed))
+        batches = list(_batches(data, b_recipe.batch_size, steps * b_recipe.accumulate, cell, seed))
         pairing = pair(
             baseline, candidate, batches[0][0], cell, weights=weights, parameter_map=parameter_map, seed=seed
         )
         classes = pairing.alignment.baseline.sites[pairing.alignment.baseline.outputs[0]].shape[-1]
         batches = [(images, labels % classes) for images, labels in batches]
-        epoch_steps = max(1, len(data.labels) // (own.batch_size * own.accumulate))
+        epoch_steps = max(1, len(data.labels) // (b_recipe.batch_size * b_recipe.accumulate))
         whole = {"steps": steps, "epoch_steps": epoch_steps}
         loops = (
-            trainer or by_recipe(own, **whole),
+            trainer or by_recipe(b_recipe, **whole),
             candidate_trainer
-            or (trainer if trainer and candidate_recipe is None else by_recipe(theirs, **whole)),
+            or (trainer if trainer and candidate_recipe is None else by_recipe(c_recipe, **whole)),
         )
-        allowed = limits(cell, own, theirs, pairing.alignment)
+        allowed = limits(cell, b_recipe, c_recipe, pairing.alignment)
         tell = progress or (lambda *_: None)
         run = functools.partial(
             side_by_side,
@@ -136,7 +136,7 @@ def train_parity(
             loops,
             batches,
             allowed,
-            same_dtypes=own.amp != theirs.amp,
+            same_dtypes=b_recipe.amp != c_recipe.amp,
             progress=tell,
             seed=seed,
         )
@@ -145,9 +145,9 @@ def train_parity(
         forced = free if exact else run(force=True)
     covered = coverage(pairing.alignment, pairing.masters.info.unexercised)
     loops_given = trainer is not None or candidate_trainer is not None
-    scheduled = loops_given or {own.schedule, theirs.schedule} != {"constant"}
+    scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
     judged = judge(pairing, free, forced, allowed, covered, scheduled=scheduled)
-    named = procedures or (own.told(), theirs.told())
+    named = procedures or (b_recipe.told(), c_recipe.told())
     found = TrainingParity(
         verdict=judged.verdict,
         reason=judged.reason,
@@ -164,7 +164,9 @@ def train_parity(
         baseline_procedure=named[0],
         candidate_procedure=named[1],
         data=data.source,
-        dtype=cell.dtype if own.amp == theirs.amp == "off" else f"autocast to {own.amp}, {theirs.amp}",
+        dtype=cell.dtype
+        if b_recipe.amp == c_recipe.amp == "off"
+        else f"autocast to {b_recipe.amp}, {c_recipe.amp}",
         device=cell.device,
         coverage=covered,
         weights=pairing.masters.info,
@@ -184,8 +186,8 @@ def train_parity(
             baseline,
             candidate,
             data,
-            recipe=_unmixed(own),
-            candidate_recipe=_unmixed(theirs),
+            recipe=_unmixed(b_recipe),
+            candidate_recipe=_unmixed(c_recipe),
             steps=steps,
             device=device,
             weights=weights,
@@ -409,12 +411,13 @@ def side_by_side(
 def _graded(pairing: Pairing) -> frozenset[int]:
     """Pairs whose gradients are the same by definition: all that reads the two tensors is paired as well."""
     alignment = pairing.alignment
-    ours, theirs = alignment.baseline, alignment.candidate
+    baseline, candidate = alignment.baseline, alignment.candidate
     return frozenset(
         position
         for position, (b, c) in enumerate(alignment.pairs)
-        if sorted(alignment.partner.get(reader, -1) for reader in ours.consumers[b]) == [*theirs.consumers[c]]
-        and (b in ours.outputs) == (c in theirs.outputs)
+        if sorted(alignment.partner.get(reader, -1) for reader in baseline.consumers[b])
+        == [*candidate.consumers[c]]
+        and (b in baseline.outputs) == (c in candidate.outputs)
     )
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _CLOSE = 1e-6  # relative: of fits to differences that are themselves small next to what they were taken from
 
 
-def explain(compared: Compared, ours: Watch, theirs: Watch, known: Iterable[Place]) -> dict[Place, Cause]:
+def explain(
+    compared: Compared, baseline: Watch, candidate: Watch, known: Iterable[Place]
+) -> dict[Place, Cause]:
     """The causes of what exceeds its limit in one forced batch, but at places that are `known` already."""
     left_out = set(known)
     found = {}
@@ -34,28 +36,26 @@ def explain(compared: Compared, ours: Watch, theirs: Watch, known: Iterable[Plac
             or isinstance(place.subject, int)
         ):
             continue
-        cause = _cause(compared, place, ours, theirs)
+        cause = _cause(compared, place, baseline, candidate)
         if cause is not None:
             found[place] = cause
     return found
 
 
-def _cause(compared: Compared, place: Place, ours: Watch, theirs: Watch) -> Cause | None:
+def _cause(compared: Compared, place: Place, baseline: Watch, candidate: Watch) -> Cause | None:
     name = str(place.subject)
     if place in compared.reasons:
-        return _untrained(name, theirs) if name in theirs.parameters else None
+        return _untrained(name, candidate) if name in candidate.parameters else None
     if place not in compared.exceeding:
         return None
-    reference, own = (tensor.double() for tensor in compared.exceeding[place])
+    b, c = (tensor.double() for tensor in compared.exceeding[place])
     if place.what == BUFFER and name in compared.buffers_before:
-        return _statistics(
-            name, compared.buffers_before[name].double(), reference, own, ours, theirs, compared
-        )
+        return _statistics(name, compared.buffers_before[name].double(), b, c, baseline, candidate, compared)
     if place == (Phase.BACKWARD, GRADIENT, name):
         held = compared.gradients_before.get(name)
-        return None if held is None else _held(held.double(), reference, own)
+        return None if held is None else _held(held.double(), b, c)
     if place == (Phase.CLIP, GRADIENT, name):
-        factor = _fit(reference, own)
+        factor = _fit(b, c)
         if factor is not None and abs(factor - 1) > _CLOSE:
             return Cause(
                 code="gradients-scaled",
@@ -63,27 +63,27 @@ def _cause(compared: Compared, place: Place, ours: Watch, theirs: Watch) -> Caus
                 confirmed=True,
             )
     if place.phase is Phase.OPTIMISER and name in compared.weights_before:
-        return _step(compared, place, name, reference, own)
+        return _step(compared, place, name, b, c)
     return None
 
 
-def _untrained(name: str, theirs: Watch) -> Cause | None:
-    if not theirs.parameters[name].requires_grad:
+def _untrained(name: str, candidate: Watch) -> Cause | None:
+    if not candidate.parameters[name].requires_grad:
         return Cause(
             code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True
         )
-    if theirs.optimisers and name not in theirs.groups():
+    if candidate.optimisers and name not in candidate.groups():
         return Cause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
     return None
 
 
 def _statistics(
-    name: str, before: Tensor, reference: Tensor, own: Tensor, ours: Watch, theirs: Watch, compared: Compared
+    name: str, before: Tensor, b: Tensor, c: Tensor, baseline: Watch, candidate: Watch, compared: Compared
 ) -> Cause | None:
     """Running statistics: another momentum, or a variance divided by n and not by n - 1."""
-    moved = reference - before
-    factor = _fit(moved, own - before)
-    settings = _momentum(compared.relation.recipes[name].names[0], ours), _momentum(name, theirs)
+    moved = b - before
+    factor = _fit(moved, c - before)
+    settings = _momentum(compared.relation.recipes[name].names[0], baseline), _momentum(name, candidate)
     if factor is not None and abs(factor - 1) > _CLOSE:
         told = ""
         if None not in settings and settings[0] != settings[1]:
@@ -96,8 +96,8 @@ def _statistics(
     momentum = settings[0]
     if momentum is None or not name.endswith("var"):
         return None
-    seen = reference - (1 - momentum) * before  # the batch's unbiased variance times the momentum
-    share = _fit(seen, reference - own)
+    seen = b - (1 - momentum) * before  # the batch's unbiased variance times the momentum
+    share = _fit(seen, b - c)
     if share is None or not 0 < share < 1:
         return None
     count = 1 / share
@@ -116,15 +116,15 @@ def _momentum(name: str, watch: Watch) -> float | None:
     return float(momentum) if isinstance(momentum, int | float) else None
 
 
-def _held(held: Tensor, reference: Tensor, own: Tensor) -> Cause | None:
+def _held(held: Tensor, b: Tensor, c: Tensor) -> Cause | None:
     """A gradient on top of what was there before, or without what should be."""
-    if _agree(own, reference + held):
+    if _agree(c, b + held):
         return Cause(
             code="gradients-not-cleared",
             summary="it still holds the gradients of the batch before: zero_grad is missing",
             confirmed=True,
         )
-    if _agree(reference, own + held):
+    if _agree(b, c + held):
         return Cause(
             code="gradients-cleared",
             summary="what was accumulated before is lost: zero_grad too early",
@@ -133,7 +133,7 @@ def _held(held: Tensor, reference: Tensor, own: Tensor) -> Cause | None:
     return None
 
 
-def _step(compared: Compared, place: Place, name: str, reference: Tensor, own: Tensor) -> Cause | None:
+def _step(compared: Compared, place: Place, name: str, b: Tensor, c: Tensor) -> Cause | None:
     """What an optimiser keeps or writes: weight decay, or another learning rate."""
     weights = compared.weights_before[name].double()
     settings = [
@@ -144,14 +144,14 @@ def _step(compared: Compared, place: Place, name: str, reference: Tensor, own: T
         )
     ]
     decay = [group.get("weight_decay", 0.0) for group in settings]
-    if decay[0] != decay[1] and _fit(weights, own - reference) is not None:
+    if decay[0] != decay[1] and _fit(weights, c - b) is not None:
         return Cause(
             code="weight-decay",
             summary=f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}",
             confirmed=True,
         )
     if place.what == WEIGHT:
-        factor = _fit(reference - weights, own - weights)
+        factor = _fit(b - weights, c - weights)
         if factor is not None:
             return Cause(
                 code="learning-rate", summary=f"its step is {factor:.6g} times the baseline's", confirmed=True
@@ -166,21 +166,21 @@ def _step(compared: Compared, place: Place, name: str, reference: Tensor, own: T
 
 def schedule(rates: Sequence[tuple[float, float]]) -> Cause | None:
     """How the candidate's learning rates, batch by batch after each, are the baseline's at other times."""
-    ours, theirs = [rate for rate, _ in rates], [rate for _, rate in rates]
+    baseline, candidate = [rate for rate, _ in rates], [rate for _, rate in rates]
     for every in (2, 3, 4):
-        expected = ours[every - 1 :: every]
-        if _same(expected, theirs[: len(expected)]):
+        expected = baseline[every - 1 :: every]
+        if _same(expected, candidate[: len(expected)]):
             times = {2: "twice", 3: "three times", 4: "four times"}[every]
             return Cause(
                 code="schedule-steps",
                 summary=f"the schedule is stepped {times} a step of the optimiser",
                 confirmed=True,
             )
-    if _same(ours[:-1], theirs[1:]):
+    if _same(baseline[:-1], candidate[1:]):
         return Cause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)
-    if _same(ours[1:], theirs[:-1]):
+    if _same(baseline[1:], candidate[:-1]):
         return Cause(code="schedule-early", summary="the schedule is one step ahead", confirmed=True)
-    if len(set(theirs)) == 1 and len(set(ours)) > 1:
+    if len(set(candidate)) == 1 and len(set(baseline)) > 1:
         return Cause(code="schedule-missing", summary="the learning rate never changes", confirmed=True)
     return None
 
@@ -190,12 +190,12 @@ def of_rates(place: Place) -> bool:
     return place.what == RATE
 
 
-def _same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+def _same(baseline: Sequence[float], candidate: Sequence[float]) -> bool:
     """Whether rates agree; two numbers or a rate that never changes would tell nothing."""
-    if len(ours) != len(theirs) or len(ours) < 3 or len(set(ours)) < 2:
+    if len(baseline) != len(candidate) or len(baseline) < 3 or len(set(baseline)) < 2:
         return False
-    scale = max(map(abs, ours))
-    return all(abs(a - b) <= _CLOSE * scale for a, b in zip(ours, theirs, strict=True))
+    scale = max(map(abs, baseline))
+    return all(abs(a - b) <= _CLOSE * scale for a, b in zip(baseline, candidate, strict=True))
 
 
 def _fit(basis: Tensor, tensor: Tensor) -> float | None:
