@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import marks, sentences
-from reports.tables import Section
+from reports.sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Changes:
     """Everything in which a later result differs from an earlier one."""
 
     headline: str
@@ -63,7 +63,7 @@ class Compared:
         )  # fmt: skip
 
 
-def compare(before: Result, after: Result) -> Compared:
+def compare(before: Result, after: Result) -> Changes:
     """What changed from one result to another; sites are the same if both their names are, or the baseline's is."""
     worse: list[Change] = []
     better: list[Change] = []
@@ -79,7 +79,7 @@ def compare(before: Result, after: Result) -> Compared:
         appeared.update(dict.fromkeys(new))
         vanished.update(dict.fromkeys(gone))
     old, new_ = _culprits(before), _culprits(after)
-    return Compared(
+    return Changes(
         headline=_headline(before, after),
         verdicts=_verdicts(before, after),
         criteria=_criteria(before, after),
@@ -124,7 +124,7 @@ def page(before: Result, after: Result) -> Page:
     )
 
 
-def sections(compared: Compared, most: int = SHOWN) -> list[Section]:
+def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
     """The comparison as titled lists of at most so many rows; empty ones are left out."""
     lines = {
         "Not on the same ground": compared.grounds,

@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 320, 72  # of a diagram of bars
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingRow:
     """One line of how a site is written, on both sides; `differs` marks it."""
 
     name: str
@@ -58,7 +58,7 @@ class Culprit:
     figures: tuple[tuple[str, str], ...]
     evidence: tuple[str, ...]
     pattern: tuple[str, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingRow, ...]
     pictures: tuple[Picture, ...]
     pictured: str
     channels: Bars | None
@@ -152,12 +152,12 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
 
 def _settings(
     pair: PairResult, exhibit: Exhibit | None, mapping: Mapping[str, str | tuple[str, ...]]
-) -> tuple[Setting, ...]:
+) -> tuple[SettingRow, ...]:
     b: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
     c: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
     names = [*b, *(name for name in c if name not in b)]
     lines = [
-        Setting(
+        SettingRow(
             sentences.visible(name),
             sentences.visible(b.get(name, "-")),
             sentences.visible(c.get(name, "-")),
@@ -172,7 +172,7 @@ def _settings(
     for each in pair.differences:  # "eps 0.001, baseline 1e-05"
         left, _, baseline = sentences.visible(each).partition(", baseline ")
         name, _, candidate = left.partition(" ")
-        found.append(Setting(name, baseline or "-", candidate or "-", differs=True))
+        found.append(SettingRow(name, baseline or "-", candidate or "-", differs=True))
     return tuple(found)
 
 

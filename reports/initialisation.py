@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reports.sections import Section, text
 from reports.sentences import counted, dimensions, figure, visible
-from reports.tables import Section, text
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from verifier.initialisation.records import Initialisation, Sample, TensorResult
+    from verifier.initialisation.records import Initialisation, Statistics, TensorResult
 
 SHOWN = 20  # rows; the file has them all
 
@@ -102,7 +102,7 @@ def _row(each: TensorResult) -> tuple[str, ...]:
     )
 
 
-def _std(sample: Sample | None) -> str:
+def _std(sample: Statistics | None) -> str:
     return figure(None if sample is None else sample.std)
 
 

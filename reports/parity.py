@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from reports.tables import Section, text
+from reports.sections import Section, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import Verdict
 

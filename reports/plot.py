@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from reports.chart import HEIGHT, Chart, chart
+from reports.depth import HEIGHT, DepthChart, chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from reports.chart import Point, Series
+    from reports.depth import CellErrors, Point
     from verifier.records import Result
 
 _WIDE, _HIGH = 1000, 380
@@ -32,7 +32,7 @@ def png(verification: Result) -> bytes | None:
 
 
 class _Painter:
-    def __init__(self, drawn: Chart) -> None:
+    def __init__(self, drawn: DepthChart) -> None:
         self.chart = drawn
         self.image = Image.new("RGB", (_WIDE * _FINER, _HIGH * _FINER), _GROUND)
         self.pen = ImageDraw.Draw(self.image)
@@ -68,7 +68,7 @@ class _Painter:
     def _text(self, at: tuple[float, float], text: str, anchor: str, colour: str = _FAINT) -> None:
         self.pen.text((at[0] * _FINER, at[1] * _FINER), text, colour, self.font, anchor)
 
-    def _series(self, one: Series) -> None:
+    def _series(self, one: CellErrors) -> None:
         colour = _CELLS[min(one.number, len(_CELLS) - 1)]
         if one.focus:
             if one.budget:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reports.sections import Section, text
 from reports.sentences import dimensions, figure, prepared, visible
-from reports.tables import Section, text
 
 if TYPE_CHECKING:
     from verifier.records import Preprocessing, StageDifference, StageResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from reports.tables import Section
+from reports.sections import Section
 from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ _TOLD_BY_FIGURES = {Status.OK, Status.CARRIES, Status.AMPLIFIES}
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Column:
     """One thing that is known of a site in a cell: where it is shown, under which name, and where it is read.
 
     `record` is the row's field that holds it (empty: the row itself), `field` the one in there, or a function of it.
@@ -83,53 +83,53 @@ def _reason(row: PairResult) -> Value:
     return "" if row.status in _TOLD_BY_FIGURES else row.reason
 
 
-def _precision(field: str, label: str) -> tuple[Figure, Figure]:
+def _precision(field: str, label: str) -> tuple[Column, Column]:
     return (
-        Figure(f"{field}_b", _RANGE, f"{label}, baseline", "precision", field, 0),
-        Figure(f"{field}_c", _RANGE, f"{label}, candidate", "precision", field, 1),
+        Column(f"{field}_b", _RANGE, f"{label}, baseline", "precision", field, 0),
+        Column(f"{field}_c", _RANGE, f"{label}, candidate", "precision", field, 1),
     )
 
 
-def _oracle(kind: str, words: str) -> tuple[Figure, Figure, Figure]:
+def _oracle(kind: str, words: str) -> tuple[Column, Column, Column]:
     return (
-        Figure(f"oracle_{kind}_b", _ORACLE, f"{words}, baseline", "accuracy", f"baseline_{kind}"),
-        Figure(f"oracle_{kind}_c", _ORACLE, f"{words}, candidate", "accuracy", f"candidate_{kind}"),
-        Figure(f"oracle_{kind}", _ORACLE, f"{words}, allowed", "budget", f"oracle_{kind}"),
+        Column(f"oracle_{kind}_b", _ORACLE, f"{words}, baseline", "accuracy", f"baseline_{kind}"),
+        Column(f"oracle_{kind}_c", _ORACLE, f"{words}, candidate", "accuracy", f"candidate_{kind}"),
+        Column(f"oracle_{kind}", _ORACLE, f"{words}, allowed", "budget", f"oracle_{kind}"),
     )
 
 
 _TOTAL, _INTRINSIC, _ORACLE = "Total error", "Intrinsic error", "Distance from float64"
 _RANGE, _JUDGED = "Range and precision", "Judgement"
 
-FIGURES: tuple[Figure, ...] = (
-    Figure("total", _TOTAL, "relative error", "", _judged_by("total")),
-    Figure("allowed_total", _TOTAL, "allowed", "budget", "total"),
-    Figure("mse", _TOTAL, "mean squared error", "total", "mse"),
-    Figure("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),
-    Figure("max_abs", _TOTAL, "largest absolute difference", "total", "max_abs"),
-    Figure("max_abs_at", _TOTAL, "at", "total", _at),
-    Figure("max_rel", _TOTAL, "largest relative difference", "total", "max_rel"),
-    Figure("intrinsic", _INTRINSIC, "relative error", "", _judged_by("intrinsic")),
-    Figure("allowed_intrinsic", _INTRINSIC, "allowed", "budget", "intrinsic"),
-    Figure("intrinsic_pearson", _INTRINSIC, "1 - Pearson", "intrinsic", "one_minus_pearson"),
-    Figure("intrinsic_max_abs", _INTRINSIC, "largest absolute difference", "intrinsic", "max_abs"),
-    Figure("intrinsic_at", _INTRINSIC, "at", "intrinsic", _at),
-    Figure("times", _ORACLE, "candidate's over the baseline's", "accuracy", _times),
+FIGURES: tuple[Column, ...] = (
+    Column("total", _TOTAL, "relative error", "", _judged_by("total")),
+    Column("allowed_total", _TOTAL, "allowed", "budget", "total"),
+    Column("mse", _TOTAL, "mean squared error", "total", "mse"),
+    Column("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),
+    Column("max_abs", _TOTAL, "largest absolute difference", "total", "max_abs"),
+    Column("max_abs_at", _TOTAL, "at", "total", _at),
+    Column("max_rel", _TOTAL, "largest relative difference", "total", "max_rel"),
+    Column("intrinsic", _INTRINSIC, "relative error", "", _judged_by("intrinsic")),
+    Column("allowed_intrinsic", _INTRINSIC, "allowed", "budget", "intrinsic"),
+    Column("intrinsic_pearson", _INTRINSIC, "1 - Pearson", "intrinsic", "one_minus_pearson"),
+    Column("intrinsic_max_abs", _INTRINSIC, "largest absolute difference", "intrinsic", "max_abs"),
+    Column("intrinsic_at", _INTRINSIC, "at", "intrinsic", _at),
+    Column("times", _ORACLE, "candidate's over the baseline's", "accuracy", _times),
     *_oracle("total", "in all"),
     *_oracle("intrinsic", "this step alone"),
     *_oracle("systematic", "systematic"),
-    Figure("ulp_max", _RANGE, "largest distance in ULP", "precision", "ulp_max"),
-    Figure("ulp_mean", _RANGE, "mean distance in ULP", "precision", "ulp_mean"),
-    Figure("bit_exact", _RANGE, "equal bit for bit", "precision", "bit_exact"),
+    Column("ulp_max", _RANGE, "largest distance in ULP", "precision", "ulp_max"),
+    Column("ulp_mean", _RANGE, "mean distance in ULP", "precision", "ulp_mean"),
+    Column("bit_exact", _RANGE, "equal bit for bit", "precision", "bit_exact"),
     *_precision("overflowed", "overflow"),
     *_precision("underflowed", "underflow to 0"),
     *_precision("subnormal", "subnormal"),
     *_precision("invalid", "NaN where float64 has a number"),
-    Figure("nonfinite_b", _RANGE, "not finite, baseline", "", _nonfinite("baseline")),
-    Figure("nonfinite_c", _RANGE, "not finite, candidate", "", _nonfinite("candidate")),
-    Figure("rule", _JUDGED, "rule", "budget", "rule"),
-    Figure("reason", _JUDGED, "reason", "", _reason),
-    Figure("layout", _JUDGED, "layout", "", "layout"),
+    Column("nonfinite_b", _RANGE, "not finite, baseline", "", _nonfinite("baseline")),
+    Column("nonfinite_c", _RANGE, "not finite, candidate", "", _nonfinite("candidate")),
+    Column("rule", _JUDGED, "rule", "budget", "rule"),
+    Column("reason", _JUDGED, "reason", "", _reason),
+    Column("layout", _JUDGED, "layout", "", "layout"),
 )
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from reports import exercise, preprocessing, progressive, sentences
-from reports.tables import Section, text
+from reports.sections import Section, text
 from verifier.records import TASK, Verdict
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences
-from reports.curves import BOX, Chart, Series, chart
+from reports.curves import BOX, Curve, LineChart, chart
 from reports.templating import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verifier.training.records import Experiment, Learner, Sample
+    from verifier.training.records import Experiment, Learner, TestImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Example:
     """A sample with what each network says of it; `wrong` if one of them errs."""
 
     png: str
@@ -52,9 +52,9 @@ class Page:
     told: tuple[str, ...]
     header: tuple[str, ...]
     learners: tuple[tuple[str, ...], ...]
-    charts: tuple[Chart, ...]
+    charts: tuple[LineChart, ...]
     confusions: tuple[Confusion, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Example, ...]
     facts: tuple[tuple[str, str], ...]
     command: str
 
@@ -174,15 +174,15 @@ def _learner(each: Learner) -> tuple[str, ...]:
     )
 
 
-def _charts(found: Experiment) -> Iterator[Chart]:
+def _charts(found: Experiment) -> Iterator[LineChart]:
     names = list(dict.fromkeys(each.name for each in found.learners))
 
-    def series(measure: str, what: str, *, test: bool) -> Iterator[Series]:
+    def series(measure: str, what: str, *, test: bool) -> Iterator[Curve]:
         for each in found.learners:
             points = tuple((float(e.epoch), float(getattr(e, measure))) for e in each.epochs)
             style = "dashed" if each.role == "baseline" else "solid"
             hue = 2 * names.index(each.name) + test
-            yield Series(f"{each.name} {each.role}, {what}", points, style, hue)
+            yield Curve(f"{each.name} {each.role}, {what}", points, style, hue)
 
     yield chart(
         "Loss",
@@ -203,7 +203,7 @@ def _charts(found: Experiment) -> Iterator[Chart]:
         "Learning rate",
         "epoch",
         "at the start of the epoch",
-        [Series("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
+        [Curve("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
     )
     deep = [each for each in found.learners if each.depth is not None]
     if deep:
@@ -213,10 +213,10 @@ def _charts(found: Experiment) -> Iterator[Chart]:
             "test images told rightly",
             [
                 *(
-                    Series(f"{role}, measured", _by_depth(deep, role), style, hue)
+                    Curve(f"{role}, measured", _by_depth(deep, role), style, hue)
                     for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
                 ),
-                Series(
+                Curve(
                     "published",
                     tuple((float(each.depth or 0), share) for each in deep for share, _ in each.published),
                     "dots",
@@ -243,10 +243,10 @@ def _confusion(found: Experiment, each: Learner) -> Confusion:
     return Confusion(_named(each), found.classes, tuple(rows))
 
 
-def _picture(found: Experiment, sample: Sample) -> Picture:
+def _picture(found: Experiment, sample: TestImage) -> Example:
     said = tuple(
         f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
         for each, (called, share) in zip(found.learners, sample.predictions, strict=True)
     )
     wrong = any(called != sample.label for called, _ in sample.predictions)
-    return Picture(sample.png, found.classes[sample.label], said, wrong)
+    return Example(sample.png, found.classes[sample.label], said, wrong)

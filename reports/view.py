@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import exercise, facts, marks, preprocessing, progressive, sentences, table
-from reports.chart import Chart, chart
 from reports.culprits import SHOWN, Culprit, culprits
-from reports.tables import Section
+from reports.depth import DepthChart, chart
+from reports.sections import Section
 from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Page:
     notes: tuple[str, ...]
     parts: tuple[Part, ...]
     static: tuple[tuple[str, str, str], ...]
-    chart: Chart | None
+    chart: DepthChart | None
     has_sites: bool
     statuses: tuple[Mark, ...]
     weights: Facts

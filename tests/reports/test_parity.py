@@ -9,7 +9,7 @@ import pytest
 
 from reports.parity import headline, place, plain
 from verifier.records import Coverage, Environment, ModelInfo, Verdict, WeightsInfo
-from verifier.training.records import Allowed, Cause, Divergence, Phase, TensorRow, TrainingParity
+from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause, TrainingParity
 
 ALLOWED = Allowed(limit=1e-12, rule="1e-12 in float64")
 FROZEN = Divergence(
@@ -23,7 +23,7 @@ FROZEN = Divergence(
     intrinsic=math.inf,
     allowed=ALLOWED,
     reason="the candidate's has no gradient",
-    cause=Cause(code="frozen", summary="requires_grad is off", confirmed=True),
+    cause=TrainingCause(code="frozen", summary="requires_grad is off", confirmed=True),
 )
 
 

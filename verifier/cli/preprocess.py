@@ -42,7 +42,7 @@ def preprocess(
     with exits.translated(debug=debug):
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.preprocessing import Comparison, FromScratch, named
+            from verifier.preprocessing import FromScratch, PhotographComparison, named
             from verifier.preprocessing import recipe as by_name
             from verifier.records import Verdict
             from verifier.storage.earlier import awaiting
@@ -59,7 +59,7 @@ def preprocess(
             )
             files, _ = inputs.photographs(images)
             progress("comparing photographs", 0, 0)
-            compared = Comparison(chosen, candidate, seed)
+            compared = PhotographComparison(chosen, candidate, seed)
             inputs.read_photographs(files, compared)
             found = compared.record()
             if out is not None:

@@ -109,7 +109,7 @@ def show(verification: Result, directory: Path | None) -> None:
 
 def show_comparison(before: Result, after: Result) -> None:
     """Print what changed from one result to another, as `show` does."""
-    from reports import comparison, tables, terminal
+    from reports import comparison, sections, terminal
 
     compared = comparison.compare(before, after)
     listed = comparison.sections(compared)
@@ -118,7 +118,7 @@ def show_comparison(before: Result, after: Result) -> None:
 
         Console(file=out()).print(terminal.coloured(compared.headline, after.verdict, listed))
     else:
-        say(tables.text(compared.headline, listed))
+        say(sections.text(compared.headline, listed))
 
 
 def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:

@@ -13,7 +13,7 @@ from verifier.cli import exits, interruption, options, showing
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
-    from verifier.experiment.twins import Subject
+    from verifier.experiment.twins import Trainee
     from verifier.training.recipe import TrainingRecipe
 
 _EPOCHS = {"digits": 12, "cifar10": 164}
@@ -50,8 +50,8 @@ def train(
 ) -> None:
     """Train networks to the end, each beside its baseline twin, with checkpoints to go on from."""
     with exits.translated(debug=debug):
-        subjects = _subjects(arch, baseline, candidate, twin=twin)
-        files = [file for subject in subjects for file in subject.checkpoints(out)]
+        trainees = _trainees(arch, baseline, candidate, twin=twin)
+        files = [file for trainee in trainees for file in trainee.checkpoints(out)]
         _check_unfinished(out, files, resume=resume)
         with showing.training_bar() as (progress, log):
             from verifier.experiment import twins
@@ -64,7 +64,7 @@ def train(
             learnt = read(data, data_dir)
             length = epochs or _EPOCHS[data]
             found = twins.train(
-                subjects,
+                trainees,
                 learnt,
                 out,
                 recipe=_recipe(recipe, data, length, batch_size),
@@ -83,11 +83,11 @@ def train(
         _tell_of_others(out)
 
 
-def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Subject]:
+def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Trainee]:
     """What to train: the architectures, or the two models named."""
     import reference_models
     from verifier.cli.planning import plan_models
-    from verifier.experiment.twins import Subject
+    from verifier.experiment.twins import Trainee
 
     names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
     if not names:
@@ -100,7 +100,7 @@ def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, 
         b, c = ("", candidate or "") if alone else plan_models(name, baseline, candidate)
         known = name is not None and name in reference_models.list()
         depth = reference_models.get(name).depth if name is not None and known else None
-        found.append(Subject(name or _short(c), c, b if twin else None, depth))
+        found.append(Trainee(name or _short(c), c, b if twin else None, depth))
     return found
 
 

@@ -24,7 +24,7 @@ from verifier.experiment.pupil import Pupil
 from verifier.judge import Cell
 from verifier.models.copying import state_of
 from verifier.training.pairing import Pairing, Side, pair
-from verifier.training.records import Experiment, Learner, Sample, Twins
+from verifier.training.records import Experiment, Learner, TestImage, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
 
@@ -44,7 +44,7 @@ _PROBE = 4  # images to pair two networks on
 
 
 @dataclass(frozen=True)
-class Subject:
+class Trainee:
     """A network to train: its name, what it is built from, its depth if known, and its baseline twin if wanted."""
 
     name: str
@@ -60,7 +60,7 @@ class Subject:
 
 @contained()
 def train(
-    subjects: Sequence[Subject],
+    trainees: Sequence[Trainee],
     data: Data,
     directory: Path,
     *,
@@ -109,11 +109,11 @@ def train(
         environment = describe()
         around = surroundings(environment, cell.device)
 
-        def ready(subject: Subject) -> tuple[Pairing | None, list[Pupil]]:
-            pairing, models = _models(subject, data, cell, seed)
+        def ready(trainee: Trainee) -> tuple[Pairing | None, list[Pupil]]:
+            pairing, models = _models(trainee, data, cell, seed)
             pupils = [
                 Pupil(
-                    name=subject.name,
+                    name=trainee.name,
                     role=side.role,
                     spec=side.spec,
                     model=model,
@@ -122,7 +122,7 @@ def train(
                     total=epochs,
                     device=cell.device,
                     seed=seed,
-                    file=checkpoint_file(directory, subject.name, side.role),
+                    file=checkpoint_file(directory, trainee.name, side.role),
                     twin=next((other.spec for other, _ in models if other is not side), None),
                     surroundings=around,
                 )
@@ -133,12 +133,12 @@ def train(
                     pupil.resume()
             return pairing, pupils
 
-        for subject in subjects[1:]:
+        for trainee in trainees[1:]:
             # What is wrong with the last is said before the first is trained. They are built anew when their turn
             # comes, so that no more than one pair is held at a time.
-            ready(subject)
-        for subject in subjects:
-            pairing, pupils = ready(subject)
+            ready(trainee)
+        for trainee in trainees:
+            pairing, pupils = ready(trainee)
             for pupil in pupils:
                 checkpoint.sweep(pupil.file)
             _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
@@ -146,9 +146,9 @@ def train(
                 notes += pupil.notes
                 logits = pupil.test()
                 answers.append(logits)
-                learners.append(_learner(subject, pupil, logits, directory))
+                learners.append(_learner(trainee, pupil, logits, directory))
             if pairing is not None:
-                twins.append(_twins(subject, pupils, pairing))
+                twins.append(_twins(trainee, pupils, pairing))
     return Experiment(
         data=data.name,
         source=data.source,
@@ -172,19 +172,19 @@ def train(
 
 
 def _models(
-    subject: Subject, data: Data, cell: Cell, seed: int
+    trainee: Trainee, data: Data, cell: Cell, seed: int
 ) -> tuple[Pairing | None, list[tuple[Side, nn.Module]]]:
     """The candidate and, where wanted, its twin, from identical weights."""
     images = data.prepared(data.images[:_PROBE]).to(cell.device)
-    if subject.baseline is None:
-        side = Side.of("candidate", subject.candidate, seed)
+    if trainee.baseline is None:
+        side = Side.of("candidate", trainee.candidate, seed)
         _check_outputs(side, images, data, cell)
         return None, [(side, side.fresh(state_of(side.model), cell))]
-    pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
+    pairing = pair(trainee.baseline, trainee.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
         raise UsageError(
-            f"{subject.candidate} and {subject.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
+            f"{trainee.candidate} and {trainee.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
             "see what `verifier run` says of them."
         )
     for side in pairing.sides:
@@ -248,7 +248,7 @@ def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], 
             )
 
 
-def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
+def _learner(trainee: Trainee, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
     from safetensors.torch import save_file  # noqa: PLC0415 - only needed at the end
 
     classes = len(pupil.data.classes)
@@ -265,7 +265,7 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
         name=pupil.name,
         role=pupil.role,
         spec=pupil.spec,
-        depth=subject.depth,
+        depth=trainee.depth,
         parameters=sum(parameter.numel() for parameter in pupil.model.parameters()),
         epochs=tuple(pupil.epochs),
         confusion=tuple(tuple(row) for row in counts.tolist()),
@@ -295,7 +295,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(b"".join(own)).hexdigest()
 
 
-def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
+def _twins(trainee: Trainee, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
     candidate, baseline = pupils
 
     def curve(pupil: Pupil) -> list[tuple[float, ...]]:
@@ -309,10 +309,10 @@ def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
         torch.equal(recipe.make(b, c[name].shape), c[name])
         for name, recipe in pairing.masters.recipes.items()
     )
-    return Twins(name=subject.name, first_other_epoch=first, same_weights=same)
+    return Twins(name=trainee.name, first_other_epoch=first, same_weights=same)
 
 
-def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
+def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[TestImage, ...]:
     """Test images that some network gets wrong, then others, at most half of them wrong."""
     from PIL import Image  # noqa: PLC0415 - only needed at the end
 
@@ -325,7 +325,7 @@ def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
         stream = io.BytesIO()
         Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy()).save(stream, format="PNG")
         found.append(
-            Sample(
+            TestImage(
                 png=base64.b64encode(stream.getvalue()).decode("ascii"),
                 label=int(data.test_labels[index]),
                 predictions=tuple(

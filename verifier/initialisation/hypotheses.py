@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import special, stats
 
-from verifier.initialisation.records import Sample, Test
+from verifier.initialisation.records import Statistics, Test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,11 +172,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def sample(values: Array) -> Sample:
+def sample(values: Array) -> Statistics:
     """What to say of some values (float64, one dimension, at least one)."""
     spread = float(values.std())
     centred = values - values.mean()
-    return Sample(
+    return Statistics(
         values=values.size,
         mean=float(values.mean()),
         std=spread,

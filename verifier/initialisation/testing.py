@@ -34,7 +34,7 @@ from verifier.initialisation.hypotheses import (
     two_samples,
     unit_of,
 )
-from verifier.initialisation.records import Standing, TensorResult
+from verifier.initialisation.records import TensorResult, TensorStanding
 from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
     from verifier.initialisation.rebuilding import Side
-    from verifier.initialisation.records import Sample
+    from verifier.initialisation.records import Statistics
 
     State = Mapping[str, Tensor]
 
@@ -72,7 +72,7 @@ def _numbers(tensors: Sequence[Tensor]) -> Array:
     return np.concatenate([tensor.detach().cpu().to(torch.float64).reshape(-1).numpy() for tensor in tensors])
 
 
-def measured(tensors: Sequence[Tensor]) -> Sample | None:
+def measured(tensors: Sequence[Tensor]) -> Statistics | None:
     """What all values of some tensors are together; None where there are none, or not only finite ones."""
     values = _numbers(tensors)
     return sample(values) if values.size and np.isfinite(values).all() else None
@@ -208,7 +208,7 @@ class OpenTensors:
             candidate=name,
             baseline=self.recipes[name].text,
             shape=tuple(self.candidate_state[name].shape),
-            standing=Standing.DIVERGED,
+            standing=TensorStanding.DIVERGED,
             declared=str(said) if said else "",
             source=said.source if said else "",
             contradicted=contradicted,
@@ -240,7 +240,7 @@ class OpenTensors:
             )
         elif values.size < FEWEST:
             few = f"{values.size} values in {len(candidates)} draws are too few to tell"
-            return msgspec.structs.replace(row, standing=Standing.UNTOLD, reason=few)
+            return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason=few)
         else:
             use = said is not None and not contradicted and not isinstance(said.distribution, Constant)
             tests = (
@@ -262,7 +262,7 @@ class OpenTensors:
             if documented and combined(documented) <= error_rate / tested:
                 reason = f"nothing tells it from what the baseline's is, though it is hardly {row.declared}"
             return msgspec.structs.replace(
-                row, p_value=p_value, standing=Standing.SAME_DISTRIBUTION, reason=reason
+                row, p_value=p_value, standing=TensorStanding.SAME_DISTRIBUTION, reason=reason
             )
         decisive = min(row.tests, key=lambda test: test.p_value)
         drawn_from = (

@@ -16,7 +16,7 @@ from verifier.inputs.given import Inputs, check_batch_size, described, listed, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.preprocessing import Comparison
+    from verifier.preprocessing import PhotographComparison
     from verifier.records import Preprocessing
 
 
@@ -66,11 +66,11 @@ def images(
         check_batch_size(batch_size)
     parse_image_size(image_size)
     # Only photographs need these.
-    from verifier.preprocessing import Comparison, FromScratch, named, recipe  # noqa: PLC0415
+    from verifier.preprocessing import FromScratch, PhotographComparison, named, recipe  # noqa: PLC0415
     from verifier.preprocessing.photographs import MOST_PIXELS  # noqa: PLC0415
 
     chosen = recipe("classification", image_size)
-    compared = Comparison(
+    compared = PhotographComparison(
         chosen, FromScratch(chosen) if candidate is None else named(candidate, chosen), seed
     )
     files, origin = photographs(directory)
@@ -103,7 +103,7 @@ def photographs(directory: str | Path) -> tuple[list[Path], str]:
 
 
 def read_photographs(
-    files: Sequence[Path], compared: Comparison
+    files: Sequence[Path], compared: PhotographComparison
 ) -> list[tuple[list[torch.Tensor], list[Any]]]:
     """Each photograph as both preprocessings make it.
 

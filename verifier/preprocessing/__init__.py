@@ -2,7 +2,16 @@
 
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.candidates import FromScratch, Supplied, named
-from verifier.preprocessing.comparing import Comparison
-from verifier.preprocessing.recipes import RECIPES, Recipe, recipe
+from verifier.preprocessing.comparing import PhotographComparison
+from verifier.preprocessing.recipes import RECIPES, PhotographRecipe, recipe
 
-__all__ = ["RECIPES", "Comparison", "FromScratch", "Recipe", "Supplied", "named", "prepared", "recipe"]
+__all__ = [
+    "RECIPES",
+    "FromScratch",
+    "PhotographComparison",
+    "PhotographRecipe",
+    "Supplied",
+    "named",
+    "prepared",
+    "recipe",
+]

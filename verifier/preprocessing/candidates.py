@@ -16,7 +16,7 @@ from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.errors import ModelError, SourceError
 from verifier.models import specs
-from verifier.preprocessing import naming
+from verifier.preprocessing import stage_names
 from verifier.preprocessing.photographs import as_array, in_steps
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from verifier.preprocessing.recipes import Recipe
+    from verifier.preprocessing.recipes import PhotographRecipe
 
 FORMS = "path/to/file.py:callable or package.module:callable"
 
@@ -58,7 +58,7 @@ class FromScratch:
 
     name = ""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: PhotographRecipe) -> None:
         self.recipe = recipe
 
     def made(
@@ -84,18 +84,18 @@ class Supplied:
 
     It is a function of one picture (Pillow's) or, if its parameter is called or annotated as one, of a path. It
     returns the tensor for the model, or a dict of what it has after each stage, the tensor last; the keys are the
-    stages' names, or other spellings that `verifier.preprocessing.naming` knows. A list, a `Compose`
+    stages' names, or other spellings that `verifier.preprocessing.stage_names` knows. A list, a `Compose`
     or an `nn.Sequential` of such functions is taken step by step.
     """
 
-    def __init__(self, name: str, function: Any, recipe: Recipe) -> None:
+    def __init__(self, name: str, function: Any, recipe: PhotographRecipe) -> None:
         self.name = name
         self.recipe = recipe
         self.steps = _steps(function)
         self.function = function
         if (
             len(self.steps) == 1
-            and naming.step(self.steps[0], [stage.name for stage in recipe.stages]) is None
+            and stage_names.step(self.steps[0], [stage.name for stage in recipe.stages]) is None
         ):
             self.function, self.steps = self.steps[0], []  # one step that does it all
         self.takes_path = not self.steps and _takes_path(function)
@@ -130,7 +130,7 @@ class Supplied:
                 f"the candidate's preprocessing {self.name} returned an empty dict for {path.name}."
             )
         pictures = {str(key): _pictures(value, f"{self.name} ({key})") for key, value in result.items()}
-        told = naming.keys(pictures, [stage.name for stage in self.recipe.stages])
+        told = stage_names.keys(pictures, [stage.name for stage in self.recipe.stages])
         last = next(reversed(pictures))
         stages = {told[key]: value for key, value in pictures.items() if key in told}
         return Made(
@@ -146,7 +146,7 @@ class Supplied:
         names = {stage.name: number for number, stage in enumerate(self.recipe.stages)}
         latest = "decode"
         for step in self.steps:
-            told = naming.step(step, names)
+            told = stage_names.step(step, names)
             seeded(seed, picture, names.get(told or latest, 0))
             before, current = current, step(current)
             latest = told or _by_effect(before, current, made.stages, names) or latest
@@ -156,7 +156,7 @@ class Supplied:
         return made
 
 
-def named(spec: str, recipe: Recipe) -> Supplied:
+def named(spec: str, recipe: PhotographRecipe) -> Supplied:
     """The preprocessing a specification leads to. A function without parameters is called for it.
 
     Raises:

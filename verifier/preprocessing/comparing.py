@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from verifier.border.programs import contained
 from verifier.environment import preserved
-from verifier.preprocessing import explaining, finals, notes, random_stages
+from verifier.preprocessing import explaining, final_tensor, notes, random_stages
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.entries import UNDECIDED, WRONG, Entry, worse
+from verifier.preprocessing.passages import applied, passages, read_off, remaining
 from verifier.preprocessing.photographs import as_array
-from verifier.preprocessing.reading import applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference, is_rounding
 from verifier.records import Preprocessing, StageDifference
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.baseline import Photograph
     from verifier.preprocessing.candidates import Candidate, Made
-    from verifier.preprocessing.reading import Passage
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.passages import Passage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
     from verifier.preprocessing.rules import Difference
     from verifier.records import Cause
 
 
-class Comparison:
+class PhotographComparison:
     """Collects what two preprocessings make of one photograph after another."""
 
-    def __init__(self, recipe: Recipe, candidate: Candidate, seed: int = 0) -> None:
+    def __init__(self, recipe: PhotographRecipe, candidate: Candidate, seed: int = 0) -> None:
         self.recipe = recipe
         self.candidate = candidate
         self.seed = seed
@@ -218,14 +218,14 @@ class Comparison:
             self.output_shapes = self.output_shapes or (shapes[0][0], shapes[1][0])
         self.inexact |= not found.exact or shapes[0] != shapes[1]
         self.output = worse(self.output, found.record(baseline.path.name))
-        if finals.vouched(self.recipe, made) or (found.exact and shapes[0] == shapes[1]):
+        if final_tensor.vouched(self.recipe, made) or (found.exact and shapes[0] == shapes[1]):
             return
         unread = {name for name, entry in self.stages.items() if entry.status == UNDECIDED}
-        outcome, expected, drawn = finals.judged(self.recipe, baseline, made, read, unread)
+        outcome, expected, drawn = final_tensor.judged(self.recipe, baseline, made, read, unread)
         for name in drawn:
             self.stages[name].drawn(alike=False)
-        self.undecided |= outcome == finals.UNDECIDED
-        if outcome != finals.DIFFERS:
+        self.undecided |= outcome == final_tensor.UNDECIDED
+        if outcome != final_tensor.DIFFERS:
             return
         self.beyond = True
         self.said.not_vouched(self.recipe, made)
@@ -233,7 +233,7 @@ class Comparison:
         if self.cause is None or (self.square and not square):
             right = all(entry.status not in WRONG for entry in self.stages.values())
             self.square = square
-            self.cause = finals.explained(self.recipe, baseline, made, expected, whole=right)
+            self.cause = final_tensor.explained(self.recipe, baseline, made, expected, whole=right)
 
     def record(self, *, applied: bool = False) -> Preprocessing:
         """What was found on all photographs."""

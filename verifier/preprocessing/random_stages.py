@@ -18,9 +18,9 @@ from verifier.errors import ModelError
 from verifier.preprocessing import same_distribution
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.candidates import FromScratch, seeded
-from verifier.preprocessing.finals import DIFFERS, judged, ordered, vouched
+from verifier.preprocessing.final_tensor import DIFFERS, judged, ordered, vouched
+from verifier.preprocessing.passages import Passage, applied, passages, read_off, remaining
 from verifier.preprocessing.photographs import as_array, in_steps
-from verifier.preprocessing.reading import Passage, applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference
 from verifier.records import Cause
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.candidates import Candidate, Made
     from verifier.preprocessing.entries import Entry
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
 
 # After how many draws to look whether more are needed. 64 that are equal are the same draws: flips would be so once
 # in 2^64. With fewer than 600 one of nine places that is never drawn would not be beyond all doubt.
@@ -80,7 +80,7 @@ class _Draws:
         return self.unread == 0 and self.alike == self.read > 0
 
 
-def last_is_shown(recipe: Recipe, made: Made) -> None:
+def last_is_shown(recipe: PhotographRecipe, made: Made) -> None:
     """Where only the recipe's last stage was not seen, the final tensor is what it made."""
     latest, stages = remaining(recipe, made)
     if made.stages and not made.whole and len(stages) == 1 and next(reversed(made.stages)) == latest:
@@ -88,7 +88,7 @@ def last_is_shown(recipe: Recipe, made: Made) -> None:
 
 
 def tested(
-    recipe: Recipe, candidate: Candidate, seed: int, stages: Mapping[str, Entry]
+    recipe: PhotographRecipe, candidate: Candidate, seed: int, stages: Mapping[str, Entry]
 ) -> tuple[dict[str, DrawResult], int]:
     """What many draws of a user's preprocessing say of each stage of the recipe that draws.
 
@@ -145,7 +145,7 @@ def _test_picture(size: int) -> Image.Image:
 
 
 def _one(
-    recipe: Recipe,
+    recipe: PhotographRecipe,
     candidate: Candidate,
     seed: int,
     picture: int,
@@ -180,7 +180,7 @@ def _one(
 
 
 def _sampled(
-    recipe: Recipe,
+    recipe: PhotographRecipe,
     stages: Sequence[Stage],
     passage: Passage,
     seed: int,

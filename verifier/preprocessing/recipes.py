@@ -41,7 +41,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PhotographRecipe:
     """Stages in order. The first is given a path."""
 
     name: str
@@ -253,35 +253,35 @@ def _many_scales() -> Stage:
     )
 
 
-def classification(size: int) -> Recipe:
+def classification(size: int) -> PhotographRecipe:
     """What torchvision's classification weights are tested with."""
     stages = (DECODE, resize_to(resampling.whole_steps(size)), crop_centre(size), SCALE, IMAGENETS)
-    return Recipe("classification", stages, size)
+    return PhotographRecipe("classification", stages, size)
 
 
 IMAGENETS = normalise_by(IMAGENET, "ImageNet")
 
 
-def _training(size: int) -> Recipe:
+def _training(size: int) -> PhotographRecipe:
     stages = (DECODE, _random_size(), _random_crop(size), FLIP, COLOURS, SCALE, IMAGENETS)
-    return Recipe("imagenet-train", stages, size)
+    return PhotographRecipe("imagenet-train", stages, size)
 
 
-def _cifar_training(size: int) -> Recipe:
+def _cifar_training(size: int) -> PhotographRecipe:
     stages = (DECODE, _pad(4), _random_crop(size), FLIP, SCALE, normalise_by(CIFAR10, "CIFAR-10"))
-    return Recipe("cifar-train", stages, size)
+    return PhotographRecipe("cifar-train", stages, size)
 
 
-def _ten(size: int) -> Recipe:
+def _ten(size: int) -> PhotographRecipe:
     stages = (DECODE, resize_to(resampling.whole_steps(size)), _ten_crops(size), SCALE, IMAGENETS)
-    return Recipe("ten-crop", stages, size)
+    return PhotographRecipe("ten-crop", stages, size)
 
 
-def _multi_scale(size: int) -> Recipe:
-    return Recipe("multi-scale", (DECODE, _many_scales(), SCALE, IMAGENETS), size)
+def _multi_scale(size: int) -> PhotographRecipe:
+    return PhotographRecipe("multi-scale", (DECODE, _many_scales(), SCALE, IMAGENETS), size)
 
 
-RECIPES: dict[str, tuple[Callable[[int], Recipe], int]] = {
+RECIPES: dict[str, tuple[Callable[[int], PhotographRecipe], int]] = {
     "cifar-train": (_cifar_training, 32),
     "classification": (classification, 224),
     "imagenet-train": (_training, 224),
@@ -290,7 +290,7 @@ RECIPES: dict[str, tuple[Callable[[int], Recipe], int]] = {
 }
 
 
-def recipe(name: str, size: int | None = None) -> Recipe:
+def recipe(name: str, size: int | None = None) -> PhotographRecipe:
     """A recipe by name, for crops of `size` pixels or as many as are usual.
 
     Raises:

@@ -19,7 +19,7 @@ from verifier.training.baseline_batch import (
     NORM,
     RATE,
     WEIGHT,
-    Kept,
+    BaselineBatch,
     Place,
     copies,
     gradients,
@@ -46,7 +46,7 @@ _FLOOR = 2.0**-10
 
 
 @dataclass(frozen=True)
-class Relation:
+class Correspondence:
     """How what the candidate has is made from what the baseline has.
 
     `recipes` are those of its tensors, by its own names; `layouts` those of pairs, by position, whose tensors the
@@ -59,7 +59,7 @@ class Relation:
 
 
 @dataclass
-class Compared:
+class CandidateBatch:
     """The candidate's batch against the baseline's. With `force` it is given the baseline's tensors at every place.
 
     The first pass is compared with the first, the second with the second. `errors` are relative, by place, the
@@ -67,8 +67,8 @@ class Compared:
     With `same_dtypes` a tensor that is not computed in the baseline's dtype counts like one of another shape.
     """
 
-    kept: Kept
-    relation: Relation
+    kept: BaselineBatch
+    relation: Correspondence
     allowed: Mapping[Phase, Allowed]
     force: bool
     same_dtypes: bool = False
@@ -179,7 +179,7 @@ class Compared:
 
     def forget(self) -> None:
         """Let go of all tensors; the numbers stay."""
-        self.kept = Kept()
+        self.kept = BaselineBatch()
         for table in (self.exceeding, self.weights_before, self.buffers_before, self.gradients_before):
             table.clear()
 

@@ -32,7 +32,7 @@ _WALKS = 4
 _PHASES = list(Phase)
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """What `judge` found."""
 
     verdict: Verdict
@@ -95,7 +95,7 @@ def judge(
     covered: Coverage,
     *,
     scheduled: bool,
-) -> Judged:
+) -> Judgement:
     """The verdict on a free and a forced training.
 
     A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
@@ -132,7 +132,7 @@ def judge(
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
     notes = [*_notes(pairing, free, scheduled=scheduled), *_different(forced, dropped)]
-    return Judged(verdict, reason, culprits, rows, tuple(notes))
+    return Judgement(verdict, reason, culprits, rows, tuple(notes))
 
 
 # Differences of the way and not of what comes of it: a loss may be divided instead of its gradients.

@@ -22,8 +22,8 @@ from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.judge import Cell, coverage
 from verifier.lockstep.coroutine import Thread
 from verifier.records import Verdict
-from verifier.training.baseline_batch import Kept
-from verifier.training.candidate_batch import Compared, Relation
+from verifier.training.baseline_batch import BaselineBatch
+from verifier.training.candidate_batch import CandidateBatch, Correspondence
 from verifier.training.judging import judge, limits
 from verifier.training.pairing import Pairing, pair
 from verifier.training.procedure import trainer as by_recipe
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from verifier.training.baseline_batch import Place
     from verifier.training.data import Data
     from verifier.training.procedure import Trainer
-    from verifier.training.records import Allowed, Cause
+    from verifier.training.records import Allowed, TrainingCause
 
     Batch = tuple[Tensor, Tensor]
     Progress = Callable[[str, int, int], None]
@@ -236,8 +236,8 @@ def _batches(data: Data, size: int, count: int, cell: Cell, seed: int) -> Iterat
 class SideBySide:
     """What two trainings were, batch by batch. `step_of` has the baseline's optimiser step of each batch."""
 
-    compared: list[Compared] = field(default_factory=list)
-    causes: dict[Place, Cause] = field(default_factory=dict)
+    compared: list[CandidateBatch] = field(default_factory=list)
+    causes: dict[Place, TrainingCause] = field(default_factory=dict)
     losses: tuple[tuple[float, float], ...] = ()
     rates: tuple[tuple[float, float], ...] = ()
     step_of: list[int] = field(default_factory=list)
@@ -272,7 +272,7 @@ class _Training:
         """Run to the request for the first batch."""
         self._resume()
 
-    def take(self, batch: Batch, ledger: Kept | Compared) -> None:
+    def take(self, batch: Batch, ledger: BaselineBatch | CandidateBatch) -> None:
         """Give the loop a batch and run to the request for the next one."""
         self._batch = batch
         self.watch.begin(ledger)
@@ -347,7 +347,7 @@ def side_by_side(
     alignment = pairing.alignment
     graded = _graded(pairing)
     models = pairing.fresh(cell)
-    relation = Relation(
+    relation = Correspondence(
         recipes=pairing.masters.recipes,
         layouts=alignment.laid_out,
         buffers=frozenset(name for name, _ in models[1].named_buffers()),
@@ -379,9 +379,9 @@ def side_by_side(
                 side.start()
             for number, batch in enumerate(batches):
                 found.step_of.append(sides[0].watch.steps)
-                kept = Kept()
-                compared = Compared(kept, relation, allowed, force, same_dtypes)
-                ledgers: tuple[Kept | Compared, ...] = (kept, compared)
+                kept = BaselineBatch()
+                compared = CandidateBatch(kept, relation, allowed, force, same_dtypes)
+                ledgers: tuple[BaselineBatch | CandidateBatch, ...] = (kept, compared)
                 for side, ledger in zip(sides, ledgers, strict=True):
                     _seed(seed + number)
                     side.take((batch[0].clone(), batch[1].clone()), ledger)
@@ -394,7 +394,7 @@ def side_by_side(
                 progress(FORCED if force else FREE, number + 1, len(batches))
             for side in sides:
                 side.finish()
-            end = Compared(Kept(), relation, allowed, force)
+            end = CandidateBatch(BaselineBatch(), relation, allowed, force)
             end.over(*watches)
             found.compared[-1].errors |= end.errors
             found.compared[-1].reasons |= end.reasons

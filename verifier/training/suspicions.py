@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.training.baseline_batch import BUFFER, GRADIENT, RATE, WEIGHT
-from verifier.training.records import Cause, Phase
+from verifier.training.records import Phase, TrainingCause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.training.baseline_batch import Place
-    from verifier.training.candidate_batch import Compared
+    from verifier.training.candidate_batch import CandidateBatch
     from verifier.training.watching import Watch
 
 _CLOSE = 1e-6  # relative: of fits to differences that are themselves small next to what they were taken from
 
 
 def explain(
-    compared: Compared, baseline: Watch, candidate: Watch, known: Iterable[Place]
-) -> dict[Place, Cause]:
+    compared: CandidateBatch, baseline: Watch, candidate: Watch, known: Iterable[Place]
+) -> dict[Place, TrainingCause]:
     """The causes of what exceeds its limit in one forced batch, but at places that are `known` already."""
     left_out = set(known)
     found = {}
@@ -42,7 +42,7 @@ def explain(
     return found
 
 
-def _cause(compared: Compared, place: Place, baseline: Watch, candidate: Watch) -> Cause | None:
+def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: Watch) -> TrainingCause | None:
     name = str(place.subject)
     if place in compared.reasons:
         return _untrained(name, candidate) if name in candidate.parameters else None
@@ -57,7 +57,7 @@ def _cause(compared: Compared, place: Place, baseline: Watch, candidate: Watch) 
     if place == (Phase.CLIP, GRADIENT, name):
         factor = _fit(b, c)
         if factor is not None and abs(factor - 1) > _CLOSE:
-            return Cause(
+            return TrainingCause(
                 code="gradients-scaled",
                 summary=f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
                 confirmed=True,
@@ -67,19 +67,25 @@ def _cause(compared: Compared, place: Place, baseline: Watch, candidate: Watch) 
     return None
 
 
-def _untrained(name: str, candidate: Watch) -> Cause | None:
+def _untrained(name: str, candidate: Watch) -> TrainingCause | None:
     if not candidate.parameters[name].requires_grad:
-        return Cause(
+        return TrainingCause(
             code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True
         )
     if candidate.optimisers and name not in candidate.groups():
-        return Cause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
+        return TrainingCause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
     return None
 
 
 def _statistics(
-    name: str, before: Tensor, b: Tensor, c: Tensor, baseline: Watch, candidate: Watch, compared: Compared
-) -> Cause | None:
+    name: str,
+    before: Tensor,
+    b: Tensor,
+    c: Tensor,
+    baseline: Watch,
+    candidate: Watch,
+    compared: CandidateBatch,
+) -> TrainingCause | None:
     """Running statistics: another momentum, or a variance divided by n and not by n - 1."""
     moved = b - before
     factor = _fit(moved, c - before)
@@ -88,7 +94,7 @@ def _statistics(
         told = ""
         if None not in settings and settings[0] != settings[1]:
             told = f"momentum is {settings[1]:g}, the baseline's {settings[0]:g}: "
-        return Cause(
+        return TrainingCause(
             code="batchnorm-momentum",
             summary=f"{told}it moves {factor:.3g} times as far a batch",
             confirmed=True,
@@ -103,7 +109,7 @@ def _statistics(
     count = 1 / share
     if abs(count - round(count)) > 1e-3 * count:
         return None
-    return Cause(
+    return TrainingCause(
         code="running-variance-biased",
         summary=f"the batch's variance is divided by n = {round(count)}, the baseline's by n - 1",
         confirmed=True,
@@ -116,16 +122,16 @@ def _momentum(name: str, watch: Watch) -> float | None:
     return float(momentum) if isinstance(momentum, int | float) else None
 
 
-def _held(held: Tensor, b: Tensor, c: Tensor) -> Cause | None:
+def _held(held: Tensor, b: Tensor, c: Tensor) -> TrainingCause | None:
     """A gradient on top of what was there before, or without what should be."""
     if _agree(c, b + held):
-        return Cause(
+        return TrainingCause(
             code="gradients-not-cleared",
             summary="it still holds the gradients of the batch before: zero_grad is missing",
             confirmed=True,
         )
     if _agree(b, c + held):
-        return Cause(
+        return TrainingCause(
             code="gradients-cleared",
             summary="what was accumulated before is lost: zero_grad too early",
             confirmed=True,
@@ -133,7 +139,7 @@ def _held(held: Tensor, b: Tensor, c: Tensor) -> Cause | None:
     return None
 
 
-def _step(compared: Compared, place: Place, name: str, b: Tensor, c: Tensor) -> Cause | None:
+def _step(compared: CandidateBatch, place: Place, name: str, b: Tensor, c: Tensor) -> TrainingCause | None:
     """What an optimiser keeps or writes: weight decay, or another learning rate."""
     weights = compared.weights_before[name].double()
     settings = [
@@ -145,7 +151,7 @@ def _step(compared: Compared, place: Place, name: str, b: Tensor, c: Tensor) -> 
     ]
     decay = [group.get("weight_decay", 0.0) for group in settings]
     if decay[0] != decay[1] and _fit(weights, c - b) is not None:
-        return Cause(
+        return TrainingCause(
             code="weight-decay",
             summary=f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}",
             confirmed=True,
@@ -153,7 +159,7 @@ def _step(compared: Compared, place: Place, name: str, b: Tensor, c: Tensor) -> 
     if place.what == WEIGHT:
         factor = _fit(b - weights, c - weights)
         if factor is not None:
-            return Cause(
+            return TrainingCause(
                 code="learning-rate", summary=f"its step is {factor:.6g} times the baseline's", confirmed=True
             )
     options = [
@@ -161,27 +167,29 @@ def _step(compared: Compared, place: Place, name: str, b: Tensor, c: Tensor) -> 
         for option, value in settings[0].items()
         if option not in {"params", "lr", "initial_lr"} and settings[1].get(option, value) != value
     ]
-    return Cause(code="optimiser-option", summary="; ".join(options)) if options else None
+    return TrainingCause(code="optimiser-option", summary="; ".join(options)) if options else None
 
 
-def schedule(rates: Sequence[tuple[float, float]]) -> Cause | None:
+def schedule(rates: Sequence[tuple[float, float]]) -> TrainingCause | None:
     """How the candidate's learning rates, batch by batch after each, are the baseline's at other times."""
     baseline, candidate = [rate for rate, _ in rates], [rate for _, rate in rates]
     for every in (2, 3, 4):
         expected = baseline[every - 1 :: every]
         if _same(expected, candidate[: len(expected)]):
             times = {2: "twice", 3: "three times", 4: "four times"}[every]
-            return Cause(
+            return TrainingCause(
                 code="schedule-steps",
                 summary=f"the schedule is stepped {times} a step of the optimiser",
                 confirmed=True,
             )
     if _same(baseline[:-1], candidate[1:]):
-        return Cause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)
+        return TrainingCause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)
     if _same(baseline[1:], candidate[:-1]):
-        return Cause(code="schedule-early", summary="the schedule is one step ahead", confirmed=True)
+        return TrainingCause(code="schedule-early", summary="the schedule is one step ahead", confirmed=True)
     if len(set(candidate)) == 1 and len(set(baseline)) > 1:
-        return Cause(code="schedule-missing", summary="the learning rate never changes", confirmed=True)
+        return TrainingCause(
+            code="schedule-missing", summary="the learning rate never changes", confirmed=True
+        )
     return None
 
 

@@ -14,7 +14,7 @@ from torchvision import transforms as their
 from torchvision.transforms import functional, v2
 
 from verifier.errors import UsageError
-from verifier.preprocessing import RECIPES, Comparison, FromScratch, photographs, recipe, transforms
+from verifier.preprocessing import RECIPES, FromScratch, PhotographComparison, photographs, recipe, transforms
 from verifier.preprocessing.candidates import seeded
 from verifier.preprocessing.recipes import CIFAR10, read_with_pillow
 from verifier.preprocessing.transforms import Jitter
@@ -35,7 +35,7 @@ def photograph() -> Bytes:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_gives_torchvisions_bits_on_photographs(name: str) -> None:
     chosen = recipe(name, 64 if name != "cifar-train" else None)
-    compared = Comparison(chosen, FromScratch(chosen), seed=3)
+    compared = PhotographComparison(chosen, FromScratch(chosen), seed=3)
     for path in PHOTOGRAPHS[: 1 if name == "multi-scale" else 3]:
         compared.add(path)
     found = compared.record()
@@ -52,7 +52,7 @@ def test_every_shape_gives_torchvisions_bits(
 ) -> None:
     Image.fromarray(photograph[: shape[0], : shape[1]]).save(tmp_path / "a.png")
     chosen = recipe("classification", 32)
-    compared = Comparison(chosen, FromScratch(chosen))
+    compared = PhotographComparison(chosen, FromScratch(chosen))
     compared.add(tmp_path / "a.png")
     assert compared.record().status == "exact"
 

@@ -14,7 +14,7 @@ from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.initialisation.declared import declarations
 from verifier.initialisation.rebuilding import Side, correspondence
-from verifier.initialisation.records import Initialisation, Standing, TensorResult
+from verifier.initialisation.records import Initialisation, TensorResult, TensorStanding
 from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_bits
 from verifier.models.copying import state_of
 from verifier.records import Verdict
@@ -99,7 +99,7 @@ def verify_initialisation(
             candidate=None,
             baseline=name,
             shape=tuple(tensor.shape),
-            standing=Standing.UNMATCHED,
+            standing=TensorStanding.UNMATCHED,
             reason="no tensor of the candidate belongs to it",
         )
         for name, tensor in b_state.items()
@@ -136,7 +136,7 @@ def _at_once(name: str, tensor: Tensor, recipe: Recipe | None, baseline: State) 
         candidate=name,
         baseline=None if recipe is None else recipe.text,
         shape=tuple(tensor.shape),
-        standing=Standing.UNMATCHED,
+        standing=TensorStanding.UNMATCHED,
         reason="no tensor of the baseline belongs to it",
     )
     if recipe is None:
@@ -144,14 +144,14 @@ def _at_once(name: str, tensor: Tensor, recipe: Recipe | None, baseline: State) 
     if not recipe.fits(_shapes(baseline), tensor.shape):
         sizes = ", ".join(str(tuple(baseline[each].shape)) for each in recipe.names if each in baseline)
         reason = f"its shape is {tuple(tensor.shape)}, the baseline's {sizes}"
-        return msgspec.structs.replace(row, standing=Standing.DIVERGED, reason=reason)
+        return msgspec.structs.replace(row, standing=TensorStanding.DIVERGED, reason=reason)
     twin = recipe.make(baseline, tensor.shape)
     if tensor.dtype == twin.dtype and same_bits(tensor, twin):
-        return msgspec.structs.replace(row, standing=Standing.IDENTICAL, reason="")
+        return msgspec.structs.replace(row, standing=TensorStanding.IDENTICAL, reason="")
     if tensor.is_floating_point() and torch.equal(tensor, twin.to(tensor.device, tensor.dtype)):
         reason = f"the baseline's values, in {_word(tensor.dtype)} instead of {_word(twin.dtype)}"
-        return msgspec.structs.replace(row, standing=Standing.SAME_DISTRIBUTION, reason=reason)
-    return msgspec.structs.replace(row, standing=Standing.UNTOLD, reason=_OPEN)
+        return msgspec.structs.replace(row, standing=TensorStanding.SAME_DISTRIBUTION, reason=reason)
+    return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason=_OPEN)
 
 
 def _word(dtype: torch.dtype) -> str:
@@ -166,9 +166,10 @@ def _verdict(rows: Sequence[TensorResult]) -> tuple[Verdict, str]:
     told = [
         row
         for row in rows
-        if row.standing in (Standing.IDENTICAL, Standing.SAME_DISTRIBUTION, Standing.DIVERGED)
+        if row.standing
+        in (TensorStanding.IDENTICAL, TensorStanding.SAME_DISTRIBUTION, TensorStanding.DIVERGED)
     ]
-    wrong = [row for row in rows if row.standing is Standing.DIVERGED]
+    wrong = [row for row in rows if row.standing is TensorStanding.DIVERGED]
     if wrong:
         return Verdict.DIVERGED, f"{wrong[0].candidate}: {wrong[0].reason}"
     if not rows:
@@ -180,8 +181,10 @@ def _verdict(rows: Sequence[TensorResult]) -> tuple[Verdict, str]:
 
 def _notes(rows: Sequence[TensorResult]) -> tuple[str, ...]:
     notes = []
-    apart = [row for row in rows if row.candidate and row.standing is not Standing.IDENTICAL and row.baseline]
-    if apart and any(row.standing is Standing.IDENTICAL for row in rows):
+    apart = [
+        row for row in rows if row.candidate and row.standing is not TensorStanding.IDENTICAL and row.baseline
+    ]
+    if apart and any(row.standing is TensorStanding.IDENTICAL for row in rows):
         notes.append(f"the first tensor with other bits, in the candidate's order, is {apart[0].candidate}")
     wrong = [row for row in rows if row.contradicted]
     if wrong:
