@@ -15,21 +15,30 @@ _VERDICTS = {"differs": "diverged", "inconclusive": "inconclusive"}
 _UNITS = {"1/255": "steps", "1": ""}
 
 
-def sections(found: Preprocessing, *, every: bool = False) -> list[Section]:
-    """Stage by stage where anything differs, or with `every`; else one line."""
+def line(found: Preprocessing | None) -> str:
+    """Everything in one line where both prepare photographs alike, bit for bit; empty elsewhere."""
+    return "; ".join(_lines(found)) if found is not None and found.status == "exact" else ""
+
+
+def sections(found: Preprocessing) -> list[Section]:
+    """Stage by stage where anything differs; else one line."""
+    parts = [Section(TITLE, tuple((each,) for each in _lines(found)))]
+    if found.status != "exact":
+        rows = [_row(each) for each in found.stages]
+        rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))
+        header = ("stage", "status", "exact on", "alone", "in all", "what torchvision does")
+        parts.append(Section("Stages, largest difference", tuple(rows), header))
+    return parts
+
+
+def _lines(found: Preprocessing) -> list[str]:
     lines = [prepared(found)]
     if found.cause is not None and found.cause.remedy and found.status == "differs":
         lines.append(f"fix: {visible(found.cause.remedy)}")
     lines += [visible(note) for note in found.notes]
     if found.applied:
         lines.append("the candidate was run on what its own preprocessing made")
-    parts = [Section(TITLE, tuple((line,) for line in lines))]
-    if every or found.status != "exact":
-        rows = [_row(each) for each in found.stages]
-        rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))
-        header = ("stage", "status", "exact on", "alone", "in all", "what torchvision does")
-        parts.append(Section("Stages, largest difference", tuple(rows), header))
-    return parts
+    return lines
 
 
 def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:

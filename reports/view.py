@@ -88,6 +88,7 @@ class Page:
     first_anchor: str
     culprits: tuple[Culprit, ...]
     further_culprits: tuple[str, ...]
+    prepared: str
     matrix: Matrix | None
     cells: tuple[CellView, ...]
     criteria: tuple[CriterionRow, ...]
@@ -129,6 +130,7 @@ def page(verification: Result) -> Page:
         first_anchor=_anchor(verification, first) if first else "",
         culprits=culprits(verification),
         further_culprits=tuple(sentences.blame(pair) for pair in verification.culprits[SHOWN:]),
+        prepared=preprocessing.line(verification.preprocessing),
         matrix=_matrix(verification),
         cells=tuple(_cell(cell, verification) for cell in verification.cells),
         criteria=_criteria(verification),
@@ -173,7 +175,7 @@ def _parts(verification: Result) -> tuple[Part, ...]:
         Part(
             "preprocessing",
             "Preprocessing",
-            () if stage_0 is None else tuple(preprocessing.sections(stage_0, every=True)),
+            () if stage_0 is None or stage_0.status == "exact" else tuple(preprocessing.sections(stage_0)),
         ),
         Part("probes", "Probes", _probes(verification)),
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),

@@ -21,7 +21,8 @@ _SMALL_BATCH = 2  # where many networks are walked on small images: enough for s
 class Job:
     """One verification: the two specifications, the inputs' size, the policy by name, and where the result goes.
 
-    `name` is the architecture's, empty where both models were named.
+    `name` is the architecture's, empty where both models were named; `reference` says that the candidate is this
+    package's.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Job:
     batch_size: int
     policy: str
     out: Path
+    reference: bool = False
 
 
 def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -> tuple[str, str]:
@@ -110,6 +112,7 @@ def plan_jobs(
                 batch_size=batch,
                 policy=policy or entry.policy,
                 out=out / name if several else out,
+                reference=candidate is None,
             )
         )
     return jobs
@@ -122,8 +125,13 @@ def plan_inputs(
     image_size: int,
     seed: int,
     preprocessing: str | None = None,
+    *,
+    reference: bool = False,
 ) -> Inputs:
-    """The inputs: photographs (and the candidate's preprocessing if it is named), a file's tensors or random numbers.
+    """The inputs: photographs, a file's tensors or random numbers.
+
+    Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
+    candidate is its `reference` model.
 
     Raises:
         InputError: They cannot be read or made.
@@ -134,7 +142,10 @@ def plan_inputs(
     if images is not None and file is not None:
         raise UsageError("--images and --input exclude each other; give one of them.")
     if images is not None:
-        return inputs.images(images, None, image_size, preprocessing, seed)
+        from verifier.preprocessing import REFERENCE
+
+        own = REFERENCE if reference else None
+        return inputs.images(images, None, image_size, preprocessing or own, seed)
     if preprocessing is not None:
         raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
     if file is not None:

@@ -242,7 +242,13 @@ def run(
             if candidate_preprocessing is not None and candidate_input is not None:
                 raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
             inputs = plan_inputs(
-                images, input_file, job.batch_size, job.image_size, seed, candidate_preprocessing
+                images,
+                input_file,
+                job.batch_size,
+                job.image_size,
+                seed,
+                candidate_preprocessing,
+                reference=job.reference,
             )
             other = (
                 None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from reference_models.preprocessing import RECIPES
 from verifier.border.accounts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.recipes import PhotographRecipe
 
+REFERENCE = "reference"  # the candidate of `reference_models`, beside the networks there
 FORMS = "path/to/file.py:callable or package.module:callable"
 
 
@@ -54,12 +56,12 @@ def seeded(seed: int, picture: int, stage: int) -> None:
 
 
 class FromScratch:
-    """This package's own transforms. What they draw is put aside for what the baseline drew, after a comparison."""
+    """`reference_models.preprocessing`. What it draws is put aside for what the baseline drew, after a comparison."""
 
     name = ""
 
     def __init__(self, recipe: PhotographRecipe) -> None:
-        self.recipe = recipe
+        self.steps = RECIPES[recipe.name](recipe.size)
 
     def made(
         self, path: Path, _decoded: Image.Image, seed: int, picture: int, drawn: Mapping[str, Any]
@@ -67,14 +69,14 @@ class FromScratch:
         """Everything the stages make of a photograph."""
         current: list[Any] = [path]
         made = Made([], whole=True)
-        for number, stage in enumerate(self.recipe.stages):
+        for number, step in enumerate(self.steps):
             parameters = None
-            if stage.own_draw is not None:
+            if step.draw is not None:
                 seeded(seed, picture, number)
-                made.drawn[stage.name] = stage.own_draw(*as_array(current[0]).shape[:2])
-                parameters = drawn[stage.name]
-            current = [each for given in current for each in stage.from_scratch(given, parameters)]
-            made.stages[stage.name] = current
+                made.drawn[step.name] = step.draw(*as_array(current[0]).shape[:2])
+                parameters = drawn[step.name]
+            current = [each for given in current for each in step.make(given, parameters)]
+            made.stages[step.name] = current
         made.output = current
         return made
 
@@ -156,12 +158,14 @@ class Supplied:
         return made
 
 
-def named(spec: str, recipe: PhotographRecipe) -> Supplied:
-    """The preprocessing a specification leads to. A function without parameters is called for it.
+def named(spec: str, recipe: PhotographRecipe) -> Candidate:
+    """The preprocessing a specification leads to, or `REFERENCE`'s. A function without parameters is called for it.
 
     Raises:
         SourceError: It leads nowhere, or to something that cannot be called.
     """
+    if spec == REFERENCE:
+        return FromScratch(recipe)
     if ":" not in spec:
         raise SourceError(f"--candidate-preprocessing {spec}: expected {FORMS}.")
     found = specs.attribute(spec)
