@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences
+from reports import marks, sentences, wording
 from reports.sections import Section
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Changes:
 
 def compare(before: Result, after: Result) -> Changes:
     """What changed from one result to another; sites are the same if both their names are, or the baseline's is."""
+    before, after = wording.shown(before), wording.shown(after)
     worse: list[Change] = []
     better: list[Change] = []
     appeared: dict[str, None] = {}
@@ -110,6 +111,7 @@ class Page:
 
 def page(before: Result, after: Result) -> Page:
     """The page of a comparison."""
+    before, after = wording.shown(before), wording.shown(after)
     compared = compare(before, after)
     return Page(
         title=compared.headline,
@@ -147,7 +149,7 @@ def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
 def row(change: Change) -> tuple[str, ...]:
     """A change as a row: site, cell, statuses, kind of error, both errors."""
     status = change.after if change.before == change.after else f"{change.before}, now {change.after}"
-    figures = sentences.figure(_told(change.error_before)), sentences.figure(_told(change.error_after))
+    figures = wording.figure(_told(change.error_before)), wording.figure(_told(change.error_after))
     return change.site, change.cell, status, change.kind, *figures
 
 
@@ -174,7 +176,7 @@ def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
     names = [*was, *(name for name in now if name not in was)]
     return (
         ("all cells", str(before.verdict), str(after.verdict)),
-        *((sentences.visible(name), was.get(name, "not run"), now.get(name, "not run")) for name in names),
+        *((name, was.get(name, "not run"), now.get(name, "not run")) for name in names),
     )
 
 
@@ -188,11 +190,11 @@ def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
         for each in after.criteria
         if (of_before := known.get((each.name, each.cell)))
     ]
-    return tuple((sentences.visible(other.title), _outcome(one), _outcome(other)) for one, other in pairs)
+    return tuple((other.title, _outcome(one), _outcome(other)) for one, other in pairs)
 
 
 def _outcome(criterion: Criterion) -> str:
-    return f"{sentences.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
+    return f"{wording.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
 
 
 def _culprits(verification: Result) -> dict[tuple[str, str], str]:
@@ -245,7 +247,7 @@ def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
     if not steps and abs(power) <= math.log10(FACTOR):
         return None
     return Change(
-        cell=sentences.visible(cell),
+        cell=cell,
         site=sentences.site(after),
         before=str(before.status),
         after=str(after.status),
@@ -272,19 +274,19 @@ def _power(before: float, after: float) -> float:
 def _grounds(before: Result, after: Result) -> Iterable[str]:
     """In what the two runs differ besides the candidate: figures then do not compare one to one."""
     if before.baseline.spec != after.baseline.spec:
-        yield f"baseline {sentences.visible(before.baseline.spec)}, now {sentences.visible(after.baseline.spec)}"
+        yield f"baseline {before.baseline.spec}, now {after.baseline.spec}"
     was, now = before.inputs, after.inputs
     if was.digest and now.digest and was.digest != now.digest:
-        yield f"inputs: {sentences.visible(was.description)}, now {sentences.visible(now.description)}"
+        yield f"inputs: {was.description}, now {now.description}"
     digests = before.weights.baseline_digest, after.weights.baseline_digest
     if all(digests) and digests[0] != digests[1]:
         yield "the baseline's weights are others"
     if before.policy != after.policy:
-        yield f"policy {sentences.visible(before.policy)}, now {sentences.visible(after.policy)}"
+        yield f"policy {before.policy}, now {after.policy}"
     old, new = before.environment, after.environment
     if old.processor != new.processor:
-        yield f"processor {sentences.visible(old.processor)}, now {sentences.visible(new.processor)}"
+        yield f"processor {old.processor}, now {new.processor}"
     for name in dict.fromkeys((*old.packages, *new.packages)):
-        was_, now_ = (sentences.visible(each.packages.get(name, "absent")) for each in (old, new))
+        was_, now_ = (each.packages.get(name, "absent") for each in (old, new))
         if was_ != now_:
-            yield f"{sentences.visible(name)} {was_}, now {now_}"
+            yield f"{name} {was_}, now {now_}"

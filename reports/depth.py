@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import sentences, wording
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _places(rows: Sequence[PairResult]) -> tuple[Gridline, ...]:
     for x, top in sorted(found, key=lambda each: (-lengths[each[0]], each[0])):
         if all(abs(x - other) >= least for other, _ in kept) and x <= len(rows) - least / 2:
             kept.append((x, top))
-    return tuple(Gridline(x, _percent(x, len(rows)), sentences.visible(top)[:24]) for x, top in sorted(kept))
+    return tuple(Gridline(x, _percent(x, len(rows)), top[:24]) for x, top in sorted(kept))
 
 
 def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[CulpritFlag, ...]:
@@ -279,11 +279,11 @@ def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[Culprit
 def _sentence(cell: CellResult) -> str:
     """What the plot shows, for those who do not see it."""
     largest = next(iter(sentences.worst(cell.layers, 1)), None)
-    said = f"Total error of {sentences.counted(len(cell.layers), 'site')} in {sentences.visible(cell.name)}"
+    said = f"Total error of {wording.counted(len(cell.layers), 'site')} in {cell.name}"
     if largest is None:
         return f"{said}: none anywhere"
-    culprits = sentences.counted(len(cell.culprits), "culprit")
-    error = sentences.figure(sentences.error(largest.total))
+    culprits = wording.counted(len(cell.culprits), "culprit")
+    error = wording.figure(sentences.error(largest.total))
     return f"{said}: at most {error}, at {sentences.name(largest)}; {culprits}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import wording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ def _inputs(info: InputInfo, seed: int | None) -> Facts:
         "Inputs",
         told(
             ("what", info.description),
-            ("shapes", ", ".join(sentences.dimensions(shape) for shape in info.shapes)),
+            ("shapes", ", ".join(wording.dimensions(shape) for shape in info.shapes)),
             ("dtypes", ", ".join(info.dtypes)),
             ("files", ", ".join(info.files)),
             ("seed", "" if seed is None else str(seed)),
@@ -123,7 +123,7 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
     """How far the final outputs agree."""
     top1, top5, is_exact = output.top1_agreement, output.top5_agreement, output.bit_exact
     later = (
-        ("same five highest classes", "" if top5 is None else sentences.share(top5)),
+        ("same five highest classes", "" if top5 is None else wording.share(top5)),
         ("KL divergence, nats, mean", _known(output.kl_mean)),
         ("KL divergence, nats, largest", _known(output.kl_max)),
         ("smallest margin of a first choice", _known(output.smallest_margin)),
@@ -131,9 +131,9 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
         ("equal bit for bit", "" if is_exact is None else "yes" if is_exact else "no"),
     )
     return (
-        ("mean squared error", sentences.figure(output.mse)),
-        ("Pearson of the class probabilities", sentences.figure(output.pearson_probabilities)),
-        ("same first choice", "-" if top1 is None else sentences.share(top1)),
+        ("mean squared error", wording.figure(output.mse)),
+        ("Pearson of the class probabilities", wording.figure(output.pearson_probabilities)),
+        ("same first choice", "-" if top1 is None else wording.share(top1)),
         *told(*later),
     )
 
@@ -150,4 +150,4 @@ def cut(names: Sequence[str], most: int) -> tuple[str, ...]:
 
 
 def _known(value: float | None) -> str:
-    return "" if value is None else sentences.figure(value)
+    return "" if value is None else wording.figure(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from reports import comparison, view
+from reports import comparison, view, wording
 from reports.templating import environment
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def render(verification: Result) -> str:
     Everything in it is escaped. The page allows itself no script and no style but the two it comes with, which its
     security policy names by their hashes: text that found a way into the markup could do nothing there.
     """
-    script = _script()
+    script, verification = _script(), wording.shown(verification)
     return _rendered(
         "report.html",
         page=view.page(verification),

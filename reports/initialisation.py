@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports.sections import Section, text
-from reports.sentences import counted, dimensions, figure, visible
+from reports.wording import counted, dimensions, figure, shown
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -18,17 +18,18 @@ def headline(result: Initialisation) -> str:
     """The verdict and what it rests on, in one sentence."""
     counts = _counts(result)
     if result.verdict is not Verdict.DIVERGED:
-        return f"{result.verdict}: {visible(result.reason) or counts}"
+        return f"{result.verdict}: {result.reason or counts}"
     wrong = result.diverged
     return (
         f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
         f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "
-        f"{visible(wrong[0].reason)}{_explained(wrong[0])}"
+        f"{wrong[0].reason}{_explained(wrong[0])}"
     )
 
 
 def plain(result: Initialisation, *, out_dir: str | None = None) -> str:
     """The summary as text; it ends with a line break."""
+    result = shown(result)
     return text(headline(result), sections(result, out_dir=out_dir))
 
 
@@ -50,7 +51,7 @@ def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Sect
             "Not told",
             _shown(
                 [
-                    (_name(each), dimensions(each.shape), visible(each.reason))
+                    (_name(each), dimensions(each.shape), each.reason)
                     for each in result.tensors
                     if each.standing in {"untold", "unmatched"}
                 ]
@@ -58,7 +59,7 @@ def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Sect
         ),
         Section("Tensors", ((_counts(result),),)),
         Section("Method", ((_method(result),),) if result.draws else ()),
-        Section("Notes", tuple((visible(note),) for note in result.notes)),
+        Section("Notes", tuple((note,) for note in result.notes)),
         Section("Report", ((out_dir,),) if out_dir else ()),
     ]
     return [section for section in found if section.rows]
@@ -89,9 +90,9 @@ def _method(result: Initialisation) -> str:
 
 
 def _row(each: TensorResult) -> tuple[str, ...]:
-    why = f"{visible(each.reason)}{_explained(each)}"
+    why = f"{each.reason}{_explained(each)}"
     if not each.reason:
-        why = visible(each.declared) if each.declared and not each.contradicted else "what the baseline's is"
+        why = each.declared if each.declared and not each.contradicted else "what the baseline's is"
     return (
         _name(each),
         dimensions(each.shape),
@@ -107,21 +108,21 @@ def _std(sample: Statistics | None) -> str:
 
 
 def _explained(each: TensorResult) -> str:
-    return f"; {visible(each.explanation)}" if each.explanation else ""
+    return f"; {each.explanation}" if each.explanation else ""
 
 
 def _name(each: TensorResult) -> str:
     if each.candidate is None:
         return f"{_text(each.baseline)} (baseline only)"
     if each.baseline is None:
-        return f"{visible(each.candidate)} (candidate only)"
+        return f"{each.candidate} (candidate only)"
     if each.baseline == each.candidate:
-        return visible(each.candidate)
-    return f"{visible(each.candidate)} (baseline: {_text(each.baseline)})"
+        return each.candidate
+    return f"{each.candidate} (baseline: {_text(each.baseline)})"
 
 
 def _text(recipe: str | tuple[str, ...] | None) -> str:
-    return visible(recipe if isinstance(recipe, str) else ", ".join(recipe or ()))
+    return recipe if isinstance(recipe, str) else ", ".join(recipe or ())
 
 
 def _shown(rows: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:

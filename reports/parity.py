@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import sentences, wording
 from reports.sections import Section, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import Verdict
@@ -19,49 +19,51 @@ if TYPE_CHECKING:
 
 def summary(found: TrainingParity, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
+    found = wording.shown(found)
     return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir))
 
 
 def plain(found: TrainingParity, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
+    found = wording.shown(found)
     return text(headline(found), sections(found, out_dir=out_dir))
 
 
 def headline(found: TrainingParity) -> str:
     """The verdict and what it rests on, in one sentence."""
-    steps = sentences.counted(found.steps, "step")
+    steps = wording.counted(found.steps, "step")
     if found.first_divergence is not None:
         others = len(found.culprits) - 1
         apart = "differs by itself" if others == 1 else "differ by themselves"
-        more = f"; {sentences.counted(others, 'further tensor')} {apart}"
+        more = f"; {wording.counted(others, 'further tensor')} {apart}"
         said = f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}"
         return f"{said}{more if others else ''}"
     if found.verdict is not Verdict.MATCH:
-        return f"{found.verdict}: {sentences.visible(found.reason)}"
+        return f"{found.verdict}: {found.reason}"
     if found.bit_exact:
         return f"{found.verdict}: {steps} of both trainings agree in every number, bit for bit"
     worst = _largest(error for row in found.rows for error in row.intrinsic)
     drift = _largest(error for row in found.rows if row.what == "weight" for error in row.total)
     return (
-        f"{found.verdict}: {steps} agree in every phase, to {sentences.figure(worst)} on identical inputs; in free "
-        f"training rounding has taken the weights {sentences.figure(drift)} apart"
+        f"{found.verdict}: {steps} agree in every phase, to {wording.figure(worst)} on identical inputs; in free "
+        f"training rounding has taken the weights {wording.figure(drift)} apart"
     )
 
 
 def place(each: Divergence) -> str:
     """Step, phase and tensor."""
     batch = f" (batch {each.batch})" if each.batch != each.step else ""
-    candidate = "" if each.candidate == each.tensor else f" (candidate: {sentences.visible(each.candidate)})"
-    what = "" if each.what == each.tensor else f"{sentences.visible(each.what)} of "
-    return f"step {each.step}{batch}, {each.phase}, {what}{sentences.visible(each.tensor)}{candidate}"
+    candidate = "" if each.candidate == each.tensor else f" (candidate: {each.candidate})"
+    what = "" if each.what == each.tensor else f"{each.what} of "
+    return f"step {each.step}{batch}, {each.phase}, {what}{each.tensor}{candidate}"
 
 
 def why(each: Divergence) -> str:
     """The cause as far as it is known, else the numbers."""
     if each.cause is None:
-        return sentences.visible(each.reason)
+        return each.reason
     sure = "confirmed" if each.cause.confirmed else "suspected"
-    return f"{sentences.visible(each.cause.summary)} ({sure}, {each.cause.code})"
+    return f"{each.cause.summary} ({sure}, {each.cause.code})"
 
 
 def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
@@ -74,7 +76,7 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
         Section(
             "Tensors that differ by themselves",
             tuple(
-                (f"step {each.step}", str(each.phase), each.what, sentences.visible(each.tensor), why(each))
+                (f"step {each.step}", str(each.phase), each.what, each.tensor, why(each))
                 for each in found.culprits[:SHOWN]
             )
             + (
@@ -99,13 +101,13 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
             (
                 (
                     "baseline",
-                    sentences.visible(found.baseline.spec),
-                    sentences.visible(found.baseline_procedure),
+                    found.baseline.spec,
+                    found.baseline_procedure,
                 ),
                 (
                     "candidate",
-                    sentences.visible(found.candidate.spec),
-                    sentences.visible(found.candidate_procedure),
+                    found.candidate.spec,
+                    found.candidate_procedure,
                 ),
             ),
         ),
@@ -118,7 +120,7 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
                 ]
             ),
         ),
-        Section("Notes", _lines([sentences.visible(note) for note in found.notes])),
+        Section("Notes", _lines(found.notes)),
         Section("Saved", _lines([out_dir] if out_dir is not None else [])),
     ]
     return [section for section in every if section.rows]
@@ -130,9 +132,9 @@ def _phases(found: TrainingParity) -> Iterable[tuple[str, ...]]:
         yield (
             str(phase),
             str(len(rows)),
-            sentences.figure(_largest(error for row in rows for error in row.intrinsic)),
-            sentences.figure(rows[0].allowed.limit),
-            sentences.figure(_largest(error for row in rows for error in row.total)),
+            wording.figure(_largest(error for row in rows for error in row.intrinsic)),
+            wording.figure(rows[0].allowed.limit),
+            wording.figure(_largest(error for row in rows for error in row.total)),
         )
 
 
@@ -147,7 +149,7 @@ def _numbers(each: Divergence) -> str:
     figures = each.comparison
     if figures is None or figures.max_abs_index is None:
         return ""
-    return f"; largest absolute difference {sentences.figure(figures.max_abs)} at {figures.max_abs_index}"
+    return f"; largest absolute difference {wording.figure(figures.max_abs)} at {figures.max_abs_index}"
 
 
 def _largest(errors: Iterable[float | None]) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from reports import wording
 from reports.depth import HEIGHT, DepthChart, chart
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _CELLS = ("#1c4fa0", "#0a7a6c", "#8a3ab0", "#7a5d00", "#b3326a", "#4d6070")
 
 def png(verification: Result) -> bytes | None:
     """The plot as the bytes of a PNG of 1000 x 380 pixels; None where there is nothing to draw."""
-    drawn = chart(verification)
+    drawn = chart(wording.shown(verification))
     return None if drawn is None else _Painter(drawn).bytes()
 
 
@@ -103,7 +104,7 @@ class _Painter:
             self.pen.line(
                 [left * _FINER, height * _FINER, (left + 18) * _FINER, height * _FINER], colour, 2 * _FINER
             )
-            name = "".join(char if char.isprintable() else "?" for char in one.name)[:40]
+            name = one.name[:40]
             self._text((left + 24, height), name, "lm", _INK if one.focus else _FAINT)
             left += 24 + self.pen.textlength(name, self.font) / _FINER + 18
             if left > _WIDE - 300:

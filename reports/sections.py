@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,17 @@ def text(headline: str, sections: Iterable[Section]) -> str:
     lines = [headline]
     for section in sections:
         rows = ([section.header] if section.header else []) + list(section.rows)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", section.title]
-        lines += [
-            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-            for row in rows
-        ]
+        lines += ["", section.title, *(f"  {line}".rstrip() for line in aligned(rows))]
     return "\n".join(lines) + "\n"
+
+
+def aligned(rows: Sequence[tuple[str, ...]], left: Collection[int] | None = None) -> list[str]:
+    """Rows of equally many cells as lines; columns that are not in `left` are aligned right, if there is any."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if left is None or k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -8,7 +8,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports import marks, sentences
+from reports import marks, sentences, wording
 from reports.tree import tree
 from verifier.records import Status
 
@@ -154,7 +154,7 @@ def data(verification: Result) -> dict[str, Any]:
         trees.append((own, cell.layers))
         cells.append(
             {
-                "name": sentences.visible(cell.name),
+                "name": cell.name,
                 "verdict": str(cell.verdict),
                 "list": own,
                 **_figures(cell),
@@ -193,23 +193,19 @@ def _sites(rows: Sequence[PairResult]) -> dict[str, Any]:
     return {
         "count": len(rows),
         "index": _packed([row.index for row in rows]),
-        "baseline": [_named(row.baseline) for row in rows],
+        "baseline": [row.baseline for row in rows],
         # 0 stands for the baseline's name, which most candidates' sites share
-        "candidate": _packed([0 if row.candidate == row.baseline else _named(row.candidate) for row in rows]),
-        "op": _words([sentences.visible(row.op) for row in rows]),
+        "candidate": _packed([0 if row.candidate == row.baseline else row.candidate for row in rows]),
+        "op": _words([row.op for row in rows]),
         "shape": _words([_shapes(row) for row in rows]),
     }
 
 
-def _named(name: str | None) -> str | None:
-    return None if name is None else sentences.visible(name)
-
-
 def _shapes(row: PairResult) -> str:
-    own = sentences.dimensions(row.shape)
+    own = wording.dimensions(row.shape)
     if row.candidate_shape is None or row.candidate_shape == row.shape:
         return own
-    return f"{own}, candidate {sentences.dimensions(row.candidate_shape)}"
+    return f"{own}, candidate {wording.dimensions(row.candidate_shape)}"
 
 
 def _figures(cell: CellResult) -> dict[str, Any]:
@@ -224,7 +220,7 @@ def _figures(cell: CellResult) -> dict[str, Any]:
         if figure.record in known:
             values = figure.column(records[figure.record])
             if any(value is not None and value != "" for value in values):
-                columns[figure.key] = _spelt(values) if figure.group == _JUDGED else _packed(values)
+                columns[figure.key] = _words(values) if figure.group == _JUDGED else _packed(values)
     order = {status: k for k, status in enumerate(marks.BY_SEVERITY)}
     return {"status": _packed([order[row.status] for row in rows]), "figures": columns}
 
@@ -241,10 +237,6 @@ def _shown(value: Value) -> Value:
     if value in {0.0, 1.0}:  # most of what there is
         return int(value)
     return float(f"{value:.3g}") if math.isfinite(value) else str(value)
-
-
-def _spelt(values: Iterable[Value]) -> Any:
-    return _words([sentences.visible(value) if isinstance(value, str) else value for value in values])
 
 
 def _words(values: Iterable[Value]) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import wording
 from reports.curves import BOX, Curve, LineChart, chart
+from reports.sections import aligned
 from reports.templating import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verifier.training.records import Experiment, Learner, TestImage
+    from verifier.training.records import Experiment, Learner, SampleImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class Page:
 
 def render(found: Experiment) -> str:
     """The page, the same bytes for the same experiment. Everything in it is escaped."""
-    return environment().get_template("training.html").render(page=page(found), box=BOX)
+    return environment().get_template("training.html").render(page=page(wording.shown(found)), box=BOX)
 
 
 def plain(found: Experiment, directory: str) -> str:
     """The summary an experiment ends with, as text; it ends with a line break."""
+    found = wording.shown(found)
     rows = [("network", "parameters", "test accuracy", "time")]
     rows += [
         (
@@ -76,12 +78,9 @@ def plain(found: Experiment, directory: str) -> str:
         )
         for each in found.learners
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
     return (
-        "\n".join([*lines, "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"]) + "\n"
+        "\n".join([*aligned(rows), "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"])
+        + "\n"
     )
 
 
@@ -127,13 +126,13 @@ def page(found: Experiment) -> Page:
 
 
 def _named(each: Learner) -> str:
-    return f"{sentences.visible(each.name)} ({each.role})"
+    return f"{each.name} ({each.role})"
 
 
 def _twins(found: Experiment) -> list[str]:
     said = []
     for each in found.twins:
-        name = sentences.visible(each.name)
+        name = each.name
         if each.first_other_epoch is None:
             weights = "and so are the final weights" if each.same_weights else "the final weights are not"
             said.append(f"{name}: the baseline twin's curves are the same bit for bit, {weights}.")
@@ -146,7 +145,7 @@ def _twins(found: Experiment) -> list[str]:
 
 def _notes(found: Experiment) -> list[str]:
     """Where networks went on in other surroundings."""
-    return [f"Note: {sentences.visible(note)}." for note in found.notes]
+    return [f"Note: {note}." for note in found.notes]
 
 
 def _distinct(found: Experiment) -> list[Learner]:
@@ -243,7 +242,7 @@ def _confusion(found: Experiment, each: Learner) -> Confusion:
     return Confusion(_named(each), found.classes, tuple(rows))
 
 
-def _picture(found: Experiment, sample: TestImage) -> Example:
+def _picture(found: Experiment, sample: SampleImage) -> Example:
     said = tuple(
         f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
         for each, (called, share) in zip(found.learners, sample.predictions, strict=True)

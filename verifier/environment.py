@@ -245,6 +245,13 @@ def preserved() -> Iterator[None]:
         _restore_generators(generators)
 
 
+def seed_all(seed: int) -> None:
+    """Start the random states of torch, numpy and `random` anew, as `preserved` puts them back."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is the one a model would use
+    random.seed(seed)
+
+
 @dataclass(frozen=True, slots=True)
 class _Generators:
     python: Any

@@ -13,7 +13,7 @@ from reports.curves import HEIGHT, LEFT, WIDTH, Curve, chart, ticks
 from reports.training import plain, render
 from verifier.records import Environment
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import Epoch, Experiment, Learner, TestImage, Twins
+from verifier.training.records import Epoch, Experiment, Learner, SampleImage, Twins
 
 PNG = "iVBORw0KGgo="
 
@@ -61,7 +61,7 @@ def experiment() -> Experiment:
         device="cpu",
         learners=(learner("net", "candidate"), learner("net", "baseline")),
         twins=(Twins(name="net", first_other_epoch=None, same_weights=True),),
-        samples=(TestImage(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5))),),
+        samples=(SampleImage(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5))),),
         seed=0,
         environment=Environment(
             python="3.12", platform="p", processor="c", packages={}, devices=("cpu",), threads=2, flags={}

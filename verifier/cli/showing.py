@@ -122,16 +122,10 @@ def show_comparison(before: Result, after: Result) -> None:
 
 
 def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
-    """Rows of equally many cells as lines of text; the columns in `left` are aligned there, all others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    """Rows as lines of text; the columns in `left` are aligned there, all others right."""
+    from reports.sections import aligned
+
+    return "\n".join(aligned(rows, left)) + "\n"
 
 
 def show_parity(found: TrainingParity, directory: Path) -> None:

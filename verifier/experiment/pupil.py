@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from verifier.environment import seed_all
 from verifier.errors import UsageError
 from verifier.experiment import checkpoint
 from verifier.models.copying import state_of
@@ -109,7 +108,7 @@ class Pupil:
         """One epoch, its test and its checkpoint. `told` is called with the images of each batch."""
         number = len(self.epochs)
         started = time.perf_counter()
-        _seed(self.seed * 1_000_003 + number)
+        seed_all(self.seed * 1_000_003 + number)
         self.model.train()
         rate = self.procedure.lr
         loss, right, seen = 0.0, 0, 0
@@ -198,9 +197,3 @@ def _first_other(those: dict[str, Tensor], these: dict[str, Tensor]) -> str | No
         return {(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
     return min((name for name, _, _ in kinds(those) ^ kinds(these)), default=None)
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is the one a model would use
-    random.seed(seed)

@@ -9,22 +9,22 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from reference_models.published import figures
-from verifier.border.accounts import account
-from verifier.border.programs import by_program, contained
-from verifier.border.signals import check_unanswered
+from verifier.border.programs import contained, translating
 from verifier.environment import describe, preserved
-from verifier.errors import InputError, UsageError, VerifierError
+from verifier.errors import InputError, UsageError
 from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
 from verifier.judge import Cell
 from verifier.models.copying import state_of
+from verifier.training.failing import failed
 from verifier.training.pairing import Pairing, Side, pair
-from verifier.training.records import Experiment, Learner, TestImage, Twins
+from verifier.training.records import Experiment, Learner, SampleImage, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
 
@@ -198,22 +198,18 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
 
     Raises:
         UsageError: It does not, or does not take the images.
+        OutOfMemoryError: There is no memory for them.
     """
+
+    def refused(why: str) -> InputError:
+        return InputError(
+            f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: {why}"
+        )
+
     model = side.fresh(state_of(side.model), cell)  # a copy, whose running statistics may move
     for mode in (True, False):
-        try:
-            with torch.no_grad():
-                outputs = model.train(mode)(images)
-        except (VerifierError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except BaseException as error:
-            check_unanswered(error)
-            raise by_program(
-                InputError(
-                    f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
-                    f"{account(error)}"
-                )
-            ) from error
+        with translating(partial(failed, f"the {side.role}", refused)), torch.no_grad():
+            outputs = model.train(mode)(images)
         is_tensor = isinstance(outputs, torch.Tensor)
         if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):
             given = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
@@ -312,7 +308,7 @@ def _twins(trainee: Trainee, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
     return Twins(name=trainee.name, first_other_epoch=first, same_weights=same)
 
 
-def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[TestImage, ...]:
+def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[SampleImage, ...]:
     """Test images that some network gets wrong, then others, at most half of them wrong."""
     from PIL import Image  # noqa: PLC0415 - only needed at the end
 
@@ -325,7 +321,7 @@ def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[TestImage, ...]:
         stream = io.BytesIO()
         Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy()).save(stream, format="PNG")
         found.append(
-            TestImage(
+            SampleImage(
                 png=base64.b64encode(stream.getvalue()).decode("ascii"),
                 label=int(data.test_labels[index]),
                 predictions=tuple(

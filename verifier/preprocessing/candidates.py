@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from reference_models.preprocessing import RECIPES
 from verifier.border.accounts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
+from verifier.environment import seed_all
 from verifier.errors import ModelError, SourceError
 from verifier.models import specs
 from verifier.preprocessing import stage_names
@@ -49,10 +49,7 @@ class Made:
 
 def seeded(seed: int, picture: int, stage: int) -> None:
     """Start all global random states anew, so that what is drawn depends on the photograph and the stage alone."""
-    value = (seed * 1_000_003 + picture * 1_009 + stage) % 2**32
-    torch.manual_seed(value)
-    random.seed(value)
-    np.random.seed(value)  # noqa: NPY002 - the global state is the one a user's transform would use
+    seed_all((seed * 1_000_003 + picture * 1_009 + stage) % 2**32)
 
 
 class FromScratch:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from verifier.judge import Cell
     from verifier.records import Coverage
     from verifier.training.pairing import Pairing
-    from verifier.training.parity import SideBySide
     from verifier.training.recipe import TrainingRecipe
+    from verifier.training.side_by_side import SideBySide
 
 # Rounding is near 1e-16 in float64, and a real difference far above: the limit needs no tuning.
 _FLOAT64 = 1e-12

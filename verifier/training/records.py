@@ -138,7 +138,7 @@ class Epoch(Record, frozen=True, kw_only=True):
     images_per_second: float
 
 
-class TestImage(Record, frozen=True, kw_only=True):
+class SampleImage(Record, frozen=True, kw_only=True):
     """A test image as a PNG in base64, its label, and what each network of the run says (class, probability)."""
 
     png: str
@@ -195,7 +195,7 @@ class Experiment(Record, frozen=True, kw_only=True):
     device: str
     learners: tuple[Learner, ...]
     twins: tuple[Twins, ...]
-    samples: tuple[TestImage, ...]
+    samples: tuple[SampleImage, ...]
     seed: int
     environment: Environment
     command: str

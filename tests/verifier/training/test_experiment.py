@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.verifier.training.conftest import COSINE, NETS
-from verifier.errors import UsageError
+from verifier.errors import OutOfMemoryError, UsageError
 from verifier.experiment.twins import Trainee, published_accuracies, train
 from verifier.training.saving import checkpoint_file
 
@@ -157,3 +157,11 @@ def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> No
     assert (
         published_accuracies("cifar_resnet20", "digits") == published_accuracies("resnet18", "cifar10") == ()
     )
+
+
+def test_a_network_that_runs_out_of_memory_is_told_as_that(pictures: Data, tmp_path: Path) -> None:
+    greedy = "\nclass Greedy(nn.Linear):\n    def forward(self, x):\n        torch.empty(10**15)\n"
+    file = tmp_path / "greedy.py"
+    file.write_text(f"{NETS}{greedy}\ndef net():\n    return Greedy(3, 5)\n", encoding="utf-8")
+    with pytest.raises(OutOfMemoryError, match="out of memory in the candidate"):
+        train([Trainee("net", f"{file}:net")], pictures, tmp_path, recipe=COSINE, epochs=1)
