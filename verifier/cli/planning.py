@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,39 +120,47 @@ def plan_jobs(
     return jobs
 
 
-def plan_inputs(
-    images: str | None,
-    file: Path | None,
-    batch_size: int,
-    image_size: int,
-    seed: int,
-    preprocessing: str | None = None,
-    *,
-    reference: bool = False,
-) -> Inputs:
-    """The inputs: photographs, a file's tensors or random numbers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """What both models are given, and what the candidate is given instead."""
 
-    Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
-    candidate is its `reference` model.
+    images: str | None
+    file: Path | None
+    candidate_file: Path | None
+    candidate_preprocessing: str | None
+    seed: int
 
-    Raises:
-        InputError: They cannot be read or made.
-        UsageError: Both photographs and a file were asked for, or a preprocessing without photographs.
-    """
-    from verifier import inputs
+    def read(self, job: Job) -> tuple[Inputs, Inputs | None]:
+        """The inputs: photographs, a file's tensors or random numbers; and the candidate's, if they are a file's.
 
-    if images is not None and file is not None:
-        raise UsageError("--images and --input exclude each other; give one of them.")
-    if images is not None:
-        from verifier.preprocessing import REFERENCE
+        Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
+        candidate is its model.
 
-        own = REFERENCE if reference else None
-        return inputs.images(images, None, image_size, preprocessing or own, seed)
-    if preprocessing is not None:
-        raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
-    if file is not None:
-        return inputs.file(file)
-    return inputs.normal(batch_size, image_size, seed)
+        Raises:
+            InputError: They cannot be read or made.
+            UsageError: Two options exclude each other, or a preprocessing is without photographs.
+        """
+        from verifier import inputs
+
+        if self.candidate_preprocessing is not None and self.candidate_file is not None:
+            raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
+        if self.images is not None and self.file is not None:
+            raise UsageError("--images and --input exclude each other; give one of them.")
+        if self.images is None and self.candidate_preprocessing is not None:
+            raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
+        if self.images is not None:
+            preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
+            given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
+        elif self.file is not None:
+            given = inputs.file(self.file)
+        else:
+            given = inputs.normal(job.batch_size, job.image_size, self.seed)
+        return given, None if self.candidate_file is None else inputs.file(self.candidate_file)
+
+
+def command_line() -> str:
+    """This command, for the record."""
+    return shlex.join(["python", "-m", "verifier", *sys.argv[1:]])
 
 
 def _pixels(wanted: str | None, own: int, small: int) -> int:

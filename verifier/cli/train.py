@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verifier.cli import exits, interruption, options, showing
+from verifier.cli.planning import command_line, plan_models
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def train(
                 device=device,
                 seed=seed,
                 resume=resume,
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                command=command_line(),
                 progress=progress,
                 log=log,
             )
@@ -86,7 +85,6 @@ def train(
 def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Trainee]:
     """What to train: the architectures, or the two models named."""
     import reference_models
-    from verifier.cli.planning import plan_models
     from verifier.experiment.twins import Trainee
 
     names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.planning import command_line, plan_models
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -64,8 +63,6 @@ def train_parity(
 ) -> None:
     """Train a candidate and its baseline side by side; name the first step, phase and tensor that differ."""
     with exits.translated(debug=debug):
-        from verifier.cli.planning import plan_models
-
         for_both, for_candidate = _recipes(recipe, candidate_recipe, batch_size)
         models = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
@@ -96,7 +93,7 @@ def train_parity(
                 parameter_map=known,
                 seed=seed,
                 procedures=_told(for_both, for_candidate, trainer, candidate_trainer),
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                command=command_line(),
                 progress=progress,
             )
             save_parity(found, out)
