@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import marks, sentences, wording
-from reports.sections import Section
+from reports.sections import Section, cut, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from verifier.records import CellResult, Criterion, PairResult, Result
 
@@ -128,21 +128,21 @@ def page(before: Result, after: Result) -> Page:
 
 def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
     """The comparison as titled lists of at most so many rows; empty ones are left out."""
-    lines = {
+    titled = {
         "Not on the same ground": compared.grounds,
         "Culprits that are gone": compared.gone,
         "New culprits": compared.new,
     }
-    found = [Section(title, _some([(line,) for line in own], most)) for title, own in lines.items()]
+    found = [Section(title, cut(lines(own), most)) for title, own in titled.items()]
     changed = [row for row in (*compared.verdicts, *compared.criteria) if row[1] != row[2]]
     found.insert(0, Section("Verdicts and criteria", tuple(changed), ("", "before", "after")))
     header = ("site", "cell", "status", "error", "before", "after")
     for title, changes in (("Worse", compared.worse), ("Better", compared.better)):
         found.append(
-            Section(f"{title}: {len(changes):,}", _some([row(change) for change in changes], most), header)
+            Section(f"{title}: {len(changes):,}", cut([row(change) for change in changes], most), header)
         )
     for title, names in (("Appeared", compared.appeared), ("Vanished", compared.vanished)):
-        found.append(Section(f"{title}: {len(names):,}", _some([(name,) for name in names], most)))
+        found.append(Section(f"{title}: {len(names):,}", cut(lines(names), most)))
     return [section for section in found if section.rows]
 
 
@@ -151,13 +151,6 @@ def row(change: Change) -> tuple[str, ...]:
     status = change.after if change.before == change.after else f"{change.before}, now {change.after}"
     figures = wording.figure(_told(change.error_before)), wording.figure(_told(change.error_after))
     return change.site, change.cell, status, change.kind, *figures
-
-
-def _some(rows: Sequence[tuple[str, ...]], most: int) -> tuple[tuple[str, ...], ...]:
-    more = len(rows) - most
-    if more <= 0:
-        return tuple(rows)
-    return (*rows[:most], (f"and {more:,} more", *[""] * (len(rows[0]) - 1)))
 
 
 def _told(error: float) -> float | None:

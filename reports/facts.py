@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from reports import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
 
 
@@ -141,12 +139,6 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
 def told(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     """The rows that have a value."""
     return tuple((name, value) for name, value in rows if value)
-
-
-def cut(names: Sequence[str], most: int) -> tuple[str, ...]:
-    """The first names, and how many more there are."""
-    more = len(names) - most
-    return (*names[:most], f"and {more:,} more") if more > 0 else tuple(names)
 
 
 def _known(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sections import Section, text
+from reports.sections import Section, cut, lines, text
 from reports.wording import counted, dimensions, figure, shown
 from verifier.records import Verdict
 
@@ -39,27 +39,29 @@ def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Sect
     found = [
         Section(
             "Initialised otherwise",
-            _shown([_row(each) for each in result.diverged]),
+            cut([_row(each) for each in result.diverged], SHOWN, ""),
             ("tensor", "shape", "expected std", "std", "p", "why"),
         ),
         Section(
             "Other bits, same distribution",
-            _shown([_row(each) for each in tested]),
+            cut([_row(each) for each in tested], SHOWN, ""),
             ("tensor", "shape", "expected std", "std", "p", "drawn from"),
         ),
         Section(
             "Not told",
-            _shown(
+            cut(
                 [
                     (_name(each), dimensions(each.shape), each.reason)
                     for each in result.tensors
                     if each.standing in {"untold", "unmatched"}
-                ]
+                ],
+                SHOWN,
+                "",
             ),
         ),
         Section("Tensors", ((_counts(result),),)),
         Section("Method", ((_method(result),),) if result.draws else ()),
-        Section("Notes", tuple((note,) for note in result.notes)),
+        Section("Notes", lines(result.notes)),
         Section("Report", ((out_dir,),) if out_dir else ()),
     ]
     return [section for section in found if section.rows]
@@ -123,11 +125,3 @@ def _name(each: TensorResult) -> str:
 
 def _text(recipe: str | tuple[str, ...] | None) -> str:
     return recipe if isinstance(recipe, str) else ", ".join(recipe or ())
-
-
-def _shown(rows: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    hidden = len(rows) - SHOWN
-    if hidden <= 0:
-        return tuple(rows)
-    more = (f"and {hidden} more", *[""] * (len(rows[0]) - 1))
-    return (*rows[:SHOWN], more)

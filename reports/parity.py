@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import sentences, wording
-from reports.sections import Section, text
+from reports.sections import Section, lines, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import Verdict
 
@@ -71,7 +71,7 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
     first = found.first_divergence
     every = [
         Section(
-            "First divergence", _lines([f"{place(first)}: {first.reason}{_numbers(first)}"] if first else [])
+            "First divergence", lines([f"{place(first)}: {first.reason}{_numbers(first)}"] if first else [])
         ),
         Section(
             "Tensors that differ by themselves",
@@ -113,15 +113,15 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
         ),
         Section(
             "Setting",
-            _lines(
+            lines(
                 [
                     f"{found.device}, {found.dtype}, seed {found.seed}, {found.data}, {found.seconds:.1f} s",
                     sentences.coverage(found.coverage),
                 ]
             ),
         ),
-        Section("Notes", _lines(found.notes)),
-        Section("Saved", _lines([out_dir] if out_dir is not None else [])),
+        Section("Notes", lines(found.notes)),
+        Section("Saved", lines([out_dir] if out_dir is not None else [])),
     ]
     return [section for section in every if section.rows]
 
@@ -154,7 +154,3 @@ def _numbers(each: Divergence) -> str:
 
 def _largest(errors: Iterable[float | None]) -> float | None:
     return max((error for error in errors if error is not None), default=None)
-
-
-def _lines(lines: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    return tuple((line,) for line in lines)

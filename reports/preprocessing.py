@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sections import Section, text
+from reports.sections import Section, lines, text
 from reports.sentences import prepared
 from reports.wording import dimensions, figure, shown
 
@@ -23,7 +23,7 @@ def line(found: Preprocessing | None) -> str:
 
 def sections(found: Preprocessing) -> list[Section]:
     """Stage by stage where anything differs; else one line."""
-    parts = [Section(TITLE, tuple((each,) for each in _lines(found)))]
+    parts = [Section(TITLE, lines(_lines(found)))]
     if found.status != "exact":
         rows = [_row(each) for each in found.stages]
         rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))

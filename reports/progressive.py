@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import sentences, wording
-from reports.sections import Section
+from reports.sections import Section, lines
 from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sections(verification: Result, shown: int | None = None) -> list[Section]:
         said.append(f"{matching} of {wording.counted(len(steps), level)} match")
         said += some([sentences.step(step) for step in steps if step.verdict is not Verdict.MATCH], shown)
     said.append(f"the network: {verification.verdict}")
-    return [Section(TITLE, tuple((line,) for line in said))]
+    return [Section(TITLE, lines(said))]
 
 
 def some(lines: list[str], shown: int | None) -> list[str]:

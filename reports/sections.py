@@ -27,6 +27,19 @@ def text(headline: str, sections: Iterable[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lines(texts: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Rows of one cell."""
+    return tuple((each,) for each in texts)
+
+
+def cut(rows: Sequence[tuple[str, ...]], most: int, form: str = ",") -> tuple[tuple[str, ...], ...]:
+    """The first rows, and how many more there are."""
+    more = len(rows) - most
+    if more <= 0:
+        return tuple(rows)
+    return (*rows[:most], (f"and {more:{form}} more", *[""] * (len(rows[0]) - 1)))
+
+
 def aligned(rows: Sequence[tuple[str, ...]], left: Collection[int] | None = None) -> list[str]:
     """Rows of equally many cells as lines; columns that are not in `left` are aligned right, if there is any."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from reports import exercise, preprocessing, progressive, sentences, wording
-from reports.sections import Section, text
+from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict
 
 if TYPE_CHECKING:
@@ -61,17 +61,17 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
-        Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section("First divergence", lines([sentences.divergence(first)] if first else [])),
+        Section("Culprits", lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section(
             "Published criteria",
-            _lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+            lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
         ),
         Section(
             "Budgets of the task",
-            _lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+            lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
         ),
-        Section("Output", _lines([impact] if impact else [])),
+        Section("Output", lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {cell.name if cell else 'no cell'}",
             tuple(_site(pair) for pair in worst),
@@ -79,7 +79,7 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
         ),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
         Section(
-            "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
+            "Weights and policy", lines([sentences.weights(verification), sentences.policy(verification)])
         ),
         Section("Cells", tuple(_cells(verification))),
         Section(
@@ -91,17 +91,13 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
-        Section("Exercised", _lines(exercise.lines(verification))),
-        Section("Probes", _lines(exercise.probes(verification))),
-        Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
-        Section("Notes", _lines(verification.notes)),
-        Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
+        Section("Exercised", lines(exercise.lines(verification))),
+        Section("Probes", lines(exercise.probes(verification))),
+        Section("Coverage", lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
+        Section("Notes", lines(verification.notes)),
+        Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     return [section for section in found if section.rows]
-
-
-def _lines(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    return tuple((line,) for line in lines)
 
 
 def _some(lines: Sequence[str]) -> list[str]:
@@ -152,7 +148,7 @@ def _outcome(cell: CellResult) -> str:
 def _unmatched(verification: Result) -> list[str]:
     unmatched = verification.coverage.unmatched
     together = sum(each.compared_at is not None for each in unmatched)
-    lines = _some(
+    found = _some(
         [
             f"not compared: {each.name} of the {each.side} ({each.op})"
             + (f": {each.reason}" if each.reason else "")
@@ -161,7 +157,7 @@ def _unmatched(verification: Result) -> list[str]:
         ]
     )
     if together:
-        lines.append(
+        found.append(
             f"{wording.counted(together, 'site')} without a partner, compared with what they lead to"
         )
-    return lines
+    return found

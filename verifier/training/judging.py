@@ -14,7 +14,7 @@ from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION,
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from verifier.align import Alignment
     from verifier.judge import Cell
@@ -193,38 +193,36 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if culprits:
         return Verdict.DIVERGED, culprits[0].reason
+    open_ = next(_open(pairing, free, covered), "")
+    return (Verdict.INCONCLUSIVE, open_) if open_ else (Verdict.MATCH, "")
+
+
+def _open(pairing: Pairing, free: SideBySide, covered: Coverage) -> Iterator[str]:
+    """Reasons why nothing can be said, the first of which is told."""
     least = min(covered.baseline_share, covered.candidate_share)
     if least < STRICT.minimum_coverage:
-        needed = f"{STRICT.minimum_coverage:.0%}"
-        return (
-            Verdict.INCONCLUSIVE,
-            f"only {least:.0%} of the sites could be paired; {needed} are needed to say more",
+        yield (
+            f"only {least:.0%} of the sites could be paired; {STRICT.minimum_coverage:.0%} are needed to say more"
         )
-    alone = _alone(pairing)
-    if alone:
-        return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"
+    for name in _alone(pairing):
+        yield f"{name} is trained and has no partner in the other model"
     unseen = _unseen(pairing)
     if unseen:
-        return Verdict.INCONCLUSIVE, unseen
+        yield unseen
     if not free.forward_seen:
-        return (
-            Verdict.INCONCLUSIVE,
-            "no forward pass in training mode with gradients was seen: call the model, in training mode",
-        )
+        yield "no forward pass in training mode with gradients was seen: call the model, in training mode"
     if all(math.isnan(loss) for loss, _ in free.losses) and not free.backward_seen:
-        return (
-            Verdict.INCONCLUSIVE,
-            "no backward pass of the baseline was seen: let the trainer call backward() on the loss",
-        )
+        yield "no backward pass of the baseline was seen: let the trainer call backward() on the loss"
     if not free.steps:
-        return Verdict.INCONCLUSIVE, "the baseline's optimiser made no step"
-    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+        yield "the baseline's optimiser made no step"
+    wild = _wild(free)
     if wild is not None and wild < max(1, len(free.losses) // 2):
-        return (
-            Verdict.INCONCLUSIVE,
-            f"the baseline's loss is not finite from batch {wild} on; use a smaller lr",
-        )
-    return Verdict.MATCH, ""
+        yield f"the baseline's loss is not finite from batch {wild} on; use a smaller lr"
+
+
+def _wild(free: SideBySide) -> int | None:
+    """The first batch whose loss is not finite, of the baseline."""
+    return next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
 
 
 def _alone(pairing: Pairing) -> list[str]:
@@ -261,7 +259,7 @@ def _notes(pairing: Pairing, free: SideBySide, *, scheduled: bool) -> tuple[str,
     if pairing.masters.info.kept:
         some = ", ".join(pairing.masters.info.kept[:3])
         notes.append(f"the candidate is an edited copy, and keeps values of its own in {some}")
-    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+    wild = _wild(free)
     if wild is not None:
         notes.append(f"the baseline's loss is not finite from batch {wild} on")
     if scheduled and len({rate for both in free.rates for rate in both}) == 1:

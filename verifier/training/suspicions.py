@@ -42,6 +42,10 @@ def explain(
     return found
 
 
+def _confirmed(code: str, summary: str) -> TrainingCause:
+    return TrainingCause(code=code, summary=summary, confirmed=True)
+
+
 def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: Watch) -> TrainingCause | None:
     name = str(place.subject)
     if place in compared.reasons:
@@ -57,10 +61,9 @@ def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: W
     if place == (Phase.CLIP, GRADIENT, name):
         factor = _fit(b, c)
         if factor is not None and abs(factor - 1) > _CLOSE:
-            return TrainingCause(
-                code="gradients-scaled",
-                summary=f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
-                confirmed=True,
+            return _confirmed(
+                "gradients-scaled",
+                f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
             )
     if place.phase is Phase.OPTIMISER and name in compared.weights_before:
         return _step(compared, place, name, b, c)
@@ -69,11 +72,9 @@ def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: W
 
 def _untrained(name: str, candidate: Watch) -> TrainingCause | None:
     if not candidate.parameters[name].requires_grad:
-        return TrainingCause(
-            code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True
-        )
+        return _confirmed("frozen", "the candidate does not train it: requires_grad is off")
     if candidate.optimisers and name not in candidate.groups():
-        return TrainingCause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
+        return _confirmed("frozen", "no optimiser of the candidate has it")
     return None
 
 
@@ -94,11 +95,7 @@ def _statistics(
         told = ""
         if None not in settings and settings[0] != settings[1]:
             told = f"momentum is {settings[1]:g}, the baseline's {settings[0]:g}: "
-        return TrainingCause(
-            code="batchnorm-momentum",
-            summary=f"{told}it moves {factor:.3g} times as far a batch",
-            confirmed=True,
-        )
+        return _confirmed("batchnorm-momentum", f"{told}it moves {factor:.3g} times as far a batch")
     momentum = settings[0]
     if momentum is None or not name.endswith("var"):
         return None
@@ -109,10 +106,9 @@ def _statistics(
     count = 1 / share
     if abs(count - round(count)) > 1e-3 * count:
         return None
-    return TrainingCause(
-        code="running-variance-biased",
-        summary=f"the batch's variance is divided by n = {round(count)}, the baseline's by n - 1",
-        confirmed=True,
+    return _confirmed(
+        "running-variance-biased",
+        f"the batch's variance is divided by n = {round(count)}, the baseline's by n - 1",
     )
 
 
@@ -125,17 +121,11 @@ def _momentum(name: str, watch: Watch) -> float | None:
 def _held(held: Tensor, b: Tensor, c: Tensor) -> TrainingCause | None:
     """A gradient on top of what was there before, or without what should be."""
     if _agree(c, b + held):
-        return TrainingCause(
-            code="gradients-not-cleared",
-            summary="it still holds the gradients of the batch before: zero_grad is missing",
-            confirmed=True,
+        return _confirmed(
+            "gradients-not-cleared", "it still holds the gradients of the batch before: zero_grad is missing"
         )
     if _agree(b, c + held):
-        return TrainingCause(
-            code="gradients-cleared",
-            summary="what was accumulated before is lost: zero_grad too early",
-            confirmed=True,
-        )
+        return _confirmed("gradients-cleared", "what was accumulated before is lost: zero_grad too early")
     return None
 
 
@@ -151,17 +141,11 @@ def _step(compared: CandidateBatch, place: Place, name: str, b: Tensor, c: Tenso
     ]
     decay = [group.get("weight_decay", 0.0) for group in settings]
     if decay[0] != decay[1] and _fit(weights, c - b) is not None:
-        return TrainingCause(
-            code="weight-decay",
-            summary=f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}",
-            confirmed=True,
-        )
+        return _confirmed("weight-decay", f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}")
     if place.what == WEIGHT:
         factor = _fit(b - weights, c - weights)
         if factor is not None:
-            return TrainingCause(
-                code="learning-rate", summary=f"its step is {factor:.6g} times the baseline's", confirmed=True
-            )
+            return _confirmed("learning-rate", f"its step is {factor:.6g} times the baseline's")
     options = [
         f"{option} is {settings[1][option]}, the baseline's {value}"
         for option, value in settings[0].items()
@@ -177,19 +161,13 @@ def schedule(rates: Sequence[tuple[float, float]]) -> TrainingCause | None:
         expected = baseline[every - 1 :: every]
         if _same(expected, candidate[: len(expected)]):
             times = {2: "twice", 3: "three times", 4: "four times"}[every]
-            return TrainingCause(
-                code="schedule-steps",
-                summary=f"the schedule is stepped {times} a step of the optimiser",
-                confirmed=True,
-            )
+            return _confirmed("schedule-steps", f"the schedule is stepped {times} a step of the optimiser")
     if _same(baseline[:-1], candidate[1:]):
-        return TrainingCause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)
+        return _confirmed("schedule-late", "the schedule is one step behind")
     if _same(baseline[1:], candidate[:-1]):
-        return TrainingCause(code="schedule-early", summary="the schedule is one step ahead", confirmed=True)
+        return _confirmed("schedule-early", "the schedule is one step ahead")
     if len(set(candidate)) == 1 and len(set(baseline)) > 1:
-        return TrainingCause(
-            code="schedule-missing", summary="the learning rate never changes", confirmed=True
-        )
+        return _confirmed("schedule-missing", "the learning rate never changes")
     return None
 
 
