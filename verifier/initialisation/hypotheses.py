@@ -57,32 +57,24 @@ def one_sample(values: Array, expected: Continuous, unit: float = 0.0) -> tuple[
     largest = float(np.abs(scores).max())
     # log P(|z| <= largest), for all of them
     below = count * math.log1p(-2 * float(special.ndtr(-largest))) if largest > 0 else -math.inf
+    tails = float(stats.chi2.cdf(squares, count)), float(stats.chi2.sf(squares, count))
     tests = [
-        Test(name="ks", statistic=float(ks.statistic), p_value=float(ks.pvalue), against=DECLARED),
-        Test(
-            name="mean",
-            statistic=total / count,
-            p_value=2 * float(special.ndtr(-abs(total) / math.sqrt(count))),
-            against=DECLARED,
-        ),
-        Test(
-            name="spread",
-            statistic=math.sqrt(squares / count),
-            p_value=min(
-                1.0, 2 * min(float(stats.chi2.cdf(squares, count)), float(stats.chi2.sf(squares, count)))
-            ),
-            against=DECLARED,
-        ),
-        Test(
-            name="extreme",
-            statistic=largest,
-            p_value=min(1.0, 2 * min(math.exp(below), -math.expm1(below))),
-            against=DECLARED,
-        ),
+        _against_declared("ks", float(ks.statistic), float(ks.pvalue)),
+        _against_declared("mean", total / count, 2 * float(special.ndtr(-abs(total) / math.sqrt(count)))),
+        _against_declared("spread", math.sqrt(squares / count), min(1.0, 2 * min(tails))),
+        _against_declared("extreme", largest, min(1.0, 2 * min(math.exp(below), -math.expm1(below)))),
     ]
     if outside:
-        tests.append(Test(name="range", statistic=float(outside), p_value=0.0, against=DECLARED))
+        tests.append(_against_declared("range", float(outside), 0.0))
     return tuple(tests)
+
+
+def _against_declared(name: str, statistic: float, p_value: float) -> Test:
+    return Test(name=name, statistic=statistic, p_value=p_value, against=DECLARED)
+
+
+def _against_baseline(name: str, statistic: float, p_value: float) -> Test:
+    return Test(name=name, statistic=statistic, p_value=p_value, against=BASELINE)
 
 
 def two_samples(values: Array, others: Array) -> tuple[Test, ...]:
@@ -99,15 +91,10 @@ def two_samples(values: Array, others: Array) -> tuple[Test, ...]:
     ratio, p_ratio = _normal_scores(np.abs(few - centre), np.abs(other_few - centre))
     further, p_further = _further_out(np.abs(values - centre), np.abs(others - centre))
     return (
-        Test(name="ks", statistic=float(ks.statistic), p_value=float(ks.pvalue), against=BASELINE),
-        Test(
-            name="location",
-            statistic=float(location.statistic),
-            p_value=_sure(location.pvalue),
-            against=BASELINE,
-        ),
-        Test(name="spread", statistic=ratio, p_value=p_ratio, against=BASELINE),
-        Test(name="extreme", statistic=float(further), p_value=p_further, against=BASELINE),
+        _against_baseline("ks", float(ks.statistic), float(ks.pvalue)),
+        _against_baseline("location", float(location.statistic), _sure(location.pvalue)),
+        _against_baseline("spread", ratio, p_ratio),
+        _against_baseline("extreme", float(further), p_further),
     )
 
 
