@@ -284,7 +284,7 @@ def _parted(verification: Result, main: CellResult | None, diverged: Sequence[Ce
 def _divergence(verification: Result, first: PairResult) -> str:
     known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
     if known is not None and known.cause is not None:
-        numeric = known.cause.code.startswith("precision-")
+        numeric = known.cause.family == "precision"
         said = f"{site(known)} is {'less accurate' if numeric else 'wrong'}: {_because(known.cause)}"
     elif first.status is Status.UNMATCHED:
         said = f"the models first part at {site(first)} ({_excess(first, _TOTAL)})"
@@ -363,7 +363,7 @@ def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
         return "not measured alone" if kind == _INTRINSIC else "not measured"
     metric = metric_of(pair)
     said = f"{METRICS.get(metric, metric)} {figure(error(comparison, metric))}"
-    if kind == _INTRINSIC and pair.op != "input":
+    if kind == _INTRINSIC and pair.kind != "input":
         said += " on identical inputs"
     if comparison.nonfinite_mismatched:
         said += f", {counted(comparison.nonfinite_mismatched, 'value')} not finite in one model only"

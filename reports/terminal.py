@@ -138,7 +138,8 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
 def _outcome(cell: CellResult) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
     if cell.first_divergence is None:
-        repeated = "" if "not repeatable" in cell.reason else sentences.repeated(cell)
+        told = cell.repeatable and cell.reason == cell.repeatable.broken
+        repeated = "" if told else sentences.repeated(cell)
         return "; ".join(each for each in (cell.reason, repeated, *cell.notes) if each)
     known = sentences.localised(cell) or cell.culprits
     culprits = wording.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"

@@ -246,7 +246,7 @@ def preserved() -> Iterator[None]:
 
 
 def seed_all(seed: int) -> None:
-    """Start the random states of torch, numpy and `random` anew, as `preserved` puts them back."""
+    """Start the global random states of torch, numpy and `random`: those a model or a transform would use."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is the one a model would use
     random.seed(seed)

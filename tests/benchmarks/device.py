@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from tests.benchmarks.subjects import resnet50
-from verifier.bench.running import arguments, cast, measure_cell, recorded
+from verifier.bench.measuring import Kinds, measure, recorded
+from verifier.cells import Cell
 from verifier.environment import tf32
-from verifier.judge import Cell
-from verifier.models.copying import copy_with
+from verifier.models.casting import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,16 +39,10 @@ def device(rounds: int, batch_size: int = 64, image_size: int = 224) -> None:
 
 
 def _cell(prepared: Prepared, cell: Cell, rounds: int) -> None:
-    subject, caster = prepared.subject, prepared.caster
+    bench = prepared.bench.at(cell=cell)
     args, _ = arguments(prepared.inputs, cell)
     given = type(prepared.inputs)(args, {}, info=prepared.inputs.info)
-    models = [
-        copy_with(model, caster.state(masters, cell), lambda tensor: cast(tensor, cell), role="bare")
-        for model, masters in (
-            (subject.baseline, subject.masters.baseline),
-            (subject.candidate, subject.masters.candidate),
-        )
-    ]
+    models = [bench.copied(side) for side in ("baseline", "candidate")]
 
     def bare() -> None:
         for model in models:
@@ -56,14 +50,14 @@ def _cell(prepared: Prepared, cell: Cell, rounds: int) -> None:
 
     functions: dict[str, Callable[[], object]] = {
         "two bare forwards": bare,
-        "one batch": lambda: measure_cell(subject, cell, [given], caster, forced=False),
-        "one batch, free and forced": lambda: measure_cell(subject, cell, [given], caster),
+        "one batch": lambda: measure(bench, [given], forced=False),
+        "one batch, free and forced": lambda: measure(bench, [given]),
     }
     for function in functions.values():
         function()  # kernels are compiled and algorithms chosen, some of which need more memory
     peaks = {name: _peak(function) for name, function in functions.items()}
-    for name, kinds in (("further batches", [False]), ("further batches, free and forced", [False, True])):
-        replay = recorded(subject, cell, given, caster, kinds)
+    for name, forced in (("further batches", False), ("further batches, free and forced", True)):
+        replay = recorded(bench, given, Kinds(free=True, forced=forced))
         assert replay is not None, "the passes could not be recorded"
         functions[name] = partial(replay, args, 0)
     seconds: dict[str, list[float]] = {name: [] for name in functions}

@@ -12,10 +12,13 @@ from torch.nn import functional as F
 
 import reference_models
 from verifier.align import align
-from verifier.bench.running import Caster, Subject, measure_cell, sample
+from verifier.bench.bench import Bench
+from verifier.bench.measuring import measure
+from verifier.bench.subject import Subject
+from verifier.cells import Cell
 from verifier.graph import Graph, record
-from verifier.inputs import given as making
-from verifier.judge import Cell
+from verifier.inputs import normal
+from verifier.inputs.samples import sample
 from verifier.models.copying import copy_with, state_of
 from verifier.weights import choose
 
@@ -36,7 +39,7 @@ class Prepared:
         alignment = align(_graph(baseline, few), _graph(candidate, few))
         masters = choose("calibrated", baseline, candidate, alignment, (few.args, few.kwargs))
         self.subject = Subject(baseline, candidate, alignment, masters)
-        self.caster = Caster()
+        self.bench = Bench(self.subject, inputs, CELL)
 
     @cached_property
     def baseline(self) -> nn.Module:
@@ -60,12 +63,12 @@ class Prepared:
 
     def free_pass(self) -> None:
         """Every functional site of both models compared in lockstep."""
-        measure_cell(self.subject, CELL, [self.inputs], self.caster, forced=False)
+        measure(self.bench, [self.inputs], forced=False)
 
     def both_passes(self) -> None:
         """A free pass and then a forced one."""
         self.free_pass()
-        measure_cell(self.subject, CELL, [self.inputs], self.caster, free=False)
+        measure(self.bench, [self.inputs], free=False)
 
     def recipe(self) -> None:
         """Hooks that keep a clone of every leaf's output, then MSE and scipy's Pearson layer by layer."""
@@ -106,7 +109,7 @@ def resnet50(batch_size: int, image_size: int) -> Prepared:
     from torchvision.models import resnet50 as theirs
 
     return Prepared(
-        theirs().eval(), reference_models.get("resnet50")().eval(), making.normal(batch_size, image_size, 0)
+        theirs().eval(), reference_models.get("resnet50")().eval(), normal(batch_size, image_size, 0)
     )
 
 
@@ -133,6 +136,4 @@ class Chain(nn.Module):
 
 def chain(depth: int, width: int = 16, batch_size: int = 32, image_size: int = 32) -> Prepared:
     """Two residual chains of `depth` weighted layers."""
-    return Prepared(
-        Chain(depth, width).eval(), Chain(depth, width).eval(), making.normal(batch_size, image_size, 0)
-    )
+    return Prepared(Chain(depth, width).eval(), Chain(depth, width).eval(), normal(batch_size, image_size, 0))

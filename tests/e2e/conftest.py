@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import verifier
+from tests.e2e.nursery import Nursery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,21 +89,31 @@ def surroundings(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
     return inherited | ours | extra
 
 
+@functools.cache
+def nursery() -> Nursery:
+    """What most commands are forked from: importing torch takes longer than most of them."""
+    return Nursery()
+
+
 def run_command(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
-    """Run `python -m verifier ...` in `directory` to its end."""
+    """Run `python -m verifier ...` in `directory` to its end; anew where its environment is special."""
     environment = surroundings(directory, env or {})
     before = files_in(directory)
-    done = subprocess.run(
-        [sys.executable, "-m", "verifier", *arguments],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr, directory, files_in(directory) - before)
+    if env or not hasattr(os, "fork"):
+        done = subprocess.run(
+            [sys.executable, "-m", "verifier", *arguments],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE,
+            check=False,
+        )
+        code, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        code, out, err = nursery().run(arguments, directory, environment, PATIENCE)
+    return Ended(code, out, err, directory, files_in(directory) - before)
 
 
 def workplace(directory: Path) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.zoo.networks import ALL, ATTENDING, CONVOLUTIONAL
 from verifier import Verdict, Verification, verify
-from verifier.align import Recipe
+from verifier.align import Assembly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_the_parameter_map_makes_them_one_function_without_the_verifier(name: st
     with torch.no_grad():
         for tensor, text in healthy(name).weights.parameter_map.items():
             if tensor in theirs:  # what is not saved is no weight
-                theirs[tensor].copy_(Recipe.parsed(text, ours).make(ours, theirs[tensor].shape))
+                theirs[tensor].copy_(Assembly.parsed(text, ours).make(ours, theirs[tensor].shape))
         expected, found = scores(baseline(images)), scores(candidate(images))
     assert float(expected.std()) > 1e-3
     # Both add the same numbers in float64, in another order at most.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from verifier.align.assembly import Recipe
+    from verifier.align.assembly import Assembly
     from verifier.align.layouts import Layout
     from verifier.graph import Graph
 
@@ -53,16 +53,16 @@ class Alignment:
         layouts: For pairs whose tensors are laid out in two ways, how the candidate's comes from the baseline's.
         rebuilt: Whether the two graphs are built from different operators: numbers should settle the pairs then, and
             layouts may differ.
-        choices: Places where several recipes are possible and the first is a guess, with all of them.
+        choices: Places where several assemblies are possible and the first is a guess, with all of them.
     """
 
     baseline: Graph
     candidate: Graph
     pairs: tuple[Pair, ...]
     unmatched: tuple[Unmatched, ...] = ()
-    parameters: Mapping[str, Recipe] = field(default_factory=dict)
+    parameters: Mapping[str, Assembly] = field(default_factory=dict)
     layouts: Mapping[Pair, Layout] = field(default_factory=dict)
-    choices: tuple[tuple[Mapping[str, Recipe], ...], ...] = ()
+    choices: tuple[tuple[Mapping[str, Assembly], ...], ...] = ()
     rebuilt: bool = False
 
     @cached_property
@@ -88,12 +88,12 @@ class Alignment:
             for b, c in zip(self.baseline.outputs, self.candidate.outputs, strict=False)
         )
 
-    def with_given(self, given: Mapping[str, Recipe | None]) -> Alignment:
-        """The same claim, where some of the candidate's tensors are known: their recipes, None for not mapped."""
+    def with_given(self, given: Mapping[str, Assembly | None]) -> Alignment:
+        """The same claim, where some of the candidate's tensors are known: their assemblies, None for not mapped."""
         merged = {**self.parameters, **given}
         return replace(
             self,
-            parameters={name: recipe for name, recipe in merged.items() if recipe is not None},
+            parameters={name: assembly for name, assembly in merged.items() if assembly is not None},
             choices=tuple(choice for choice in self.choices if given.keys().isdisjoint(choice[0])),
         )
 

@@ -1,6 +1,6 @@
 """How a candidate's tensor is made from the baseline's: taken whole, reshaped, transposed, cut out or put together.
 
-As text a recipe is what `--map` files hold: `conv.weight`, `attn.in_proj_weight[0:768]` for some rows,
+As text an assembly is what `--map` files hold: `conv.weight`, `attn.in_proj_weight[0:768]` for some rows,
 `fc.weight.T` for the transpose, and a list of such for tensors put one below the other, with `.T` at its end where
 the whole is transposed then.
 """
@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Assembly:
     """A candidate's tensor as the baseline's pieces, put together along the first dimension and reshaped.
 
     Where it is `turned`, what was put together is transposed before.
@@ -69,28 +69,28 @@ class Recipe:
     turned: bool = False
 
     @classmethod
-    def built(cls, pieces: Iterable[Piece], *, turned: bool) -> Recipe:
-        """The simplest recipe: one piece that is transposed twice is not transposed, nor is a vector."""
+    def built(cls, pieces: Iterable[Piece], *, turned: bool) -> Assembly:
+        """The simplest assembly: one piece that is transposed twice is not transposed, nor is a vector."""
         pieces = tuple(pieces)
         if turned and len(pieces) == 1 and pieces[0].start is None:
             return cls((pieces[0]._replace(transposed=not pieces[0].transposed),))
         return cls(pieces, turned)
 
     @classmethod
-    def of(cls, *names: str) -> Recipe:
+    def of(cls, *names: str) -> Assembly:
         """Whole tensors, put together in this order."""
         return cls(tuple(Piece(name) for name in names))
 
     @classmethod
-    def parsed(cls, text: str | Sequence[str], known: Collection[str] = ()) -> Recipe:
-        """The recipe for one piece or a list of them, as text."""
+    def parsed(cls, text: str | Sequence[str], known: Collection[str] = ()) -> Assembly:
+        """The assembly for one piece or a list of them, as text."""
         texts = [text] if isinstance(text, str) else list(text)
         turned = len(texts) > 1 and texts[-1] == _TURNED and _TURNED not in known
         return cls(tuple(Piece.parsed(each, known) for each in (texts[:-1] if turned else texts)), turned)
 
     @property
     def text(self) -> str | tuple[str, ...]:
-        """The recipe as text: what `parsed` takes."""
+        """The assembly as text: what `parsed` takes."""
         texts = (*map(str, self.pieces), *([_TURNED] if self.turned else []))
         return texts[0] if len(texts) == 1 else texts
 

@@ -31,7 +31,7 @@ from verifier.graph.operators import MOVES, kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from verifier.align.assembly import Recipe
+    from verifier.align.assembly import Assembly
     from verifier.align.layouts import Layout
     from verifier.graph import Graph, Site
 
@@ -40,7 +40,7 @@ def align(
     baseline: Graph,
     candidate: Graph,
     values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None = None,
-    given: Mapping[str, Recipe | None] | None = None,
+    given: Mapping[str, Assembly | None] | None = None,
 ) -> Alignment:
     """Pair the sites of two graphs that compute the same thing, and map the tensors they use.
 
@@ -62,14 +62,14 @@ def align(
 
 
 def _with_names(
-    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None, given: Mapping[str, Recipe | None]
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] | None, given: Mapping[str, Assembly | None]
 ) -> tuple[Mapping[str, Hashable], Mapping[str, Hashable]]:
     """The values, with the same for two tensors of which is known that one is made of the other."""
-    ours, theirs = (dict(each) for each in values or ({}, {}))
-    for name, recipe in given.items():
-        if recipe is not None and recipe.whole is not None:
-            theirs[name] = ours[recipe.whole] = ("given", recipe.whole)
-    return ours, theirs
+    of_baseline, of_candidate = (dict(each) for each in values or ({}, {}))
+    for name, assembly in given.items():
+        if assembly is not None and assembly.whole is not None:
+            of_candidate[name] = of_baseline[assembly.whole] = ("given", assembly.whole)
+    return of_baseline, of_candidate
 
 
 def _aligned(
@@ -90,7 +90,7 @@ def _aligned(
         matcher.pair(b, c)
     matcher.by_contexts(None, pinned=True)
     matcher.by_place()
-    further = map_parameters(baseline, candidate, matcher.pairs, skeleton.recipes)
+    further = map_parameters(baseline, candidate, matcher.pairs, skeleton.assemblies)
     gained = _size(further, candidate) - _size(mapped, candidate)
     if gained < 0 or (gained == 0 and not otherwise):
         return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
@@ -121,17 +121,17 @@ def _used(graph: Graph) -> set[str]:
     return {use.name for site in graph.comparable for use in site.tensors}
 
 
-def _size(mapped: Mapping[str, Recipe], candidate: Graph) -> int:
+def _size(mapped: Mapping[str, Assembly], candidate: Graph) -> int:
     return sum(math.prod(candidate.tensors[name]) for name in mapped)
 
 
-def _may_be_one(b: Site, c: Site, recipes: Mapping[str, Recipe]) -> bool:
+def _may_be_one(b: Site, c: Site, assemblies: Mapping[str, Assembly]) -> bool:
     """Whether two sites may give one tensor: as many elements, and weights of one made from the other's."""
     sizes = [sum(math.prod(use.shape) for use in site.tensors) for site in (b, c)]
     if math.prod(b.shape) != math.prod(c.shape) and all(sizes) and sizes[0] != sizes[1]:
         return False
     names = {use.name for use in b.tensors}
-    made = [recipes[use.name].names for use in c.tensors if use.name in recipes]
+    made = [assemblies[use.name].names for use in c.tensors if use.name in assemblies]
     return not names or not made or any(not names.isdisjoint(each) for each in made)
 
 
@@ -194,16 +194,18 @@ class _Matcher:
             (loose, loose),
         ]
         if values is not None:
-            ours, theirs = values
-            describers.insert(0, (lambda site: valued(site, ours), lambda site: valued(site, theirs)))
+            of_baseline, of_candidate = values
+            describers.insert(
+                0, (lambda site: valued(site, of_baseline), lambda site: valued(site, of_candidate))
+            )
         for describers_of in describers:
             number = Interner()
             pins: tuple[dict[int, int], dict[int, int]] = ({}, {})
             if pinned:
                 pins = {b: b for b in self.partner}, {c: b for b, c in self.partner.items()}
             b, c = (
-                Contexts(graph, [describe(site) for site in graph.sites], number, own)
-                for graph, describe, own in zip(self.graphs, describers_of, pins, strict=True)
+                Contexts(graph, [describe(site) for site in graph.sites], number, pinned_at)
+                for graph, describe, pinned_at in zip(self.graphs, describers_of, pins, strict=True)
             )
             self.by_key(
                 list(zip(b.forward, b.backward, strict=True)), list(zip(c.forward, c.backward, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from verifier.align.assembly import Recipe
+from verifier.align.assembly import Assembly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ def map_parameters(
     baseline: Graph,
     candidate: Graph,
     pairs: Iterable[tuple[int, int]],
-    known: Mapping[str, Recipe] | None = None,
-) -> dict[str, Recipe]:
+    known: Mapping[str, Assembly] | None = None,
+) -> dict[str, Assembly]:
     """How to make each candidate tensor that can be mapped from the baseline's.
 
     Tensors used at paired sites in the same role with the same shape belong together; a tensor used at several
@@ -27,15 +27,15 @@ def map_parameters(
     same module; what is left goes by its name, if the other model has a free tensor of that name and shape.
     """
     mapped = _voted(baseline, candidate, pairs)
-    given = {name for recipe in mapped.values() for name in recipe.names}
-    for name, recipe in (known or {}).items():
-        if name not in mapped and given.isdisjoint(recipe.names):
-            mapped[name] = recipe
-    given |= {name for recipe in mapped.values() for name in recipe.names}
+    given = {name for assembly in mapped.values() for name in assembly.names}
+    for name, assembly in (known or {}).items():
+        if name not in mapped and given.isdisjoint(assembly.names):
+            mapped[name] = assembly
+    given |= {name for assembly in mapped.values() for name in assembly.names}
     owners: dict[str, Counter[str]] = defaultdict(Counter)
-    for ours, recipe in mapped.items():
-        for theirs in recipe.names:
-            owners[_owner(ours)][_owner(theirs)] += 1
+    for name, assembly in mapped.items():
+        for source in assembly.names:
+            owners[_owner(name)][_owner(source)] += 1
     for name, shape in candidate.tensors.items():
         if name in mapped or not owners[_owner(name)]:
             continue
@@ -43,15 +43,15 @@ def map_parameters(
         leaf = name.rpartition(".")[2]
         twin = f"{owner}.{leaf}" if owner else leaf
         if twin not in given and baseline.tensors.get(twin) == shape:
-            mapped[name] = Recipe.of(twin)
+            mapped[name] = Assembly.of(twin)
             given.add(twin)
     for name, shape in candidate.tensors.items():  # what no paired site uses still has a name
         if name not in mapped and name not in given and baseline.tensors.get(name) == shape:
-            mapped[name] = Recipe.of(name)
+            mapped[name] = Assembly.of(name)
     return {name: mapped[name] for name in candidate.tensors if name in mapped}
 
 
-def _voted(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, Recipe]:
+def _voted(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, Assembly]:
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for b, c in pairs:
         uses = {(use.role, use.shape): use.name for use in baseline.sites[b].tensors}
@@ -59,7 +59,7 @@ def _voted(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) 
             name = uses.get((use.role, use.shape))
             if name is not None:
                 votes[use.name][name] += 1
-    return {name: Recipe.of(counts.most_common(1)[0][0]) for name, counts in votes.items()}
+    return {name: Assembly.of(counts.most_common(1)[0][0]) for name, counts in votes.items()}
 
 
 def _owner(name: str) -> str:

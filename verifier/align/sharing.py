@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from verifier.align.assembly import Piece, Recipe
+from verifier.align.assembly import Assembly, Piece
 from verifier.align.signatures import canonical_order
 
 if TYPE_CHECKING:
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from verifier.graph import Graph
 
 
-def recipe_of(tensors: Sequence[Held], *, turned: bool) -> Recipe:
+def assembly_of(tensors: Sequence[Held], *, turned: bool) -> Assembly:
     """Whole tensors of the baseline, one below the other, for one of the candidate that may be stored `turned`."""
-    return Recipe.built((Piece(each.name, transposed=each.turned) for each in tensors), turned=turned)
+    return Assembly.built((Piece(each.name, transposed=each.turned) for each in tensors), turned=turned)
 
 
 def shared_out(
-    ours: Use, theirs: Use, roles: tuple[Roles, Roles]
-) -> tuple[list[tuple[int, int]], list[dict[str, Recipe]]]:
-    """Pairs of sites in two bundles of one size, and the possible recipes, the likeliest first."""
-    b = sorted(ours.members, key=lambda tensor: roles[0].rank(tensor.site))
-    c = sorted(theirs.members, key=lambda tensor: roles[1].rank(tensor.site))
+    baseline: Use, candidate: Use, roles: tuple[Roles, Roles]
+) -> tuple[list[tuple[int, int]], list[dict[str, Assembly]]]:
+    """Pairs of sites in two bundles of one size, and the possible assemblies, the likeliest first."""
+    b = sorted(baseline.members, key=lambda tensor: roles[0].rank(tensor.site))
+    c = sorted(candidate.members, key=lambda tensor: roles[1].rank(tensor.site))
     if sorted(map(_rows, b)) != sorted(map(_rows, c)):
         heads = max(
-            side.heads(tensor.site) for side, own in zip(roles, (b, c), strict=True) for tensor in own
+            side.heads(tensor.site) for side, tensors in zip(roles, (b, c), strict=True) for tensor in tensors
         )
         return [], list(_cuts(b, c, heads))
     if [*map(_rows, b)] != [*map(_rows, c)]:  # sizes say which is which, roles among those of one size
         b, c = sorted(b, key=_rows), sorted(c, key=_rows)
-    recipes = [
-        {two.name: recipe_of((b[k],), turned=two.turned) for k, two in zip(order, c, strict=True)}
+    assemblies = [
+        {two.name: assembly_of((b[k],), turned=two.turned) for k, two in zip(order, c, strict=True)}
         for order in _orders(len(b))
         if all(_rows(b[k]) == _rows(two) for k, two in zip(order, c, strict=True))
     ]
-    return [(one.site, two.site) for one, two in zip(b, c, strict=True)], recipes
+    return [(one.site, two.site) for one, two in zip(b, c, strict=True)], assemblies
 
 
 class _Rows(NamedTuple):
@@ -49,8 +49,8 @@ class _Rows(NamedTuple):
     stop: int
 
 
-def _cut(b: Sequence[_Rows], c: Sequence[_Rows]) -> dict[str, Recipe]:
-    """Recipes for the candidate's tensors, where `b` and `c` list the same rows one after the other."""
+def _cut(b: Sequence[_Rows], c: Sequence[_Rows]) -> dict[str, Assembly]:
+    """Assemblies for the candidate's tensors, where `b` and `c` list the same rows one after the other."""
     ends: list[tuple[_Rows, int]] = []
     position = 0
     for rows in b:
@@ -58,24 +58,24 @@ def _cut(b: Sequence[_Rows], c: Sequence[_Rows]) -> dict[str, Recipe]:
         position += rows.stop - rows.start
     pieces: dict[Held, list[tuple[int, Piece]]] = {}
     position = 0
-    for own in c:
-        stop = position + own.stop - own.start
-        for other, first in ends:
-            low, high = max(first, position), min(first + other.stop - other.start, stop)
+    for wanted in c:
+        stop = position + wanted.stop - wanted.start
+        for held, first in ends:
+            low, high = max(first, position), min(first + held.stop - held.start, stop)
             if low < high:
-                start, end = other.start + low - first, other.start + high - first
-                piece = Piece(other.tensor.name, transposed=other.tensor.turned)
-                if (start, end) != (0, _rows(other.tensor)):
+                start, end = held.start + low - first, held.start + high - first
+                piece = Piece(held.tensor.name, transposed=held.tensor.turned)
+                if (start, end) != (0, _rows(held.tensor)):
                     piece = piece._replace(start=start, stop=end)
-                pieces.setdefault(own.tensor, []).append((own.start + low - position, piece))
+                pieces.setdefault(wanted.tensor, []).append((wanted.start + low - position, piece))
         position = stop
     return {
-        tensor.name: Recipe.built((piece for _, piece in sorted(found)), turned=tensor.turned)
+        tensor.name: Assembly.built((piece for _, piece in sorted(found)), turned=tensor.turned)
         for tensor, found in pieces.items()
     }
 
 
-def _cuts(b: Sequence[Held], c: Sequence[Held], heads: int) -> Iterator[dict[str, Recipe]]:
+def _cuts(b: Sequence[Held], c: Sequence[Held], heads: int) -> Iterator[dict[str, Assembly]]:
     """Ways to share out the rows of one side among the tensors of the other: block after block, or head by head."""
     finer, coarser = (b, c) if len(b) >= len(c) else (c, b)
     rest = [_Rows(each, 0, _rows(each)) for each in coarser]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verifier.align.assembly import Recipe
+from verifier.align.assembly import Assembly
 from verifier.align.layouts import layouts
 from verifier.align.sequence import longest_common_subsequence
-from verifier.align.sharing import Roles, recipe_of, shared_out
+from verifier.align.sharing import Roles, assembly_of, shared_out
 from verifier.align.uses import Use, uses_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from verifier.graph import Graph
 
-# The sites on the candidate's side, and the recipes that are possible there.
-_Choice = tuple[frozenset[int], list[dict[str, Recipe]]]
+# The sites on the candidate's side, and the assemblies that are possible there.
+_Choice = tuple[frozenset[int], list[dict[str, Assembly]]]
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Skeleton:
 
     Attributes:
         pairs: Pairs of sites that give the same thing behind the same tensors.
-        recipes: For each candidate tensor that was matched, how it is made from the baseline's.
-        choices: For each bundle that was matched by a guess, the other recipes that are possible.
+        assemblies: For each candidate tensor that was matched, how it is made from the baseline's.
+        choices: For each bundle that was matched by a guess, the other assemblies that are possible.
     """
 
     pairs: tuple[tuple[int, int], ...]
-    recipes: Mapping[str, Recipe]
-    choices: tuple[tuple[Mapping[str, Recipe], ...], ...] = ()
+    assemblies: Mapping[str, Assembly]
+    choices: tuple[tuple[Mapping[str, Assembly], ...], ...] = ()
 
 
 def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int]) -> Skeleton:
@@ -48,53 +48,53 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         candidate: Graph of the candidate.
         partner: Candidate site for each baseline site that is paired already.
     """
-    ours, theirs = uses_of(baseline), uses_of(candidate)
+    b_uses, c_uses = uses_of(baseline), uses_of(candidate)
     back = {c: b for b, c in partner.items()}
-    matched = _matched(ours, theirs, partner, back)
-    recipes: dict[str, Recipe] = {}
+    matched = _matched(b_uses, c_uses, partner, back)
+    assemblies: dict[str, Assembly] = {}
     choices: list[_Choice] = []
     sites: dict[int, list[int]] = {}
     roles = Roles(baseline), Roles(candidate)
     for i, j in matched:
-        if len(ours[i].members) == len(theirs[j].members) == 1:
-            b, c = ours[i].members[0], theirs[j].members[0]
-            recipes.setdefault(c.name, recipe_of((b,), turned=c.turned))
+        if len(b_uses[i].members) == len(c_uses[j].members) == 1:
+            b, c = b_uses[i].members[0], c_uses[j].members[0]
+            assemblies.setdefault(c.name, assembly_of((b,), turned=c.turned))
             sites.setdefault(b.site, []).append(c.site)
             continue
-        members, found = shared_out(ours[i], theirs[j], roles)
+        members, found = shared_out(b_uses[i], c_uses[j], roles)
         if not found:
             continue
-        for name, recipe in found[0].items():
-            recipes.setdefault(name, recipe)
-        choices.append((frozenset(each.site for each in theirs[j].members), found))
+        for name, assembly in found[0].items():
+            assemblies.setdefault(name, assembly)
+        choices.append((frozenset(each.site for each in c_uses[j].members), found))
         for b_site, c_site in members:
             sites.setdefault(b_site, []).append(c_site)
-    return Skeleton(tuple(_last(sites, baseline, candidate)), recipes, tuple(_grouped(choices)))
+    return Skeleton(tuple(_last(sites, baseline, candidate)), assemblies, tuple(_grouped(choices)))
 
 
 def _matched(
-    ours: Sequence[Use], theirs: Sequence[Use], partner: Mapping[int, int], back: Mapping[int, int]
+    b_uses: Sequence[Use], c_uses: Sequence[Use], partner: Mapping[int, int], back: Mapping[int, int]
 ) -> list[tuple[int, int]]:
     """Positions of uses that belong together: by size and part, then between those by size alone."""
 
-    def keys(uses: Sequence[Use], paired: Mapping[int, int], *, own: bool, part: bool) -> list[Hashable]:
+    def keys(uses: Sequence[Use], paired: Mapping[int, int], *, baseline: bool, part: bool) -> list[Hashable]:
         found: list[Hashable] = []
         for use in uses:
             site = use.members[0].site
             if len(use.members) == 1 and site in paired:
-                found.append(("pair", site if own else paired[site], use.size, use.part))
+                found.append(("pair", site if baseline else paired[site], use.size, use.part))
             else:
                 found.append((use.size, use.part if part else ""))
         return found
 
     found = longest_common_subsequence(
-        keys(ours, partner, own=True, part=True), keys(theirs, back, own=False, part=True)
+        keys(b_uses, partner, baseline=True, part=True), keys(c_uses, back, baseline=False, part=True)
     )
-    loose_b = keys(ours, partner, own=True, part=False)
-    loose_c = keys(theirs, back, own=False, part=False)
+    loose_b = keys(b_uses, partner, baseline=True, part=False)
+    loose_c = keys(c_uses, back, baseline=False, part=False)
     more: list[tuple[int, int]] = []
     previous = (-1, -1)
-    for i, j in [*found, (len(ours), len(theirs))]:
+    for i, j in [*found, (len(b_uses), len(c_uses))]:
         gap_b, gap_c = range(previous[0] + 1, i), range(previous[1] + 1, j)
         previous = (i, j)
         if gap_b and gap_c:
@@ -113,12 +113,12 @@ def _last(sites: Mapping[int, Sequence[int]], baseline: Graph, candidate: Graph)
             yield b, c
 
 
-def _grouped(choices: Sequence[_Choice]) -> list[tuple[Mapping[str, Recipe], ...]]:
+def _grouped(choices: Sequence[_Choice]) -> list[tuple[Mapping[str, Assembly], ...]]:
     """Alternatives at one place, weights and biases together."""
-    found: dict[frozenset[int], list[dict[str, Recipe]]] = {}
-    for sites, recipes in choices:
-        here = found.setdefault(sites, [{} for _ in recipes])
-        if len(here) == len(recipes):
-            for merged, recipe in zip(here, recipes, strict=True):
-                merged.update(recipe)
+    found: dict[frozenset[int], list[dict[str, Assembly]]] = {}
+    for sites, assemblies in choices:
+        here = found.setdefault(sites, [{} for _ in assemblies])
+        if len(here) == len(assemblies):
+            for merged, assembly in zip(here, assemblies, strict=True):
+                merged.update(assembly)
     return [tuple(each) for each in found.values() if len(each) > 1]

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.bench.running import arguments, copied, open_lane, reversed_samples
+from verifier.bench.subject import SIDES
 from verifier.border.accounts import account
 from verifier.border.programs import translating
 from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned, words_apart
 from verifier.graph.tensors import same_numbers
+from verifier.inputs.samples import reversed_samples
 from verifier.lockstep import Comparing, meet, run
 from verifier.metrics import compare
+from verifier.models.casting import arguments
 from verifier.models.copying import unshared
 
 if TYPE_CHECKING:
@@ -29,13 +31,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from verifier.bench.running import Caster, Subject
+    from verifier.bench.bench import Bench
     from verifier.cells import Cell
-    from verifier.graph import Graph
     from verifier.inputs import Inputs
     from verifier.lockstep import Meeting
-
-SIDES = ("baseline", "candidate")
 
 
 @dataclass(frozen=True)
@@ -66,22 +65,11 @@ class Called:
     values: Sequence[Tensor]
 
 
-def called_again(
-    subject: Subject,
-    cell: Cell,
-    inputs: Inputs,
-    caster: Caster,
-    called: Sequence[Called] | None = None,
-    *,
-    by_order: bool = False,
-) -> Calls:
+def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_order: bool = False) -> Calls:
     """Call both models bare, and compare what they return with the watched run and with each other.
 
     Args:
-        subject: The two models.
-        cell: The setting to call them in.
-        inputs: What they are called with; a few samples will do.
-        caster: The tensors they compute with.
+        bench: The two models and what they are called with; a few samples will do.
         called: The baseline and the candidate, as watched runs on these inputs in this cell have left them; None
             where there were none yet.
         by_order: Whether outputs are paired in their order whatever they are called.
@@ -91,14 +79,13 @@ def called_again(
         OutOfMemoryError: The device ran out of memory.
     """
     if called is None:
-        called = _watched(subject, cell, inputs, caster)
+        called = _watched(bench)
     first: list[Returned] = []
     second: list[Returned | str] = []
     others: list[Returned | str] = []
     seen, steady, notes = [], [], []
     for side, done in zip(SIDES, called, strict=True):
-        given = inputs if side == "baseline" else inputs.other or inputs
-        graph: Graph = getattr(subject.alignment, side)
+        given, graph, cell = bench.given(side), bench.graph(side), bench.cell
         held = [value.clone() for value in done.values]
         used = unshared(done.model)
         again = _attempt(side, used, cell, given)
@@ -106,7 +93,7 @@ def called_again(
         if not _alike(done.values, held):
             notes.append(f"the {side} writes into what it returned before when it is called again")
         if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
-            used = unshared(copied(subject, side, cell, caster))
+            used = unshared(bench.copied(side))
             once, again = _call(side, used, cell, given), _attempt(side, used, cell, given)
         others.append(_attempt(side, used, cell, reversed_samples(given)))
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
@@ -121,10 +108,10 @@ def called_again(
             if not seen[-1]:
                 notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, values)}")
             if not steady[-1]:
-                notes.append(_kept(subject, side, cell, given, caster, values, again))
+                notes.append(_kept(bench, side, values, again))
         first.append(once)
         second.append(again)
-    orders = [subject.alignment.baseline.output_order, subject.alignment.candidate.output_order]
+    orders = [bench.graph(side).output_order for side in SIDES]
     differences, told = _returned(first, orders[1], by_order=by_order)
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
@@ -139,11 +126,8 @@ def called_again(
     )
 
 
-def _watched(subject: Subject, cell: Cell, inputs: Inputs, caster: Caster) -> list[Called]:
-    lanes = [
-        open_lane(subject, side, cell, given, caster, stops=())
-        for side, given in zip(SIDES, (inputs, inputs.other or inputs), strict=True)
-    ]
+def _watched(bench: Bench) -> list[Called]:
+    lanes = [bench.lane(side, inputs=bench.given(side), stops=()) for side in SIDES]
     models = [lane.model for lane in lanes]
     passes = run(lanes, [[], []], [])
     return [Called(model, values) for model, values in zip(models, passes.values, strict=True)]
@@ -206,35 +190,25 @@ def _by(one: Sequence[Tensor], two: Sequence[Tensor]) -> str:
     return ": outputs of other shapes" if math.isinf(apart) else f", by a relative error of {apart:.2g}"
 
 
-def _kept(
-    subject: Subject,
-    side: str,
-    cell: Cell,
-    inputs: Inputs,
-    caster: Caster,
-    values: Sequence[Tensor],
-    again: Returned | str,
-) -> str:
+def _kept(bench: Bench, side: str, values: Sequence[Tensor], again: Returned | str) -> str:
     """What to say of a model whose second call on the same inputs gives something else."""
     if isinstance(again, str):
         return f"the {side}'s second call on the same inputs fails: {again}"
-    graph: Graph = getattr(subject.alignment, side)
-    where = _first_site(subject, side, cell, inputs, caster)
+    where = _first_site(bench, side)
     at = f"; {where}" if where else ""
     return (
         f"the {side} keeps state from call to call: a second call on the same inputs gives other numbers"
-        f"{_by(values, again.values(graph.output_order))}{at}"
+        f"{_by(values, again.values(bench.graph(side).output_order))}{at}"
     )
 
 
-def _first_site(subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster) -> str:
+def _first_site(bench: Bench, side: str) -> str:
     """Where a second call first differs from a first one, as a few words; nothing where no site shows it."""
-    graph: Graph = getattr(subject.alignment, side)
+    graph = bench.graph(side)
     sites = [site.index for site in graph.comparable]
     try:
         lanes = [
-            open_lane(subject, side, cell, inputs, caster, stops=sites, called=called)
-            for called in (False, True)
+            bench.lane(side, inputs=bench.given(side), stops=sites, called=called) for called in (False, True)
         ]
         with same_chance():
             passes = run(lanes, [sites, sites], [Comparing(0, 1)])

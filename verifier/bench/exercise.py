@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from verifier.bench.running import batch_size
-from verifier.diagnose import HARMLESS
 from verifier.graph.operators import DROPOUTS, MOVES, canonical
-from verifier.inputs import given as making
+from verifier.inputs import named
+from verifier.inputs.samples import batch_size
 from verifier.records import Exercise, InputRange, StaticDifference, Unexercised
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.align import Alignment
-    from verifier.bench.running import Subject
+    from verifier.bench.comparing import Compared
     from verifier.diagnose import Tried
     from verifier.graph import Graph, Site
     from verifier.inputs import Inputs
@@ -32,31 +31,16 @@ NOT_TRIED = "it was not run alone"
 UNREACHED = "no compared number depends on what differs"
 
 
-def exercise(
-    subject: Subject,
-    static: Iterable[StaticDifference],
-    cells: Sequence[CellResult],
-    tried: Mapping[int, Tried],
-    given: Inputs,
-    batches: Iterable[Inputs],
-) -> Exercise:
-    """What both models were run on, and what of `static` no number showed.
-
-    Args:
-        subject: The two models.
-        static: What differs as written.
-        cells: The results of all cells.
-        tried: What sites gave alone, by their row in float64.
-        given: All inputs.
-        batches: What went through at once, in all cells.
-    """
+def exercise(compared: Compared, given: Inputs) -> Exercise:
+    """What both models were run on of all that was `given`, and what differs as written that no number showed."""
+    subject, tried = compared.bench.subject, compared.tried
     return Exercise(
         mode=_mode(subject.baseline, subject.candidate),
-        samples=tuple(sorted({batch_size(batch) for batch in batches})),
-        inputs=tuple(_range(name, tensor) for name, tensor in making.named(given)),
+        samples=tuple(sorted({batch_size(batch) for batch in compared.batches})),
+        inputs=tuple(_range(name, tensor) for name, tensor in named(given)),
         alone=sum(each.alone for each in tried.values()),
         unexercised=(
-            *_unshown(subject.alignment, static, cells, tried),
+            *_unshown(subject.alignment, compared.static, compared.results, tried),
             *_in_training(subject.alignment),
             *_paths(subject.baseline, subject.candidate),
         ),
@@ -110,7 +94,7 @@ def _unshown(
     for each in static:
         if each.kind == "tensor":
             sites = users.get(each.candidate or "", [])
-            if not each.summary.endswith(HARMLESS) and not blamed.intersection([*sites, each.candidate]):
+            if not each.harmless and not blamed.intersection([*sites, each.candidate]):
                 yield _told(each, UNREACHED if sites else "no site reads it")
         elif each.kind in {"hyperparameter", "operators"} and each.baseline is not None:
             where = each.baseline, each.candidate

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from verifier.bench.running import batch_size, open_lane, reversed_samples
 from verifier.cells import FORMATS
+from verifier.inputs.samples import batch_size, reversed_samples
 from verifier.lockstep import run
 from verifier.metrics import collect, compare, measure
 from verifier.records import NoiseFloor
@@ -19,9 +19,7 @@ from verifier.records import NoiseFloor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from verifier.bench.running import Caster, Subject
-    from verifier.cells import Cell
-    from verifier.inputs import Inputs
+    from verifier.bench.bench import Bench
     from verifier.lockstep import Lane
     from verifier.metrics import Measurement
 
@@ -31,13 +29,7 @@ if TYPE_CHECKING:
 _MEETINGS = 256
 
 
-def noise_floor(
-    subject: Subject,
-    cell: Cell,
-    inputs: Inputs,
-    caster: Caster,
-    progress: Callable[[], None] = lambda: None,
-) -> NoiseFloor:
+def noise_floor(bench: Bench) -> NoiseFloor:
     """Run the baseline side by side with itself in other circumstances, and keep the largest distance of any pair.
 
     The circumstances: another number of threads (on the CPU), the other memory format, and the samples in reverse
@@ -45,18 +37,18 @@ def noise_floor(
     what errors have added up to; one that could not be tried is None. In a network of more than `_MEETINGS`
     pairs they meet at every second, third ... pair, and at the last.
     """
-    every = [pair.baseline for pair in subject.alignment.pairs]
+    cell, every = bench.cell, bench.paired_sites("baseline")
     step = -(-len(every) // _MEETINGS) or 1
     sites = every[::-1][::step][::-1]
-    samples = batch_size(inputs)
-    lane: Callable[..., Lane] = partial(open_lane, subject, "baseline", caster=caster, stops=sites)
+    samples = batch_size(bench.inputs)
     other = replace(cell, memory_format=FORMATS[1 - FORMATS.index(cell.memory_format)])
-    lanes = {"": lane(cell=cell, inputs=inputs), "layout": lane(cell=other, inputs=inputs)}
+    lane: Callable[..., Lane] = partial(bench.lane, "baseline", stops=sites)
+    lanes = {"": lane(), "layout": bench.at(cell=other).lane("baseline", stops=sites)}
     if not cell.is_cuda:
         count = 1 if torch.get_num_threads() > 1 else 2
-        lanes["threads"] = lane(cell=cell, inputs=inputs, around=partial(_threads, count))
+        lanes["threads"] = lane(around=partial(_threads, count))
     if samples > 1:
-        lanes["position"] = lane(cell=cell, inputs=reversed_samples(inputs))
+        lanes["position"] = lane(inputs=reversed_samples(bench.inputs))
     names = list(lanes)
     found: dict[str, list[Measurement]] = {name: [] for name in names[1:]}
 
@@ -67,7 +59,7 @@ def noise_floor(
                 continue
             found[name].append(measure(tensors[0], tensor.flip(0) if turned else tensor))
 
-    run(list(lanes.values()), [sites] * len(lanes), [], progress, visit=visit)
+    run(list(lanes.values()), [sites] * len(lanes), [], bench.progress, visit=visit)
     return NoiseFloor(**{name: _largest(each) for name, each in found.items()})
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.bench.bare import Called, called_again
-from verifier.bench.running import ORACLE, open_lane
+from verifier.bench.subject import SIDES
+from verifier.cells import ORACLE
 from verifier.judge.policy import SINGLE_ROUNDOFF
 from verifier.lockstep import Comparing, run
 from verifier.metrics import compare
@@ -19,15 +20,14 @@ from verifier.metrics.systematic import systematic
 from verifier.records import Accuracy, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from verifier.bench.bare import Calls
-    from verifier.bench.running import Caster, Subject
-    from verifier.cells import Cell
-    from verifier.inputs import Inputs
-    from verifier.lockstep import Lane, Meeting, Passes
+    from verifier.bench.bench import Bench
+    from verifier.bench.protocol import Protocol
+    from verifier.lockstep import Meeting, Passes
     from verifier.metrics.precision import Reading
 
 
@@ -45,17 +45,8 @@ class Standing:
     calls: Calls
 
 
-def stand(
-    subject: Subject,
-    cell: Cell,
-    inputs: Inputs,
-    caster: Caster,
-    *,
-    forced: bool = True,
-    by_order: bool = False,
-    progress: Callable[[], None] = lambda: None,
-) -> Standing:
-    """Run the oracle, the baseline and the candidate side by side.
+def stand(bench: Bench, protocol: Protocol) -> Standing:
+    """Run the oracle, the baseline and the candidate side by side in the bench's cell.
 
     The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
     cell's arithmetic, its weights and its inputs cost in all. In the forced passes each model meets the baseline in
@@ -68,10 +59,10 @@ def stand(
 
     A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
     """
-    pairs = subject.alignment.pairs
-    ours, theirs = [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
-    own, other = [s.baseline for s in subject.states], [s.candidate for s in subject.states]
-    layouts = subject.alignment.laid_out
+    progress = protocol.steps(f"{bench.cell.name} against float64", bench.alignment, 3)
+    layouts = bench.alignment.laid_out
+    sites = {side: bench.paired_sites(side) for side in SIDES}
+    states = {side: bench.written(side) for side in SIDES}
     dtypes: dict[int, torch.dtype] = {}
     readings: dict[int, Reading] = {}
 
@@ -82,29 +73,31 @@ def stand(
         if wide and oracle.shape == one.shape == two.shape and pair not in layouts:
             readings[pair] = read(oracle, one, two)
 
-    def lane(side: str, where: Cell = cell, given: Inputs = inputs, *, exactly: bool = False) -> Lane:
-        return open_lane(subject, side, where, given, caster, exactly=exactly)
-
-    lanes = [lane("baseline", ORACLE), lane("baseline"), lane("candidate", given=inputs.other or inputs)]
+    baseline, candidate = SIDES
+    lanes = [
+        bench.at(cell=ORACLE).lane(baseline),
+        bench.lane(baseline),
+        bench.lane(candidate, inputs=bench.given(candidate)),
+    ]
     copies = [each.model for each in lanes[1:]]
     passes = run(
         lanes,
-        [ours, ours, theirs],
+        [sites[baseline], sites[baseline], sites[candidate]],
         [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
         progress,
         visit=visit,
-        states=[own, own, other],
+        states=[states[baseline], states[baseline], states[candidate]],
         layouts=layouts,
     )
     called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
-    calls = called_again(subject, cell, inputs, caster, called, by_order=by_order)
+    calls = called_again(bench, called, by_order=protocol.by_order)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
     shared: list[dict[int, Tensor]] = [{}, {}]
     same = all(meeting.identical for meeting in _met(passes, 0, shared_outputs))
     # Where all is computed in one precision, gains and offsets are rounded as everything else is.
-    wanted = not same and cell.unit_roundoff > SINGLE_ROUNDOFF
+    wanted = not same and bench.cell.unit_roundoff > SINGLE_ROUNDOFF
 
     def keep(side: int, pair: int, tensors: Sequence[Tensor]) -> None:
         if wanted and pair not in layouts:
@@ -112,29 +105,24 @@ def stand(
             if part is not None:
                 shared[side][pair] = part
 
-    if forced:
-        alone = run(
-            [lane("baseline", exactly=True), lane("baseline")],
-            [ours, ours],
+    def alone(side: str) -> list[float | None]:
+        """What the arithmetic of each step costs one model: it starts from the baseline's very numbers."""
+        passes = run(
+            [bench.lane(baseline, exactly=True), bench.lane(side)],
+            [sites[baseline], sites[side]],
             [Comparing(0, 1, force=True)],
             progress,
-            visit=partial(keep, 0),
-            states=[own, own],
+            visit=partial(keep, SIDES.index(side)),
+            states=[states[baseline], states[side]],
+            layouts=layouts if side == candidate else None,
             rounded=dtypes,
         )
-        intrinsic = [_distances(alone, 0, shared_outputs)] * 2
+        return _distances(passes, 0, shared_outputs)
+
+    if protocol.localise != "never":
+        intrinsic = [alone(baseline)] * 2
         if not same:
-            alone = run(
-                [lane("baseline", exactly=True), lane("candidate")],
-                [ours, theirs],
-                [Comparing(0, 1, force=True)],
-                progress,
-                visit=partial(keep, 1),
-                states=[own, other],
-                layouts=layouts,
-                rounded=dtypes,
-            )
-            intrinsic[1] = _distances(alone, 0, shared_outputs)
+            intrinsic[1] = alone(candidate)
     return Standing(
         tuple(
             Accuracy(

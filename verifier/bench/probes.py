@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from verifier.bench.running import batch_size, sample
+from verifier.inputs.samples import batch_size, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,27 +9,31 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from verifier.align import align
+from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
 from verifier.bench.probes import draws
-from verifier.bench.running import ORACLE, Subject, arguments, cast, measure_cell
+from verifier.bench.protocol import Progress, Protocol
 from verifier.border.accounts import first_line
 from verifier.border.signals import check_unanswered
+from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError
 from verifier.graph import record
-from verifier.judge import Cell, semantics_budget
+from verifier.judge import semantics_budget
+from verifier.models.casting import arguments, cast
 from verifier.models.copying import copy_with, state_of
 from verifier.proof.proving import proved
 from verifier.records import Probe, Verdict
 from verifier.weights import fingerprints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from verifier.align import Alignment, Recipe
+    from verifier.align import Alignment, Assembly
+    from verifier.bench.bench import Bench
+    from verifier.bench.measuring import Measured
     from verifier.bench.probes import Draw
-    from verifier.bench.running import Caster, Measured
+    from verifier.bench.subject import Subject
     from verifier.graph import Graph
-    from verifier.inputs import Inputs
     from verifier.judge import Policy
     from verifier.lockstep import Meeting
     from verifier.records import Comparison
@@ -40,85 +44,73 @@ _SPECK = 1e-11
 
 
 def probing(
-    subject: Subject,
-    given: Inputs,
+    bench: Bench,
     policy: Policy,
-    caster: Caster,
-    known: Mapping[str, Recipe | None],
+    known: Mapping[str, Assembly | None],
     seed: int,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[Probe]:
     """Run both models on every probe.
 
     Args:
-        subject: The two models with their proved pairs.
-        given: The inputs that were given.
+        bench: The two models with their proved pairs, in float64, and the inputs that were given.
         policy: What a pair may be off by.
-        caster: Makes the tensors both compute with.
         known: What is known of the parameter map, should a probe need pairs of its own.
         seed: For numbers that are drawn.
         progress: Told how far this has come.
     """
-    every = list(draws(given, seed))
+    every = list(draws(bench.inputs, seed))
     for number, draw in enumerate(every):
         progress("probes", number, len(every))
-        yield _probed(subject, draw, policy, caster, known)
+        yield _probed(bench.at(inputs=draw.inputs), draw, policy, known)
     progress("probes", len(every), len(every))
 
 
-def _probed(
-    subject: Subject, draw: Draw, policy: Policy, caster: Caster, known: Mapping[str, Recipe | None]
-) -> Probe:
+def _probed(bench: Bench, draw: Draw, policy: Policy, known: Mapping[str, Assembly | None]) -> Probe:
     if draw.training:
-        subject = replace(
-            subject, baseline=_in_training(subject.baseline), candidate=_in_training(subject.candidate)
+        subject = bench.subject
+        bench = bench.at(
+            subject=replace(
+                subject, baseline=_in_training(subject.baseline), candidate=_in_training(subject.candidate)
+            )
         )
     try:
-        baseline = _recorded(subject, "baseline", draw.inputs, caster)
+        baseline = _recorded(bench, "baseline")
     except BaseException as error:
         check_unanswered(error)
         return _skipped(draw, f"the baseline does not take it: {first_line(error)}")
     try:
-        candidate = _recorded(subject, "candidate", draw.inputs, caster).with_outputs_like(baseline)
+        candidate = _recorded(bench, "candidate").with_outputs_like(baseline)
     except BaseException as error:
         check_unanswered(error)
         said = f"the candidate does not take it, the baseline does: {first_line(error)}"
         return _skipped(draw, said) if draw.resized else _diverged(draw, reason=said)
     try:
-        subject = _aligned(subject, baseline, candidate, draw.inputs, caster, known)
-        measured = measure_cell(subject, ORACLE, [draw.inputs], caster, forced=False)
+        bench = bench.at(subject=_aligned(bench, baseline, candidate, known))
+        measured = measure(bench, [bench.inputs], forced=False)
     except GraphDepartureError as error:
         return _skipped(draw, str(error))
     except Exception as error:
         return _skipped(draw, f"the two could not be compared: {first_line(error)}")
-    found = _judged(subject, draw, measured, policy, caster)
+    found = _judged(bench, draw, measured, policy)
     if found.verdict is Verdict.DIVERGED and any(graph.draws for graph in (baseline, candidate)):
         return _skipped(draw, "a model draws random numbers, and two models need not draw the same ones")
     return found
 
 
-def _recorded(subject: Subject, side: str, inputs: Inputs, caster: Caster) -> Graph:
+def _recorded(bench: Bench, side: str) -> Graph:
     """One model's graph on other inputs, in float64, with the tensors it computes with."""
-    model, masters = (
-        (subject.baseline, subject.masters.baseline)
-        if side == "baseline"
-        else (subject.candidate, subject.masters.candidate)
-    )
-    copy = copy_with(model, caster.state(masters, ORACLE), lambda tensor: cast(tensor, ORACLE), role=side)
-    args, kwargs = arguments(inputs, ORACLE)
+    state = bench.caster.state(bench.masters(side), ORACLE)
+    copy = copy_with(getattr(bench.subject, side), state, lambda tensor: cast(tensor, ORACLE), role=side)
+    args, kwargs = arguments(bench.inputs, ORACLE)
     return record(copy, args, kwargs)
 
 
 def _aligned(
-    subject: Subject,
-    baseline: Graph,
-    candidate: Graph,
-    inputs: Inputs,
-    caster: Caster,
-    known: Mapping[str, Recipe | None],
+    bench: Bench, baseline: Graph, candidate: Graph, known: Mapping[str, Assembly | None]
 ) -> Subject:
     """The subject with the graphs of these inputs: with its pairs if both do what they did, else with new ones."""
-    old = subject.alignment
+    subject, old = bench.subject, bench.alignment
     if baseline.calls == old.baseline.calls and candidate.calls == old.candidate.calls:
         return replace(subject, alignment=replace(old, baseline=baseline, candidate=candidate))
     states = fingerprints(state_of(subject.baseline)), fingerprints(state_of(subject.candidate))
@@ -126,7 +118,7 @@ def _aligned(
     # The tensors are shared out already; recipes of other pairs say nothing new.
     alignment = replace(alignment, parameters=old.parameters, choices=())
     found = replace(subject, alignment=alignment)
-    return proved(found, inputs, caster) if alignment.rebuilt else found
+    return proved(bench.at(subject=found)) if alignment.rebuilt else found
 
 
 def _in_training(model: nn.Module) -> nn.Module:
@@ -142,19 +134,21 @@ def _in_training(model: nn.Module) -> nn.Module:
     return copy
 
 
-def _judged(subject: Subject, draw: Draw, measured: Measured, policy: Policy, caster: Caster) -> Probe:
-    alignment = subject.alignment
+def _judged(bench: Bench, draw: Draw, measured: Measured, policy: Policy) -> Probe:
+    subject, alignment = bench.subject, bench.alignment
     if len(alignment.baseline.outputs) != len(alignment.candidate.outputs):
         return _diverged(draw, reason="the two return different numbers of tensors")
-    met = [*measured.total, *measured.outputs, *measured.states]
-    names = _names(alignment, subject, len(measured.outputs))
+    free = measured.free
+    assert free is not None  # noqa: S101 - it was asked for
+    met = [*free.pairs, *free.outputs, *free.states]
+    names = _names(alignment, subject, len(free.outputs))
     errors = [meeting.error for meeting in met]
     if not any(error is None or error.elements > error.nonfinite_baseline for error in errors):
         return _skipped(draw, "the baseline gives no finite number")
     suspects = _beyond(met, errors, [policy.semantics] * len(met))
     limits = [policy.semantics] * len(met)
     if suspects:  # how much the network amplifies rounding is only measured where that matters
-        limits = _limits(subject, draw, policy, caster, len(met))
+        limits = _limits(bench, policy, len(met))
         suspects = _beyond(met, errors, limits)
     if not suspects:
         return Probe(name=draw.name, verdict=Verdict.MATCH)
@@ -196,10 +190,10 @@ def _size(meeting: Meeting) -> float:
     return math.sqrt(moments.raw_aa / moments.finite)
 
 
-def _limits(subject: Subject, draw: Draw, policy: Policy, caster: Caster, count: int) -> list[float]:
+def _limits(bench: Bench, policy: Policy, count: int) -> list[float]:
     """What every meeting may be off by: the baseline's own rounding noise says how much rounding is amplified."""
     try:
-        found = stand(subject, _NOISY, draw.inputs, caster, forced=False).accuracies
+        found = stand(bench.at(cell=_NOISY), Protocol(localise="never")).accuracies
     except Exception:  # float32 is not what the probe is about
         return [policy.semantics] * count
     noise = [each.baseline_total for each in found]

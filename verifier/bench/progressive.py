@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from verifier.bench.running import ORACLE, open_lane
+from verifier.bench.subject import SIDES
 from verifier.lockstep import Comparing, run
 from verifier.metrics import Moments, compare
 from verifier.records import Level, Step, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from verifier.bench.running import Caster, Subject
+    from verifier.bench.bench import Bench
+    from verifier.bench.subject import Subject
     from verifier.graph import Graph, Site
-    from verifier.inputs import Inputs
     from verifier.judge import Policy
     from verifier.lockstep import Meeting
 
@@ -40,19 +40,14 @@ class _Unit:
     sites: frozenset[int]
 
 
-def progressive(
-    subject: Subject,
-    inputs: Inputs,
-    caster: Caster,
-    policy: Policy,
-    progress: Callable[[], None] = lambda: None,
-) -> tuple[Step, ...]:
+def progressive(bench: Bench, policy: Policy) -> tuple[Step, ...]:
     """The steps that lead up to the network, in order: its blocks, then its stages.
 
     A block is an outermost module with children that stands in a container (`nn.Sequential`, `nn.ModuleList`), a
     stage the container it stands in; sites between two of them count as a unit of their own. The structure is
     the baseline's, or the candidate's where the baseline has none; empty where neither has.
     """
+    subject = bench.subject
     blocks = _blocks(subject.baseline)
     side = "baseline"
     if not blocks:
@@ -63,7 +58,7 @@ def progressive(
     steps: list[Step] = []
     for level, names in ((Level.BLOCK, {name: name for name in blocks}), (Level.STAGE, stages)):
         units = _units(subject, side, names)
-        steps += _steps(level, units, subject, inputs, caster, policy, progress)
+        steps += _steps(level, units, bench, policy)
     return tuple(steps)
 
 
@@ -126,30 +121,19 @@ def _exits(graph: Graph, unit: _Unit) -> set[int]:
     }
 
 
-def _steps(
-    level: Level,
-    units: Sequence[_Unit],
-    subject: Subject,
-    inputs: Inputs,
-    caster: Caster,
-    policy: Policy,
-    progress: Callable[[], None],
-) -> Iterable[Step]:
-    alignment = subject.alignment
+def _steps(level: Level, units: Sequence[_Unit], bench: Bench, policy: Policy) -> Iterable[Step]:
+    alignment = bench.alignment
     exits = [_exits(alignment.baseline, unit) for unit in units]
     wanted = set().union(*exits)
     chosen = [(k, pair) for k, pair in enumerate(alignment.pairs) if pair.baseline in wanted]
     sites = [[pair.baseline for _, pair in chosen], [pair.candidate for _, pair in chosen]]
     layouts = alignment.laid_out
-    lanes = [
-        open_lane(subject, side, ORACLE, given, caster, stops=own)
-        for side, given, own in zip(("baseline", "candidate"), (inputs, inputs), sites, strict=True)
-    ]
+    lanes = [bench.lane(side, stops=stops) for side, stops in zip(SIDES, sites, strict=True)]
     passes = run(
         lanes,
         sites,
         [Comparing(0, 1, force=True)],
-        progress,
+        bench.progress,
         layouts={place: layouts[k] for place, (k, _) in enumerate(chosen) if k in layouts},
     )
     met = {pair.baseline: meeting for (_, pair), meeting in zip(chosen, passes.meetings[0], strict=True)}

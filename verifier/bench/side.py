@@ -1,4 +1,4 @@
-"""One of the two models as it was given: built, recorded, described."""
+"""One of the two models as it was given: built, recorded, described; it is never run or trained itself."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from verifier.bench.running import ORACLE, arguments, cast
 from verifier.border import whereabouts
 from verifier.border.accounts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
+from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
 from verifier.graph.tensors import dense, same_numbers, tensors_in
-from verifier.judge import Cell
 from verifier.models import specs
+from verifier.models.casting import arguments, cast
 from verifier.models.copying import copy_with, state_of
 from verifier.records import ModelInfo
 
@@ -82,12 +82,19 @@ class Side:
         tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
         return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
 
-    def arguments(self, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The inputs in the model's own setting, positional and by keyword."""
-        return arguments(inputs, self.cell())
+    def arguments(self, inputs: Inputs, cell: Cell | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs in a cell or the model's own setting, positional and by keyword."""
+        return arguments(inputs, cell or self.cell())
 
-    def record(self, inputs: Inputs) -> Graph:
-        """The model's graph on `inputs`, in float64 if it converts anything: a cast to float32 is nothing in float32.
+    def trained(self, state: Mapping[str, Tensor], cell: Cell) -> nn.Module:
+        """A copy in training mode with tensors of its own, which start as those of `state` are in `cell`."""
+        made = {name: cast(tensor, cell) for name, tensor in state.items()}
+        return copy_with(self.model, made, lambda tensor: cast(tensor, cell), role=self.role).train()
+
+    def record(self, inputs: Inputs, cell: Cell | None = None) -> Graph:
+        """The model's graph on `inputs`, as it is given or, in a `cell`, as it is trained there.
+
+        As it is given it is recorded in float64 if it converts anything: a cast to float32 is nothing in float32.
 
         Raises:
             InputError: The baseline does not take such inputs.
@@ -97,6 +104,8 @@ class Side:
         whereabouts.stage("recording the first call")
         whereabouts.model(self.role)
         try:
+            if cell is not None:
+                return record(self.trained(state_of(self.model), cell), *arguments(inputs, cell))
             return self._exactly(inputs, self._recorded(inputs, self.cell()))
         except VerifierError:
             raise
@@ -106,24 +115,22 @@ class Side:
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            what = account(error)
-            if isinstance(error, RecursionError):
-                raise by_program(
-                    ModelError(
-                        f"the {self.role} {self.spec} calls itself deeper than Python allows, also alone: "
-                        f"{what}. Allow for more with sys.setrecursionlimit, if it ends at all."
-                    )
-                ) from error
-            if self.role == "baseline" and not isinstance(error, _OF_SHAPES):
-                raise by_program(ModelError(f"the baseline {self.spec} fails: {what}")) from error
-            if self.role == "baseline":
-                shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
-                raise by_program(
-                    InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
-                ) from error
-            raise by_program(
-                ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
-            ) from error
+            raise by_program(self._failure(error, inputs)) from error
+
+    def _failure(self, error: BaseException, inputs: Inputs) -> VerifierError:
+        """What to say of a model that raised on its first call."""
+        what = account(error)
+        if isinstance(error, RecursionError):
+            return ModelError(
+                f"the {self.role} {self.spec} calls itself deeper than Python allows, also alone: {what}. "
+                "Allow for more with sys.setrecursionlimit, if it ends at all."
+            )
+        if self.role != "baseline":
+            return ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
+        if not isinstance(error, _OF_SHAPES):
+            return ModelError(f"the baseline {self.spec} fails: {what}")
+        shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
+        return InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
 
     def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
         if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
@@ -133,12 +140,7 @@ class Side:
 
     def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
         state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
-        copy = copy_with(
-            self.model,
-            state,
-            lambda tensor: cast(tensor, cell),
-            role=self.role,
-        )
+        copy = copy_with(self.model, state, lambda tensor: cast(tensor, cell), role=self.role)
         args, kwargs = arguments(inputs, cell)
         graph = record(copy, args, kwargs)
         # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.

@@ -1,1 +1,1 @@
-"""The border to programs of others: what they raise, print, send and nest, kept from ending or confusing ours."""
+"""The border to programs of others: what they raise, print, send and nest, kept from harming the verifier."""

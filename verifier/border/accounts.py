@@ -27,12 +27,17 @@ def first_line(error: BaseException) -> str:
     """The kind of an exception and the first line of what it says, which may be a program of its own."""
     name = type(error).__name__
     try:
-        lines = str(error).strip().splitlines()
+        said = first_said(error)
     except BaseException as failure:
         check_unanswered(failure)
         return f"{name}, which cannot even say why"
-    text = f"{name}: {lines[0]}" if lines else name
+    text = f"{name}: {said}" if said else name
     return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+
+
+def first_said(error: BaseException) -> str:
+    """The first line of what an exception says; empty where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def raised_by_program(error: BaseException) -> bool:
@@ -54,7 +59,7 @@ def raised_here(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor ours."""
+    """` (net.py, line 12)`: the innermost line that is neither an installed package's nor the verifier's."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         inside = f" ({Path(error.filename).name}, line {error.lineno})"
         return "" if f"{Path(error.filename).name}, line {error.lineno}" in str(error) else inside
@@ -65,13 +70,13 @@ def _line(error: BaseException) -> str:
 
 
 def is_users(filename: str) -> bool:
-    """Whether a file is neither Python's, nor an installed package's, nor ours."""
+    """Whether a file is neither Python's, nor an installed package's, nor the verifier's."""
     return _home(filename) is None
 
 
 @functools.cache
 def _home(filename: str) -> str | None:
-    """The installed package a file is of, ours among them; empty for Python's own, None for a user's."""
+    """The installed package a file is of, the verifier among them; empty for Python's own, None for a user's."""
     if filename.startswith("<"):
         return ""
     path = Path(filename)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # New containers before the youngest are looked through, and rounds of that before older ones are. Each copy of a
 # deep network makes some hundred thousand containers that live on; with Python's own 700, 10 and 10 a seventh of a
 # comparison of ResNet-1202 with its twin went into looking through them. What is looked for here, cycles that hold
-# memory, is rare: lanes take theirs apart when they are closed.
+# memory, is rare: lanes take apart what they hold when they are closed.
 _THRESHOLDS = (50_000, 20, 100)
 
 

@@ -4,11 +4,10 @@ from verifier.diagnose.booth import Tried
 from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
 from verifier.diagnose.exhibits import exhibits
 from verifier.diagnose.findings import with_findings, with_unreached
-from verifier.diagnose.static import HARMLESS, flag_differences, static_differences
+from verifier.diagnose.static import flag_differences, static_differences
 from verifier.diagnose.unreached import unreached
 
 __all__ = [
-    "HARMLESS",
     "Examined",
     "Tried",
     "diagnose",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
-from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable
+from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable, size
 from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment, Layout
     from verifier.diagnose.excitations import Excitation
-    from verifier.diagnose.neighbourhood import Side, Values
+    from verifier.diagnose.neighbourhood import Neighbourhood, Values
     from verifier.graph import KeptCall, Site
     from verifier.graph.ranges import Range
     from verifier.records import Comparison, PairResult
@@ -38,8 +38,6 @@ _LIMIT = 1e-12
 _LIMIT_OF_OTHERS = 1e-9
 _DOUBLE_ROUNDOFF = 2.0**-53
 _FACTOR = 64.0  # times what the baseline itself makes of one rounding of what it reads
-
-UNREACHED = "which the given inputs do not reach"
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Booth:
         self._others = others
         self._limits = limits
 
-    def tried(self, row: PairResult, baseline: Side, candidate: Side) -> Tried:
+    def tried(self, row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Tried:
         """Whether the two sides of a row part on any excitation."""
         values = baseline.values()
         carried = self._carried(values, candidate.values())
@@ -152,7 +150,9 @@ class Booth:
     def _range(self, source: int) -> Range:
         return self._limits[source] if source >= 0 else ANYTHING
 
-    def _apart(self, found: _Given, baseline: Side, *, strictly: bool) -> tuple[Comparison, float] | None:
+    def _apart(
+        self, found: _Given, baseline: Neighbourhood, *, strictly: bool
+    ) -> tuple[Comparison, float] | None:
         """How far the two sides are apart, and what the largest difference may be; None if they are not.
 
         A number that is not finite on one side alone counts if `strictly`; else it is no number for either.
@@ -166,14 +166,14 @@ class Booth:
         error = compared(given, wanted)
         if error.nonfinite_mismatched:
             return error, _LIMIT
-        size, read = _size(wanted), max(map(_size, found.values.values()), default=0.0)
+        largest = max(map(size, (wanted, *found.values.values())))
         limit = _LIMIT if strictly else _LIMIT_OF_OTHERS
-        if error.max_abs <= limit * max(size, read):
+        if error.max_abs <= limit * largest:
             return None
-        allowed = max(limit * max(size, read), _FACTOR * self._sensitivity(found, baseline))
+        allowed = max(limit * largest, _FACTOR * self._sensitivity(found, baseline))
         return None if error.max_abs <= allowed else (error, allowed)
 
-    def _sensitivity(self, found: _Given, baseline: Side) -> float:
+    def _sensitivity(self, found: _Given, baseline: Neighbourhood) -> float:
         """What the baseline's side makes of one rounding of all that it reads: the largest change of any number."""
         plain = _made(baseline, found.values)
         changes = []
@@ -202,7 +202,9 @@ class Booth:
                 _relative(told),
             )
         return msgspec.structs.replace(
-            cause, summary=f"{cause.summary}, {UNREACHED}", evidence=(*evidence, *cause.evidence)
+            cause,
+            summary=f"{cause.summary}, which the given inputs do not reach",
+            evidence=(*evidence, *cause.evidence),
         )
 
     def _parts_larger(self, values: Values, bench: _Bench) -> bool:
@@ -230,8 +232,8 @@ class _Calls(NamedTuple):
 class _Bench:
     """The two sides of a place, and for each source of the candidate's which of the baseline's is put there."""
 
-    baseline: Side
-    candidate: Side
+    baseline: Neighbourhood
+    candidate: Neighbourhood
     carried: Mapping[int, tuple[int, Layout | None]]
     rebuilt: bool
 
@@ -248,29 +250,29 @@ class _Bench:
 
     def calls(self, values: Values) -> _Calls | None:
         """Both calls on `values`; None where there is more than one operator on a side."""
-        one, other = self.baseline.call, self.candidate.call
-        if one is None or other is None or self.candidate.site is None:
+        baseline, candidate = self.baseline.call, self.candidate.call
+        if baseline is None or candidate is None or self.candidate.site is None:
             return None
         if self.baseline.between or self.candidate.between or self.baseline.site is None:
             return None
         return _Calls(
-            one.with_operands(self.baseline.replay(values)),
-            other.with_operands(self.candidate.replay(self._there(values))),
+            baseline.with_operands(self.baseline.replay(values)),
+            candidate.with_operands(self.candidate.replay(self._there(values))),
             self.candidate.site.output,
         )
 
     def _there(self, values: Values) -> Values:
-        own = self.candidate.values()
+        found = self.candidate.values()
         for twin, (source, layout) in self.carried.items():
             tensor = values[source]
-            own[twin] = tensor if layout is None else layout.forth(tensor, own[twin].shape)
-        return own
+            found[twin] = tensor if layout is None else layout.forth(tensor, found[twin].shape)
+        return found
 
 
-def _layout(tensor: Tensor, other: Tensor) -> Layout | None:
-    """How the candidate lays out what is the baseline's `tensor`; None if it does not hold the same."""
-    for layout in layouts(tensor.shape, other.shape):
-        if distance(other, layout.forth(tensor, other.shape)) <= _SAME:
+def _layout(baseline: Tensor, candidate: Tensor) -> Layout | None:
+    """How the candidate lays out the baseline's tensor; None if it does not hold the same."""
+    for layout in layouts(baseline.shape, candidate.shape):
+        if distance(candidate, layout.forth(baseline, candidate.shape)) <= _SAME:
             return layout
     return None
 
@@ -279,8 +281,8 @@ _SAME = 1e-9
 
 
 def _finite_on_one_side(given: _Given) -> bool:
-    one, other = given.baseline, given.candidate
-    return one.shape == other.shape and bool((one.isfinite() != other.isfinite()).any())
+    b, c = given.baseline, given.candidate
+    return b.shape == c.shape and bool((b.isfinite() != c.isfinite()).any())
 
 
 def _rounded(tensor: Tensor, sign: int) -> Tensor:
@@ -305,7 +307,7 @@ def _relative(told: Excited) -> float:
     return max(_LIMIT, told.allowed * told.error.nrmse / told.error.max_abs)
 
 
-def _made(side: Side, values: Values) -> Tensor | None:
+def _made(side: Neighbourhood, values: Values) -> Tensor | None:
     """What one side gives where `values` come in from above; None where it cannot be run on them."""
     try:
         reads = side.replay(values)
@@ -316,23 +318,23 @@ def _made(side: Side, values: Values) -> Tensor | None:
         return None
 
 
-def _one_operator(baseline: Side, candidate: Side) -> bool:
+def _one_operator(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether both sides are one and the same operator, in other settings."""
     if baseline.between or candidate.between or baseline.site is None or candidate.site is None:
         return False
     return baseline.site.op == candidate.site.op
 
 
-def _switched(baseline: Side, candidate: Side) -> bool:
+def _switched(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether two calls of one operator differ in switches alone, which nobody computes from a size."""
     if not _one_operator(baseline, candidate) or baseline.site is None or candidate.site is None:
         return False
-    one, other = settings_of(baseline.site), settings_of(candidate.site)
-    apart = [name for name in one.keys() & other.keys() if one[name] != other[name]]
-    return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (one, other))
+    b, c = settings_of(baseline.site), settings_of(candidate.site)
+    apart = [name for name in b.keys() & c.keys() if b[name] != c[name]]
+    return bool(apart) and all(isinstance(each[name], bool | str) for name in apart for each in (b, c))
 
 
-def _numbers(side: Side) -> set[float]:
+def _numbers(side: Neighbourhood) -> set[float]:
     """The numbers among the settings of all operators of one side."""
     sites = (*(site for site, _ in side.between), *(() if side.site is None else (side.site,)))
     return {number for site in sites for value in site.attributes.values() for number in _flat(value)}
@@ -347,10 +349,3 @@ def _flat(value: object) -> Iterator[float]:
 
 
 _LARGEST = 1e6  # beyond it a number is no bound that an input comes near
-
-
-def _size(tensor: Tensor) -> float:
-    """The root mean square of a tensor's finite numbers."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return 0.0
-    return float(tensor.nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())

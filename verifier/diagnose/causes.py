@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import msgspec
 from torch import Tensor
 
 from verifier.align.signatures import loose
 from verifier.diagnose import codes
-from verifier.diagnose.neighbourhood import Side, distance
+from verifier.diagnose.neighbourhood import Neighbourhood, distance
+from verifier.diagnose.preparation import cause_of_preparing
 from verifier.diagnose.suspects import Suspect, settings, suspects
 from verifier.graph.operators import IRRELEVANT, MOVES, canonical
 from verifier.recognise.pattern import describe
-from verifier.recognise.prepared_inputs import recognise
-from verifier.records import Cause, PairResult
+from verifier.records import UNEXPLAINED, Cause, PairResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from verifier.graph import Graph, KeptCall, Site
+    from verifier.graph import KeptCall, Site
 
 
 def cause_of_site(
@@ -71,46 +70,46 @@ def cause_of_site(
     )
 
 
-def composed(row: PairResult, baseline: Side, candidate: Side) -> Cause:
+def composed(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Cause:
     """The cause where one side has several operators for what the other makes in fewer."""
-    ours, theirs = (
+    made, expected = (
         ", ".join([*_ops(side), *(() if side.site is None else (side.site.op,))])
         for side in (candidate, baseline)
     )
     return Cause(
         code="region-different",
-        summary=f"it makes in {ours} what the baseline makes in {theirs}, and something else comes out",
+        summary=f"it makes in {made} what the baseline makes in {expected}, and something else comes out",
         confirmed=False,
         evidence=(
             f"both were given the same, and {row.candidate} differs",
             *_settings_apart(baseline, candidate),
         ),
-        remedy=f"see what {ours} do otherwise than {theirs}",
+        remedy=f"see what {made} do otherwise than {expected}",
     )
 
 
-def _settings_apart(baseline: Side, candidate: Side) -> list[str]:
+def _settings_apart(baseline: Neighbourhood, candidate: Neighbourhood) -> list[str]:
     """Where an operator that stands once on both sides has other settings."""
-    ours, theirs = (
-        {site.op: settings(call) for site, call in (*side.between, *_own(side))}
-        for side in (candidate, baseline)
+    b, c = (
+        {site.op: settings(call) for site, call in (*side.between, *_itself(side))}
+        for side in (baseline, candidate)
     )
     return [
-        f"{op}: {name} is {canonical(own[name])}, the baseline's {canonical(theirs[op][name])}"
-        for op, own in ours.items()
-        for name in own
-        if name in theirs.get(op, {}) and canonical(own[name]) != canonical(theirs[op][name])
+        f"{op}: {name} is {canonical(value)}, the baseline's {canonical(b[op][name])}"
+        for op, found in c.items()
+        for name, value in found.items()
+        if name in b.get(op, {}) and canonical(value) != canonical(b[op][name])
     ]
 
 
-def _own(side: Side) -> list[tuple[Site, KeptCall]]:
+def _itself(side: Neighbourhood) -> list[tuple[Site, KeptCall]]:
     return [] if side.site is None or side.call is None else [(side.site, side.call)]
 
 
 def unexplained(given: Tensor | None, wanted: Tensor) -> Cause:
     """The cause where nothing is known but the error's shape."""
     return Cause(
-        code=codes.UNEXPLAINED,
+        code=UNEXPLAINED,
         summary="nothing that differs as written explains it",
         confirmed=False,
         evidence=() if given is None else describe(given, wanted),
@@ -142,22 +141,22 @@ def cause_of_state(
     """Why a call leaves the buffer `leaf` otherwise than the baseline's does, as batch norms in train mode do."""
     before = f"relative error {distance(given, wanted):.1e}"
     if call is not None and baseline is not None and leaf in call.state & baseline.state:
-        ours, theirs = settings(call, IRRELEVANT), settings(baseline, IRRELEVANT)
+        b, c = settings(baseline, IRRELEVANT), settings(call, IRRELEVANT)
         for name in ("momentum", "training", "eps"):
-            if name not in ours or name not in theirs or ours[name] == theirs[name]:
+            if name not in b or name not in c or b[name] == c[name]:
                 continue
             try:
-                after = call.with_argument(name, theirs[name]).run()[1][leaf]
+                after = call.with_argument(name, b[name]).run()[1][leaf]
             except Exception:
                 after = given
             error = distance(after, wanted)
             if error <= limit:
                 return Cause(
                     code=codes.of_attribute("batch_norm", name),
-                    summary=f"{name} is {ours[name]}, the baseline's {theirs[name]}",
+                    summary=f"{name} is {c[name]}, the baseline's {b[name]}",
                     confirmed=True,
                     evidence=(f"{before} becomes {error:.1e} with this as in the baseline",),
-                    remedy=f"set {name} to {theirs[name]}",
+                    remedy=f"set {name} to {b[name]}",
                 )
     if leaf == "running_var" and baseline is not None:
         biased = _biased(baseline, wanted)
@@ -190,8 +189,8 @@ def _biased(baseline: KeptCall, wanted: Tensor) -> Tensor | None:
 
 def cause_of_inputs(
     row: PairResult,
-    baseline: Side,
-    candidate: Side,
+    baseline: Neighbourhood,
+    candidate: Neighbourhood,
     reads: Sequence[Tensor] | None,
     limit: float,
     *,
@@ -201,7 +200,7 @@ def cause_of_inputs(
 
     `mended` says that the site, run on what the baseline's operators give, is right or wrong for known reasons.
     """
-    prepared = _preparation(baseline, candidate, reads)
+    prepared = cause_of_preparing(baseline, candidate, reads)
     if prepared is not None:
         return prepared
     missing = list(_ops(baseline))
@@ -230,16 +229,16 @@ def cause_of_inputs(
     )
 
 
-def _runs_unread(baseline: Side, candidate: Side) -> bool:
+def _runs_unread(baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether operators with parameters that the candidate seems to lack run there with no reader."""
     wanted = Counter(loose(site) for site, _ in baseline.between if site.tensors)
-    ours, theirs = (
-        Counter(loose(site) for site in side.graph.sites if not site.live) for side in (candidate, baseline)
+    b, c = (
+        Counter(loose(site) for site in side.graph.sites if not site.live) for side in (baseline, candidate)
     )
-    return bool(wanted) and not wanted - (ours - theirs)
+    return bool(wanted) and not wanted - (c - b)
 
 
-def _ops(side: Side) -> Iterable[str]:
+def _ops(side: Neighbourhood) -> Iterable[str]:
     seen = set()
     for site, _ in side.between:
         call = side.graph.call_of[site.index]
@@ -249,7 +248,7 @@ def _ops(side: Side) -> Iterable[str]:
 
 
 def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
-    before = "what it returns" if row.op == "output" else f"{row.candidate}"
+    before = "what it returns" if row.kind == "output" else f"{row.candidate}"
     if not extra:
         return f"{_list(missing)} is missing before {before}"
     if not missing:
@@ -269,7 +268,7 @@ def _list(ops: Sequence[str]) -> str:
     return ", ".join(ops)
 
 
-def _constants(side: Side) -> tuple[str, ...]:
+def _constants(side: Neighbourhood) -> tuple[str, ...]:
     """The settings of what stands between, which may be the very constants that are wrong."""
     found = []
     for site, _ in side.between:
@@ -282,7 +281,7 @@ def _constants(side: Side) -> tuple[str, ...]:
 
 def _rewired(
     row: PairResult,
-    candidate: Side,
+    candidate: Neighbourhood,
     reads: Sequence[Tensor] | None,
     wanted: Sequence[Tensor],
     limit: float,
@@ -322,74 +321,6 @@ def _reordered(reads: Sequence[Tensor], wanted: Sequence[Tensor], limit: float) 
             return False
         del left[fits]
     return not left
-
-
-def _preparation(baseline: Side, candidate: Side, reads: Sequence[Tensor] | None) -> Cause | None:
-    """The cause where the models prepare their input otherwise: only inputs are above, and they hold images."""
-    between = (*baseline.between, *candidate.between)
-    if reads is None or not between or any(site.op not in _PREPARING for site, _ in between):
-        return None
-    sources = [*baseline.values(), *candidate.values()]
-    if not sources or any(source >= 0 for source in sources):
-        return None
-    if not reads or not baseline.reads or reads[0].dim() != 4:
-        return None
-    cause = cause_of_preparation(reads[0], baseline.reads[0])
-    return None if cause is None or cause.code == "input-different" else cause
-
-
-# An input is prepared in float32 mostly; undoing that cannot be more exact.
-_PREPARED = 1e-6
-
-
-def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
-    """Why two inputs differ: what was done to one and not to the other. None where they are equal."""
-    finding = recognise(given, wanted)
-    if finding is None:
-        return None
-    error = float("inf") if finding.undo is None else distance(finding.undo(given), wanted)
-    return Cause(
-        code=finding.code,
-        summary=f"it {finding.summary}",
-        confirmed=error <= _PREPARED,
-        evidence=(
-            *finding.evidence,
-            *(() if finding.undo is None else (f"undone, the input is off by {error:.1e}",)),
-        ),
-        remedy="prepare the input as the baseline does",
-    )
-
-
-def prepares(graph: Graph, index: int) -> bool:
-    """Whether a site is a step that prepares images: nothing but such steps between it and the inputs."""
-    seen, waiting = {index}, [index]
-    while waiting:  # a chain of such steps may be longer than Python calls itself
-        site = graph.sites[waiting.pop()]
-        if site.op not in _PREPARING:
-            return False
-        new = {source for source in site.operands if source is not None and source >= 0} - seen
-        seen |= new
-        waiting.extend(new)
-    return True
-
-
-_PREPARING = frozenset(
-    {"add", "clamp", "contiguous", "div", "flip", "float", "getitem", "index_select", "interpolate", "mul"}
-    | {"permute", "sub", "to"}
-)
-
-
-def as_preparation(cause: Cause, given: Tensor, wanted: Tensor) -> Cause:
-    """The cause at a step that prepares images, in the words of what was done to them."""
-    if wanted.dim() != 4 or given.shape != wanted.shape:
-        return cause
-    finding = recognise(given, wanted)
-    if finding is None or finding.code == "input-different":
-        return cause
-    code = "input-normalisation" if finding.code == "input-scale" else finding.code
-    return msgspec.structs.replace(
-        cause, code=code, evidence=(*cause.evidence, f"its picture {finding.summary}", *finding.evidence)
-    )
 
 
 def _error(changes: Sequence[Suspect], call: KeptCall, output: int, wanted: Tensor) -> float:

@@ -14,7 +14,6 @@ from verifier.graph.operators import DROPOUTS, RESHAPES, converts, kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UNEXPLAINED = "unexplained"
 CHANGED_UNSEEN = "changed-after-last-site"
 
 _MOVES = frozenset({"permute", "transpose", "movedim", "moveaxis", "t", "mT", "swapdims", "flip"})

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from torch import Tensor
 
 from verifier.diagnose.causes import (
-    as_preparation,
     cause_of_inputs,
-    cause_of_preparation,
     cause_of_site,
     cause_of_state,
     changed_unseen,
     composed,
-    prepares,
     unexplained,
 )
 from verifier.diagnose.neighbourhood import (
     STATISTICS,
     Lay,
-    Side,
+    Neighbourhood,
     as_it_is,
     carried_over,
     distance,
@@ -31,16 +27,17 @@ from verifier.diagnose.neighbourhood import (
     laid_as,
     shared_reads,
 )
-from verifier.graph.sites import UNTRACED
+from verifier.diagnose.preparation import as_preparation, cause_of_preparation, prepares
+from verifier.diagnose.scenes import Scene, look_at
 from verifier.graph.tensors import dense
-from verifier.lockstep import Comparing, Lane, run
 from verifier.records import Cause, Comparison, PairResult, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
-    from verifier.graph import Graph, KeptCall, Site
+    from verifier.diagnose.scenes import OpenLanes
+    from verifier.graph import KeptCall
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,14 @@ class Examined:
         replayed: Error of the candidate's site on the baseline's inputs; None where the shapes differ.
         replayed_shape: The shape it gave there; None where it could not be run again.
         inputs_differ: Whether what the site reads differs though all paired rows above were made equal.
-        own: Why the site is wrong, if it is.
+        here: Why the site is wrong, if it is.
         above: Why its inputs are, if they are.
     """
 
     replayed: Comparison | None
     replayed_shape: tuple[int, ...] | None
     inputs_differ: bool | None
-    own: Cause | None
+    here: Cause | None
     above: Cause | None
 
 
@@ -66,7 +63,7 @@ def diagnose(
     alignment: Alignment,
     rows: Sequence[PairResult],
     others: Mapping[str, Tensor],
-    open_lanes: Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]],
+    open_lanes: OpenLanes,
 ) -> dict[int, Examined]:
     """Examine every row that may be at fault, in one forced pass.
 
@@ -84,29 +81,23 @@ def diagnose(
     ]
     if not wanted:
         return {}
-    states = [row for row in wanted if row.op == "state"]
-    places = [Place.of(alignment, row, rows) for row in wanted if row.op != "state" or row.above]
-    baseline, candidate = open_lanes(
-        sorted({call for place in places for call in place.baseline.calls}),
-        sorted({call for place in places for call in place.candidate.calls}),
-    )
-    examiner = _Examiner(alignment, others, baseline, candidate, places)
-    passes = run(
-        [baseline, candidate],
-        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-        [Comparing(0, 1, force=True)],
-        layouts=alignment.laid_out,
-        visit=examiner.visit,
-        states=[[row.baseline or "" for row in states], [row.candidate or "" for row in states]],
-    )
-    left = {row.index: pair for row, *pair in zip(states, *passes.left, strict=True)}
-    for place in places:
-        if place.row.op == "state":
-            examiner.examine_state(place, *left[place.row.index])
-        if place.row.op == "output":
-            position = place.output
-            examiner.examine(place, passes.values[0][position], passes.values[1][position])
-    return examiner.found
+    scenes = [Scene.of(alignment, row, rows) for row in wanted if row.kind != "state" or row.above]
+    examiner = _Examiner(alignment, others)
+    found: dict[int, Examined] = {}
+
+    def look(
+        k: int,
+        baseline: Neighbourhood | None,
+        candidate: Neighbourhood | None,
+        wanted: Tensor,
+        given: Tensor,
+    ) -> None:
+        told = examiner.examined(scenes[k], baseline, candidate, wanted, given)
+        if told is not None:
+            found[scenes[k].row.index] = told
+
+    look_at(alignment, scenes, open_lanes, look)
+    return found
 
 
 def diagnose_inputs(
@@ -115,8 +106,8 @@ def diagnose_inputs(
     """Why the candidate's own inputs differ from the baseline's, by the row's index."""
     found = {}
     for row in rows:
-        if row.op == "input" and row.status is Status.CULPRIT:
-            position = int((row.baseline or "").removeprefix("input") or 0)
+        if row.kind == "input" and row.status is Status.CULPRIT:
+            position = row.position or 0
             cause = cause_of_preparation(candidate[position], baseline[position])
             found[row.index] = Examined(None, None, None, cause, None)
     return found
@@ -124,9 +115,9 @@ def diagnose_inputs(
 
 def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row is at fault, or could be if what is above it did not hide that."""
-    if row.op in {"input", "call"}:
+    if row.kind in {"input", "call"}:
         return False
-    if row.op == "state":
+    if row.kind == "state":
         return row.status is Status.CULPRIT
     if row.status in (Status.UNMATCHED, Status.OK) and row.candidate_shape is None:
         return False
@@ -141,162 +132,63 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
 def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row gives the right tensor once all pairs above it do.
 
-    Models built from other operators read other tensors at many a place, and rightly so.
+    Models built from other operators read other tensors at many a scene, and rightly so.
     """
     if row.intrinsic is None or row.budget is None or any(rows[above].misshapen for above in row.above):
         return False
     return row.intrinsic.within(row.budget.intrinsic)
 
 
-@dataclass(frozen=True)
-class Half:
-    """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
-
-    graph: Graph
-    site: Site | None
-    between: tuple[Site, ...]
-    source: int | None = None
-
-    @property
-    def calls(self) -> list[int]:
-        """Positions of the calls in the graph."""
-        sites = (*self.between, *(() if self.site is None else (self.site,)))
-        return [self.graph.call_of[site.index] for site in sites]
-
-    def side(self, kept: Mapping[int, KeptCall], output: Tensor) -> Side | None:
-        """The calls as they were made; None where one was not seen (a scripted module, say)."""
-        if any(call not in kept for call in self.calls):
-            return None
-        between = tuple((site, kept[self.graph.call_of[site.index]]) for site in self.between)
-        if any(len(site.operands) != len(call.operands) for site, call in between):
-            return None
-        if self.site is None:
-            return Side(self.graph, None, None, between, (output,), (self.source,))
-        call = kept[self.graph.call_of[self.site.index]]
-        if len(self.site.operands) != len(call.operands):
-            return None
-        return Side(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
-
-    row: PairResult
-    baseline: Half
-    candidate: Half
-    misshapen: bool
-    output: int = 0
-    unseen: bool = False  # an output that was changed after the last site, where no site shows it
-
-    @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Place:
-        """The place of a row that has both sides, of a state that of the site that writes it."""
-        if row.op == "state":  # what matters is the site that writes it
-            return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
-        output = int(row.baseline.removeprefix("output") or 0) if row.op == "output" and row.baseline else 0
-        halves: list[Half] = []
-        for graph, name, between in (
-            (alignment.baseline, row.baseline, row.between_baseline),
-            (alignment.candidate, row.candidate, row.between_candidate),
-        ):
-            sites = tuple(graph.by_name[each] for each in between)
-            if row.op == "output":
-                halves.append(Half(graph, None, sites, graph.outputs[output]))
-            else:
-                halves.append(Half(graph, graph.by_name[name or ""], sites))
-        apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
-        ends = row.above or alignment.baseline.outputs[output] == UNTRACED
-        return cls(
-            row,
-            halves[0],
-            halves[1],
-            any(rows[above].misshapen for above in row.above),
-            output,
-            unseen=row.op == "output" and bool(ends) and not apart,
-        )
-
-
 class _Examiner:
-    """Looks at each place when the lanes stand there."""
+    """Looks at each scene when the lanes stand there."""
 
-    def __init__(
-        self,
-        alignment: Alignment,
-        others: Mapping[str, Tensor],
-        baseline: Lane,
-        candidate: Lane,
-        places: Sequence[Place],
-    ) -> None:
-        self.found: dict[int, Examined] = {}
+    def __init__(self, alignment: Alignment, others: Mapping[str, Tensor]) -> None:
         self._alignment = alignment
         self._lay = laid_as if alignment.rebuilt else as_it_is
         self._others = others
-        self._lanes = baseline, candidate
-        self._places = {
-            place.baseline.site.index: place
-            for place in places
-            if place.baseline.site and place.row.op != "state"
-        }
-        self._uses = [Counter[int](), Counter[int]()]
-        for place in places:
-            for uses, half in zip(self._uses, (place.baseline, place.candidate), strict=True):
-                uses.update(half.calls)
 
-    def visit(self, pair: int, tensors: Sequence[Tensor]) -> None:
-        """Called in the pass, at every pair, before the candidate's tensor is overwritten."""
-        place = self._places.get(self._alignment.pairs[pair].baseline)
-        if place is not None:
-            self.examine(place, tensors[0], tensors[1])
-
-    def examine(self, place: Place, wanted: Tensor, given: Tensor) -> None:
-        """Look at one place, and let go of the calls nobody else needs."""
-        baseline = place.baseline.side(self._lanes[0].kept, wanted)
-        candidate = place.candidate.side(self._lanes[1].kept, given)
+    def examined(
+        self,
+        scene: Scene,
+        baseline: Neighbourhood | None,
+        candidate: Neighbourhood | None,
+        wanted: Tensor,
+        given: Tensor,
+    ) -> Examined | None:
+        """What one scene shows; None where its sides cannot be looked into and nothing is wrong with it."""
+        if scene.row.kind == "state":
+            cause = cause_of_state(
+                (scene.row.baseline or "").rpartition(".")[2],
+                None if candidate is None else candidate.call,
+                None if baseline is None else baseline.call,
+                wanted,
+                given,
+                scene.row.budget.intrinsic if scene.row.budget else 0.0,
+            )
+            return Examined(None, None, None, cause, None)
         if baseline is not None and candidate is not None:
-            self.found[place.row.index] = self._look(place, baseline, candidate, wanted, given)
-        elif place.row.status is Status.CULPRIT:
-            self.found[place.row.index] = Examined(None, None, None, unexplained(given, wanted), None)
-        self._let_go(place)
+            return self._look(scene, baseline, candidate, wanted, given)
+        if scene.row.status is Status.CULPRIT:
+            return Examined(None, None, None, unexplained(given, wanted), None)
+        return None
 
-    def _let_go(self, place: Place) -> None:
-        for lane, uses, half in zip(self._lanes, self._uses, (place.baseline, place.candidate), strict=True):
-            uses.subtract(half.calls)
-            for call in half.calls:
-                if uses[call] <= 0:
-                    lane.kept.pop(call, None)
-
-    def examine_state(self, place: Place, wanted: Tensor, given: Tensor) -> None:
-        """Look at a tensor that the site of `place` has left in another state than the baseline's."""
-        baseline = place.baseline.side(self._lanes[0].kept, wanted)
-        candidate = place.candidate.side(self._lanes[1].kept, given)
-        limit = place.row.budget.intrinsic if place.row.budget else 0.0
-        cause = cause_of_state(
-            (place.row.baseline or "").rpartition(".")[2],
-            None if candidate is None else candidate.call,
-            None if baseline is None else baseline.call,
-            wanted,
-            given,
-            limit,
-        )
-        self.found[place.row.index] = Examined(None, None, None, cause, None)
-        self._let_go(place)
-
-    def _look(self, place: Place, baseline: Side, candidate: Side, wanted: Tensor, given: Tensor) -> Examined:
-        row = place.row
+    def _look(
+        self, scene: Scene, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, given: Tensor
+    ) -> Examined:
+        row = scene.row
         limit = row.budget.intrinsic if row.budget else 0.0
         if self._alignment.rebuilt and row.composed:
             return Examined(None, None, None, composed(row, baseline, candidate), None)
         if row.layout:
             wanted = laid_as(wanted, given)
-        # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
-        reads = self._reads(baseline, candidate) if place.misshapen else candidate.reads
+        # Where another shape stands above, nothing could be forced: its scene is taken by the baseline's tensor.
+        reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
             differ = _differ(
                 baseline.reads, reads, limit, as_it_is
             )  # outside, a layout is part of the answer
             above = None
-            if differ and place.unseen:
+            if differ and scene.unseen:
                 above = changed_unseen(row, given, wanted)
             elif differ:
                 above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True)
@@ -306,32 +198,32 @@ class _Examiner:
         differ = _differ(should_read, does_read, limit, self._lay)
         absorbed = _pads_itself(row, baseline, candidate) or _computes_statistics(candidate.call, row.op)
         tensor = None if call is None else _attempt(call, candidate.site.output)
-        own = None
+        here = None
         if call is not None and (tensor is None or distance(tensor, wanted) > limit):
-            own = cause_of_site(
+            here = cause_of_site(
                 call, baseline.call, candidate.site.output, wanted, tensor, self._others, limit
             )
-            if tensor is None and not own.confirmed:  # it may only follow what is wrong above it
-                own = None
-        if own is None and row.status is Status.CULPRIT and (call is None or tensor is None):
-            own = unexplained(given, wanted)  # the site cannot be run again
-        if own is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
-            own = as_preparation(own, tensor, wanted)
-        if absorbed and own is not None:
-            own = _padding(own, baseline, candidate)
+            if tensor is None and not here.confirmed:  # it may only follow what is wrong above it
+                here = None
+        if here is None and row.status is Status.CULPRIT and (call is None or tensor is None):
+            here = unexplained(given, wanted)  # the site cannot be run again
+        if here is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
+            here = as_preparation(here, tensor, wanted)
+        if absorbed and here is not None:
+            here = _padding(here, baseline, candidate)
         above = None
         if differ and not absorbed:
-            mended = call is not None and (own is None or own.confirmed)
+            mended = call is not None and (here is None or here.confirmed)
             above = cause_of_inputs(row, baseline, candidate, does_read, limit, mended=mended)
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
-            _shape(tensor, wanted, row) if tensor is not None else None if own is None else (),
+            _shape(tensor, wanted, row) if tensor is not None else None if here is None else (),
             False if absorbed else differ,
-            own,
+            here,
             above,
         )
 
-    def _reads(self, baseline: Side, candidate: Side) -> tuple[Tensor, ...] | None:
+    def _reads(self, baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Tensor, ...] | None:
         """What the candidate's site reads if everything above the two sites is as in the baseline."""
         values = carried_over(baseline.values(), candidate.values(), self._alignment.partner, self._lay)
         try:
@@ -365,17 +257,17 @@ def _attempt(call: KeptCall, output: int) -> Tensor | None:
         return None
 
 
-def _padding(cause: Cause, baseline: Side, candidate: Side) -> Cause:
+def _padding(cause: Cause, baseline: Neighbourhood, candidate: Neighbourhood) -> Cause:
     """The cause at a site whose padding one side does apart: told by what it pads with, if that differs."""
-    ours, theirs = (
+    b, c = (
         next((str(site.attributes.get("mode")) for site, _ in side.between), "constant")
-        for side in (candidate, baseline)
+        for side in (baseline, candidate)
     )
-    if ours == theirs or not cause.code.endswith("-padding"):
+    if b == c or not cause.code.endswith("-padding"):
         return cause
     shown = {"constant": "with zeros"}
-    summary = f"it pads {shown.get(ours, f'by {ours}')}, the baseline {shown.get(theirs, f'by {theirs}')}"
-    remedy = f"pad {shown.get(theirs, f'by {theirs}')}"
+    summary = f"it pads {shown.get(c, f'by {c}')}, the baseline {shown.get(b, f'by {b}')}"
+    remedy = f"pad {shown.get(b, f'by {b}')}"
     return msgspec.structs.replace(
         cause, code=f"{cause.code}-mode", summary=summary, remedy=remedy, evidence=()
     )
@@ -388,10 +280,10 @@ def _computes_statistics(call: KeptCall, op: str) -> bool:
     )
 
 
-def _pads_itself(row: PairResult, baseline: Side, candidate: Side) -> bool:
+def _pads_itself(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> bool:
     """Whether one side pads in an operator of its own what the other pads in the site itself."""
     between = [site.op for site, _ in (*baseline.between, *candidate.between)]
     if not between or set(between) != {"pad"} or baseline.site is None or candidate.site is None:
         return False
-    ours, theirs = candidate.site.attributes.get("padding"), baseline.site.attributes.get("padding")
-    return row.op == candidate.site.op and ours is not None and ours != theirs
+    b, c = baseline.site.attributes.get("padding"), candidate.site.attributes.get("padding")
+    return row.op == candidate.site.op and c is not None and b != c

@@ -56,12 +56,14 @@ def _scaled(factor: float) -> Make:
 
 
 def _shifted(deviations: float) -> Make:
-    return lambda tensor, _: tensor + deviations * _size(tensor)
+    return lambda tensor, _: tensor + deviations * (size(tensor) or 1.0)
 
 
-def _size(tensor: Tensor) -> float:
-    """The root mean square of a tensor's numbers; 1 where they are all 0."""
-    return float(tensor.square().mean().sqrt()) or 1.0
+def size(tensor: Tensor) -> float:
+    """The root mean square of a tensor's finite numbers; 0 where it holds none."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return 0.0
+    return float(tensor.nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
 
 
 def _centred(tensor: Tensor, _: Sequence[float]) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from verifier.diagnose.neighbourhood import laid_as
+from verifier.diagnose.scenes import forced
 from verifier.graph.operators import IRRELEVANT, canonical
-from verifier.lockstep import Comparing, Lane, run
 from verifier.recognise.pattern import describe
 from verifier.recognise.reals import reals, same
 from verifier.records import Exhibit, Histogram, PairResult, Plane
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.graph import Graph
+    from verifier.lockstep import Lane
 
 # So many culprits a cell are pictured: about 10 kB of text each.
 MOST = 24
@@ -32,7 +33,6 @@ BARS = 64
 BINS = 41  # odd, so that small differences of either sign share the middle one
 STEPS = 254  # of a byte; the last value stands for numbers that are not finite
 _SETTING = 200  # characters
-_NO_SITES = frozenset({"input", "output", "state", "call"})  # operators of rows that are no sites
 
 # Operators whose tensors of three dimensions have channels in the second: all others' have them in the last.
 _CHANNELS_SECOND = ("conv", "batch_norm", "instance_norm", "group_norm", "max_pool", "avg_pool", "adaptive_")
@@ -64,13 +64,7 @@ def exhibits(
             look(wanted[pair], tensors[0], tensors[1])
 
     if wanted or any(place.output is not None for place in places):
-        passes = run(
-            list(open_lanes()),
-            [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-            [Comparing(0, 1, force=True)],
-            layouts=alignment.laid_out,
-            visit=visit,
-        )
+        passes = forced(alignment, open_lanes(), visit)
         for place in places:
             if place.output is not None:
                 look(place, passes.values[0][place.output], passes.values[1][place.output])
@@ -89,7 +83,7 @@ class _Place:
     @classmethod
     def of(cls, alignment: Alignment, rows: Sequence[PairResult], culprit: PairResult) -> _Place:
         at = culprit
-        if culprit.op not in _NO_SITES and _number(alignment, culprit) is None:
+        if culprit.kind == "site" and _number(alignment, culprit) is None:
             # It stands on one side alone, or was built of other operators: what reads it is the first to show.
             at = next((row for row in rows if _reads_through(row, culprit)), culprit)
         bare = Exhibit(
@@ -100,14 +94,14 @@ class _Place:
         )
         unlike = bool(at.inputs_differ) and not at.apart  # the pass could not give both sides the same inputs
         if (
-            at.op in {"input", "state", "call"}
+            at.kind in {"input", "state", "call"}
             or at.candidate_shape is not None
             or unlike
             or at.baseline is None
         ):
             return cls(culprit, bare)
-        if at.op == "output":
-            return cls(culprit, bare, output=int(at.baseline.removeprefix("output") or 0))
+        if at.kind == "output":
+            return cls(culprit, bare, output=at.position)
         return cls(culprit, bare, pair=_number(alignment, at))
 
 

@@ -47,7 +47,7 @@ def _with_finding(row: PairResult, examined: Examined | None, above: Mapping[str
         return msgspec.structs.replace(row, cause=above.get(key))
     if examined is None:
         return row
-    cause = examined.own
+    cause = examined.here
     if cause is None and not row.apart:
         cause = examined.above
     return msgspec.structs.replace(
@@ -64,19 +64,19 @@ def _moved(rows: Sequence[PairResult], found: Mapping[int, Examined]) -> dict[in
     told = dict(found)
     for index, examined in found.items():
         for near in rows[index].above:
-            other = found.get(near)
-            if other is None or other.above is None or examined.above is None:
+            beside = found.get(near)
+            if beside is None or beside.above is None or examined.above is None:
                 continue
-            (op, what), (other_op, other_what) = (
-                each.above.code.rpartition("-")[::2] for each in (examined, other) if each.above is not None
+            (op, what), (op_beside, what_beside) = (
+                each.above.code.rpartition("-")[::2] for each in (examined, beside) if each.above is not None
             )
-            if op != other_op or {what, other_what} != {"missing", "extra"}:
+            if op != op_beside or {what, what_beside} != {"missing", "extra"}:
                 continue
             later = what == "missing"  # the baseline has it after the site it stands before here
             summary = f"{op} stands {'before' if later else 'after'} {rows[near].candidate}, " + (
                 f"in the baseline {'after' if later else 'before'} it"
             )
-            for key, each in ((index, examined), (near, other)):
+            for key, each in ((index, examined), (near, beside)):
                 if each.above is not None:
                     cause = msgspec.structs.replace(each.above, code="order-different", summary=summary)
                     told[key] = dataclasses.replace(each, above=cause)

@@ -27,7 +27,7 @@ Values = dict[int, Tensor]
 
 
 @dataclass(frozen=True)
-class Side:
+class Neighbourhood:
     """One side of a neighbourhood: the site itself (None: an output of the model) and those between.
 
     `reads` are the tensors that reach the pair and `sources` the sites they come from.
@@ -83,35 +83,35 @@ class Side:
         )
 
 
-def carried_over(values: Values, own: Values, partner: Mapping[int, int], lay: Lay) -> Values:
-    """`own`, with what comes from paired sites or from the inputs as it is on the other side, in `values`."""
-    found = dict(own)
-    for source, tensor in values.items():
+def carried_over(baseline: Values, candidate: Values, partner: Mapping[int, int], lay: Lay) -> Values:
+    """The candidate's values, with what comes from paired sites or from the inputs as it is in the baseline's."""
+    found = dict(candidate)
+    for source, tensor in baseline.items():
         there = source if source < 0 else partner.get(source)
         if there in found:
             found[there] = lay(tensor, found[there])
     return found
 
 
-def laid_as(tensor: Tensor, other: Tensor) -> Tensor:
-    """The baseline's `tensor` laid out as the candidate's `other` is, where only the layout tells them apart.
+def laid_as(baseline: Tensor, candidate: Tensor) -> Tensor:
+    """The baseline's tensor laid out as the candidate's is, where only the layout tells them apart.
 
     Of several possible layouts the one in which they agree, otherwise the likeliest.
     """
-    if tensor.shape == other.shape:
-        return tensor
+    if baseline.shape == candidate.shape:
+        return baseline
     likeliest = None
-    for layout in layouts(tensor.shape, other.shape):
-        laid = layout.forth(tensor, other.shape)
-        if distance(laid, other) <= _ROUNDING:
+    for layout in layouts(baseline.shape, candidate.shape):
+        laid = layout.forth(baseline, candidate.shape)
+        if distance(laid, candidate) <= _ROUNDING:
             return laid
         likeliest = laid if likeliest is None else likeliest
-    return tensor if likeliest is None else likeliest
+    return baseline if likeliest is None else likeliest
 
 
-def as_it_is(tensor: Tensor, _other: Tensor) -> Tensor:
-    """The baseline's `tensor`: models built from the same operators have no reason to lay it out otherwise."""
-    return tensor
+def as_it_is(baseline: Tensor, _candidate: Tensor) -> Tensor:
+    """The baseline's tensor: models built from the same operators have no reason to lay it out otherwise."""
+    return baseline
 
 
 def _apart(candidate: Tensor, baseline: Tensor, lay: Lay) -> float:
@@ -134,37 +134,34 @@ def shared_reads(
         and _operand_names(baseline) != _operand_names(candidate)
         and len(baseline.operands) == len(candidate.operands)
     ):  # other operators, or other forms of one, call the same argument otherwise
-        ours_flat = candidate.operands
-        theirs_flat = [lay(one, other) for one, other in zip(baseline.operands, ours_flat, strict=True)]
-        return theirs_flat, ours_flat, candidate.with_operands(theirs_flat)
-    own = baseline.state & candidate.state
+        read = candidate.operands
+        given = [lay(one, other) for one, other in zip(baseline.operands, read, strict=True)]
+        return given, read, candidate.with_operands(given)
+    shared = baseline.state & candidate.state
     names = [
         name
         for name in dict.fromkeys((*baseline.arguments, *candidate.arguments))
-        if name not in own
+        if name not in shared
         and not (op == "batch_norm" and name in STATISTICS)
         and not (name in baseline.state | candidate.state and _lacks(name, baseline, candidate))
     ]
-    theirs = {name: list(tensors_in(baseline.arguments.get(name))) for name in names}
-    ours = {name: list(tensors_in(candidate.arguments.get(name))) for name in names}
-    names = [name for name in names if theirs[name] or ours[name]]
-    if op in COMMUTATIVE and len(names) == 2 and all(len(ours[n]) == len(theirs[n]) == 1 for n in names):
+    b = {name: list(tensors_in(baseline.arguments.get(name))) for name in names}
+    c = {name: list(tensors_in(candidate.arguments.get(name))) for name in names}
+    names = [name for name in names if b[name] or c[name]]
+    if op in COMMUTATIVE and len(names) == 2 and all(len(c[n]) == len(b[n]) == 1 for n in names):
         one, two = names
-        straight = _apart(ours[one][0], theirs[one][0], lay) + _apart(ours[two][0], theirs[two][0], lay)
-        crossed = _apart(ours[one][0], theirs[two][0], lay) + _apart(ours[two][0], theirs[one][0], lay)
+        straight = _apart(c[one][0], b[one][0], lay) + _apart(c[two][0], b[two][0], lay)
+        crossed = _apart(c[one][0], b[two][0], lay) + _apart(c[two][0], b[one][0], lay)
         if crossed < straight:
-            theirs = {one: theirs[two], two: theirs[one]}
-    fits = all(len(ours[name]) == len(theirs[name]) for name in names)
+            b = {one: b[two], two: b[one]}
+    fits = all(len(c[name]) == len(b[name]) for name in names)
     if fits:
-        theirs = {
-            name: [lay(one, other) for one, other in zip(theirs[name], ours[name], strict=True)]
-            for name in names
-        }
+        b = {name: [lay(one, other) for one, other in zip(b[name], c[name], strict=True)] for name in names}
     call: KeptCall | None = candidate if fits else None
     if call is not None:
         for name in names:
-            call = call.with_tensors(name, theirs[name])
-    flat = ([tensor for name in names for tensor in side[name]] for side in (theirs, ours))
+            call = call.with_tensors(name, b[name])
+    flat = ([tensor for name in names for tensor in side[name]] for side in (b, c))
     return *flat, call  # type: ignore[return-value] # two lists and a call
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Alignment, Recipe
+    from verifier.align import Alignment, Assembly
 
 # Tensors whose values are described one by one; of the others only how many there are is said.
 _MOST = 50
@@ -24,7 +24,7 @@ def static_differences(
     alignment: Alignment,
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
-    parameters: Mapping[str, Recipe],
+    parameters: Mapping[str, Assembly],
 ) -> tuple[StaticDifference, ...]:
     """How the two models differ: operators by number, hyperparameters pair by pair, tensors by value.
 
@@ -64,30 +64,30 @@ def flag_differences(
 
 def _returns(alignment: Alignment) -> Iterator[StaticDifference]:
     """Other names for what the two return; by them, or else by position, it was compared."""
-    ours, theirs = (
+    candidate, baseline = (
         [name for name in graph.output_names if not name.replace(".", "").isdigit()]
         for graph in (alignment.candidate, alignment.baseline)
     )
-    if ours and theirs and ours != theirs:
+    if candidate and baseline and candidate != baseline:
         yield StaticDifference(
             kind="output",
             baseline=None,
             candidate=None,
-            summary=f"it returns {', '.join(ours)}; the baseline {', '.join(theirs)}",
+            summary=f"it returns {', '.join(candidate)}; the baseline {', '.join(baseline)}",
         )
 
 
 def _operators(alignment: Alignment) -> Iterator[StaticDifference]:
-    ours, theirs = (
+    baseline, candidate = (
         Counter(site.op for site in graph.comparable) for graph in (alignment.baseline, alignment.candidate)
     )
-    for op in sorted(ours.keys() | theirs.keys()):
-        if ours[op] != theirs[op]:
+    for op in sorted(baseline.keys() | candidate.keys()):
+        if baseline[op] != candidate[op]:
             yield StaticDifference(
                 kind="operators",
                 baseline=None,
                 candidate=None,
-                summary=f"{op}: {theirs[op]} in the candidate, {ours[op]} in the baseline",
+                summary=f"{op}: {candidate[op]} in the candidate, {baseline[op]} in the baseline",
             )
 
 
@@ -105,13 +105,13 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
         for name, value in b.attributes.items():
             if name in IRRELEVANT or name not in c.attributes:
                 continue
-            own, theirs = canonical(c.attributes[name]), canonical(value)
-            if own != theirs:
+            found, expected = canonical(c.attributes[name]), canonical(value)
+            if found != expected:
                 yield StaticDifference(
                     kind="hyperparameter",
                     baseline=b.name,
                     candidate=c.name,
-                    summary=f"{name} is {own}, the baseline's {theirs}",
+                    summary=f"{name} is {found}, the baseline's {expected}",
                 )
         if b.dtype != c.dtype:
             yield StaticDifference(
@@ -123,35 +123,35 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 
 
 def _tensors(
-    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
+    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
     said = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
-    for name, recipe in parameters.items():
-        own = candidate.get(name)
-        if own is None or not recipe.fits(shapes, own.shape):
+    for name, assembly in parameters.items():
+        tensor = candidate.get(name)
+        if tensor is None or not assembly.fits(shapes, tensor.shape):
             continue
-        theirs, twin = recipe.make(baseline, own.shape), ", ".join(recipe.names)
-        if own is theirs:
+        made, twin = assembly.make(baseline, tensor.shape), ", ".join(assembly.names)
+        if tensor is made:
             continue
-        if own.dtype != theirs.dtype:
+        if tensor.dtype != made.dtype:
             yield StaticDifference(
                 kind="dtype",
                 baseline=twin,
                 candidate=name,
-                summary=f"{own.dtype}, the baseline's {theirs.dtype}",
+                summary=f"{tensor.dtype}, the baseline's {made.dtype}",
             )
-        if own.shape == theirs.shape and own.stride() != theirs.stride():
+        if tensor.shape == made.shape and tensor.stride() != made.stride():
             yield StaticDifference(
                 kind="layout",
                 baseline=twin,
                 candidate=name,
-                summary=f"strides {own.stride()}, the baseline's {theirs.stride()}",
+                summary=f"strides {tensor.stride()}, the baseline's {made.stride()}",
             )
         if said >= _MOST:
             continue
-        alike = {other: tensor for other, tensor in baseline.items() if tensor.shape == own.shape}
-        relation = relate(own, theirs, alike)
+        alike = {key: each for key, each in baseline.items() if each.shape == tensor.shape}
+        relation = relate(tensor, made, alike)
         if relation is not None:
             said += 1
             yield StaticDifference(
@@ -161,11 +161,10 @@ def _tensors(
 
 # What adds nothing to a sum, and what changes nothing in a product.
 _NEUTRAL = {"bias": 0.0, "weight": 1.0}
-HARMLESS = "which changes nothing"
 
 
 def _extra(
-    alignment: Alignment, candidate: Mapping[str, Tensor], parameters: Mapping[str, Recipe]
+    alignment: Alignment, candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
     """Tensors the candidate's side of a pair uses and the baseline's has no counterpart for, such as a bias."""
     said = 0
@@ -173,18 +172,21 @@ def _extra(
         b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
         roles = {use.role for use in b.tensors}
         for use in c.tensors:
-            own = candidate.get(use.name)
-            if b.op != c.op or use.role in roles or use.name in parameters or own is None or said >= _MOST:
+            tensor = candidate.get(use.name)
+            if b.op != c.op or use.role in roles or use.name in parameters or tensor is None or said >= _MOST:
                 continue
             said += 1
             neutral = _NEUTRAL.get(use.role)
-            if neutral is not None and bool((own == neutral).all()):
-                values = f"all are {neutral:g}, {HARMLESS}"
-            else:
-                values = f"from {own.min().item():.3g} to {own.max().item():.3g}"
+            harmless = neutral is not None and bool((tensor == neutral).all())
+            values = (
+                f"all are {neutral:g}, which changes nothing"
+                if harmless
+                else f"from {tensor.min().item():.3g} to {tensor.max().item():.3g}"
+            )
             yield StaticDifference(
                 kind="tensor",
                 baseline=b.name,
                 candidate=use.name,
-                summary=f"it is a {use.role} of {own.numel()} numbers that the baseline does not have: {values}",
+                summary=f"it is a {use.role} of {tensor.numel()} numbers that the baseline does not have: {values}",
+                harmless=harmless,
             )

@@ -64,10 +64,10 @@ def _variance(candidate: KeptCall) -> list[Suspect]:
 
 def _operator(op: str, baseline_op: str, baseline: KeptCall) -> Suspect:
     def apply(call: KeptCall) -> KeptCall:
-        other = baseline.with_operands(call.operands)
-        for name in call.state & other.state:
-            other = other.with_argument(name, call.arguments[name])
-        return other
+        made = baseline.with_operands(call.operands)
+        for name in call.state & made.state:
+            made = made.with_argument(name, call.arguments[name])
+        return made
 
     return Suspect(
         codes.of_operator(op, baseline_op),
@@ -78,28 +78,28 @@ def _operator(op: str, baseline_op: str, baseline: KeptCall) -> Suspect:
 
 
 def _attributes(op: str, candidate: KeptCall, baseline: KeptCall) -> list[Suspect]:
-    ours, theirs = settings(candidate), settings(baseline)
+    b, c = settings(baseline), settings(candidate)
     names = [
         name
-        for name in dict.fromkeys((*theirs, *ours))
-        if canonical(ours.get(name, _UNSET)) != canonical(theirs.get(name, _UNSET))
+        for name in dict.fromkeys((*b, *c))
+        if canonical(c.get(name, _UNSET)) != canonical(b.get(name, _UNSET))
     ]
     # A flag says more than a number, and a number that changes the shape more than one that does not.
     names.sort(key=lambda name: (name not in {"training", "train"}, name not in {"stride", "padding"}))
-    return [_attribute(op, name, ours.get(name, _UNSET), theirs.get(name, _UNSET)) for name in names]
+    return [_attribute(op, name, c.get(name, _UNSET), b.get(name, _UNSET)) for name in names]
 
 
 _UNSET = "its default"
 
 
-def _attribute(op: str, name: str, own: Any, theirs: Any) -> Suspect:
+def _attribute(op: str, name: str, found: Any, expected: Any) -> Suspect:
     def apply(call: KeptCall) -> KeptCall:
-        return call.without_argument(name) if theirs is _UNSET else call.with_argument(name, theirs)
+        return call.without_argument(name) if expected is _UNSET else call.with_argument(name, expected)
 
     return Suspect(
         codes.of_attribute(op, name),
-        f"{name} is {_shown(own)}, the baseline's {_shown(theirs)}",
-        f"set {name} to {_shown(theirs)}",
+        f"{name} is {_shown(found)}, the baseline's {_shown(expected)}",
+        f"set {name} to {_shown(expected)}",
         apply,
     )
 
@@ -148,13 +148,13 @@ def _tensors(candidate: KeptCall, baseline: KeptCall, others: Mapping[str, Tenso
     found = []
     changed: dict[str, tuple[Tensor | None, Tensor | None]] = {}
     for role in roles:
-        own, theirs = _tensor(candidate, role), _tensor(baseline, role)
-        if own is None and theirs is None:
+        b, c = _tensor(baseline, role), _tensor(candidate, role)
+        if b is None and c is None:
             continue
-        if own is not None and theirs is not None and own.numel() == theirs.numel():
-            theirs = theirs.reshape(own.shape)  # a linear layer's weights in a 1 x 1 convolution
-        changed[role] = own, theirs
-        suspect = _tensor_suspect(role, own, theirs, others)
+        if b is not None and c is not None and c.numel() == b.numel():
+            b = b.reshape(c.shape)  # a linear layer's weights in a 1 x 1 convolution
+        changed[role] = b, c
+        suspect = _tensor_suspect(role, b, c, others)
         if suspect is not None:
             found.append(suspect)
     crossed = _crossed(changed)
@@ -167,25 +167,29 @@ def _tensor(call: KeptCall, role: str) -> Tensor | None:
 
 
 def _tensor_suspect(
-    role: str, own: Tensor | None, theirs: Tensor | None, others: Mapping[str, Tensor]
+    role: str, baseline: Tensor | None, candidate: Tensor | None, others: Mapping[str, Tensor]
 ) -> Suspect | None:
     def apply(call: KeptCall) -> KeptCall:
-        return call.with_argument(role, theirs, is_state=theirs is not None)
+        return call.with_argument(role, baseline, is_state=baseline is not None)
 
-    if own is None:
+    if candidate is None:
         return Suspect(f"{role}-missing", f"it has no {role}, the baseline has one", f"add the {role}", apply)
-    if theirs is None:
+    if baseline is None:
         return Suspect(
             f"{role}-extra", f"it has a {role}, the baseline has none", f"remove the {role}", apply
         )
-    alike = {name: tensor for name, tensor in others.items() if tensor.shape == own.shape}
-    single = _is_single(own) and _is_single(theirs)  # as the masters were: then their rounding is known
-    relation = relate(own.float(), theirs.float(), alike) if single else relate(own, theirs, alike)
+    alike = {name: tensor for name, tensor in others.items() if tensor.shape == candidate.shape}
+    single = _is_single(candidate) and _is_single(
+        baseline
+    )  # as the masters were: then their rounding is known
+    relation = (
+        relate(candidate.float(), baseline.float(), alike) if single else relate(candidate, baseline, alike)
+    )
     if relation is None:
         return None
     remedy = f"load the baseline's {role}"
-    if own.numel() != theirs.numel():  # it would not fit
-        remedy = f"build the layer with a {role} of shape {as_text(tuple(theirs.shape))}, and {remedy}"
+    if candidate.numel() != baseline.numel():  # it would not fit
+        remedy = f"build the layer with a {role} of shape {as_text(tuple(baseline.shape))}, and {remedy}"
     return Suspect(
         codes.of_tensor(role, relation.kind),
         f"its {role.replace('_', ' ')} {relation.summary}",
@@ -204,16 +208,16 @@ def _crossed(changed: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> Susp
     weight, bias = changed.get("weight"), changed.get("bias")
     if weight is None or bias is None or None in weight or None in bias:
         return None
-    (own_weight, weight_of), (own_bias, bias_of) = weight, bias
-    assert own_weight is not None and weight_of is not None  # noqa: S101, PT018 - seen above
-    assert own_bias is not None and bias_of is not None  # noqa: S101, PT018
-    if own_weight.shape != bias_of.shape or own_weight.equal(weight_of):
+    (b_weight, c_weight), (b_bias, c_bias) = weight, bias
+    assert c_weight is not None and b_weight is not None  # noqa: S101, PT018 - seen above
+    assert c_bias is not None and b_bias is not None  # noqa: S101, PT018
+    if c_weight.shape != b_bias.shape or c_weight.equal(b_weight):
         return None
-    if not (own_weight.equal(bias_of) and own_bias.equal(weight_of)):
+    if not (c_weight.equal(b_bias) and c_bias.equal(b_weight)):
         return None
     return Suspect(
         "affine-swapped",
         "its weight is the baseline's bias, and its bias the weight",
         "exchange weight and bias",
-        lambda call: call.with_argument("weight", weight_of).with_argument("bias", bias_of),
+        lambda call: call.with_argument("weight", b_weight).with_argument("bias", b_bias),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from verifier.border.accounts import first_said
 from verifier.errors import OutputError, UsageError
 
 if sys.platform != "win32":
@@ -86,9 +87,8 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         version, then = content["version"], content["request"]
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
         raise UsageError(
-            f"the checkpoint {file} is damaged ({first_line}). Delete it to train from the start."
+            f"the checkpoint {file} is damaged ({first_said(error)}). Delete it to train from the start."
         ) from error
     if version > _VERSION:
         raise UsageError(

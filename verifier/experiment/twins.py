@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reference_models.published import figures
+from verifier.bench.side import Side
 from verifier.border.programs import contained, translating
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError
@@ -23,7 +24,7 @@ from verifier.experiment.pupil import Pupil
 from verifier.judge import Cell
 from verifier.models.copying import state_of
 from verifier.training.failing import failed
-from verifier.training.pairing import Pairing, Side, pair
+from verifier.training.pairing import Pairing, pair
 from verifier.training.records import Experiment, Learner, SampleImage, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
@@ -179,7 +180,7 @@ def _models(
     if trainee.baseline is None:
         side = Side.of("candidate", trainee.candidate, seed)
         _check_outputs(side, images, data, cell)
-        return None, [(side, side.fresh(state_of(side.model), cell))]
+        return None, [(side, side.trained(state_of(side.model), cell))]
     pairing = pair(trainee.baseline, trainee.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
@@ -206,7 +207,7 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
             f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: {why}"
         )
 
-    model = side.fresh(state_of(side.model), cell)  # a copy, whose running statistics may move
+    model = side.trained(state_of(side.model), cell)  # a copy, whose running statistics may move
     for mode in (True, False):
         with translating(partial(failed, f"the {side.role}", refused)), torch.no_grad():
             outputs = model.train(mode)(images)
@@ -303,7 +304,7 @@ def _twins(trainee: Trainee, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
     b, c = state_of(baseline.model), state_of(candidate.model)
     same = all(
         torch.equal(recipe.make(b, c[name].shape), c[name])
-        for name, recipe in pairing.masters.recipes.items()
+        for name, recipe in pairing.masters.assemblies.items()
     )
     return Twins(name=trainee.name, first_other_epoch=first, same_weights=same)
 

@@ -65,7 +65,7 @@ def _wrap_scripted(model: nn.Module) -> None:
 
 
 class Instrument(TorchFunctionMode, ABC):
-    """A torch-function mode plus forward hooks on a model that is ours alone (see `verifier.models.copying`).
+    """A torch-function mode plus forward hooks on a copy that nobody else holds (see `verifier.models.copying`).
 
     The mode meets every torch-level call; what a call does inside is not seen, so operators appear as the
     model's author wrote them. The hooks tell which module is running, and catch tensors that were made

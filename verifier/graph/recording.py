@@ -14,10 +14,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
+from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
 from verifier.graph.returned import Returned
-from verifier.graph.setting import Setting
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, shape_of, tensors_in
 
@@ -138,7 +138,7 @@ class _Recorder(Instrument):
         self._origins = _Origins()
         self._inputs = len(inputs)
         self._read: list[int] = []  # sites whose numbers have left torch for Python
-        self._setting = Setting.of(model, inputs)
+        self._conditions = Conditions.of(model, inputs)
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
@@ -265,7 +265,7 @@ class _Recorder(Instrument):
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
             output_names=returned.names,
-            setting=self._setting,
+            conditions=self._conditions,
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verifier.graph.setting import Setting
+    from verifier.graph.conditions import Conditions
 
 
 UNTRACED = -(1 << 30)
@@ -104,7 +104,7 @@ class Graph:
         writes_inputs: Whether the model wrote into the tensors it was given.
         draws: Whether it drew random numbers.
         writes_state: Names of the parameters and buffers it wrote into, as batch norms in train mode do.
-        setting: What it was given; None where that was not noted.
+        conditions: What it was given; None where that was not noted.
     """
 
     sites: tuple[Site, ...]
@@ -118,7 +118,7 @@ class Graph:
     draws: bool = False
     output_names: tuple[str, ...] = ()
     output_order: tuple[int, ...] | None = None
-    setting: Setting | None = None
+    conditions: Conditions | None = None
 
     def with_outputs_like(self, other: Graph) -> Graph:
         """This graph, with its outputs in the other's order if both return the same names."""
@@ -150,6 +150,12 @@ class Graph:
     def call_of(self) -> tuple[int, ...]:
         """For each site, the position in `calls` of the call that made it."""
         return tuple(k for k, call in enumerate(self.calls) for _ in range(call.count))
+
+    def call_at(self, position: int, op: str, scope: str, count: int) -> Call | None:
+        """The recorded call at `position`, if it is one of `op` in the module `scope` that gave `count` tensors."""
+        call = self.calls[position] if position < len(self.calls) else None
+        alike = call is not None and (call.op, call.scope, call.count) == (op, scope, count)
+        return call if alike else None
 
     @cached_property
     def by_name(self) -> dict[str, Site]:

@@ -13,7 +13,7 @@ from verifier.border.programs import contained
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.initialisation.declared import declarations
-from verifier.initialisation.rebuilding import Side, correspondence
+from verifier.initialisation.rebuilding import Builder, correspondence
 from verifier.initialisation.records import Initialisation, TensorResult, TensorStanding
 from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_bits
 from verifier.models.copying import state_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.inputs import Inputs
 
     State = Mapping[str, Tensor]
@@ -76,7 +76,7 @@ def verify_initialisation(
         raise UsageError(f"the error rate must lie between 0 and 1, not {error_rate:g}.")
     if draws is not None and not 1 <= draws <= 1000:
         raise UsageError(f"the number of draws must lie between 1 and 1000, not {draws}.")
-    b, c = Side.of("baseline", baseline), Side.of("candidate", candidate)
+    b, c = Builder.of("baseline", baseline), Builder.of("candidate", candidate)
     with preserved(), torch.no_grad():
         b_model, c_model = b.drawn(seed), c.drawn(seed)
         b_state, c_state = state_of(b_model), state_of(c_model)
@@ -130,7 +130,7 @@ def _is_open(row: TensorResult) -> bool:
     return row.reason == _OPEN
 
 
-def _at_once(name: str, tensor: Tensor, recipe: Recipe | None, baseline: State) -> TensorResult:
+def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, baseline: State) -> TensorResult:
     """What can be said of one of the candidate's tensors from a single draw."""
     row = TensorResult(
         candidate=name,

@@ -9,19 +9,20 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from verifier.align import Recipe, align
-from verifier.bench.running import Caster, Subject, arguments, sample
+from verifier.align import Assembly
+from verifier.bench.pairing import pair
+from verifier.bench.side import Side
 from verifier.border.accounts import account
 from verifier.border.signals import check_unanswered
+from verifier.cells import Cell
 from verifier.environment import preserved
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.graph import Graph, record
-from verifier.inputs import given as making
-from verifier.judge import Cell
+from verifier.inputs import normal, tensors
+from verifier.inputs.samples import sample
 from verifier.models import specs
+from verifier.models.casting import arguments
 from verifier.models.copying import copy_with, state_of
-from verifier.proof.proving import proved
-from verifier.weights import choose, fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,15 +38,15 @@ SIZES = (64, 224, 32)
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two models, to be built from any seed."""
+class Builder:
+    """What builds one of the two models from any seed."""
 
     role: str
     spec: str
     build: Callable[[int], nn.Module]
 
     @classmethod
-    def of(cls, role: str, model: str | Callable[[], nn.Module]) -> Side:
+    def of(cls, role: str, model: str | Callable[[], nn.Module]) -> Builder:
         """From a specification, or from a function without arguments.
 
         Raises:
@@ -90,10 +91,10 @@ def _called(role: str, build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def correspondence(
     baseline: nn.Module,
     candidate: nn.Module,
-    given: Mapping[str, Recipe | None],
+    given: Mapping[str, Assembly | None],
     inputs: Inputs | None,
     specs: tuple[str, str],
-) -> Mapping[str, Recipe]:
+) -> Mapping[str, Assembly]:
     """For each of the candidate's tensors that has a partner, how it is made of the baseline's.
 
     By name where both models have the same names and shapes; else both run once and are aligned.
@@ -108,47 +109,38 @@ def correspondence(
     Raises:
         ModelError: The models do not run on the inputs.
     """
-    own, theirs = state_of(baseline), state_of(candidate)
-    if [(n, t.shape) for n, t in own.items()] == [(n, t.shape) for n, t in theirs.items()]:
-        found: dict[str, Recipe] = {name: Recipe.of(name) for name in own}
+    shapes = [
+        [(name, tensor.shape) for name, tensor in state_of(model).items()] for model in (baseline, candidate)
+    ]
+    if shapes[0] == shapes[1]:
+        found: dict[str, Assembly] = {name: Assembly.of(name) for name, _ in shapes[0]}
     else:
         found = dict(_aligned(baseline, candidate, given, inputs, specs))
-    merged: dict[str, Recipe | None] = {**found, **given}
+    merged: dict[str, Assembly | None] = {**found, **given}
     return {name: recipe for name, recipe in merged.items() if recipe is not None}
 
 
 def _aligned(
     baseline: nn.Module,
     candidate: nn.Module,
-    given: Mapping[str, Recipe | None],
+    given: Mapping[str, Assembly | None],
     inputs: Inputs | None,
     specs: tuple[str, str],
-) -> Mapping[str, Recipe]:
-    few, ours, theirs = _recorded(baseline, candidate, inputs, specs)
-    marks = (fingerprints(state_of(baseline)), fingerprints(state_of(candidate)))
-    alignment = align(ours, theirs.with_outputs_like(ours), marks, given)
-    if not (alignment.rebuilt or alignment.choices):
-        return alignment.parameters
-    masters = choose("init", baseline, candidate, alignment, (few.args, few.kwargs), given=given)
-    subject = Subject(baseline, candidate, alignment, masters)
-    if alignment.rebuilt:
-        with torch.no_grad():
-            subject = proved(subject, few, Caster())
-    return subject.masters.recipes
+) -> Mapping[str, Assembly]:
+    few, graphs = _recorded(baseline, candidate, inputs, specs)
+    sides = Side.of("baseline", baseline, 0), Side.of("candidate", candidate, 0)
+    with torch.no_grad():
+        return pair(*sides, few, weights="init", known=given, graphs=graphs).masters.assemblies
 
 
 def _recorded(
     baseline: nn.Module, candidate: nn.Module, inputs: Inputs | None, specs: tuple[str, str]
-) -> tuple[Inputs, Graph, Graph]:
-    tried = (
-        [making.normal(2, size, 0) for size in SIZES]
-        if inputs is None
-        else [sample(making.tensors(inputs), 2)]
-    )
+) -> tuple[Inputs, tuple[Graph, Graph]]:
+    tried = [normal(2, size, 0) for size in SIZES] if inputs is None else [sample(tensors(inputs), 2)]
     error: BaseException | None = None
     for few in tried:
         try:
-            return few, _graph("baseline", baseline, few), _graph("candidate", candidate, few)
+            return few, (_graph("baseline", baseline, few), _graph("candidate", candidate, few))
         except VerifierError:
             raise
         except BaseException as raised:

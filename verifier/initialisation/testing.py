@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.align import Recipe
+    from verifier.align import Assembly
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
-    from verifier.initialisation.rebuilding import Side
+    from verifier.initialisation.rebuilding import Builder
     from verifier.initialisation.records import Statistics
 
     State = Mapping[str, Tensor]
@@ -90,11 +90,11 @@ def _in_one_dtype(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[
 class OpenTensors:
     """The tensors whose bits differ, to be drawn again and tested: their recipes, and those of all tensors."""
 
-    baseline: Side
-    candidate: Side
+    baseline: Builder
+    candidate: Builder
     declared: Mapping[str, Declared]
-    every: Mapping[str, Recipe]
-    recipes: Mapping[str, Recipe]
+    every: Mapping[str, Assembly]
+    recipes: Mapping[str, Assembly]
     baseline_state: State
     candidate_state: State
     seed: int
@@ -131,7 +131,7 @@ class OpenTensors:
             rows[name] = self._tested(rows[name], p_value, error_rate, candidates[name], len(tested))
         return rows
 
-    def _draw(self, side: Side, seeds: range, drawn: dict[str, list[Tensor]]) -> set[str]:
+    def _draw(self, side: Builder, seeds: range, drawn: dict[str, list[Tensor]]) -> set[str]:
         """Add a draw from each seed to the small tensors, one to all if they have none; tells which never change."""
         fixed: set[str] = set()
         for number, seed in enumerate(seeds):
@@ -285,7 +285,7 @@ class OpenTensors:
         )
 
 
-def _copies(candidate: State, recipes: Mapping[str, Recipe], baseline: State) -> dict[str, str]:
+def _copies(candidate: State, recipes: Mapping[str, Assembly], baseline: State) -> dict[str, str]:
     """The tensors that hold the very numbers of an earlier one of the same model, though their partners do not."""
     seen: dict[bytes, str] = {}
     found: dict[str, str] = {}

@@ -5,28 +5,19 @@ from verifier.judge.again import judge_again
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
+from verifier.judge.limits import excess, less_accurate, numeric
 from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
-from verifier.judge.rows import Compared, bare_rows, ends
-from verifier.judge.verdicts import (
-    Judged,
-    differs,
-    excess,
-    judge_rows,
-    left_open,
-    less_accurate,
-    main_cell,
-    numeric,
-    overall,
-    with_probes,
-)
+from verifier.judge.rows import PairErrors, bare_rows, ends
+from verifier.judge.statuses import Judged, differs, judge_rows
+from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, with_probes
 
 __all__ = [
     "CRITERIA",
     "STRICT",
     "Cell",
-    "Compared",
     "Judged",
+    "PairErrors",
     "Policy",
     "Request",
     "bare_rows",
@@ -48,6 +39,7 @@ __all__ = [
     "product",
     "range_notes",
     "semantics_budget",
+    "too_thin",
     "with_precision",
     "with_probes",
 ]

@@ -8,7 +8,8 @@ from verifier.cells import Cell
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
-from verifier.judge.verdicts import judge_rows, left_open, main_cell, overall, with_probes
+from verifier.judge.statuses import judge_rows
+from verifier.judge.verdicts import left_open, main_cell, overall, with_probes
 from verifier.records import CellResult, PairResult, Result, Verdict
 
 

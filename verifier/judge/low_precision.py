@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
-from verifier.judge.verdicts import excess
+from verifier.judge.limits import excess
 from verifier.records import Cause
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ def range_notes(cell: Cell, rows: Sequence[PairResult]) -> tuple[str, ...]:
             if max(getattr(each, kind)) > least * each.elements
         ]
         if found:
-            row, (ours, theirs), elements = found[0]
+            row, (baseline, candidate), elements = found[0]
             sites = f", and at {len(found) - 1} later sites" if len(found) > 1 else ""
             notes.append(
-                f"{cell.dtype} {what} first at {row.baseline}: {ours} of the baseline's {elements} numbers, "
-                f"{theirs} of the candidate's{sites}"
+                f"{cell.dtype} {what} first at {row.baseline}: {baseline} of the baseline's {elements} numbers, "
+                f"{candidate} of the candidate's{sites}"
             )
     return tuple(notes)
 
 
 def with_precision(row: PairResult, cell: Cell, *, proved: bool) -> PairResult:
     """The row with its cause, if what is wrong with it is how far its arithmetic is from exact."""
-    found = excess(row, own=True)
+    found = excess(row, intrinsic=True)
     if found is None or (row.cause is not None and row.cause.confirmed and not proved):
         return row
     overflows = math.isinf(found.candidate) and math.isfinite(found.baseline)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What was measured at one pair or output: shapes on both sides, errors where the shapes agree."""
+class PairErrors:
+    """How far apart the two are at one pair or output: shapes on both sides, errors where the shapes agree."""
 
     shape: tuple[int, ...]
     candidate_shape: tuple[int, ...]
@@ -41,11 +41,11 @@ class Compared:
 
 def bare_rows(
     alignment: Alignment,
-    pairs: Sequence[Compared],
-    outputs: Sequence[Compared],
-    states: Sequence[tuple[State, Compared]] = (),
-    inputs: Sequence[Compared] = (),
-    calls: Sequence[Sequence[Compared]] = ((), (), ()),
+    pairs: Sequence[PairErrors],
+    outputs: Sequence[PairErrors],
+    states: Sequence[tuple[State, PairErrors]] = (),
+    inputs: Sequence[PairErrors] = (),
+    calls: Sequence[Sequence[PairErrors]] = ((), (), ()),
 ) -> tuple[PairResult, ...]:
     """One row an input (where the candidate has its own), pair, unmatched site, written state and output.
 
@@ -85,10 +85,10 @@ def bare_rows(
             name = _output_name(number, len(outputs))
             row = _row(index, name, name, "output", outputs[number])
             ends = alignment.baseline.outputs[number], alignment.candidate.outputs[number]
-            row = msgspec.structs.replace(row, **sources.of((ends[0],), (ends[1],)))
+            row = msgspec.structs.replace(row, position=number, **sources.of((ends[0],), (ends[1],)))
         elif kind == "input":
             name = "input" if len(inputs) == 1 else f"input{number}"
-            row = _row(index, name, name, "input", inputs[number])
+            row = msgspec.structs.replace(_row(index, name, name, "input", inputs[number]), position=number)
         elif kind == "state":
             state, found = states[number]
             row = _row(index, state.baseline, state.candidate, "state", found)
@@ -103,8 +103,6 @@ def bare_rows(
     return tuple(rows)
 
 
-CALL = "call"
-"""In the place of an operator: a row for what a further call of both models returned."""
 BARE = "run bare"
 SECOND = "second call"
 OTHERS = "call on reversed samples"
@@ -138,14 +136,14 @@ def _call_rows(
     alignment: Alignment,
     rows: Sequence[PairResult],
     index_of_pair: Mapping[int, int],
-    calls: Sequence[Sequence[Compared]],
+    calls: Sequence[Sequence[PairErrors]],
 ) -> Iterator[PairResult]:
     """A row for each output of each further call, behind the row that the output itself has."""
     index, told = len(rows), False
     for call, found in zip((BARE, SECOND, OTHERS), calls, strict=True):
         for number, compared in enumerate(found):
             name = _output_name(number, len(found))
-            above = [other.index for other in rows if other.op == "output" and other.baseline == name] or [
+            above = [other.index for other in rows if other.kind == "output" and other.baseline == name] or [
                 index_of_pair[pair] for pair in _pairs_at(alignment, alignment.baseline.outputs[number])
             ]
             alike = within_budget(compared.total, compared.budget)
@@ -157,8 +155,9 @@ def _call_rows(
             if call == OTHERS and not news:
                 continue
             told |= not alike
-            row = _row(index, f"{name}, {call}", f"{name}, {call}", CALL, compared)
-            yield msgspec.structs.replace(row, above=tuple(above), cause=None if alike else _CAUSES[call])
+            row = _row(index, f"{name}, {call}", f"{name}, {call}", "call", compared)
+            cause = None if alike else _CAUSES[call]
+            yield msgspec.structs.replace(row, above=tuple(above), cause=cause, position=number)
             index += 1
 
 
@@ -170,7 +169,7 @@ def within_budget(error: Comparison | None, budget: Budget | None) -> bool:
 def ends(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[int, ...]:
     """For each output the two models share, the row it is judged at: its own, or that of the pair that makes it."""
     count = len(alignment.same_outputs)
-    shown = {row.baseline: row.index for row in rows if row.op == "output"}
+    shown = {row.baseline: row.index for row in rows if row.kind == "output"}
     at_site = {row.baseline: row.index for row in rows if row.candidate is not None}
     found = []
     for number, site in enumerate(alignment.baseline.outputs[:count]):
@@ -191,7 +190,7 @@ def _pairs_at(alignment: Alignment, site: int) -> list[int]:
     return [k for k, pair in enumerate(alignment.pairs) if pair.baseline == site]
 
 
-def _seen_before(alignment: Alignment, output: int, found: Compared, pairs: Sequence[Compared]) -> bool:
+def _seen_before(alignment: Alignment, output: int, found: PairErrors, pairs: Sequence[PairErrors]) -> bool:
     """Whether what the two models return was compared at a pair, and is still what it was there."""
     if not alignment.same_outputs[output]:
         return False
@@ -225,7 +224,7 @@ def _order(
     return order
 
 
-def _row(index: int, baseline: str, candidate: str, op: str, found: Compared) -> PairResult:
+def _row(index: int, baseline: str, candidate: str, op: str, found: PairErrors) -> PairResult:
     return PairResult(
         index=index,
         baseline=baseline,

@@ -1,7 +1,8 @@
 """Several models run at once and meet wherever they compute the same thing."""
 
 from verifier.lockstep.lane import Lane
-from verifier.lockstep.passes import Comparing, Meeting, Passes, Queued, meet, queue, run
+from verifier.lockstep.meeting import Meeting, meet
+from verifier.lockstep.passes import Comparing, Passes, Queued, queue, run
 from verifier.lockstep.replay import Replay, replayable
 
 __all__ = [

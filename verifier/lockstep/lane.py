@@ -15,9 +15,9 @@ from verifier.border.signals import check_unanswered
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
 from verifier.graph import KeptCall
 from verifier.graph.chance import random_state, set_random_state
+from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.returned import Returned
-from verifier.graph.setting import Setting
 from verifier.graph.tensors import tensors_in
 from verifier.lockstep.coroutine import Greenlet, Thread
 
@@ -182,7 +182,7 @@ class _Watch(Instrument):
         self._graph = graph
         self._stops = stops
         self._next = 0
-        self._setting = Setting.of(model, inputs)
+        self._conditions = Conditions.of(model, inputs)
 
     def before_call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -200,12 +200,12 @@ class _Watch(Instrument):
         outputs: Sequence[Tensor],
     ) -> None:
         self._lane.check()
-        calls = self._graph.calls
-        call = calls[self._next] if self._next < len(calls) else None
-        if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
+        call = self._graph.call_at(self._next, op, self.scope, len(outputs))
+        if call is None:
             where = f" in {self.scope}" if self.scope else ""
-            if call is not None and call.op == op and call.count != len(outputs):
-                where += f", which gave {len(outputs)} tensors and not {call.count},"
+            for recorded in self._graph.calls[self._next : self._next + 1]:
+                if recorded.op == op and recorded.count != len(outputs):
+                    where += f", which gave {len(outputs)} tensors and not {recorded.count},"
             self._depart(f"called `{op}`{where}")
         self._next += 1
         for site, tensor in enumerate(outputs, call.first):
@@ -229,7 +229,7 @@ class _Watch(Instrument):
             expected = f"the recorded run called `{call.op}` (site {self._graph.sites[call.first].name})"
         else:
             expected = "the recorded run had ended"
-        why = self._setting.why_other(self._graph.setting or self._setting)
+        why = self._conditions.why_other(self._graph.conditions or self._conditions)
         raise GraphDepartureError(
             f"the {self._lane.role} departs from its recorded run: it {what} where {expected}. Its control "
             f"flow depends on {why}, so its sites cannot be followed."

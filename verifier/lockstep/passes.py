@@ -11,46 +11,21 @@ import torch
 from torch import Tensor
 
 from verifier.graph.tensors import dense, same_memory
+from verifier.lockstep.meeting import Meeting, Met, kept, met_at, resolve
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
-from verifier.metrics import Measurement, Moments, collect, compare, keep, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from verifier.align import Layout
     from verifier.lockstep.lane import Lane
-    from verifier.records import Comparison
 
     Visitor = Callable[[int, Sequence[Tensor]], None]
     Passing = Callable[[int, int, Tensor], None]
 
 
 P = ParamSpec("P")
-
-
-class Meeting(NamedTuple):
-    """Two tensors that were compared at a pair: their shapes, and their moments if the shapes agree."""
-
-    shape: tuple[int, ...]
-    other_shape: tuple[int, ...]
-    moments: Moments | None
-
-    @property
-    def identical(self) -> bool:
-        """Whether both hold the same numbers, NaNs and infinities included."""
-        return self.moments is not None and (self.moments.identical or not self.moments.elements)
-
-    @property
-    def error(self) -> Comparison | None:
-        """How far the second lies from the first; None where the shapes differ."""
-        return None if self.moments is None else compare(self.moments)
-
-    def merge(self, other: Meeting) -> Meeting:
-        """This meeting and the same one on a further batch; the shapes are those of the first."""
-        if self.moments is None or other.moments is None:
-            return self if self.moments is None else other
-        return self._replace(moments=self.moments.merge(other.moments))
 
 
 class Comparing(NamedTuple):
@@ -65,9 +40,9 @@ class Comparing(NamedTuple):
 class Queued:
     """What a lockstep run measured, much of which a CUDA device may still have to compute; fields as in `Passes`."""
 
-    meetings: tuple[tuple[_Met, ...], ...]
-    outputs: tuple[tuple[_Met, ...], ...]
-    states: tuple[tuple[_Met, ...], ...]
+    meetings: tuple[tuple[Met, ...], ...]
+    outputs: tuple[tuple[Met, ...], ...]
+    states: tuple[tuple[Met, ...], ...]
     values: tuple[tuple[Tensor, ...], ...]
     left: tuple[tuple[Tensor, ...], ...]
     words: tuple[Mapping[str, str], ...]
@@ -75,9 +50,9 @@ class Queued:
     def fetch(self) -> Passes:
         """All of it, once the device has come to its end."""
         return Passes(
-            tuple(map(_resolve, self.meetings)),
-            tuple(map(_resolve, self.outputs)),
-            tuple(map(_resolve, self.states)),
+            tuple(map(resolve, self.meetings)),
+            tuple(map(resolve, self.outputs)),
+            tuple(map(resolve, self.states)),
             self.values,
             self.left,
             self.words,
@@ -90,9 +65,9 @@ class Queued:
             for lanes in (self.values, self.left)
         )
         return Queued(
-            tuple(_kept(row, offset) for row in self.meetings),
-            tuple(_kept(row, offset) for row in self.outputs),
-            tuple(_kept(row, 0) for row in self.states),
+            tuple(kept(row, offset) for row in self.meetings),
+            tuple(kept(row, offset) for row in self.outputs),
+            tuple(kept(row, 0) for row in self.states),
             values,
             left,
             self.words,
@@ -202,7 +177,7 @@ def _run(
         )
         for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
     ]
-    met: list[list[_Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
+    met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
     with torch.no_grad():
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
             own = [traveller.reach(pair) for traveller in travellers]
@@ -210,7 +185,7 @@ def _run(
             visit(pair, [dense(tensor) for tensor in tensors])
             # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
             alike: dict[int, int] = {}
-            measured: dict[tuple[int, int], _Met] = {}
+            measured: dict[tuple[int, int], Met] = {}
             for k, comparing in enumerate(comparisons):
                 reference, other = tensors[comparing.reference], tensors[comparing.lane]
                 one_program = lanes[comparing.reference].graph is lanes[comparing.lane].graph
@@ -219,7 +194,7 @@ def _run(
                 found = measured.get(between)
                 if found is None:
                     laid = other if layout is None else _laid(layout, other, reference)
-                    found = _meet(reference, laid, offset)
+                    found = met_at(reference, laid, offset)
                 met[k][pair] = measured[between] = found
                 if found.same and other.is_complex() == reference.is_complex():  # else it counts its parts
                     alike[comparing.lane] = comparing.reference
@@ -238,7 +213,7 @@ def _run(
             traveller.finish()
         ends = [
             [
-                _meet(a, b, offset)
+                met_at(a, b, offset)
                 for a, b in zip(lanes[c.reference].outputs, lanes[c.lane].outputs, strict=False)
             ]
             for c in comparisons
@@ -248,7 +223,7 @@ def _run(
             for lane, names in zip(lanes, states or [()] * len(lanes), strict=True)
         ]
         compared = [
-            [_meet(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
+            [met_at(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
             for c in comparisons
         ]
     return Queued(
@@ -311,64 +286,6 @@ class _Traveller:
         while (site := self._lane.advance()) is not None:
             if site not in self._pair_of and self._lane.tensor is not None:
                 self._passing(site, self._lane.tensor)
-
-
-class _Met(NamedTuple):
-    shape: tuple[int, ...]
-    other_shape: tuple[int, ...]
-    measurement: Measurement | None
-
-    @property
-    def differs(self) -> bool:
-        """Whether overwriting would change anything, as far as that is known without waiting for a device."""
-        if self.measurement is None:
-            return False
-        return self.measurement.moments is None or not self.measurement.moments.identical
-
-    @property
-    def same(self) -> bool:
-        """Whether both are known to hold the same numbers."""
-        return self.measurement is not None and not self.differs
-
-
-# Beyond this a number is a mask, as `finfo.min` is: it stands for minus infinity and has no size to measure by.
-_MASK = 1e30
-
-
-def _meet(reference: Tensor, other: Tensor, offset: int) -> _Met:
-    reference, other = dense(reference), dense(other)
-    shape, other_shape = tuple(reference.shape), tuple(other.shape)
-    if shape != other_shape:
-        return _Met(shape, other_shape, None)
-    found = measure(reference, other, offset)
-    moments = found.moments
-    if moments is not None and not moments.identical and _holds_masks(moments):
-        # Relative to masks any error is nothing, so what both sides mask alike counts as 0.
-        masked = (reference == other) & (reference.abs() >= _MASK)
-        found = measure(reference.masked_fill(masked, 0), other.masked_fill(masked, 0), offset)
-    return _Met(shape, other_shape, found)
-
-
-def _holds_masks(moments: Moments) -> bool:
-    """Whether the baseline's mean square is such that numbers beyond `_MASK` must be among them."""
-    return moments.finite > 0 and not moments.raw_aa / moments.finite < _MASK**2 / moments.elements
-
-
-def meet(tensors: Sequence[Tensor], others: Sequence[Tensor], offset: int = 0) -> tuple[Meeting, ...]:
-    """A meeting of each of `tensors` with its counterpart."""
-    return _resolve([_meet(a, b, offset) for a, b in zip(tensors, others, strict=True)])
-
-
-def _resolve(met: Sequence[_Met]) -> tuple[Meeting, ...]:
-    moments = iter(collect([m.measurement for m in met if m.measurement is not None]))
-    return tuple(
-        Meeting(m.shape, m.other_shape, None if m.measurement is None else next(moments)) for m in met
-    )
-
-
-def _kept(met: Sequence[_Met], offset: int) -> tuple[_Met, ...]:
-    kept = iter(keep([m.measurement for m in met if m.measurement is not None], offset))
-    return tuple(m if m.measurement is None else m._replace(measurement=next(kept)) for m in met)
 
 
 def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:

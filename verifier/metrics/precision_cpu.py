@@ -70,16 +70,16 @@ def read_flat(
             least_b = min(least_b, y)
             different |= one[i] ^ two[i]
         # Most blocks hold nothing but ordinary numbers, and zeros that a rectifier made.
-        ours = theirs = (np.int64(0), np.int64(0), np.int64(0), np.int64(0))
+        of_a = of_b = (np.int64(0), np.int64(0), np.int64(0), np.int64(0))
         if top_a >= largest or least_a < normal:
-            ours = count_side(one, exact, normal, largest, infinity, vanishing)
+            of_a = count_side(one, exact, normal, largest, infinity, vanishing)
         if different == 0:
-            theirs = ours
+            of_b = of_a
         elif top_b >= largest or least_b < normal:
-            theirs = count_side(two, exact, normal, largest, infinity, vanishing)
+            of_b = count_side(two, exact, normal, largest, infinity, vanishing)
         for k in range(4):
-            row[k] += ours[k]
-            row[4 + k] += theirs[k]
+            row[k] += of_a[k]
+            row[4 + k] += of_b[k]
         clean = top_a <= largest and top_b <= largest
         if different == 0 and clean:
             row[COUNTED] += one.size

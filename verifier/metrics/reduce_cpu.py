@@ -16,7 +16,7 @@ from verifier.metrics import kernel_cpu as kernel
 from verifier.metrics.convert import common_dtype, parts
 from verifier.metrics.frame import INITIAL, Frame
 from verifier.metrics.moments import Moments
-from verifier.metrics.source_cpu import PIECE, Source, open_source
+from verifier.metrics.pieces_cpu import PIECE, Pieces, open_pieces
 from verifier.metrics.team import reduce_pieces
 from verifier.metrics.walk import Walk, coordinate, plan
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 # Up to this many pieces, a millisecond or so, one thread does it all. Right after an operation torch's OpenMP
-# threads still spin for the next one, and a second thread of ours has to win its core from them: over the 175
+# threads still spin for the next one, and a second thread beside them has to win its core from them: over the 175
 # sites of a ResNet-50, batch 8, sharing smaller tensors was measured to make the comparison slower.
 ALONE = 64
 
@@ -59,7 +59,7 @@ class _Pass:
         self._walk: Walk = plan(baseline, candidate)
         self._parts = parts(common_dtype(baseline.dtype, candidate.dtype))
         self._numbers = baseline.numel() * self._parts
-        self._source: Source = open_source(self._walk)
+        self._pieces: Pieces = open_pieces(self._walk)
         sizes, strides = self._walk.in_parts(self._parts)
         self._sizes = np.array(sizes, dtype=np.int64)
         self._strides = np.array(strides, dtype=np.int64)
@@ -67,8 +67,8 @@ class _Pass:
     def pilot(self) -> Array:
         """The frame about the means of the first block that has elements finite on both sides."""
         frame = _as_array(INITIAL)
-        for number in range(self._source.count):
-            _, a, b = self._source.load(number)
+        for number in range(self._pieces.count):
+            _, a, b = self._pieces.load(number)
             for start in range(0, len(a), kernel.BLOCK):
                 if kernel.pilot(a[start : start + kernel.BLOCK], b[start : start + kernel.BLOCK], frame):
                     return frame
@@ -79,9 +79,9 @@ class _Pass:
 
         Sums are kept for each piece and added in order, so they do not depend on the number of threads.
         """
-        count = self._source.count
+        count = self._pieces.count
         sums = np.empty((count, kernel.SUMS))
-        whole = self._source.whole()
+        whole = self._pieces.whole()
         if whole is not None and count > 1 and torch.get_num_threads() > 1:
             found = reduce_pieces(
                 *whole, PIECE, frame, self._sizes, self._strides, sums, torch.get_num_threads()
@@ -104,7 +104,7 @@ class _Pass:
         tops = np.empty(PIECE // kernel.BLOCK, dtype=np.int64)
         with torch.no_grad():  # grad mode belongs to a thread
             for number in numbers:
-                start, a, b = self._source.load(number)
+                start, a, b = self._pieces.load(number)
                 kernel.reduce_piece(
                     a, b, frame, start, self._sizes, self._strides, sums[number], tally, ratio, tops
                 )
@@ -144,8 +144,8 @@ class _Pass:
     def _first_finite(self) -> int:
         """The lowest logical number of an element finite on both sides, where all of those agree."""
         known = -1
-        for number in range(self._source.count):
-            start, a, b = self._source.load(number)
+        for number in range(self._pieces.count):
+            start, a, b = self._pieces.load(number)
             known = kernel.first_top(a, b, 0, start, self._sizes, self._strides, known)
             if known == 0 or (known > 0 and self._walk.row_major):
                 break

@@ -1,6 +1,6 @@
 """Reducing pieces on the team of threads that torch keeps for its own operators.
 
-Right after an operator torch's OpenMP workers are awake and spinning for the next one. Threads of ours would have to
+Right after an operator torch's OpenMP workers are awake and spinning for the next one. Other threads would have to
 win their cores from them, which was measured to be slower than one thread alone; as work of the same team it
 starts at once and runs at the memory's full speed. On Linux torch's wheels bring GNU's OpenMP runtime, whose
 entry point for a parallel region is called here (`GOMP_parallel`, part of its stable interface for compilers).

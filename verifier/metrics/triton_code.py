@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from verifier.metrics import partials
-from verifier.metrics.moments import LEADLESS
+from verifier.metrics.triton_frame import finite, frame, joined, parted, scale
 
 # The same numbers where kernels may read them.
 _COLUMNS = tl.constexpr(partials.WIDTH)
@@ -24,66 +24,13 @@ _MISMATCH_AT = tl.constexpr(partials.MISMATCH_AT)
 _FIRST = tl.constexpr(partials.FIRST)
 _ELEMENTS = tl.constexpr(partials.ELEMENTS)
 _NOWHERE = tl.constexpr(partials.NOWHERE)
-_LEADLESS = tl.constexpr(LEADLESS)
-# The golden ratio's fraction times 2^31: multiples of it modulo 2^31 spread evenly and follow no stride.
-_GOLDEN = tl.constexpr(1640531527)
-_GOLDEN_UNIT = tl.constexpr(1 << 31)
 # Scaled numbers of at most this size have squares that float32 holds, and sums of some of them.
 _WIDEST = tl.constexpr(2.0**60)
-# Scales are powers of two in this range: origins and numbers times them are then exact in float32, or too wide.
-_HIGHEST = tl.constexpr(100)
-# Of float32: what its exponent is stored with on top, and the bits below it.
-_BIAS = tl.constexpr(127)
-_MANTISSA = tl.constexpr(23)
 # The share of a difference's square that its residual must have: 2^20 times that of a rounding error of 2^-24.
 _RESIDUAL = tl.constexpr(2.0**-28)
 # More than what float32's roundings add to a product, so that a ratio that was found is not found again and again.
 _CLEARLY = tl.constexpr(1 + 2.0**-21)
 _LARGE = tl.constexpr(1e30)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _finite(values: tl.tensor) -> tl.tensor:
-    return tl.abs(values) < float("inf")
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _beside(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
-    """Four vectors as one: a reduction of it exchanges numbers between threads once, which is what takes its time."""
-    return tl.join(tl.join(a, c), tl.join(b, d))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _apart(four: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """What four numbers put beside each other were reduced to."""
-    left, right = tl.split(four)
-    a, c = tl.split(left)
-    b, d = tl.split(right)
-    return a, b, c, d
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _origin(largest: tl.tensor, about_it: tl.tensor, count: tl.tensor, narrow: tl.constexpr) -> tl.tensor:
-    """The mean, from the sum about the largest element, so that a constant is its own mean exactly.
-
-    Where `narrow`, it is rounded to float32: any origin will do, if only it is the same everywhere.
-    """
-    mean = largest + about_it / count
-    origin = tl.where(_finite(mean), mean, largest)
-    if narrow:
-        origin = origin.to(tl.float32).to(tl.float64)
-        origin = tl.where(_finite(origin), origin, 0.0)
-    return origin
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _scale(squares: tl.tensor, count: tl.tensor) -> tl.tensor:
-    """A power of two that brings numbers of this sum of squares to a mean square near 1; 1 where they are all 0."""
-    # A float64's exponent stands above its 52 other bits, 1023 more than it is.
-    exponent = ((squares / count).to(tl.int64, bitcast=True) >> 52) - 1023
-    power = tl.minimum(tl.maximum(exponent >> 1, -_HIGHEST), _HIGHEST).to(tl.int32)
-    power = tl.where(squares > 0.0, power, 0)
-    return ((-power + _BIAS) << _MANTISSA).to(tl.float32, bitcast=True).to(tl.float64)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -115,90 +62,6 @@ def _number(
         number += (position % size_1) * stride_1
         number += (position // size_1) * stride_0
     return number
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _frame(
-    a: tl.tensor, b: tl.tensor, n: tl.tensor, sample: tl.constexpr, narrow: tl.constexpr
-) -> tuple[tl.tensor, ...]:
-    """The least-squares line through a sample, what it says of the whole, and how many of it were finite.
-
-    The elements are drawn one from each of `sample` equal stretches, at changing places: a fixed step would meet the
-    same few channels over and over. Where none of them is finite on both sides the frame is `frame.INITIAL`.
-
-    Returns:
-        The five numbers of the `Frame`, the largest difference and ratio, the sums of squares of a and b about
-        their means, of the differences, and of the residuals, and the number of finite pairs.
-    """
-    k = tl.arange(0, sample).to(tl.int64)
-    low = k * n // sample
-    size = (k + 1) * n // sample - low
-    chosen = size > 0
-    place = low + k * _GOLDEN % _GOLDEN_UNIT * size // _GOLDEN_UNIT
-    x = tl.load(a + place, mask=chosen, other=0.0).to(tl.float64)
-    y = tl.load(b + place, mask=chosen, other=0.0).to(tl.float64)
-    good = chosen & _finite(x) & _finite(y)
-    x = tl.where(good, x, 0.0)
-    y = tl.where(good, y, 0.0)
-    d = y - x
-    lowest = tl.full([sample], -float("inf"), tl.float64)
-    largest_x, largest_y, largest_d, _ = _apart(
-        tl.max(
-            _beside(tl.where(good, x, lowest), tl.where(good, y, lowest), tl.where(good, d, lowest), lowest),
-            axis=0,
-        )
-    )
-    largest_x = tl.where(_finite(largest_x), largest_x, 0.0)
-    largest_y = tl.where(_finite(largest_y), largest_y, 0.0)
-    largest_d = tl.where(_finite(largest_d), largest_d, 0.0)
-    sum_x, sum_y, sum_d, count = _apart(
-        tl.sum(
-            _beside(
-                tl.where(good, x - largest_x, 0.0),
-                tl.where(good, y - largest_y, 0.0),
-                tl.where(good, d - largest_d, 0.0),
-                good.to(tl.float64),
-            ),
-            axis=0,
-        )
-    )
-    count = tl.maximum(count, 1.0)
-    origin_a = _origin(largest_x, sum_x, count, narrow)
-    origin_b = _origin(largest_y, sum_y, count, narrow)
-    origin_d = _origin(largest_d, sum_d, count, narrow)
-    u = tl.where(good, x - origin_a, 0.0)
-    v = tl.where(good, y - origin_b, 0.0)
-    w = tl.where(good, d - origin_d, 0.0)
-    spread_a, spread_b, spread_d, along = _apart(tl.sum(_beside(u * u, v * v, d * d, u * v), axis=0))
-    beyond, spread_w = tl.split(tl.sum(tl.join(u * w, w * w), axis=0))
-    slant = spread_a > 0.0
-    length = tl.where(slant, spread_a, 1.0)
-    lead = tl.where((tl.abs(along / length) < _LEADLESS) & slant, 0.0, 1.0)
-    shared = tl.where(lead == 0.0, along, beyond)
-    rest = shared / length
-    if narrow:
-        rest = rest.to(tl.float32).to(tl.float64)
-    rest = tl.where(_finite(rest) & slant, rest, 0.0)
-    spread_e = tl.where(lead == 0.0, spread_b, spread_w) - shared * (shared / length)
-    origin_e = tl.where(lead == 0.0, origin_b, origin_d)
-    gap = tl.abs(d)
-    divisible = good & (x != 0.0)
-    share = tl.where(divisible, gap / tl.where(divisible, tl.abs(x), 1.0), 0.0)
-    top, ratio = tl.split(tl.max(tl.join(gap, share), axis=0))
-    return (
-        origin_a,
-        origin_b,
-        origin_e,
-        lead,
-        rest,
-        top,
-        ratio,
-        spread_a,
-        spread_b,
-        spread_d,
-        spread_e,
-        count,
-    )
 
 
 # Sizes would otherwise be compiled into the kernel by their divisibility: a variant for almost every layer.
@@ -253,7 +116,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
     nowhere = tl.full((), _NOWHERE, tl.int64)
 
     origin_a, origin_b, origin_e, lead, rest, top, ratio, spread_a, spread_b, spread_d, spread_e, count = (
-        _frame(a, b, n, sample, narrow)
+        frame(a, b, n, sample, narrow)
     )
     if program == 0:
         tl.store(rows + 0, origin_a)
@@ -264,7 +127,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
         tl.store(rows + _ELEMENTS, n)
 
     # Where the very first element is finite, no other is the first that is.
-    begun = _finite(tl.load(a).to(tl.float64)) & _finite(tl.load(b).to(tl.float64))
+    begun = finite(tl.load(a).to(tl.float64)) & finite(tl.load(b).to(tl.float64))
     first = tl.where(begun, 0, nowhere)
     top_at = nowhere
     mismatch_at = nowhere
@@ -290,10 +153,10 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
     if narrow:
         # What float32's roundings of a difference leave must be nothing beside the residual.
         again = tl.where(begun & (spread_e >= _RESIDUAL * spread_d), 0, 1)
-        scale_u = _scale(spread_a, count)
-        scale_v = _scale(spread_b, count)
+        scale_u = scale(spread_a, count)
+        scale_v = scale(spread_b, count)
         # Differences of rounding are as small against the tensor as float32's last digits: in range all the same.
-        scale_e = tl.where(spread_d > 0.0, _scale(spread_d, count), scale_u)
+        scale_e = tl.where(spread_d > 0.0, scale(spread_d, count), scale_u)
         by_u = scale_u.to(tl.float32)
         by_v = scale_v.to(tl.float32)
         by_e = scale_e.to(tl.float32)
@@ -353,7 +216,7 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
                 again = tl.maximum(again, 1 - tl.min(tl.min(fits.to(tl.int32), axis=1), axis=0))
                 wide_x = near_x.to(tl.float64)
                 wide_y = near_y.to(tl.float64)
-                both = _finite(wide_x) & _finite(wide_y)
+                both = finite(wide_x) & finite(wide_y)
                 gaps = tl.where(both, tl.abs(wide_y - wide_x), -1.0)
                 largest = tl.max(tl.max(gaps, axis=1), axis=0)
                 numbers = _number(
@@ -377,9 +240,9 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
                 near_top = top.to(tl.float32)
                 near_ratio = _near(ratio)
         if again == 0:
-            total_u, total_v, total_e, total_uu = _apart(tl.sum(_beside(sum_u, sum_v, sum_e, sum_uu), axis=0))
-            total_vv, total_uv, total_ee, total_ue = _apart(
-                tl.sum(_beside(sum_vv, sum_uv, sum_ee, sum_ue), axis=0)
+            total_u, total_v, total_e, total_uu = parted(tl.sum(joined(sum_u, sum_v, sum_e, sum_uu), axis=0))
+            total_vv, total_uv, total_ee, total_ue = parted(
+                tl.sum(joined(sum_vv, sum_uv, sum_ee, sum_ue), axis=0)
             )
             total_u = total_u / scale_u
             total_v = total_v / scale_v
@@ -411,8 +274,8 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
             there = position < n
             raw_x = tl.load(a + position, mask=there, other=0.0).to(tl.float64)
             raw_y = tl.load(b + position, mask=there, other=0.0).to(tl.float64)
-            good_x = _finite(raw_x)
-            good_y = _finite(raw_y)
+            good_x = finite(raw_x)
+            good_y = finite(raw_y)
             good = there & good_x & good_y
             # Others stand at the origins: u and v are 0 there.
             x = tl.where(good, raw_x, origin_a)
@@ -453,11 +316,11 @@ def reduce_share(  # noqa: PLR0915 - compiled code passes no records around
                 mismatched += tl.sum(unlike.to(tl.int32), axis=0)
                 mismatch_at = tl.minimum(mismatch_at, tl.min(tl.where(unlike, number, nowhere), axis=0))
                 first = tl.minimum(first, tl.min(tl.where(good, number, nowhere), axis=0))
-        more_u, more_v, more_e, more_uu = _apart(
-            tl.sum(_beside(wide_sum_u, wide_sum_v, wide_sum_e, wide_sum_uu), axis=0)
+        more_u, more_v, more_e, more_uu = parted(
+            tl.sum(joined(wide_sum_u, wide_sum_v, wide_sum_e, wide_sum_uu), axis=0)
         )
-        more_vv, more_uv, more_ee, more_ue = _apart(
-            tl.sum(_beside(wide_sum_vv, wide_sum_uv, wide_sum_ee, wide_sum_ue), axis=0)
+        more_vv, more_uv, more_ee, more_ue = parted(
+            tl.sum(joined(wide_sum_vv, wide_sum_uv, wide_sum_ee, wide_sum_ue), axis=0)
         )
         total_u += more_u
         total_v += more_v

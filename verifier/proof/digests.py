@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-
-from verifier.bench.running import Caster, Subject, open_lane
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
-    from verifier.inputs import Inputs
-    from verifier.judge import Cell
+    from verifier.bench.bench import Bench
 
 # Sums in float64 over tensors that are equal but for rounding agree far better than this.
 _CLOSE = 1e-9
@@ -52,11 +50,9 @@ class Digest(NamedTuple):
         )
 
 
-def digests(
-    subject: Subject, side: str, cell: Cell, inputs: Inputs, caster: Caster, sites: Collection[int]
-) -> dict[int, Digest]:
+def digests(bench: Bench, side: str, sites: Collection[int]) -> dict[int, Digest]:
     """The digests of some sites' tensors in a run of one model alone, by site."""
-    lane = open_lane(subject, side, cell, inputs, caster, stops=sites)
+    lane = bench.lane(side, stops=sites)
     found = {}
     try:
         while (site := lane.advance()) is not None:
@@ -67,11 +63,8 @@ def digests(
     return found
 
 
-def twins(ours: Mapping[int, Digest], theirs: Mapping[int, Digest]) -> dict[int, int]:
-    """For each tensor of ours the only one of theirs that it fits, where it is the only one of ours to fit that."""
-    fits = {a: [b for b, other in theirs.items() if digest.fits(other)] for a, digest in ours.items()}
-    wanted: dict[int, int] = {}
-    for candidates in fits.values():
-        for b in candidates:
-            wanted[b] = wanted.get(b, 0) + 1
-    return {a: found[0] for a, found in fits.items() if len(found) == 1 and wanted[found[0]] == 1}
+def twins(baseline: Mapping[int, Digest], candidate: Mapping[int, Digest]) -> dict[int, int]:
+    """For each of the baseline's tensors the candidate's, where either is the only one that the other fits."""
+    fits = {b: [c for c, other in candidate.items() if digest.fits(other)] for b, digest in baseline.items()}
+    wanted = Counter(c for fitting in fits.values() for c in fitting)
+    return {b: found[0] for b, found in fits.items() if len(found) == 1 and wanted[found[0]] == 1}

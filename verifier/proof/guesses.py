@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.align import Pair
-from verifier.bench.running import ORACLE
 from verifier.judge import differs
 from verifier.proof.digests import digests, twins
 from verifier.records import Status
@@ -14,30 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verifier.align import Alignment
-    from verifier.bench.running import Caster, Subject
-    from verifier.inputs import Inputs
+    from verifier.bench.bench import Bench
     from verifier.records import PairResult
 
 
-def wrong_guesses(
-    subject: Subject, rows: Sequence[PairResult], inputs: Inputs, caster: Caster
-) -> tuple[list[Pair], list[Pair]]:
+def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:
     """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
     tensors turns up elsewhere in the other model.
 
     Args:
-        subject: The two models and their pairs.
-        rows: What the pairs were measured to be off by in float64, free and forced.
-        inputs: A few samples.
-        caster: Makes the tensors both compute with.
+        bench: The two models and their pairs, on a few samples in float64.
+        rows: What the pairs were measured to be off by there, free and forced.
     """
-    doubtful = _doubtful(subject.alignment, rows)
+    doubtful = _doubtful(bench.alignment, rows)
     if not doubtful:
         return [], []
     sides = [
-        digests(subject, side, ORACLE, inputs, caster, _open(subject.alignment, side) | set(sites))
+        digests(bench, side, _open(bench.alignment, side) | set(sites))
         for side, sites in (
             ("baseline", [pair.baseline for pair in doubtful]),
             ("candidate", [pair.candidate for pair in doubtful]),
@@ -62,14 +56,10 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
             readers.setdefault(above, []).append(row)
     doubtful: dict[int, Pair] = {}
     for row in reversed(rows):
-        if (
-            row.status is Status.UNMATCHED
-            or row.op in {"input", "output", "state", "call"}
-            or not differs(row)
-        ):
+        if row.status is Status.UNMATCHED or row.kind != "site" or not differs(row):
             continue
         below = readers.get(row.index, [])
-        left = [state for reader in below for state in readers.get(reader.index, []) if state.op == "state"]
+        left = [state for reader in below for state in readers.get(reader.index, []) if state.kind == "state"]
         if not below or any(differs(each) and each.index not in doubtful for each in (*below, *left)):
             continue
         b = alignment.baseline.by_name[row.baseline or ""]

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.align import Pair, layouts
 from verifier.align.sequence import longest_common_subsequence
-from verifier.bench.running import ORACLE, open_lane
 from verifier.graph.operators import MOVES
 from verifier.lockstep import Comparing, run
 from verifier.metrics import collect, compare, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-    from verifier.align import Alignment, Layout
-    from verifier.bench.running import Caster, Subject
+    from verifier.align import Alignment, Assembly, Layout
+    from verifier.bench.bench import Bench
+    from verifier.bench.subject import Subject
     from verifier.graph import Graph
-    from verifier.inputs import Inputs
 
 # Sums over tensors that are equal but for rounding agree far better than this in float64.
 _CLOSE = 1e-9
@@ -83,26 +82,24 @@ class _Seen:
     agreeing: set[Pair] = field(default_factory=set)
 
 
-def proved(subject: Subject, inputs: Inputs, caster: Caster) -> Subject:
-    """The subject with its alignment proved, and its weights shared out as the numbers demand.
+def proved(bench: Bench) -> Subject:
+    """The bench's subject with its alignment proved, and its weights shared out as the numbers demand.
 
     Args:
-        subject: The two models with an alignment that was partly guessed.
-        inputs: A few samples; everything runs in float64.
-        caster: Casts the weights.
+        bench: The two models with an alignment that was partly guessed, on a few samples in float64.
     """
-    alignment = subject.alignment
+    alignment = bench.alignment
     firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
-    seen = _look(subject, inputs, caster, firm)
-    subject, seen = _shared_out(subject, inputs, caster, firm, seen)
+    seen = _look(bench, firm)
+    bench, seen = _shared_out(bench, firm, seen)
     alike, doubted = _between(alignment, firm, seen)
-    found = _forced(subject, inputs, caster, [*firm, *alike])
+    found = _forced(bench, [*firm, *alike])
     sure = [*firm, *(pair for pair in alike if pair in found)]
     pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
     laid = {
         pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
     }
-    return replace(subject, alignment=alignment.settled(pairs, laid, DISPROVED))
+    return replace(bench.subject, alignment=alignment.settled(pairs, laid, DISPROVED))
 
 
 def _firm(alignment: Alignment, pair: Pair) -> bool:
@@ -112,7 +109,7 @@ def _firm(alignment: Alignment, pair: Pair) -> bool:
     )
 
 
-def _look(subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair]) -> _Seen:
+def _look(bench: Bench, firm: Sequence[Pair]) -> _Seen:
     """Run both models, forced at the `firm` pairs, and take the contents of every other site."""
     seen = _Seen()
 
@@ -121,22 +118,18 @@ def _look(subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair]
         if content is not None:
             seen.contents[lane][site] = content
 
-    seen.agreeing.update(_forced(subject, inputs, caster, firm, passing))
+    seen.agreeing.update(_forced(bench, firm, passing))
     return seen
 
 
 def _forced(
-    subject: Subject,
-    inputs: Inputs,
-    caster: Caster,
-    pairs: Sequence[Pair],
-    passing: Callable[[int, int, Tensor], None] = lambda *_: None,
+    bench: Bench, pairs: Sequence[Pair], passing: Callable[[int, int, Tensor], None] = lambda *_: None
 ) -> dict[Pair, Layout | None]:
     """Run both models, forced at `pairs`: those that agree, with how the candidate's tensor is laid out.
 
     None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest.
     """
-    alignment = subject.alignment
+    alignment = bench.alignment
     ordered = sorted(pairs)
     found: dict[Pair, Layout | None] = {}
     laid = {k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts}
@@ -154,7 +147,7 @@ def _forced(
 
     passes = run(
         [
-            open_lane(subject, side, ORACLE, inputs, caster, stops={site.index for site in graph.comparable})
+            bench.lane(side, stops={site.index for site in graph.comparable})
             for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate))
         ],
         [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
@@ -175,19 +168,20 @@ def _forced(
 _OUTPUTS = Pair(-1, -1)
 
 
-def _shared_out(
-    subject: Subject, inputs: Inputs, caster: Caster, firm: Sequence[Pair], seen: _Seen
-) -> tuple[Subject, _Seen]:
+def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench, _Seen]:
     """Try the other ways to share out weights where the first one shows in the pairs below."""
-    alignment = subject.alignment
-    masters = subject.masters
+    alignment, masters = bench.alignment, bench.subject.masters
+
+    def with_assemblies(chosen: Iterable[Mapping[str, Assembly]]) -> Bench:
+        return bench.at(subject=bench.subject.with_assemblies(chosen))
+
     choices = [
         choice
         for choice in alignment.choices
-        if choice[0].items() <= masters.recipes.items() and masters.decided.isdisjoint(choice[0])
+        if choice[0].items() <= masters.assemblies.items() and masters.decided.isdisjoint(choice[0])
     ]
-    if not choices or subject.masters.info.mode == "as-is":
-        return subject, seen
+    if not choices or masters.info.mode == "as-is":
+        return bench, seen
     witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]
     open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
     chosen = [choice[0] for choice in choices]
@@ -196,7 +190,7 @@ def _shared_out(
             choice[number] if k in open_choices and number < len(choice) else chosen[k]
             for k, choice in enumerate(choices)
         ]
-        tried = _look(subject.with_recipes(trial), inputs, caster, firm)
+        tried = _look(with_assemblies(trial), firm)
         for k in sorted(open_choices):
             if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
                 chosen[k] = choices[k][number]
@@ -204,9 +198,9 @@ def _shared_out(
         if not open_choices:
             break
     if all(mine is choice[0] for mine, choice in zip(chosen, choices, strict=True)):
-        return subject, seen
-    subject = subject.with_recipes(chosen)
-    return subject, _look(subject, inputs, caster, firm)
+        return bench, seen
+    bench = with_assemblies(chosen)
+    return bench, _look(bench, firm)
 
 
 def _witnesses(alignment: Alignment, tensors: Collection[str], firm: Sequence[Pair]) -> frozenset[Pair]:
@@ -246,9 +240,8 @@ def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> tuple[l
             taken[0].add(pair.baseline)
             taken[1].add(pair.candidate)
 
-    ours, theirs = seen.contents
     for pair in before:
-        one, other = ours.get(pair.baseline), theirs.get(pair.candidate)
+        one, other = seen.contents[0].get(pair.baseline), seen.contents[1].get(pair.candidate)
         if one is not None and other is not None and one.fits(other):
             take(pair)
     for group_b, group_c in _alike(alignment, seen, taken):

@@ -10,7 +10,7 @@ import torch
 
 from verifier.recognise.axes import MOST_AXES, along, as_text, axis_name, axis_orders
 from verifier.recognise.reals import sample_positions
-from verifier.recognise.relation import CLEARLY, NEARLY, Relation, compared
+from verifier.recognise.relation import CLEARLY, NEARLY, Deviation, compared
 from verifier.recognise.slices import nearest_slices, order_in_words, order_of_slices
 
 if TYPE_CHECKING:
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 MOVED = 0.1
 
 
-def transposed(two: Reals) -> Relation | None:
+def transposed(two: Reals) -> Deviation | None:
     """The baseline with some axes exchanged."""
     for axes in axis_orders(tuple(two.baseline.shape), tuple(two.candidate.shape)):
         if _looks(two, axes, ()) and two.fits(two.candidate, two.baseline.permute(axes)):
             moved = [i for i, axis in enumerate(axes) if i != axis]
-            return Relation(
+            return Deviation(
                 "transposed", along(moved, two.baseline.ndim, "exchanged"), (f"axes {as_text(axes)}",)
             )
     return None
 
 
-def flipped(two: Reals) -> Relation | None:
+def flipped(two: Reals) -> Deviation | None:
     """The baseline with some axes reversed."""
     rank = two.baseline.ndim
     if rank > MOST_AXES:
@@ -44,7 +44,7 @@ def flipped(two: Reals) -> Relation | None:
         for chosen in itertools.combinations(reversed(long), count):
             axes = tuple(sorted(chosen))
             if _looks(two, tuple(range(rank)), axes) and two.fits(two.candidate, two.baseline.flip(axes)):
-                return Relation(
+                return Deviation(
                     "permuted", along(axes, rank, "reversed"), (f"flipped along axes {as_text(axes)}",)
                 )
     return None
@@ -60,7 +60,7 @@ def _looks(two: Reals, axes: tuple[int, ...], flipped: tuple[int, ...]) -> bool:
     return two.fits(two.candidate[tuple(where)], two.baseline[tuple(source)])
 
 
-def permuted(two: Reals, comparison: Comparison) -> Relation | None:
+def permuted(two: Reals, comparison: Comparison) -> Deviation | None:
     """Slices in another order along one axis: equal up to rounding, or else each the nearest of all."""
     axes = range(two.baseline.ndim)
     if _same_energy(two, comparison, 2 * two.tolerance):
@@ -79,10 +79,10 @@ def permuted(two: Reals, comparison: Comparison) -> Relation | None:
     return None
 
 
-def _ordered(order: Tensor, axis: int, two: Reals, *more: str) -> Relation:
+def _ordered(order: Tensor, axis: int, two: Reals, *more: str) -> Deviation:
     name = axis_name(axis, two.baseline.ndim)
     evidence = (f"along axis {axis}: {order_in_words(order.tolist())}", *more)
-    return Relation("permuted", f"has {name} in another order", evidence)
+    return Deviation("permuted", f"has {name} in another order", evidence)
 
 
 def _same_energy(two: Reals, comparison: Comparison, share: float) -> bool:

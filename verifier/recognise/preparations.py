@@ -62,18 +62,18 @@ def known_preparations(
         for known in NORMALISED:
             if fits([(1 / known.std[k], -known.mean[k] / known.std[k]) for k in range(3)]):
                 return f"is {known.name} once more"
-    for theirs in PREPARATIONS:
-        if lowest < 0 and theirs.mean == ZEROS:
+    for b in PREPARATIONS:
+        if lowest < 0 and b.mean == ZEROS:
             continue
-        for ours in PREPARATIONS:
+        for c in PREPARATIONS:
             # constants may stand in the order of the picture's channels or of the positions they land in
-            for own in (list(range(3)), order):
+            for stands in (list(range(3)), order):
                 expected = [
-                    (theirs.std[j] / ours.std[k], (theirs.mean[j] - ours.mean[k]) / ours.std[k])
-                    for j, k in zip(order, own, strict=True)
+                    (b.std[j] / c.std[k], (b.mean[j] - c.mean[k]) / c.std[k])
+                    for j, k in zip(order, stands, strict=True)
                 ]
-                if ours is not theirs and fits(expected):
-                    return f"is {ours.name}, the baseline's is {theirs.name}"
-                if ours is theirs and own != order and order != list(range(3)) and fits(expected):
-                    return f"was {ours.name} in the other order of channels"
+                if c is not b and fits(expected):
+                    return f"is {c.name}, the baseline's is {b.name}"
+                if c is b and stands != order and order != list(range(3)) and fits(expected):
+                    return f"was {c.name} in the other order of channels"
     return None

@@ -44,7 +44,7 @@ FLIPS: dict[tuple[int, ...], str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Treatment:
     """How the candidate's input differs from the baseline's.
 
     `code` is one of `input-channel-order, input-scale, input-normalisation, input-layout, input-flip,
@@ -71,7 +71,7 @@ class Arrangement:
         return tensor.permute(self.axes).flip(self.flipped)
 
 
-def recognise(candidate: Tensor, baseline: Tensor) -> Finding | None:
+def recognise(candidate: Tensor, baseline: Tensor) -> Treatment | None:
     """What was done otherwise to the candidate's input, or None where both hold the same numbers.
 
     Args:
@@ -99,20 +99,20 @@ def recognise(candidate: Tensor, baseline: Tensor) -> Finding | None:
     )
 
 
-def _rounded(two: Reals) -> Finding | None:
+def _rounded(two: Reals) -> Treatment | None:
     for one, other, summary in (
         (two.candidate, two.baseline, "is rounded to {}"),
         (two.baseline, two.candidate, "is not rounded to {} as the baseline's is"),
     ):
         formats = rounded_through(one, other)
         if formats:
-            return Finding("input-dtype", summary.format(formats[0]))
+            return Treatment("input-dtype", summary.format(formats[0]))
     if two.fits(two.candidate, two.baseline):
-        return Finding("input-dtype", "differs in the last digits only")
+        return Treatment("input-dtype", "differs in the last digits only")
     return None
 
 
-def _mapped(two: Reals, allowed: float, dtype: torch.dtype) -> Finding | None:
+def _mapped(two: Reals, allowed: float, dtype: torch.dtype) -> Treatment | None:
     """An arrangement of axes and channels with a gain and an offset, that leaves at most `allowed`."""
     for arrangement in _arrangements(two):
         candidate, baseline = arrangement(two.candidate), two.baseline
@@ -129,7 +129,7 @@ def _mapped(two: Reals, allowed: float, dtype: torch.dtype) -> Finding | None:
             evidence.append(f"{fit.left / fit.scale:.2g} of the largest value remains unexplained")
         trivial = fit.is_identity(max(4 * allowed, ROUGHLY if allowed == BYTES else 0))
         undo = functools.partial(_undone, arrangement=arrangement, fit=fit, dtype=dtype, trivial=trivial)
-        return Finding(code, summary, (*(f"also {clause}" for _, clause in more), *evidence), undo)
+        return Treatment(code, summary, (*(f"also {clause}" for _, clause in more), *evidence), undo)
     return None
 
 
@@ -216,12 +216,12 @@ def _undone(
     return arranged.to(dtype)
 
 
-def _reordered(two: Reals, dtype: torch.dtype) -> Finding | None:
+def _reordered(two: Reals, dtype: torch.dtype) -> Treatment | None:
     order = same_samples(two) if two.candidate.shape == two.baseline.shape else None
     if order is None:
         return None
     back = order.argsort()
-    return Finding(
+    return Treatment(
         "input-different",
         "has its samples in another order",
         (f"samples: {order_in_words(order.tolist())}",),
@@ -229,7 +229,7 @@ def _reordered(two: Reals, dtype: torch.dtype) -> Finding | None:
     )
 
 
-def _in_bytes(two: Reals) -> Finding | None:
+def _in_bytes(two: Reals) -> Treatment | None:
     """Whether one side is the other with each pixel rounded to one of 256 steps, in any known preparation."""
     if two.candidate.shape != two.baseline.shape or not bool((two.candidate - two.baseline).isfinite().all()):
         return None
@@ -254,11 +254,11 @@ def _in_bytes(two: Reals) -> Finding | None:
             if bool(((steps - steps.round()).abs() <= OFF_GRID).all()) and bool(
                 ((steps >= -OFF_GRID) & (steps <= 255 + OFF_GRID)).all()
             ):
-                return Finding("input-dtype", summary, (f"pictures {known.name}",))
+                return Treatment("input-dtype", summary, (f"pictures {known.name}",))
     return None
 
 
-def _resized(two: Reals, dtype: torch.dtype) -> Finding | None:
+def _resized(two: Reals, dtype: torch.dtype) -> Treatment | None:
     alike = relate_pictures(two)
     if alike is None:
         return None
@@ -269,17 +269,19 @@ def _resized(two: Reals, dtype: torch.dtype) -> Finding | None:
         def undo(given: Tensor) -> Tensor:
             return given[..., top : top + height, left : left + width].to(dtype)
 
-    return Finding("input-resize", alike.summary, alike.evidence, undo)
+    return Treatment("input-resize", alike.summary, alike.evidence, undo)
 
 
-def _otherwise(two: Reals) -> Finding:
+def _otherwise(two: Reals) -> Treatment:
     shape, expected = two.candidate.shape, two.baseline.shape
     if shape != expected:
-        return Finding(
+        return Treatment(
             "input-different", f"has shape {as_text(shape)}, the baseline's is {as_text(expected)}"
         )
     odd = [int((~tensor.isfinite()).sum()) for tensor in (two.candidate, two.baseline)]
     if any(odd):
-        return Finding("input-different", f"holds {odd[0]} NaN or infinite elements, the baseline's {odd[1]}")
+        return Treatment(
+            "input-different", f"holds {odd[0]} NaN or infinite elements, the baseline's {odd[1]}"
+        )
     evidence = (f"correlation {correlation_of(two):.3g}",) if two.baseline.ndim else ()
-    return Finding("input-different", "holds something else", evidence)
+    return Treatment("input-different", "holds something else", evidence)

@@ -22,7 +22,7 @@ CLEARLY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class Deviation:
     """How a candidate's tensor relates to the baseline's.
 
     `kind` is one of `shape, swapped, not-loaded, rounded, scaled, shifted, transposed, permuted, nonfinite,

@@ -22,7 +22,7 @@ from verifier.recognise.reals import (
 from verifier.recognise.relation import (
     CLEARLY,
     NEARLY,
-    Relation,
+    Deviation,
     compared,
     constant,
     counted,
@@ -48,7 +48,7 @@ NAMED = 3
 SMALLEST = 15
 
 
-def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = NOTHING) -> Relation | None:
+def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = NOTHING) -> Deviation | None:
     """The most specific relation that holds, or None where both are equal in value (NaN equals NaN).
 
     Args:
@@ -57,7 +57,7 @@ def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = N
         others: The baseline's other tensors of the same shape by name: the candidate may hold one of those.
     """
     if candidate.shape != baseline.shape:
-        return Relation("shape", *relate_shapes(candidate, baseline))
+        return Deviation("shape", *relate_shapes(candidate, baseline))
     two = reals(candidate, baseline)
     if identical(two.candidate, two.baseline):
         return None
@@ -68,7 +68,7 @@ def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = N
             _scaled(two) or relation
         )  # rounding takes from some and adds to others, and never one share
     if relation is None and two.fits(two.candidate, two.baseline):
-        return Relation("perturbed", "differs in the last digits only", figures(comparison))
+        return Deviation("perturbed", "differs in the last digits only", figures(comparison))
     finders = (_scaled, _shifted, transposed, flipped)
     return (
         relation
@@ -81,7 +81,7 @@ def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = N
     )
 
 
-def _swapped(two: Reals, others: Mapping[str, Tensor], from_baseline: Comparison) -> Relation | None:
+def _swapped(two: Reals, others: Mapping[str, Tensor], from_baseline: Comparison) -> Deviation | None:
     if constant(two.candidate) is not None:
         return None
     best: tuple[float, str, Comparison] | None = None
@@ -91,9 +91,9 @@ def _swapped(two: Reals, others: Mapping[str, Tensor], from_baseline: Comparison
         pair = reals(two.candidate, other)
         if pair.candidate.shape != pair.baseline.shape:
             continue
-        mine, theirs = sample(pair)
-        spread = float((mine - mine.mean()).norm())
-        if not (identical(mine, theirs) or float((mine - theirs).norm()) <= NEARLY * spread):
+        some, named = sample(pair)
+        spread = float((some - some.mean()).norm())
+        if not (identical(some, named) or float((some - named).norm()) <= NEARLY * spread):
             continue
         comparison = compared(pair.candidate, pair.baseline)
         near = comparison.max_abs == 0 or comparison.mse < CLEARLY**2 * from_baseline.mse
@@ -103,11 +103,11 @@ def _swapped(two: Reals, others: Mapping[str, Tensor], from_baseline: Comparison
         return None
     _, name, comparison = best
     if comparison.max_abs == 0:
-        return Relation("swapped", f"is {name}'s instead", (f"equal to {name} in all {counted(two)}",))
-    return Relation("swapped", f"is nearly {name}'s instead", figures(comparison))
+        return Deviation("swapped", f"is {name}'s instead", (f"equal to {name} in all {counted(two)}",))
+    return Deviation("swapped", f"is nearly {name}'s instead", figures(comparison))
 
 
-def _not_loaded(two: Reals) -> Relation | None:
+def _not_loaded(two: Reals) -> Deviation | None:
     value, expected = constant(two.candidate), constant(two.baseline)
     if value is None:
         return None
@@ -118,13 +118,13 @@ def _not_loaded(two: Reals) -> Relation | None:
         else f"the baseline's lies in {float(low):.3g} to {float(high):.3g}",
     )
     if value in (0, 1):
-        return Relation("not-loaded", f"is all {number(value)}, as before loading", evidence)
+        return Deviation("not-loaded", f"is all {number(value)}, as before loading", evidence)
     if expected is None and two.baseline.numel() >= LEAST_TO_CORRELATE:
-        return Relation("not-loaded", f"is all {number(value)}, as if it had not been loaded", evidence)
+        return Deviation("not-loaded", f"is all {number(value)}, as if it had not been loaded", evidence)
     return None
 
 
-def _rounded(two: Reals) -> Relation | None:
+def _rounded(two: Reals) -> Deviation | None:
     for one, other, summary in (
         (two.candidate, two.baseline, "is rounded to {}"),
         (two.baseline, two.candidate, "is not rounded to {} as the baseline's is"),
@@ -133,7 +133,7 @@ def _rounded(two: Reals) -> Relation | None:
         if formats:
             gap = compared(two.candidate, two.baseline)
             also = (f"{' and '.join(formats[1:])} would give the same",) if formats[1:] else ()
-            return Relation("rounded", summary.format(formats[0]), (*figures(gap)[:2], *also))
+            return Deviation("rounded", summary.format(formats[0]), (*figures(gap)[:2], *also))
     return None
 
 
@@ -148,7 +148,7 @@ def _finite(two: Reals) -> tuple[Tensor, Tensor] | None:
     return c[finite], b[finite]
 
 
-def _scaled(two: Reals) -> Relation | None:
+def _scaled(two: Reals) -> Deviation | None:
     pair = _finite(two)
     if pair is None:
         return None
@@ -173,11 +173,11 @@ def _scaled(two: Reals) -> Relation | None:
         return None  # one or two numbers are always a multiple of others
     evidence = (f"factor {factor:.9g}", f"holds for all {counted(two)} to {two.tolerance:.1g}")
     if abs(factor + 1) <= two.tolerance:
-        return Relation("scaled", "has the opposite sign", evidence)
-    return Relation("scaled", f"is {number(factor)} x the baseline's", evidence)
+        return Deviation("scaled", "has the opposite sign", evidence)
+    return Deviation("scaled", f"is {number(factor)} x the baseline's", evidence)
 
 
-def _shifted(two: Reals) -> Relation | None:
+def _shifted(two: Reals) -> Deviation | None:
     pair = _finite(two)
     if pair is None or len(pair[0]) < 3:
         return None
@@ -196,20 +196,20 @@ def _shifted(two: Reals) -> Relation | None:
     if not everywhere(holds, c, b):
         return None
     sign = "+" if offset > 0 else "-"
-    return Relation(
+    return Deviation(
         "shifted",
         f"is the baseline's {sign} {number(abs(offset))}",
         (f"offset {offset:.9g}", f"holds for all {counted(two)} to {two.tolerance:.1g}"),
     )
 
 
-def _nonfinite(two: Reals, comparison: Comparison) -> Relation | None:
+def _nonfinite(two: Reals, comparison: Comparison) -> Deviation | None:
     if not comparison.nonfinite_mismatched:
         return None
     count, expected = comparison.nonfinite_candidate, comparison.nonfinite_baseline
     finite = two.candidate.isfinite() & two.baseline.isfinite()
     rest = two.fits(two.candidate[finite], two.baseline[finite])
-    return Relation(
+    return Deviation(
         "nonfinite",
         f"holds {count} NaN or infinite elements, the baseline's {expected or 'none'}",
         (
@@ -219,7 +219,7 @@ def _nonfinite(two: Reals, comparison: Comparison) -> Relation | None:
     )
 
 
-def _partial(two: Reals) -> Relation | None:
+def _partial(two: Reals) -> Deviation | None:
     """Equal but for a few elements, or for some slices along an axis: the smallest share names the place."""
     rank = two.baseline.ndim
     if rank == 0 or float(two.close(*sample(two)).float().mean()) < 1 - MOSTLY:
@@ -244,15 +244,15 @@ def _partial(two: Reals) -> Relation | None:
         listed = ", ".join(map(str, slices[:NAMED])) + (", ..." if len(slices) > NAMED else "")
         name = axis_name(axis, rank)
         summary = f"differs in {len(slices)} of {differs.shape[axis]} {name} only ({listed})"
-        return Relation("partial", summary, tuple(evidence))
+        return Deviation("partial", summary, tuple(evidence))
     if wrong <= FEW_ELEMENTS * differs.numel():
         places = ", ".join(as_text(place) for place in differs.nonzero()[:NAMED].tolist())
         summary = f"differs in {wrong} of {counted(two)} only ({places}{', ...' if wrong > NAMED else ''})"
-        return Relation("partial", summary, tuple(evidence))
+        return Deviation("partial", summary, tuple(evidence))
     return None
 
 
-def _unrelated(two: Reals, comparison: Comparison) -> Relation | None:
+def _unrelated(two: Reals, comparison: Comparison) -> Deviation | None:
     count = two.baseline.numel()
     chance = min(0.5, max(0.03, 4 / math.sqrt(max(count, 1))))
     if count < LEAST_TO_CORRELATE or not abs(comparison.pearson) < chance:
@@ -266,19 +266,19 @@ def _unrelated(two: Reals, comparison: Comparison) -> Relation | None:
         bound = 1 / math.sqrt(two.baseline[0].numel())
         if 0.9 * bound <= float(two.candidate.abs().amax()) <= bound * 1.0001:
             evidence.append(f"all within {bound:.3g}, as torch's default initialisation draws")
-    return Relation("not-loaded", "is a fresh draw, uncorrelated with the baseline's", tuple(evidence))
+    return Deviation("not-loaded", "is a fresh draw, uncorrelated with the baseline's", tuple(evidence))
 
 
-def _perturbed(two: Reals, comparison: Comparison) -> Relation:
+def _perturbed(two: Reals, comparison: Comparison) -> Deviation:
     if two.baseline.numel() == 1:
         value, expected = float(two.candidate), float(two.baseline)
-        return Relation("perturbed", f"is {number(value)}, the baseline's {number(expected)}", ())
+        return Deviation("perturbed", f"is {number(value)}, the baseline's {number(expected)}", ())
     expected_all = constant(two.baseline)
     value_all = constant(two.candidate)
     if value_all is not None:
-        return Relation("perturbed", f"is all {number(value_all)}", figures(comparison))
+        return Deviation("perturbed", f"is all {number(value_all)}", figures(comparison))
     if expected_all is not None:
-        return Relation(
+        return Deviation(
             "perturbed", f"varies, the baseline's is all {number(expected_all)}", figures(comparison)
         )
-    return Relation("perturbed", f"differs by {comparison.nrmse:.2g} of its size", figures(comparison))
+    return Deviation("perturbed", f"differs by {comparison.nrmse:.2g} of its size", figures(comparison))

@@ -15,6 +15,7 @@ from verifier.records.circumstances import (
 )
 from verifier.records.exercise import Exercise, InputRange, Probe, Unexercised
 from verifier.records.pairs import (
+    UNEXPLAINED,
     Accuracy,
     Budget,
     Cause,
@@ -40,6 +41,7 @@ from verifier.records.results import (
 __all__ = [
     "SCHEMA_VERSION",
     "TASK",
+    "UNEXPLAINED",
     "Accuracy",
     "Budget",
     "Cause",

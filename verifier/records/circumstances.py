@@ -135,13 +135,14 @@ class StaticDifference(Record, frozen=True, kw_only=True):
 
     `kind` is `output` (names of what is returned), `operators` (how often one occurs), `hyperparameter`, `tensor` (a
     parameter or buffer, by value), `dtype`, `layout` or `flag` (a backend flag that building one of them changed).
-    `baseline` and `candidate` say where, `summary` what.
+    `baseline` and `candidate` say where, `summary` what; `harmless` that no number can come out otherwise for it.
     """
 
     kind: str
     baseline: str | None
     candidate: str | None
     summary: str
+    harmless: bool = False
 
 
 class UnmatchedSite(Record, frozen=True, kw_only=True):

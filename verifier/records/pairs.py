@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from verifier.records.base import Record, Status
 
 
@@ -99,6 +101,10 @@ class Accuracy(Record, frozen=True, kw_only=True):
     candidate_systematic: float | None = None
 
 
+UNEXPLAINED = "unexplained"
+"""The code of a cause of which nothing is known but the error's shape."""
+
+
 class Cause(Record, frozen=True, kw_only=True):
     """Why a culprit is wrong, as far as it is known.
 
@@ -114,6 +120,21 @@ class Cause(Record, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()
     remedy: str = ""
 
+    @property
+    def family(self) -> str:
+        """What sort of thing is wrong, the code's first word: `conv`, `batchnorm`, `weight`, `input`, `precision`."""
+        return self.code.partition("-")[0]
+
+    @property
+    def status(self) -> Literal["confirmed", "located", "unexplained"]:
+        """`confirmed`, `located` where something differs that was not shown to be why, or `unexplained`."""
+        return "confirmed" if self.confirmed else "unexplained" if self.code == UNEXPLAINED else "located"
+
+    @property
+    def fix(self) -> str:
+        """What to change in the candidate."""
+        return self.remedy
+
 
 class Excited(Record, frozen=True, kw_only=True):
     """Where a pair that is written otherwise on its two sides parts, though it does not on the given inputs.
@@ -125,6 +146,10 @@ class Excited(Record, frozen=True, kw_only=True):
     inputs: str
     error: Comparison
     allowed: float
+
+
+NO_SITES = frozenset({"input", "output", "state", "call"})
+"""What stands in the place of an operator in rows that are no sites."""
 
 
 class PairResult(Record, frozen=True, kw_only=True):
@@ -145,6 +170,9 @@ class PairResult(Record, frozen=True, kw_only=True):
     inputs differed though all paired rows above were made equal. All are None elsewhere.
 
     `excited` is there where the two sides part on other inputs alone.
+
+    A row that is no site has the word for what it is in the place of an operator (`kind`); `position` is then which
+    of the model's inputs or outputs it is.
     """
 
     index: int
@@ -172,6 +200,12 @@ class PairResult(Record, frozen=True, kw_only=True):
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
     excited: Excited | None = None
+    position: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """`input`, `output`, `state` (what the run has written), `call` (what a further one returned) or `site`."""
+        return self.op if self.op in NO_SITES else "site"
 
     @property
     def misshapen(self) -> bool:

@@ -15,6 +15,14 @@ class Repeatability(Record, frozen=True, kw_only=True):
     baseline: str | None = None
     candidate: str | None = None
 
+    @property
+    def broken(self) -> str:
+        """Why no match can be said of the two, in words; empty where both gave the same numbers every time."""
+        for side, site in (("baseline", self.baseline), ("candidate", self.candidate)):
+            if site is not None:
+                return f"the {side} is not repeatable: in {self.runs} runs {site} is the first that differs"
+        return ""
+
 
 class NoiseFloor(Record, frozen=True, kw_only=True):
     """How far the baseline is from itself where nothing has changed that should matter.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from verifier.align import Layout, Recipe
+    from verifier.align import Assembly, Layout
     from verifier.metrics import Moments
     from verifier.records import Comparison
     from verifier.training.baseline_batch import Named
@@ -53,7 +53,7 @@ class Correspondence:
     candidate lays out otherwise; `buffers` names which of its tensors are none that are trained.
     """
 
-    recipes: Mapping[str, Recipe]
+    recipes: Mapping[str, Assembly]
     layouts: Mapping[int, Layout]
     buffers: frozenset[str]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from verifier.judge import STRICT
+from verifier.judge import STRICT, too_thin
 from verifier.records import Verdict
 from verifier.training import suspicions
 from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
@@ -199,11 +199,8 @@ def _verdict(
 
 def _open(pairing: Pairing, free: SideBySide, covered: Coverage) -> Iterator[str]:
     """Reasons why nothing can be said, the first of which is told."""
-    least = min(covered.baseline_share, covered.candidate_share)
-    if least < STRICT.minimum_coverage:
-        yield (
-            f"only {least:.0%} of the sites could be paired; {STRICT.minimum_coverage:.0%} are needed to say more"
-        )
+    if thin := too_thin(covered, STRICT):
+        yield thin
     for name in _alone(pairing):
         yield f"{name} is trained and has no partner in the other model"
     unseen = _unseen(pairing)
@@ -227,12 +224,12 @@ def _wild(free: SideBySide) -> int | None:
 
 def _alone(pairing: Pairing) -> list[str]:
     """Parameters that one model trains and the other has not."""
-    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
     baseline = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
     candidate = [
         name
         for name, parameter in pairing.candidate.model.named_parameters()
-        if parameter.requires_grad and name not in pairing.masters.recipes
+        if parameter.requires_grad and name not in pairing.masters.assemblies
     ]
     return [
         *(f"the baseline's {name}" for name in baseline),
@@ -242,11 +239,11 @@ def _alone(pairing: Pairing) -> list[str]:
 
 def _unseen(pairing: Pairing) -> str:
     """Statistics that one model writes as it is trained, and the other has not: they count in evaluation."""
-    used = {name for recipe in pairing.masters.recipes.values() for name in recipe.names}
+    used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
     baseline, candidate = pairing.alignment.baseline, pairing.alignment.candidate
     for role, graph, tensors, known in (
         ("baseline", baseline, pairing.masters.baseline, used),
-        ("candidate", candidate, pairing.masters.candidate, pairing.masters.recipes.keys()),
+        ("candidate", candidate, pairing.masters.candidate, pairing.masters.assemblies.keys()),
     ):
         for name in sorted(graph.writes_state):
             if name not in known and name in tensors and tensors[name].is_floating_point():
@@ -301,7 +298,7 @@ def _names(pairing: Pairing, place: Place) -> tuple[str, str]:
     if isinstance(place.subject, int):
         both = alignment.pairs[place.subject]
         return alignment.baseline.sites[both.baseline].name, alignment.candidate.sites[both.candidate].name
-    recipe = pairing.masters.recipes.get(place.subject)
+    recipe = pairing.masters.assemblies.get(place.subject)
     if recipe is None:
         return place.subject or place.what, place.subject or place.what
     text = recipe.text

@@ -148,7 +148,7 @@ def side_by_side(
     graded = _graded(pairing)
     models = pairing.fresh(cell)
     relation = Correspondence(
-        recipes=pairing.masters.recipes,
+        recipes=pairing.masters.assemblies,
         layouts=alignment.laid_out,
         buffers=frozenset(name for name, _ in models[1].named_buffers()),
     )

@@ -159,10 +159,10 @@ class Watch(Instrument):
         """A call of the model: follow it along the recorded graph, and note the tensors of its pairs."""
         if not self._following or self.ledger is None:
             return
-        calls = self._graph.calls
-        call = calls[self._next] if self._next < len(calls) else None
-        if call is None or call.op != op or call.scope != self.scope or call.count != len(outputs):
-            expected = "its end" if call is None else self._graph.sites[call.first].name
+        call = self._graph.call_at(self._next, op, self.scope, len(outputs))
+        if call is None:
+            ahead = self._graph.calls[self._next : self._next + 1]
+            expected = self._graph.sites[ahead[0].first].name if ahead else "its end"
             where = f" in {self.scope}" if self.scope else ""
             raise GraphDepartureError(
                 f"the {self.role} departs from its recorded pass: it called `{op}`{where} where {expected} was "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights.calibration import branch_ends, calibrated, varies
@@ -39,17 +39,21 @@ class Masters:
     baseline: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
     info: WeightsInfo
-    recipes: Mapping[str, Recipe]
+    assemblies: Mapping[str, Assembly]
     decided: frozenset[str] = frozenset()
 
-    def remade(self, recipes: Iterable[Mapping[str, Recipe]]) -> Masters:
+    def remade(self, assemblies: Iterable[Mapping[str, Assembly]]) -> Masters:
         """The same baseline, with some of the candidate's tensors made otherwise from its own, but what it kept."""
         changed = {
-            name: recipe for each in recipes for name, recipe in each.items() if name not in self.info.kept
+            name: assembly
+            for each in assemblies
+            for name, assembly in each.items()
+            if name not in self.info.kept
         }
-        merged = {**self.recipes, **changed}
+        merged = {**self.assemblies, **changed}
         made = {
-            name: recipe.make(self.baseline, self.candidate[name].shape) for name, recipe in changed.items()
+            name: assembly.make(self.baseline, self.candidate[name].shape)
+            for name, assembly in changed.items()
         }
         return Masters(
             self.baseline,
@@ -62,7 +66,9 @@ class Masters:
     @property
     def whole(self) -> dict[str, str]:
         """The baseline's tensor for each of the candidate's that is that one as a whole."""
-        return {name: recipe.whole for name, recipe in self.recipes.items() if recipe.whole is not None}
+        return {
+            name: assembly.whole for name, assembly in self.assemblies.items() if assembly.whole is not None
+        }
 
 
 def choose(
@@ -72,7 +78,7 @@ def choose(
     alignment: Alignment,
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     *,
-    given: Mapping[str, Recipe | None] | None = None,
+    given: Mapping[str, Assembly | None] | None = None,
     baseline_spec: str = "",
     seed: int = 0,
 ) -> Masters:
@@ -97,48 +103,52 @@ def choose(
         UsageError: `imagenet` was asked for a model that has no published weights.
         DownloadError: Published weights are neither cached nor to be had.
     """
-    own, theirs = state_of(baseline), state_of(candidate)
-    mapping = _by_name(own, theirs) or alignment.parameters
-    decided: dict[str, Recipe] = {}
+    b_state, c_state = state_of(baseline), state_of(candidate)
+    mapping = _by_name(b_state, c_state) or alignment.parameters
+    decided: dict[str, Assembly] = {}
     for choice in alignment.choices:
-        decided |= _told_by_values(choice, own, theirs)
+        decided |= _told_by_values(choice, b_state, c_state)
     mapping = {**mapping, **decided}
     if given:
         merged = {**mapping, **given}
-        mapping = {name: recipe for name, recipe in merged.items() if recipe is not None}
+        mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
     source = ""
     if mode == "calibrated":
-        masters = calibrated(baseline, own, inputs, seed, quiet=branch_ends(alignment.baseline))
+        masters = calibrated(baseline, b_state, inputs, seed, quiet=branch_ends(alignment.baseline))
     elif mode in {"init", "transfer", "as-is"}:
-        masters = own
+        masters = b_state
     elif mode == "imagenet":
-        masters, source = published(baseline_spec, own)
+        masters, source = published(baseline_spec, b_state)
     else:
         source = mode
-        masters, mode = _from_file(Path(mode), own, theirs, mapping), "file"
+        masters, mode = _from_file(Path(mode), b_state, c_state, mapping), "file"
     if mode == "as-is":
-        candidates, kept = theirs, tuple(theirs)
+        candidates, kept = c_state, tuple(c_state)
     else:
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
         constants = _constants(candidate)
-        candidates, kept = _carry_over(own, theirs, masters, mapping, buffers, constants, live=live)
+        candidates, kept = _carry_over(b_state, c_state, masters, mapping, buffers, constants, live=live)
     info = WeightsInfo(
         mode=mode,
         source=source,
         parameter_map=_as_text(mapping),
         unmapped_baseline=tuple(
-            sorted(set(own).difference(_constants(baseline), *(recipe.names for recipe in mapping.values())))
+            sorted(
+                set(b_state).difference(
+                    _constants(baseline), *(assembly.names for assembly in mapping.values())
+                )
+            )
         ),
-        unmapped_candidate=tuple(sorted(set(theirs) - set(mapping) - _constants(candidate))),
+        unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - _constants(candidate))),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
     return Masters(masters, candidates, info, mapping, frozenset(decided))
 
 
-def _as_text(recipes: Mapping[str, Recipe]) -> dict[str, str | tuple[str, ...]]:
-    return {name: recipe.text for name, recipe in recipes.items()}
+def _as_text(assemblies: Mapping[str, Assembly]) -> dict[str, str | tuple[str, ...]]:
+    return {name: assembly.text for name, assembly in assemblies.items()}
 
 
 def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
@@ -154,24 +164,24 @@ def _fingerprint(tensor: Tensor) -> Hashable:
     return tuple(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING].double().tolist())
 
 
-def _by_name(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Recipe] | None:
+def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> dict[str, Assembly] | None:
     """Each tensor's own name, if the candidate is a copy of the baseline by name and by value.
 
     A copy that uses two tensors in each other's place looks like a renaming to the dataflow, which would put
     them back; but then the names say what was meant.
     """
-    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in theirs.items()}:
+    if {n: t.shape for n, t in baseline.items()} != {n: t.shape for n, t in candidate.items()}:
         return None
-    telling = [name for name, tensor in own.items() if varies(tensor)]
-    same = sum(related(own[name], theirs[name]) for name in telling)
-    return {name: Recipe.of(name) for name in own} if same > len(telling) / 2 else None
+    telling = [name for name, tensor in baseline.items() if varies(tensor)]
+    same = sum(related(baseline[name], candidate[name]) for name in telling)
+    return {name: Assembly.of(name) for name in baseline} if same > len(telling) / 2 else None
 
 
 def _carry_over(
-    own: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
-    mapping: Mapping[str, Recipe],
+    mapping: Mapping[str, Assembly],
     buffers: Collection[str],
     constants: Collection[str],
     *,
@@ -185,40 +195,40 @@ def _carry_over(
     difference is one. Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts
     that only start from another constant, are initialisation and are replaced.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     before = {
-        name: recipe.make(own, theirs[name].shape)
-        for name, recipe in mapping.items()
-        if recipe.fits(shapes, theirs[name].shape) and name not in constants
+        name: assembly.make(baseline, candidate[name].shape)
+        for name, assembly in mapping.items()
+        if assembly.fits(shapes, candidate[name].shape) and name not in constants
     }
     telling = [name for name, tensor in before.items() if varies(tensor)]
-    same = sum(related(before[name], theirs[name]) for name in telling)
+    same = sum(related(before[name], candidate[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
-    chosen = dict(theirs)
-    kept = [name for name in theirs if name not in before and name not in constants]
+    chosen = dict(candidate)
+    kept = [name for name in candidate if name not in before and name not in constants]
     for name, tensor in before.items():
-        if not copied and name in buffers and _is_other_constant(name, tensor, theirs[name]):
+        if not copied and name in buffers and _is_other_constant(name, tensor, candidate[name]):
             kept.append(name)
             continue
         chosen[name] = mapping[name].make(masters, tensor.shape)
-        if not copied or torch.equal(tensor, theirs[name]):
+        if not copied or torch.equal(tensor, candidate[name]):
             continue
-        if live or name in buffers or _is_edit(tensor, theirs[name]):
-            difference = theirs[name].double() - tensor.double()
-            chosen[name] = (chosen[name].double() + difference).to(theirs[name].dtype)
+        if live or name in buffers or _is_edit(tensor, candidate[name]):
+            difference = candidate[name].double() - tensor.double()
+            chosen[name] = (chosen[name].double() + difference).to(candidate[name].dtype)
             kept.append(name)
     return chosen, tuple(kept)
 
 
-def _is_other_constant(name: str, own: Tensor, theirs: Tensor) -> bool:
+def _is_other_constant(name: str, baseline: Tensor, candidate: Tensor) -> bool:
     """Whether a buffer that is saved is a constant of the program which the candidate has otherwise.
 
     A mean to normalise with, a table of positions: to put the baseline's in its place would hide the difference.
     Running statistics are learnt, and so is what was drawn at random, which is large and unrelated.
     """
-    if name.rpartition(".")[2] in _LEARNT or torch.equal(own, theirs):
+    if name.rpartition(".")[2] in _LEARNT or torch.equal(baseline, candidate):
         return False
-    return own.numel() <= _SMALL or related(own, theirs)
+    return baseline.numel() <= _SMALL or related(baseline, candidate)
 
 
 _LEARNT = frozenset({"running_mean", "running_var", "num_batches_tracked"})
@@ -226,17 +236,17 @@ _SMALL = 64  # elements
 
 
 def _told_by_values(
-    choice: Sequence[Mapping[str, Recipe]], own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
-) -> Mapping[str, Recipe]:
-    """The recipes by which a candidate was made from the baseline, told by its own values, if they tell."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    for recipes in choice:
-        if not all(recipe.fits(shapes, theirs[name].shape) for name, recipe in recipes.items()):
+    choice: Sequence[Mapping[str, Assembly]], baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]
+) -> Mapping[str, Assembly]:
+    """The assemblies by which a candidate was made from the baseline, told by its own values, if they tell."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
+    for assemblies in choice:
+        if not all(assembly.fits(shapes, candidate[name].shape) for name, assembly in assemblies.items()):
             continue
-        made = {name: recipe.make(own, theirs[name].shape) for name, recipe in recipes.items()}
+        made = {name: assembly.make(baseline, candidate[name].shape) for name, assembly in assemblies.items()}
         telling = [name for name, tensor in made.items() if varies(tensor)]
-        if telling and all(related(made[name], theirs[name]) for name in telling):
-            return recipes
+        if telling and all(related(made[name], candidate[name]) for name in telling):
+            return assemblies
     return {}
 
 
@@ -257,16 +267,16 @@ def _constants(model: nn.Module) -> set[str]:
     }
 
 
-def _is_edit(own: Tensor, theirs: Tensor) -> bool:
+def _is_edit(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
-    if not (varies(own) and varies(theirs)):
-        return float((theirs.double() - own.double()).abs().max()) < 0.5
-    return related(own, theirs)
+    if not (varies(baseline) and varies(candidate)):
+        return float((candidate.double() - baseline.double()).abs().max()) < 0.5
+    return related(baseline, candidate)
 
 
-def related(own: Tensor, theirs: Tensor) -> bool:
+def related(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether one tensor was made from the other; fresh draws correlate by chance only."""
-    both = torch.stack([own.flatten().double(), theirs.flatten().double()])
+    both = torch.stack([baseline.flatten().double(), candidate.flatten().double()])
     return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > 0.5
 
 
@@ -280,14 +290,17 @@ def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
 
 
 def _from_file(
-    path: Path, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mapping: Mapping[str, Recipe]
+    path: Path,
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
+    mapping: Mapping[str, Assembly],
 ) -> dict[str, Tensor]:
     """The baseline's tensors from a state dict of either model."""
     state = read_state(path)
-    if overlap(state, own) >= overlap(state, theirs):
-        return fitted(state, own, str(path))
-    loaded = fitted(state, theirs, str(path))
-    masters = {name: tensor.clone() for name, tensor in own.items()}
-    for name, recipe in mapping.items():
-        recipe.unmake(loaded[name], masters)
+    if overlap(state, baseline) >= overlap(state, candidate):
+        return fitted(state, baseline, str(path))
+    loaded = fitted(state, candidate, str(path))
+    masters = {name: tensor.clone() for name, tensor in baseline.items()}
+    for name, assembly in mapping.items():
+        assembly.unmake(loaded[name], masters)
     return masters

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from verifier.border.accounts import first_said
 from verifier.errors import DownloadError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def published(spec: str, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def published(spec: str, expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Torchvision's newest weights for the model `spec` names, and what they are called.
 
     They come from torch hub's cache, or are downloaded into it and checked against their hash.
@@ -44,7 +45,7 @@ def published(spec: str, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         ) from error
     except RuntimeError as error:
         raise DownloadError(f"{file} is damaged ({error}). Delete it and run again.") from error
-    return fitted(state, own, str(weights)), str(weights)
+    return fitted(state, expected, str(weights)), str(weights)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -94,26 +95,25 @@ def _unpickle(path: Path) -> dict[str, Any]:
             "Save a plain state dict: torch.save(model.state_dict(), path), or use .safetensors."
         ) from error
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise WeightsError(f"{path} is damaged or no torch file: {first_line}") from error
+        raise WeightsError(f"{path} is damaged or no torch file: {first_said(error)}") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, not a state dict.")
     return state
 
 
-def overlap(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
+def overlap(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
     """How many tensors of `state` a model has, in the same shape."""
-    return sum(name in own and own[name].shape == tensor.shape for name, tensor in state.items())
+    return sum(name in expected and expected[name].shape == tensor.shape for name, tensor in state.items())
 
 
-def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """`state` in the dtypes of `own`; every parameter and running statistic must be there in its shape."""
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in state if name not in own]
+def fitted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """`state` in the dtypes a model's are in; every parameter and running statistic must be there in its shape."""
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in expected]
     shapes = [
-        f"{name} is {tuple(state[name].shape)}, the model's {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} is {tuple(state[name].shape)}, the model's {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     if missing or unknown or shapes:
         parts = [
@@ -128,7 +128,7 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) 
         raise WeightsError(f"{source} is of another architecture than the model: tensors {'; '.join(parts)}.")
     return {
         name: state[name].to(tensor.dtype).to(tensor.device) if name in state else tensor
-        for name, tensor in own.items()
+        for name, tensor in expected.items()
     }
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.border import toml
 from verifier.errors import MapError, suggestion
 from verifier.weights.patterns import STARS, Pattern
@@ -70,7 +70,7 @@ def resolve(
     baseline: Mapping[str, Sequence[int]],
     candidate: Mapping[str, Sequence[int]],
     source: str = "the parameter map",
-) -> dict[str, Recipe | None]:
+) -> dict[str, Assembly | None]:
     """What a map says of each of the candidate's tensors it speaks of; None for one that keeps its own value.
 
     Args:
@@ -83,17 +83,19 @@ def resolve(
         MapError: A name is unknown, a pattern matches nothing, or sizes do not go together.
     """
     named = {name: _entry(name, value, source) for name, value in entries.items()}
-    found: dict[str, Recipe | None] = {}
+    found: dict[str, Assembly | None] = {}
     for name, entry in sorted(named.items(), key=lambda item: "*" in item[0]):
         matches = _matches(name, candidate)
         if not matches:
             raise MapError(
                 f"{source}: the candidate has no tensor {name}{suggestion(name, candidate) or '.'}"
             )
-        for own, parts in matches.items():
-            if own not in found:
-                found[own] = (
-                    None if entry is None else _recipe(own, entry, parts, baseline, candidate[own], source)
+        for target, parts in matches.items():
+            if target not in found:
+                found[target] = (
+                    None
+                    if entry is None
+                    else _assembly(target, entry, parts, baseline, candidate[target], source)
                 )
     return found
 
@@ -103,44 +105,44 @@ def _matches(name: str, candidate: Mapping[str, object]) -> dict[str, tuple[str,
     if name in candidate:
         return {name: ()}
     pattern = Pattern(name)
-    found = ((own, pattern.stars(own)) for own in candidate)
-    return {own: parts for own, parts in found if parts is not None}
+    found = ((target, pattern.stars(target)) for target in candidate)
+    return {target: parts for target, parts in found if parts is not None}
 
 
-def _recipe(
-    own: str,
+def _assembly(
+    target: str,
     entry: str | tuple[str, ...],
     parts: Sequence[str],
     baseline: Mapping[str, Sequence[int]],
     shape: Sequence[int],
     source: str,
-) -> Recipe:
-    texts = [_filled(text, parts, own, source) for text in ([entry] if isinstance(entry, str) else entry)]
+) -> Assembly:
+    texts = [_filled(text, parts, target, source) for text in ([entry] if isinstance(entry, str) else entry)]
     try:
-        recipe = Recipe.parsed(texts, baseline)
+        assembly = Assembly.parsed(texts, baseline)
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise MapError(
-            f"{source}: {own} is to be rows whose numbers have more digits than any tensor."
+            f"{source}: {target} is to be rows whose numbers have more digits than any tensor."
         ) from error
-    for name in recipe.names:
+    for name in assembly.names:
         if name not in baseline:
             raise MapError(
-                f"{source}: {own} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
+                f"{source}: {target} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
-    for piece in recipe.pieces:
+    for piece in assembly.pieces:
         whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
         if piece.stop is not None and whole and piece.stop > whole[0]:
-            raise MapError(f"{source}: {own} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
-    if not recipe.fits(baseline, shape):
-        given = ", ".join(f"{name} {tuple(baseline[name])}" for name in recipe.names)
-        raise MapError(f"{source}: {own} {tuple(shape)} cannot be made of {given}.")
-    return recipe
+            raise MapError(f"{source}: {target} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
+    if not assembly.fits(baseline, shape):
+        given = ", ".join(f"{name} {tuple(baseline[name])}" for name in assembly.names)
+        raise MapError(f"{source}: {target} {tuple(shape)} cannot be made of {given}.")
+    return assembly
 
 
-def _filled(text: str, parts: Sequence[str], own: str, source: str) -> str:
+def _filled(text: str, parts: Sequence[str], target: str, source: str) -> str:
     pieces = STARS.split(text)
     if len(pieces) - 1 > len(parts):
-        raise MapError(f"{source}: {text} has more stars than the name it is given for, {own}.")
+        raise MapError(f"{source}: {text} has more stars than the name it is given for, {target}.")
     filled = [*parts[: len(pieces) - 1], ""]
     return "".join(piece + part for piece, part in zip(pieces, filled, strict=True))
 

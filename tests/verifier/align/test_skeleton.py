@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Make = Callable[[], nn.Module]
-    Recipes = dict[str, str | tuple[str, ...]]
+    Assemblies = dict[str, str | tuple[str, ...]]
 
 
 def indices() -> Tensor:
@@ -50,16 +50,16 @@ def compared(baseline: Make, candidate: Make, inputs: Tensor, plant: Any = None)
     return verify(one, other, inputs)
 
 
-def with_biases(**weights: str | tuple[str, ...]) -> Recipes:
-    """Recipes for weights and, made in the same way, for the biases next to them."""
+def with_biases(**weights: str | tuple[str, ...]) -> Assemblies:
+    """Assemblies for weights and, made in the same way, for the biases next to them."""
 
     def bias(text: str) -> str:
         return text.replace("_weight", "_bias").replace(".weight", ".bias")
 
-    made: Recipes = {}
-    for name, recipe in weights.items():
-        made[f"{name}.weight"] = recipe
-        made[f"{name}.bias"] = bias(recipe) if isinstance(recipe, str) else tuple(map(bias, recipe))
+    made: Assemblies = {}
+    for name, assembly in weights.items():
+        made[f"{name}.weight"] = assembly
+        made[f"{name}.bias"] = bias(assembly) if isinstance(assembly, str) else tuple(map(bias, assembly))
     return made
 
 
@@ -103,7 +103,7 @@ MATCHES = [
         lambda: OneCall("vkq"),
         Multihead,
         tokens,
-        {IN_MULTIHEAD.get(name, name): recipe for name, recipe in JOINED.items()},
+        {IN_MULTIHEAD.get(name, name): assembly for name, assembly in JOINED.items()},
         id="v, k and q, multi-head attention",
     ),
     pytest.param(
@@ -175,12 +175,12 @@ MATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("baseline", "candidate", "inputs", "recipes"), MATCHES)
+@pytest.mark.parametrize(("baseline", "candidate", "inputs", "assemblies"), MATCHES)
 def test_a_rewrite_matches_by_exactly_these_recipes(
-    baseline: Make, candidate: Make, inputs: Callable[[], Tensor], recipes: Recipes
+    baseline: Make, candidate: Make, inputs: Callable[[], Tensor], assemblies: Assemblies
 ) -> None:
     found = compared(baseline, candidate, inputs())
-    assert found.weights.parameter_map == recipes
+    assert found.weights.parameter_map == assemblies
     assert (found.weights.unmapped_baseline, found.weights.unmapped_candidate) == ((), ())
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
 
@@ -193,7 +193,7 @@ def test_tied_modules_are_made_of_one_tensor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "candidate", "recipes"),
+    ("baseline", "candidate", "assemblies"),
     [
         pytest.param(
             Stored,
@@ -228,9 +228,9 @@ def test_tied_modules_are_made_of_one_tensor() -> None:
     ],
 )
 def test_one_operator_and_many_hold_the_same_tensors(
-    baseline: Make, candidate: Make, recipes: Recipes
+    baseline: Make, candidate: Make, assemblies: Assemblies
 ) -> None:
-    assert compared(baseline, candidate, tokens()).weights.parameter_map == recipes
+    assert compared(baseline, candidate, tokens()).weights.parameter_map == assemblies
 
 
 def scaled(model: Attention) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from tests.attempts.nets import Net, inputs
 from verifier import ModelError, Verdict, verify
-from verifier.judge.rows import CALL
 
 
 class Counting(Net):
@@ -30,13 +29,13 @@ def test_a_model_that_keeps_nothing_leaves_no_row_and_no_note() -> None:
     found = verify(Net(), Net(), inputs())
     assert found.verdict is Verdict.MATCH
     assert found.notes == ()
-    assert not any(row.op == CALL for cell in found.cells for row in cell.layers)
+    assert not any(row.kind == "call" for cell in found.cells for row in cell.layers)
 
 
 def test_a_second_call_is_judged_where_the_first_was() -> None:
     found = verify(Net(), Counting(), inputs())
     (culprit,) = found.culprits
-    assert (culprit.baseline, culprit.op, str(culprit.status)) == ("output, second call", CALL, "culprit")
+    assert (culprit.baseline, culprit.kind, str(culprit.status)) == ("output, second call", "call", "culprit")
     assert culprit.total is not None
     assert culprit.total.nrmse == pytest.approx(0.01, rel=1e-5)
     assert culprit.cause is not None
@@ -89,5 +88,5 @@ def test_a_state_beside_an_error_only_carries() -> None:
 
     found = verify(Net(), Wrong(), inputs())
     numerics = found.cells[1]
-    second = [row for row in numerics.layers if row.op == CALL]
+    second = [row for row in numerics.layers if row.kind == "call"]
     assert [str(row.status) for row in second] == ["carries"]

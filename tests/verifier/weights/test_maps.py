@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier import Verdict, verify
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.errors import MapError
 from verifier.weights import as_toml, read_map, resolve
 
@@ -46,7 +46,7 @@ def test_names_patterns_rows_transposes_and_lists(tmp_path: Path) -> None:
 def test_a_full_name_comes_before_a_pattern_and_the_first_pattern_before_the_second() -> None:
     entries = {"**.w": "a.1.weight", "b.*.w": "a.0.weight", "b.0.w": "a.0.weight", "fused": False}
     found = resolve(entries, OURS, THEIRS)
-    assert found == {"b.0.w": Recipe.of("a.0.weight"), "b.1.w": Recipe.of("a.1.weight"), "fused": None}
+    assert found == {"b.0.w": Assembly.of("a.0.weight"), "b.1.w": Assembly.of("a.1.weight"), "fused": None}
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Setting(NamedTuple):
+class Conditions(NamedTuple):
     """The shapes of a run's inputs, and the floating-point dtypes of inputs, parameters and buffers."""
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: frozenset[str]
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Sequence[Tensor]) -> Setting:
-        """The setting of a run of `model` on `inputs`."""
+    def of(cls, model: nn.Module, inputs: Sequence[Tensor]) -> Conditions:
+        """The conditions of a run of `model` on `inputs`."""
         given = (*inputs, *model.parameters(), *model.buffers())
         return cls(
             tuple(tuple(tensor.shape) for tensor in inputs),
@@ -32,8 +32,8 @@ class Setting(NamedTuple):
         """Whether autocast is on now, for the CPU or for CUDA devices."""
         return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
-    def why_other(self, recorded: Setting) -> str:
-        """What a program's control flow depends on, if a run in this setting does otherwise than a recorded one."""
+    def why_other(self, recorded: Conditions) -> str:
+        """What a program's control flow depends on, if a run here does otherwise than a recorded one."""
         causes = []
         if self.dtypes != recorded.dtypes:
             causes.append(f"the dtype ({_listed(self)} here, {_listed(recorded)} when it was recorded)")
@@ -48,5 +48,5 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _listed(setting: Setting) -> str:
-    return " and ".join(sorted(setting.dtypes))
+def _listed(conditions: Conditions) -> str:
+    return " and ".join(sorted(conditions.dtypes))

@@ -15,7 +15,7 @@ from verifier.recognise.slices import order_in_words
 from verifier.recognise.values import relate
 
 if TYPE_CHECKING:
-    from verifier.recognise.relation import Relation
+    from verifier.recognise.relation import Deviation
 
 SETTINGS = settings(max_examples=60, derandomize=True, deadline=None)
 KINDS = {"shape", "swapped", "not-loaded", "rounded", "scaled", "shifted", "transposed", "permuted"} | {
@@ -44,7 +44,7 @@ def shuffled(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-def found(candidate: torch.Tensor, baseline: torch.Tensor, **others: torch.Tensor) -> Relation:
+def found(candidate: torch.Tensor, baseline: torch.Tensor, **others: torch.Tensor) -> Deviation:
     relation = relate(candidate, baseline, others)
     assert relation is not None
     return relation

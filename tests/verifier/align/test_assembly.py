@@ -1,4 +1,4 @@
-"""Recipes: what they say as text, when they fit, and the tensors they make, against numpy."""
+"""Assemblies: what they say as text, when they fit, and the tensors they make, against numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from verifier.align import Recipe
+from verifier.align import Assembly
 from verifier.align.assembly import Piece
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
-def expected(recipe: Recipe, arrays: Arrays, shape: Shape) -> NDArray[np.float64]:
-    """What numpy makes of the recipe; ValueError or IndexError where it cannot."""
+def expected(assembly: Assembly, arrays: Arrays, shape: Shape) -> NDArray[np.float64]:
+    """What numpy makes of the assembly; ValueError or IndexError where it cannot."""
     parts: list[Any] = []
-    for name, start, stop, transposed in recipe.pieces:
+    for name, start, stop, transposed in assembly.pieces:
         array = arrays[name]
         if transposed:
             if array.ndim != 2:
@@ -62,24 +62,24 @@ def expected(recipe: Recipe, arrays: Arrays, shape: Shape) -> NDArray[np.float64
             array = array.T
         parts.append(array if start is None else array[start:stop,])
     whole: NDArray[np.float64] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    if recipe.turned:
+    if assembly.turned:
         if whole.ndim != 2 or whole.T.shape != shape:
             raise ValueError("what is turned at last is not reshaped")
         return whole.T
-    if recipe.whole is None and (not whole.ndim or whole.shape[:1] != shape[:1]):
+    if assembly.whole is None and (not whole.ndim or whole.shape[:1] != shape[:1]):
         raise ValueError("rows that were cut, turned or put together stay rows")
     return whole.reshape(shape)
 
 
-def possible(recipe: Recipe, arrays: Arrays) -> list[Shape]:
+def possible(assembly: Assembly, arrays: Arrays) -> list[Shape]:
     """Shapes that are likely to be right, so that most draws are: as many rows as the pieces have, in any shape."""
     sizes = [
         arrays[piece.name].shape[::-1] if piece.transposed else arrays[piece.name].shape
-        for piece in recipe.pieces
+        for piece in assembly.pieces
     ]
     rows = sum(
         shape[0] if piece.start is None else len(range(shape[0])[piece.start : piece.stop])
-        for piece, shape in zip(recipe.pieces, sizes, strict=True)
+        for piece, shape in zip(assembly.pieces, sizes, strict=True)
         if shape
     )
     rest = sizes[0][1:]
@@ -88,19 +88,19 @@ def possible(recipe: Recipe, arrays: Arrays) -> list[Shape]:
 
 @given(st.lists(piece_of(NAMES), min_size=1, max_size=4))
 def test_a_recipe_reads_what_it_writes(pieces: list[Piece]) -> None:
-    recipe = Recipe(tuple(pieces))
+    assembly = Assembly(tuple(pieces))
     # Where two names differ by `.T` only, text cannot say both; names are taken literally then.
     known = {piece.name for piece in pieces}
     assume(all(piece[1:] == (None, None, False) or str(piece) not in known for piece in pieces))
     assume(all(f"{piece.name}.T" not in known for piece in pieces if piece.transposed))
-    assert Recipe.parsed(recipe.text, known) == recipe
+    assert Assembly.parsed(assembly.text, known) == assembly
 
 
 @given(piece_of(NAMES))
 def test_one_piece_is_one_string_and_several_are_a_list(piece: Piece) -> None:
-    assert Recipe((piece,)).text == str(piece)
-    assert Recipe((piece, piece)).text == (str(piece), str(piece))
-    assert Recipe.parsed([str(piece)], {piece.name}) == Recipe.parsed(str(piece), {piece.name})
+    assert Assembly((piece,)).text == str(piece)
+    assert Assembly((piece, piece)).text == (str(piece), str(piece))
+    assert Assembly.parsed([str(piece)], {piece.name}) == Assembly.parsed(str(piece), {piece.name})
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_a_known_name_is_taken_literally(name: str) -> None:
 
 
 def test_names_are_each_said_once_in_order() -> None:
-    assert Recipe.parsed(["b[0:1]", "a", "b[1:2]"]).names == ("b", "a")
+    assert Assembly.parsed(["b[0:1]", "a", "b[1:2]"]).names == ("b", "a")
 
 
 @pytest.mark.parametrize(
     ("text", "whole"), [("a", "a"), ("a[0:2]", None), ("a.T", None), (("a", "b"), None), (("a", "a"), None)]
 )
 def test_only_one_uncut_unturned_tensor_is_whole(text: str | tuple[str, ...], whole: str | None) -> None:
-    assert Recipe.parsed(text).whole == whole
+    assert Assembly.parsed(text).whole == whole
 
 
 @given(
@@ -144,22 +144,22 @@ def test_only_one_uncut_unturned_tensor_is_whole(text: str | tuple[str, ...], wh
 def test_what_fits_is_what_numpy_can_make_and_becomes_the_same(
     shapes: dict[str, Shape], pieces: list[Piece], data: st.DataObject
 ) -> None:
-    recipe = Recipe(tuple(pieces), turned=data.draw(st.booleans()))
+    assembly = Assembly(tuple(pieces), turned=data.draw(st.booleans()))
     arrays = arrays_of(shapes)
-    shape = data.draw(st.one_of(SHAPES, st.sampled_from(possible(recipe, arrays))))
+    shape = data.draw(st.one_of(SHAPES, st.sampled_from(possible(assembly, arrays))))
     try:
-        made = expected(recipe, arrays, shape)
+        made = expected(assembly, arrays, shape)
     except (ValueError, IndexError):
-        assert not recipe.fits(shapes, shape)
+        assert not assembly.fits(shapes, shape)
         return
-    assert recipe.fits(shapes, shape)
-    ours = recipe.make(tensors_of(arrays), shape)
+    assert assembly.fits(shapes, shape)
+    ours = assembly.make(tensors_of(arrays), shape)
     assert tuple(ours.shape) == shape
     np.testing.assert_array_equal(ours.numpy(), made)
 
 
 def test_a_recipe_of_an_unknown_tensor_does_not_fit() -> None:
-    assert not Recipe.of("w").fits({"v": (2, 3)}, (2, 3))
+    assert not Assembly.of("w").fits({"v": (2, 3)}, (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ def test_a_recipe_of_an_unknown_tensor_does_not_fit() -> None:
 def test_tensors_are_made_as_the_text_says(text: str | tuple[str, ...], shape: Shape, make: Any) -> None:
     shapes = {"w": (6, 4), "v": (2, 4)}
     arrays = arrays_of(shapes)
-    recipe = Recipe.parsed(text)
-    assert recipe.fits(shapes, shape)
-    np.testing.assert_array_equal(recipe.make(tensors_of(arrays), shape).numpy(), make(**arrays))
+    assembly = Assembly.parsed(text)
+    assert assembly.fits(shapes, shape)
+    np.testing.assert_array_equal(assembly.make(tensors_of(arrays), shape).numpy(), make(**arrays))
 
 
 def test_a_whole_tensor_of_the_same_shape_is_the_tensor_itself() -> None:
     tensors = {"w": torch.ones(2, 3)}
-    assert Recipe.of("w").make(tensors, (2, 3)) is tensors["w"]
+    assert Assembly.of("w").make(tensors, (2, 3)) is tensors["w"]
 
 
 @pytest.mark.parametrize(("text", "shape"), [("w[2:4]", (2, 4)), ("w.T", (4, 6)), ("w", (6, 2, 2))])
 def test_one_piece_shares_memory_with_its_tensor(text: str, shape: Shape) -> None:
     tensors = {"w": torch.zeros(6, 4)}
-    made = Recipe.parsed(text).make(tensors, shape)
+    made = Assembly.parsed(text).make(tensors, shape)
     made += 1
     assert tensors["w"].sum() == math.prod(shape)
 
@@ -206,12 +206,12 @@ def test_one_piece_shares_memory_with_its_tensor(text: str, shape: Shape) -> Non
 def test_unmaking_writes_back_what_was_made_and_nothing_else(
     shapes: dict[str, Shape], rows: tuple[int, int], kernel: bool
 ) -> None:
-    recipe = Recipe((Piece("x", *rows), Piece("y", transposed=True)))
+    assembly = Assembly((Piece("x", *rows), Piece("y", transposed=True)))
     arrays = arrays_of(shapes)
     count = len(range(shapes["x"][0])[rows[0] : rows[1]]) + shapes["y"][1]
-    made = recipe.make(tensors_of(arrays), (count, 3, 1) if kernel else (count, 3))
+    made = assembly.make(tensors_of(arrays), (count, 3, 1) if kernel else (count, 3))
     blank = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-    recipe.unmake(made, blank)
+    assembly.unmake(made, blank)
     kept = np.zeros_like(arrays["x"])
     kept[rows[0] : rows[1]] = arrays["x"][rows[0] : rows[1]]
     np.testing.assert_array_equal(blank["x"].numpy(), kept)
@@ -219,4 +219,4 @@ def test_unmaking_writes_back_what_was_made_and_nothing_else(
 
 
 def test_rows_of_a_scalar_do_not_fit() -> None:
-    assert not Recipe.parsed("scale[0:1]").fits({"scale": ()}, ())
+    assert not Assembly.parsed("scale[0:1]").fits({"scale": ()}, ())

@@ -26,7 +26,7 @@ PIECE = 32 * kernel.BLOCK
 BUFFER = 32 * kernel.BLOCK
 
 
-class Source(Protocol):
+class Pieces(Protocol):
     """Pieces by number; each is where it starts in the walk, in real numbers, and both sides' values."""
 
     count: int
@@ -38,7 +38,7 @@ class Source(Protocol):
         """Piece `number`; its arrays are valid until the same thread loads another."""
 
 
-def open_source(walk: Walk) -> Source:
+def open_pieces(walk: Walk) -> Pieces:
     """The fastest way to read a walk."""
     if walk.dense and walk.baseline.is_cpu and walk.candidate.is_cpu:
         dtype = common_dtype(walk.baseline.dtype, walk.candidate.dtype)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifier.recognise.prepared_inputs import Finding, recognise
+from verifier.recognise.prepared_inputs import Treatment, recognise
 
 data = pytest.importorskip("skimage.data", reason="the photographs come with scikit-image")
 
@@ -55,17 +55,17 @@ def normalised(plain: torch.Tensor) -> torch.Tensor:
     return ((plain - MEAN) / STD).float()
 
 
-def found(candidate: torch.Tensor, baseline: torch.Tensor) -> Finding:
+def found(candidate: torch.Tensor, baseline: torch.Tensor) -> Treatment:
     finding = recognise(candidate, baseline)
     assert finding is not None
     return finding
 
 
-def said(finding: Finding) -> str:
+def said(finding: Treatment) -> str:
     return " ".join((finding.summary, *finding.evidence))
 
 
-def assert_undone(finding: Finding, candidate: torch.Tensor, baseline: torch.Tensor) -> None:
+def assert_undone(finding: Treatment, candidate: torch.Tensor, baseline: torch.Tensor) -> None:
     assert finding.undo is not None
     back = finding.undo(candidate)
     assert back.dtype == baseline.dtype

@@ -1,0 +1,126 @@
+"""The comparison itself: two models paired, told apart in float64, then looked at cell by cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verifier.bench.bench import Bench
+from verifier.bench.numerics import every_cell
+from verifier.bench.pairing import pair, prove
+from verifier.bench.progressive import progressive
+from verifier.bench.semantics import semantics
+from verifier.cells import ORACLE, Cell
+from verifier.diagnose import flag_differences, static_differences
+from verifier.inputs.samples import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verifier.align import Assembly
+    from verifier.bench.judging import Assessed
+    from verifier.bench.protocol import Protocol
+    from verifier.bench.side import Side
+    from verifier.cells import Request
+    from verifier.diagnose import Tried
+    from verifier.inputs import Inputs
+    from verifier.records import CellResult, StaticDifference, Step
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What two models are compared in and with.
+
+    Attributes:
+        requests: The cells.
+        missing: Why some of them cannot run on this machine.
+        weights: Where the tensors come from, see `verifier.weights.choose`.
+        known: What is known of the parameter map.
+        seed: For weights that are drawn.
+        by_block: Whether blocks and stages are verified before the network.
+        semantics: Whether float64 on a few samples comes first.
+        batch_size: Samples that go through at once; None for all of them.
+        protocol: How everything is compared and judged.
+    """
+
+    requests: tuple[Request, ...]
+    missing: Mapping[Cell, str]
+    weights: str
+    known: Mapping[str, Assembly | None]
+    seed: int
+    by_block: bool
+    semantics: bool
+    batch_size: int | None
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison has found.
+
+    Attributes:
+        bench: The two models on a few samples in float64, without pairs that numbers have disproved.
+        batches: Everything that went through both models at once.
+        static: What differs as written.
+        steps: The blocks and stages that were verified first.
+        cells: What was found in each cell.
+        tried: What sites that are written otherwise gave alone, by their row in float64.
+    """
+
+    bench: Bench
+    batches: tuple[Inputs, ...]
+    static: tuple[StaticDifference, ...]
+    steps: tuple[Step, ...]
+    cells: tuple[Assessed, ...]
+    tried: Mapping[int, Tried]
+
+    @property
+    def results(self) -> tuple[CellResult, ...]:
+        """The records of all cells."""
+        return tuple(each.result for each in self.cells)
+
+    @property
+    def sample_counts_differ(self) -> bool:
+        """Whether the two models have given different numbers of samples anywhere."""
+        return any(
+            row.candidate_shape is not None and row.candidate_shape[:1] != row.shape[:1]
+            for result in self.results
+            for row in result.layers
+        )
+
+
+def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms) -> Compared:
+    """Compare two models on `given`, and on a `few` samples of it wherever float64 is needed."""
+    protocol = terms.protocol
+    wanted = [request.cell for request in terms.requests if request.cell not in terms.missing]
+    subject = pair(*sides, few, weights=terms.weights, known=terms.known, seed=terms.seed, proof=False)
+    masters = subject.masters
+    static = (
+        *flag_differences(*(side.flags for side in sides)),
+        *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
+    )
+    bench = Bench(prove(subject, few), few)
+    steps = progressive(bench, protocol.policy) if terms.by_block else ()
+    parts = batches(given, terms.batch_size)
+    exactly = None
+    if terms.semantics or ORACLE in wanted:
+        typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
+        exactly = semantics(
+            bench,
+            parts if ORACLE in wanted else [few],
+            typical,
+            protocol,
+            alone={*wanted} <= {ORACLE},
+        )
+        bench = bench.at(subject=exactly.subject)
+    verdict = exactly.assessed.result.verdict if exactly else None
+    standings = exactly.standings if exactly else {}
+    cells = every_cell(bench, parts, terms.requests, terms.missing, standings, protocol, verdict)
+    return Compared(
+        bench,
+        (few, *parts),
+        static,
+        steps,
+        (*([exactly.assessed] if exactly else []), *cells),
+        exactly.tried if exactly else {},
+    )

@@ -1,0 +1,199 @@
+"""From what one cell's runs measured to what is judged there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace as replace_struct
+
+from verifier.bench.bare import Calls
+from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
+from verifier.graph.reductions import accumulated, reduction
+from verifier.graph.tensors import tensors_in
+from verifier.inputs.samples import batch_size
+from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
+from verifier.metrics.agreement import agreement
+from verifier.models.casting import arguments
+from verifier.records import Accuracy, Budget, CellResult, Precision, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.align import Alignment
+    from verifier.bench.bench import Bench
+    from verifier.bench.measuring import Measured, Meetings
+    from verifier.bench.oracle import Standing
+    from verifier.bench.protocol import Protocol
+    from verifier.inputs import Inputs
+    from verifier.judge import Judged, Policy
+    from verifier.records import Exhibit
+
+_ROUNDED = ("float", "bfloat", "complex")  # what names of dtypes begin with whose numbers are rounded
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """The result of one cell, and what its runs have shown of the models besides.
+
+    `calls` is what calling both once more has shown, None where they were not; `words` says how what the two return
+    differs that is no number.
+    """
+
+    result: CellResult
+    calls: Calls | None = None
+    words: tuple[str, ...] = ()
+
+
+class _Limit(NamedTuple):
+    """What a pair may be off by, and what was measured there against float64."""
+
+    budget: Budget
+    accuracy: Accuracy | None = None
+    precision: Precision | None = None
+
+
+def judged_by(
+    bench: Bench,
+    measured: Measured,
+    budgets: Sequence[Budget],
+    calls: Calls | None,
+    standing: Standing | None = None,
+) -> Judged:
+    """The verdict on what was measured: a budget for each pair, then each shared output, then each state."""
+    limits = (
+        [_Limit(budget) for budget in budgets]
+        if standing is None
+        else [*map(_Limit, budgets, standing.accuracies, standing.precisions)]
+    )
+    limits = [_exact(limit, k, bench.alignment, measured) for k, limit in enumerate(limits)]
+    assert measured.free is not None  # noqa: S101 - only where two programs part is it left out
+    forced = measured.forced
+    pairs = _compared(measured.free.pairs, forced and forced.pairs, limits)
+    rest = limits[len(pairs) :]
+    outputs = _compared(measured.free.outputs, forced and forced.outputs, rest)
+    states = _compared(measured.free.states, forced and forced.states, rest[len(outputs) :])
+    found = calls or Calls()
+    exact = [_Limit(budgets[0])] * len(measured.inputs) if budgets else []
+    return judge_rows(
+        bare_rows(
+            bench.alignment,
+            pairs,
+            outputs,
+            list(zip(bench.subject.states, states, strict=True)),
+            _compared(measured.inputs, measured.inputs, exact),
+            [_compared(each, None, rest) for each in (found.first, found.second, found.others)],
+        )
+    )
+
+
+def _exact(limit: _Limit, k: int, alignment: Alignment, measured: Measured) -> _Limit:
+    """The limit of a pair or an output, 0 where it holds whole numbers in which the baseline makes no error."""
+    output = k - len(alignment.pairs)
+    if output < 0:
+        sites = (
+            alignment.baseline.sites[alignment.pairs[k].baseline],
+            alignment.candidate.sites[alignment.pairs[k].candidate],
+        )
+        whole = not any(site.dtype.startswith(_ROUNDED) for site in sites)
+    elif measured.free is not None and output < len(measured.free.outputs):
+        returned = [side[output] for side in measured.values]
+        whole = not any(tensor.is_floating_point() or tensor.is_complex() for tensor in returned)
+    else:
+        return limit
+    if not whole or limit.budget.noise_total:
+        return limit
+    return limit._replace(budget=replace_struct(limit.budget, total=0.0, intrinsic=0.0))
+
+
+def _compared(free: Meetings, forced: Meetings | None, limits: Sequence[_Limit]) -> list[PairErrors]:
+    return [
+        PairErrors(
+            shape=met.shape,
+            candidate_shape=met.other_shape,
+            total=met.error,
+            intrinsic=None if forced is None else forced[k].error,
+            budget=limits[k].budget,
+            accuracy=limits[k].accuracy,
+            precision=limits[k].precision,
+        )
+        for k, met in enumerate(free)
+    ]
+
+
+def budgets_of(policy: Policy, bench: Bench, standing: Standing) -> list[Budget]:
+    """What every pair, shared output and state may be off by in a numerics cell: a multiple of the baseline's own."""
+    alignment, cell = bench.alignment, bench.cell
+    lengths = [
+        max(reduction(alignment.baseline, pair.baseline), reduction(alignment.candidate, pair.candidate))
+        for pair in alignment.pairs
+    ]
+    sums = accumulated(alignment.baseline), accumulated(alignment.candidate)
+    longest = [max(sums[0][pair.baseline], sums[1][pair.candidate]) for pair in alignment.pairs]
+    rest = len(standing.accuracies) - len(lengths)  # outputs and states, behind all sums
+    lengths += [1] * rest
+    longest += [max(longest, default=1)] * rest
+    return [
+        numerics_budget(
+            policy,
+            cell.dtype,
+            cell.unit_roundoff,
+            or_infinite(each.baseline_total),
+            each.baseline_intrinsic,
+            each.baseline_systematic,
+            length,
+            most,
+        )
+        for each, length, most in zip(standing.accuracies, lengths, longest, strict=True)
+    ]
+
+
+def or_infinite(distance: float | None) -> float:
+    """A distance, infinite where there is none because the shapes differ."""
+    return math.inf if distance is None else distance
+
+
+def diagnosed(bench: Bench, judged: Judged, protocol: Protocol) -> Judged:
+    """The judgement with causes, and with blame for what the forced pass could not look at."""
+    if judged.verdict is not Verdict.DIVERGED or protocol.localise == "never":
+        return judged
+    given = bench.caster.state(bench.subject.masters.baseline, bench.cell)
+    found = diagnose(bench.alignment, judged.rows, given, bench.lanes)
+    if bench.inputs.other is not None:
+        sides = (tensors_in(arguments(each, bench.cell)) for each in (bench.inputs, bench.inputs.other))
+        found.update(diagnose_inputs(judged.rows, *map(list, sides)))
+    return judge_rows(with_findings(judged.rows, found))
+
+
+def exhibited(bench: Bench, judged: Judged, protocol: Protocol) -> tuple[Exhibit, ...]:
+    """The culprits, looked at once more for the report."""
+    if not judged.culprits or protocol.localise == "never":
+        return ()
+    return exhibits(bench.alignment, judged.rows, judged.culprits, bench.lanes)
+
+
+def result_of(
+    bench: Bench,
+    role: str,
+    inputs: Sequence[Inputs],
+    judged: Judged,
+    measured: Measured,
+    shown: tuple[Exhibit, ...],
+    seconds: float,
+) -> CellResult:
+    """The record of a cell that ran on `inputs`."""
+    return CellResult(
+        name=bench.cell.name,
+        role=role,
+        verdict=judged.verdict,
+        reason=judged.reason,
+        batch_size=sum(map(batch_size, inputs)),
+        first_divergence=judged.first_divergence,
+        culprits=judged.culprits,
+        layers=judged.rows,
+        seconds=seconds,
+        output=agreement(*measured.values),
+        outputs=ends(bench.alignment, judged.rows),
+        exhibits=shown,
+    )

@@ -1,0 +1,206 @@
+"""Baseline against candidate in one cell: free passes, forced ones, or both side by side."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from verifier.bench.subject import SIDES
+from verifier.errors import OutOfMemoryError
+from verifier.graph.returned import words_apart
+from verifier.graph.tensors import tensors_in
+from verifier.inputs.samples import batch_size
+from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, replayable
+from verifier.models.casting import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.bench.bench import Bench
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Passes, Queued
+
+Meetings = tuple[Meeting, ...]
+
+
+class Run(NamedTuple):
+    """Where two lanes met: at each pair, each shared output and each state."""
+
+    pairs: Meetings
+    outputs: Meetings
+    states: Meetings
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differed."""
+        return all(meeting.identical for meeting in itertools.chain(*self))
+
+    def merge(self, later: Run) -> Run:
+        """This run and that of a further batch."""
+        return Run(*map(_merged_meetings, self, later))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a cell's passes measured, free and forced; None what was not run.
+
+    `inputs` are there where the candidate was given its own. `words` says how what the two return differs that is no
+    number. `values` holds both models' output tensors, which `verifier.metrics.agreement` reads.
+    """
+
+    free: Run | None
+    forced: Run | None
+    inputs: Meetings
+    values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    words: tuple[str, ...] = ()
+
+    @property
+    def identical(self) -> bool:
+        """Whether the free passes ran and differed in nothing."""
+        return (
+            self.free is not None
+            and self.free.identical
+            and all(meeting.identical for meeting in self.inputs)
+        )
+
+    def merge(self, later: Measured) -> Measured:
+        """These measurements and those of a further batch."""
+        return Measured(
+            free=self.free and later.free and self.free.merge(later.free),
+            forced=self.forced and later.forced and self.forced.merge(later.forced),
+            inputs=_merged_meetings(self.inputs, later.inputs),
+            values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
+            words=(*self.words, *later.words),
+        )
+
+
+class Kinds(NamedTuple):
+    """Which passes of the candidate go beside the baseline's."""
+
+    free: bool
+    forced: bool
+
+    @property
+    def forces(self) -> list[bool]:
+        """For each of the candidate's lanes whether it is forced."""
+        return [force for force, wanted in zip((False, True), self, strict=True) if wanted]
+
+
+def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced: bool = True) -> Measured:
+    """Baseline against candidate over all batches of `inputs`, in the bench's cell."""
+    try:
+        return _over_batches(bench, inputs, Kinds(free, forced))
+    except torch.OutOfMemoryError as error:  # elsewhere than in a model: in moving inputs, in comparing
+        raise OutOfMemoryError(f"out of memory in {bench.cell.name}. Use a smaller --batch-size.") from error
+
+
+def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measured:
+    measured: Measured | None = None
+    queued: list[tuple[Queued, Inputs, int]] = []
+    replay: Replay | None = None
+    offset = 0
+    for number, batch in enumerate(inputs):
+        # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
+        if number == 1 and _worthwhile(bench, inputs[number:]):
+            replay = recorded(bench, batch, kinds)
+        tensors = [] if replay is None else _tensors(batch, bench.cell)
+        if replay is not None and not replay.fits(tensors):
+            measured = _merged(measured, queued, kinds, bench.cell)
+            queued.clear()
+            replay = None  # and with it the memory it runs in
+        if replay is not None:
+            queued.append((replay(tensors, offset), batch, offset))
+            for _ in bench.alignment.pairs:
+                bench.progress()
+        else:
+            queued.append((_queue(bench, batch, kinds, offset), batch, offset))
+        if replay is None:  # else what a batch leaves on the device is small, and fetching it would wait
+            measured = _merged(measured, queued, kinds, bench.cell)
+            queued.clear()
+        offset += batch_size(batch)
+    measured = _merged(measured, queued, kinds, bench.cell)
+    assert measured is not None  # noqa: S101 - there is always a batch
+    return measured
+
+
+# A recording costs as much of Python's time as a batch does, so it saves some from the second batch on.
+_REPLAYED = 2
+
+
+def _worthwhile(bench: Bench, left: Sequence[Inputs]) -> bool:
+    graphs = bench.alignment.baseline, bench.alignment.candidate
+    plain = bench.cell.is_cuda and left[0].other is None
+    return (
+        plain
+        and sum(batch_size(each) == batch_size(left[0]) for each in left) >= _REPLAYED
+        and replayable(graphs)
+    )
+
+
+def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | None:
+    """The passes over a batch like this one as one launch; None where something in the models does not allow that."""
+    try:
+        args, kwargs = arguments(inputs, bench.cell)
+        there = replace(inputs, args=args, kwargs=kwargs)
+        quiet = bench.at(progress=lambda: None)
+        return Replay(lambda: _queue(quiet, there, kinds, 0), _tensors(there, bench.cell))
+    except Exception:  # each obstacle is an error of its own; the batch runs as the first did
+        return None
+
+
+def _merged(
+    measured: Measured | None, queued: Sequence[tuple[Queued, Inputs, int]], kinds: Kinds, cell: Cell
+) -> Measured | None:
+    for each, inputs, offset in queued:
+        found = _measured(each.fetch(), kinds, inputs, cell, offset)
+        measured = found if measured is None else measured.merge(found)
+    return measured
+
+
+def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
+    """Both models over one batch; a lane of the candidate for each of the kinds, forced or not."""
+    candidates = [
+        bench.lane(SIDES[1], inputs=inputs if force else inputs.other or inputs) for force in kinds.forces
+    ]
+    sides = [SIDES[0], *[SIDES[1]] * len(candidates)]
+    return queue(
+        [bench.lane(SIDES[0], inputs=inputs), *candidates],
+        [bench.paired_sites(side) for side in sides],
+        [Comparing(0, k, force) for k, force in enumerate(kinds.forces, 1)],
+        bench.progress,
+        offset,
+        states=[bench.written(side) for side in sides],
+        layouts=bench.alignment.laid_out,
+    )
+
+
+def _measured(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int) -> Measured:
+    runs = map(Run, passes.meetings, passes.outputs, passes.states)
+    other = inputs.other
+    return Measured(
+        free=next(runs) if kinds.free else None,
+        forced=next(runs) if kinds.forced else None,
+        inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
+        values=(passes.values[0], passes.values[1]),
+        words=tuple(said for said, may_say_nothing in words_apart(*passes.words[:2]) if not may_say_nothing),
+    )
+
+
+def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
+    return list(tensors_in(arguments(inputs, cell, overwritten=False)))
+
+
+def _merged_meetings(a: Meetings, b: Meetings) -> Meetings:
+    return tuple(one.merge(two) for one, two in zip(a, b, strict=True))
+
+
+def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.cat([one, two]) if one.dim() and one.shape[1:] == two.shape[1:] else one
+        for one, two in zip(a, b, strict=True)
+    )

@@ -1,0 +1,98 @@
+"""What a reader should know of a comparison beside its figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verifier.environment import TF32_FLAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from verifier.align import Alignment
+    from verifier.bench.comparing import Compared
+    from verifier.bench.side import Side
+
+_SOME = 3
+
+
+def notes(
+    sides: tuple[Side, Side], compared: Compared, kept: Sequence[str], *, lowered: bool, by_order: bool
+) -> tuple[str, ...]:
+    """All of them.
+
+    Args:
+        sides: Both models as they were given.
+        compared: What was found.
+        kept: What is to be said of tensors of the caller that were put back.
+        lowered: Whether TF32 was allowed before the comparison began.
+        by_order: Whether outputs were compared in their order.
+    """
+    alignment = compared.bench.alignment
+    return (
+        *(note for side in sides for note in side.notes),
+        *_tf32(sides, lowered=lowered),
+        *dict.fromkeys(note for cell in compared.cells if cell.calls for note in cell.calls.notes),
+        *(_in_order(alignment) if by_order else ()),
+        *_overwritten(alignment),
+        *kept,
+        *_weights(compared),
+    )
+
+
+def returned_otherwise(compared: Compared) -> tuple[str, ...]:
+    """How what the two return differs that is no number: a few sentences, each once."""
+    said = [each for cell in compared.cells if cell.calls for each in cell.calls.differences]
+    words = [each for cell in compared.cells for each in cell.words]
+    return tuple(dict.fromkeys([*said, *words]))[:_SOME]
+
+
+def _tf32(sides: tuple[Side, Side], *, lowered: bool) -> Iterator[str]:
+    """Who lowered the precision of float32 products for the whole process, if anybody did."""
+    who = [
+        f"building the {side.role}"
+        for side in sides
+        if any(name in TF32_FLAGS and new in {"on", "high", "medium"} for name, _, new in side.flags)
+    ]
+    if lowered:
+        who.append("something that ran before the comparison")
+    for each in who:
+        yield (
+            f"{each} allowed TF32 for float32 matrix products on CUDA, in the whole process; here it is off but in "
+            "cells of dtype tf32"
+        )
+
+
+def _in_order(alignment: Alignment) -> Iterator[str]:
+    """Which names were taken for the same."""
+    names = alignment.baseline.output_names, alignment.candidate.output_names
+    if names[0] != names[1]:
+        same = [f"{one or 'the output'} = {two or 'the output'}" for one, two in zip(*names, strict=False)]
+        yield f"outputs are compared in their order: {_some(same)}"
+
+
+def _overwritten(alignment: Alignment) -> Iterator[str]:
+    for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate)):
+        if graph.writes_inputs:
+            yield f"the {side} overwrites the inputs it is given"
+
+
+def _weights(compared: Compared) -> Iterator[str]:
+    """What to know about the weights before believing a divergence."""
+    masters = compared.bench.subject.masters
+    silent = [each.candidate for each in compared.static if each.candidate and each.harmless]
+    if silent:
+        yield (
+            f"a structural difference that is harmless: the candidate has {len(silent)} tensors that the baseline "
+            f"does not have, biases of 0 or gains of 1: {_some(silent)}"
+        )
+    lost = [name for name in masters.info.unmapped_candidate if name not in silent]
+    if lost and masters.info.mode != "as-is":
+        yield (
+            f"{len(lost)} of the candidate's tensors have no partner in the baseline and kept values of their own: "
+            f"{_some(lost)}. If they have one, name it with --map"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")

@@ -1,0 +1,167 @@
+"""Is it as accurate as the baseline in this dtype?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace as replace_struct
+
+from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of
+from verifier.bench.measuring import measure
+from verifier.bench.noise_floor import noise_floor
+from verifier.bench.oracle import stand
+from verifier.bench.repeatability import first_unrepeatable
+from verifier.bench.subject import SIDES
+from verifier.environment import tf32
+from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
+from verifier.inputs.samples import batch_size, batches
+from verifier.judge import (
+    hardware,
+    judge_rows,
+    left_open,
+    less_accurate,
+    numeric,
+    range_notes,
+    with_precision,
+)
+from verifier.records import CellResult, Repeatability, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from verifier.bench.bench import Bench
+    from verifier.bench.measuring import Measured
+    from verifier.bench.oracle import Standing
+    from verifier.bench.protocol import Protocol
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
+    from verifier.judge import Judged, Request
+    from verifier.records import Exhibit
+
+
+def every_cell(
+    bench: Bench,
+    inputs: Sequence[Inputs],
+    requests: Iterable[Request],
+    missing: Mapping[Cell, str],
+    standings: Mapping[Cell, Standing],
+    protocol: Protocol,
+    verdict: Verdict | None,
+) -> Iterator[Assessed]:
+    """Every cell that was asked for but the one in float64; `missing` says why some cannot run here.
+
+    Args:
+        bench: The two models on a few samples, in float64.
+        inputs: What the cells run on, in batches.
+        requests: The cells.
+        missing: Why some of them cannot run on this machine.
+        standings: Where the models stand to the oracle in cells that were tried before.
+        protocol: How they are compared and judged.
+        verdict: What float64 said of the two models, None where it was not asked.
+    """
+    for cell, named in requests:
+        if cell in missing:
+            yield Assessed(_skipped(cell, missing[cell], named=named))
+        elif cell != bench.cell:
+            yield numerics(
+                bench.at(cell=cell), inputs, protocol, standings.get(cell), verdict=verdict, named=named
+            )
+
+
+def numerics(
+    bench: Bench,
+    inputs: Sequence[Inputs],
+    protocol: Protocol,
+    standing: Standing | None = None,
+    *,
+    verdict: Verdict | None = None,
+    named: bool = True,
+) -> Assessed:
+    """Is it as accurate as the baseline in the bench's cell? `skipped`, with the reason, where it cannot run here.
+
+    A forced pass follows the free one if the free one diverged, or if float64 told the models apart already. Where
+    it found them equal, what is found here is a matter of arithmetic. Where memory runs out the batch is halved.
+    """
+    started = time.perf_counter()
+    cell, parts = bench.cell, list(inputs)
+    notes: tuple[str, ...] = ()
+    while True:
+        try:
+            with tf32(allowed=cell.dtype == "tf32"):
+                standing = standing or stand(bench, protocol)
+                judged, measured, shown = _judged(bench, parts, protocol, standing, verdict)
+                repeatable = _repeated(bench, parts[0], protocol)
+                stage = f"noise of {cell.name}"
+                floor = noise_floor(bench.at(progress=protocol.steps(stage, bench.alignment, 1)))
+        except OutOfMemoryError as error:
+            largest = max(map(batch_size, parts))
+            if largest == 1:
+                return Assessed(_skipped(cell, str(error), named=named))
+            half = (largest + 1) // 2
+            parts = [each for part in parts for each in batches(part, half)]
+            notes = (f"out of memory with batches of {largest}: ran in batches of {half}",)
+        except GraphDepartureError:
+            raise
+        except CannotRunError as error:
+            return Assessed(_skipped(cell, str(error), named=named))
+        else:
+            seconds = time.perf_counter() - started
+            result = replace_struct(
+                result_of(bench, "numerics", parts, judged, measured, shown, seconds),
+                named=named,
+                notes=(*notes, *range_notes(cell, judged.rows)),
+                repeatable=repeatable,
+                noise_floor=floor,
+                hardware=hardware(protocol.policy, cell, judged.rows),
+            )
+            return Assessed(left_open(result), standing.calls, measured.words)
+
+
+def _judged(
+    bench: Bench,
+    parts: Sequence[Inputs],
+    protocol: Protocol,
+    standing: Standing,
+    verdict: Verdict | None,
+) -> tuple[Judged, Measured, tuple[Exhibit, ...]]:
+    name = bench.cell.name
+    budgets = budgets_of(protocol.policy, bench, standing)
+
+    def steps(stage: str) -> Bench:
+        return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts)))
+
+    measured = measure(steps(name), parts, forced=False)
+    judged = judged_by(bench, measured, budgets, standing.calls, standing)
+    suspicious, same_program = verdict is Verdict.DIVERGED, verdict is Verdict.MATCH
+    wanted = suspicious or judged.verdict is Verdict.DIVERGED
+    if not (protocol.localise == "always" or (protocol.localise == "auto" and wanted)):
+        return judged, measured, ()
+    forced = measure(steps(f"{name}, forced"), parts, free=False)
+    measured = replace(measured, forced=forced.forced)
+    judged = judged_by(bench, measured, budgets, standing.calls, standing)
+    if suspicious:
+        return judged, measured, ()
+    told = all(less_accurate(row, intrinsic=True) or numeric(row.cause) for row in judged.culprits)
+    if not (same_program and told):
+        judged = diagnosed(bench, judged, protocol)
+    judged = judge_rows([with_precision(row, bench.cell, proved=same_program) for row in judged.rows])
+    return judged, measured, exhibited(bench, judged, protocol)
+
+
+def _repeated(bench: Bench, inputs: Inputs, protocol: Protocol) -> Repeatability | None:
+    runs = protocol.repeat
+    if runs <= 1:
+        return None
+    steps = protocol.steps(f"{bench.cell.name}, {runs} runs", bench.alignment, 2 * (runs - 1))
+    repeated = bench.at(inputs=inputs, progress=steps)
+    first = [first_unrepeatable(repeated, side, runs) for side in SIDES]
+    return Repeatability(runs=runs, baseline=first[0], candidate=first[1])
+
+
+def _skipped(cell: Cell, reason: str, *, named: bool) -> CellResult:
+    """The result of a cell that cannot run here."""
+    return CellResult(
+        name=cell.name, role="numerics", verdict=Verdict.SKIPPED, batch_size=0, reason=reason, named=named
+    )

@@ -1,0 +1,78 @@
+"""Two models become a subject: recorded, aligned, given tensors, and their pairs proved by numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from verifier.align import align
+from verifier.bench.bench import Bench
+from verifier.bench.subject import Subject
+from verifier.errors import ModelError
+from verifier.models.copying import state_of
+from verifier.proof.proving import proved
+from verifier.weights import choose, fingerprints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verifier.align import Assembly
+    from verifier.bench.side import Side
+    from verifier.cells import Cell
+    from verifier.graph import Graph
+    from verifier.inputs import Inputs
+
+
+def pair(
+    baseline: Side,
+    candidate: Side,
+    inputs: Inputs,
+    *,
+    weights: str,
+    known: Mapping[str, Assembly | None],
+    seed: int = 0,
+    cell: Cell | None = None,
+    graphs: tuple[Graph, Graph] | None = None,
+    proof: bool = True,
+) -> Subject:
+    """Which sites and tensors of two models belong together, and what both compute with.
+
+    Args:
+        baseline: The trusted model.
+        candidate: The model under test.
+        inputs: What both are recorded on and their pairs proved with; a few samples.
+        weights: Where the tensors come from, see `verifier.weights.choose`.
+        known: What is known of the parameter map (`verifier.weights.resolve`).
+        seed: For weights that are drawn.
+        cell: Where both are recorded in training mode; None to record each as it is given.
+        graphs: What both do with `inputs`, where that is known already.
+        proof: Whether what structure claims is proved by numbers.
+
+    Raises:
+        InputError: The baseline does not take the inputs.
+        ModelError: The candidate fails on what the baseline takes.
+    """
+    if graphs is None:
+        graphs = baseline.record(inputs, cell), candidate.record(inputs.other or inputs, cell)
+    marks = fingerprints(state_of(baseline.model)), fingerprints(state_of(candidate.model))
+    alignment = align(graphs[0], graphs[1].with_outputs_like(graphs[0]), marks, known)
+    masters = choose(
+        weights,
+        baseline.model,
+        candidate.model,
+        alignment,
+        baseline.arguments(inputs, cell),
+        given=known,
+        baseline_spec=baseline.spec,
+        seed=seed,
+    )
+    subject = Subject(baseline.model, candidate.model, alignment, masters)
+    return prove(subject, inputs) if proof else subject
+
+
+def prove(subject: Subject, inputs: Inputs) -> Subject:
+    """The subject with its pairs proved on `inputs`, where its models are built from different operators."""
+    if subject.alignment.rebuilt:
+        with contextlib.suppress(ModelError):  # what cannot be proved stays a claim
+            return proved(Bench(subject, inputs))
+    return subject

@@ -1,0 +1,51 @@
+"""How a comparison is made and judged, whatever the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verifier.judge import STRICT, Policy
+
+if TYPE_CHECKING:
+    from verifier.align import Alignment
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the stage, the steps done in it and the steps it has."""
+
+LOCALISE = ("auto", "always", "never")
+
+
+def silent(*_: object) -> None:
+    """Progress that nobody wants to hear of."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a comparison is made and judged, whatever the cell.
+
+    Attributes:
+        policy: What a pair may be off by.
+        localise: When to run forced passes, one of `LOCALISE`.
+        repeat: How often each numerics cell is run to see whether it gives the same numbers.
+        by_order: Whether outputs are paired in their order whatever they are called.
+        progress: Told how far each stage has come.
+    """
+
+    policy: Policy = STRICT
+    localise: str = "auto"
+    repeat: int = 1
+    by_order: bool = False
+    progress: Progress = silent
+
+    def steps(self, stage: str, alignment: Alignment, runs: int) -> Callable[[], None]:
+        """What is to be called at every pair of a stage that takes so many runs."""
+        total, done = len(alignment.pairs) * runs, 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            self.progress(stage, done, total)
+
+        return step

@@ -1,0 +1,142 @@
+"""Is it the same program? Float64 on the CPU, free and forced side by side."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from verifier.bench.bare import called_again
+from verifier.bench.judging import Assessed, diagnosed, exhibited, judged_by, or_infinite, result_of
+from verifier.bench.measuring import measure
+from verifier.bench.oracle import stand
+from verifier.cells import ORACLE
+from verifier.diagnose import Tried, unreached, with_unreached
+from verifier.environment import tf32
+from verifier.errors import CannotRunError, GraphDepartureError
+from verifier.judge import judge_rows, semantics_budget
+from verifier.proof.guesses import wrong_guesses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from verifier.bench.bare import Calls
+    from verifier.bench.bench import Bench
+    from verifier.bench.measuring import Measured
+    from verifier.bench.oracle import Standing
+    from verifier.bench.protocol import Protocol
+    from verifier.bench.subject import Subject
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
+    from verifier.judge import Judged
+
+WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
+_GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
+
+
+@dataclass(frozen=True)
+class Semantics:
+    """What float64 says of two models.
+
+    Attributes:
+        subject: The two, without the pairs that numbers have disproved.
+        assessed: The result of the cell.
+        standings: Where both stand to the oracle in the cell that was probed, if it could run.
+        tried: What sites that are written otherwise and give the same numbers gave alone, by row.
+    """
+
+    subject: Subject
+    assessed: Assessed
+    standings: Mapping[Cell, Standing] = field(default_factory=dict)
+    tried: Mapping[int, Tried] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at both models in float64."""
+
+    judged: Judged
+    measured: Measured
+    calls: Calls | None
+    standings: Mapping[Cell, Standing]
+
+
+def semantics(
+    bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool = False
+) -> Semantics:
+    """Is it the same program?
+
+    Args:
+        bench: The two models on a few samples, in float64.
+        inputs: What they are compared on.
+        probe: The numerics cell whose rounding noise tells how much the network amplifies rounding.
+        protocol: How they are compared and judged.
+        alone: Whether no numerics cell will follow; the models are then called bare here, as they are where the probe
+            cannot run.
+    """
+    started = time.perf_counter()
+    look = _look(bench, inputs, probe, protocol, alone=alone)
+    words = list(look.measured.words)
+    for _ in range(_GUESSES):
+        wrong, right = wrong_guesses(bench, look.judged.rows)
+        if not wrong:
+            break
+        alignment = bench.alignment.repaired(wrong, right, WRONG_GUESS)
+        bench = bench.at(subject=replace(bench.subject, alignment=alignment))
+        look = _look(bench, inputs, probe, protocol, alone=alone)
+        words += look.measured.words
+    judged = diagnosed(bench, look.judged, protocol)
+    # Sites whose difference, as written, the given inputs do not reach.
+    tried = unreached(
+        bench.alignment,
+        judged.rows,
+        bench.caster.state(bench.subject.masters.baseline, ORACLE),
+        bench.lanes,
+    )
+    rows = with_unreached(judged.rows, tried)
+    judged = judged if rows == judged.rows else judge_rows(rows)
+    shown = exhibited(bench, judged, protocol)
+    seconds = time.perf_counter() - started
+    result = result_of(bench, "semantics", inputs, judged, look.measured, shown, seconds)
+    return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
+
+
+def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool) -> _Look:
+    standing = _probed(bench, probe, protocol)
+    wanted = protocol.localise != "never"
+    # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
+    equal = wanted and standing is not None and standing.same
+
+    def steps(stage: str) -> Bench:
+        return bench.at(progress=protocol.steps(stage, bench.alignment, len(inputs)))
+
+    measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
+    if equal and measured.identical:
+        measured = replace(measured, forced=measured.free)
+    elif equal:
+        forced = measure(steps("semantics, forced"), inputs, free=False)
+        measured = replace(measured, forced=forced.forced)
+    if standing is None:
+        places = len(bench.alignment.pairs) + len(bench.alignment.same_outputs) + len(bench.subject.states)
+        noise = [0.0] * places
+    else:
+        noise = [or_infinite(each.baseline_total) for each in standing.accuracies]
+    budgets = [semantics_budget(protocol.policy, value / probe.unit_roundoff) for value in noise]
+    calls = called_again(bench, by_order=protocol.by_order) if alone or standing is None else None
+    return _Look(
+        judged_by(bench, measured, budgets, calls),
+        measured,
+        calls,
+        {} if standing is None else {probe: standing},
+    )
+
+
+def _probed(bench: Bench, probe: Cell, protocol: Protocol) -> Standing | None:
+    """Where both models stand to the oracle in the probe, for the rounding noise; None if it cannot run."""
+    try:
+        with tf32(allowed=probe.dtype == "tf32"):
+            return stand(bench.at(cell=probe), protocol)
+    except GraphDepartureError:
+        raise
+    except CannotRunError:
+        return None

@@ -1,0 +1,168 @@
+"""Where a row is looked at, on both sides, and going there in a forced pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from verifier.diagnose.neighbourhood import Neighbourhood
+from verifier.graph.sites import UNTRACED
+from verifier.lockstep import Comparing, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.align import Alignment
+    from verifier.graph import Graph, KeptCall, Site
+    from verifier.lockstep import Lane, Passes
+    from verifier.records import PairResult
+
+    OpenLanes: TypeAlias = Callable[[Sequence[int], Sequence[int]], tuple[Lane, Lane]]
+    """Makes the baseline's lane and the candidate's, given the calls each is to keep."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
+
+    graph: Graph
+    site: Site | None
+    between: tuple[Site, ...]
+    source: int | None = None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Those between and the site itself, if there is one."""
+        return (*self.between, *(() if self.site is None else (self.site,)))
+
+    @property
+    def calls(self) -> list[int]:
+        """Positions of the calls in the graph."""
+        return [self.graph.call_of[site.index] for site in self.sites]
+
+    def neighbourhood(self, kept: Mapping[int, KeptCall], output: Tensor) -> Neighbourhood | None:
+        """The calls as they were made; None where one was not seen (a scripted module, say)."""
+        if any(call not in kept for call in self.calls):
+            return None
+        between = tuple((site, kept[self.graph.call_of[site.index]]) for site in self.between)
+        if any(len(site.operands) != len(call.operands) for site, call in between):
+            return None
+        if self.site is None:
+            return Neighbourhood(self.graph, None, None, between, (output,), (self.source,))
+        call = kept[self.graph.call_of[self.site.index]]
+        if len(self.site.operands) != len(call.operands):
+            return None
+        return Neighbourhood(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A row with where to look on both sides; `output` is the output's position, of a row that is one."""
+
+    row: PairResult
+    baseline: Half
+    candidate: Half
+    misshapen: bool
+    output: int = 0
+    unseen: bool = False  # an output that was changed after the last site, where no site shows it
+
+    @classmethod
+    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Scene:
+        """The scene of a row that has both sides, of a state that of the site that writes it."""
+        if row.kind == "state":  # what matters is the site that writes it
+            return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
+        output = row.position or 0
+        halves: list[Half] = []
+        for graph, name, between in (
+            (alignment.baseline, row.baseline, row.between_baseline),
+            (alignment.candidate, row.candidate, row.between_candidate),
+        ):
+            sites = tuple(graph.by_name[each] for each in between)
+            if row.kind == "output":
+                halves.append(Half(graph, None, sites, graph.outputs[output]))
+            else:
+                halves.append(Half(graph, graph.by_name[name or ""], sites))
+        apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
+        ends = row.above or alignment.baseline.outputs[output] == UNTRACED
+        return cls(
+            row,
+            halves[0],
+            halves[1],
+            any(rows[above].misshapen for above in row.above),
+            output,
+            unseen=row.kind == "output" and bool(ends) and not apart,
+        )
+
+
+def forced(
+    alignment: Alignment,
+    lanes: Sequence[Lane],
+    visit: Callable[[int, Sequence[Tensor]], None],
+    states: Sequence[Sequence[str]] = (),
+) -> Passes:
+    """One forced pass over all pairs; `visit` is called at each before the candidate's tensor is overwritten."""
+    return run(
+        lanes,
+        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
+        [Comparing(0, 1, force=True)],
+        layouts=alignment.laid_out,
+        visit=visit,
+        states=states,
+    )
+
+
+def look_at(
+    alignment: Alignment,
+    scenes: Sequence[Scene],
+    open_lanes: OpenLanes,
+    look: Callable[[int, Neighbourhood | None, Neighbourhood | None, Tensor, Tensor], None],
+) -> None:
+    """Go to every scene in one forced pass, and let go there of the calls that nobody needs any more.
+
+    Args:
+        alignment: The pairs.
+        scenes: Where to look.
+        open_lanes: Makes the lanes.
+        look: Called with a scene, by position, both sides as calls that can be made again (None where one was not
+            seen), and the baseline's and the candidate's tensor there.
+    """
+    baselines, candidates = ([getattr(each, side) for each in scenes] for side in ("baseline", "candidate"))
+    uses = [Counter(call for half in halves for call in half.calls) for halves in (baselines, candidates)]
+    lanes = open_lanes(sorted(uses[0]), sorted(uses[1]))
+    at: dict[int, list[int]] = {}
+    for k, scene in enumerate(scenes):
+        if scene.baseline.site is not None and scene.row.kind != "state":
+            at.setdefault(scene.baseline.site.index, []).append(k)
+
+    def here(k: int, wanted: Tensor, given: Tensor) -> None:
+        halves = baselines[k], candidates[k]
+        sides = [
+            half.neighbourhood(lane.kept, tensor)
+            for half, lane, tensor in zip(halves, lanes, (wanted, given), strict=True)
+        ]
+        look(k, sides[0], sides[1], wanted, given)
+        for lane, left, half in zip(lanes, uses, halves, strict=True):
+            left.subtract(half.calls)
+            for call in half.calls:
+                if left[call] <= 0:
+                    lane.kept.pop(call, None)
+
+    def visit(pair: int, tensors: Sequence[Tensor]) -> None:
+        for k in at.get(alignment.pairs[pair].baseline, ()):
+            here(k, tensors[0], tensors[1])
+
+    states = [k for k, scene in enumerate(scenes) if scene.row.kind == "state"]
+    names = [
+        [scenes[k].row.baseline or "" for k in states],
+        [scenes[k].row.candidate or "" for k in states],
+    ]
+    passes = forced(alignment, lanes, visit, names)
+    left = dict(zip(states, zip(*passes.left, strict=True), strict=True))
+    for k, scene in enumerate(scenes):
+        if k in left:
+            here(k, *left[k])
+        elif scene.baseline.site is None:
+            here(k, *(values[scene.output] for values in passes.values))

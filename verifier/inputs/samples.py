@@ -1,0 +1,54 @@
+"""Some of the samples of given inputs, or all of them in another order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from verifier.inputs.given import Inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Size of the first tensor's first dimension; 1 for a scalar."""
+    first = next(
+        leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)
+    )
+    return int(first.shape[0]) if first.dim() else 1
+
+
+def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
+    """`count` samples of every tensor that shares the first tensor's batch dimension, from `start` on."""
+    args, kwargs = _each(inputs, lambda tensor: tensor[start : start + count])
+    other = None if inputs.other is None else sample(inputs.other, count, start)
+    return Inputs(args, kwargs, info=inputs.info, other=other)
+
+
+def reversed_samples(inputs: Inputs) -> Inputs:
+    """The same samples from the last to the first, in every tensor that has as many of them as the first one."""
+    args, kwargs = _each(inputs, lambda tensor: tensor.flip(0))
+    return replace(inputs, args=args, kwargs=kwargs)
+
+
+def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
+    """The inputs in batches of `size` samples; all in one where `size` is None or they have no batch dimension."""
+    count = batch_size(inputs)
+    if size is None or size >= count:
+        return [inputs]
+    return [sample(inputs, size, start) for start in range(0, count, size)]
+
+
+def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The arguments with every tensor changed that holds samples."""
+    count = batch_size(inputs)
+
+    def changed(tensor: Tensor) -> Tensor:
+        return change(tensor) if tensor.dim() and tensor.shape[0] == count else tensor
+
+    args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
+    return args, kwargs
