@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences
-from reports.tables import Section
+from reports import marks, sentences, wording
+from reports.sections import Section, cut, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from verifier.records import CellResult, Criterion, PairResult, Result
 
@@ -40,7 +40,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Changes:
     """Everything in which a later result differs from an earlier one."""
 
     headline: str
@@ -63,8 +63,9 @@ class Compared:
         )  # fmt: skip
 
 
-def compare(before: Result, after: Result) -> Compared:
+def compare(before: Result, after: Result) -> Changes:
     """What changed from one result to another; sites are the same if both their names are, or the baseline's is."""
+    before, after = wording.shown(before), wording.shown(after)
     worse: list[Change] = []
     better: list[Change] = []
     appeared: dict[str, None] = {}
@@ -79,7 +80,7 @@ def compare(before: Result, after: Result) -> Compared:
         appeared.update(dict.fromkeys(new))
         vanished.update(dict.fromkeys(gone))
     old, new_ = _culprits(before), _culprits(after)
-    return Compared(
+    return Changes(
         headline=_headline(before, after),
         verdicts=_verdicts(before, after),
         criteria=_criteria(before, after),
@@ -110,6 +111,7 @@ class Page:
 
 def page(before: Result, after: Result) -> Page:
     """The page of a comparison."""
+    before, after = wording.shown(before), wording.shown(after)
     compared = compare(before, after)
     return Page(
         title=compared.headline,
@@ -124,38 +126,31 @@ def page(before: Result, after: Result) -> Page:
     )
 
 
-def sections(compared: Compared, most: int = SHOWN) -> list[Section]:
+def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
     """The comparison as titled lists of at most so many rows; empty ones are left out."""
-    lines = {
+    titled = {
         "Not on the same ground": compared.grounds,
         "Culprits that are gone": compared.gone,
         "New culprits": compared.new,
     }
-    found = [Section(title, _some([(line,) for line in own], most)) for title, own in lines.items()]
+    found = [Section(title, cut(lines(own), most)) for title, own in titled.items()]
     changed = [row for row in (*compared.verdicts, *compared.criteria) if row[1] != row[2]]
     found.insert(0, Section("Verdicts and criteria", tuple(changed), ("", "before", "after")))
     header = ("site", "cell", "status", "error", "before", "after")
     for title, changes in (("Worse", compared.worse), ("Better", compared.better)):
         found.append(
-            Section(f"{title}: {len(changes):,}", _some([row(change) for change in changes], most), header)
+            Section(f"{title}: {len(changes):,}", cut([row(change) for change in changes], most), header)
         )
     for title, names in (("Appeared", compared.appeared), ("Vanished", compared.vanished)):
-        found.append(Section(f"{title}: {len(names):,}", _some([(name,) for name in names], most)))
+        found.append(Section(f"{title}: {len(names):,}", cut(lines(names), most)))
     return [section for section in found if section.rows]
 
 
 def row(change: Change) -> tuple[str, ...]:
     """A change as a row: site, cell, statuses, kind of error, both errors."""
     status = change.after if change.before == change.after else f"{change.before}, now {change.after}"
-    figures = sentences.figure(_told(change.error_before)), sentences.figure(_told(change.error_after))
+    figures = wording.figure(_told(change.error_before)), wording.figure(_told(change.error_after))
     return change.site, change.cell, status, change.kind, *figures
-
-
-def _some(rows: Sequence[tuple[str, ...]], most: int) -> tuple[tuple[str, ...], ...]:
-    more = len(rows) - most
-    if more <= 0:
-        return tuple(rows)
-    return (*rows[:most], (f"and {more:,} more", *[""] * (len(rows[0]) - 1)))
 
 
 def _told(error: float) -> float | None:
@@ -169,15 +164,12 @@ def _headline(before: Result, after: Result) -> str:
 
 
 def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
-    ours = {cell.name: str(cell.verdict) for cell in before.cells}
-    theirs = {cell.name: str(cell.verdict) for cell in after.cells}
-    names = [*ours, *(name for name in theirs if name not in ours)]
+    was = {cell.name: str(cell.verdict) for cell in before.cells}
+    now = {cell.name: str(cell.verdict) for cell in after.cells}
+    names = [*was, *(name for name in now if name not in was)]
     return (
         ("all cells", str(before.verdict), str(after.verdict)),
-        *(
-            (sentences.visible(name), ours.get(name, "not run"), theirs.get(name, "not run"))
-            for name in names
-        ),
+        *((name, was.get(name, "not run"), now.get(name, "not run")) for name in names),
     )
 
 
@@ -191,11 +183,11 @@ def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
         for each in after.criteria
         if (of_before := known.get((each.name, each.cell)))
     ]
-    return tuple((sentences.visible(other.title), _outcome(one), _outcome(other)) for one, other in pairs)
+    return tuple((other.title, _outcome(one), _outcome(other)) for one, other in pairs)
 
 
 def _outcome(criterion: Criterion) -> str:
-    return f"{sentences.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
+    return f"{wording.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
 
 
 def _culprits(verification: Result) -> dict[tuple[str, str], str]:
@@ -208,14 +200,14 @@ def _culprits(verification: Result) -> dict[tuple[str, str], str]:
 
 def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[str], list[str]]:
     """Changes of the sites both have, those only the later has, and those only the earlier has."""
-    ours = _by_name(before.layers)
+    earlier = _by_name(before.layers)
     appeared = []
     changes = []
     met: set[int] = set()
     for pair in after.layers:
-        found = [*ours.get((pair.baseline, pair.candidate), ())]
+        found = [*earlier.get((pair.baseline, pair.candidate), ())]
         if pair.baseline is not None:  # the candidate's site may have been renamed
-            found += ours.get((pair.baseline, None), ())
+            found += earlier.get((pair.baseline, None), ())
         old = next((each for each in found if id(each) not in met), None)
         if old is None:
             appeared.append(sentences.site(pair))
@@ -241,20 +233,20 @@ def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
     """How a site changed; None where neither its status nor, by more than a factor of two, its error did."""
     kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
     metric = sentences.metric_of(after)
-    ours, theirs = (sentences.error(getattr(each, kind), metric) for each in (before, after))
+    was, now = (sentences.error(getattr(each, kind), metric) for each in (before, after))
     order = {status: len(marks.BY_SEVERITY) - k for k, status in enumerate(marks.BY_SEVERITY)}
     steps = order[after.status] - order[before.status]
-    power = _power(ours, theirs)
+    power = _power(was, now)
     if not steps and abs(power) <= math.log10(FACTOR):
         return None
     return Change(
-        cell=sentences.visible(cell),
+        cell=cell,
         site=sentences.site(after),
         before=str(before.status),
         after=str(after.status),
         kind=kind,
-        error_before=ours,
-        error_after=theirs,
+        error_before=was,
+        error_after=now,
         size=(steps, power),
     )
 
@@ -275,19 +267,19 @@ def _power(before: float, after: float) -> float:
 def _grounds(before: Result, after: Result) -> Iterable[str]:
     """In what the two runs differ besides the candidate: figures then do not compare one to one."""
     if before.baseline.spec != after.baseline.spec:
-        yield f"baseline {sentences.visible(before.baseline.spec)}, now {sentences.visible(after.baseline.spec)}"
+        yield f"baseline {before.baseline.spec}, now {after.baseline.spec}"
     was, now = before.inputs, after.inputs
     if was.digest and now.digest and was.digest != now.digest:
-        yield f"inputs: {sentences.visible(was.description)}, now {sentences.visible(now.description)}"
-    ours, theirs = before.weights.baseline_digest, after.weights.baseline_digest
-    if ours and theirs and ours != theirs:
+        yield f"inputs: {was.description}, now {now.description}"
+    digests = before.weights.baseline_digest, after.weights.baseline_digest
+    if all(digests) and digests[0] != digests[1]:
         yield "the baseline's weights are others"
     if before.policy != after.policy:
-        yield f"policy {sentences.visible(before.policy)}, now {sentences.visible(after.policy)}"
+        yield f"policy {before.policy}, now {after.policy}"
     old, new = before.environment, after.environment
     if old.processor != new.processor:
-        yield f"processor {sentences.visible(old.processor)}, now {sentences.visible(new.processor)}"
+        yield f"processor {old.processor}, now {new.processor}"
     for name in dict.fromkeys((*old.packages, *new.packages)):
-        was_, now_ = (sentences.visible(each.packages.get(name, "absent")) for each in (old, new))
+        was_, now_ = (each.packages.get(name, "absent") for each in (old, new))
         if was_ != now_:
-            yield f"{sentences.visible(name)} {was_}, now {now_}"
+            yield f"{name} {was_}, now {now_}"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences
+from reports import marks, sentences, wording
 from reports.painting import Picture, bars, picture
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 320, 72  # of a diagram of bars
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingRow:
     """One line of how a site is written, on both sides; `differs` marks it."""
 
     name: str
@@ -58,7 +58,7 @@ class Culprit:
     figures: tuple[tuple[str, str], ...]
     evidence: tuple[str, ...]
     pattern: tuple[str, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingRow, ...]
     pictures: tuple[Picture, ...]
     pictured: str
     channels: Bars | None
@@ -91,17 +91,17 @@ def _culprit(
         anchor=f"culprit-{number}",
         number=str(number),
         name=sentences.site(pair),
-        op=sentences.visible(pair.op),
+        op=pair.op,
         status=marks.of_status(pair.status),
-        cause=sentences.visible(cause.summary) if cause else "no cause was looked for or found",
-        code=sentences.visible(", ".join((cause.code, *cause.also))) if cause else "",
+        cause=cause.summary if cause else "no cause was looked for or found",
+        code=", ".join((cause.code, *cause.also)) if cause else "",
         sure="" if cause is None else "confirmed" if cause.confirmed else "not confirmed",
         confirmed=bool(cause and cause.confirmed),
-        remedy=sentences.visible(cause.remedy) if cause else "",
+        remedy=cause.remedy if cause else "",
         sentence=sentences.blame(pair),
         figures=tuple(_figures(pair)),
-        evidence=tuple(map(sentences.visible, cause.evidence)) if cause else (),
-        pattern=tuple(map(sentences.visible, exhibit.pattern)) if exhibit else (),
+        evidence=cause.evidence if cause else (),
+        pattern=exhibit.pattern if exhibit else (),
         settings=_settings(pair, exhibit, mapping),
         pictures=_pictures(exhibit) if exhibit else (),
         pictured=_pictured(exhibit, pair, cell) if exhibit else "",
@@ -114,54 +114,54 @@ def _culprit(
 def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
     """The numbers that make it a culprit, and what running its call again has given."""
     metric = sentences.metric_of(pair)
-    word = sentences.METRICS.get(metric, sentences.visible(metric))
+    word = sentences.METRICS.get(metric, metric)
     budget = pair.budget
     if pair.candidate_shape is not None:
         yield (
             "shape",
-            f"{sentences.dimensions(pair.candidate_shape)}, the baseline's {sentences.dimensions(pair.shape)}",
+            f"{wording.dimensions(pair.candidate_shape)}, the baseline's {wording.dimensions(pair.shape)}",
         )
     else:
-        yield "shape", sentences.dimensions(pair.shape)
+        yield "shape", wording.dimensions(pair.shape)
     if pair.intrinsic is not None:
         yield (
             f"intrinsic: {word} on identical inputs",
-            sentences.figure(sentences.error(pair.intrinsic, metric)),
+            wording.figure(sentences.error(pair.intrinsic, metric)),
         )
     if budget is not None:
-        yield "allowed", f"{sentences.figure(budget.intrinsic)}, rule {sentences.visible(budget.rule)}"
+        yield "allowed", f"{wording.figure(budget.intrinsic)}, rule {budget.rule}"
     if pair.total is not None:
-        yield f"total: {word} in the whole model", sentences.figure(sentences.error(pair.total, metric))
+        yield f"total: {word} in the whole model", wording.figure(sentences.error(pair.total, metric))
     shown = pair.intrinsic or pair.total
     if shown is not None and shown.max_abs_index is not None:
-        yield "largest absolute difference", f"{sentences.figure(shown.max_abs)} at {shown.max_abs_index}"
+        yield "largest absolute difference", f"{wording.figure(shown.max_abs)} at {shown.max_abs_index}"
     if shown is not None and shown.nonfinite_mismatched:
-        yield "not finite in one model only", sentences.counted(shown.nonfinite_mismatched, "value")
+        yield "not finite in one model only", wording.counted(shown.nonfinite_mismatched, "value")
     if pair.replayed is not None:
-        yield "run again on the baseline's inputs", sentences.figure(sentences.error(pair.replayed, metric))
+        yield "run again on the baseline's inputs", wording.figure(sentences.error(pair.replayed, metric))
     if pair.accuracy is not None:
         for kind, words in (
             ("intrinsic", "this step's distance from float64"),
             ("total", "distance from float64"),
         ):
-            theirs = getattr(pair.accuracy, f"candidate_{kind}")
-            ours = getattr(pair.accuracy, f"baseline_{kind}")
-            if theirs is not None and ours is not None:
-                yield words, f"{sentences.figure(theirs)}, the baseline's {sentences.figure(ours)}"
+            c = getattr(pair.accuracy, f"candidate_{kind}")
+            b = getattr(pair.accuracy, f"baseline_{kind}")
+            if c is not None and b is not None:
+                yield words, f"{wording.figure(c)}, the baseline's {wording.figure(b)}"
 
 
 def _settings(
     pair: PairResult, exhibit: Exhibit | None, mapping: Mapping[str, str | tuple[str, ...]]
-) -> tuple[Setting, ...]:
-    ours: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
-    theirs: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
-    names = [*ours, *(name for name in theirs if name not in ours)]
+) -> tuple[SettingRow, ...]:
+    b: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
+    c: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
+    names = [*b, *(name for name in c if name not in b)]
     lines = [
-        Setting(
-            sentences.visible(name),
-            sentences.visible(ours.get(name, "-")),
-            sentences.visible(theirs.get(name, "-")),
-            differs=not _alike(ours.get(name), theirs.get(name), mapping),
+        SettingRow(
+            name,
+            b.get(name, "-"),
+            c.get(name, "-"),
+            differs=not _alike(b.get(name), c.get(name), mapping),
         )
         for name in names
     ]
@@ -170,28 +170,26 @@ def _settings(
     # Results of before the settings were recorded know at least what differs.
     found = []
     for each in pair.differences:  # "eps 0.001, baseline 1e-05"
-        left, _, baseline = sentences.visible(each).partition(", baseline ")
+        left, _, baseline = each.partition(", baseline ")
         name, _, candidate = left.partition(" ")
-        found.append(Setting(name, baseline or "-", candidate or "-", differs=True))
+        found.append(SettingRow(name, baseline or "-", candidate or "-", differs=True))
     return tuple(found)
 
 
-def _alike(ours: str | None, theirs: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
+def _alike(baseline: str | None, candidate: str | None, mapping: Mapping[str, str | tuple[str, ...]]) -> bool:
     """Whether a setting is the same on both sides; a weight is if it is made of the baseline's, whatever its name."""
-    if ours is None or theirs is None:
+    if baseline is None or candidate is None:
         return False
-    (name, _, shape), (other, _, other_shape) = ours.partition(", "), theirs.partition(", ")
-    return ours == theirs or (shape == other_shape and mapping.get(other) == name)
+    (b_name, _, b_shape), (c_name, _, c_shape) = baseline.partition(", "), candidate.partition(", ")
+    return baseline == candidate or (b_shape == c_shape and mapping.get(c_name) == b_name)
 
 
 def _pictured(exhibit: Exhibit, pair: PairResult, cell: CellResult | None) -> str:
     """What the pictures are of."""
     if exhibit.channel is None or exhibit.sample is None:
         return ""
-    where = (
-        "" if exhibit.site in (pair.baseline, pair.candidate) else f" at {sentences.visible(exhibit.site)}"
-    )
-    inside = f" in {sentences.visible(cell.name)}" if cell else ""
+    where = "" if exhibit.site in (pair.baseline, pair.candidate) else f" at {exhibit.site}"
+    inside = f" in {cell.name}" if cell else ""
     return f"On the baseline's inputs{inside}{where}: channel {exhibit.channel} of sample {exhibit.sample}, the worst"
 
 
@@ -212,7 +210,7 @@ def _channels(exhibit: Exhibit) -> Bars | None:
         return None
     shares = [1.0 if each == math.inf else each / largest if largest > 0 else 0.0 for each in heights]
     many = exhibit.channels_each > 1
-    note = f"up to {sentences.figure(largest)}" + (
+    note = f"up to {wording.figure(largest)}" + (
         f", a bar for {exhibit.channels_each} channels" if many else ""
     )
     last = len(heights) * max(1, exhibit.channels_each) - 1
@@ -222,7 +220,7 @@ def _channels(exhibit: Exhibit) -> Bars | None:
         path=bars(shares, WIDTH, HEIGHT),
         left="0",
         right=str(last),
-        alt=f"Error of each channel, up to {sentences.figure(largest)}{worst}",
+        alt=f"Error of each channel, up to {wording.figure(largest)}{worst}",
         note=note,
     )
 
@@ -236,7 +234,7 @@ def _histogram(histogram: Histogram) -> Bars | None:
         f"{histogram.equal:,} equal" if histogram.equal else "",
         f"{histogram.nonfinite:,} not finite" if histogram.nonfinite else "",
     ]
-    low, high = sentences.figure(histogram.low), sentences.figure(histogram.high)
+    low, high = wording.figure(histogram.low), wording.figure(histogram.high)
     return Bars(
         title="differences, candidate minus baseline",
         path=bars([math.log1p(each) / math.log1p(most) for each in counts], WIDTH, HEIGHT),

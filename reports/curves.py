@@ -28,7 +28,7 @@ HUES = 6  # as many as the style sheet has colours for lines
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class Curve:
     """Points (x, y), joined by a line unless `style` is `dots` or `rings`; else it is `solid` or `dashed`.
 
     `hue` is a number of a colour.
@@ -60,7 +60,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class LineChart:
     """A chart ready to be drawn."""
 
     title: str
@@ -75,11 +75,11 @@ def chart(
     title: str,
     x_label: str,
     y_label: str,
-    series: Sequence[Series],
+    series: Sequence[Curve],
     *,
     percent: bool = False,
     powers: bool = False,
-) -> Chart:
+) -> LineChart:
     """Lay out a chart. Points that are not finite are left out; axes span the rest.
 
     Args:
@@ -92,13 +92,13 @@ def chart(
     """
     if powers:
         series = [
-            Series(
+            Curve(
                 each.label, tuple((x, math.log10(y)) for x, y in each.points if y > 0), each.style, each.hue
             )
             for each in series
         ]
     kept = [
-        Series(each.label, points, each.style, each.hue)
+        Curve(each.label, points, each.style, each.hue)
         for each in series
         if (points := tuple(p for p in each.points if math.isfinite(p[0]) and math.isfinite(p[1])))
     ]
@@ -115,7 +115,7 @@ def chart(
     def down(y: float) -> str:
         return f"{HEIGHT - BOTTOM - (y - y_span[0]) / (y_span[1] - y_span[0]) * (HEIGHT - TOP - BOTTOM):.1f}"
 
-    return Chart(
+    return LineChart(
         title=title,
         x_label=x_label,
         y_label=y_label,

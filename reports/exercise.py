@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import sentences, wording
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -21,19 +21,17 @@ def done(verification: Result) -> str:
         return ""
     sizes = " and ".join(f"{size:,}" for size in found.samples) or "no"
     said = [
-        _MODES.get(found.mode, sentences.visible(found.mode)),
+        _MODES.get(found.mode, found.mode),
         f"{sizes} {'sample' if found.samples == (1,) else 'samples'} a call",
         *(_range(each) for each in found.inputs[:_TOLD]),
     ]
     if len(found.inputs) > _TOLD:
-        said.append(f"{sentences.counted(len(found.inputs) - _TOLD, 'further input')}")
-    said += [
-        sentences.visible(cell.name) for cell in verification.cells if cell.verdict is not Verdict.SKIPPED
-    ]
+        said.append(f"{wording.counted(len(found.inputs) - _TOLD, 'further input')}")
+    said += [cell.name for cell in verification.cells if cell.verdict is not Verdict.SKIPPED]
     if found.alone:
-        said.append(f"{sentences.counted(found.alone, 'site')} written otherwise alone on further inputs")
+        said.append(f"{wording.counted(found.alone, 'site')} written otherwise alone on further inputs")
     if verification.probes:
-        said.append(f"{sentences.counted(len(_run(verification)), 'probe')}, told below")
+        said.append(f"{wording.counted(len(_run(verification)), 'probe')}, told below")
     return f"exercised: {', '.join(said)}"
 
 
@@ -56,24 +54,24 @@ def left(verification: Result) -> str:
 
 def difference(each: Unexercised) -> str:
     """Something that differs as written and showed in no number: where, what, and what would show it."""
-    where = sentences.visible(each.candidate or each.baseline or "")
-    return f"{where}: {sentences.visible(each.summary)} ({sentences.visible(each.why)})"
+    where = each.candidate or each.baseline or ""
+    return f"{where}: {each.summary} ({each.why})"
 
 
 def probe(each: Probe) -> str:
     """What a probe showed."""
     if each.verdict is Verdict.SKIPPED:
-        return f"skipped: {sentences.visible(each.name)}: {sentences.visible(each.reason)}"
+        return f"skipped: {each.name}: {each.reason}"
     if each.verdict is Verdict.MATCH:
-        return f"match: {sentences.visible(each.name)}"
+        return f"match: {each.name}"
     if each.site is None:
-        return f"{each.verdict}: {sentences.visible(each.name)}: {sentences.visible(each.reason)}"
-    measured = sentences.visible(each.reason)
+        return f"{each.verdict}: {each.name}: {each.reason}"
+    measured = each.reason
     if each.error is not None:
-        error, allowed = sentences.figure(each.error), sentences.figure(each.allowed)
+        error, allowed = wording.figure(each.error), wording.figure(each.allowed)
         measured = f"{sentences.METRICS[sentences.DEFAULT_METRIC]} {error}, allowed {allowed}"
-    where = f"first at {sentences.visible(each.site)}"
-    return f"{each.verdict}: {sentences.visible(each.name)}: {where}, {measured}"
+    where = f"first at {each.site}"
+    return f"{each.verdict}: {each.name}: {where}, {measured}"
 
 
 def _run(verification: Result) -> list[Probe]:
@@ -81,11 +79,11 @@ def _run(verification: Result) -> list[Probe]:
 
 
 def _range(each: InputRange) -> str:
-    name = f"input {sentences.visible(each.name)}"
+    name = f"input {each.name}"
     if each.low is None or each.high is None:
         return f"{name} without a finite number"
-    low, high = sentences.figure(each.low), sentences.figure(each.high)
-    return f"{name} from {low} to {high} ({sentences.visible(each.dtype)})"
+    low, high = wording.figure(each.low), wording.figure(each.high)
+    return f"{name} from {low} to {high} ({each.dtype})"
 
 
 def lines(verification: Result) -> tuple[str, ...]:

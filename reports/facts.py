@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
 
 
@@ -75,10 +73,7 @@ def weights(info: WeightsInfo) -> Facts:
 
 def mapping(info: WeightsInfo) -> tuple[tuple[str, str], ...]:
     """Candidate's and baseline's names of every mapped tensor."""
-    return tuple(
-        (ours, theirs if isinstance(theirs, str) else " + ".join(theirs))
-        for ours, theirs in info.parameter_map.items()
-    )
+    return tuple((c, b if isinstance(b, str) else " + ".join(b)) for c, b in info.parameter_map.items())
 
 
 def others(verification: Result) -> tuple[Facts, ...]:
@@ -98,7 +93,7 @@ def _inputs(info: InputInfo, seed: int | None) -> Facts:
         "Inputs",
         told(
             ("what", info.description),
-            ("shapes", ", ".join(sentences.dimensions(shape) for shape in info.shapes)),
+            ("shapes", ", ".join(wording.dimensions(shape) for shape in info.shapes)),
             ("dtypes", ", ".join(info.dtypes)),
             ("files", ", ".join(info.files)),
             ("seed", "" if seed is None else str(seed)),
@@ -126,7 +121,7 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
     """How far the final outputs agree."""
     top1, top5, is_exact = output.top1_agreement, output.top5_agreement, output.bit_exact
     later = (
-        ("same five highest classes", "" if top5 is None else sentences.share(top5)),
+        ("same five highest classes", "" if top5 is None else wording.share(top5)),
         ("KL divergence, nats, mean", _known(output.kl_mean)),
         ("KL divergence, nats, largest", _known(output.kl_max)),
         ("smallest margin of a first choice", _known(output.smallest_margin)),
@@ -134,9 +129,9 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
         ("equal bit for bit", "" if is_exact is None else "yes" if is_exact else "no"),
     )
     return (
-        ("mean squared error", sentences.figure(output.mse)),
-        ("Pearson of the class probabilities", sentences.figure(output.pearson_probabilities)),
-        ("same first choice", "-" if top1 is None else sentences.share(top1)),
+        ("mean squared error", wording.figure(output.mse)),
+        ("Pearson of the class probabilities", wording.figure(output.pearson_probabilities)),
+        ("same first choice", "-" if top1 is None else wording.share(top1)),
         *told(*later),
     )
 
@@ -146,11 +141,5 @@ def told(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in rows if value)
 
 
-def cut(names: Sequence[str], most: int) -> tuple[str, ...]:
-    """The first names, and how many more there are."""
-    more = len(names) - most
-    return (*names[:most], f"and {more:,} more") if more > 0 else tuple(names)
-
-
 def _known(value: float | None) -> str:
-    return "" if value is None else sentences.figure(value)
+    return "" if value is None else wording.figure(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from reports import comparison, view
+from reports import comparison, view, wording
 from reports.templating import environment
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def render(verification: Result) -> str:
     Everything in it is escaped. The page allows itself no script and no style but the two it comes with, which its
     security policy names by their hashes: text that found a way into the markup could do nothing there.
     """
-    script = _script()
+    script, verification = _script(), wording.shown(verification)
     return _rendered(
         "report.html",
         page=view.page(verification),
         data=Markup(view.data(verification)),  # noqa: S704 - `table.embedded` makes it safe
-        script=Markup(script),  # noqa: S704 - ours
+        script=Markup(script),  # noqa: S704 - of this package
         scripts=_hash(script),
     )
 
@@ -43,7 +43,7 @@ def _rendered(template: str, *, scripts: str, **values: object) -> str:
     style = _source("style.css")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}"
     return (
-        environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - ours
+        environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - of this package
     )
 
 
@@ -54,10 +54,10 @@ def _script() -> str:
 
 
 def _source(name: str) -> str:
-    """A file of ours as it will stand on the page: the hash is of what a browser reads, which has no CR."""
-    ours = environment()
-    assert ours.loader is not None  # noqa: S101 - it was given one
-    return ours.loader.get_source(ours, name)[0].replace("\r\n", "\n")
+    """A file of this package as it will stand on the page: the hash is of what a browser reads, which has no CR."""
+    pages = environment()
+    assert pages.loader is not None  # noqa: S101 - it was given one
+    return pages.loader.get_source(pages, name)[0].replace("\r\n", "\n")
 
 
 def _hash(text: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sentences import counted, dimensions, figure, visible
-from reports.tables import Section, text
+from reports.sections import Section, cut, lines, text
+from reports.wording import counted, dimensions, figure, shown
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from verifier.initialisation.records import Initialisation, Sample, TensorResult
+    from verifier.initialisation.records import Initialisation, Statistics, TensorResult
 
 SHOWN = 20  # rows; the file has them all
 
@@ -18,17 +18,18 @@ def headline(result: Initialisation) -> str:
     """The verdict and what it rests on, in one sentence."""
     counts = _counts(result)
     if result.verdict is not Verdict.DIVERGED:
-        return f"{result.verdict}: {visible(result.reason) or counts}"
+        return f"{result.verdict}: {result.reason or counts}"
     wrong = result.diverged
     return (
         f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
         f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "
-        f"{visible(wrong[0].reason)}{_explained(wrong[0])}"
+        f"{wrong[0].reason}{_explained(wrong[0])}"
     )
 
 
 def plain(result: Initialisation, *, out_dir: str | None = None) -> str:
     """The summary as text; it ends with a line break."""
+    result = shown(result)
     return text(headline(result), sections(result, out_dir=out_dir))
 
 
@@ -38,27 +39,29 @@ def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Sect
     found = [
         Section(
             "Initialised otherwise",
-            _shown([_row(each) for each in result.diverged]),
+            cut([_row(each) for each in result.diverged], SHOWN, ""),
             ("tensor", "shape", "expected std", "std", "p", "why"),
         ),
         Section(
             "Other bits, same distribution",
-            _shown([_row(each) for each in tested]),
+            cut([_row(each) for each in tested], SHOWN, ""),
             ("tensor", "shape", "expected std", "std", "p", "drawn from"),
         ),
         Section(
             "Not told",
-            _shown(
+            cut(
                 [
-                    (_name(each), dimensions(each.shape), visible(each.reason))
+                    (_name(each), dimensions(each.shape), each.reason)
                     for each in result.tensors
                     if each.standing in {"untold", "unmatched"}
-                ]
+                ],
+                SHOWN,
+                "",
             ),
         ),
         Section("Tensors", ((_counts(result),),)),
         Section("Method", ((_method(result),),) if result.draws else ()),
-        Section("Notes", tuple((visible(note),) for note in result.notes)),
+        Section("Notes", lines(result.notes)),
         Section("Report", ((out_dir,),) if out_dir else ()),
     ]
     return [section for section in found if section.rows]
@@ -89,9 +92,9 @@ def _method(result: Initialisation) -> str:
 
 
 def _row(each: TensorResult) -> tuple[str, ...]:
-    why = f"{visible(each.reason)}{_explained(each)}"
+    why = f"{each.reason}{_explained(each)}"
     if not each.reason:
-        why = visible(each.declared) if each.declared and not each.contradicted else "what the baseline's is"
+        why = each.declared if each.declared and not each.contradicted else "what the baseline's is"
     return (
         _name(each),
         dimensions(each.shape),
@@ -102,31 +105,23 @@ def _row(each: TensorResult) -> tuple[str, ...]:
     )
 
 
-def _std(sample: Sample | None) -> str:
+def _std(sample: Statistics | None) -> str:
     return figure(None if sample is None else sample.std)
 
 
 def _explained(each: TensorResult) -> str:
-    return f"; {visible(each.explanation)}" if each.explanation else ""
+    return f"; {each.explanation}" if each.explanation else ""
 
 
 def _name(each: TensorResult) -> str:
     if each.candidate is None:
         return f"{_text(each.baseline)} (baseline only)"
     if each.baseline is None:
-        return f"{visible(each.candidate)} (candidate only)"
+        return f"{each.candidate} (candidate only)"
     if each.baseline == each.candidate:
-        return visible(each.candidate)
-    return f"{visible(each.candidate)} (baseline: {_text(each.baseline)})"
+        return each.candidate
+    return f"{each.candidate} (baseline: {_text(each.baseline)})"
 
 
 def _text(recipe: str | tuple[str, ...] | None) -> str:
-    return visible(recipe if isinstance(recipe, str) else ", ".join(recipe or ()))
-
-
-def _shown(rows: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    hidden = len(rows) - SHOWN
-    if hidden <= 0:
-        return tuple(rows)
-    more = (f"and {hidden} more", *[""] * (len(rows[0]) - 1))
-    return (*rows[:SHOWN], more)
+    return recipe if isinstance(recipe, str) else ", ".join(recipe or ())

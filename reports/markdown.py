@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import exercise, marks, sentences
+from reports import exercise, marks, sentences, wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 def summary(verification: Result, *, plot: str | None = None) -> str:
     """The verdict, culprits, cells, criteria and coverage; `plot` is the address of the picture, if there is one."""
-    return "\n".join(_lines(verification, plot)) + "\n"
+    return "\n".join(_lines(wording.shown(verification), plot)) + "\n"
 
 
 def _lines(verification: Result, plot: str | None) -> Iterator[str]:
@@ -55,8 +55,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             (
                 (
                     each.title,
-                    sentences.figure(each.value),
-                    f"{each.comparison} {sentences.figure(each.limit)}",
+                    wording.figure(each.value),
+                    f"{each.comparison} {wording.figure(each.limit)}",
                     marks.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
                 )
                 for each in verification.criteria
@@ -78,14 +78,14 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
 
 def text(given: str) -> str:
     """Text that says in Markdown what it says: no markup, no line break, nobody's name is called."""
-    return MARKUP.sub(r"\\\1", sentences.visible(given)).replace("@", "@\u200b")
+    return MARKUP.sub(r"\\\1", given).replace("@", "@\u200b")
 
 
 def code(given: str) -> Iterator[str]:
     """Text as a block of code, in a fence longer than any in it."""
     longest = max((len(run) for run in re.findall(r"`+", given)), default=0)
     fence = "`" * max(3, longest + 1)
-    yield from (f"{fence}console", sentences.visible(given), fence)
+    yield from (f"{fence}console", given, fence)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 def _largest(layers: Sequence[PairResult]) -> str:
     worst = next(iter(sentences.worst(layers, 1)), None)
-    return "0" if worst is None else sentences.figure(sentences.error(worst.total))
+    return "0" if worst is None else wording.figure(sentences.error(worst.total))
 
 
 def _some(lines: Sequence[str]) -> Iterator[str]:

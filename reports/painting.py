@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from reports import sentences
+from reports import wording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def picture(plane: Plane | None, caption: str, *, diverging: bool = False) -> Pi
     stream = io.BytesIO()
     image.save(stream, "PNG")
     address = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-    scale = f"{sentences.figure(plane.low)} to {sentences.figure(plane.high)}"
+    scale = f"{wording.figure(plane.low)} to {wording.figure(plane.high)}"
     alt = f"{caption}, {plane.rows} by {plane.columns}, from {scale}"
     return Picture(caption, alt, scale, address, wide=plane.columns >= 4 * plane.rows)
 

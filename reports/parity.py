@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import sentences
-from reports.tables import Section, text
+from reports import sentences, wording
+from reports.sections import Section, lines, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import Verdict
 
@@ -19,49 +19,51 @@ if TYPE_CHECKING:
 
 def summary(found: TrainingParity, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
+    found = wording.shown(found)
     return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir))
 
 
 def plain(found: TrainingParity, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
+    found = wording.shown(found)
     return text(headline(found), sections(found, out_dir=out_dir))
 
 
 def headline(found: TrainingParity) -> str:
     """The verdict and what it rests on, in one sentence."""
-    steps = sentences.counted(found.steps, "step")
+    steps = wording.counted(found.steps, "step")
     if found.first_divergence is not None:
         others = len(found.culprits) - 1
         apart = "differs by itself" if others == 1 else "differ by themselves"
-        more = f"; {sentences.counted(others, 'further tensor')} {apart}"
+        more = f"; {wording.counted(others, 'further tensor')} {apart}"
         said = f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}"
         return f"{said}{more if others else ''}"
     if found.verdict is not Verdict.MATCH:
-        return f"{found.verdict}: {sentences.visible(found.reason)}"
+        return f"{found.verdict}: {found.reason}"
     if found.bit_exact:
         return f"{found.verdict}: {steps} of both trainings agree in every number, bit for bit"
     worst = _largest(error for row in found.rows for error in row.intrinsic)
     drift = _largest(error for row in found.rows if row.what == "weight" for error in row.total)
     return (
-        f"{found.verdict}: {steps} agree in every phase, to {sentences.figure(worst)} on identical inputs; in free "
-        f"training rounding has taken the weights {sentences.figure(drift)} apart"
+        f"{found.verdict}: {steps} agree in every phase, to {wording.figure(worst)} on identical inputs; in free "
+        f"training rounding has taken the weights {wording.figure(drift)} apart"
     )
 
 
 def place(each: Divergence) -> str:
     """Step, phase and tensor."""
     batch = f" (batch {each.batch})" if each.batch != each.step else ""
-    other = "" if each.candidate == each.tensor else f" (candidate: {sentences.visible(each.candidate)})"
-    what = "" if each.what == each.tensor else f"{sentences.visible(each.what)} of "
-    return f"step {each.step}{batch}, {each.phase}, {what}{sentences.visible(each.tensor)}{other}"
+    candidate = "" if each.candidate == each.tensor else f" (candidate: {each.candidate})"
+    what = "" if each.what == each.tensor else f"{each.what} of "
+    return f"step {each.step}{batch}, {each.phase}, {what}{each.tensor}{candidate}"
 
 
 def why(each: Divergence) -> str:
     """The cause as far as it is known, else the numbers."""
     if each.cause is None:
-        return sentences.visible(each.reason)
+        return each.reason
     sure = "confirmed" if each.cause.confirmed else "suspected"
-    return f"{sentences.visible(each.cause.summary)} ({sure}, {each.cause.code})"
+    return f"{each.cause.summary} ({sure}, {each.cause.code})"
 
 
 def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
@@ -69,12 +71,12 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
     first = found.first_divergence
     every = [
         Section(
-            "First divergence", _lines([f"{place(first)}: {first.reason}{_numbers(first)}"] if first else [])
+            "First divergence", lines([f"{place(first)}: {first.reason}{_numbers(first)}"] if first else [])
         ),
         Section(
             "Tensors that differ by themselves",
             tuple(
-                (f"step {each.step}", str(each.phase), each.what, sentences.visible(each.tensor), why(each))
+                (f"step {each.step}", str(each.phase), each.what, each.tensor, why(each))
                 for each in found.culprits[:SHOWN]
             )
             + (
@@ -99,27 +101,27 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
             (
                 (
                     "baseline",
-                    sentences.visible(found.baseline.spec),
-                    sentences.visible(found.baseline_procedure),
+                    found.baseline.spec,
+                    found.baseline_procedure,
                 ),
                 (
                     "candidate",
-                    sentences.visible(found.candidate.spec),
-                    sentences.visible(found.candidate_procedure),
+                    found.candidate.spec,
+                    found.candidate_procedure,
                 ),
             ),
         ),
         Section(
             "Setting",
-            _lines(
+            lines(
                 [
                     f"{found.device}, {found.dtype}, seed {found.seed}, {found.data}, {found.seconds:.1f} s",
                     sentences.coverage(found.coverage),
                 ]
             ),
         ),
-        Section("Notes", _lines([sentences.visible(note) for note in found.notes])),
-        Section("Saved", _lines([out_dir] if out_dir is not None else [])),
+        Section("Notes", lines(found.notes)),
+        Section("Saved", lines([out_dir] if out_dir is not None else [])),
     ]
     return [section for section in every if section.rows]
 
@@ -130,29 +132,25 @@ def _phases(found: TrainingParity) -> Iterable[tuple[str, ...]]:
         yield (
             str(phase),
             str(len(rows)),
-            sentences.figure(_largest(error for row in rows for error in row.intrinsic)),
-            sentences.figure(rows[0].allowed.limit),
-            sentences.figure(_largest(error for row in rows for error in row.total)),
+            wording.figure(_largest(error for row in rows for error in row.intrinsic)),
+            wording.figure(rows[0].allowed.limit),
+            wording.figure(_largest(error for row in rows for error in row.total)),
         )
 
 
 def _course(found: TrainingParity) -> Iterable[tuple[str, ...]]:
     """The first batch, the last, and one between."""
     for batch in sorted({0, len(found.losses) // 2, len(found.losses) - 1}):
-        ours, theirs = found.losses[batch]
-        yield (str(batch), f"{ours:.6g}", f"{theirs:.6g}", *(f"{rate:.6g}" for rate in found.rates[batch]))
+        b, c = found.losses[batch]
+        yield (str(batch), f"{b:.6g}", f"{c:.6g}", *(f"{rate:.6g}" for rate in found.rates[batch]))
 
 
 def _numbers(each: Divergence) -> str:
     figures = each.comparison
     if figures is None or figures.max_abs_index is None:
         return ""
-    return f"; largest absolute difference {sentences.figure(figures.max_abs)} at {figures.max_abs_index}"
+    return f"; largest absolute difference {wording.figure(figures.max_abs)} at {figures.max_abs_index}"
 
 
 def _largest(errors: Iterable[float | None]) -> float | None:
     return max((error for error in errors if error is not None), default=None)
-
-
-def _lines(lines: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    return tuple((line,) for line in lines)

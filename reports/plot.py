@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from reports.chart import HEIGHT, Chart, chart
+from reports import wording
+from reports.depth import HEIGHT, DepthChart, chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from reports.chart import Point, Series
+    from reports.depth import CellErrors, Point
     from verifier.records import Result
 
 _WIDE, _HIGH = 1000, 380
@@ -27,12 +28,12 @@ _CELLS = ("#1c4fa0", "#0a7a6c", "#8a3ab0", "#7a5d00", "#b3326a", "#4d6070")
 
 def png(verification: Result) -> bytes | None:
     """The plot as the bytes of a PNG of 1000 x 380 pixels; None where there is nothing to draw."""
-    drawn = chart(verification)
+    drawn = chart(wording.shown(verification))
     return None if drawn is None else _Painter(drawn).bytes()
 
 
 class _Painter:
-    def __init__(self, drawn: Chart) -> None:
+    def __init__(self, drawn: DepthChart) -> None:
         self.chart = drawn
         self.image = Image.new("RGB", (_WIDE * _FINER, _HIGH * _FINER), _GROUND)
         self.pen = ImageDraw.Draw(self.image)
@@ -68,7 +69,7 @@ class _Painter:
     def _text(self, at: tuple[float, float], text: str, anchor: str, colour: str = _FAINT) -> None:
         self.pen.text((at[0] * _FINER, at[1] * _FINER), text, colour, self.font, anchor)
 
-    def _series(self, one: Series) -> None:
+    def _series(self, one: CellErrors) -> None:
         colour = _CELLS[min(one.number, len(_CELLS) - 1)]
         if one.focus:
             if one.budget:
@@ -103,7 +104,7 @@ class _Painter:
             self.pen.line(
                 [left * _FINER, height * _FINER, (left + 18) * _FINER, height * _FINER], colour, 2 * _FINER
             )
-            name = "".join(char if char.isprintable() else "?" for char in one.name)[:40]
+            name = one.name[:40]
             self._text((left + 24, height), name, "lm", _INK if one.focus else _FAINT)
             left += 24 + self.pen.textlength(name, self.font) / _FINER + 18
             if left > _WIDE - 300:

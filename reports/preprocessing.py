@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sentences import dimensions, figure, prepared, visible
-from reports.tables import Section, text
+from reports.sections import Section, lines, text
+from reports.sentences import prepared
+from reports.wording import dimensions, figure, shown
 
 if TYPE_CHECKING:
     from verifier.records import Preprocessing, StageDifference, StageResult
@@ -15,16 +16,15 @@ _VERDICTS = {"differs": "diverged", "inconclusive": "inconclusive"}
 _UNITS = {"1/255": "steps", "1": ""}
 
 
-def sections(found: Preprocessing, *, every: bool = False) -> list[Section]:
-    """Stage by stage where anything differs, or with `every`; else one line."""
-    lines = [prepared(found)]
-    if found.cause is not None and found.cause.remedy and found.status == "differs":
-        lines.append(f"fix: {visible(found.cause.remedy)}")
-    lines += [visible(note) for note in found.notes]
-    if found.applied:
-        lines.append("the candidate was run on what its own preprocessing made")
-    parts = [Section(TITLE, tuple((line,) for line in lines))]
-    if every or found.status != "exact":
+def line(found: Preprocessing | None) -> str:
+    """Everything in one line where both prepare photographs alike, bit for bit; empty elsewhere."""
+    return "; ".join(_lines(found)) if found is not None and found.status == "exact" else ""
+
+
+def sections(found: Preprocessing) -> list[Section]:
+    """Stage by stage where anything differs; else one line."""
+    parts = [Section(TITLE, lines(_lines(found)))]
+    if found.status != "exact":
         rows = [_row(each) for each in found.stages]
         rows.append(("final tensor", "", "", "", _gap(found.output, "1", found.output_shapes), ""))
         header = ("stage", "status", "exact on", "alone", "in all", "what torchvision does")
@@ -32,26 +32,37 @@ def sections(found: Preprocessing, *, every: bool = False) -> list[Section]:
     return parts
 
 
+def _lines(found: Preprocessing) -> list[str]:
+    lines = [prepared(found)]
+    if found.cause is not None and found.cause.remedy and found.status == "differs":
+        lines.append(f"fix: {found.cause.remedy}")
+    lines += found.notes
+    if found.applied:
+        lines.append("the candidate was run on what its own preprocessing made")
+    return lines
+
+
 def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:
     """The outcome as text; it ends with a line break."""
+    found = shown(found)
     verdict = _VERDICTS.get(found.status, "match")
     rows = tuple((each.name, each.status, each.words) for each in found.stages)
-    shown = sections(found)
+    parts = sections(found)
     if found.status == "exact":
-        shown.append(Section("Stages", rows))
+        parts.append(Section("Stages", rows))
     if out_dir:
-        shown.append(Section("Report", ((out_dir,),)))
-    return text(f"{verdict}: {prepared(found)}", shown)
+        parts.append(Section("Report", ((out_dir,),)))
+    return text(f"{verdict}: {prepared(found)}", parts)
 
 
 def _row(each: StageResult) -> tuple[str, ...]:
     return (
-        visible(each.name),
-        visible(each.status),
+        each.name,
+        each.status,
         f"{each.exact} of {each.pictures}",
         _gap(each.intrinsic, each.unit, each.shapes),
         _gap(each.total, each.unit, None),
-        visible(each.words),
+        each.words,
     )
 
 
@@ -62,4 +73,4 @@ def _gap(
         return f"{dimensions(shapes[0])} for {dimensions(shapes[1])}"
     if gap is None:
         return "-"
-    return f"{figure(gap.largest)} {_UNITS.get(unit, visible(unit))}".rstrip()
+    return f"{figure(gap.largest)} {_UNITS.get(unit, unit)}".rstrip()

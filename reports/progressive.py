@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import sentences
-from reports.tables import Section
+from reports import sentences, wording
+from reports.sections import Section, lines
 from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ def sections(verification: Result, shown: int | None = None) -> list[Section]:
     for level in Level:
         steps = [step for step in verification.steps if step.level is level]
         matching = sum(step.verdict is Verdict.MATCH for step in steps)
-        said.append(f"{matching} of {sentences.counted(len(steps), level)} match")
+        said.append(f"{matching} of {wording.counted(len(steps), level)} match")
         said += some([sentences.step(step) for step in steps if step.verdict is not Verdict.MATCH], shown)
     said.append(f"the network: {verification.verdict}")
-    return [Section(TITLE, tuple((line,) for line in said))]
+    return [Section(TITLE, lines(said))]
 
 
 def some(lines: list[str], shown: int | None) -> list[str]:

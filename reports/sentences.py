@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from reports.wording import counted, dimensions, figure, share
 from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _WEIGHTS = {
 def weights(verification: Result) -> str:
     """Which weights the models computed with, and how many of the candidate's own values were kept."""
     info = verification.weights
-    said = f"weights {visible(info.mode)}: {_WEIGHTS.get(info.mode, visible(info.source))}"
+    said = f"weights {info.mode}: {_WEIGHTS.get(info.mode, info.source)}"
     if not info.kept or info.mode == "as-is":
         return said
     kept = (
@@ -64,7 +65,7 @@ def weights(verification: Result) -> str:
 
 def policy(verification: Result) -> str:
     """By which policy the verdict was given."""
-    return f"policy {visible(verification.policy)}"
+    return f"policy {verification.policy}"
 
 
 def headline(verification: Result) -> str:
@@ -74,10 +75,10 @@ def headline(verification: Result) -> str:
         said = _agreement(verification)
     elif verification.verdict is Verdict.DIVERGED and first is not None:
         said = _divergence(verification, first)
-        if name(first) not in visible(verification.reason):  # something besides the sites decided
-            said = f"{visible(verification.reason)}; {said}" if verification.reason else said
+        if name(first) not in verification.reason:  # something besides the sites decided
+            said = f"{verification.reason}; {said}" if verification.reason else said
     else:
-        said = visible(verification.reason) or "no reason was recorded"
+        said = verification.reason or "no reason was recorded"
     stage_0 = verification.preprocessing
     if verification.verdict is Verdict.DIVERGED and stage_0 is not None and stage_0.applied:
         said = f"{prepared(stage_0)}; {said}"
@@ -87,7 +88,7 @@ def headline(verification: Result) -> str:
 def prepared(found: Preprocessing) -> str:
     """Whether both prepare photographs alike, and where they first do not, in one sentence."""
     photographs = counted(len(found.files), "photograph")
-    whose = f"{visible(found.candidate)} prepares" if found.candidate else "this package's transforms prepare"
+    whose = f"{found.candidate} prepares" if found.candidate else "this package's transforms prepare"
     if found.status == "exact":
         seen = [each.name for each in found.stages if each.status not in {"unseen", "given"}]
         what = f"all stages ({', '.join(seen)}) are" if seen else "the final tensors are"
@@ -107,13 +108,13 @@ def prepared(found: Preprocessing) -> str:
             f"in a way that is not known, {'in stages that' if shown else 'for its stages'} were not seen"
         )
         return f"{whose} photographs otherwise: {_because(found.cause) if found.cause else unknown}"
-    why = _because(first.cause) if first.cause else visible(first.reason)
-    return f"{whose} photographs otherwise, first in {visible(first.name)}{f': {why}' if why else ''}"
+    why = _because(first.cause) if first.cause else first.reason
+    return f"{whose} photographs otherwise, first in {first.name}{f': {why}' if why else ''}"
 
 
 def name(pair: PairResult) -> str:
     """The pair's short name: the baseline's, or the candidate's where the baseline has no such site."""
-    return visible(pair.baseline or pair.candidate or "unnamed")
+    return pair.baseline or pair.candidate or "unnamed"
 
 
 def site(pair: PairResult) -> str:
@@ -124,21 +125,21 @@ def site(pair: PairResult) -> str:
         return f"{name(pair)} (baseline only)"
     if pair.candidate == pair.baseline:
         return name(pair)
-    return f"{name(pair)} (candidate: {visible(pair.candidate)})"
+    return f"{name(pair)} (candidate: {pair.candidate})"
 
 
 def divergence(pair: PairResult) -> str:
     """Where the models first part, how far, and what was allowed."""
     if pair.excited is not None:
-        return f"{site(pair)}, {visible(pair.op)}: not on the given inputs; {_excited(pair.excited)}"
-    return f"{site(pair)}, {visible(pair.op)}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
+        return f"{site(pair)}, {pair.op}: not on the given inputs; {_excited(pair.excited)}"
+    return f"{site(pair)}, {pair.op}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
 
 
 def step(each: Step) -> str:
     """A block or stage that was run alone: its verdict, where it is, and how far off."""
-    where = f"{visible(each.name)} (candidate: {visible(each.candidate or 'nothing')})"
+    where = f"{each.name} (candidate: {each.candidate or 'nothing'})"
     if each.reason or each.error is None:
-        return f"{each.verdict}: {where}, {visible(each.reason)}"
+        return f"{each.verdict}: {where}, {each.reason}"
     return (
         f"{each.verdict}: {where}, {METRICS[DEFAULT_METRIC]} {figure(error(each.error))}, "
         f"allowed {figure(each.allowed)}"
@@ -148,26 +149,26 @@ def step(each: Step) -> str:
 def blame(pair: PairResult) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
     if pair.excited is not None and pair.cause is not None:
-        remedy = [f"fix: {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
+        remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
         return "; ".join(
-            [f"{site(pair)}, {visible(pair.op)}: {_because(pair.cause)}", _excited(pair.excited), *remedy]
+            [f"{site(pair)}, {pair.op}: {_because(pair.cause)}", _excited(pair.excited), *remedy]
         )
     # A known cause tells what is missing; the figures are those of the site that reads it.
     behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
     measured = f"{_excess(pair, _INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
     measured += " behind it" if behind else ""
-    where = f"{site(pair)}, {visible(pair.op)}"
+    where = f"{site(pair)}, {pair.op}"
     if pair.cause is None:
-        return "; ".join([f"{where}: {measured}", *map(visible, pair.differences)])
-    remedy = [f"fix: {visible(pair.cause.remedy)}"] if pair.cause.remedy else []
+        return "; ".join([f"{where}: {measured}", *pair.differences])
+    remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
     return "; ".join([f"{where}: {_because(pair.cause)}", measured, *remedy])
 
 
 def criterion(each: Criterion) -> str:
     """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
-    required = f"{visible(each.comparison)} {figure(each.limit)}"
-    return f"{outcome}: {visible(each.title)} is {figure(each.value)}, required {required}"
+    required = f"{each.comparison} {figure(each.limit)}"
+    return f"{outcome}: {each.title} is {figure(each.value)}, required {required}"
 
 
 def impact(output: OutputAgreement | None) -> str:
@@ -229,41 +230,6 @@ def metric_of(pair: PairResult) -> str:
     return pair.budget.metric if pair.budget else DEFAULT_METRIC
 
 
-def figure(value: float | None) -> str:
-    """Three significant digits; near 1 as many more as tell it from 1; a dash for what was not measured."""
-    if value is None:
-        return "-"
-    distance = 1 - abs(value)
-    if 0 < distance < 0.1:
-        decimals = min(15, 2 - math.floor(math.log10(distance)))
-        return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
-    return f"{value:.3g}"
-
-
-def share(value: float) -> str:
-    """A share in percent, rounded towards zero: 100 % means all."""
-    if not math.isfinite(value * 1000):
-        return figure(value)
-    return f"{math.floor(value * 1000) / 10:g} %"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 site`, `2 sites`, `25,557,032 parameters`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def dimensions(shape: Iterable[int]) -> str:
-    """`8 x 64 x 56 x 56`."""
-    return " x ".join(map(str, shape)) or "scalar"
-
-
-def visible(text: str) -> str:
-    """The text with control characters spelt out: a layer's name must not be able to drive a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def _agreeing(part: float, samples: int) -> str:
     count = part * samples  # infinite where a damaged record holds absurd figures, each of them finite
     return f"{round(count):,}" if math.isfinite(count) else figure(part)
@@ -305,7 +271,7 @@ def _counted(verification: Result, pairs: Sequence[PairResult]) -> tuple[str, in
 def _parted(verification: Result, main: CellResult | None, diverged: Sequence[CellResult]) -> str:
     """What cells that diverged keep a match from being: the same function, or as accurate a one."""
     cell = main if main is not None and main.verdict is Verdict.DIVERGED else diverged[0]
-    where = "" if cell is main else f" in {visible(cell.name)}"
+    where = "" if cell is main else f" in {cell.name}"
     said, agreeing = _counted(verification, cell.layers)
     everywhere = agreeing >= sum(pair.status is not Status.UNMATCHED for pair in cell.layers)
     # What differs may be sites without a partner alone, behind which all is equal or nothing could be compared.
@@ -353,7 +319,7 @@ def repeated(cell: CellResult) -> str:
     if found is None:
         return ""
     where = [
-        f"the {side} is not, first at {visible(site)}"
+        f"the {side} is not, first at {site}"
         for side, site in (("baseline", found.baseline), ("candidate", found.candidate))
         if site is not None
     ]
@@ -367,7 +333,7 @@ def exactness(cell: CellResult) -> str:
     found = cell.hardware
     if found is None:
         return ""
-    where = f"in one step, at {visible(found.site or '')}"
+    where = f"in one step, at {found.site or ''}"
     figures = f"{figure(found.distance)} {where} ({figure(found.allowed)} explained)"
     if found.verdict is Verdict.MATCH:
         return f"as exact as its dtype: at most {figures}"
@@ -389,14 +355,14 @@ def _same(one: PairResult, other: PairResult) -> bool:
 def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
     """What is wrong at a pair: its shape, what is missing, or its error with what was allowed."""
     if pair.status is Status.UNMATCHED and pair.reason and not measured:
-        return visible(pair.reason)
+        return pair.reason
     if pair.candidate_shape is not None:
         return f"shape {dimensions(pair.candidate_shape)} instead of {dimensions(pair.shape)}"
     comparison = pair.total if kind == _TOTAL else pair.intrinsic
     if comparison is None:
         return "not measured alone" if kind == _INTRINSIC else "not measured"
     metric = metric_of(pair)
-    said = f"{METRICS.get(metric, visible(metric))} {figure(error(comparison, metric))}"
+    said = f"{METRICS.get(metric, metric)} {figure(error(comparison, metric))}"
     if kind == _INTRINSIC and pair.kind != "input":
         said += " on identical inputs"
     if comparison.nonfinite_mismatched:
@@ -404,7 +370,7 @@ def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
     if pair.budget is None:
         return said
     limit = pair.budget.total if kind == _TOTAL else pair.budget.intrinsic
-    return f"{said}, allowed {figure(limit)}, rule {visible(pair.budget.rule)}"
+    return f"{said}, allowed {figure(limit)}, rule {pair.budget.rule}"
 
 
 def _excited(found: Excited) -> str:
@@ -412,7 +378,7 @@ def _excited(found: Excited) -> str:
     measured = f"{METRICS[DEFAULT_METRIC]} {figure(error(found.error))}"
     if found.error.nonfinite_mismatched:
         measured = f"{counted(found.error.nonfinite_mismatched, 'value')} not finite in one model only"
-    return f"alone, on the baseline's tensors {visible(found.inputs)}, {measured}"
+    return f"alone, on the baseline's tensors {found.inputs}, {measured}"
 
 
 def _largest(comparison: Comparison | None) -> str:
@@ -424,4 +390,4 @@ def _largest(comparison: Comparison | None) -> str:
 def _because(cause: Cause) -> str:
     """A cause in a few words, with how sure it is and its code: `eps is ... (confirmed, batchnorm-eps)`."""
     sure = "confirmed" if cause.confirmed else "not confirmed"
-    return f"{visible(cause.summary)} ({', '.join([sure, *map(visible, (cause.code, *cause.also))])})"
+    return f"{cause.summary} ({', '.join([sure, *(cause.code, *cause.also)])})"

@@ -8,7 +8,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports import marks, sentences
+from reports import marks, sentences, wording
 from reports.tree import tree
 from verifier.records import Status
 
@@ -24,7 +24,7 @@ _TOLD_BY_FIGURES = {Status.OK, Status.CARRIES, Status.AMPLIFIES}
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Column:
     """One thing that is known of a site in a cell: where it is shown, under which name, and where it is read.
 
     `record` is the row's field that holds it (empty: the row itself), `field` the one in there, or a function of it.
@@ -68,14 +68,14 @@ def _nonfinite(side: str) -> Callable[[PairResult], Value]:
 
 def _times(found: Accuracy) -> Value:
     """How many times as far from float64 the candidate is as the baseline: of this step alone, else in all."""
-    for theirs, ours in (
+    for c, b in (
         (found.candidate_intrinsic, found.baseline_intrinsic),
         (found.candidate_total, found.baseline_total),
     ):
-        if theirs is not None and ours is not None:
-            if ours > 0:
-                return theirs / ours
-            return 1.0 if theirs == ours else math.inf
+        if c is not None and b is not None:
+            if b > 0:
+                return c / b
+            return 1.0 if c == b else math.inf
     return None
 
 
@@ -83,53 +83,53 @@ def _reason(row: PairResult) -> Value:
     return "" if row.status in _TOLD_BY_FIGURES else row.reason
 
 
-def _precision(field: str, label: str) -> tuple[Figure, Figure]:
+def _precision(field: str, label: str) -> tuple[Column, Column]:
     return (
-        Figure(f"{field}_b", _RANGE, f"{label}, baseline", "precision", field, 0),
-        Figure(f"{field}_c", _RANGE, f"{label}, candidate", "precision", field, 1),
+        Column(f"{field}_b", _RANGE, f"{label}, baseline", "precision", field, 0),
+        Column(f"{field}_c", _RANGE, f"{label}, candidate", "precision", field, 1),
     )
 
 
-def _oracle(kind: str, words: str) -> tuple[Figure, Figure, Figure]:
+def _oracle(kind: str, words: str) -> tuple[Column, Column, Column]:
     return (
-        Figure(f"oracle_{kind}_b", _ORACLE, f"{words}, baseline", "accuracy", f"baseline_{kind}"),
-        Figure(f"oracle_{kind}_c", _ORACLE, f"{words}, candidate", "accuracy", f"candidate_{kind}"),
-        Figure(f"oracle_{kind}", _ORACLE, f"{words}, allowed", "budget", f"oracle_{kind}"),
+        Column(f"oracle_{kind}_b", _ORACLE, f"{words}, baseline", "accuracy", f"baseline_{kind}"),
+        Column(f"oracle_{kind}_c", _ORACLE, f"{words}, candidate", "accuracy", f"candidate_{kind}"),
+        Column(f"oracle_{kind}", _ORACLE, f"{words}, allowed", "budget", f"oracle_{kind}"),
     )
 
 
 _TOTAL, _INTRINSIC, _ORACLE = "Total error", "Intrinsic error", "Distance from float64"
 _RANGE, _JUDGED = "Range and precision", "Judgement"
 
-FIGURES: tuple[Figure, ...] = (
-    Figure("total", _TOTAL, "relative error", "", _judged_by("total")),
-    Figure("allowed_total", _TOTAL, "allowed", "budget", "total"),
-    Figure("mse", _TOTAL, "mean squared error", "total", "mse"),
-    Figure("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),
-    Figure("max_abs", _TOTAL, "largest absolute difference", "total", "max_abs"),
-    Figure("max_abs_at", _TOTAL, "at", "total", _at),
-    Figure("max_rel", _TOTAL, "largest relative difference", "total", "max_rel"),
-    Figure("intrinsic", _INTRINSIC, "relative error", "", _judged_by("intrinsic")),
-    Figure("allowed_intrinsic", _INTRINSIC, "allowed", "budget", "intrinsic"),
-    Figure("intrinsic_pearson", _INTRINSIC, "1 - Pearson", "intrinsic", "one_minus_pearson"),
-    Figure("intrinsic_max_abs", _INTRINSIC, "largest absolute difference", "intrinsic", "max_abs"),
-    Figure("intrinsic_at", _INTRINSIC, "at", "intrinsic", _at),
-    Figure("times", _ORACLE, "candidate's over the baseline's", "accuracy", _times),
+FIGURES: tuple[Column, ...] = (
+    Column("total", _TOTAL, "relative error", "", _judged_by("total")),
+    Column("allowed_total", _TOTAL, "allowed", "budget", "total"),
+    Column("mse", _TOTAL, "mean squared error", "total", "mse"),
+    Column("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),
+    Column("max_abs", _TOTAL, "largest absolute difference", "total", "max_abs"),
+    Column("max_abs_at", _TOTAL, "at", "total", _at),
+    Column("max_rel", _TOTAL, "largest relative difference", "total", "max_rel"),
+    Column("intrinsic", _INTRINSIC, "relative error", "", _judged_by("intrinsic")),
+    Column("allowed_intrinsic", _INTRINSIC, "allowed", "budget", "intrinsic"),
+    Column("intrinsic_pearson", _INTRINSIC, "1 - Pearson", "intrinsic", "one_minus_pearson"),
+    Column("intrinsic_max_abs", _INTRINSIC, "largest absolute difference", "intrinsic", "max_abs"),
+    Column("intrinsic_at", _INTRINSIC, "at", "intrinsic", _at),
+    Column("times", _ORACLE, "candidate's over the baseline's", "accuracy", _times),
     *_oracle("total", "in all"),
     *_oracle("intrinsic", "this step alone"),
     *_oracle("systematic", "systematic"),
-    Figure("ulp_max", _RANGE, "largest distance in ULP", "precision", "ulp_max"),
-    Figure("ulp_mean", _RANGE, "mean distance in ULP", "precision", "ulp_mean"),
-    Figure("bit_exact", _RANGE, "equal bit for bit", "precision", "bit_exact"),
+    Column("ulp_max", _RANGE, "largest distance in ULP", "precision", "ulp_max"),
+    Column("ulp_mean", _RANGE, "mean distance in ULP", "precision", "ulp_mean"),
+    Column("bit_exact", _RANGE, "equal bit for bit", "precision", "bit_exact"),
     *_precision("overflowed", "overflow"),
     *_precision("underflowed", "underflow to 0"),
     *_precision("subnormal", "subnormal"),
     *_precision("invalid", "NaN where float64 has a number"),
-    Figure("nonfinite_b", _RANGE, "not finite, baseline", "", _nonfinite("baseline")),
-    Figure("nonfinite_c", _RANGE, "not finite, candidate", "", _nonfinite("candidate")),
-    Figure("rule", _JUDGED, "rule", "budget", "rule"),
-    Figure("reason", _JUDGED, "reason", "", _reason),
-    Figure("layout", _JUDGED, "layout", "", "layout"),
+    Column("nonfinite_b", _RANGE, "not finite, baseline", "", _nonfinite("baseline")),
+    Column("nonfinite_c", _RANGE, "not finite, candidate", "", _nonfinite("candidate")),
+    Column("rule", _JUDGED, "rule", "budget", "rule"),
+    Column("reason", _JUDGED, "reason", "", _reason),
+    Column("layout", _JUDGED, "layout", "", "layout"),
 )
 
 
@@ -154,7 +154,7 @@ def data(verification: Result) -> dict[str, Any]:
         trees.append((own, cell.layers))
         cells.append(
             {
-                "name": sentences.visible(cell.name),
+                "name": cell.name,
                 "verdict": str(cell.verdict),
                 "list": own,
                 **_figures(cell),
@@ -193,23 +193,19 @@ def _sites(rows: Sequence[PairResult]) -> dict[str, Any]:
     return {
         "count": len(rows),
         "index": _packed([row.index for row in rows]),
-        "baseline": [_named(row.baseline) for row in rows],
+        "baseline": [row.baseline for row in rows],
         # 0 stands for the baseline's name, which most candidates' sites share
-        "candidate": _packed([0 if row.candidate == row.baseline else _named(row.candidate) for row in rows]),
-        "op": _words([sentences.visible(row.op) for row in rows]),
+        "candidate": _packed([0 if row.candidate == row.baseline else row.candidate for row in rows]),
+        "op": _words([row.op for row in rows]),
         "shape": _words([_shapes(row) for row in rows]),
     }
 
 
-def _named(name: str | None) -> str | None:
-    return None if name is None else sentences.visible(name)
-
-
 def _shapes(row: PairResult) -> str:
-    own = sentences.dimensions(row.shape)
+    own = wording.dimensions(row.shape)
     if row.candidate_shape is None or row.candidate_shape == row.shape:
         return own
-    return f"{own}, candidate {sentences.dimensions(row.candidate_shape)}"
+    return f"{own}, candidate {wording.dimensions(row.candidate_shape)}"
 
 
 def _figures(cell: CellResult) -> dict[str, Any]:
@@ -224,7 +220,7 @@ def _figures(cell: CellResult) -> dict[str, Any]:
         if figure.record in known:
             values = figure.column(records[figure.record])
             if any(value is not None and value != "" for value in values):
-                columns[figure.key] = _spelt(values) if figure.group == _JUDGED else _packed(values)
+                columns[figure.key] = _words(values) if figure.group == _JUDGED else _packed(values)
     order = {status: k for k, status in enumerate(marks.BY_SEVERITY)}
     return {"status": _packed([order[row.status] for row in rows]), "figures": columns}
 
@@ -241,10 +237,6 @@ def _shown(value: Value) -> Value:
     if value in {0.0, 1.0}:  # most of what there is
         return int(value)
     return float(f"{value:.3g}") if math.isfinite(value) else str(value)
-
-
-def _spelt(values: Iterable[Value]) -> Any:
-    return _words([sentences.visible(value) if isinstance(value, str) else value for value in values])
 
 
 def _words(values: Iterable[Value]) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import exercise, preprocessing, progressive, sentences
-from reports.tables import Section, text
+from reports import exercise, preprocessing, progressive, sentences, wording
+from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ _STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.IN
 
 def summary(verification: Result, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
-    return coloured(
-        sentences.headline(verification), verification.verdict, sections(verification, out_dir=out_dir)
-    )
+    found = wording.shown(verification)
+    return coloured(sentences.headline(found), found.verdict, sections(found, out_dir=out_dir))
 
 
 def plain(verification: Result, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
-    return text(sentences.headline(verification), sections(verification, out_dir=out_dir))
+    found = wording.shown(verification)
+    return text(sentences.headline(found), sections(found, out_dir=out_dir))
 
 
 def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> RenderableType:
@@ -61,51 +61,43 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section("First divergence", _lines([sentences.divergence(first)] if first else [])),
-        Section("Culprits", _lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section("First divergence", lines([sentences.divergence(first)] if first else [])),
+        Section("Culprits", lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
         Section(
             "Published criteria",
-            _lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+            lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
         ),
         Section(
             "Budgets of the task",
-            _lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+            lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
         ),
-        Section("Output", _lines([impact] if impact else [])),
+        Section("Output", lines([impact] if impact else [])),
         Section(
-            f"Largest total errors in {sentences.visible(cell.name) if cell else 'no cell'}",
+            f"Largest total errors in {cell.name if cell else 'no cell'}",
             tuple(_site(pair) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
         Section(
-            "Weights and policy", _lines([sentences.weights(verification), sentences.policy(verification)])
+            "Weights and policy", lines([sentences.weights(verification), sentences.policy(verification)])
         ),
         Section("Cells", tuple(_cells(verification))),
         Section(
             "The device against float64 on the CPU, one step of the baseline",
-            tuple(
-                (sentences.visible(each.name), sentences.exactness(each))
-                for each in verification.cells
-                if each.hardware
-            ),
+            tuple((each.name, sentences.exactness(each)) for each in verification.cells if each.hardware),
         ),
         Section(
             "The baseline against itself, largest relative error",
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
-        Section("Exercised", _lines(exercise.lines(verification))),
-        Section("Probes", _lines(exercise.probes(verification))),
-        Section("Coverage", _lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
-        Section("Notes", _lines([sentences.visible(note) for note in verification.notes])),
-        Section("Report", _lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
+        Section("Exercised", lines(exercise.lines(verification))),
+        Section("Probes", lines(exercise.probes(verification))),
+        Section("Coverage", lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
+        Section("Notes", lines(verification.notes)),
+        Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     return [section for section in found if section.rows]
-
-
-def _lines(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    return tuple((line,) for line in lines)
 
 
 def _some(lines: Sequence[str]) -> list[str]:
@@ -116,21 +108,21 @@ def _site(pair: PairResult) -> tuple[str, ...]:
     metric = sentences.metric_of(pair)
     return (
         sentences.name(pair),
-        sentences.visible(pair.op),
+        pair.op,
         str(pair.status),
-        sentences.figure(sentences.error(pair.total, metric)),
-        sentences.figure(sentences.error(pair.intrinsic, metric) if pair.intrinsic else None),
-        sentences.figure(pair.budget.total if pair.budget else None),
+        wording.figure(sentences.error(pair.total, metric)),
+        wording.figure(sentences.error(pair.intrinsic, metric) if pair.intrinsic else None),
+        wording.figure(pair.budget.total if pair.budget else None),
     )
 
 
 def _cells(verification: Result) -> list[tuple[str, ...]]:
     return [
         (
-            sentences.visible(cell.name),
-            sentences.visible(cell.role),
+            cell.name,
+            cell.role,
             str(cell.verdict),
-            f"{sentences.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
+            f"{wording.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
             _outcome(cell),
         )
         for cell in verification.cells
@@ -140,34 +132,33 @@ def _cells(verification: Result) -> list[tuple[str, ...]]:
 def _floor(cell: CellResult) -> tuple[str, ...]:
     floor = cell.noise_floor
     figures = (floor.threads, floor.layout, floor.position) if floor else ()
-    return (sentences.visible(cell.name), *map(sentences.figure, figures))
+    return (cell.name, *map(wording.figure, figures))
 
 
 def _outcome(cell: CellResult) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
     if cell.first_divergence is None:
-        repeated = (
-            "" if cell.repeatable and cell.reason == cell.repeatable.broken else sentences.repeated(cell)
-        )
-        return "; ".join(sentences.visible(each) for each in (cell.reason, repeated, *cell.notes) if each)
+        told = cell.repeatable and cell.reason == cell.repeatable.broken
+        repeated = "" if told else sentences.repeated(cell)
+        return "; ".join(each for each in (cell.reason, repeated, *cell.notes) if each)
     known = sentences.localised(cell) or cell.culprits
-    culprits = sentences.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"
+    culprits = wording.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
 
 
 def _unmatched(verification: Result) -> list[str]:
     unmatched = verification.coverage.unmatched
     together = sum(each.compared_at is not None for each in unmatched)
-    lines = _some(
+    found = _some(
         [
-            f"not compared: {sentences.visible(each.name)} of the {each.side} ({sentences.visible(each.op)})"
-            + (f": {sentences.visible(each.reason)}" if each.reason else "")
+            f"not compared: {each.name} of the {each.side} ({each.op})"
+            + (f": {each.reason}" if each.reason else "")
             for each in unmatched
             if each.compared_at is None
         ]
     )
     if together:
-        lines.append(
-            f"{sentences.counted(together, 'site')} without a partner, compared with what they lead to"
+        found.append(
+            f"{wording.counted(together, 'site')} without a partner, compared with what they lead to"
         )
-    return lines
+    return found

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences
-from reports.curves import BOX, Chart, Series, chart
+from reports import wording
+from reports.curves import BOX, Curve, LineChart, chart
+from reports.sections import aligned
 from reports.templating import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verifier.training.records import Experiment, Learner, Sample
+    from verifier.training.records import Experiment, Learner, SampleImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Example:
     """A sample with what each network says of it; `wrong` if one of them errs."""
 
     png: str
@@ -52,20 +53,21 @@ class Page:
     told: tuple[str, ...]
     header: tuple[str, ...]
     learners: tuple[tuple[str, ...], ...]
-    charts: tuple[Chart, ...]
+    charts: tuple[LineChart, ...]
     confusions: tuple[Confusion, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Example, ...]
     facts: tuple[tuple[str, str], ...]
     command: str
 
 
 def render(found: Experiment) -> str:
     """The page, the same bytes for the same experiment. Everything in it is escaped."""
-    return environment().get_template("training.html").render(page=page(found), box=BOX)
+    return environment().get_template("training.html").render(page=page(wording.shown(found)), box=BOX)
 
 
 def plain(found: Experiment, directory: str) -> str:
     """The summary an experiment ends with, as text; it ends with a line break."""
+    found = wording.shown(found)
     rows = [("network", "parameters", "test accuracy", "time")]
     rows += [
         (
@@ -76,12 +78,9 @@ def plain(found: Experiment, directory: str) -> str:
         )
         for each in found.learners
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
     return (
-        "\n".join([*lines, "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"]) + "\n"
+        "\n".join([*aligned(rows), "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"])
+        + "\n"
     )
 
 
@@ -127,13 +126,13 @@ def page(found: Experiment) -> Page:
 
 
 def _named(each: Learner) -> str:
-    return f"{sentences.visible(each.name)} ({each.role})"
+    return f"{each.name} ({each.role})"
 
 
 def _twins(found: Experiment) -> list[str]:
     said = []
     for each in found.twins:
-        name = sentences.visible(each.name)
+        name = each.name
         if each.first_other_epoch is None:
             weights = "and so are the final weights" if each.same_weights else "the final weights are not"
             said.append(f"{name}: the baseline twin's curves are the same bit for bit, {weights}.")
@@ -146,7 +145,7 @@ def _twins(found: Experiment) -> list[str]:
 
 def _notes(found: Experiment) -> list[str]:
     """Where networks went on in other surroundings."""
-    return [f"Note: {sentences.visible(note)}." for note in found.notes]
+    return [f"Note: {note}." for note in found.notes]
 
 
 def _distinct(found: Experiment) -> list[Learner]:
@@ -174,15 +173,15 @@ def _learner(each: Learner) -> tuple[str, ...]:
     )
 
 
-def _charts(found: Experiment) -> Iterator[Chart]:
+def _charts(found: Experiment) -> Iterator[LineChart]:
     names = list(dict.fromkeys(each.name for each in found.learners))
 
-    def series(measure: str, what: str, *, test: bool) -> Iterator[Series]:
+    def series(measure: str, what: str, *, test: bool) -> Iterator[Curve]:
         for each in found.learners:
             points = tuple((float(e.epoch), float(getattr(e, measure))) for e in each.epochs)
             style = "dashed" if each.role == "baseline" else "solid"
             hue = 2 * names.index(each.name) + test
-            yield Series(f"{each.name} {each.role}, {what}", points, style, hue)
+            yield Curve(f"{each.name} {each.role}, {what}", points, style, hue)
 
     yield chart(
         "Loss",
@@ -203,7 +202,7 @@ def _charts(found: Experiment) -> Iterator[Chart]:
         "Learning rate",
         "epoch",
         "at the start of the epoch",
-        [Series("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
+        [Curve("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
     )
     deep = [each for each in found.learners if each.depth is not None]
     if deep:
@@ -213,10 +212,10 @@ def _charts(found: Experiment) -> Iterator[Chart]:
             "test images told rightly",
             [
                 *(
-                    Series(f"{role}, measured", _by_depth(deep, role), style, hue)
+                    Curve(f"{role}, measured", _by_depth(deep, role), style, hue)
                     for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
                 ),
-                Series(
+                Curve(
                     "published",
                     tuple((float(each.depth or 0), share) for each in deep for share, _ in each.published),
                     "dots",
@@ -243,10 +242,10 @@ def _confusion(found: Experiment, each: Learner) -> Confusion:
     return Confusion(_named(each), found.classes, tuple(rows))
 
 
-def _picture(found: Experiment, sample: Sample) -> Picture:
+def _picture(found: Experiment, sample: SampleImage) -> Example:
     said = tuple(
         f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
         for each, (called, share) in zip(found.learners, sample.predictions, strict=True)
     )
     wrong = any(called != sample.label for called, _ in sample.predictions)
-    return Picture(sample.png, found.classes[sample.label], said, wrong)
+    return Example(sample.png, found.classes[sample.label], said, wrong)

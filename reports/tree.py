@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reports import marks, sentences
+from reports import marks
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def tree(cells: Sequence[Sequence[PairResult]]) -> list[Any]:
         rows = node.rows()
         best = len(order) - 1
         return [
-            sentences.visible(node.label),
+            node.label,
             [each if isinstance(each, int) else told(each) for each in node.inside],
             [min((own[row] for row in rows), default=best) for own in statuses],
             [sum(own[row] in wrong for row in rows) for own in statuses],

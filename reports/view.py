@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import exercise, facts, marks, preprocessing, progressive, sentences, table
-from reports.chart import Chart, chart
+from reports import exercise, facts, marks, preprocessing, progressive, sentences, table, wording
 from reports.culprits import SHOWN, Culprit, culprits
-from reports.tables import Section
+from reports.depth import DepthChart, chart
+from reports.sections import Section
 from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Page:
     first_anchor: str
     culprits: tuple[Culprit, ...]
     further_culprits: tuple[str, ...]
+    prepared: str
     matrix: Matrix | None
     cells: tuple[CellView, ...]
     criteria: tuple[CriterionRow, ...]
@@ -100,7 +101,7 @@ class Page:
     notes: tuple[str, ...]
     parts: tuple[Part, ...]
     static: tuple[tuple[str, str, str], ...]
-    chart: Chart | None
+    chart: DepthChart | None
     has_sites: bool
     statuses: tuple[Mark, ...]
     weights: Facts
@@ -129,6 +130,7 @@ def page(verification: Result) -> Page:
         first_anchor=_anchor(verification, first) if first else "",
         culprits=culprits(verification),
         further_culprits=tuple(sentences.blame(pair) for pair in verification.culprits[SHOWN:]),
+        prepared=preprocessing.line(verification.preprocessing),
         matrix=_matrix(verification),
         cells=tuple(_cell(cell, verification) for cell in verification.cells),
         criteria=_criteria(verification),
@@ -173,7 +175,7 @@ def _parts(verification: Result) -> tuple[Part, ...]:
         Part(
             "preprocessing",
             "Preprocessing",
-            () if stage_0 is None else tuple(preprocessing.sections(stage_0, every=True)),
+            () if stage_0 is None or stage_0.status == "exact" else tuple(preprocessing.sections(stage_0)),
         ),
         Part("probes", "Probes", _probes(verification)),
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
@@ -188,7 +190,7 @@ def _probes(verification: Result) -> tuple[Section, ...]:
 
 def _reason(verification: Result, headline: str) -> str:
     """The reason, unless the answer says it already or the culprits say it better."""
-    said = sentences.visible(verification.reason)
+    said = verification.reason
     told = said in headline or (verification.verdict is Verdict.DIVERGED and bool(verification.culprits))
     return "" if told else verification.reason
 
@@ -202,8 +204,8 @@ def _anchor(verification: Result, first: PairResult) -> str:
 
 
 def _model(model: ModelInfo) -> str:
-    parameters = sentences.counted(model.parameters, "parameter")
-    return f"{model.type}, {parameters}, {sentences.counted(model.sites, 'site')}"
+    parameters = wording.counted(model.parameters, "parameter")
+    return f"{model.type}, {parameters}, {wording.counted(model.sites, 'site')}"
 
 
 def _why(reason: str, compared_at: str | None) -> str:
@@ -216,8 +218,8 @@ def _criteria(verification: Result) -> tuple[CriterionRow, ...]:
     return tuple(
         CriterionRow(
             name=each.title,
-            value=sentences.figure(each.value),
-            required=f"{each.comparison} {sentences.figure(each.limit)}",
+            value=wording.figure(each.value),
+            required=f"{each.comparison} {wording.figure(each.limit)}",
             outcome=marks.of_outcome(passed=each.passed),
         )
         for each in verification.criteria
@@ -247,13 +249,13 @@ def _telling(cell: CellResult) -> str:
     if cell.verdict is Verdict.SKIPPED:
         return "could not run"
     if cell.culprits:
-        return sentences.counted(len(cell.culprits), "culprit")
+        return wording.counted(len(cell.culprits), "culprit")
     return f"largest error {_largest(cell)}"
 
 
 def _largest(cell: CellResult) -> str:
     worst = next(iter(sentences.worst(cell.layers, 1)), None)
-    return "0" if worst is None else sentences.figure(sentences.error(worst.total))
+    return "0" if worst is None else wording.figure(sentences.error(worst.total))
 
 
 def _cell(cell: CellResult, verification: Result) -> CellView:
@@ -263,7 +265,7 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         name=cell.name,
         role=cell.role,
         verdict=marks.of_verdict(cell.verdict),
-        samples=sentences.counted(cell.batch_size, "sample"),
+        samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
         counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no sites",
         largest=_largest(cell) if cell.layers else "-",
@@ -285,4 +287,4 @@ def _floor(cell: CellResult) -> str:
         ("other layout", floor.layout),
         ("other position in the batch", floor.position),
     )
-    return ", ".join(f"{words} {sentences.figure(value)}" for words, value in tried if value is not None)
+    return ", ".join(f"{words} {wording.figure(value)}" for words, value in tried if value is not None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reports import sentences
+from reports import sentences, wording
 from tests import samples
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_headings_sort_the_table_both_ways_and_back(opened: Callable[..., Opened
 def test_figures_read_as_the_summary_writes_them(opened: Callable[..., Opened]) -> None:
     found = opened("deep")
     rows = samples.deep().cells[0].layers[:20]
-    expected = [sentences.figure(float(f"{row.total.nrmse:.3g}")) for row in rows if row.total]
+    expected = [wording.figure(float(f"{row.total.nrmse:.3g}")) for row in rows if row.total]
     assert found.column("total")[:20] == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from verifier.cli.planning import plan_jobs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.e2e.conftest import Ended
 
@@ -181,7 +183,8 @@ def photos(place: Path) -> Path:
 
 
 def test_how_photographs_are_prepared_is_compared_first(compare: Callable[..., Ended], photos: Path) -> None:
-    ended = compare("--images", "photos")
+    assert compare("--images", "photos").result()["preprocessing"] is None
+    ended = compare("--images", "photos", "--candidate-preprocessing", "reference")
 
     assert ended.code == 0, ended.err
     found = ended.result()["preprocessing"]
@@ -215,6 +218,19 @@ def test_a_candidate_that_prepares_photographs_otherwise_diverges_at_that_stage(
     assert result["first_divergence"]["op"] == "input"
     assert ended.out.startswith("diverged: prep.py:bicubic prepares photographs otherwise, first in resize: ")
     assert "confirmed, resize-kernel" in ended.out
+
+
+def test_this_packages_preprocessing_is_compared_where_its_models_are_the_candidates() -> None:
+    def planned(arch: str | None, baseline: str | None, candidate: str | None) -> bool:
+        (job,) = plan_jobs(
+            arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=Path("out")
+        )
+        return job.reference
+
+    assert planned("resnet18", None, None)
+    assert planned("resnet18", "nets.py:other", None)
+    assert not planned("resnet18", None, "nets.py:other")
+    assert not planned(None, "torchvision:resnet18", "reference:resnet18")
 
 
 def test_preprocessing_alone_is_compared_by_its_own_command(call: Callable[..., Ended], photos: Path) -> None:

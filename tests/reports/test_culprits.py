@@ -49,7 +49,7 @@ def test_results_of_before_settings_were_recorded_tell_what_differs() -> None:
     old = samples.diverged()
     cell = msgspec.structs.replace(old.cells[0], exhibits=())
     found = shown(msgspec.structs.replace(old, cells=(cell,)))
-    assert found.settings == (culprits.Setting("eps", "1e-05", "0.001", differs=True),)
+    assert found.settings == (culprits.SettingRow("eps", "1e-05", "0.001", differs=True),)
     assert (found.pictures, found.channels, found.histogram) == ((), None, None)
 
 

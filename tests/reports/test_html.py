@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from jinja2 import UndefinedError, nodes
 
-from reports import html, sentences, templating
+from reports import html, sentences, templating, wording
 from tests import samples
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Outline(HTMLParser):
 
 def test_the_page_is_well_formed_and_says_the_verdict(sample: Verification) -> None:
     outline = Outline(html.render(sample))
-    assert " ".join(sentences.headline(sample).split()) in outline.words()
+    assert " ".join(sentences.headline(wording.shown(sample)).split()) in outline.words()
 
 
 def test_the_page_tells_the_impact_on_the_classes_where_it_is_known(
@@ -149,7 +149,7 @@ def test_hostile_text_is_shown_and_not_obeyed(hostile: Verification) -> None:
 
 def test_hostile_text_stays_inside_the_data(hostile: Verification) -> None:
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html.render(hostile))
-    assert sentences.visible(samples.HOSTILE) in json.loads(data)["lists"][0]["baseline"]
+    assert wording.visible(samples.HOSTILE) in json.loads(data)["lists"][0]["baseline"]
     assert not set("<>&") & set(data)
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from reports import markdown, sentences
+from reports import markdown, sentences, wording
 from tests import samples
 
 if TYPE_CHECKING:
@@ -81,5 +81,5 @@ def test_names_are_text_in_a_table(name: str) -> None:
 
 
 def test_a_command_cannot_leave_its_block() -> None:
-    lines = list(markdown.code("run ```\n# title"))
+    lines = list(markdown.code(wording.visible("run ```\n# title")))
     assert lines == ["````console", "run ```\\n# title", "````"]

@@ -7,9 +7,10 @@ import math
 import msgspec
 import pytest
 
+from reports import wording
 from reports.parity import headline, place, plain
 from verifier.records import Coverage, Environment, ModelInfo, Verdict, WeightsInfo
-from verifier.training.records import Allowed, Cause, Divergence, Phase, TensorRow, TrainingParity
+from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause, TrainingParity
 
 ALLOWED = Allowed(limit=1e-12, rule="1e-12 in float64")
 FROZEN = Divergence(
@@ -23,7 +24,7 @@ FROZEN = Divergence(
     intrinsic=math.inf,
     allowed=ALLOWED,
     reason="the candidate's has no gradient",
-    cause=Cause(code="frozen", summary="requires_grad is off", confirmed=True),
+    cause=TrainingCause(code="frozen", summary="requires_grad is off", confirmed=True),
 )
 
 
@@ -91,7 +92,7 @@ def test_a_divergence_is_named_by_step_phase_tensor_and_cause(match: TrainingPar
     parted = msgspec.structs.replace(
         match, verdict=Verdict.DIVERGED, first_divergence=FROZEN, culprits=(FROZEN, FROZEN)
     )
-    assert headline(parted) == (
+    assert headline(wording.shown(parted)) == (
         "diverged: step 1 (batch 3), backward, gradient of conv1.weight (candidate: stem.conv\\x1b[31m.weight): "
         "requires_grad is off (confirmed, frozen); 1 further tensor differs by itself"
     )

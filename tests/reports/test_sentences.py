@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import sentences
+from reports import sentences, wording
+from tests import samples
 from verifier.records import Coverage, Criterion, Status, Verdict
 
 if TYPE_CHECKING:
@@ -206,12 +207,12 @@ def test_the_worst_sites_come_in_falling_order_with_not_a_number_first(
 def test_figures_have_three_significant_digits_or_what_tells_them_from_one(
     value: float | None, text: str
 ) -> None:
-    assert sentences.figure(value) == text
+    assert wording.figure(value) == text
 
 
 @given(st.floats(-1, 1, exclude_min=True, exclude_max=True))
 def test_a_figure_below_one_never_reads_as_one(value: float) -> None:
-    assert abs(float(sentences.figure(value))) < 1 or 1 - abs(value) < 1e-14
+    assert abs(float(wording.figure(value))) < 1 or 1 - abs(value) < 1e-14
 
 
 @pytest.mark.parametrize(
@@ -219,12 +220,19 @@ def test_a_figure_below_one_never_reads_as_one(value: float) -> None:
     [(1.0, "100 %"), (0.99999, "99.9 %"), (0.375, "37.5 %"), (0.0, "0 %"), (math.nan, "nan")],
 )
 def test_only_all_is_a_hundred_percent(value: float, text: str) -> None:
-    assert sentences.share(value) == text
+    assert wording.share(value) == text
+
+
+def test_a_record_is_shown_with_every_text_in_it_visible_and_is_itself_where_all_are() -> None:
+    hostile = wording.shown(samples.hostile())
+    assert wording.shown(hostile) is hostile
+    assert b"\\u001b" in msgspec.json.encode(samples.hostile())
+    assert b"\\u001b" not in msgspec.json.encode(hostile)
 
 
 @given(st.text())
 def test_visible_text_has_no_control_characters(text: str) -> None:
-    shown = sentences.visible(text)
+    shown = wording.visible(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
 

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from reports.curves import HEIGHT, LEFT, WIDTH, Series, chart, ticks
+from reports.curves import HEIGHT, LEFT, WIDTH, Curve, chart, ticks
 from reports.training import plain, render
 from verifier.records import Environment
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import Epoch, Experiment, Learner, Sample, Twins
+from verifier.training.records import Epoch, Experiment, Learner, SampleImage, Twins
 
 PNG = "iVBORw0KGgo="
 
@@ -61,7 +61,7 @@ def experiment() -> Experiment:
         device="cpu",
         learners=(learner("net", "candidate"), learner("net", "baseline")),
         twins=(Twins(name="net", first_other_epoch=None, same_weights=True),),
-        samples=(Sample(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5))),),
+        samples=(SampleImage(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5))),),
         seed=0,
         environment=Environment(
             python="3.12", platform="p", processor="c", packages={}, devices=("cpu",), threads=2, flags={}
@@ -140,7 +140,7 @@ def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Expe
 
 
 def test_a_line_goes_where_its_numbers_say() -> None:
-    made = chart("", "", "", [Series("", ((0.0, 0.0), (10.0, 1.0)))])
+    made = chart("", "", "", [Curve("", ((0.0, 0.0), (10.0, 1.0)))])
     (x0, y0), (x1, y1) = (tuple(map(float, point.split(","))) for point in made.lines[0].path.split())
     assert x0 == LEFT
     assert x1 > x0
@@ -164,7 +164,7 @@ def test_ticks_are_few_round_and_span_the_data(low: float, high: float) -> None:
 
 
 def test_a_loss_is_laid_out_by_its_powers_of_ten() -> None:
-    made = chart("", "", "", [Series("", ((0.0, 0.01), (1.0, 1.0), (2.0, 100.0), (3.0, 0.0)))], powers=True)
+    made = chart("", "", "", [Curve("", ((0.0, 0.01), (1.0, 1.0), (2.0, 100.0), (3.0, 0.0)))], powers=True)
     heights = [float(point.split(",")[1]) for point in made.lines[0].path.split()]
     assert len(heights) == 3
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
@@ -172,12 +172,12 @@ def test_a_loss_is_laid_out_by_its_powers_of_ten() -> None:
 
 
 def test_no_share_is_above_all() -> None:
-    made = chart("", "", "", [Series("", ((1.0, 0.986),))], percent=True)
+    made = chart("", "", "", [Curve("", ((1.0, 0.986),))], percent=True)
     assert made.y_ticks[-1].text == "100 %"
 
 
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     made = chart(
-        "", "", "", [Series("a", ((1.0, float("nan")), (2.0, 3.0))), Series("b", ((1.0, float("inf")),))]
+        "", "", "", [Curve("a", ((1.0, float("nan")), (2.0, 3.0))), Curve("b", ((1.0, float("inf")),))]
     )
     assert [line.label for line in made.lines] == ["a"]

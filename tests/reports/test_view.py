@@ -10,7 +10,7 @@ import pytest
 import reports
 from reports import sentences, view
 from tests import samples
-from tests.prepared import step
+from tests.prepared import prepared, stage, step
 from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ def test_stage_0_and_steps_are_parts_of_the_page_where_there_are_any(matching: V
         "diverged: layer1 (candidate: layer1), relative error 0.0003, allowed 1e-12",
         "the network: diverged",
     ]
+
+
+def test_stage_0_is_one_line_where_all_is_equal(matching: Verification) -> None:
+    exact = prepared("exact", stage("decode", "exact", exact=2))
+    page = view.page(msgspec.structs.replace(matching, preprocessing=exact))
+    assert (page.parts, page.prepared) == ((), "all stages (decode) are equal bit for bit on 2 photographs")
+    assert view.page(matching).prepared == view.page(samples.from_photographs()).prepared == ""
 
 
 def test_all_blocks_that_diverge_are_on_the_page() -> None:

@@ -5,11 +5,15 @@ Nothing heavy is imported before a command needs it: `--help` must not wait for 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import NoReturn
 
 INTERRUPTED = 130
 COULD_NOT_RUN = 3
+
+_exit = os._exit  # as it is before a program could put another in its place
 
 
 def app() -> NoReturn:
@@ -27,8 +31,14 @@ def app() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
+    """Say what is left to say, write what is still unwritten, and end at once.
+
+    What was loaded gets no say in it: no exit handlers run and no threads are waited for, since either could change
+    the exit code, or never end. And had Ctrl-C met an exec() of source text, as in making a dataclass, CPython would
+    put death of SIGINT in the place of an ordinary exit. All is unwound by now: nothing is lost.
+    """
+    from verifier.border import whereabouts
     from verifier.cli import interruption, streams
-    from verifier.cli.leaving import leave
 
     earlier = sys.modules.get("verifier.storage.earlier")
     if code == INTERRUPTED and earlier is not None:
@@ -36,7 +46,12 @@ def _leave(code: int) -> NoReturn:
     if code == INTERRUPTED and not interruption.told():
         streams.complain(f"interrupted; {interruption.left()}")
         interruption.tell_nothing()
-    leave(code)
+    with contextlib.suppress(Exception):
+        streams.flush()
+        streams.out().flush()
+        streams.err().flush()
+    whereabouts.ended(code)
+    _exit(code)
 
 
 def _code() -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.planning import command_line, plan_models
 
 
 def init(
@@ -48,8 +47,6 @@ def init(
 ) -> None:
     """Compare what two models start from: the same bits, or draws from the same distributions."""
     with exits.translated(debug=debug):
-        from verifier.cli.planning import plan_models
-
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
@@ -71,7 +68,7 @@ def init(
                 error_rate=error_rate,
                 parameter_map=known,
                 inputs=given,
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                command=command_line(),
             )
             if out is not None:
                 save_record(result, out / INITIALISATION)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,8 @@ _SMALL_BATCH = 2  # where many networks are walked on small images: enough for s
 class Job:
     """One verification: the two specifications, the inputs' size, the policy by name, and where the result goes.
 
-    `name` is the architecture's, empty where both models were named.
+    `name` is the architecture's, empty where both models were named; `reference` says that the candidate is this
+    package's.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Job:
     batch_size: int
     policy: str
     out: Path
+    reference: bool = False
 
 
 def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -> tuple[str, str]:
@@ -42,8 +46,8 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
     if arch is not None:
         from verifier.models.specs import arch as both
 
-        ours, theirs = both(arch)
-        return baseline or ours, candidate or theirs
+        known = both(arch)
+        return baseline or known[0], candidate or known[1]
     if baseline is None or candidate is None:
         missing = "--candidate" if baseline is not None else "--baseline"
         raise UsageError(
@@ -99,47 +103,64 @@ def plan_jobs(
     batch = batch_size or (_SMALL_BATCH if several and image_size == "small" else _BATCH)
     jobs = []
     for name in names:
-        ours, theirs = both(name)
+        known = both(name)
         entry = reference_models.get(name)
         jobs.append(
             Job(
                 name=name,
-                baseline=baseline or ours,
-                candidate=candidate or theirs,
+                baseline=baseline or known[0],
+                candidate=candidate or known[1],
                 image_size=_pixels(image_size, entry.image_size, entry.small_size),
                 batch_size=batch,
                 policy=policy or entry.policy,
                 out=out / name if several else out,
+                reference=candidate is None,
             )
         )
     return jobs
 
 
-def plan_inputs(
-    images: str | None,
-    file: Path | None,
-    batch_size: int,
-    image_size: int,
-    seed: int,
-    preprocessing: str | None = None,
-) -> Inputs:
-    """The inputs: photographs (and the candidate's preprocessing if it is named), a file's tensors or random numbers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """What both models are given, and what the candidate is given instead."""
 
-    Raises:
-        InputError: They cannot be read or made.
-        UsageError: Both photographs and a file were asked for, or a preprocessing without photographs.
-    """
-    from verifier import inputs
+    images: str | None
+    file: Path | None
+    candidate_file: Path | None
+    candidate_preprocessing: str | None
+    seed: int
 
-    if images is not None and file is not None:
-        raise UsageError("--images and --input exclude each other; give one of them.")
-    if images is not None:
-        return inputs.images(images, None, image_size, preprocessing, seed)
-    if preprocessing is not None:
-        raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
-    if file is not None:
-        return inputs.file(file)
-    return inputs.normal(batch_size, image_size, seed)
+    def read(self, job: Job) -> tuple[Inputs, Inputs | None]:
+        """The inputs: photographs, a file's tensors or random numbers; and the candidate's, if they are a file's.
+
+        Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
+        candidate is its model.
+
+        Raises:
+            InputError: They cannot be read or made.
+            UsageError: Two options exclude each other, or a preprocessing is without photographs.
+        """
+        from verifier import inputs
+
+        if self.candidate_preprocessing is not None and self.candidate_file is not None:
+            raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
+        if self.images is not None and self.file is not None:
+            raise UsageError("--images and --input exclude each other; give one of them.")
+        if self.images is None and self.candidate_preprocessing is not None:
+            raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
+        if self.images is not None:
+            preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
+            given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
+        elif self.file is not None:
+            given = inputs.file(self.file)
+        else:
+            given = inputs.normal(job.batch_size, job.image_size, self.seed)
+        return given, None if self.candidate_file is None else inputs.file(self.candidate_file)
+
+
+def command_line() -> str:
+    """This command, for the record."""
+    return shlex.join(["python", "-m", "verifier", *sys.argv[1:]])
 
 
 def _pixels(wanted: str | None, own: int, small: int) -> int:

@@ -42,7 +42,7 @@ def preprocess(
     with exits.translated(debug=debug):
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.preprocessing import Comparison, Ours, named
+            from verifier.preprocessing import REFERENCE, PhotographComparison, named
             from verifier.preprocessing import recipe as by_name
             from verifier.records import Verdict
             from verifier.storage.earlier import awaiting
@@ -52,13 +52,11 @@ def preprocess(
                 check_writable(out)
             stack.enter_context(awaiting(out, (PREPROCESSING,)))
             chosen = by_name(recipe, image_size)
-            candidate = (
-                Ours(chosen) if candidate_preprocessing is None else named(candidate_preprocessing, chosen)
-            )
+            candidate = named(candidate_preprocessing or REFERENCE, chosen)
             files, _ = inputs.photographs(images)
             progress("comparing photographs", 0, 0)
-            compared = Comparison(chosen, candidate, seed)
-            inputs.read_photographs(files, compared)
+            compared = PhotographComparison(chosen, candidate, seed)
+            inputs.read_photographs(files, compared.add)
             found = compared.record()
             if out is not None:
                 save_record(found, out / PREPROCESSING)

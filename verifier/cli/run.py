@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import enum
-import shlex
-import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from verifier.border.garbage import collecting_seldom
-from verifier.cli import exits, interruption, isolating, options, showing
-from verifier.cli.planning import ALL, Job, explained, plan_inputs, plan_jobs
-from verifier.cli.walking import walk
-from verifier.errors import ModelError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from verifier.storage.saving import Verification
+from verifier.cli import exits, isolating, options, showing
+from verifier.cli.planning import ALL, InputOptions, plan_jobs, plan_models
 
 
 class Granularity(enum.StrEnum):
@@ -195,124 +185,45 @@ def run(
     with exits.translated(debug=debug), collecting_seldom():
         isolating.where_asked(timeout, isolate=isolate)
         if arch is None:  # what is wrong without torch is said without importing it
-            plan_jobs(arch, baseline, candidate, image_size=None, batch_size=None, policy=None, out=out)
+            plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch"):
-            from verifier.cells import Cell, Request, missing_here, product
-            from verifier.judge.policy import Policy
-            from verifier.metrics import warm_up
-            from verifier.storage.earlier import awaiting
-            from verifier.storage.saving import WRITTEN, check_file, check_writable, save, save_text
-            from verifier.verification import verify
-            from verifier.weights import as_toml, read_map
+            from verifier.cli.verifying import CellOptions, Task
 
-            jobs = plan_jobs(
-                arch,
-                baseline,
-                candidate,
-                image_size=image_size,
-                batch_size=batch_size,
-                policy=policy,
+            task = Task.of(
+                plan_jobs(
+                    arch,
+                    baseline,
+                    candidate,
+                    image_size=image_size,
+                    batch_size=batch_size,
+                    policy=policy,
+                    out=out,
+                ),
+                InputOptions(
+                    images=images,
+                    file=input_file,
+                    candidate_file=candidate_input,
+                    candidate_preprocessing=candidate_preprocessing,
+                    seed=seed,
+                ),
+                CellOptions(
+                    names=cells_wanted,
+                    device=device,
+                    dtype=dtype,
+                    memory_format=memory_format,
+                    autocast=autocast,
+                ),
+                {
+                    "weights": weights,
+                    "granularity": granularity.value,
+                    "localise": localise.value,
+                    "semantics": semantics,
+                    "repeat": repeat,
+                    "outputs": outputs.value,
+                    "probe": probe,
+                },
+                map_file=map_file,
+                save_map=save_map,
                 out=out,
             )
-            policies = {job.policy: Policy.load(job.policy) for job in jobs}
-            cells = (
-                product(
-                    _listed("--device", device),
-                    _listed("--dtype", dtype),
-                    _listed("--memory-format", memory_format),
-                    [_switch(text) for text in _listed("--autocast", autocast)],
-                )
-                if cells_wanted is None
-                else [Request(Cell.parse(name)) for name in _listed("--cells", cells_wanted)]
-            )
-            missing_here(cells)
-            check_writable(out, *(job.out for job in jobs))
-            known = None if map_file is None else read_map(map_file)
-            if save_map is not None and str(save_map) != "-":
-                check_file(save_map)
-            threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
-            _refuse_for_several(
-                jobs,
-                {"--input": input_file, "--candidate-input": candidate_input, "--map": map_file}
-                | {"--save-map": save_map},
-            )
-
-        def verified(job: Job, progress: showing.Progress) -> Verification:
-            progress("reading inputs", 0, 0)
-            if candidate_preprocessing is not None and candidate_input is not None:
-                raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
-            inputs = plan_inputs(
-                images, input_file, job.batch_size, job.image_size, seed, candidate_preprocessing
-            )
-            other = (
-                None
-                if candidate_input is None
-                else plan_inputs(None, candidate_input, job.batch_size, job.image_size, seed)
-            )
-            progress("building models", 0, 0)
-            try:
-                verification = verify(
-                    job.baseline,
-                    job.candidate,
-                    inputs,
-                    candidate_inputs=other,
-                    weights=weights,
-                    parameter_map=known,
-                    cells=cells,
-                    granularity=granularity.value,
-                    localise=localise.value,
-                    semantics=semantics,
-                    policy=policies[job.policy],
-                    batch_size=job.batch_size,
-                    repeat=repeat,
-                    outputs=outputs.value,
-                    probe=probe,
-                    seed=seed,
-                    command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
-                    progress=progress,
-                )
-            except ModelError as error:
-                raise explained(error, inputs) from error
-            save(verification, job.out)
-            interruption.leaves(f"the result is in {job.out}.")
-            return verification
-
-        def verified_anew(job: Job, progress: showing.Progress) -> Verification:
-            with awaiting(job.out, WRITTEN):
-                return verified(job, progress)
-
-        def one_of_several(job: Job) -> Verification:
-            with showing.progress_bar(job.name) as bar:
-                return verified_anew(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
-
-        if len(jobs) > 1 or arch == ALL:
-            walk(jobs, one_of_several, out, debug=debug)
-        with showing.progress_bar("reading inputs") as progress:
-            verification = verified_anew(jobs[0], progress)
-            if save_map is not None and str(save_map) != "-":
-                save_text(as_toml(verification.weights), save_map)
-        if str(save_map) == "-":
-            showing.say(as_toml(verification.weights))
-        showing.show(verification, out)
-        exits.by(verification.verdict)
-
-
-def _refuse_for_several(jobs: Sequence[Job], given: Mapping[str, object]) -> None:
-    for option, value in given.items():
-        if value is not None and len(jobs) > 1:
-            raise UsageError(
-                f"{option} belongs to one network, but --arch names several; leave one of them out."
-            )
-
-
-def _listed(option: str, text: str) -> list[str]:
-    found = [item.strip() for item in text.split(",") if item.strip()]
-    if not found:
-        raise UsageError(f"{option} names nothing; see --help for what it takes.")
-    return found
-
-
-def _switch(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise UsageError(f"--autocast {text}: write on, off or off,on.")
-    return text == "on"
+        task.carry_out(several=len(task.jobs) > 1 or arch == ALL, debug=debug)

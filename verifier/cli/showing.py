@@ -109,7 +109,7 @@ def show(verification: Result, directory: Path | None) -> None:
 
 def show_comparison(before: Result, after: Result) -> None:
     """Print what changed from one result to another, as `show` does."""
-    from reports import comparison, tables, terminal
+    from reports import comparison, sections, terminal
 
     compared = comparison.compare(before, after)
     listed = comparison.sections(compared)
@@ -118,20 +118,14 @@ def show_comparison(before: Result, after: Result) -> None:
 
         Console(file=out()).print(terminal.coloured(compared.headline, after.verdict, listed))
     else:
-        say(tables.text(compared.headline, listed))
+        say(sections.text(compared.headline, listed))
 
 
 def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
-    """Rows of equally many cells as lines of text; the columns in `left` are aligned there, all others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    """Rows as lines of text; the columns in `left` are aligned there, all others right."""
+    from reports.sections import aligned
+
+    return "\n".join(aligned(rows, left)) + "\n"
 
 
 def show_parity(found: TrainingParity, directory: Path) -> None:

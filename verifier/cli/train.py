@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verifier.cli import exits, interruption, options, showing
+from verifier.cli.planning import command_line, plan_models
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
-    from verifier.experiment.twins import Subject
+    from verifier.experiment.twins import Trainee
     from verifier.training.recipe import TrainingRecipe
 
 _EPOCHS = {"digits": 12, "cifar10": 164}
@@ -50,8 +49,8 @@ def train(
 ) -> None:
     """Train networks to the end, each beside its baseline twin, with checkpoints to go on from."""
     with exits.translated(debug=debug):
-        subjects = _subjects(arch, baseline, candidate, twin=twin)
-        files = [file for subject in subjects for file in subject.checkpoints(out)]
+        trainees = _trainees(arch, baseline, candidate, twin=twin)
+        files = [file for trainee in trainees for file in trainee.checkpoints(out)]
         _check_unfinished(out, files, resume=resume)
         with showing.training_bar() as (progress, log):
             from verifier.experiment import twins
@@ -64,7 +63,7 @@ def train(
             learnt = read(data, data_dir)
             length = epochs or _EPOCHS[data]
             found = twins.train(
-                subjects,
+                trainees,
                 learnt,
                 out,
                 recipe=_recipe(recipe, data, length, batch_size),
@@ -72,7 +71,7 @@ def train(
                 device=device,
                 seed=seed,
                 resume=resume,
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                command=command_line(),
                 progress=progress,
                 log=log,
             )
@@ -83,11 +82,10 @@ def train(
         _tell_of_others(out)
 
 
-def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Subject]:
+def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Trainee]:
     """What to train: the architectures, or the two models named."""
     import reference_models
-    from verifier.cli.planning import plan_models
-    from verifier.experiment.twins import Subject
+    from verifier.experiment.twins import Trainee
 
     names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
     if not names:
@@ -96,13 +94,11 @@ def _subjects(arch: str | None, baseline: str | None, candidate: str | None, *, 
         raise UsageError("--baseline and --candidate go with one --arch only.")
     found = []
     for name in dict.fromkeys(names):
-        if name is None and candidate is not None and not twin:
-            ours, theirs = "", candidate
-        else:
-            ours, theirs = plan_models(name, baseline, candidate)
+        alone = name is None and candidate is not None and not twin
+        b, c = ("", candidate or "") if alone else plan_models(name, baseline, candidate)
         known = name is not None and name in reference_models.list()
         depth = reference_models.get(name).depth if name is not None and known else None
-        found.append(Subject(name or _short(theirs), theirs, ours if twin else None, depth))
+        found.append(Trainee(name or _short(c), c, b if twin else None, depth))
     return found
 
 
@@ -129,13 +125,13 @@ def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
     from verifier.training.saving import EXPERIMENT, unfinished
 
     left = unfinished(out)
-    ours = [file for file in left if file in files]
+    asked = [file for file in left if file in files]
     if resume:
-        if not ours and (out / EXPERIMENT).exists():
+        if not asked and (out / EXPERIMENT).exists():
             raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")
-    elif ours:
+    elif asked:
         raise UsageError(
-            f"{out} holds an unfinished training ({ours[0].name}). Add --resume to go on with it, or give another "
+            f"{out} holds an unfinished training ({asked[0].name}). Add --resume to go on with it, or give another "
             "--out."
         )
     elif left:

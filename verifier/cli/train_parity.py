@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.planning import command_line, plan_models
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -64,9 +63,7 @@ def train_parity(
 ) -> None:
     """Train a candidate and its baseline side by side; name the first step, phase and tensor that differ."""
     with exits.translated(debug=debug):
-        from verifier.cli.planning import plan_models
-
-        ours, theirs = _recipes(recipe, candidate_recipe, batch_size)
+        for_both, for_candidate = _recipes(recipe, candidate_recipe, batch_size)
         models = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier.models import specs
@@ -85,8 +82,8 @@ def train_parity(
             found = run(
                 *models,
                 read(data, data_dir),
-                recipe=ours,
-                candidate_recipe=theirs,
+                recipe=for_both,
+                candidate_recipe=for_candidate,
                 trainer=loops[0],
                 candidate_trainer=loops[1],
                 steps=steps,
@@ -95,8 +92,8 @@ def train_parity(
                 weights=weights,
                 parameter_map=known,
                 seed=seed,
-                procedures=_told(ours, theirs, trainer, candidate_trainer),
-                command=shlex.join(["python", "-m", "verifier", *sys.argv[1:]]),
+                procedures=_told(for_both, for_candidate, trainer, candidate_trainer),
+                command=command_line(),
                 progress=progress,
             )
             save_parity(found, out)
@@ -112,18 +109,23 @@ def _recipes(
 
     from verifier.training.recipe import TrainingRecipe, read_recipe
 
-    ours = TrainingRecipe(batch_size=32)
-    ours = ours if recipe is None else read_recipe(recipe, ours)
-    theirs = None if candidate_recipe is None else read_recipe(candidate_recipe, ours)
+    for_both = TrainingRecipe(batch_size=32)
+    for_both = for_both if recipe is None else read_recipe(recipe, for_both)
+    for_candidate = None if candidate_recipe is None else read_recipe(candidate_recipe, for_both)
     if batch_size is not None:
-        ours = msgspec.structs.replace(ours, batch_size=batch_size)
-        theirs = None if theirs is None else msgspec.structs.replace(theirs, batch_size=batch_size)
-    return ours, theirs
+        for_both = msgspec.structs.replace(for_both, batch_size=batch_size)
+        for_candidate = (
+            None if for_candidate is None else msgspec.structs.replace(for_candidate, batch_size=batch_size)
+        )
+    return for_both, for_candidate
 
 
 def _told(
-    ours: TrainingRecipe, theirs: TrainingRecipe | None, trainer: str | None, candidate_trainer: str | None
+    for_both: TrainingRecipe,
+    for_candidate: TrainingRecipe | None,
+    trainer: str | None,
+    candidate_trainer: str | None,
 ) -> tuple[str, str]:
     """What the two procedures are called in the record."""
-    own = trainer or ours.told()
-    return own, candidate_trainer or (theirs.told() if theirs is not None else own)
+    baseline = trainer or for_both.told()
+    return baseline, candidate_trainer or (for_candidate.told() if for_candidate is not None else baseline)

@@ -69,11 +69,11 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
 
 
 def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row:
-    from reports import sentences
+    from reports import sentences, wording
 
     started = time.perf_counter()
     try:
-        verification = verify(job)
+        verification = wording.shown(verify(job))
     except BaseException as error:
         check_unanswered(error)
         if debug:
@@ -95,8 +95,8 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             str(job.image_size),
             f"{verification.candidate.parameters:,}",
             f"{verification.candidate.sites:,}",
-            sentences.share(verification.coverage.candidate_share),
-            sentences.figure(sentences.error(worst.total) if worst else 0.0),
+            wording.share(verification.coverage.candidate_share),
+            wording.figure(sentences.error(worst.total) if worst else 0.0),
             f"{time.perf_counter() - started:.1f}",
         ),
     )

@@ -9,23 +9,23 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from reference_models.published import figures
 from verifier.bench.side import Side
-from verifier.border.accounts import account
-from verifier.border.programs import by_program, contained
-from verifier.border.signals import check_unanswered
+from verifier.border.programs import contained, translating
 from verifier.environment import describe, preserved
-from verifier.errors import InputError, UsageError, VerifierError
+from verifier.errors import InputError, UsageError
 from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
 from verifier.judge import Cell
 from verifier.models.copying import state_of
+from verifier.training.failing import failed
 from verifier.training.pairing import Pairing, pair
-from verifier.training.records import Experiment, Learner, Sample, Twins
+from verifier.training.records import Experiment, Learner, SampleImage, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
 
@@ -45,7 +45,7 @@ _PROBE = 4  # images to pair two networks on
 
 
 @dataclass(frozen=True)
-class Subject:
+class Trainee:
     """A network to train: its name, what it is built from, its depth if known, and its baseline twin if wanted."""
 
     name: str
@@ -61,7 +61,7 @@ class Subject:
 
 @contained()
 def train(
-    subjects: Sequence[Subject],
+    trainees: Sequence[Trainee],
     data: Data,
     directory: Path,
     *,
@@ -110,11 +110,11 @@ def train(
         environment = describe()
         around = surroundings(environment, cell.device)
 
-        def ready(subject: Subject) -> tuple[Pairing | None, list[Pupil]]:
-            pairing, models = _models(subject, data, cell, seed)
+        def ready(trainee: Trainee) -> tuple[Pairing | None, list[Pupil]]:
+            pairing, models = _models(trainee, data, cell, seed)
             pupils = [
                 Pupil(
-                    name=subject.name,
+                    name=trainee.name,
                     role=side.role,
                     spec=side.spec,
                     model=model,
@@ -123,7 +123,7 @@ def train(
                     total=epochs,
                     device=cell.device,
                     seed=seed,
-                    file=checkpoint_file(directory, subject.name, side.role),
+                    file=checkpoint_file(directory, trainee.name, side.role),
                     twin=next((other.spec for other, _ in models if other is not side), None),
                     surroundings=around,
                 )
@@ -134,12 +134,12 @@ def train(
                     pupil.resume()
             return pairing, pupils
 
-        for subject in subjects[1:]:
+        for trainee in trainees[1:]:
             # What is wrong with the last is said before the first is trained. They are built anew when their turn
             # comes, so that no more than one pair is held at a time.
-            ready(subject)
-        for subject in subjects:
-            pairing, pupils = ready(subject)
+            ready(trainee)
+        for trainee in trainees:
+            pairing, pupils = ready(trainee)
             for pupil in pupils:
                 checkpoint.sweep(pupil.file)
             _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
@@ -147,9 +147,9 @@ def train(
                 notes += pupil.notes
                 logits = pupil.test()
                 answers.append(logits)
-                learners.append(_learner(subject, pupil, logits, directory))
+                learners.append(_learner(trainee, pupil, logits, directory))
             if pairing is not None:
-                twins.append(_twins(subject, pupils, pairing))
+                twins.append(_twins(trainee, pupils, pairing))
     return Experiment(
         data=data.name,
         source=data.source,
@@ -173,25 +173,25 @@ def train(
 
 
 def _models(
-    subject: Subject, data: Data, cell: Cell, seed: int
+    trainee: Trainee, data: Data, cell: Cell, seed: int
 ) -> tuple[Pairing | None, list[tuple[Side, nn.Module]]]:
     """The candidate and, where wanted, its twin, from identical weights."""
     images = data.prepared(data.images[:_PROBE]).to(cell.device)
-    if subject.baseline is None:
-        side = Side.of("candidate", subject.candidate, seed)
+    if trainee.baseline is None:
+        side = Side.of("candidate", trainee.candidate, seed)
         _check_outputs(side, images, data, cell)
         return None, [(side, side.trained(state_of(side.model), cell))]
-    pairing = pair(subject.baseline, subject.candidate, images, cell, seed=seed)
+    pairing = pair(trainee.baseline, trainee.candidate, images, cell, seed=seed)
     alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
     if alone:
         raise UsageError(
-            f"{subject.candidate} and {subject.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
+            f"{trainee.candidate} and {trainee.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
             "see what `verifier run` says of them."
         )
     for side in pairing.sides:
         _check_outputs(side, images, data, cell)
-    ours, theirs = pairing.fresh(cell)
-    return pairing, [(pairing.candidate, theirs), (pairing.baseline, ours)]
+    baseline, candidate = pairing.fresh(cell)
+    return pairing, [(pairing.candidate, candidate), (pairing.baseline, baseline)]
 
 
 def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
@@ -199,22 +199,18 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
 
     Raises:
         UsageError: It does not, or does not take the images.
+        OutOfMemoryError: There is no memory for them.
     """
+
+    def refused(why: str) -> InputError:
+        return InputError(
+            f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: {why}"
+        )
+
     model = side.trained(state_of(side.model), cell)  # a copy, whose running statistics may move
     for mode in (True, False):
-        try:
-            with torch.no_grad():
-                outputs = model.train(mode)(images)
-        except (VerifierError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except BaseException as error:
-            check_unanswered(error)
-            raise by_program(
-                InputError(
-                    f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: "
-                    f"{account(error)}"
-                )
-            ) from error
+        with translating(partial(failed, f"the {side.role}", refused)), torch.no_grad():
+            outputs = model.train(mode)(images)
         is_tensor = isinstance(outputs, torch.Tensor)
         if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):
             given = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
@@ -249,7 +245,7 @@ def _teach(pupils: Sequence[Pupil], *, progress: Progress, log: Callable[[str], 
             )
 
 
-def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
+def _learner(trainee: Trainee, pupil: Pupil, logits: Tensor, directory: Path) -> Learner:
     from safetensors.torch import save_file  # noqa: PLC0415 - only needed at the end
 
     classes = len(pupil.data.classes)
@@ -266,7 +262,7 @@ def _learner(subject: Subject, pupil: Pupil, logits: Tensor, directory: Path) ->
         name=pupil.name,
         role=pupil.role,
         spec=pupil.spec,
-        depth=subject.depth,
+        depth=trainee.depth,
         parameters=sum(parameter.numel() for parameter in pupil.model.parameters()),
         epochs=tuple(pupil.epochs),
         confusion=tuple(tuple(row) for row in counts.tolist()),
@@ -296,24 +292,24 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(b"".join(own)).hexdigest()
 
 
-def _twins(subject: Subject, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
+def _twins(trainee: Trainee, pupils: Sequence[Pupil], pairing: Pairing) -> Twins:
     candidate, baseline = pupils
 
     def curve(pupil: Pupil) -> list[tuple[float, ...]]:
         return [(e.train_loss, e.train_accuracy, e.test_loss, e.test_accuracy) for e in pupil.epochs]
 
-    other = next(
-        (k for k, (a, b) in enumerate(zip(curve(candidate), curve(baseline), strict=True), 1) if a != b), None
+    first = next(
+        (k for k, (c, b) in enumerate(zip(curve(candidate), curve(baseline), strict=True), 1) if c != b), None
     )
-    ours, theirs = state_of(baseline.model), state_of(candidate.model)
+    b, c = state_of(baseline.model), state_of(candidate.model)
     same = all(
-        torch.equal(recipe.make(ours, theirs[name].shape), theirs[name])
+        torch.equal(recipe.make(b, c[name].shape), c[name])
         for name, recipe in pairing.masters.assemblies.items()
     )
-    return Twins(name=subject.name, first_other_epoch=other, same_weights=same)
+    return Twins(name=trainee.name, first_other_epoch=first, same_weights=same)
 
 
-def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
+def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[SampleImage, ...]:
     """Test images that some network gets wrong, then others, at most half of them wrong."""
     from PIL import Image  # noqa: PLC0415 - only needed at the end
 
@@ -326,7 +322,7 @@ def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[Sample, ...]:
         stream = io.BytesIO()
         Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy()).save(stream, format="PNG")
         found.append(
-            Sample(
+            SampleImage(
                 png=base64.b64encode(stream.getvalue()).decode("ascii"),
                 label=int(data.test_labels[index]),
                 predictions=tuple(

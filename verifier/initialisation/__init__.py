@@ -1,14 +1,14 @@
 """Do two models start from the same values, or from the same distributions?"""
 
-from verifier.initialisation.comparison import ERROR_RATE, verify_initialisation
-from verifier.initialisation.records import Initialisation, Sample, Standing, TensorResult, Test
+from verifier.initialisation.comparing import ERROR_RATE, verify_initialisation
+from verifier.initialisation.records import Initialisation, Statistics, TensorResult, TensorStanding, Test
 
 __all__ = [
     "ERROR_RATE",
     "Initialisation",
-    "Sample",
-    "Standing",
+    "Statistics",
     "TensorResult",
+    "TensorStanding",
     "Test",
     "verify_initialisation",
 ]

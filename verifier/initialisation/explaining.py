@@ -47,10 +47,10 @@ def explanation(values: Array, shape: Sequence[int], draw: tuple[Tensor, Tensor]
 
 def _factor(tensor: Tensor, twin: Tensor) -> float | None:
     """The number the candidate's tensor is the baseline's times, if there is one."""
-    one, other = (each.detach().cpu().to(torch.float64).reshape(-1) for each in (tensor, twin))
-    square = float(other @ other)
+    c, b = (each.detach().cpu().to(torch.float64).reshape(-1) for each in (tensor, twin))
+    square = float(b @ b)
     if not square:
         return None
-    factor = float(one @ other) / square
-    left = float((one - factor * other).abs().max())
-    return factor if factor and left <= CLOSE * float(one.abs().max()) else None
+    factor = float(c @ b) / square
+    left = float((c - factor * b).abs().max())
+    return factor if factor and left <= CLOSE * float(c.abs().max()) else None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import special, stats
 
-from verifier.initialisation.records import Sample, Test
+from verifier.initialisation.records import Statistics, Test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,32 +57,24 @@ def one_sample(values: Array, expected: Continuous, unit: float = 0.0) -> tuple[
     largest = float(np.abs(scores).max())
     # log P(|z| <= largest), for all of them
     below = count * math.log1p(-2 * float(special.ndtr(-largest))) if largest > 0 else -math.inf
+    tails = float(stats.chi2.cdf(squares, count)), float(stats.chi2.sf(squares, count))
     tests = [
-        Test(name="ks", statistic=float(ks.statistic), p_value=float(ks.pvalue), against=DECLARED),
-        Test(
-            name="mean",
-            statistic=total / count,
-            p_value=2 * float(special.ndtr(-abs(total) / math.sqrt(count))),
-            against=DECLARED,
-        ),
-        Test(
-            name="spread",
-            statistic=math.sqrt(squares / count),
-            p_value=min(
-                1.0, 2 * min(float(stats.chi2.cdf(squares, count)), float(stats.chi2.sf(squares, count)))
-            ),
-            against=DECLARED,
-        ),
-        Test(
-            name="extreme",
-            statistic=largest,
-            p_value=min(1.0, 2 * min(math.exp(below), -math.expm1(below))),
-            against=DECLARED,
-        ),
+        _against_declared("ks", float(ks.statistic), float(ks.pvalue)),
+        _against_declared("mean", total / count, 2 * float(special.ndtr(-abs(total) / math.sqrt(count)))),
+        _against_declared("spread", math.sqrt(squares / count), min(1.0, 2 * min(tails))),
+        _against_declared("extreme", largest, min(1.0, 2 * min(math.exp(below), -math.expm1(below)))),
     ]
     if outside:
-        tests.append(Test(name="range", statistic=float(outside), p_value=0.0, against=DECLARED))
+        tests.append(_against_declared("range", float(outside), 0.0))
     return tuple(tests)
+
+
+def _against_declared(name: str, statistic: float, p_value: float) -> Test:
+    return Test(name=name, statistic=statistic, p_value=p_value, against=DECLARED)
+
+
+def _against_baseline(name: str, statistic: float, p_value: float) -> Test:
+    return Test(name=name, statistic=statistic, p_value=p_value, against=BASELINE)
 
 
 def two_samples(values: Array, others: Array) -> tuple[Test, ...]:
@@ -99,15 +91,10 @@ def two_samples(values: Array, others: Array) -> tuple[Test, ...]:
     ratio, p_ratio = _normal_scores(np.abs(few - centre), np.abs(other_few - centre))
     further, p_further = _further_out(np.abs(values - centre), np.abs(others - centre))
     return (
-        Test(name="ks", statistic=float(ks.statistic), p_value=float(ks.pvalue), against=BASELINE),
-        Test(
-            name="location",
-            statistic=float(location.statistic),
-            p_value=_sure(location.pvalue),
-            against=BASELINE,
-        ),
-        Test(name="spread", statistic=ratio, p_value=p_ratio, against=BASELINE),
-        Test(name="extreme", statistic=float(further), p_value=p_further, against=BASELINE),
+        _against_baseline("ks", float(ks.statistic), float(ks.pvalue)),
+        _against_baseline("location", float(location.statistic), _sure(location.pvalue)),
+        _against_baseline("spread", ratio, p_ratio),
+        _against_baseline("extreme", float(further), p_further),
     )
 
 
@@ -130,12 +117,12 @@ def _normal_scores(values: Array, others: Array) -> tuple[float, float]:
 
 def _further_out(values: Array, others: Array) -> tuple[int, float]:
     """How many of one sample exceed all of the other (negative for the other's), and how likely so many are."""
-    ours, theirs = int(np.count_nonzero(values > others.max())), int(np.count_nonzero(others > values.max()))
-    count, size = (ours, values.size) if ours else (theirs, others.size)
+    own, other = int(np.count_nonzero(values > others.max())), int(np.count_nonzero(others > values.max()))
+    count, size = (own, values.size) if own else (other, others.size)
     whole = values.size + others.size
     # all of the `count` largest come from the same sample
     chance = math.exp(sum(math.log((size - k) / (whole - k)) for k in range(count))) if count < size else 0.0
-    return (ours or -theirs), min(1.0, 2 * chance)
+    return (own or -other), min(1.0, 2 * chance)
 
 
 def combined(tests: Sequence[Test]) -> float:
@@ -172,11 +159,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def sample(values: Array) -> Sample:
+def sample(values: Array) -> Statistics:
     """What to say of some values (float64, one dimension, at least one)."""
     spread = float(values.std())
     centred = values - values.mean()
-    return Sample(
+    return Statistics(
         values=values.size,
         mean=float(values.mean()),
         std=spread,

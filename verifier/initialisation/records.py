@@ -9,7 +9,7 @@ from verifier.records import Environment, Record, Verdict
 SCHEMA_VERSION = 1
 
 
-class Standing(enum.StrEnum):
+class TensorStanding(enum.StrEnum):
     """How a candidate's tensor stands to the baseline's it belongs to.
 
     `identical`: the same bits from the same seed. `same-distribution`: other numbers, and no test tells their
@@ -24,7 +24,7 @@ class Standing(enum.StrEnum):
     UNMATCHED = "unmatched"
 
 
-class Sample(Record, frozen=True, kw_only=True):
+class Statistics(Record, frozen=True, kw_only=True):
     """What was measured of one tensor, over all draws: mean, standard deviation and extremes in its own unit.
 
     `kurtosis` is the fourth central moment in units of the squared variance (3 for a normal distribution, 1.8 for a
@@ -66,13 +66,13 @@ class TensorResult(Record, frozen=True, kw_only=True):
     candidate: str | None
     baseline: str | tuple[str, ...] | None
     shape: tuple[int, ...]
-    standing: Standing
+    standing: TensorStanding
     reason: str = ""
     declared: str = ""
     source: str = ""
     contradicted: str = ""
-    expected: Sample | None = None
-    measured: Sample | None = None
+    expected: Statistics | None = None
+    measured: Statistics | None = None
     tests: tuple[Test, ...] = ()
     p_value: float | None = None
     explanation: str = ""
@@ -103,8 +103,8 @@ class Initialisation(Record, frozen=True, kw_only=True):
     @property
     def diverged(self) -> tuple[TensorResult, ...]:
         """The tensors that are not from the expected distribution, in the candidate's order."""
-        return tuple(each for each in self.tensors if each.standing is Standing.DIVERGED)
+        return tuple(each for each in self.tensors if each.standing is TensorStanding.DIVERGED)
 
-    def count(self, standing: Standing) -> int:
+    def count(self, standing: TensorStanding) -> int:
         """How many tensors stand so."""
         return sum(each.standing is standing for each in self.tensors)

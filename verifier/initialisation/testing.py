@@ -34,7 +34,7 @@ from verifier.initialisation.hypotheses import (
     two_samples,
     unit_of,
 )
-from verifier.initialisation.records import Standing, TensorResult
+from verifier.initialisation.records import TensorResult, TensorStanding
 from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from verifier.initialisation.declared import Declared
     from verifier.initialisation.distributions import Array
     from verifier.initialisation.rebuilding import Builder
-    from verifier.initialisation.records import Sample
+    from verifier.initialisation.records import Statistics
 
     State = Mapping[str, Tensor]
 
@@ -72,7 +72,7 @@ def _numbers(tensors: Sequence[Tensor]) -> Array:
     return np.concatenate([tensor.detach().cpu().to(torch.float64).reshape(-1).numpy() for tensor in tensors])
 
 
-def measured(tensors: Sequence[Tensor]) -> Sample | None:
+def measured(tensors: Sequence[Tensor]) -> Statistics | None:
     """What all values of some tensors are together; None where there are none, or not only finite ones."""
     values = _numbers(tensors)
     return sample(values) if values.size and np.isfinite(values).all() else None
@@ -90,25 +90,25 @@ def _in_one_dtype(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[
 class OpenTensors:
     """The tensors whose bits differ, to be drawn again and tested: their recipes, and those of all tensors."""
 
-    ours: Builder
-    theirs: Builder
+    baseline: Builder
+    candidate: Builder
     declared: Mapping[str, Declared]
     every: Mapping[str, Assembly]
     recipes: Mapping[str, Assembly]
-    own: State
-    their: State
+    baseline_state: State
+    candidate_state: State
     seed: int
     draws: int
 
     def judged(self, error_rate: float) -> dict[str, TensorResult]:
         """A row for each tensor."""
         seeds = max(self.draws, 2)  # from a second seed one sees whether the first made any difference
-        candidates = {name: [self.their[name]] for name in self.recipes}
+        candidates = {name: [self.candidate_state[name]] for name in self.recipes}
         baselines: dict[str, list[Tensor]] = {name: [] for name in self.recipes}
-        fixed = self._draw(self.theirs, range(self.seed + 1, self.seed + seeds), candidates)
+        fixed = self._draw(self.candidate, range(self.seed + 1, self.seed + seeds), candidates)
         others = range(self.seed + seeds, self.seed + seeds + self.draws)
-        fixed_baselines = self._draw(self.ours, others, baselines)
-        copies = _copies(self.their, self.every, self.own)
+        fixed_baselines = self._draw(self.baseline, others, baselines)
+        copies = _copies(self.candidate_state, self.every, self.baseline_state)
         rows = {}
         believed = self._believed(baselines, error_rate)
         for name in self.recipes:
@@ -137,10 +137,10 @@ class OpenTensors:
         for number, seed in enumerate(seeds):
             state = state_of(side.drawn(seed))
             for name, recipe in self.recipes.items():
-                first = self.their[name]
-                tensor = state[name] if side is self.theirs else recipe.make(state, first.shape)
+                first = self.candidate_state[name]
+                tensor = state[name] if side is self.candidate else recipe.make(state, first.shape)
                 if not number and same_bits(
-                    tensor, first if side is self.theirs else recipe.make(self.own, first.shape)
+                    tensor, first if side is self.candidate else recipe.make(self.baseline_state, first.shape)
                 ):
                     fixed.add(name)
                 many = sum(each.numel() for each in drawn[name])
@@ -162,10 +162,10 @@ class OpenTensors:
             if sum(each.numel() for each in baselines[name]) < MORE * ENOUGH
         }
         for number in range(max(missing.values(), default=0)):
-            state = state_of(self.ours.drawn(seed + number))
+            state = state_of(self.baseline.drawn(seed + number))
             for name, wanted in missing.items():
                 if number < wanted:
-                    made = self.recipes[name].make(state, self.their[name].shape)
+                    made = self.recipes[name].make(state, self.candidate_state[name].shape)
                     baselines[name].append(made.clone())
 
     def _believed(
@@ -207,8 +207,8 @@ class OpenTensors:
         row = TensorResult(
             candidate=name,
             baseline=self.recipes[name].text,
-            shape=tuple(self.their[name].shape),
-            standing=Standing.DIVERGED,
+            shape=tuple(self.candidate_state[name].shape),
+            standing=TensorStanding.DIVERGED,
             declared=str(said) if said else "",
             source=said.source if said else "",
             contradicted=contradicted,
@@ -240,7 +240,7 @@ class OpenTensors:
             )
         elif values.size < FEWEST:
             few = f"{values.size} values in {len(candidates)} draws are too few to tell"
-            return msgspec.structs.replace(row, standing=Standing.UNTOLD, reason=few)
+            return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason=few)
         else:
             use = said is not None and not contradicted and not isinstance(said.distribution, Constant)
             tests = (
@@ -262,7 +262,7 @@ class OpenTensors:
             if documented and combined(documented) <= error_rate / tested:
                 reason = f"nothing tells it from what the baseline's is, though it is hardly {row.declared}"
             return msgspec.structs.replace(
-                row, p_value=p_value, standing=Standing.SAME_DISTRIBUTION, reason=reason
+                row, p_value=p_value, standing=TensorStanding.SAME_DISTRIBUTION, reason=reason
             )
         decisive = min(row.tests, key=lambda test: test.p_value)
         drawn_from = (
@@ -271,7 +271,7 @@ class OpenTensors:
             else "not drawn from what the baseline's is drawn from"
         )
         name = row.candidate or ""
-        twin = self.recipes[name].make(self.own, self.their[name].shape)
+        twin = self.recipes[name].make(self.baseline_state, self.candidate_state[name].shape)
         said = next((self.declared[each] for each in self.recipes[name].names if each in self.declared), None)
         return msgspec.structs.replace(
             row,
@@ -280,23 +280,23 @@ class OpenTensors:
             explanation=explanation(
                 _numbers(candidates),
                 said.shape if said else tuple(twin.shape),
-                (self.their[name], twin),
+                (self.candidate_state[name], twin),
             ),
         )
 
 
-def _copies(their: State, recipes: Mapping[str, Assembly], own: State) -> dict[str, str]:
+def _copies(candidate: State, recipes: Mapping[str, Assembly], baseline: State) -> dict[str, str]:
     """The tensors that hold the very numbers of an earlier one of the same model, though their partners do not."""
     seen: dict[bytes, str] = {}
     found: dict[str, str] = {}
-    for name, tensor in their.items():
+    for name, tensor in candidate.items():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel() < 2 or bool((flat == flat[0]).all()):
             continue
         digest = hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).digest()
         earlier = seen.setdefault(digest, name)
         if earlier != name and name in recipes and earlier in recipes:
-            ours = [recipes[each].make(own, their[each].shape) for each in (name, earlier)]
-            if ours[0].shape != ours[1].shape or not torch.equal(*ours):
+            made = [recipes[each].make(baseline, candidate[each].shape) for each in (name, earlier)]
+            if made[0].shape != made[1].shape or not torch.equal(*made):
                 found[name] = f"it holds the same numbers as {earlier}; the baseline draws both"
     return found

@@ -83,22 +83,22 @@ def paired(inputs: Inputs, other: Any) -> Inputs:
     """
     if other is None:
         return inputs
-    theirs = tensors(other)
-    ours_in, theirs_in = (
+    candidate = tensors(other)
+    b_in, c_in = (
         [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, torch.Tensor)]
-        for each in (inputs, theirs)
+        for each in (inputs, candidate)
     )
-    if len(ours_in) != len(theirs_in):
+    if len(b_in) != len(c_in):
         raise InputError(
-            f"the baseline is given {len(ours_in)} tensors and the candidate {len(theirs_in)}; give both alike."
+            f"the baseline is given {len(b_in)} tensors and the candidate {len(c_in)}; give both alike."
         )
-    for k, (a, b) in enumerate(zip(ours_in, theirs_in, strict=True)):
-        if a.dim() and b.dim() and a.shape[0] != b.shape[0]:
+    for k, (b, c) in enumerate(zip(b_in, c_in, strict=True)):
+        if b.dim() and c.dim() and b.shape[0] != c.shape[0]:
             raise InputError(
-                f"input {k} has {a.shape[0]} samples for the baseline and {b.shape[0]} for the candidate; "
+                f"input {k} has {b.shape[0]} samples for the baseline and {c.shape[0]} for the candidate; "
                 "give both the same ones."
             )
-    return replace(inputs, other=theirs)
+    return replace(inputs, other=candidate)
 
 
 def parse_image_size(value: int | str) -> int:

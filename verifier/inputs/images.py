@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import torch
@@ -14,11 +14,12 @@ from verifier.errors import InputError, ModelError, VerifierError
 from verifier.inputs.given import Inputs, check_batch_size, described, listed, parse_image_size, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from verifier.preprocessing import Comparison
     from verifier.records import Preprocessing
 
+
+T = TypeVar("T")
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
@@ -52,9 +53,9 @@ def images(
     deviation. This is torchvision's preprocessing for classification, except that torchvision leaves
     photographs on their side.
 
-    The candidate's preprocessing is compared with it stage by stage: the one that `candidate` names
-    (`verifier.preprocessing.named`), or this package's own. Where they differ beyond rounding, `other` holds what the
-    candidate makes of the photographs. `seed` is for what either draws.
+    The candidate's preprocessing, if `candidate` names one (`verifier.preprocessing.named`), is compared with it
+    stage by stage. Where they differ beyond rounding, `other` holds what the candidate makes of the photographs.
+    `seed` is for what it draws.
 
     Raises:
         InputError: The directory is missing or without images, scikit-image is not installed for `samples`,
@@ -66,11 +67,11 @@ def images(
         check_batch_size(batch_size)
     parse_image_size(image_size)
     # Only photographs need these.
-    from verifier.preprocessing import Comparison, Ours, named, recipe  # noqa: PLC0415
+    from verifier.preprocessing import PhotographComparison, named, prepared, recipe  # noqa: PLC0415
     from verifier.preprocessing.photographs import MOST_PIXELS  # noqa: PLC0415
 
     chosen = recipe("classification", image_size)
-    compared = Comparison(chosen, Ours(chosen) if candidate is None else named(candidate, chosen), seed)
+    compared = None if candidate is None else PhotographComparison(chosen, named(candidate, chosen), seed)
     files, origin = photographs(directory)
     files = files[:batch_size]
     if image_size**2 > MOST_PIXELS:
@@ -78,16 +79,18 @@ def images(
             f"pictures of {image_size:.4g} x {image_size:.4g} pixels are larger than the {MOST_PIXELS // 10**6} "
             "megapixels that photographs are prepared in; use a smaller --image-size"
         )
-    made = read_photographs(files, compared)
     names = tuple(file.name for file in files)
+    if compared is None:
+        alone = read_photographs(files, lambda file: prepared(file, chosen).output[0])
+        return described((torch.stack(alone),), {}, origin, names)
+    made = read_photographs(files, compared.add)
     record = compared.record()
     other = None
     if record.status == "differs":
-        other = described(
-            (_stacked([theirs for _, theirs in made], record),), {}, f"{origin}, by {candidate}", names
-        )
+        stacked = _stacked([c for _, c in made], record)
+        other = described((stacked,), {}, f"{origin}, by {candidate}", names)
         record = msgspec.structs.replace(record, applied=True)
-    given = described((torch.stack([ours[0] for ours, _ in made]),), {}, origin, names)
+    given = described((torch.stack([b[0] for b, _ in made]),), {}, origin, names)
     return replace(given, other=other, preprocessing=record)
 
 
@@ -102,10 +105,8 @@ def photographs(directory: str | Path) -> tuple[list[Path], str]:
     return _in_directory(Path(directory)), f"photographs from {directory}"
 
 
-def read_photographs(
-    files: Sequence[Path], compared: Comparison
-) -> list[tuple[list[torch.Tensor], list[Any]]]:
-    """Each photograph as both preprocessings make it.
+def read_photographs(files: Sequence[Path], prepare: Callable[[Path], T]) -> list[T]:
+    """Each photograph as `prepare` makes it.
 
     Raises:
         InputError: Some cannot be read, or are too large to be; they are counted and the first ones named.
@@ -124,7 +125,7 @@ def read_photographs(
     unreadable = []
     for file in files:
         try:
-            made.append(compared.add(file))
+            made.append(prepare(file))
         except VerifierError:
             raise
         except Exception as error:  # each decoder has its own ways to fail

@@ -1,8 +1,18 @@
 """Photographs into tensors, stage by stage, and whether a candidate does it as torchvision does."""
 
 from verifier.preprocessing.baseline import prepared
-from verifier.preprocessing.candidates import Ours, Theirs, named
-from verifier.preprocessing.comparing import Comparison
-from verifier.preprocessing.recipes import RECIPES, Recipe, recipe
+from verifier.preprocessing.candidates import REFERENCE, FromScratch, Supplied, named
+from verifier.preprocessing.comparing import PhotographComparison
+from verifier.preprocessing.recipes import RECIPES, PhotographRecipe, recipe
 
-__all__ = ["RECIPES", "Comparison", "Ours", "Recipe", "Theirs", "named", "prepared", "recipe"]
+__all__ = [
+    "RECIPES",
+    "REFERENCE",
+    "FromScratch",
+    "PhotographComparison",
+    "PhotographRecipe",
+    "Supplied",
+    "named",
+    "prepared",
+    "recipe",
+]

@@ -11,7 +11,7 @@ from verifier.preprocessing.photographs import as_array
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.preprocessing.recipes import Recipe
+    from verifier.preprocessing.recipes import PhotographRecipe
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Photograph:
         return next(reversed(self.stages.values()))
 
 
-def prepared(path: Path, recipe: Recipe, seed: int = 0, picture: int = 0) -> Photograph:
+def prepared(path: Path, recipe: PhotographRecipe, seed: int = 0, picture: int = 0) -> Photograph:
     """A photograph taken through torchvision's stages.
 
     Raises:

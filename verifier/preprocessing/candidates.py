@@ -1,4 +1,4 @@
-"""The candidate's preprocessing: ours, or one a user names, whose stages may be seen or not."""
+"""The candidate's preprocessing: from scratch, or one a user names, whose stages may be seen or not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from reference_models.preprocessing import RECIPES
 from verifier.border.accounts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.environment import seed_all
 from verifier.errors import ModelError, SourceError
 from verifier.models import specs
-from verifier.preprocessing import naming
+from verifier.preprocessing import stage_names
 from verifier.preprocessing.photographs import as_array, in_steps
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from verifier.preprocessing.recipes import Recipe
+    from verifier.preprocessing.recipes import PhotographRecipe
 
+REFERENCE = "reference"  # the candidate of `reference_models`, beside the networks there
 FORMS = "path/to/file.py:callable or package.module:callable"
 
 
@@ -50,13 +52,13 @@ def seeded(seed: int, picture: int, stage: int) -> None:
     seed_all((seed * 1_000_003 + picture * 1_009 + stage) % 2**32)
 
 
-class Ours:
-    """This package's own transforms. What they draw is put aside for what the baseline drew, after a comparison."""
+class FromScratch:
+    """`reference_models.preprocessing`. What it draws is put aside for what the baseline drew, after a comparison."""
 
     name = ""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: PhotographRecipe) -> None:
+        self.steps = RECIPES[recipe.name](recipe.size)
 
     def made(
         self, path: Path, _decoded: Image.Image, seed: int, picture: int, drawn: Mapping[str, Any]
@@ -64,35 +66,35 @@ class Ours:
         """Everything the stages make of a photograph."""
         current: list[Any] = [path]
         made = Made([], whole=True)
-        for number, stage in enumerate(self.recipe.stages):
+        for number, step in enumerate(self.steps):
             parameters = None
-            if stage.own_draw is not None:
+            if step.draw is not None:
                 seeded(seed, picture, number)
-                made.drawn[stage.name] = stage.own_draw(*as_array(current[0]).shape[:2])
-                parameters = drawn[stage.name]
-            current = [each for given in current for each in stage.ours(given, parameters)]
-            made.stages[stage.name] = current
+                made.drawn[step.name] = step.draw(*as_array(current[0]).shape[:2])
+                parameters = drawn[step.name]
+            current = [each for given in current for each in step.make(given, parameters)]
+            made.stages[step.name] = current
         made.output = current
         return made
 
 
-class Theirs:
+class Supplied:
     """A preprocessing a user names.
 
     It is a function of one picture (Pillow's) or, if its parameter is called or annotated as one, of a path. It
     returns the tensor for the model, or a dict of what it has after each stage, the tensor last; the keys are the
-    stages' names, or other spellings that `verifier.preprocessing.naming` knows. A list, a `Compose`
+    stages' names, or other spellings that `verifier.preprocessing.stage_names` knows. A list, a `Compose`
     or an `nn.Sequential` of such functions is taken step by step.
     """
 
-    def __init__(self, name: str, function: Any, recipe: Recipe) -> None:
+    def __init__(self, name: str, function: Any, recipe: PhotographRecipe) -> None:
         self.name = name
         self.recipe = recipe
         self.steps = _steps(function)
         self.function = function
         if (
             len(self.steps) == 1
-            and naming.step(self.steps[0], [stage.name for stage in recipe.stages]) is None
+            and stage_names.step(self.steps[0], [stage.name for stage in recipe.stages]) is None
         ):
             self.function, self.steps = self.steps[0], []  # one step that does it all
         self.takes_path = not self.steps and _takes_path(function)
@@ -127,7 +129,7 @@ class Theirs:
                 f"the candidate's preprocessing {self.name} returned an empty dict for {path.name}."
             )
         pictures = {str(key): _pictures(value, f"{self.name} ({key})") for key, value in result.items()}
-        told = naming.keys(pictures, [stage.name for stage in self.recipe.stages])
+        told = stage_names.keys(pictures, [stage.name for stage in self.recipe.stages])
         last = next(reversed(pictures))
         stages = {told[key]: value for key, value in pictures.items() if key in told}
         return Made(
@@ -143,7 +145,7 @@ class Theirs:
         names = {stage.name: number for number, stage in enumerate(self.recipe.stages)}
         latest = "decode"
         for step in self.steps:
-            told = naming.step(step, names)
+            told = stage_names.step(step, names)
             seeded(seed, picture, names.get(told or latest, 0))
             before, current = current, step(current)
             latest = told or _by_effect(before, current, made.stages, names) or latest
@@ -153,12 +155,14 @@ class Theirs:
         return made
 
 
-def named(spec: str, recipe: Recipe) -> Theirs:
-    """The preprocessing a specification leads to. A function without parameters is called for it.
+def named(spec: str, recipe: PhotographRecipe) -> Candidate:
+    """The preprocessing a specification leads to, or `REFERENCE`'s. A function without parameters is called for it.
 
     Raises:
         SourceError: It leads nowhere, or to something that cannot be called.
     """
+    if spec == REFERENCE:
+        return FromScratch(recipe)
     if ":" not in spec:
         raise SourceError(f"--candidate-preprocessing {spec}: expected {FORMS}.")
     found = specs.attribute(spec)
@@ -175,7 +179,7 @@ def named(spec: str, recipe: Recipe) -> Theirs:
             found = specs.guarded(found, spec)
     if not callable(found) and not isinstance(found, list | tuple):
         raise SourceError(f"{spec} is a {type(found).__name__}, which is no preprocessing: name a function.")
-    return Theirs(spec, found, recipe)
+    return Supplied(spec, found, recipe)
 
 
 def _is_partial(found: object) -> bool:
@@ -238,4 +242,4 @@ def _pictures(value: Any, what: str) -> list[Any]:
     return found
 
 
-Candidate = Ours | Theirs
+Candidate = FromScratch | Supplied

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from verifier.border.programs import contained
 from verifier.environment import preserved
-from verifier.preprocessing import explaining, finals, notes, random_stages
+from verifier.preprocessing import explaining, final_tensor, notes, random_stages
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.entries import UNDECIDED, WRONG, Entry, worse
+from verifier.preprocessing.passages import applied, passages, read_off, remaining
 from verifier.preprocessing.photographs import as_array
-from verifier.preprocessing.reading import applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference, is_rounding
 from verifier.records import Preprocessing, StageDifference
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.baseline import Photograph
     from verifier.preprocessing.candidates import Candidate, Made
-    from verifier.preprocessing.reading import Passage
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.passages import Passage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
     from verifier.preprocessing.rules import Difference
     from verifier.records import Cause
 
 
-class Comparison:
+class PhotographComparison:
     """Collects what two preprocessings make of one photograph after another."""
 
-    def __init__(self, recipe: Recipe, candidate: Candidate, seed: int = 0) -> None:
+    def __init__(self, recipe: PhotographRecipe, candidate: Candidate, seed: int = 0) -> None:
         self.recipe = recipe
         self.candidate = candidate
         self.seed = seed
@@ -60,8 +60,8 @@ class Comparison:
         """
         number = len(self.files)
         with preserved(), contained():
-            ours = prepared(path, self.recipe, self.seed, number)
-            made = self.candidate.made(path, ours.stages["decode"][0], self.seed, number, ours.drawn)
+            baseline = prepared(path, self.recipe, self.seed, number)
+            made = self.candidate.made(path, baseline.stages["decode"][0], self.seed, number, baseline.drawn)
             self.files.append(path.name)
             self.said.add(made)
             for entry in self.stages.values():
@@ -69,42 +69,42 @@ class Comparison:
             random_stages.last_is_shown(self.recipe, made)
             read: dict[str, Any] = {}
             if "decode" in made.stages:
-                self._decoded(self.stages["decode"], ours, made)
-            for passage in passages(self.recipe, made, ours.stages["decode"]):
-                self._stage(self.stages[passage.name], ours, made, passage, read)
-            self._unseen(ours, made, read)
-            self._output(ours, made, read)
-        return ours.output, made.output
+                self._decoded(self.stages["decode"], baseline, made)
+            for passage in passages(self.recipe, made, baseline.stages["decode"]):
+                self._stage(self.stages[passage.name], baseline, made, passage, read)
+            self._unseen(baseline, made, read)
+            self._output(baseline, made, read)
+        return baseline.output, made.output
 
-    def _decoded(self, entry: Entry, ours: Photograph, made: Made) -> None:
-        theirs, expected = made.stages["decode"], ours.stages["decode"]
-        total = difference(theirs, expected, RULES["decode"])
+    def _decoded(self, entry: Entry, baseline: Photograph, made: Made) -> None:
+        candidate, expected = made.stages["decode"], baseline.stages["decode"]
+        total = difference(candidate, expected, RULES["decode"])
         entry.exact += total.exact
-        entry.total = worse(entry.total, total.record(ours.path.name))
-        if theirs[0] is expected[0]:
+        entry.total = worse(entry.total, total.record(baseline.path.name))
+        if candidate[0] is expected[0]:
             entry.statuses.add("given")
             return
-        entry.intrinsic = worse(entry.intrinsic, total.record(ours.path.name))
+        entry.intrinsic = worse(entry.intrinsic, total.record(baseline.path.name))
         if total.exact:
             entry.statuses.add("exact")
         elif total.shapes is None and total.largest <= RULES["decode"].limit:
             entry.statuses.add("rounding")
         else:
-            self._differs(entry, ours, [ours.path], theirs, expected)
+            self._differs(entry, baseline, [baseline.path], candidate, expected)
 
     def _stage(
-        self, entry: Entry, ours: Photograph, made: Made, passage: Passage, read: dict[str, Any]
+        self, entry: Entry, baseline: Photograph, made: Made, passage: Passage, read: dict[str, Any]
     ) -> None:
-        stage, name, theirs, given = entry.stage, passage.name, passage.made, passage.given
+        stage, name, candidate, given = entry.stage, passage.name, passage.made, passage.given
         rule, between = RULES[stage.rule], passage.stages[:-1]
         if name in made.drawn:
-            entry.drawn(alike=made.drawn[name] == ours.drawn[name])
-        total = difference(theirs, ours.stages[name], rule)
+            entry.drawn(alike=made.drawn[name] == baseline.drawn[name])
+        total = difference(candidate, baseline.stages[name], rule)
         entry.exact += total.exact
-        entry.total = worse(entry.total, total.record(ours.path.name))
+        entry.total = worse(entry.total, total.record(baseline.path.name))
         if total.exact:
             entry.statuses.add("exact")
-            entry.intrinsic = worse(entry.intrinsic, total.record(ours.path.name))
+            entry.intrinsic = worse(entry.intrinsic, total.record(baseline.path.name))
             self._skipped(between, f"done together with {name}", "exact")
             for hidden in between:
                 self.stages[hidden.name].exact += 1
@@ -112,21 +112,21 @@ class Comparison:
         takes: list[tuple[list[Any], list[Any]]] = []
         for stages in [passage.stages, [stage]] if between else [[stage]]:
             try:
-                source = applied(stages[:-1], given, ours.drawn)
-                expected = applied([stage], source, ours.drawn)
+                source = applied(stages[:-1], given, baseline.drawn)
+                expected = applied([stage], source, baseline.drawn)
             except Exception:  # noqa: S112 - what the candidate has here torchvision's stage does not take
                 continue
             takes.append((source, expected))
-            alone = difference(theirs, expected, rule)
-            if is_rounding(alone, theirs, expected, source[0], rule):
-                entry.intrinsic = worse(entry.intrinsic, alone.record(ours.path.name))
+            alone = difference(candidate, expected, rule)
+            if is_rounding(alone, candidate, expected, source[0], rule):
+                entry.intrinsic = worse(entry.intrinsic, alone.record(baseline.path.name))
                 entry.statuses.add("carries" if alone.exact or rule.name == "exact" else "rounding")
                 missing = between and stages == [stage]
                 why = "the candidate has no such stage" if missing else f"done together with {name}"
                 self._skipped(between, why, "missing" if missing else "exact")
                 return
         for stages in [passage.stages, [stage]] if between else [[stage]]:
-            drawn = read_off(stages, given, theirs)
+            drawn = read_off(stages, given, candidate)
             if drawn is not None:
                 read |= drawn
                 for random in drawn:
@@ -136,11 +136,13 @@ class Comparison:
         if not takes:
             entry.statuses.add("differs")
             entry.reason = "torchvision's stage does not take what the candidate has before it"
-        elif stage.name in random_stages.BY_EFFECT and difference(theirs, takes[0][1], rule).shapes is None:
+        elif (
+            stage.name in random_stages.BY_EFFECT and difference(candidate, takes[0][1], rule).shapes is None
+        ):
             entry.drawn(alike=False)
             entry.statuses.add(UNDECIDED)  # unless what it draws is found to be distributed otherwise
         else:
-            self._differs(entry, ours, takes[-1][0], theirs, takes[-1][1])
+            self._differs(entry, baseline, takes[-1][0], candidate, takes[-1][1])
 
     def _skipped(self, between: Sequence[Stage], why: str, status: str) -> None:
         for each in between:
@@ -148,19 +150,19 @@ class Comparison:
             self.stages[each.name].reason = why
 
     def _differs(
-        self, entry: Entry, ours: Photograph, given: list[Any], theirs: list[Any], expected: list[Any]
+        self, entry: Entry, baseline: Photograph, given: list[Any], candidate: list[Any], expected: list[Any]
     ) -> None:
-        alone = difference(theirs, expected, RULES[entry.stage.rule])
-        entry.intrinsic = worse(entry.intrinsic, alone.record(ours.path.name))
+        alone = difference(candidate, expected, RULES[entry.stage.rule])
+        entry.intrinsic = worse(entry.intrinsic, alone.record(baseline.path.name))
         entry.statuses.add("differs")
         entry.shapes = entry.shapes or alone.shapes
         # a square photograph does not tell which side was resized
         square = entry.stage.name == "resize" and len(set(as_array(given[0]).shape[:2])) == 1
         if entry.cause is None or (entry.square and not square):
-            entry.cause = self._why(entry.stage, ours.path, given, theirs, expected, alone)
+            entry.cause = self._why(entry.stage, baseline.path, given, candidate, expected, alone)
             entry.square = square
 
-    def _unseen(self, ours: Photograph, made: Made, read: dict[str, Any]) -> None:
+    def _unseen(self, baseline: Photograph, made: Made, read: dict[str, Any]) -> None:
         """Stages after the last that was seen, or of a candidate that shows none: are they missing?"""
         latest, stages = remaining(self.recipe, made)
         if not made.stages:
@@ -173,7 +175,7 @@ class Comparison:
             given = made.stages[latest]
             try:
                 needed = not difference(
-                    applied([stage], given, ours.drawn | read), given, RULES[stage.rule]
+                    applied([stage], given, baseline.drawn | read), given, RULES[stage.rule]
                 ).exact
             except Exception:  # it does not apply to what the candidate has
                 needed = True
@@ -187,49 +189,51 @@ class Comparison:
         stage: Stage,
         path: Path,
         given: list[Any],
-        theirs: list[Any],
+        candidate: list[Any],
         expected: list[Any],
         alone: Difference,
     ) -> Cause | None:
-        pairs = list(zip(given * len(theirs) if len(given) == 1 else given, theirs, expected, strict=False))
-        for source, one, other in pairs:
-            if difference([one], [other], RULES[stage.rule]).exact:
+        pairs = list(
+            zip(given * len(candidate) if len(given) == 1 else given, candidate, expected, strict=False)
+        )
+        for source, c, b in pairs:
+            if difference([c], [b], RULES[stage.rule]).exact:
                 continue
             found: Cause | None = None
             if stage.name == "decode":
-                found = explaining.why_decoded(path, one, other)
+                found = explaining.why_decoded(path, c, b)
             elif stage.name == "resize":
-                found = explaining.why_resized(source, one, other)
+                found = explaining.why_resized(source, c, b)
             elif stage.name in {"crop", "flip"}:
-                found = explaining.why_cropped(source, one, other)
+                found = explaining.why_cropped(source, c, b)
             if found is None and alone.shapes is None:
-                found = explaining.why_values(one, other)
+                found = explaining.why_values(c, b)
             return found
         return None
 
-    def _output(self, ours: Photograph, made: Made, read: dict[str, Any]) -> None:
-        found = difference(made.output, ours.output, RULES[self.recipe.stages[-1].rule])
-        shapes = _shapes(made.output), _shapes(ours.output)
+    def _output(self, baseline: Photograph, made: Made, read: dict[str, Any]) -> None:
+        found = difference(made.output, baseline.output, RULES[self.recipe.stages[-1].rule])
+        shapes = _shapes(made.output), _shapes(baseline.output)
         if shapes[0] != shapes[1]:
             self.output_shapes = self.output_shapes or (shapes[0][0], shapes[1][0])
         self.inexact |= not found.exact or shapes[0] != shapes[1]
-        self.output = worse(self.output, found.record(ours.path.name))
-        if finals.vouched(self.recipe, made) or (found.exact and shapes[0] == shapes[1]):
+        self.output = worse(self.output, found.record(baseline.path.name))
+        if final_tensor.vouched(self.recipe, made) or (found.exact and shapes[0] == shapes[1]):
             return
         unread = {name for name, entry in self.stages.items() if entry.status == UNDECIDED}
-        outcome, expected, drawn = finals.judged(self.recipe, ours, made, read, unread)
+        outcome, expected, drawn = final_tensor.judged(self.recipe, baseline, made, read, unread)
         for name in drawn:
             self.stages[name].drawn(alike=False)
-        self.undecided |= outcome == finals.UNDECIDED
-        if outcome != finals.DIFFERS:
+        self.undecided |= outcome == final_tensor.UNDECIDED
+        if outcome != final_tensor.DIFFERS:
             return
         self.beyond = True
         self.said.not_vouched(self.recipe, made)
-        square = len(set(as_array(ours.stages["decode"][0]).shape[:2])) == 1
+        square = len(set(as_array(baseline.stages["decode"][0]).shape[:2])) == 1
         if self.cause is None or (self.square and not square):
             right = all(entry.status not in WRONG for entry in self.stages.values())
             self.square = square
-            self.cause = finals.explained(self.recipe, ours, made, expected, whole=right)
+            self.cause = final_tensor.explained(self.recipe, baseline, made, expected, whole=right)
 
     def record(self, *, applied: bool = False) -> Preprocessing:
         """What was found on all photographs."""

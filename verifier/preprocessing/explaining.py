@@ -68,15 +68,15 @@ def _other_size(size: tuple[int, ...], wanted: tuple[int, ...], source: tuple[in
 def why_cropped(given: Any, made: Any, expected: Any) -> Cause | None:
     """Another window of the same picture, or the same mirrored."""
     source, cut, wanted = (as_array(each) for each in (given, made, expected))
-    own = window(source, wanted)
+    expected_at = window(source, wanted)
     for turned, words in ((cut, ""), (cut[:, ::-1], ", mirrored")):
         at = window(source, turned)
         if at is None:
             continue
         size = "" if cut.shape == wanted.shape else f" of {cut.shape[0]} x {cut.shape[1]} pixels"
-        theirs = "" if own is None else f", torchvision's at {own}"
-        summary = f"its window{size} begins at {at}{theirs}{words}"
-        near = own is not None and max(abs(at[0] - own[0]), abs(at[1] - own[1])) == 1
+        baseline = "" if expected_at is None else f", torchvision's at {expected_at}"
+        summary = f"its window{size} begins at {at}{baseline}{words}"
+        near = expected_at is not None and max(abs(at[0] - expected_at[0]), abs(at[1] - expected_at[1])) == 1
         remedy = "round half of the margin as torchvision does: round(margin / 2), to even" if near else ""
         return Cause(
             code="crop-size" if size else ("crop-offset" if not words else "input-flip"),
@@ -119,9 +119,9 @@ def why_decoded(path: Path, made: Any, expected: Any) -> Cause | None:
     known = why_values(made, expected)
     if known is not None:
         return known
-    one, other = in_steps(made), in_steps(expected)
-    if one.shape == other.shape and path.suffix.lower() in {".jpg", ".jpeg", ".webp"}:
-        gap = np.abs(one - other)
+    c, b = in_steps(made), in_steps(expected)
+    if c.shape == b.shape and path.suffix.lower() in {".jpg", ".jpeg", ".webp"}:
+        gap = np.abs(c - b)
         if float(np.median(gap)) <= 8:
             return Cause(
                 code="decode-lossy",
@@ -160,13 +160,13 @@ def _tensor(picture: Any) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[None]
 
 
-def _left(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The root mean square of what is left, in steps where `other` is normalised or on 0 to 1."""
-    if one.shape != other.shape:
+def _left(candidate: torch.Tensor, baseline: torch.Tensor) -> float:
+    """The root mean square of what is left, in steps where the baseline is normalised or on 0 to 1."""
+    if candidate.shape != baseline.shape:
         return math.inf
-    largest = float(other.abs().max())
+    largest = float(baseline.abs().max())
     steps = 1.0 if largest > 4 else 255 * 0.226
-    return float((one.double() - other.double()).square().mean().sqrt()) * steps
+    return float((candidate.double() - baseline.double()).square().mean().sqrt()) * steps
 
 
 def why_whole(path: Path, decoded: Any, made: Any, expected: Any, size: int, shorter: int) -> Cause | None:
@@ -207,11 +207,11 @@ def why_whole(path: Path, decoded: Any, made: Any, expected: Any, size: int, sho
 CLEARLY = 0.02  # steps, root mean square
 
 
-def _unexplained(one: torch.Tensor, other: torch.Tensor) -> float:
+def _unexplained(made: torch.Tensor, expected: torch.Tensor) -> float:
     """What no gain and offset of each channel explains, channels in the same or the reverse order: in steps, rms."""
-    if one.shape != other.shape:
+    if made.shape != expected.shape:
         return math.inf
-    candidate, baseline = (each[0].double().reshape(each.shape[1], -1) for each in (one, other))
+    candidate, baseline = (each[0].double().reshape(each.shape[1], -1) for each in (made, expected))
     baseline = baseline - baseline.mean(dim=1, keepdim=True)
     left = math.inf
     for order in (candidate, candidate.flip(0)):

@@ -154,43 +154,31 @@ def in_the_whole(path: Path, decoded: Any, size: int, shorter: int) -> Iterator[
             "round half of the margin as torchvision does: round(margin / 2), to even",
             shifted(down, across),
         )
-    yield Variant(
-        "crop-offset",
-        "the crop is the top left corner, not the centre",
-        "crop the centre",
-        lambda p: as_array(resized(p))[:size, :size],
-    )
+    corner = "the crop is the top left corner, not the centre"
+    yield Variant("crop-offset", corner, "crop the centre", lambda p: as_array(resized(p))[:size, :size])
     mend = f"resize the shorter side to {shorter}, then crop {size} x {size}"
     yield Variant("crop-size", "nothing is cropped", mend, resized)
-    yield Variant(
-        "resize-size",
-        f"both sides are resized to {shorter}, whatever the proportions, and nothing is cropped",
-        mend,
-        lambda p: _pillow(p, shorter, shorter, Image.Resampling.BILINEAR),
-    )
-    yield Variant(
-        "resize-size",
-        f"both sides are resized to {size}, whatever the proportions, and nothing is cropped",
-        mend,
-        lambda p: _pillow(p, size, size, Image.Resampling.BILINEAR),
-    )
-    yield Variant(
-        "resize-size",
-        f"both sides are resized to {shorter}, whatever the proportions",
-        mend,
-        lambda p: centred(_pillow(p, shorter, shorter, Image.Resampling.BILINEAR)),
-    )
-    yield Variant(
-        "resize-size", f"the shorter side becomes {size}", mend, lambda p: centred(resized(p, size))
-    )
+
+    def squeezed(down: int, across: int) -> Callable[[Any], Any]:
+        return lambda p: _pillow(p, down, across, Image.Resampling.BILINEAR)
+
     source = as_array(decoded).shape[:2]
     small = [max(1, int(shorter * length / max(source))) for length in source]
-    yield Variant(
-        "resize-size",
-        f"the longer side becomes {shorter}, not the shorter",
-        mend,
-        lambda p: centred(_pillow(p, small[0], small[1], Image.Resampling.BILINEAR)),
-    )
+    sides = "whatever the proportions"
+    for words, make in (
+        (f"both sides are resized to {shorter}, {sides}, and nothing is cropped", squeezed(shorter, shorter)),
+        (f"both sides are resized to {size}, {sides}, and nothing is cropped", squeezed(size, size)),
+        (
+            f"both sides are resized to {shorter}, {sides}",
+            _one_after_the_other(squeezed(shorter, shorter), centred),
+        ),
+        (f"the shorter side becomes {size}", lambda p: centred(resized(p, size))),
+        (
+            f"the longer side becomes {shorter}, not the shorter",
+            _one_after_the_other(squeezed(*small), centred),
+        ),
+    ):
+        yield Variant("resize-size", words, mend, make)
     for each in decoders(path):
         yield each._replace(
             words=f"in decoding, {each.words}", make=_one_after_the_other(each.make, resized, centred)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verifier.preprocessing.entries import UNDECIDED, WRONG
-from verifier.preprocessing.reading import remaining
+from verifier.preprocessing.passages import remaining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from verifier.preprocessing.candidates import Made
     from verifier.preprocessing.entries import Entry
-    from verifier.preprocessing.recipes import Recipe
+    from verifier.preprocessing.recipes import PhotographRecipe
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Said:
         self.unknown |= dict.fromkeys(made.unknown)
         self.orders.add(tuple(made.stages))
 
-    def not_vouched(self, recipe: Recipe, made: Made) -> None:
+    def not_vouched(self, recipe: PhotographRecipe, made: Made) -> None:
         """The final tensor differs, and no stage that was seen made it."""
         latest, stages = remaining(recipe, made)
         if made.stages and not self.final:

@@ -1,4 +1,4 @@
-"""Reading photographs: upright, and as bytes of red, green and blue."""
+"""Photographs and pictures in every form that a preprocessing may have them in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.preprocessing.resampling import Bytes
-
 MOST_PIXELS = 50_000_000  # of a photograph: some stages hold it as 24 bytes a pixel, and several at once
-
-ORIENTATION = 0x0112  # EXIF's tag for how the camera was held
 
 
 def pixels(path: Path) -> int:
@@ -31,55 +27,6 @@ def pixels(path: Path) -> int:
         return next((int(number) for number in re.findall(r"\d+", str(error))), 0)
     except Exception:  # each decoder has its own ways to fail; whoever decodes it tells
         return 0
-
-
-def read(path: Path) -> Bytes:
-    """A photograph as (H, W, 3) bytes, turned upright as its EXIF data say.
-
-    Grey becomes three equal channels, transparency is dropped, 16 bits are divided by 257 and rounded, and palettes
-    are looked up. Pillow decodes the file; other colour spaces (CMYK for one) are left to it too.
-
-    Raises:
-        Exception: Whatever the file's decoder raises.
-    """
-    with Image.open(path) as opened:
-        opened.load()
-        return upright(_in_colours(opened), opened.getexif().get(ORIENTATION, 1))
-
-
-def _in_colours(image: Image.Image) -> Bytes:
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.uint32)
-        return _three((2 * deep + 257) // 514)  # rounded, not cut
-    if image.mode in {"RGB", "RGBA"}:
-        return np.ascontiguousarray(np.asarray(image)[..., :3])
-    if image.mode in {"L", "LA"}:
-        grey = np.asarray(image)
-        return _three(grey[..., 0] if image.mode == "LA" else grey)
-    if image.mode == "P":
-        colours = np.zeros((256, 3), np.uint8)
-        palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-        colours[: len(palette)] = palette
-        return np.asarray(colours[np.asarray(image)])
-    return np.asarray(image.convert("RGB"))
-
-
-def _three(grey: np.ndarray[Any, Any]) -> Bytes:
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def upright(picture: Bytes, orientation: int) -> Bytes:
-    """The picture as it was seen: EXIF 2.3, section 4.6.4 A, tag Orientation; unknown values change nothing."""
-    turned = {
-        2: lambda p: p[:, ::-1],
-        3: lambda p: p[::-1, ::-1],
-        4: lambda p: p[::-1],
-        5: lambda p: p.transpose(1, 0, 2),
-        6: lambda p: p.transpose(1, 0, 2)[:, ::-1],
-        7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
-        8: lambda p: p.transpose(1, 0, 2)[::-1],
-    }.get(orientation)
-    return picture if turned is None else np.ascontiguousarray(turned(picture))
 
 
 def as_array(picture: object) -> np.ndarray[Any, Any]:

@@ -17,10 +17,10 @@ from PIL import Image
 from verifier.errors import ModelError
 from verifier.preprocessing import same_distribution
 from verifier.preprocessing.baseline import prepared
-from verifier.preprocessing.candidates import Ours, seeded
-from verifier.preprocessing.finals import DIFFERS, judged, ordered, vouched
+from verifier.preprocessing.candidates import FromScratch, seeded
+from verifier.preprocessing.final_tensor import DIFFERS, judged, ordered, vouched
+from verifier.preprocessing.passages import Passage, applied, passages, read_off, remaining
 from verifier.preprocessing.photographs import as_array, in_steps
-from verifier.preprocessing.reading import Passage, applied, passages, read_off, remaining
 from verifier.preprocessing.rules import RULES, difference
 from verifier.records import Cause
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.candidates import Candidate, Made
     from verifier.preprocessing.entries import Entry
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
 
 # After how many draws to look whether more are needed. 64 that are equal are the same draws: flips would be so once
 # in 2^64. With fewer than 600 one of nine places that is never drawn would not be beyond all doubt.
@@ -40,7 +40,7 @@ BY_EFFECT = frozenset({"jitter"})  # what it drew cannot be read off, but how st
 
 
 @dataclass(frozen=True)
-class Finding:
+class DrawResult:
     """What many draws say of one stage.
 
     `alike`: both drew the same from the same seeds. `same`: nothing says that they are distributed otherwise.
@@ -56,29 +56,31 @@ class Finding:
 
 
 @dataclass
-class _Sample:
+class _Draws:
     """What both drew for one stage, parameter by parameter."""
 
-    theirs: dict[str, list[float]] = field(default_factory=dict)
-    ours: dict[str, list[float]] = field(default_factory=dict)
+    candidate: dict[str, list[float]] = field(default_factory=dict)
+    baseline: dict[str, list[float]] = field(default_factory=dict)
     read: int = 0
     alike: int = 0
     unread: int = 0
     together: tuple[str, ...] = ()
 
-    def add(self, theirs: Mapping[str, float], ours: Sequence[Mapping[str, float]], *, alike: bool) -> None:
+    def add(
+        self, candidate: Mapping[str, float], baseline: Sequence[Mapping[str, float]], *, alike: bool
+    ) -> None:
         self.read += 1
         self.alike += alike
-        for name, value in theirs.items():
-            self.theirs.setdefault(name, []).append(value)
-            self.ours.setdefault(name, []).extend(each[name] for each in ours)
+        for name, value in candidate.items():
+            self.candidate.setdefault(name, []).append(value)
+            self.baseline.setdefault(name, []).extend(each[name] for each in baseline)
 
     @property
     def same_draws(self) -> bool:
         return self.unread == 0 and self.alike == self.read > 0
 
 
-def last_is_shown(recipe: Recipe, made: Made) -> None:
+def last_is_shown(recipe: PhotographRecipe, made: Made) -> None:
     """Where only the recipe's last stage was not seen, the final tensor is what it made."""
     latest, stages = remaining(recipe, made)
     if made.stages and not made.whole and len(stages) == 1 and next(reversed(made.stages)) == latest:
@@ -86,17 +88,17 @@ def last_is_shown(recipe: Recipe, made: Made) -> None:
 
 
 def tested(
-    recipe: Recipe, candidate: Candidate, seed: int, stages: Mapping[str, Entry]
-) -> tuple[dict[str, Finding], int]:
+    recipe: PhotographRecipe, candidate: Candidate, seed: int, stages: Mapping[str, Entry]
+) -> tuple[dict[str, DrawResult], int]:
     """What many draws of a user's preprocessing say of each stage of the recipe that draws.
 
     Also gives of how many test pictures it makes a final tensor that the recipe never makes, by an order of its own.
     """
     random = [stage.name for stage in recipe.stages if stage.draw is not None]
-    if isinstance(candidate, Ours) or not random:
+    if isinstance(candidate, FromScratch) or not random:
         return {}, 0
     otherwise = {name for name in random if stages[name].drawn_alike is False}
-    found: dict[tuple[str, bool], _Sample] = {}
+    found: dict[tuple[str, bool], _Draws] = {}
     other = 0
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +110,7 @@ def tested(
                     break
     except ModelError as error:
         said = f"what it draws could not be tested: {error}"
-        return {name: Finding(words=said, alike=name not in otherwise) for name in random}, 0
+        return {name: DrawResult(words=said, alike=name not in otherwise) for name in random}, 0
     tests = _tests(found)
     return {
         name: _finding(name, sample, found.get((name, True)), tests)
@@ -117,18 +119,20 @@ def tested(
     }, other
 
 
-def _tests(found: Mapping[tuple[str, bool], _Sample]) -> int:
-    return len(LOOKS) * sum(same_distribution.count(len(each.theirs)) for each in found.values())
+def _tests(found: Mapping[tuple[str, bool], _Draws]) -> int:
+    return len(LOOKS) * sum(same_distribution.count(len(each.candidate)) for each in found.values())
 
 
-def _settled(found: Mapping[tuple[str, bool], _Sample], otherwise: set[str]) -> bool:
+def _settled(found: Mapping[tuple[str, bool], _Draws], otherwise: set[str]) -> bool:
     """Whether more draws would tell nothing new."""
     tests = _tests(found)
     return all(
         not sample.read
         or sample.unread > 0
         or (sample.same_draws and name not in otherwise)
-        or same_distribution.refuted(sample.theirs, sample.ours, tests, independent=name not in BY_EFFECT)
+        or same_distribution.refuted(
+            sample.candidate, sample.baseline, tests, independent=name not in BY_EFFECT
+        )
         for (name, alone), sample in found.items()
         if not alone
     )
@@ -141,12 +145,12 @@ def _test_picture(size: int) -> Image.Image:
 
 
 def _one(
-    recipe: Recipe,
+    recipe: PhotographRecipe,
     candidate: Candidate,
     seed: int,
     picture: int,
     path: Path,
-    found: dict[tuple[str, bool], _Sample],
+    found: dict[tuple[str, bool], _Draws],
 ) -> bool:
     """One test picture; whether the candidate, in an order of its own, makes of it what the recipe never makes."""
     with Image.open(path) as opened:
@@ -164,10 +168,10 @@ def _one(
             continue
         together = tuple(stage.name for stage in passage.stages[:-1] if stage.draw is None)
         for stage in drawing:
-            found.setdefault((stage.name, False), _Sample(together=together if passage.name else ()))
+            found.setdefault((stage.name, False), _Draws(together=together if passage.name else ()))
         known |= _sampled(recipe, passage.stages, passage, seed, picture, found, alone=False)
         if len(passage.stages) > 1 and drawing == passage.stages[-1:]:
-            found.setdefault((drawing[0].name, True), _Sample())
+            found.setdefault((drawing[0].name, True), _Draws())
             _sampled(recipe, drawing, passage, seed, picture, found, alone=True)
     if ordered(recipe, made):
         return False
@@ -176,12 +180,12 @@ def _one(
 
 
 def _sampled(
-    recipe: Recipe,
+    recipe: PhotographRecipe,
     stages: Sequence[Stage],
     passage: Passage,
     seed: int,
     picture: int,
-    found: Mapping[tuple[str, bool], _Sample],
+    found: Mapping[tuple[str, bool], _Draws],
     *,
     alone: bool,
 ) -> dict[str, Any]:
@@ -196,12 +200,12 @@ def _sampled(
             (drawn,) = _drawn(last, source[0], seed, picture, names.index(last.name), 1)
             expected = applied([last], source, {last.name: drawn})
             gap = difference(passage.made, expected, RULES[last.rule])
-            theirs, ours = _effects(source[0], passage.made[0]), _effects(source[0], expected[0])
+            candidate, baseline = _effects(source[0], passage.made[0]), _effects(source[0], expected[0])
         except Exception:  # torchvision's does not take what the candidate has
             sample.unread += 1
             return {}
         alike = gap.shapes is None and gap.largest <= RULES[last.rule].limit
-        sample.add(theirs, [ours], alike=alike)
+        sample.add(candidate, [baseline], alike=alike)
         return {last.name: drawn} if alike else {}
     read = read_off(stages, passage.given, passage.made)
     for number in drawing:
@@ -265,19 +269,19 @@ def _colours(picture: Any) -> tuple[float, float, complex]:
     return float(grey.mean()), float(grey.std()), complex(chroma.mean())
 
 
-def _finding(name: str, sample: _Sample, alone: _Sample | None, tests: int) -> Finding:
+def _finding(name: str, sample: _Draws, alone: _Draws | None, tests: int) -> DrawResult:
     if not sample.read and not (alone and alone.read):
-        return Finding(words="what it draws cannot be read off what it makes of a test picture")
+        return DrawResult(words="what it draws cannot be read off what it makes of a test picture")
     if sample.same_draws:
-        return Finding(alike=True, same=True)
+        return DrawResult(alike=True, same=True)
     independent = name not in BY_EFFECT
-    why = same_distribution.refuted(sample.theirs, sample.ours, tests, independent=independent)
+    why = same_distribution.refuted(sample.candidate, sample.baseline, tests, independent=independent)
     if why is None and not sample.unread:
         if name in BY_EFFECT:
-            return Finding(
+            return DrawResult(
                 words=f"in {sample.read} draws its effects are distributed as torchvision's; what it drew is unknown"
             )
-        return Finding(
+        return DrawResult(
             same=True,
             together=sample.together,
             words=f"in {sample.read} draws they are distributed as torchvision's",
@@ -285,9 +289,9 @@ def _finding(name: str, sample: _Sample, alone: _Sample | None, tests: int) -> F
     if (
         alone
         and not alone.unread
-        and same_distribution.refuted(alone.theirs, alone.ours, tests, independent=independent) is None
+        and same_distribution.refuted(alone.candidate, alone.baseline, tests, independent=independent) is None
     ):
-        return Finding(
+        return DrawResult(
             same=True,
             missing=sample.together,
             words=f"in {alone.read} draws as without {', '.join(sample.together)}",
@@ -301,22 +305,24 @@ def _finding(name: str, sample: _Sample, alone: _Sample | None, tests: int) -> F
             f"p = {why.p:.1e} by {why.test}; of one distribution {same_distribution.RATE:g} over {tests} tests",
         )
     cause = Cause(code="draws-otherwise", summary=words, confirmed=True, evidence=evidence)
-    return Finding(cause=cause, words=words)
+    return DrawResult(cause=cause, words=words)
 
 
-def _told(parameter: str, sample: _Sample) -> str:
+def _told(parameter: str, sample: _Draws) -> str:
     """A parameter of both samples in words."""
     draws = sample.read
     if " with " in parameter:
-        one, other = parameter.split(" with ")
-        return f"its {one} and {other} depend on each other in {draws} draws, torchvision's do not"
-    theirs, ours = np.asarray(sample.theirs[parameter]), np.asarray(sample.ours[parameter])
+        one, two = parameter.split(" with ")
+        return f"its {one} and {two} depend on each other in {draws} draws, torchvision's do not"
+    candidate, baseline = np.asarray(sample.candidate[parameter]), np.asarray(sample.baseline[parameter])
     if parameter == "flip":
-        return f"it flips {theirs.mean():.1%} of {draws} pictures, torchvision's {ours.mean():.1%}"
+        return f"it flips {candidate.mean():.1%} of {draws} pictures, torchvision's {baseline.mean():.1%}"
     if parameter.startswith("first"):
-        place = f"{theirs.min():.0%} to {theirs.max():.0%} of the way, {theirs.mean():.1%} on average"
-        same = f"{ours.min():.0%} to {ours.max():.0%}, {ours.mean():.1%}"
+        place = (
+            f"{candidate.min():.0%} to {candidate.max():.0%} of the way, {candidate.mean():.1%} on average"
+        )
+        same = f"{baseline.min():.0%} to {baseline.max():.0%}, {baseline.mean():.1%}"
     else:
-        place = f"{theirs.min():.3g} to {theirs.max():.3g}, {theirs.mean():.3g} on average"
-        same = f"{ours.min():.3g} to {ours.max():.3g}, {ours.mean():.3g}"
+        place = f"{candidate.min():.3g} to {candidate.max():.3g}, {candidate.mean():.3g} on average"
+        same = f"{baseline.min():.3g} to {baseline.max():.3g}, {baseline.mean():.3g}"
     return f"its {parameter} is {place}, in {draws} draws; torchvision's {same}"

@@ -1,4 +1,4 @@
-"""Recipes: the stages a photograph goes through, each as torchvision does it and as we do."""
+"""Recipes: the stages a photograph goes through, each as torchvision does it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps
 
 from verifier.errors import UsageError, suggestion
-from verifier.preprocessing import photographs, resampling, transforms
+from verifier.preprocessing import resampling
 from verifier.recognise.preparations import IMAGENET
 
 if TYPE_CHECKING:
@@ -26,22 +26,19 @@ JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
 class Stage:
     """One step, for one picture, that makes one or several.
 
-    `torchvision` and `ours` are given a picture (Pillow's and an array, or tensors) and what was drawn for it, if
-    there is `draw` (torchvision's) and `own_draw`, which are given its height and width. `rule` says what may differ
-    (`verifier.preprocessing.rules`).
+    `torchvision` is given a picture (Pillow's, or a tensor) and what was drawn, if there is `draw`, which is given
+    its height and width. `rule` says what may differ (`verifier.preprocessing.rules`).
     """
 
     name: str
     words: str
     rule: str
     torchvision: Callable[[Any, Any], list[Any]]
-    ours: Callable[[Any, Any], list[Any]]
     draw: Callable[[int, int], Any] | None = None
-    own_draw: Callable[[int, int], Any] | None = None
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PhotographRecipe:
     """Stages in order. The first is given a path."""
 
     name: str
@@ -70,7 +67,6 @@ DECODE = Stage(
     "upright, 8 bits of red, green and blue",
     "decode",
     lambda path, _: [read_with_pillow(path)],
-    lambda path, _: [photographs.read(path)],
 )
 
 
@@ -80,10 +76,6 @@ def _torchvision_resize(picture: Any, size: int | list[int]) -> Any:
     return functional.resize(picture, to, functional.InterpolationMode.BILINEAR, antialias=True)
 
 
-def _our_resize(picture: Any, size: int) -> Any:
-    return resampling.resize(picture, *resampling.shorter_to(size, *picture.shape[:2]))
-
-
 def resize_to(size: int) -> Stage:
     """The shorter side to `size`."""
     return Stage(
@@ -91,7 +83,6 @@ def resize_to(size: int) -> Stage:
         f"shorter side {size}, bilinear, antialiased",
         "resize",
         lambda p, _: [_torchvision_resize(p, size)],
-        lambda p, _: [_our_resize(p, size)],
     )
 
 
@@ -102,7 +93,6 @@ def crop_centre(size: int) -> Stage:
         f"centre {size} x {size}",
         "exact",
         lambda p, _: [_functional().center_crop(p, [size])],
-        lambda p, _: [transforms.centre_crop(p, size)],
     )
 
 
@@ -115,7 +105,7 @@ def _torchvision_scale(picture: Any, _: Any) -> list[Any]:
     return [functional.convert_image_dtype(functional.pil_to_tensor(picture), torch.float32)]
 
 
-SCALE = Stage("scale", "0 to 1, float32", "float32", _torchvision_scale, lambda p, _: [transforms.scale(p)])
+SCALE = Stage("scale", "0 to 1, float32", "float32", _torchvision_scale)
 
 
 def normalise_by(constants: tuple[Sequence[float], Sequence[float]], name: str) -> Stage:
@@ -125,7 +115,6 @@ def normalise_by(constants: tuple[Sequence[float], Sequence[float]], name: str) 
         f"{name}'s mean and standard deviation",
         "normalise",
         lambda p, _: [_functional().normalize(p, *constants)],
-        lambda p, _: [transforms.normalise(p, *constants)],
     )
 
 
@@ -139,19 +128,12 @@ def _random_size() -> Stage:
         new: tuple[int, int] = stage.make_params([Image.new("RGB", (width, height))])["size"]
         return new
 
-    def own_draw(height: int, width: int) -> tuple[int, int]:
-        # torchvision multiplies both sides by a rounded ratio and cuts: in 5 % of all cases a pixel is missing
-        ratio = transforms.draw_size(least, most) / min(height, width)
-        return int(height * ratio), int(width * ratio)
-
     return Stage(
         "resize",
         f"shorter side drawn from {least} to {most}, bilinear, antialiased",
         "resize",
         lambda p, size: [_torchvision_resize(p, list(size))],
-        lambda p, size: [resampling.resize(p, *size)],
         draw,
-        own_draw,
     )
 
 
@@ -167,9 +149,7 @@ def _random_crop(size: int) -> Stage:
         f"random {size} x {size}",
         "exact",
         lambda p, at: [_functional().crop(p, at[0], at[1], size, size)],
-        lambda p, at: [transforms.crop(p, at[0], at[1], size, size)],
         draw,
-        lambda height, width: transforms.draw_window(height, width, size),
     )
 
 
@@ -179,7 +159,6 @@ def _pad(pixels: int) -> Stage:
         f"{pixels} black pixels on each side",
         "exact",
         lambda p, _: [_functional().pad(p, [pixels] * 4)],
-        lambda p, _: [transforms.pad(p, *[pixels] * 4)],
     )
 
 
@@ -195,21 +174,19 @@ FLIP = Stage(
     "left to right, every other time",
     "exact",
     lambda p, flipped: [_functional().hflip(p) if flipped else p],
-    lambda p, flipped: [transforms.flip(p) if flipped else p],
     _draw_flip,
-    lambda _height, _width: transforms.draw_flip(),
 )
 
 
-def _draw_jitter(_height: int, _width: int) -> transforms.Jitter:
+def _draw_jitter(_height: int, _width: int) -> tuple[Any, ...]:
     from torchvision.transforms import ColorJitter  # noqa: PLC0415 - half a second
 
     chosen = ColorJitter(*JITTER)
     order, *strengths = chosen.get_params(chosen.brightness, chosen.contrast, chosen.saturation, chosen.hue)
-    return transforms.Jitter(tuple(order.tolist()), *strengths)
+    return tuple(order.tolist()), *strengths
 
 
-def _torchvision_jitter(picture: Any, drawn: transforms.Jitter) -> list[Any]:
+def _torchvision_jitter(picture: Any, drawn: tuple[Any, ...]) -> list[Any]:
     functional = _functional()
     steps = (
         functional.adjust_brightness,
@@ -217,7 +194,7 @@ def _torchvision_jitter(picture: Any, drawn: transforms.Jitter) -> list[Any]:
         functional.adjust_saturation,
         functional.adjust_hue,
     )
-    for number in drawn.order:
+    for number in drawn[0]:
         picture = steps[number](picture, drawn[1 + number])
     return [picture]
 
@@ -227,9 +204,7 @@ COLOURS = Stage(
     "brightness, contrast and saturation by up to 40 %, hue by up to a tenth",
     "jitter",
     _torchvision_jitter,
-    lambda p, drawn: [transforms.jitter(p, drawn)],
     _draw_jitter,
-    lambda _height, _width: transforms.draw_jitter(JITTER),
 )
 
 
@@ -239,7 +214,6 @@ def _ten_crops(size: int) -> Stage:
         f"ten of {size} x {size}: corners and centre, and flipped",
         "exact",
         lambda p, _: list(_functional().ten_crop(p, [size, size])),
-        lambda p, _: list(transforms.ten_crops(p, size)),
     )
 
 
@@ -249,39 +223,38 @@ def _many_scales() -> Stage:
         f"shorter sides {', '.join(map(str, SCALES))}, bilinear, antialiased",
         "resize",
         lambda p, _: [_torchvision_resize(p, size) for size in SCALES],
-        lambda p, _: [_our_resize(p, size) for size in SCALES],
     )
 
 
-def classification(size: int) -> Recipe:
+def classification(size: int) -> PhotographRecipe:
     """What torchvision's classification weights are tested with."""
     stages = (DECODE, resize_to(resampling.whole_steps(size)), crop_centre(size), SCALE, IMAGENETS)
-    return Recipe("classification", stages, size)
+    return PhotographRecipe("classification", stages, size)
 
 
 IMAGENETS = normalise_by(IMAGENET, "ImageNet")
 
 
-def _training(size: int) -> Recipe:
+def _training(size: int) -> PhotographRecipe:
     stages = (DECODE, _random_size(), _random_crop(size), FLIP, COLOURS, SCALE, IMAGENETS)
-    return Recipe("imagenet-train", stages, size)
+    return PhotographRecipe("imagenet-train", stages, size)
 
 
-def _cifar_training(size: int) -> Recipe:
+def _cifar_training(size: int) -> PhotographRecipe:
     stages = (DECODE, _pad(4), _random_crop(size), FLIP, SCALE, normalise_by(CIFAR10, "CIFAR-10"))
-    return Recipe("cifar-train", stages, size)
+    return PhotographRecipe("cifar-train", stages, size)
 
 
-def _ten(size: int) -> Recipe:
+def _ten(size: int) -> PhotographRecipe:
     stages = (DECODE, resize_to(resampling.whole_steps(size)), _ten_crops(size), SCALE, IMAGENETS)
-    return Recipe("ten-crop", stages, size)
+    return PhotographRecipe("ten-crop", stages, size)
 
 
-def _multi_scale(size: int) -> Recipe:
-    return Recipe("multi-scale", (DECODE, _many_scales(), SCALE, IMAGENETS), size)
+def _multi_scale(size: int) -> PhotographRecipe:
+    return PhotographRecipe("multi-scale", (DECODE, _many_scales(), SCALE, IMAGENETS), size)
 
 
-RECIPES: dict[str, tuple[Callable[[int], Recipe], int]] = {
+RECIPES: dict[str, tuple[Callable[[int], PhotographRecipe], int]] = {
     "cifar-train": (_cifar_training, 32),
     "classification": (classification, 224),
     "imagenet-train": (_training, 224),
@@ -290,7 +263,7 @@ RECIPES: dict[str, tuple[Callable[[int], Recipe], int]] = {
 }
 
 
-def recipe(name: str, size: int | None = None) -> Recipe:
+def recipe(name: str, size: int | None = None) -> PhotographRecipe:
     """A recipe by name, for crops of `size` pixels or as many as are usual.
 
     Raises:

@@ -104,11 +104,9 @@ def is_rounding(
     if not rule.oracle:
         return found.largest <= rule.limit
     source = in_steps(given)
-    for ours, theirs in zip(candidate, baseline, strict=True):
-        height, width = as_array(theirs).shape[:2]
-        exact = resampling.resize_exactly(source, height, width)
-        own, allowed = _rms(in_steps(theirs) - exact), _rms(in_steps(ours) - exact)
-        if not allowed <= rule.limit * own + NEGLIGIBLE:
+    for c, b in zip(candidate, baseline, strict=True):
+        exact = resampling.resize_exactly(source, *as_array(b).shape[:2])
+        if not _rms(in_steps(c) - exact) <= rule.limit * _rms(in_steps(b) - exact) + NEGLIGIBLE:
             return False
     return True
 

@@ -60,28 +60,30 @@ def count(parameters: int) -> int:
     return 2 * parameters + parameters * (parameters - 1) // 2
 
 
-def _tests(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> list[tuple[str, float]]:
-    distinct = np.unique(other)
-    if set(distinct) <= {0.0, 1.0} and set(np.unique(one)) <= {0.0, 1.0}:
-        table = [[int(each.sum()), int(each.size - each.sum())] for each in (one, other)]
+def _tests(candidate: np.ndarray[Any, Any], baseline: np.ndarray[Any, Any]) -> list[tuple[str, float]]:
+    distinct = np.unique(baseline)
+    if set(distinct) <= {0.0, 1.0} and set(np.unique(candidate)) <= {0.0, 1.0}:
+        table = [[int(each.sum()), int(each.size - each.sum())] for each in (candidate, baseline)]
         return [("Fisher's exact test", float(stats.fisher_exact(table).pvalue))]
-    smirnov = float(stats.ks_2samp(one, other, method="asymp").pvalue)
+    smirnov = float(stats.ks_2samp(candidate, baseline, method="asymp").pvalue)
     return [
         ("Kolmogorov's and Smirnov's test", smirnov),
-        ("the chi-square test", _by_bins(one, other, distinct)),
+        ("the chi-square test", _by_bins(candidate, baseline, distinct)),
     ]
 
 
-def _by_bins(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], distinct: np.ndarray[Any, Any]) -> float:
+def _by_bins(
+    candidate: np.ndarray[Any, Any], baseline: np.ndarray[Any, Any], distinct: np.ndarray[Any, Any]
+) -> float:
     """Homogeneity over as many bins as there are values, or sixteen as full as each other."""
     if distinct.size <= _BINS:
         edges = (distinct[1:] + distinct[:-1]) / 2
     else:
-        edges = np.unique(np.quantile(other, np.arange(1, _BINS) / _BINS))
+        edges = np.unique(np.quantile(baseline, np.arange(1, _BINS) / _BINS))
     table = np.stack(
         [
             np.bincount(np.searchsorted(edges, each, side="right"), minlength=edges.size + 1)
-            for each in (one, other)
+            for each in (candidate, baseline)
         ]
     )
     table = table[:, table.sum(axis=0) > 0]

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from verifier.errors import OutputError
 from verifier.records import SCHEMA_VERSION, Record, Result, to_builtins
@@ -31,6 +31,9 @@ PREPROCESSING = "preprocessing.json"
 RENDERED = (REPORT, SUMMARY, PLOT)  # what is made of a saved result
 _ROOM = 1 << 20  # bytes: as much as a result takes, and its pages
 WRITTEN = (RESULT, LAYERS, *RENDERED)  # all that `save` writes
+
+
+R = TypeVar("R", bound=Record)
 
 
 class Verification(Result, frozen=True, kw_only=True):
@@ -210,23 +213,35 @@ def load(path: str | PathLike[str]) -> Verification:
 def _read(path: Path) -> Verification:
     file = path / RESULT if path.is_dir() else path
     try:
-        found = read(file.read_text(encoding="utf-8"), Verification, SCHEMA_VERSION)
-    except FileNotFoundError as error:
-        raise OutputError(f"there is no saved result at {file}") from error
+        found = read_file(file, Verification, SCHEMA_VERSION)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise OutputError(f"there is no saved result at {file}") from error
+        if isinstance(error.__cause__, UnknownError):
+            raise OutputError(f"{file} is not a saved result: {error.__cause__}") from error
+        raise
+    wrong = next(contradictions(found), None)
+    if wrong is not None:
+        raise OutputError(f"{file} is damaged: {wrong}")
+    return found
+
+
+def read_file(file: Path, kind: type[R], version: int) -> R:
+    """Read any saved record.
+
+    Raises:
+        OutputError: There is none, it is damaged, or a newer version of this package wrote it.
+    """
+    try:
+        return read(file.read_text(encoding="utf-8"), kind, version)
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror}") from error
     except NewerError as error:
         raise OutputError(
             f"{file} was written by a newer version of this package ({error}); upgrade to read it"
         ) from error
-    except UnknownError as error:
-        raise OutputError(f"{file} is not a saved result: {error}") from error
     except ValueError as error:  # what is no UTF-8 is one, too
         raise OutputError(f"{file} is damaged: {error}") from error
-    wrong = next(contradictions(found), None)
-    if wrong is not None:
-        raise OutputError(f"{file} is damaged: {wrong}")
-    return found
 
 
 def to_json(record: Record) -> str:

@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Kept:
+class BaselineBatch:
     """What the baseline did in one batch, in lists: a batch may have several passes, backward passes and steps.
 
     Tensors are copies, for the loop goes on changing them, but for `parameters`: those stand still while the

@@ -19,7 +19,7 @@ from verifier.training.baseline_batch import (
     NORM,
     RATE,
     WEIGHT,
-    Kept,
+    BaselineBatch,
     Place,
     copies,
     gradients,
@@ -46,7 +46,7 @@ _FLOOR = 2.0**-10
 
 
 @dataclass(frozen=True)
-class Relation:
+class Correspondence:
     """How what the candidate has is made from what the baseline has.
 
     `recipes` are those of its tensors, by its own names; `layouts` those of pairs, by position, whose tensors the
@@ -59,7 +59,7 @@ class Relation:
 
 
 @dataclass
-class Compared:
+class CandidateBatch:
     """The candidate's batch against the baseline's. With `force` it is given the baseline's tensors at every place.
 
     The first pass is compared with the first, the second with the second. `errors` are relative, by place, the
@@ -67,8 +67,8 @@ class Compared:
     With `same_dtypes` a tensor that is not computed in the baseline's dtype counts like one of another shape.
     """
 
-    kept: Kept
-    relation: Relation
+    kept: BaselineBatch
+    relation: Correspondence
     allowed: Mapping[Phase, Allowed]
     force: bool
     same_dtypes: bool = False
@@ -128,12 +128,12 @@ class Compared:
 
     def backward_ended(self, watch: Watch) -> None:
         """Compare the gradients."""
-        own, place = gradients(watch), Place(Phase.BACKWARD, NORM, "")
+        candidate, place = gradients(watch), Place(Phase.BACKWARD, NORM, "")
         number = self._turn(place)
-        reference = [row[number] for row in self.kept.gradients.values() if number < len(row)]
-        norm = _norm(own.values())  # before they may be overwritten
-        self._tensors(Phase.BACKWARD, GRADIENT, self.kept.gradients, own)
-        self._note(place, _relative(_norm(reference), norm))
+        baseline = [row[number] for row in self.kept.gradients.values() if number < len(row)]
+        norm = _norm(candidate.values())  # before they may be overwritten
+        self._tensors(Phase.BACKWARD, GRADIENT, self.kept.gradients, candidate)
+        self._note(place, _relative(_norm(baseline), norm))
 
     def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
         """Compare the gradients as they are applied."""
@@ -154,9 +154,11 @@ class Compared:
         self.rates = {name: float(group["lr"]) for name, group in groups.items()}
         shared = len({*self.rates.values()}) == len({*self.kept.rates.values()}) == 1
         for name, recipe in self.relation.recipes.items():
-            own, reference = self.rates.get(name), self.kept.rates.get(recipe.names[0])
-            if own is not None and reference is not None:
-                self._note(Place(Phase.SCHEDULE, RATE, "" if shared else name), _relative(reference, own))
+            candidate, baseline = self.rates.get(name), self.kept.rates.get(recipe.names[0])
+            if candidate is not None and baseline is not None:
+                self._note(
+                    Place(Phase.SCHEDULE, RATE, "" if shared else name), _relative(baseline, candidate)
+                )
         self._tensors(Phase.AFTER, WEIGHT, _once(self.kept.parameters), watch.parameters)
         if self.force:
             for name, group in groups.items():
@@ -168,16 +170,16 @@ class Compared:
 
     def over(self, baseline: Watch, candidate: Watch) -> None:
         """Both loops have ended: compare what they leave behind, buffers included."""
-        for what, ours, theirs in (
+        for what, b, c in (
             (f"{WEIGHT} at the end", baseline.parameters, candidate.parameters),
             (f"{BUFFER} at the end", baseline.buffers, candidate.buffers),
         ):
-            self._tensors(Phase.AFTER, what, _once(ours), theirs)
+            self._tensors(Phase.AFTER, what, _once(b), c)
         self.forget()
 
     def forget(self) -> None:
         """Let go of all tensors; the numbers stay."""
-        self.kept = Kept()
+        self.kept = BaselineBatch()
         for table in (self.exceeding, self.weights_before, self.buffers_before, self.gradients_before):
             table.clear()
 
@@ -209,9 +211,9 @@ class Compared:
                     )
 
     def _never(self, place: Place, times: int, reason: str) -> None:
-        own = self._turns[place]
-        if own < times:
-            self._note(place, math.inf, f"{own} of {times} times in the batch" if own else reason)
+        seen = self._turns[place]
+        if seen < times:
+            self._note(place, math.inf, f"{seen} of {times} times in the batch" if seen else reason)
 
     def _turn(self, place: Place) -> int:
         """How often the candidate has been here in this batch, before now."""
@@ -233,21 +235,21 @@ class Compared:
                     place, math.inf, f"the candidate makes it {number + 1} times in a batch, not {number}"
                 )
             return None
-        reference = row[number]
-        if self.same_dtypes and reference.dtype != tensor.dtype:
-            said = [str(each.dtype).removeprefix("torch.") for each in (tensor, reference)]
+        baseline = row[number]
+        if self.same_dtypes and baseline.dtype != tensor.dtype:
+            said = [str(each.dtype).removeprefix("torch.") for each in (tensor, baseline)]
             self._note(place, math.inf, f"it is computed in {said[0]}, the baseline's in {said[1]}")
         layout = self.relation.layouts.get(int(place.subject))
-        shown = tensor if layout is None else layout.back(tensor, reference.shape)
-        same = self._compare(place, reference, shown, table.values())
-        if same or not self.force or shown.shape != reference.shape:
+        shown = tensor if layout is None else layout.back(tensor, baseline.shape)
+        same = self._compare(place, baseline, shown, table.values())
+        if same or not self.force or shown.shape != baseline.shape:
             return None
-        forced = reference if layout is None else layout.forth(reference, tensor.shape)
+        forced = baseline if layout is None else layout.forth(baseline, tensor.shape)
         return forced.to(tensor.dtype)
 
-    def _tensors(self, phase: Phase, what: str, kept: Named, own: Mapping[str, Tensor]) -> None:
+    def _tensors(self, phase: Phase, what: str, kept: Named, candidate: Mapping[str, Tensor]) -> None:
         """Compare named tensors, each with what it should be made of; overwrite them if that is wanted."""
-        for name, tensor in own.items():
+        for name, tensor in candidate.items():
             recipe = self.relation.recipes.get(name)
             if recipe is None:
                 continue
@@ -260,38 +262,38 @@ class Compared:
                 continue
             pieces = {piece: row[number] for piece, row in rows.items()}
             if tensor.dim() == 0:
-                reference = pieces[recipe.names[0]].reshape(-1)[:1].reshape(())
+                baseline = pieces[recipe.names[0]].reshape(-1)[:1].reshape(())
             elif not recipe.fits({piece: tuple(each.shape) for piece, each in pieces.items()}, tensor.shape):
                 self._note(place, math.inf, f"the baseline's {what} has another shape")
                 continue
             else:
-                reference = recipe.make(pieces, tensor.shape)
-            same = self._compare(place, reference.detach(), tensor.detach(), kept.values())
+                baseline = recipe.make(pieces, tensor.shape)
+            same = self._compare(place, baseline.detach(), tensor.detach(), kept.values())
             if self.force and not same:
-                tensor.data.copy_(reference)
+                tensor.data.copy_(baseline)
 
     def _compare(
         self,
         place: Place,
-        reference: Tensor,
-        tensor: Tensor,
+        baseline: Tensor,
+        candidate: Tensor,
         others: Iterable[Iterable[Tensor]],
     ) -> bool:
         """Note the relative error; whether there is none. `others` are the baseline's tensors of this kind."""
-        if reference.shape != tensor.shape:
-            shapes = f"{tuple(reference.shape)} and {tuple(tensor.shape)}"
+        if baseline.shape != candidate.shape:
+            shapes = f"{tuple(baseline.shape)} and {tuple(candidate.shape)}"
             self._note(place, math.inf, f"the shapes differ: {shapes}")
             return False
-        if torch.equal(reference, tensor):
+        if torch.equal(baseline, candidate):
             self._note(place, 0.0)
             return True
-        (moments,) = collect([measure(reference, tensor)])
+        (moments,) = collect([measure(baseline, candidate)])
         error = self._error(place, moments, others)
         self._note(place, error)
         if not error <= self.allowed[place.phase].limit and place not in self.figures:
             self.figures[place] = compare(moments)
             if self.force and isinstance(place.subject, str):
-                self.exceeding[place] = reference.clone(), tensor.clone()
+                self.exceeding[place] = baseline.clone(), candidate.clone()
         return moments.identical
 
     def _error(self, place: Place, moments: Moments, others: Iterable[Iterable[Tensor]]) -> float:
@@ -299,11 +301,11 @@ class Compared:
             return 0.0
         if moments.nonfinite_mismatched or not moments.finite:
             return math.inf
-        own = math.sqrt(moments.raw_aa / moments.finite)
+        size = math.sqrt(moments.raw_aa / moments.finite)
         key = (place.phase, place.what)
         if key not in self._sizes:
             self._sizes[key] = _size(tensor for row in others for tensor in row)
-        scale = max(own, _FLOOR * self._sizes[key])
+        scale = max(size, _FLOOR * self._sizes[key])
         return math.sqrt(moments.sum_dd / moments.finite) / scale if scale > 0 else math.inf
 
 
@@ -326,12 +328,12 @@ def _size(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(total / count) if count else 0.0
 
 
-def _relative(reference: float, value: float) -> float:
-    if reference == value or (math.isnan(reference) and math.isnan(value)):
+def _relative(baseline: float, candidate: float) -> float:
+    if baseline == candidate or (math.isnan(baseline) and math.isnan(candidate)):
         return 0.0
-    if not (math.isfinite(reference) and math.isfinite(value)) or reference == 0:
+    if not (math.isfinite(baseline) and math.isfinite(candidate)) or baseline == 0:
         return math.inf
-    return abs(value - reference) / abs(reference)
+    return abs(candidate - baseline) / abs(baseline)
 
 
 def _overlaps(tensor: Tensor) -> bool:

@@ -14,14 +14,14 @@ from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION,
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from verifier.align import Alignment
     from verifier.judge import Cell
     from verifier.records import Coverage
     from verifier.training.pairing import Pairing
-    from verifier.training.parity import SideBySide
     from verifier.training.recipe import TrainingRecipe
+    from verifier.training.side_by_side import SideBySide
 
 # Rounding is near 1e-16 in float64, and a real difference far above: the limit needs no tuning.
 _FLOAT64 = 1e-12
@@ -32,7 +32,7 @@ _WALKS = 4
 _PHASES = list(Phase)
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """What `judge` found."""
 
     verdict: Verdict
@@ -95,7 +95,7 @@ def judge(
     covered: Coverage,
     *,
     scheduled: bool,
-) -> Judged:
+) -> Judgement:
     """The verdict on a free and a forced training.
 
     A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
@@ -132,7 +132,7 @@ def judge(
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
     notes = [*_notes(pairing, free, scheduled=scheduled), *_different(forced, dropped)]
-    return Judged(verdict, reason, culprits, rows, tuple(notes))
+    return Judgement(verdict, reason, culprits, rows, tuple(notes))
 
 
 # Differences of the way and not of what comes of it: a loss may be divided instead of its gradients.
@@ -193,54 +193,57 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if culprits:
         return Verdict.DIVERGED, culprits[0].reason
+    open_ = next(_open(pairing, free, covered), "")
+    return (Verdict.INCONCLUSIVE, open_) if open_ else (Verdict.MATCH, "")
+
+
+def _open(pairing: Pairing, free: SideBySide, covered: Coverage) -> Iterator[str]:
+    """Reasons why nothing can be said, the first of which is told."""
     if thin := too_thin(covered, STRICT):
-        return Verdict.INCONCLUSIVE, thin
-    alone = _alone(pairing)
-    if alone:
-        return Verdict.INCONCLUSIVE, f"{alone[0]} is trained and has no partner in the other model"
+        yield thin
+    for name in _alone(pairing):
+        yield f"{name} is trained and has no partner in the other model"
     unseen = _unseen(pairing)
     if unseen:
-        return Verdict.INCONCLUSIVE, unseen
+        yield unseen
     if not free.forward_seen:
-        return (
-            Verdict.INCONCLUSIVE,
-            "no forward pass in training mode with gradients was seen: call the model, in training mode",
-        )
+        yield "no forward pass in training mode with gradients was seen: call the model, in training mode"
     if all(math.isnan(loss) for loss, _ in free.losses) and not free.backward_seen:
-        return (
-            Verdict.INCONCLUSIVE,
-            "no backward pass of the baseline was seen: let the trainer call backward() on the loss",
-        )
+        yield "no backward pass of the baseline was seen: let the trainer call backward() on the loss"
     if not free.steps:
-        return Verdict.INCONCLUSIVE, "the baseline's optimiser made no step"
-    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+        yield "the baseline's optimiser made no step"
+    wild = _wild(free)
     if wild is not None and wild < max(1, len(free.losses) // 2):
-        return (
-            Verdict.INCONCLUSIVE,
-            f"the baseline's loss is not finite from batch {wild} on; use a smaller lr",
-        )
-    return Verdict.MATCH, ""
+        yield f"the baseline's loss is not finite from batch {wild} on; use a smaller lr"
+
+
+def _wild(free: SideBySide) -> int | None:
+    """The first batch whose loss is not finite, of the baseline."""
+    return next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
 
 
 def _alone(pairing: Pairing) -> list[str]:
     """Parameters that one model trains and the other has not."""
     used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
-    ours = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
-    theirs = [
+    baseline = [n for n, p in pairing.baseline.model.named_parameters() if p.requires_grad and n not in used]
+    candidate = [
         name
         for name, parameter in pairing.candidate.model.named_parameters()
         if parameter.requires_grad and name not in pairing.masters.assemblies
     ]
-    return [*(f"the baseline's {name}" for name in ours), *(f"the candidate's {name}" for name in theirs)]
+    return [
+        *(f"the baseline's {name}" for name in baseline),
+        *(f"the candidate's {name}" for name in candidate),
+    ]
 
 
 def _unseen(pairing: Pairing) -> str:
     """Statistics that one model writes as it is trained, and the other has not: they count in evaluation."""
     used = {name for recipe in pairing.masters.assemblies.values() for name in recipe.names}
-    ours, theirs = pairing.alignment.baseline, pairing.alignment.candidate
+    baseline, candidate = pairing.alignment.baseline, pairing.alignment.candidate
     for role, graph, tensors, known in (
-        ("baseline", ours, pairing.masters.baseline, used),
-        ("candidate", theirs, pairing.masters.candidate, pairing.masters.assemblies.keys()),
+        ("baseline", baseline, pairing.masters.baseline, used),
+        ("candidate", candidate, pairing.masters.candidate, pairing.masters.assemblies.keys()),
     ):
         for name in sorted(graph.writes_state):
             if name not in known and name in tensors and tensors[name].is_floating_point():
@@ -253,7 +256,7 @@ def _notes(pairing: Pairing, free: SideBySide, *, scheduled: bool) -> tuple[str,
     if pairing.masters.info.kept:
         some = ", ".join(pairing.masters.info.kept[:3])
         notes.append(f"the candidate is an edited copy, and keeps values of its own in {some}")
-    wild = next((k for k, (loss, _) in enumerate(free.losses) if not math.isfinite(loss)), None)
+    wild = _wild(free)
     if wild is not None:
         notes.append(f"the baseline's loss is not finite from batch {wild} on")
     if scheduled and len({rate for both in free.rates for rate in both}) == 1:
@@ -312,7 +315,7 @@ def _shape(pairing: Pairing, place: Place) -> tuple[int, ...]:
 def _divergence(
     pairing: Pairing, free: SideBySide, forced: SideBySide, place: Place, batch: int, allowed: Allowed
 ) -> Divergence:
-    ours, theirs = _names(pairing, place)
+    baseline, candidate = _names(pairing, place)
     there = forced.compared[batch]
     intrinsic = there.errors[place]
     cause = suspicions.schedule(free.rates) if suspicions.of_rates(place) else forced.causes.get(place)
@@ -324,8 +327,8 @@ def _divergence(
         batch=batch,
         phase=place.phase,
         what=place.what,
-        tensor=ours,
-        candidate=theirs,
+        tensor=baseline,
+        candidate=candidate,
         total=free.compared[batch].errors.get(place, math.nan),
         intrinsic=intrinsic,
         allowed=allowed,
@@ -344,12 +347,12 @@ def _row(
     first: int | None,
     blamed: Collection[Place],
 ) -> TensorRow:
-    ours, theirs = _names(pairing, place)
+    baseline, candidate = _names(pairing, place)
     return TensorRow(
         phase=place.phase,
         what=place.what,
-        tensor=ours,
-        candidate=theirs,
+        tensor=baseline,
+        candidate=candidate,
         shape=_shape(pairing, place),
         allowed=allowed,
         culprit=place in blamed,

@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from verifier.border.accounts import account
-from verifier.border.programs import by_program, contained
-from verifier.border.signals import check_unanswered
-from verifier.environment import describe, preserved, seed_all
-from verifier.errors import ModelError, UsageError, VerifierError
+from verifier.border.programs import contained
+from verifier.environment import describe, preserved
+from verifier.errors import UsageError
 from verifier.judge import Cell, coverage
-from verifier.lockstep.coroutine import Thread
 from verifier.records import Verdict
-from verifier.training.baseline_batch import Kept
-from verifier.training.candidate_batch import Compared, Relation
 from verifier.training.judging import judge, limits
-from verifier.training.pairing import Pairing, pair
+from verifier.training.pairing import pair
 from verifier.training.procedure import trainer as by_recipe
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import Phase, TrainingParity
-from verifier.training.suspicions import explain
-from verifier.training.watching import Watch, backward_passes_seen
+from verifier.training.records import TrainingParity
+from verifier.training.side_by_side import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
+    from torch import nn
 
-    from verifier.training.baseline_batch import Place
     from verifier.training.data import Data
     from verifier.training.procedure import Trainer
-    from verifier.training.records import Allowed, Cause
-
-    Batch = tuple[Tensor, Tensor]
-    Progress = Callable[[str, int, int], None]
-
-FREE, FORCED = "training side by side", "judging every phase on identical inputs"
+    from verifier.training.side_by_side import Batch, Progress
 
 
 @contained()
@@ -101,31 +86,31 @@ def train_parity(
         CannotRunError: This machine cannot run it, or a model or a trainer raised while it ran.
     """
     started = time.perf_counter()
-    own = recipe or TrainingRecipe()
-    theirs = candidate_recipe or own
-    if theirs.batch_size != own.batch_size:
+    b_recipe = recipe or TrainingRecipe()
+    c_recipe = candidate_recipe or b_recipe
+    if c_recipe.batch_size != b_recipe.batch_size:
         raise UsageError(
-            f"both models are given the same batches, but the recipes ask for {own.batch_size} and "
-            f"{theirs.batch_size} samples; let them agree on batch_size."
+            f"both models are given the same batches, but the recipes ask for {b_recipe.batch_size} and "
+            f"{c_recipe.batch_size} samples; let them agree on batch_size."
         )
-    mixed = "off" not in {own.amp, theirs.amp}
-    cell = Cell.parse(f"{device}/{'float32' if mixed or own.amp != theirs.amp else dtype}")
+    mixed = "off" not in {b_recipe.amp, c_recipe.amp}
+    cell = Cell.parse(f"{device}/{'float32' if mixed or b_recipe.amp != c_recipe.amp else dtype}")
     cell.check_device()
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
-        batches = list(_batches(data, own.batch_size, steps * own.accumulate, cell, seed))
+        batches = list(_batches(data, b_recipe.batch_size, steps * b_recipe.accumulate, cell, seed))
         pairing = pair(
             baseline, candidate, batches[0][0], cell, weights=weights, parameter_map=parameter_map, seed=seed
         )
         classes = pairing.alignment.baseline.sites[pairing.alignment.baseline.outputs[0]].shape[-1]
         batches = [(images, labels % classes) for images, labels in batches]
-        epoch_steps = max(1, len(data.labels) // (own.batch_size * own.accumulate))
+        epoch_steps = max(1, len(data.labels) // (b_recipe.batch_size * b_recipe.accumulate))
         whole = {"steps": steps, "epoch_steps": epoch_steps}
         loops = (
-            trainer or by_recipe(own, **whole),
+            trainer or by_recipe(b_recipe, **whole),
             candidate_trainer
-            or (trainer if trainer and candidate_recipe is None else by_recipe(theirs, **whole)),
+            or (trainer if trainer and candidate_recipe is None else by_recipe(c_recipe, **whole)),
         )
-        allowed = limits(cell, own, theirs, pairing.alignment)
+        allowed = limits(cell, b_recipe, c_recipe, pairing.alignment)
         tell = progress or (lambda *_: None)
         run = functools.partial(
             side_by_side,
@@ -134,7 +119,7 @@ def train_parity(
             loops,
             batches,
             allowed,
-            same_dtypes=own.amp != theirs.amp,
+            same_dtypes=b_recipe.amp != c_recipe.amp,
             progress=tell,
             seed=seed,
         )
@@ -143,9 +128,9 @@ def train_parity(
         forced = free if exact else run(force=True)
     covered = coverage(pairing.alignment, pairing.masters.info.unexercised)
     loops_given = trainer is not None or candidate_trainer is not None
-    scheduled = loops_given or {own.schedule, theirs.schedule} != {"constant"}
+    scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
     judged = judge(pairing, free, forced, allowed, covered, scheduled=scheduled)
-    named = procedures or (own.told(), theirs.told())
+    named = procedures or (b_recipe.told(), c_recipe.told())
     found = TrainingParity(
         verdict=judged.verdict,
         reason=judged.reason,
@@ -162,7 +147,9 @@ def train_parity(
         baseline_procedure=named[0],
         candidate_procedure=named[1],
         data=data.source,
-        dtype=cell.dtype if own.amp == theirs.amp == "off" else f"autocast to {own.amp}, {theirs.amp}",
+        dtype=cell.dtype
+        if b_recipe.amp == c_recipe.amp == "off"
+        else f"autocast to {b_recipe.amp}, {c_recipe.amp}",
         device=cell.device,
         coverage=covered,
         weights=pairing.masters.info,
@@ -182,8 +169,8 @@ def train_parity(
             baseline,
             candidate,
             data,
-            recipe=_unmixed(own),
-            candidate_recipe=_unmixed(theirs),
+            recipe=_unmixed(b_recipe),
+            candidate_recipe=_unmixed(c_recipe),
             steps=steps,
             device=device,
             weights=weights,
@@ -226,217 +213,3 @@ def _batches(data: Data, size: int, count: int, cell: Cell, seed: int) -> Iterat
                 yield images.to(cell.device), labels.to(cell.device)
                 made += 1
         epoch += 1
-
-
-@dataclass
-class SideBySide:
-    """What two trainings were, batch by batch. `step_of` has the baseline's optimiser step of each batch."""
-
-    compared: list[Compared] = field(default_factory=list)
-    causes: dict[Place, Cause] = field(default_factory=dict)
-    losses: tuple[tuple[float, float], ...] = ()
-    rates: tuple[tuple[float, float], ...] = ()
-    step_of: list[int] = field(default_factory=list)
-    steps: int = 0
-
-    @property
-    def forward_seen(self) -> bool:
-        """Whether any tensor of a forward pass was compared."""
-        return any(place.phase is Phase.FORWARD for batch in self.compared for place in batch.errors)
-
-    @property
-    def backward_seen(self) -> bool:
-        """Whether any backward pass was compared."""
-        return any(place.phase is Phase.LOSS for batch in self.compared for place in batch.errors)
-
-
-class _Training:
-    """A loop that trains one model, suspended where it asks for the next batch.
-
-    It runs in a thread of its own, for grad mode, autocast and function modes belong to a thread.
-    """
-
-    def __init__(self, role: str, watch: Watch, loop: Trainer) -> None:
-        self.role = role
-        self.watch = watch
-        self._loop = loop
-        self._batch: Batch | None = None
-        self._thread = Thread(self._body, f"verifier-training-{role}")
-        self._given = 0
-
-    def start(self) -> None:
-        """Run to the request for the first batch."""
-        self._resume()
-
-    def take(self, batch: Batch, ledger: Kept | Compared) -> None:
-        """Give the loop a batch and run to the request for the next one."""
-        self._batch = batch
-        self.watch.begin(ledger)
-        self._resume()
-        self._given += 1
-
-    def finish(self) -> None:
-        """Tell the loop that there are no more batches, and let it end."""
-        self._batch, self.watch.ledger = None, None
-        self._guarded()
-
-    def close(self) -> None:
-        """End the loop wherever it is. Safe to call twice."""
-        self._thread.close()
-        self._thread.release()
-        self.watch.detach()
-
-    def _body(self) -> None:
-        with self.watch:
-            self._loop(self.watch.model, self)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._batch is not None and self._given == 0 and not self.watch.eventful:
-            raise ModelError(
-                f"the {self.role}'s trainer asks for a second batch before it has done anything with the first, so "
-                "that it cannot be told what belongs to which. It has to take batches one at a time, without "
-                "fetching ahead."
-            )
-        self.watch.ended()
-        self._thread.suspend()
-        if self._batch is None:
-            raise StopIteration
-        return self._batch
-
-    def _resume(self) -> None:
-        if not self._guarded():
-            raise ModelError(
-                f"the {self.role}'s trainer ended after {self._given} batches, though there are more. It has to "
-                "train on every batch it is given."
-            )
-
-    def _guarded(self) -> bool:
-        try:
-            return self._thread.resume()
-        except VerifierError:
-            raise
-        except BaseException as error:
-            check_unanswered(error)
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise by_program(
-                ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {account(error)}")
-            ) from error
-
-
-def side_by_side(
-    pairing: Pairing,
-    cell: Cell,
-    loops: tuple[Trainer, Trainer],
-    batches: Sequence[Batch],
-    allowed: Mapping[Phase, Allowed],
-    *,
-    force: bool,
-    same_dtypes: bool,
-    progress: Progress,
-    seed: int,
-) -> SideBySide:
-    """Train both models, each batch by the baseline first, and compare them in every phase."""
-    alignment = pairing.alignment
-    graded = _graded(pairing)
-    models = pairing.fresh(cell)
-    relation = Relation(
-        recipes=pairing.masters.assemblies,
-        layouts=alignment.laid_out,
-        buffers=frozenset(name for name, _ in models[1].named_buffers()),
-    )
-    sides = [
-        _Training(
-            side.role,
-            Watch(
-                side.role,
-                model,
-                graph,
-                {each[k]: position for position, each in enumerate(alignment.pairs)},
-                graded,
-            ),
-            loop,
-        )
-        for k, (side, model, graph, loop) in enumerate(
-            zip(pairing.sides, models, (alignment.baseline, alignment.candidate), loops, strict=True)
-        )
-    ]
-    found = SideBySide()
-    losses, rates = [], []
-    watches = [side.watch for side in sides]
-    hooks = _optimiser_hooks(watches)
-    try:
-        with backward_passes_seen(watches):
-            for side in sides:
-                seed_all(seed)
-                side.start()
-            for number, batch in enumerate(batches):
-                found.step_of.append(sides[0].watch.steps)
-                kept = Kept()
-                compared = Compared(kept, relation, allowed, force, same_dtypes)
-                ledgers: tuple[Kept | Compared, ...] = (kept, compared)
-                for side, ledger in zip(sides, ledgers, strict=True):
-                    seed_all(seed + number)
-                    side.take((batch[0].clone(), batch[1].clone()), ledger)
-                losses.append((_number(kept.losses), _number(compared.losses)))
-                rates.append((_first(kept.rates), _first(compared.rates)))
-                if force:
-                    found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
-                compared.forget()
-                found.compared.append(compared)
-                progress(FORCED if force else FREE, number + 1, len(batches))
-            for side in sides:
-                side.finish()
-            end = Compared(Kept(), relation, allowed, force)
-            end.over(*watches)
-            found.compared[-1].errors |= end.errors
-            found.compared[-1].reasons |= end.reasons
-            found.compared[-1].figures |= end.figures
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for side in sides:
-            side.close()
-    found.losses, found.rates, found.steps = tuple(losses), tuple(rates), sides[0].watch.steps
-    return found
-
-
-def _graded(pairing: Pairing) -> frozenset[int]:
-    """Pairs whose gradients are the same by definition: all that reads the two tensors is paired as well."""
-    alignment = pairing.alignment
-    ours, theirs = alignment.baseline, alignment.candidate
-    return frozenset(
-        position
-        for position, (b, c) in enumerate(alignment.pairs)
-        if sorted(alignment.partner.get(reader, -1) for reader in ours.consumers[b]) == [*theirs.consumers[c]]
-        and (b in ours.outputs) == (c in theirs.outputs)
-    )
-
-
-def _optimiser_hooks(watches: Iterable[Watch]) -> list[torch.utils.hooks.RemovableHandle]:
-    """Show every optimiser's steps to the watch of the model it updates."""
-    known = list(watches)
-
-    def before(optimiser: Optimizer, *_: object) -> None:
-        for watch in known:
-            if watch.owns(optimiser):
-                watch.before_step(optimiser)
-
-    def after(optimiser: Optimizer, *_: object) -> None:
-        for watch in known:
-            if watch.owns(optimiser):
-                watch.after_step(optimiser)
-
-    return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
-
-
-def _number(losses: Sequence[Tensor]) -> float:
-    """The sum of what a batch's backward passes start from; NaN where there was none."""
-    return sum(map(float, losses)) if losses else float("nan")
-
-
-def _first(rates: Mapping[str, float]) -> float:
-    return next(iter(rates.values()), float("nan"))

@@ -31,7 +31,7 @@ class Phase(enum.StrEnum):
     SCHEDULE = "schedule"
 
 
-class Cause(Record, frozen=True, kw_only=True):
+class TrainingCause(Record, frozen=True, kw_only=True):
     """Why the candidate's procedure differs where it does; `confirmed` if undoing it gave the baseline's numbers."""
 
     code: str
@@ -66,7 +66,7 @@ class Divergence(Record, frozen=True, kw_only=True):
     allowed: Allowed
     reason: str
     comparison: Comparison | None = None
-    cause: Cause | None = None
+    cause: TrainingCause | None = None
 
 
 class TensorRow(Record, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ class Epoch(Record, frozen=True, kw_only=True):
     images_per_second: float
 
 
-class Sample(Record, frozen=True, kw_only=True):
+class SampleImage(Record, frozen=True, kw_only=True):
     """A test image as a PNG in base64, its label, and what each network of the run says (class, probability)."""
 
     png: str
@@ -195,7 +195,7 @@ class Experiment(Record, frozen=True, kw_only=True):
     device: str
     learners: tuple[Learner, ...]
     twins: tuple[Twins, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[SampleImage, ...]
     seed: int
     environment: Environment
     command: str

@@ -6,10 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from verifier.errors import OutputError
-from verifier.records.reading import NewerError, read
 from verifier.storage.frames import inert
-from verifier.storage.saving import RESULT, save_texts, to_json
+from verifier.storage.saving import RESULT, read_file, save_texts, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
 
 if TYPE_CHECKING:
@@ -79,17 +77,7 @@ def load_experiment(directory: Path) -> Experiment:
     Raises:
         OutputError: There is none, it is damaged, or a newer version of this package wrote it.
     """
-    file = directory / EXPERIMENT
-    try:
-        return read(file.read_text(encoding="utf-8"), Experiment, SCHEMA_VERSION)
-    except OSError as error:
-        raise OutputError(f"{file} cannot be read: {error.strerror}") from error
-    except NewerError as error:
-        raise OutputError(
-            f"{file} was written by a newer version of this package ({error}); upgrade to read it"
-        ) from error
-    except ValueError as error:
-        raise OutputError(f"{file} is damaged: {error}") from error
+    return read_file(directory / EXPERIMENT, Experiment, SCHEMA_VERSION)
 
 
 def to_csv(rows: tuple[TensorRow, ...]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.training.baseline_batch import BUFFER, GRADIENT, RATE, WEIGHT
-from verifier.training.records import Cause, Phase
+from verifier.training.records import Phase, TrainingCause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.training.baseline_batch import Place
-    from verifier.training.candidate_batch import Compared
+    from verifier.training.candidate_batch import CandidateBatch
     from verifier.training.watching import Watch
 
 _CLOSE = 1e-6  # relative: of fits to differences that are themselves small next to what they were taken from
 
 
-def explain(compared: Compared, ours: Watch, theirs: Watch, known: Iterable[Place]) -> dict[Place, Cause]:
+def explain(
+    compared: CandidateBatch, baseline: Watch, candidate: Watch, known: Iterable[Place]
+) -> dict[Place, TrainingCause]:
     """The causes of what exceeds its limit in one forced batch, but at places that are `known` already."""
     left_out = set(known)
     found = {}
@@ -34,79 +36,79 @@ def explain(compared: Compared, ours: Watch, theirs: Watch, known: Iterable[Plac
             or isinstance(place.subject, int)
         ):
             continue
-        cause = _cause(compared, place, ours, theirs)
+        cause = _cause(compared, place, baseline, candidate)
         if cause is not None:
             found[place] = cause
     return found
 
 
-def _cause(compared: Compared, place: Place, ours: Watch, theirs: Watch) -> Cause | None:
+def _confirmed(code: str, summary: str) -> TrainingCause:
+    return TrainingCause(code=code, summary=summary, confirmed=True)
+
+
+def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: Watch) -> TrainingCause | None:
     name = str(place.subject)
     if place in compared.reasons:
-        return _untrained(name, theirs) if name in theirs.parameters else None
+        return _untrained(name, candidate) if name in candidate.parameters else None
     if place not in compared.exceeding:
         return None
-    reference, own = (tensor.double() for tensor in compared.exceeding[place])
+    b, c = (tensor.double() for tensor in compared.exceeding[place])
     if place.what == BUFFER and name in compared.buffers_before:
-        return _statistics(
-            name, compared.buffers_before[name].double(), reference, own, ours, theirs, compared
-        )
+        return _statistics(name, compared.buffers_before[name].double(), b, c, baseline, candidate, compared)
     if place == (Phase.BACKWARD, GRADIENT, name):
         held = compared.gradients_before.get(name)
-        return None if held is None else _held(held.double(), reference, own)
+        return None if held is None else _held(held.double(), b, c)
     if place == (Phase.CLIP, GRADIENT, name):
-        factor = _fit(reference, own)
+        factor = _fit(b, c)
         if factor is not None and abs(factor - 1) > _CLOSE:
-            return Cause(
-                code="gradients-scaled",
-                summary=f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
-                confirmed=True,
+            return _confirmed(
+                "gradients-scaled",
+                f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
             )
     if place.phase is Phase.OPTIMISER and name in compared.weights_before:
-        return _step(compared, place, name, reference, own)
+        return _step(compared, place, name, b, c)
     return None
 
 
-def _untrained(name: str, theirs: Watch) -> Cause | None:
-    if not theirs.parameters[name].requires_grad:
-        return Cause(
-            code="frozen", summary="the candidate does not train it: requires_grad is off", confirmed=True
-        )
-    if theirs.optimisers and name not in theirs.groups():
-        return Cause(code="frozen", summary="no optimiser of the candidate has it", confirmed=True)
+def _untrained(name: str, candidate: Watch) -> TrainingCause | None:
+    if not candidate.parameters[name].requires_grad:
+        return _confirmed("frozen", "the candidate does not train it: requires_grad is off")
+    if candidate.optimisers and name not in candidate.groups():
+        return _confirmed("frozen", "no optimiser of the candidate has it")
     return None
 
 
 def _statistics(
-    name: str, before: Tensor, reference: Tensor, own: Tensor, ours: Watch, theirs: Watch, compared: Compared
-) -> Cause | None:
+    name: str,
+    before: Tensor,
+    b: Tensor,
+    c: Tensor,
+    baseline: Watch,
+    candidate: Watch,
+    compared: CandidateBatch,
+) -> TrainingCause | None:
     """Running statistics: another momentum, or a variance divided by n and not by n - 1."""
-    moved = reference - before
-    factor = _fit(moved, own - before)
-    settings = _momentum(compared.relation.recipes[name].names[0], ours), _momentum(name, theirs)
+    moved = b - before
+    factor = _fit(moved, c - before)
+    settings = _momentum(compared.relation.recipes[name].names[0], baseline), _momentum(name, candidate)
     if factor is not None and abs(factor - 1) > _CLOSE:
         told = ""
         if None not in settings and settings[0] != settings[1]:
             told = f"momentum is {settings[1]:g}, the baseline's {settings[0]:g}: "
-        return Cause(
-            code="batchnorm-momentum",
-            summary=f"{told}it moves {factor:.3g} times as far a batch",
-            confirmed=True,
-        )
+        return _confirmed("batchnorm-momentum", f"{told}it moves {factor:.3g} times as far a batch")
     momentum = settings[0]
     if momentum is None or not name.endswith("var"):
         return None
-    seen = reference - (1 - momentum) * before  # the batch's unbiased variance times the momentum
-    share = _fit(seen, reference - own)
+    seen = b - (1 - momentum) * before  # the batch's unbiased variance times the momentum
+    share = _fit(seen, b - c)
     if share is None or not 0 < share < 1:
         return None
     count = 1 / share
     if abs(count - round(count)) > 1e-3 * count:
         return None
-    return Cause(
-        code="running-variance-biased",
-        summary=f"the batch's variance is divided by n = {round(count)}, the baseline's by n - 1",
-        confirmed=True,
+    return _confirmed(
+        "running-variance-biased",
+        f"the batch's variance is divided by n = {round(count)}, the baseline's by n - 1",
     )
 
 
@@ -116,24 +118,18 @@ def _momentum(name: str, watch: Watch) -> float | None:
     return float(momentum) if isinstance(momentum, int | float) else None
 
 
-def _held(held: Tensor, reference: Tensor, own: Tensor) -> Cause | None:
+def _held(held: Tensor, b: Tensor, c: Tensor) -> TrainingCause | None:
     """A gradient on top of what was there before, or without what should be."""
-    if _agree(own, reference + held):
-        return Cause(
-            code="gradients-not-cleared",
-            summary="it still holds the gradients of the batch before: zero_grad is missing",
-            confirmed=True,
+    if _agree(c, b + held):
+        return _confirmed(
+            "gradients-not-cleared", "it still holds the gradients of the batch before: zero_grad is missing"
         )
-    if _agree(reference, own + held):
-        return Cause(
-            code="gradients-cleared",
-            summary="what was accumulated before is lost: zero_grad too early",
-            confirmed=True,
-        )
+    if _agree(b, c + held):
+        return _confirmed("gradients-cleared", "what was accumulated before is lost: zero_grad too early")
     return None
 
 
-def _step(compared: Compared, place: Place, name: str, reference: Tensor, own: Tensor) -> Cause | None:
+def _step(compared: CandidateBatch, place: Place, name: str, b: Tensor, c: Tensor) -> TrainingCause | None:
     """What an optimiser keeps or writes: weight decay, or another learning rate."""
     weights = compared.weights_before[name].double()
     settings = [
@@ -144,44 +140,34 @@ def _step(compared: Compared, place: Place, name: str, reference: Tensor, own: T
         )
     ]
     decay = [group.get("weight_decay", 0.0) for group in settings]
-    if decay[0] != decay[1] and _fit(weights, own - reference) is not None:
-        return Cause(
-            code="weight-decay",
-            summary=f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}",
-            confirmed=True,
-        )
+    if decay[0] != decay[1] and _fit(weights, c - b) is not None:
+        return _confirmed("weight-decay", f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}")
     if place.what == WEIGHT:
-        factor = _fit(reference - weights, own - weights)
+        factor = _fit(b - weights, c - weights)
         if factor is not None:
-            return Cause(
-                code="learning-rate", summary=f"its step is {factor:.6g} times the baseline's", confirmed=True
-            )
+            return _confirmed("learning-rate", f"its step is {factor:.6g} times the baseline's")
     options = [
         f"{option} is {settings[1][option]}, the baseline's {value}"
         for option, value in settings[0].items()
         if option not in {"params", "lr", "initial_lr"} and settings[1].get(option, value) != value
     ]
-    return Cause(code="optimiser-option", summary="; ".join(options)) if options else None
+    return TrainingCause(code="optimiser-option", summary="; ".join(options)) if options else None
 
 
-def schedule(rates: Sequence[tuple[float, float]]) -> Cause | None:
+def schedule(rates: Sequence[tuple[float, float]]) -> TrainingCause | None:
     """How the candidate's learning rates, batch by batch after each, are the baseline's at other times."""
-    ours, theirs = [rate for rate, _ in rates], [rate for _, rate in rates]
+    baseline, candidate = [rate for rate, _ in rates], [rate for _, rate in rates]
     for every in (2, 3, 4):
-        expected = ours[every - 1 :: every]
-        if _same(expected, theirs[: len(expected)]):
+        expected = baseline[every - 1 :: every]
+        if _same(expected, candidate[: len(expected)]):
             times = {2: "twice", 3: "three times", 4: "four times"}[every]
-            return Cause(
-                code="schedule-steps",
-                summary=f"the schedule is stepped {times} a step of the optimiser",
-                confirmed=True,
-            )
-    if _same(ours[:-1], theirs[1:]):
-        return Cause(code="schedule-late", summary="the schedule is one step behind", confirmed=True)
-    if _same(ours[1:], theirs[:-1]):
-        return Cause(code="schedule-early", summary="the schedule is one step ahead", confirmed=True)
-    if len(set(theirs)) == 1 and len(set(ours)) > 1:
-        return Cause(code="schedule-missing", summary="the learning rate never changes", confirmed=True)
+            return _confirmed("schedule-steps", f"the schedule is stepped {times} a step of the optimiser")
+    if _same(baseline[:-1], candidate[1:]):
+        return _confirmed("schedule-late", "the schedule is one step behind")
+    if _same(baseline[1:], candidate[:-1]):
+        return _confirmed("schedule-early", "the schedule is one step ahead")
+    if len(set(candidate)) == 1 and len(set(baseline)) > 1:
+        return _confirmed("schedule-missing", "the learning rate never changes")
     return None
 
 
@@ -190,12 +176,12 @@ def of_rates(place: Place) -> bool:
     return place.what == RATE
 
 
-def _same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+def _same(baseline: Sequence[float], candidate: Sequence[float]) -> bool:
     """Whether rates agree; two numbers or a rate that never changes would tell nothing."""
-    if len(ours) != len(theirs) or len(ours) < 3 or len(set(ours)) < 2:
+    if len(baseline) != len(candidate) or len(baseline) < 3 or len(set(baseline)) < 2:
         return False
-    scale = max(map(abs, ours))
-    return all(abs(a - b) <= _CLOSE * scale for a, b in zip(ours, theirs, strict=True))
+    scale = max(map(abs, baseline))
+    return all(abs(a - b) <= _CLOSE * scale for a, b in zip(baseline, candidate, strict=True))
 
 
 def _fit(basis: Tensor, tensor: Tensor) -> float | None:

@@ -16,7 +16,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode, functional
 
 from verifier.errors import ModelError, SourceError
-from verifier.preprocessing import Comparison, Theirs, named, recipe
+from verifier.preprocessing import PhotographComparison, Supplied, named, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def compared(
     function: Any, paths: Sequence[Path] = PHOTOGRAPHS, name: str = "classification", size: int | None = SIZE
 ) -> Preprocessing:
     chosen = recipe(name, size)
-    comparison = Comparison(chosen, Theirs("prep.py:made", function, chosen))
+    comparison = PhotographComparison(chosen, Supplied("prep.py:made", function, chosen))
     for path in paths:
         comparison.add(path)
     return comparison.record()

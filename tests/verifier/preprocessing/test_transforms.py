@@ -1,4 +1,4 @@
-"""Our own transforms against torchvision's, on real photographs: the same bits."""
+"""The from-scratch transforms against torchvision's, on real photographs: the same bits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 import skimage
 import torch
 from PIL import Image
-from torchvision import transforms as their
+from torchvision import transforms as torchvisions
 from torchvision.transforms import functional, v2
 
+from reference_models import preprocessing as transforms
 from verifier.errors import UsageError
-from verifier.preprocessing import RECIPES, Comparison, Ours, photographs, recipe, transforms
+from verifier.preprocessing import RECIPES, FromScratch, PhotographComparison, recipe
 from verifier.preprocessing.candidates import seeded
 from verifier.preprocessing.recipes import CIFAR10, read_with_pillow
-from verifier.preprocessing.transforms import Jitter
 
 if TYPE_CHECKING:
-    from verifier.preprocessing.resampling import Bytes
+    from reference_models.preprocessing import Bytes
 
 FOLDER = Path(skimage.__file__).parent / "data"
 PHOTOGRAPHS = [FOLDER / name for name in ("chelsea.png", "rocket.jpg", "coffee.png")]
@@ -29,13 +29,13 @@ SHAPES = [(75, 50), (50, 75), (64, 64), (37, 111), (9, 5), (1, 1), (90, 12)]
 
 @pytest.fixture(scope="module")
 def photograph() -> Bytes:
-    return photographs.read(PHOTOGRAPHS[0])[60:180, 100:260]
+    return transforms.read(PHOTOGRAPHS[0])[60:180, 100:260]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_gives_torchvisions_bits_on_photographs(name: str) -> None:
     chosen = recipe(name, 64 if name != "cifar-train" else None)
-    compared = Comparison(chosen, Ours(chosen), seed=3)
+    compared = PhotographComparison(chosen, FromScratch(chosen), seed=3)
     for path in PHOTOGRAPHS[: 1 if name == "multi-scale" else 3]:
         compared.add(path)
     found = compared.record()
@@ -52,7 +52,7 @@ def test_every_shape_gives_torchvisions_bits(
 ) -> None:
     Image.fromarray(photograph[: shape[0], : shape[1]]).save(tmp_path / "a.png")
     chosen = recipe("classification", 32)
-    compared = Comparison(chosen, Ours(chosen))
+    compared = PhotographComparison(chosen, FromScratch(chosen))
     compared.add(tmp_path / "a.png")
     assert compared.record().status == "exact"
 
@@ -66,11 +66,11 @@ def test_every_kind_of_picture_is_read_as_the_baseline_reads_it(
         values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
         Image.fromarray(values).save(path)
         expected = np.round(values / 257)
-        np.testing.assert_array_equal(photographs.read(path)[..., 0], expected)
+        np.testing.assert_array_equal(transforms.read(path)[..., 0], expected)
     else:
         source = Image.fromarray(photograph)
         (source.convert("L") if mode == "LA" else source).convert(mode).save(path)
-    np.testing.assert_array_equal(photographs.read(path), np.asarray(read_with_pillow(path)))
+    np.testing.assert_array_equal(transforms.read(path), np.asarray(read_with_pillow(path)))
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -79,10 +79,10 @@ def test_pictures_are_turned_upright_as_pillow_turns_them(
     orientation: int, ending: str, tmp_path: Path, photograph: Bytes
 ) -> None:
     exif = Image.Exif()
-    exif[photographs.ORIENTATION] = orientation
+    exif[transforms.ORIENTATION] = orientation
     path = tmp_path / f"a.{ending}"
     Image.fromarray(photograph).save(path, exif=exif)
-    np.testing.assert_array_equal(photographs.read(path), np.asarray(read_with_pillow(path)))
+    np.testing.assert_array_equal(transforms.read(path), np.asarray(read_with_pillow(path)))
 
 
 def test_colours_are_changed_as_pillow_changes_them(photograph: Bytes) -> None:
@@ -96,22 +96,22 @@ def test_colours_are_changed_as_pillow_changes_them(photograph: Bytes) -> None:
             (2, functional.adjust_saturation, strength),
             (3, functional.adjust_hue, turns),
         ):
-            drawn = Jitter((order,), strength, strength, strength, turns)
+            drawn = ((order,), strength, strength, strength, turns)
             np.testing.assert_array_equal(
                 transforms.jitter(photograph, drawn), np.asarray(step(image, value)), err_msg=step.__name__
             )
 
 
-def test_a_composed_transform_of_torchvision_draws_what_ours_draw(photograph: Bytes) -> None:
+def test_a_composed_transform_of_torchvision_draws_what_these_draw(photograph: Bytes) -> None:
     """Not through the comparison: one seed, two programs written down one after the other."""
     mean, std = CIFAR10
-    composed = their.Compose(
+    composed = torchvisions.Compose(
         [
-            their.RandomCrop(32, padding=4),
-            their.RandomHorizontalFlip(),
-            their.ColorJitter(0.4, 0.4, 0.4, 0.1),
-            their.ToTensor(),
-            their.Normalize(mean, std),
+            torchvisions.RandomCrop(32, padding=4),
+            torchvisions.RandomHorizontalFlip(),
+            torchvisions.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            torchvisions.ToTensor(),
+            torchvisions.Normalize(mean, std),
         ]
     )
     for seed in range(6):
@@ -127,24 +127,24 @@ def test_a_composed_transform_of_torchvision_draws_what_ours_draw(photograph: By
 
 
 def test_the_random_shorter_side_is_torchvisions_with_its_missing_pixels(photograph: Bytes) -> None:
-    resize = next(stage for stage in recipe("imagenet-train").stages if stage.name == "resize")
-    assert resize.own_draw is not None
+    resize = next(step for step in transforms.RECIPES["imagenet-train"](224) if step.name == "resize")
+    assert resize.draw is not None
     short = 0
     stage = v2.RandomShortestSize(list(range(256, 481)))
     for seed in range(200):
         seeded(seed, 0, 0)
         expected = stage.make_params([Image.new("RGB", (417, 333))])["size"]
         seeded(seed, 0, 0)
-        assert resize.own_draw(333, 417) == expected
+        assert resize.draw(333, 417) == expected
         seeded(seed, 0, 0)
-        short += expected[0] == transforms.draw_size(256, 480) - 1
+        short += expected[0] == 256 + int(torch.randint(225, ())) - 1
     assert 0 < short < 40
 
 
 def test_ten_crops_are_torchvisions_in_its_order(photograph: Bytes) -> None:
     expected = functional.ten_crop(Image.fromarray(photograph), [51, 51])
-    for made, theirs in zip(transforms.ten_crops(photograph, 51), expected, strict=True):
-        np.testing.assert_array_equal(made, np.asarray(theirs))
+    for made, wanted in zip(transforms.ten_crops(photograph, 51), expected, strict=True):
+        np.testing.assert_array_equal(made, np.asarray(wanted))
 
 
 def test_a_window_larger_than_the_picture_is_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.networks import Block, Rewritten
-from verifier.experiment.twins import Subject
+from verifier.experiment.twins import Trainee
 from verifier.training.data import Data
 from verifier.training.parity import train_parity
 from verifier.training.recipe import TrainingRecipe
@@ -84,10 +84,10 @@ def pictures() -> Data:
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Subject:
+def subject(tmp_path: Path) -> Trainee:
     file = tmp_path / "nets.py"
     file.write_text(NETS, encoding="utf-8")
-    return Subject("net", f"{file}:ours", f"{file}:ours", 8)
+    return Trainee("net", f"{file}:ours", f"{file}:ours", 8)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.verifier.training.conftest import COSINE, NETS
-from verifier.errors import UsageError
-from verifier.experiment.twins import Subject, published_accuracies, train
+from verifier.errors import OutOfMemoryError, UsageError
+from verifier.experiment.twins import Trainee, published_accuracies, train
 from verifier.training.saving import checkpoint_file
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_twins_of_one_program_learn_alike_bit_for_bit(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=2)
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(None, True)]
@@ -31,14 +31,14 @@ def test_twins_of_one_program_learn_alike_bit_for_bit(
 
 
 def test_a_twin_that_is_another_function_learns_otherwise(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     file = tmp_path / "other.py"
     text = NETS.replace(
         "    return build(Block)", "    net = build(Block)\n    net[1].eps = 1e-2\n    return net"
     )
     file.write_text(text, encoding="utf-8")
-    other = Subject("net", f"{file}:ours", subject.baseline, None)
+    other = Trainee("net", f"{file}:ours", subject.baseline, None)
     found = train([other], pictures, tmp_path, recipe=COSINE, epochs=2)
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(1, False)]
 
@@ -54,7 +54,7 @@ def test_a_twin_that_is_another_function_learns_otherwise(
     ids=["no twins", "a recipe that does not fit", "no such model", "a damaged checkpoint"],
 )
 def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained(
-    pictures: Data, subject: Subject, tmp_path: Path, last: tuple[str, str, str], said: str
+    pictures: Data, subject: Trainee, tmp_path: Path, last: tuple[str, str, str], said: str
 ) -> None:
     file = tmp_path / "nets.py"
     unlike = "\ndef unlike():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))\n"
@@ -67,7 +67,7 @@ def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained
     learnt: list[str] = []
     with pytest.raises(UsageError, match=said):
         train(
-            [subject, Subject(name, f"{file}:{candidate}", f"{file}:{baseline}" if baseline else None)],
+            [subject, Trainee(name, f"{file}:{candidate}", f"{file}:{baseline}" if baseline else None)],
             pictures,
             out,
             recipe=recipe,
@@ -78,7 +78,7 @@ def test_what_is_wrong_with_the_last_network_is_said_before_the_first_is_trained
     assert (learnt, [path.name for path in out.iterdir()]) == ([], ["old-candidate.checkpoint.pt"])
 
 
-def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+def test_a_training_too_short_for_a_step_is_refused(pictures: Data, subject: Trainee, tmp_path: Path) -> None:
     recipe = msgspec.structs.replace(COSINE, accumulate=11)
     with pytest.raises(UsageError, match="10 batches in all are fewer than the 11 that make one step"):
         train([subject], pictures, tmp_path, recipe=recipe, epochs=1)
@@ -129,12 +129,12 @@ def test_a_network_that_does_not_end_in_the_classes_is_refused(
     file.write_text(NETS + ENDS, encoding="utf-8")
     spec = f"{file}:{name}"
     with pytest.raises(UsageError, match=said):
-        train([Subject("net", spec, spec if twin else None)], pictures, tmp_path, recipe=COSINE, epochs=1)
+        train([Trainee("net", spec, spec if twin else None)], pictures, tmp_path, recipe=COSINE, epochs=1)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
 
 
 def test_the_confusion_matrix_counts_every_test_image_in_its_class(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     found = train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
     learner = found.learners[0]
@@ -157,3 +157,11 @@ def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> No
     assert (
         published_accuracies("cifar_resnet20", "digits") == published_accuracies("resnet18", "cifar10") == ()
     )
+
+
+def test_a_network_that_runs_out_of_memory_is_told_as_that(pictures: Data, tmp_path: Path) -> None:
+    greedy = "\nclass Greedy(nn.Linear):\n    def forward(self, x):\n        torch.empty(10**15)\n"
+    file = tmp_path / "greedy.py"
+    file.write_text(f"{NETS}{greedy}\ndef net():\n    return Greedy(3, 5)\n", encoding="utf-8")
+    with pytest.raises(OutOfMemoryError, match="out of memory in the candidate"):
+        train([Trainee("net", f"{file}:net")], pictures, tmp_path, recipe=COSINE, epochs=1)

@@ -15,7 +15,7 @@ from tests.verifier.training.conftest import COSINE, NETS, RECIPE, Killed
 from verifier.environment import describe
 from verifier.errors import UsageError
 from verifier.experiment import checkpoint
-from verifier.experiment.twins import Subject, train
+from verifier.experiment.twins import Trainee, train
 from verifier.storage.saving import to_json
 from verifier.training.saving import checkpoint_file, unfinished
 from verifier.training.surroundings import changes, surroundings
@@ -51,7 +51,7 @@ def weights(found: Experiment, directory: Path) -> dict[str, dict[str, torch.Ten
     "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
 )
 def test_killed_and_resumed_a_training_ends_with_the_same_bits(
-    pictures: Data, subject: Subject, tmp_path: Path, recipe: Any, images: int
+    pictures: Data, subject: Trainee, tmp_path: Path, recipe: Any, images: int
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for each in (whole, parts):
@@ -77,7 +77,7 @@ def test_killed_and_resumed_a_training_ends_with_the_same_bits(
         assert curves[0] == curves[1]
 
 
-def interrupted(pictures: Data, subject: Subject, directory: Path, **options: Any) -> list[str]:
+def interrupted(pictures: Data, subject: Trainee, directory: Path, **options: Any) -> list[str]:
     """Train until the first epoch of the network is learnt; what was said."""
     said: list[str] = []
 
@@ -99,9 +99,9 @@ def threads() -> Iterator[int]:
 
 
 def test_going_on_with_other_threads_is_said_and_noted_for_good(
-    pictures: Data, subject: Subject, tmp_path: Path, threads: int
+    pictures: Data, subject: Trainee, tmp_path: Path, threads: int
 ) -> None:
-    alone = Subject("net", subject.candidate)
+    alone = Trainee("net", subject.candidate)
     note = (
         f"net candidate went on after epoch 1 with threads {threads + 1} (was {threads}): its numbers are not bit "
         "for bit those of a training without an interruption"
@@ -121,7 +121,7 @@ def test_going_on_with_other_threads_is_said_and_noted_for_good(
 
 
 def test_going_on_in_the_same_surroundings_is_nothing_to_speak_of(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     interrupted(pictures, subject, tmp_path)
     said: list[str] = []
@@ -144,7 +144,7 @@ def test_what_changes_the_bits_on_a_processor_is_told_and_what_does_not_is_not()
 
 
 def test_a_checkpoint_of_another_training_is_refused_and_says_why(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
     with pytest.raises(UsageError, match="epochs was 1, now 2"):
@@ -162,9 +162,9 @@ def test_a_checkpoint_of_another_training_is_refused_and_says_why(
     ids=["unit", "the seventh digit", "what was not set", "more than can be listed"],
 )
 def test_a_checkpoint_of_another_recipe_is_refused_whatever_differs(
-    pictures: Data, subject: Subject, tmp_path: Path, change: dict[str, Any], said: str
+    pictures: Data, subject: Trainee, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    alone = Subject("net", subject.candidate)
+    alone = Trainee("net", subject.candidate)
     train([alone], pictures, tmp_path, recipe=COSINE, epochs=1)
     other = msgspec.structs.replace(COSINE, **change)
     with pytest.raises(UsageError, match=said):
@@ -172,15 +172,15 @@ def test_a_checkpoint_of_another_recipe_is_refused_whatever_differs(
 
 
 def test_a_checkpoint_of_a_network_without_its_twin_is_refused_for_twins(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
-    train([Subject("net", subject.candidate)], pictures, tmp_path, recipe=COSINE, epochs=1)
+    train([Trainee("net", subject.candidate)], pictures, tmp_path, recipe=COSINE, epochs=1)
     with pytest.raises(UsageError, match=r"twin was none, now .*nets\.py:ours"):
         train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
 
 
 def test_a_network_that_was_rewritten_since_is_refused(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     train([subject], pictures, tmp_path, recipe=COSINE, epochs=1)
     file = tmp_path / "nets.py"
@@ -190,7 +190,7 @@ def test_a_network_that_was_rewritten_since_is_refused(
 
 
 def test_a_checkpoint_of_an_older_version_is_refused(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     file = checkpoint_file(tmp_path, "net", "candidate")
     torch.save({"version": 1, "request": {}}, file)
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_an_older_version_is_refused(
         train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
 
 
-def test_a_damaged_checkpoint_is_refused(pictures: Data, subject: Subject, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(pictures: Data, subject: Trainee, tmp_path: Path) -> None:
     checkpoint_file(tmp_path, "net", "candidate").write_bytes(b"half of it")
     with pytest.raises(UsageError, match="is damaged"):
         train([subject], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_one_before(tmp_path: Pa
 
 
 def test_what_a_kill_left_of_a_checkpoint_is_swept_away_and_nothing_else(
-    pictures: Data, subject: Subject, tmp_path: Path
+    pictures: Data, subject: Trainee, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reports import sentences
+from reports import sentences, wording
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Point = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class Gridline:
     """A line across the plot at `position` (of `HEIGHT`, or of the sites), with a label."""
 
     position: float
@@ -39,7 +39,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class CellErrors:
     """What is drawn of one cell.
 
     `total`, `budget` and `intrinsic` have a point for each site where there is one: sites without a partner leave
@@ -88,7 +88,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
+class CulpritFlag:
     """The number of a culprit above the plot: its number among the culprits, and where."""
 
     number: str
@@ -98,18 +98,18 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class DepthChart:
     """The whole plot; `sites` are as many as the longest cell has."""
 
     sites: int
-    series: tuple[Series, ...]
-    vertical: tuple[Tick, ...]
-    horizontal: tuple[Tick, ...]
-    flags: tuple[Flag, ...]
+    series: tuple[CellErrors, ...]
+    vertical: tuple[Gridline, ...]
+    horizontal: tuple[Gridline, ...]
+    flags: tuple[CulpritFlag, ...]
     sentence: str
 
 
-def chart(verification: Result) -> Chart | None:
+def chart(verification: Result) -> DepthChart | None:
     """The plot of a verification, or None where no cell has rows."""
     cells = [cell for cell in verification.cells if cell.layers]
     if not cells:
@@ -119,7 +119,7 @@ def chart(verification: Result) -> Chart | None:
     scale, vertical = _scale(cells)
     sites = max(len(cell.layers) for cell in cells)
     numbers = {id(cell): k for k, cell in enumerate(verification.cells)}
-    return Chart(
+    return DepthChart(
         sites=sites,
         series=tuple(_series(cell, numbers[id(cell)], scale, focus=cell is focus) for cell in cells),
         vertical=vertical,
@@ -129,7 +129,7 @@ def chart(verification: Result) -> Chart | None:
     )
 
 
-def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[Tick, ...]]:
+def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[Gridline, ...]]:
     """From an error to its height, and the lines across."""
     known = [
         value
@@ -152,16 +152,16 @@ def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[T
 
     step = max(1, math.ceil((high - low) / _TICKS))
     powers = [
-        Tick(height(10.0**power), _percent(height(10.0**power), HEIGHT), f"1e{power:+03d}")
+        Gridline(height(10.0**power), _percent(height(10.0**power), HEIGHT), f"1e{power:+03d}")
         for power in range(high, low - 1, -step)
     ]
-    ends = [Tick(_ZERO, _percent(_ZERO, HEIGHT), "0")]
+    ends = [Gridline(_ZERO, _percent(_ZERO, HEIGHT), "0")]
     if not all(map(math.isfinite, known)):
-        ends.insert(0, Tick(_BROKEN, _percent(_BROKEN, HEIGHT), "nan, inf"))
+        ends.insert(0, Gridline(_BROKEN, _percent(_BROKEN, HEIGHT), "nan, inf"))
     return height, (*powers, *ends)
 
 
-def _series(cell: CellResult, number: int, height: Callable[[float], int], *, focus: bool) -> Series:
+def _series(cell: CellResult, number: int, height: Callable[[float], int], *, focus: bool) -> CellErrors:
     def points(read: Callable[[PairResult], float | None]) -> list[Point | None]:
         return [
             None if value is None else (x, height(value)) for x, value in enumerate(map(read, cell.layers))
@@ -183,7 +183,7 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
         for x, row in enumerate(cell.layers)
         if row.status is Status.CULPRIT or row.index in own
     )
-    return Series(
+    return CellErrors(
         name=cell.name,
         number=number,
         total=_known(total),
@@ -232,7 +232,7 @@ def _dots(points: Sequence[Point]) -> str:
     return "".join(f"M{x} {y}h0" for x, y in points)
 
 
-def _places(rows: Sequence[PairResult]) -> tuple[Tick, ...]:
+def _places(rows: Sequence[PairResult]) -> tuple[Gridline, ...]:
     """Where the outermost modules begin, as far as there is room for their names."""
     found: list[tuple[int, str]] = []
     previous = None
@@ -256,34 +256,34 @@ def _places(rows: Sequence[PairResult]) -> tuple[Tick, ...]:
     for x, top in sorted(found, key=lambda each: (-lengths[each[0]], each[0])):
         if all(abs(x - other) >= least for other, _ in kept) and x <= len(rows) - least / 2:
             kept.append((x, top))
-    return tuple(Tick(x, _percent(x, len(rows)), sentences.visible(top)[:24]) for x, top in sorted(kept))
+    return tuple(Gridline(x, _percent(x, len(rows)), top[:24]) for x, top in sorted(kept))
 
 
-def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[Flag, ...]:
+def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[CulpritFlag, ...]:
     """Numbers of the culprits; those that would lie on one another share a flag."""
     position = {row.index: x for x, row in enumerate(focus.layers)}
-    flags: list[Flag] = []
+    flags: list[CulpritFlag] = []
     first = 0
     for number, culprit in enumerate(verification.culprits, 1):
         x = position.get(culprit.index)
         if x is None or x >= sites:
             continue
         if flags and abs(x - flags[-1].position) * _FLAGS < sites:
-            flags[-1] = Flag(f"{first}–{number}", flags[-1].position, flags[-1].percent, flags[-1].name)  # noqa: RUF001 - from, to
+            flags[-1] = replace(flags[-1], number=f"{first}–{number}")  # noqa: RUF001 - from, to
             continue
         first = number
-        flags.append(Flag(str(number), x, _percent(x + 0.5, sites), sentences.name(culprit)))
+        flags.append(CulpritFlag(str(number), x, _percent(x + 0.5, sites), sentences.name(culprit)))
     return tuple(flags)
 
 
 def _sentence(cell: CellResult) -> str:
     """What the plot shows, for those who do not see it."""
     largest = next(iter(sentences.worst(cell.layers, 1)), None)
-    said = f"Total error of {sentences.counted(len(cell.layers), 'site')} in {sentences.visible(cell.name)}"
+    said = f"Total error of {wording.counted(len(cell.layers), 'site')} in {cell.name}"
     if largest is None:
         return f"{said}: none anywhere"
-    culprits = sentences.counted(len(cell.culprits), "culprit")
-    error = sentences.figure(sentences.error(largest.total))
+    culprits = wording.counted(len(cell.culprits), "culprit")
+    error = wording.figure(sentences.error(largest.total))
     return f"{said}: at most {error}, at {sentences.name(largest)}; {culprits}"
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from verifier.preprocessing import explaining, resampling
+from verifier.preprocessing.passages import applied, could_be_read, read_off, remaining
 from verifier.preprocessing.photographs import as_array, in_steps
-from verifier.preprocessing.reading import applied, could_be_read, read_off, remaining
 from verifier.preprocessing.rules import FACTOR, NEGLIGIBLE, RULES, difference
 from verifier.records import Cause
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from verifier.preprocessing.baseline import Photograph
     from verifier.preprocessing.candidates import Made
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
 
 AGREES, READ, UNDECIDED, DIFFERS = "agrees", "read", "undecided", "differs"
 
 
-def vouched(recipe: Recipe, made: Made) -> bool:
+def vouched(recipe: PhotographRecipe, made: Made) -> bool:
     """Whether a stage that was seen made the final tensor, as the last in the recipe's order.
 
     Of stages that would follow it is known that they are missing.
@@ -33,13 +33,13 @@ def vouched(recipe: Recipe, made: Made) -> bool:
     return bool(seen) and list(made.stages) == seen and made.output is made.stages[seen[-1]]
 
 
-def ordered(recipe: Recipe, made: Made) -> bool:
+def ordered(recipe: PhotographRecipe, made: Made) -> bool:
     """Whether the stages that were seen are in the recipe's order."""
     return list(made.stages) == [stage.name for stage in recipe.stages if stage.name in made.stages]
 
 
 def judged(
-    recipe: Recipe, ours: Photograph, made: Made, read: Mapping[str, Any], unread: set[str]
+    recipe: PhotographRecipe, baseline: Photograph, made: Made, read: Mapping[str, Any], unread: set[str]
 ) -> tuple[str, list[Any], dict[str, Any]]:
     """Whether torchvision's stages make the same final tensor of what the candidate last has shown.
 
@@ -48,13 +48,13 @@ def judged(
     """
     in_order = ordered(recipe, made)
     latest, stages = remaining(recipe, made)
-    given = made.stages.get(latest, ours.stages["decode"])
+    given = made.stages.get(latest, baseline.stages["decode"])
     if not in_order:
-        given, stages = made.stages.get("decode", ours.stages["decode"]), list(recipe.stages[1:])
+        given, stages = made.stages.get("decode", baseline.stages["decode"]), list(recipe.stages[1:])
     try:
-        expected = applied(stages, given, ours.drawn | dict(read)) if stages else given
+        expected = applied(stages, given, baseline.drawn | dict(read)) if stages else given
     except Exception:  # they do not take what the candidate has
-        expected = ours.output
+        expected = baseline.output
     if _agrees(recipe, stages, given, made.output, expected):
         return AGREES, expected, {}
     drawing = [stage.name for stage in stages if stage.draw is not None]
@@ -70,7 +70,11 @@ def judged(
 
 
 def _agrees(
-    recipe: Recipe, stages: Sequence[Stage], given: Sequence[Any], made: list[Any], expected: list[Any]
+    recipe: PhotographRecipe,
+    stages: Sequence[Stage],
+    given: Sequence[Any],
+    made: list[Any],
+    expected: list[Any],
 ) -> bool:
     rule = RULES[recipe.stages[-1].rule]
     same_shapes = [_form(each)[0] for each in made] == [_form(each)[0] for each in expected]
@@ -99,7 +103,7 @@ def _finite(made: Sequence[Any]) -> bool:
     return all(bool(np.isfinite(as_array(each)).all()) for each in made)
 
 
-def _is_rounding(recipe: Recipe, given: Any, made: Sequence[Any], expected: Sequence[Any]) -> bool:
+def _is_rounding(recipe: PhotographRecipe, given: Any, made: Sequence[Any], expected: Sequence[Any]) -> bool:
     """Whether a final tensor is no further from exact arithmetic than the resizing allows."""
     decoded, size = in_steps(given), recipe.size
     shape = resampling.shorter_to(resampling.whole_steps(size), *decoded.shape[:2])
@@ -110,15 +114,15 @@ def _is_rounding(recipe: Recipe, given: Any, made: Sequence[Any], expected: Sequ
     window = torch.from_numpy(exact[top : top + size, left : left + size].transpose(2, 0, 1) / 255)
     wanted = recipe.stages[-1].torchvision(window, None)[0].double()
     step = 1 / 255 / 0.226
-    own, theirs = (
+    b, c = (
         float((torch.as_tensor(each[0]).double() - wanted).square().mean().sqrt())
         for each in (expected, made)
     )
-    return theirs <= FACTOR * own + NEGLIGIBLE * step
+    return c <= FACTOR * b + NEGLIGIBLE * step
 
 
 def explained(
-    recipe: Recipe, ours: Photograph, made: Made, expected: Sequence[Any], *, whole: bool
+    recipe: PhotographRecipe, baseline: Photograph, made: Made, expected: Sequence[Any], *, whole: bool
 ) -> Cause | None:
     """Why a final tensor differs: `whole` says that geometry may be wrong too, as no stage that was seen is."""
     lost = sum(int(np.count_nonzero(~np.isfinite(as_array(each)))) for each in made.output)
@@ -132,12 +136,14 @@ def explained(
         )
     _, stages = remaining(recipe, made)
     if whole and recipe.name == "classification" and {"resize", "crop"} & {stage.name for stage in stages}:
-        decoded = made.stages.get("decode", ours.stages["decode"])[0]
+        decoded = made.stages.get("decode", baseline.stages["decode"])[0]
         shorter = resampling.whole_steps(recipe.size)
-        return explaining.why_whole(ours.path, decoded, made.output[0], ours.output[0], recipe.size, shorter)
-    for one, other in zip(made.output, expected, strict=False):
-        if as_array(one).shape == as_array(other).shape and largest(one, other) > 0:
-            return explaining.why_values(one, other)
+        return explaining.why_whole(
+            baseline.path, decoded, made.output[0], baseline.output[0], recipe.size, shorter
+        )
+    for c, b in zip(made.output, expected, strict=False):
+        if as_array(c).shape == as_array(b).shape and largest(c, b) > 0:
+            return explaining.why_values(c, b)
     return None
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from verifier.errors import ModelError, UsageError
-from verifier.initialisation import Standing, verify_initialisation
+from verifier.initialisation import TensorStanding, verify_initialisation
 from verifier.initialisation.declared import FAMILIES, declarations
 from verifier.initialisation.distributions import KAIMING_OUT, Constant
 from verifier.initialisation.hypotheses import combined, holm, one_sample
@@ -158,16 +158,16 @@ def blamed(result: Initialisation) -> set[str | None]:
 def test_the_same_construction_from_the_same_seed_holds_the_same_bits() -> None:
     result = verify_initialisation(net, net, seed=3)
     assert result.verdict is Verdict.MATCH
-    assert {row.standing for row in result.tensors} == {Standing.IDENTICAL}
+    assert {row.standing for row in result.tensors} == {TensorStanding.IDENTICAL}
     assert result.draws == 0
 
 
 def test_another_order_of_draws_is_the_same_distribution(known: str) -> None:
     result = verify_initialisation(net, later)
     assert result.verdict is Verdict.MATCH, result.reason
-    assert result.count(Standing.SAME_DISTRIBUTION) == len(CONVOLUTIONS) + 2  # and the classifier's two
+    assert result.count(TensorStanding.SAME_DISTRIBUTION) == len(CONVOLUTIONS) + 2  # and the classifier's two
     constant = [row for row in result.tensors if "bn" in str(row.candidate)]
-    assert {row.standing for row in constant} == {Standing.IDENTICAL}
+    assert {row.standing for row in constant} == {TensorStanding.IDENTICAL}
     weight = next(row for row in result.tensors if row.candidate == "block1.conv1.weight")
     assert weight.p_value is not None
     assert bool(weight.contradicted) is (known != "declared")
@@ -178,7 +178,7 @@ def test_tensors_with_other_names_are_aligned_by_running_both() -> None:
     assert result.verdict is Verdict.MATCH, result.reason
     by_name = {row.candidate: row for row in result.tensors}
     assert by_name["second.shortcut.weight"].baseline == "block2.shortcut.weight"
-    assert by_name["head.weight"].standing is Standing.SAME_DISTRIBUTION
+    assert by_name["head.weight"].standing is TensorStanding.SAME_DISTRIBUTION
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -269,7 +269,9 @@ def test_extra_tensors_are_disclosed_and_do_not_decide() -> None:
 
     result = verify_initialisation(net, Biased)
     assert result.verdict is Verdict.MATCH
-    assert [row.candidate for row in result.tensors if row.standing is Standing.UNMATCHED] == ["stem.bias"]
+    assert [row.candidate for row in result.tensors if row.standing is TensorStanding.UNMATCHED] == [
+        "stem.bias"
+    ]
 
 
 def test_models_that_have_little_in_common_are_no_match() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from verifier.preprocessing.candidates import Made
-    from verifier.preprocessing.recipes import Recipe, Stage
+    from verifier.preprocessing.recipes import PhotographRecipe, Stage
 
 READABLE = frozenset({"crop", "flip"})  # what can be read off a result together, and through scaling
 WHOLE = 0.02  # steps: as far from a whole step may a picture be that was scaled and normalised in float32
@@ -30,7 +30,7 @@ class Passage(NamedTuple):
     name: str
 
 
-def passages(recipe: Recipe, made: Made, decoded: list[Any]) -> Iterator[Passage]:
+def passages(recipe: PhotographRecipe, made: Made, decoded: list[Any]) -> Iterator[Passage]:
     """From each stage that was seen to the next, in the candidate's order. It is given the decoded photograph.
 
     What it shows by other names is passed over, so that whatever was done there is judged with the stage after it.
@@ -47,7 +47,7 @@ def passages(recipe: Recipe, made: Made, decoded: list[Any]) -> Iterator[Passage
         given = pictures
 
 
-def remaining(recipe: Recipe, made: Made) -> tuple[str, list[Stage]]:
+def remaining(recipe: PhotographRecipe, made: Made) -> tuple[str, list[Stage]]:
     """The latest stage of the recipe that was seen, and those after it."""
     names = [stage.name for stage in recipe.stages]
     latest = max((names.index(name) for name in made.stages), default=0)

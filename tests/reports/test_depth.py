@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from reports import chart, plot
+from reports import depth, plot
 from tests import samples
 from verifier.records import Budget, Status
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from verifier.storage.saving import Verification
 
 
-def drawn(*rows: PairResult) -> chart.Chart:
+def drawn(*rows: PairResult) -> depth.DepthChart:
     cell = msgspec.structs.replace(samples.verification().cells[0], layers=rows)
-    found = chart.chart(msgspec.structs.replace(samples.verification(), cells=(cell,)))
+    found = depth.chart(msgspec.structs.replace(samples.verification(), cells=(cell,)))
     assert found is not None
     return found
 
 
-def heights(of: chart.Chart) -> list[int]:
+def heights(of: depth.DepthChart) -> list[int]:
     return [y for _, y in of.series[0].total]
 
 
@@ -39,7 +39,7 @@ def test_nothing_is_at_the_foot_and_what_is_no_number_at_the_top() -> None:
     exact, small, broken = heights(
         drawn(samples.pair(0), samples.pair(1, total=1e-12), samples.pair(2, total=math.nan))
     )
-    assert (exact, broken) == (chart._ZERO, chart._BROKEN)
+    assert (exact, broken) == (depth._ZERO, depth._BROKEN)
     assert broken < small < exact
 
 
@@ -70,7 +70,7 @@ def test_the_budget_is_an_area_of_steps_as_wide_as_the_sites() -> None:
 
 
 def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
-    found = chart.chart(samples.three_culprits())
+    found = depth.chart(samples.three_culprits())
     assert found is not None
     [series] = found.series
     assert [x for x, _ in series.culprits] == [1, 4, 5]
@@ -81,19 +81,19 @@ def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
 def test_flags_that_would_lie_on_one_another_are_told_as_one() -> None:
     deep = samples.deep(1000, ("cpu/float64",))
     near = tuple(deep.cells[0].layers[x] for x in (500, 501, 503, 700))
-    found = chart.chart(msgspec.structs.replace(deep, culprits=near))
+    found = depth.chart(msgspec.structs.replace(deep, culprits=near))
     assert found is not None
     assert [flag.number for flag in found.flags] == ["1–3", "4"]  # noqa: RUF001 - from, to
 
 
 def test_the_cell_that_decides_is_in_focus(diverged: Verification) -> None:
-    found = chart.chart(diverged)
+    found = depth.chart(diverged)
     assert found is not None
     assert [(one.name, one.focus) for one in found.series] == [("cpu/float64", True), ("cpu/float32", False)]
 
 
 def test_the_outermost_modules_are_named_where_they_begin() -> None:
-    found = chart.chart(samples.deep(3700))
+    found = depth.chart(samples.deep(3700))
     assert found is not None
     assert [(tick.label, tick.position) for tick in found.horizontal] == [
         ("layer1", 0),
@@ -109,13 +109,13 @@ def test_a_cell_in_which_nothing_has_a_partner_is_drawn_too() -> None:
 
 
 def test_the_plot_is_told_in_a_sentence(diverged: Verification) -> None:
-    found = chart.chart(diverged)
+    found = depth.chart(diverged)
     assert found is not None
     assert found.sentence == "Total error of 8 sites in cpu/float64: at most 0.0007, at fc; 1 culprit"
 
 
 def test_without_rows_there_is_no_plot(inconclusive: Verification) -> None:
-    assert chart.chart(inconclusive) is None
+    assert depth.chart(inconclusive) is None
     assert plot.png(inconclusive) is None
 
 

@@ -14,7 +14,7 @@ from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.initialisation.declared import declarations
 from verifier.initialisation.rebuilding import Builder, correspondence
-from verifier.initialisation.records import Initialisation, Standing, TensorResult
+from verifier.initialisation.records import Initialisation, TensorResult, TensorStanding
 from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_bits
 from verifier.models.copying import state_of
 from verifier.records import Verdict
@@ -76,20 +76,20 @@ def verify_initialisation(
         raise UsageError(f"the error rate must lie between 0 and 1, not {error_rate:g}.")
     if draws is not None and not 1 <= draws <= 1000:
         raise UsageError(f"the number of draws must lie between 1 and 1000, not {draws}.")
-    ours, theirs = Builder.of("baseline", baseline), Builder.of("candidate", candidate)
+    b, c = Builder.of("baseline", baseline), Builder.of("candidate", candidate)
     with preserved(), torch.no_grad():
-        first, other = ours.drawn(seed), theirs.drawn(seed)
-        own, their = state_of(first), state_of(other)
-        known = resolve(parameter_map or {}, _shapes(own), _shapes(their))
-        recipes = correspondence(first, other, known, inputs, (ours.spec, theirs.spec))
-        rows = [_at_once(name, tensor, recipes.get(name), own) for name, tensor in their.items()]
+        b_model, c_model = b.drawn(seed), c.drawn(seed)
+        b_state, c_state = state_of(b_model), state_of(c_model)
+        known = resolve(parameter_map or {}, _shapes(b_state), _shapes(c_state))
+        recipes = correspondence(b_model, c_model, known, inputs, (b.spec, c.spec))
+        rows = [_at_once(name, tensor, recipes.get(name), b_state) for name, tensor in c_state.items()]
         open_rows = {row.candidate: recipes[row.candidate] for row in rows if _is_open(row) and row.candidate}
         count = 0
         if open_rows:
-            counts = {name: max(1, their[name].numel()) for name in open_rows}
+            counts = {name: max(1, c_state[name].numel()) for name in open_rows}
             count = draws or min(MOST_DRAWS, max(-(-ENOUGH // each) for each in counts.values()))
             found = OpenTensors(
-                ours, theirs, declarations(first), recipes, open_rows, own, their, seed, count
+                b, c, declarations(b_model), recipes, open_rows, b_state, c_state, seed, count
             )
             judged = found.judged(error_rate)
             rows = [judged.get(row.candidate or "", row) for row in rows]
@@ -99,18 +99,18 @@ def verify_initialisation(
             candidate=None,
             baseline=name,
             shape=tuple(tensor.shape),
-            standing=Standing.UNMATCHED,
+            standing=TensorStanding.UNMATCHED,
             reason="no tensor of the candidate belongs to it",
         )
-        for name, tensor in own.items()
+        for name, tensor in b_state.items()
         if name not in used
     ]
     verdict, reason = _verdict(rows)
     return Initialisation(
         verdict=verdict,
         reason=reason,
-        baseline=ours.spec,
-        candidate=theirs.spec,
+        baseline=b.spec,
+        candidate=c.spec,
         seed=seed,
         draws=count,
         error_rate=error_rate,
@@ -130,28 +130,28 @@ def _is_open(row: TensorResult) -> bool:
     return row.reason == _OPEN
 
 
-def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, own: State) -> TensorResult:
+def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, baseline: State) -> TensorResult:
     """What can be said of one of the candidate's tensors from a single draw."""
     row = TensorResult(
         candidate=name,
         baseline=None if recipe is None else recipe.text,
         shape=tuple(tensor.shape),
-        standing=Standing.UNMATCHED,
+        standing=TensorStanding.UNMATCHED,
         reason="no tensor of the baseline belongs to it",
     )
     if recipe is None:
         return msgspec.structs.replace(row, measured=measured([tensor]))
-    if not recipe.fits(_shapes(own), tensor.shape):
-        sizes = ", ".join(str(tuple(own[each].shape)) for each in recipe.names if each in own)
+    if not recipe.fits(_shapes(baseline), tensor.shape):
+        sizes = ", ".join(str(tuple(baseline[each].shape)) for each in recipe.names if each in baseline)
         reason = f"its shape is {tuple(tensor.shape)}, the baseline's {sizes}"
-        return msgspec.structs.replace(row, standing=Standing.DIVERGED, reason=reason)
-    twin = recipe.make(own, tensor.shape)
+        return msgspec.structs.replace(row, standing=TensorStanding.DIVERGED, reason=reason)
+    twin = recipe.make(baseline, tensor.shape)
     if tensor.dtype == twin.dtype and same_bits(tensor, twin):
-        return msgspec.structs.replace(row, standing=Standing.IDENTICAL, reason="")
+        return msgspec.structs.replace(row, standing=TensorStanding.IDENTICAL, reason="")
     if tensor.is_floating_point() and torch.equal(tensor, twin.to(tensor.device, tensor.dtype)):
         reason = f"the baseline's values, in {_word(tensor.dtype)} instead of {_word(twin.dtype)}"
-        return msgspec.structs.replace(row, standing=Standing.SAME_DISTRIBUTION, reason=reason)
-    return msgspec.structs.replace(row, standing=Standing.UNTOLD, reason=_OPEN)
+        return msgspec.structs.replace(row, standing=TensorStanding.SAME_DISTRIBUTION, reason=reason)
+    return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason=_OPEN)
 
 
 def _word(dtype: torch.dtype) -> str:
@@ -166,9 +166,10 @@ def _verdict(rows: Sequence[TensorResult]) -> tuple[Verdict, str]:
     told = [
         row
         for row in rows
-        if row.standing in (Standing.IDENTICAL, Standing.SAME_DISTRIBUTION, Standing.DIVERGED)
+        if row.standing
+        in (TensorStanding.IDENTICAL, TensorStanding.SAME_DISTRIBUTION, TensorStanding.DIVERGED)
     ]
-    wrong = [row for row in rows if row.standing is Standing.DIVERGED]
+    wrong = [row for row in rows if row.standing is TensorStanding.DIVERGED]
     if wrong:
         return Verdict.DIVERGED, f"{wrong[0].candidate}: {wrong[0].reason}"
     if not rows:
@@ -180,8 +181,10 @@ def _verdict(rows: Sequence[TensorResult]) -> tuple[Verdict, str]:
 
 def _notes(rows: Sequence[TensorResult]) -> tuple[str, ...]:
     notes = []
-    apart = [row for row in rows if row.candidate and row.standing is not Standing.IDENTICAL and row.baseline]
-    if apart and any(row.standing is Standing.IDENTICAL for row in rows):
+    apart = [
+        row for row in rows if row.candidate and row.standing is not TensorStanding.IDENTICAL and row.baseline
+    ]
+    if apart and any(row.standing is TensorStanding.IDENTICAL for row in rows):
         notes.append(f"the first tensor with other bits, in the candidate's order, is {apart[0].candidate}")
     wrong = [row for row in rows if row.contradicted]
     if wrong:

@@ -1,0 +1,158 @@
+"""What `run` was asked for, one network or many: read, verified, saved and shown.
+
+This imports torch: `run` imports it once everything that can be said without has been said.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from verifier.cells import Cell, Request, missing_here, product
+from verifier.cli import exits, interruption, showing
+from verifier.cli.planning import command_line, explained
+from verifier.cli.walking import walk
+from verifier.errors import ModelError, UsageError
+from verifier.judge.policy import Policy
+from verifier.metrics import warm_up
+from verifier.storage.earlier import awaiting
+from verifier.storage.saving import WRITTEN, check_file, check_writable, save, save_text
+from verifier.verification import verify
+from verifier.weights import as_toml, read_map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from verifier.cli.planning import InputOptions, Job
+    from verifier.storage.saving import Verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellOptions:
+    """Cells by name, or lists of what is combined."""
+
+    names: str | None
+    device: str
+    dtype: str
+    memory_format: str
+    autocast: str
+
+    def requests(self) -> list[Request]:
+        """All of them.
+
+        Raises:
+            UsageError: An option names nothing, or what there is not.
+            DeviceError: None can run here.
+        """
+        if self.names is not None:
+            return [Request(Cell.parse(name)) for name in _listed("--cells", self.names)]
+        return product(
+            _listed("--device", self.device),
+            _listed("--dtype", self.dtype),
+            _listed("--memory-format", self.memory_format),
+            [_switch(text) for text in _listed("--autocast", self.autocast)],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Networks to verify, and all that `verify` takes with each; `settings` are options it takes as they are."""
+
+    jobs: Sequence[Job]
+    inputs: InputOptions
+    policies: Mapping[str, Policy]
+    settings: Mapping[str, Any]
+    save_map: Path | None
+    out: Path
+
+    @classmethod
+    def of(
+        cls,
+        jobs: Sequence[Job],
+        inputs: InputOptions,
+        cells: CellOptions,
+        settings: Mapping[str, Any],
+        *,
+        map_file: Path | None,
+        save_map: Path | None,
+        out: Path,
+    ) -> Task:
+        """All that can be read and checked before the first network is built.
+
+        Raises:
+            UsageError: An option is wrong.
+            CannotRunError: Nothing can run here, or nothing can be written.
+        """
+        policies = {job.policy: Policy.load(job.policy) for job in jobs}
+        asked = cells.requests()
+        missing_here(asked)
+        check_writable(out, *(job.out for job in jobs))
+        known = None if map_file is None else read_map(map_file)
+        if save_map is not None and str(save_map) != "-":
+            check_file(save_map)
+        threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
+        one_networks = {"--input": inputs.file, "--candidate-input": inputs.candidate_file}
+        for option, value in (one_networks | {"--map": map_file, "--save-map": save_map}).items():
+            if value is not None and len(jobs) > 1:
+                raise UsageError(
+                    f"{option} belongs to one network, but --arch names several; leave one of them out."
+                )
+        return cls(
+            jobs, inputs, policies, {**settings, "cells": asked, "parameter_map": known}, save_map, out
+        )
+
+    def carry_out(self, *, several: bool, debug: bool) -> NoReturn:
+        """Verify every network and end with the exit code, of several with the worst."""
+        if several:
+            walk(self.jobs, self._one_of_several, self.out, debug=debug)
+        with showing.progress_bar("reading inputs") as progress:
+            verification = self._verified(self.jobs[0], progress)
+            if self.save_map is not None and str(self.save_map) != "-":
+                save_text(as_toml(verification.weights), self.save_map)
+        if str(self.save_map) == "-":
+            showing.say(as_toml(verification.weights))
+        showing.show(verification, self.out)
+        exits.by(verification.verdict)
+
+    def _one_of_several(self, job: Job) -> Verification:
+        with showing.progress_bar(job.name) as bar:
+            return self._verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
+
+    def _verified(self, job: Job, progress: showing.Progress) -> Verification:
+        with awaiting(job.out, WRITTEN):
+            progress("reading inputs", 0, 0)
+            given, candidates = self.inputs.read(job)
+            progress("building models", 0, 0)
+            try:
+                verification = verify(
+                    job.baseline,
+                    job.candidate,
+                    given,
+                    candidate_inputs=candidates,
+                    policy=self.policies[job.policy],
+                    batch_size=job.batch_size,
+                    seed=self.inputs.seed,
+                    command=command_line(),
+                    progress=progress,
+                    **self.settings,
+                )
+            except ModelError as error:
+                raise explained(error, given) from error
+            save(verification, job.out)
+            interruption.leaves(f"the result is in {job.out}.")
+            return verification
+
+
+def _listed(option: str, text: str) -> list[str]:
+    found = [item.strip() for item in text.split(",") if item.strip()]
+    if not found:
+        raise UsageError(f"{option} names nothing; see --help for what it takes.")
+    return found
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise UsageError(f"--autocast {text}: write on, off or off,on.")
+    return text == "on"

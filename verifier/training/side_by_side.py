@@ -1,0 +1,247 @@
+"""Two trainings side by side: each batch by the baseline first, then by the candidate, compared phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from verifier.border.programs import translating
+from verifier.environment import seed_all
+from verifier.errors import ModelError
+from verifier.lockstep.coroutine import Thread
+from verifier.training.baseline_batch import BaselineBatch
+from verifier.training.candidate_batch import CandidateBatch, Correspondence
+from verifier.training.failing import failed
+from verifier.training.records import Phase
+from verifier.training.suspicions import explain
+from verifier.training.watching import Watch, backward_passes_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from verifier.judge import Cell
+    from verifier.training.baseline_batch import Place
+    from verifier.training.pairing import Pairing
+    from verifier.training.procedure import Trainer
+    from verifier.training.records import Allowed, TrainingCause
+
+    Batch = tuple[Tensor, Tensor]
+    Progress = Callable[[str, int, int], None]
+
+FREE, FORCED = "training side by side", "judging every phase on identical inputs"
+
+
+@dataclass
+class SideBySide:
+    """What two trainings were, batch by batch. `step_of` has the baseline's optimiser step of each batch."""
+
+    compared: list[CandidateBatch] = field(default_factory=list)
+    causes: dict[Place, TrainingCause] = field(default_factory=dict)
+    losses: tuple[tuple[float, float], ...] = ()
+    rates: tuple[tuple[float, float], ...] = ()
+    step_of: list[int] = field(default_factory=list)
+    steps: int = 0
+
+    @property
+    def forward_seen(self) -> bool:
+        """Whether any tensor of a forward pass was compared."""
+        return any(place.phase is Phase.FORWARD for batch in self.compared for place in batch.errors)
+
+    @property
+    def backward_seen(self) -> bool:
+        """Whether any backward pass was compared."""
+        return any(place.phase is Phase.LOSS for batch in self.compared for place in batch.errors)
+
+
+class Training:
+    """A loop that trains one model, suspended where it asks for the next batch.
+
+    It runs in a thread of its own, for grad mode, autocast and function modes belong to a thread.
+    """
+
+    def __init__(self, role: str, watch: Watch, loop: Trainer) -> None:
+        self.role = role
+        self.watch = watch
+        self._loop = loop
+        self._batch: Batch | None = None
+        self._thread = Thread(self._body, f"verifier-training-{role}")
+        self._given = 0
+
+    def start(self) -> None:
+        """Run to the request for the first batch."""
+        self._resume()
+
+    def take(self, batch: Batch, ledger: BaselineBatch | CandidateBatch) -> None:
+        """Give the loop a batch and run to the request for the next one."""
+        self._batch = batch
+        self.watch.begin(ledger)
+        self._resume()
+        self._given += 1
+
+    def finish(self) -> None:
+        """Tell the loop that there are no more batches, and let it end."""
+        self._batch, self.watch.ledger = None, None
+        self._guarded()
+
+    def close(self) -> None:
+        """End the loop wherever it is. Safe to call twice."""
+        self._thread.close()
+        self._thread.release()
+        self.watch.detach()
+
+    def _body(self) -> None:
+        with self.watch:
+            self._loop(self.watch.model, self)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._batch is not None and self._given == 0 and not self.watch.eventful:
+            raise ModelError(
+                f"the {self.role}'s trainer asks for a second batch before it has done anything with the first, so "
+                "that it cannot be told what belongs to which. It has to take batches one at a time, without "
+                "fetching ahead."
+            )
+        self.watch.ended()
+        self._thread.suspend()
+        if self._batch is None:
+            raise StopIteration
+        return self._batch
+
+    def _resume(self) -> None:
+        if not self._guarded():
+            raise ModelError(
+                f"the {self.role}'s trainer ended after {self._given} batches, though there are more. It has to "
+                "train on every batch it is given."
+            )
+
+    def _guarded(self) -> bool:
+        with translating(partial(failed, f"the {self.role}'s trainer", self._failed)):
+            return self._thread.resume()
+
+    def _failed(self, why: str) -> ModelError:
+        return ModelError(f"the {self.role}'s trainer failed at batch {self._given}: {why}")
+
+
+def side_by_side(
+    pairing: Pairing,
+    cell: Cell,
+    loops: tuple[Trainer, Trainer],
+    batches: Sequence[Batch],
+    allowed: Mapping[Phase, Allowed],
+    *,
+    force: bool,
+    same_dtypes: bool,
+    progress: Progress,
+    seed: int,
+) -> SideBySide:
+    """Train both models, each batch by the baseline first, and compare them in every phase."""
+    alignment = pairing.alignment
+    graded = _graded(pairing)
+    models = pairing.fresh(cell)
+    relation = Correspondence(
+        recipes=pairing.masters.assemblies,
+        layouts=alignment.laid_out,
+        buffers=frozenset(name for name, _ in models[1].named_buffers()),
+    )
+    sides = [
+        Training(
+            side.role,
+            Watch(
+                side.role,
+                model,
+                graph,
+                {each[k]: position for position, each in enumerate(alignment.pairs)},
+                graded,
+            ),
+            loop,
+        )
+        for k, (side, model, graph, loop) in enumerate(
+            zip(pairing.sides, models, (alignment.baseline, alignment.candidate), loops, strict=True)
+        )
+    ]
+    found = SideBySide()
+    losses, rates = [], []
+    watches = [side.watch for side in sides]
+    hooks = _optimiser_hooks(watches)
+    try:
+        with backward_passes_seen(watches):
+            for side in sides:
+                seed_all(seed)
+                side.start()
+            for number, batch in enumerate(batches):
+                found.step_of.append(sides[0].watch.steps)
+                kept = BaselineBatch()
+                compared = CandidateBatch(kept, relation, allowed, force, same_dtypes)
+                ledgers: tuple[BaselineBatch | CandidateBatch, ...] = (kept, compared)
+                for side, ledger in zip(sides, ledgers, strict=True):
+                    seed_all(seed + number)
+                    side.take((batch[0].clone(), batch[1].clone()), ledger)
+                losses.append((_number(kept.losses), _number(compared.losses)))
+                rates.append((_first(kept.rates), _first(compared.rates)))
+                if force:
+                    found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
+                compared.forget()
+                found.compared.append(compared)
+                progress(FORCED if force else FREE, number + 1, len(batches))
+            for side in sides:
+                side.finish()
+            end = CandidateBatch(BaselineBatch(), relation, allowed, force)
+            end.over(*watches)
+            found.compared[-1].errors |= end.errors
+            found.compared[-1].reasons |= end.reasons
+            found.compared[-1].figures |= end.figures
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for side in sides:
+            side.close()
+    found.losses, found.rates, found.steps = tuple(losses), tuple(rates), sides[0].watch.steps
+    return found
+
+
+def _graded(pairing: Pairing) -> frozenset[int]:
+    """Pairs whose gradients are the same by definition: all that reads the two tensors is paired as well."""
+    alignment = pairing.alignment
+    baseline, candidate = alignment.baseline, alignment.candidate
+    return frozenset(
+        position
+        for position, (b, c) in enumerate(alignment.pairs)
+        if sorted(alignment.partner.get(reader, -1) for reader in baseline.consumers[b])
+        == [*candidate.consumers[c]]
+        and (b in baseline.outputs) == (c in candidate.outputs)
+    )
+
+
+def _optimiser_hooks(watches: Iterable[Watch]) -> list[torch.utils.hooks.RemovableHandle]:
+    """Show every optimiser's steps to the watch of the model it updates."""
+    known = list(watches)
+
+    def before(optimiser: Optimizer, *_: object) -> None:
+        for watch in known:
+            if watch.owns(optimiser):
+                watch.before_step(optimiser)
+
+    def after(optimiser: Optimizer, *_: object) -> None:
+        for watch in known:
+            if watch.owns(optimiser):
+                watch.after_step(optimiser)
+
+    return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+
+
+def _number(losses: Sequence[Tensor]) -> float:
+    """The sum of what a batch's backward passes start from; NaN where there was none."""
+    return sum(map(float, losses)) if losses else float("nan")
+
+
+def _first(rates: Mapping[str, float]) -> float:
+    return next(iter(rates.values()), float("nan"))
