@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
@@ -139,7 +140,7 @@ def queue(
         around.enter_context(torch.no_grad())
         orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
         sizes = [
-            [_elements(lane.graph.sites[own[pair]].shape) for pair in order]
+            [math.prod(lane.graph.sites[own[pair]].shape) for pair in order]
             for lane, own, order in zip(lanes, sites, orders, strict=True)
         ]
         pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
@@ -301,10 +302,3 @@ def _together(tensors: list[Tensor]) -> list[Tensor]:
     if device is None:
         return tensors
     return [t if t.is_cuda else t.pin_memory().to(device, non_blocking=True) for t in tensors]
-
-
-def _elements(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
