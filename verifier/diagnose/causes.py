@@ -250,22 +250,18 @@ def _ops(side: Neighbourhood) -> Iterable[str]:
 def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
     before = "what it returns" if row.kind == "output" else f"{row.candidate}"
     if not extra:
-        return f"{_list(missing)} is missing before {before}"
+        return f"{', '.join(missing)} is missing before {before}"
     if not missing:
-        return f"{_list(extra)} before {before} is not in the baseline"
-    return f"{_list(extra)} before {before} stands where the baseline has {_list(missing)}"
+        return f"{', '.join(extra)} before {before} is not in the baseline"
+    return f"{', '.join(extra)} before {before} stands where the baseline has {', '.join(missing)}"
 
 
 def _mend(missing: Sequence[str], extra: Sequence[str]) -> str:
     if not extra:
-        return f"add the {_list(missing)}"
+        return f"add the {', '.join(missing)}"
     if not missing:
-        return f"remove the {_list(extra)}"
-    return f"put {_list(missing)} in place of {_list(extra)}"
-
-
-def _list(ops: Sequence[str]) -> str:
-    return ", ".join(ops)
+        return f"remove the {', '.join(extra)}"
+    return f"put {', '.join(missing)} in place of {', '.join(extra)}"
 
 
 def _constants(side: Neighbourhood) -> tuple[str, ...]:

@@ -51,14 +51,22 @@ def flag_differences(
     They are put back, so that both models run under the same flags; where the model is used they will not be.
     """
     return tuple(
-        StaticDifference(
-            kind="flag",
-            baseline=name if side == "baseline" else None,
-            candidate=name if side == "candidate" else None,
-            summary=f"building the {side} changes {name} from {old} to {new}; both were compared with {old}",
+        _difference(
+            "flag",
+            name if side == "baseline" else None,
+            name if side == "candidate" else None,
+            f"building the {side} changes {name} from {old} to {new}; both were compared with {old}",
         )
         for side, changed in (("baseline", baseline), ("candidate", candidate))
         for name, old, new in changed
+    )
+
+
+def _difference(
+    kind: str, baseline: str | None, candidate: str | None, summary: str, *, harmless: bool = False
+) -> StaticDifference:
+    return StaticDifference(
+        kind=kind, baseline=baseline, candidate=candidate, summary=summary, harmless=harmless
     )
 
 
@@ -69,11 +77,8 @@ def _returns(alignment: Alignment) -> Iterator[StaticDifference]:
         for graph in (alignment.candidate, alignment.baseline)
     )
     if candidate and baseline and candidate != baseline:
-        yield StaticDifference(
-            kind="output",
-            baseline=None,
-            candidate=None,
-            summary=f"it returns {', '.join(candidate)}; the baseline {', '.join(baseline)}",
+        yield _difference(
+            "output", None, None, f"it returns {', '.join(candidate)}; the baseline {', '.join(baseline)}"
         )
 
 
@@ -83,11 +88,11 @@ def _operators(alignment: Alignment) -> Iterator[StaticDifference]:
     )
     for op in sorted(baseline.keys() | candidate.keys()):
         if baseline[op] != candidate[op]:
-            yield StaticDifference(
-                kind="operators",
-                baseline=None,
-                candidate=None,
-                summary=f"{op}: {candidate[op]} in the candidate, {baseline[op]} in the baseline",
+            yield _difference(
+                "operators",
+                None,
+                None,
+                f"{op}: {candidate[op]} in the candidate, {baseline[op]} in the baseline",
             )
 
 
@@ -95,31 +100,18 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
     for pair in alignment.pairs:
         b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
         if b.op != c.op:
-            yield StaticDifference(
-                kind="operators",
-                baseline=b.name,
-                candidate=c.name,
-                summary=f"{c.op}, the baseline's is {b.op}",
-            )
+            yield _difference("operators", b.name, c.name, f"{c.op}, the baseline's is {b.op}")
             continue
         for name, value in b.attributes.items():
             if name in IRRELEVANT or name not in c.attributes:
                 continue
             found, expected = canonical(c.attributes[name]), canonical(value)
             if found != expected:
-                yield StaticDifference(
-                    kind="hyperparameter",
-                    baseline=b.name,
-                    candidate=c.name,
-                    summary=f"{name} is {found}, the baseline's {expected}",
+                yield _difference(
+                    "hyperparameter", b.name, c.name, f"{name} is {found}, the baseline's {expected}"
                 )
         if b.dtype != c.dtype:
-            yield StaticDifference(
-                kind="dtype",
-                baseline=b.name,
-                candidate=c.name,
-                summary=f"{c.dtype}, the baseline's is {b.dtype}",
-            )
+            yield _difference("dtype", b.name, c.name, f"{c.dtype}, the baseline's is {b.dtype}")
 
 
 def _tensors(
@@ -135,18 +127,10 @@ def _tensors(
         if tensor is made:
             continue
         if tensor.dtype != made.dtype:
-            yield StaticDifference(
-                kind="dtype",
-                baseline=twin,
-                candidate=name,
-                summary=f"{tensor.dtype}, the baseline's {made.dtype}",
-            )
+            yield _difference("dtype", twin, name, f"{tensor.dtype}, the baseline's {made.dtype}")
         if tensor.shape == made.shape and tensor.stride() != made.stride():
-            yield StaticDifference(
-                kind="layout",
-                baseline=twin,
-                candidate=name,
-                summary=f"strides {tensor.stride()}, the baseline's {made.stride()}",
+            yield _difference(
+                "layout", twin, name, f"strides {tensor.stride()}, the baseline's {made.stride()}"
             )
         if said >= _MOST:
             continue
@@ -154,9 +138,7 @@ def _tensors(
         relation = relate(tensor, made, alike)
         if relation is not None:
             said += 1
-            yield StaticDifference(
-                kind="tensor", baseline=twin, candidate=name, summary=f"it {relation.summary}"
-            )
+            yield _difference("tensor", twin, name, f"it {relation.summary}")
 
 
 # What adds nothing to a sum, and what changes nothing in a product.
@@ -183,10 +165,10 @@ def _extra(
                 if harmless
                 else f"from {tensor.min().item():.3g} to {tensor.max().item():.3g}"
             )
-            yield StaticDifference(
-                kind="tensor",
-                baseline=b.name,
-                candidate=use.name,
-                summary=f"it is a {use.role} of {tensor.numel()} numbers that the baseline does not have: {values}",
+            yield _difference(
+                "tensor",
+                b.name,
+                use.name,
+                f"it is a {use.role} of {tensor.numel()} numbers that the baseline does not have: {values}",
                 harmless=harmless,
             )

@@ -26,14 +26,14 @@ def coverage(alignment: Alignment, silent: Collection[str] = (), returned: Itera
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
-        {name for recipe in alignment.parameters.values() for name in recipe.names},
+        {name for assembly in alignment.parameters.values() for name in assembly.names},
         set(alignment.parameters),
     )
     paired = ({pair.baseline for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs})
     shares = []
     muted = (
         set(silent),
-        {name for name, recipe in alignment.parameters.items() if {*recipe.names} & {*silent}},
+        {name for name, assembly in alignment.parameters.items() if {*assembly.names} & {*silent}},
     )
     ends: dict[tuple[str, int], str] = {}
     hidden: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
@@ -131,54 +132,28 @@ def queue(
         rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
             it was compared and before others are overwritten with it.
     """
-    try:
-        with memory_held():
-            return _run(
-                lanes,
-                sites,
-                comparisons,
-                progress,
-                offset,
-                visit,
-                states,
-                {} if layouts is None else layouts,
-                passing,
-                {} if rounded is None else rounded,
+    layouts, rounded = layouts or {}, rounded or {}
+    with contextlib.ExitStack() as around:
+        for lane in reversed(lanes):
+            around.callback(lane.close)
+        around.enter_context(memory_held())
+        around.enter_context(torch.no_grad())
+        orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
+        sizes = [
+            [math.prod(lane.graph.sites[own[pair]].shape) for pair in order]
+            for lane, own, order in zip(lanes, sites, orders, strict=True)
+        ]
+        pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
+        travellers = [
+            _Traveller(
+                lane,
+                {site: pair for pair, site in enumerate(own)},
+                functools.partial(passing, k),
+                {} if k else rounded,
             )
-    finally:
-        for lane in lanes:
-            lane.close()
-
-
-def _run(
-    lanes: Sequence[Lane],
-    sites: Sequence[Sequence[int]],
-    comparisons: Sequence[Comparing],
-    progress: Callable[[], None],
-    offset: int,
-    visit: Visitor,
-    states: Sequence[Sequence[str]],
-    layouts: Mapping[int, Layout],
-    passing: Passing,
-    rounded: Mapping[int, torch.dtype],
-) -> Queued:
-    orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
-    sizes = [
-        [_elements(lane.graph.sites[own[pair]].shape) for pair in order]
-        for lane, own, order in zip(lanes, sites, orders, strict=True)
-    ]
-    pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
-    travellers = [
-        _Traveller(
-            lane,
-            {site: pair for pair, site in enumerate(own)},
-            functools.partial(passing, k),
-            {} if k else rounded,
-        )
-        for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
-    ]
-    met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
-    with torch.no_grad():
+            for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
+        ]
+        met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
             own = [traveller.reach(pair) for traveller in travellers]
             tensors = _together(own)
@@ -226,14 +201,14 @@ def _run(
             [met_at(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
             for c in comparisons
         ]
-    return Queued(
-        tuple(tuple(m for m in row if m is not None) for row in met),
-        tuple(map(tuple, ends)),
-        tuple(map(tuple, compared)),
-        tuple(tuple(lane.outputs) for lane in lanes),
-        tuple(left),
-        tuple(lane.words for lane in lanes),
-    )
+        return Queued(
+            tuple(tuple(m for m in row if m is not None) for row in met),
+            tuple(map(tuple, ends)),
+            tuple(map(tuple, compared)),
+            tuple(tuple(lane.outputs) for lane in lanes),
+            tuple(left),
+            tuple(lane.words for lane in lanes),
+        )
 
 
 def _fetching(queueing: Callable[P, Queued]) -> Callable[P, Passes]:
@@ -327,10 +302,3 @@ def _together(tensors: list[Tensor]) -> list[Tensor]:
     if device is None:
         return tensors
     return [t if t.is_cuda else t.pin_memory().to(device, non_blocking=True) for t in tensors]
-
-
-def _elements(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

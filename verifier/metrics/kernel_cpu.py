@@ -21,6 +21,10 @@ BLOCK = 2048
 # NaN above infinity, and unlike floats their maximum vectorises.
 INFINITE = 0x7FF0000000000000
 
+# Times a ratio, what |b - a| must exceed, relative to |a|, to be divided: the product is rounded, and which elements
+# it rules out must not depend on what was seen before, so on how many threads share the pieces.
+NEARLY = 1 - 2.0**-52
+
 # Columns of a row of sums.
 SUMS = 9
 # Columns of a tally.
@@ -261,7 +265,9 @@ def reduce_piece(  # noqa: PLR0915 - compiled code passes no records around
                 sums[4] += suu
                 sums[5] += suu
                 continue
-        su, sv, se, suu, svv, suv, see, sue, sdd, block_top, larger = clean_block(x, y, frame, ratio[0])
+        su, sv, se, suu, svv, suv, see, sue, sdd, block_top, larger = clean_block(
+            x, y, frame, NEARLY * ratio[0]
+        )
         finite = hi - lo
         if block_top >= INFINITE:
             (
@@ -280,7 +286,7 @@ def reduce_piece(  # noqa: PLR0915 - compiled code passes no records around
                 bad_b,
                 bad_both,
                 mismatched,
-            ) = careful_block(x, y, frame, ratio[0])
+            ) = careful_block(x, y, frame, NEARLY * ratio[0])
             finite -= bad_a + bad_b - bad_both
             tally[NONFINITE_A] += bad_a
             tally[NONFINITE_B] += bad_b

@@ -31,9 +31,6 @@ class Pieces(Protocol):
 
     count: int
 
-    def whole(self) -> tuple[Array, Array] | None:
-        """Both sides as they lie, if every piece is a cut of `PIECE` elements out of them."""
-
     def load(self, number: int) -> tuple[int, Array, Array]:
         """Piece `number`; its arrays are valid until the same thread loads another."""
 
@@ -80,9 +77,6 @@ class _Dense:
         self._limit = PIECE if self._widen_a is None and self._widen_b is None else BUFFER
         self.count = -(-self._a.size // self._limit)
 
-    def whole(self) -> tuple[Array, Array] | None:
-        return (self._a, self._b) if self._widen_a is None and self._widen_b is None else None
-
     def load(self, number: int) -> tuple[int, Array, Array]:
         start = number * self._limit
         a, b = self._a[start : start + self._limit], self._b[start : start + self._limit]
@@ -107,9 +101,6 @@ class _Sliced:
         self._apart = loses_integers(self._a.dtype, self._b.dtype)
         self._pieces = list(walk.pieces(BUFFER // self._parts))
         self.count = len(self._pieces)
-
-    def whole(self) -> tuple[Array, Array] | None:
-        return None
 
     def load(self, number: int) -> tuple[int, Array, Array]:
         start, where = self._pieces[number]

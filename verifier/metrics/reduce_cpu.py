@@ -17,7 +17,6 @@ from verifier.metrics.convert import common_dtype, parts
 from verifier.metrics.frame import INITIAL, Frame
 from verifier.metrics.moments import Moments
 from verifier.metrics.pieces_cpu import PIECE, Pieces, open_pieces
-from verifier.metrics.team import reduce_pieces
 from verifier.metrics.walk import Walk, coordinate, plan
 
 if TYPE_CHECKING:
@@ -77,17 +76,11 @@ class _Pass:
     def reduce(self, frame: Array) -> Moments:
         """The moments about `frame`.
 
-        Sums are kept for each piece and added in order, so they do not depend on the number of threads.
+        Sums are kept for each piece, of a size of its own, and added in order: however many threads share the
+        pieces, and however busy they are, every bit is the same.
         """
         count = self._pieces.count
         sums = np.empty((count, kernel.SUMS))
-        whole = self._pieces.whole()
-        if whole is not None and count > 1 and torch.get_num_threads() > 1:
-            found = reduce_pieces(
-                *whole, PIECE, frame, self._sizes, self._strides, sums, torch.get_num_threads()
-            )
-            if found is not None:
-                return self._moments(frame, sums, list(map(_Share, *found)))
         threads = 1 if count <= ALONE else min(torch.get_num_threads(), count)
         if threads == 1:
             return self._moments(frame, sums, [self._share(frame, sums, range(count))])
