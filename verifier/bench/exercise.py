@@ -110,7 +110,7 @@ def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unex
         return
     summary, kind = "; ".join(row.differences), "operators"
     if row.apart:
-        own, theirs = (
+        candidate, baseline = (
             ", ".join(graph.by_name[name].op for name in names[:_OPERATORS])
             + (", ..." if len(names) > _OPERATORS else "")
             or "nothing"
@@ -119,7 +119,7 @@ def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unex
                 (alignment.baseline, row.between_baseline),
             )
         )
-        summary = f"above it stands {own}, in the baseline {theirs}"
+        summary = f"above it stands {candidate}, in the baseline {baseline}"
     elif row.candidate_op is None and row.baseline and row.differences:
         if not tried.why and _spelt(alignment, row.baseline, row.candidate):
             return
