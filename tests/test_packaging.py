@@ -143,6 +143,29 @@ def test_a_circle_would_be_found(tmp_path: Path) -> None:
     assert upward(tmp_path) == ["verifier/graph/sites.py imports verifier.align"]
 
 
+def named_in(path: Path) -> set[str]:
+    """Every identifier in a file: of functions, arguments, attributes, variables."""
+    kinds = ("id", "attr", "arg", "name")
+    found = (
+        getattr(node, kind, None) for node in ast.walk(ast.parse(path.read_text("utf-8"))) for kind in kinds
+    )
+    return {each for each in found if isinstance(each, str)}
+
+
+@pytest.mark.parametrize("package", ["verifier", "reports", "reference_models"])
+def test_each_side_has_one_name(package: str) -> None:
+    """It is `baseline` or `candidate` everywhere: `ours` would mean the one here and the other there."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        assert [name for name in named_in(path) if {"ours", "theirs"} & set(name.lower().split("_"))] == [], (
+            path
+        )
+
+
+def test_no_module_is_too_long_to_be_read() -> None:
+    long = [path for path in ROOT.glob("*/**/*.py") if path.relative_to(ROOT).parts[0] != "tests"]
+    assert [path for path in long if len(path.read_text("utf-8").splitlines()) > 400] == []
+
+
 def test_every_room_is_known() -> None:
     root = ROOT / "verifier"
     there = {room_of(f"verifier.{path.stem}") for path in root.iterdir() if path.name[0] not in "._"}

@@ -18,6 +18,7 @@ from tests.benchmarks.subjects import resnet50
 from verifier.bench.measuring import Kinds, measure, recorded
 from verifier.cells import Cell
 from verifier.environment import tf32
+from verifier.lockstep import Replay
 from verifier.models.casting import arguments
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _cell(prepared: Prepared, cell: Cell, rounds: int) -> None:
     peaks = {name: _peak(function) for name, function in functions.items()}
     for name, forced in (("further batches", False), ("further batches, free and forced", True)):
         replay = recorded(bench, given, Kinds(free=True, forced=forced))
-        assert replay is not None, "the passes could not be recorded"
+        assert isinstance(replay, Replay), replay
         functions[name] = partial(replay, args, 0)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 3):

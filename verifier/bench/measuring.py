@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from verifier.bench.subject import SIDES
+from verifier.border.accounts import first_line
 from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_in
 from verifier.inputs.samples import batch_size
-from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, replayable
+from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, unreplayable
 from verifier.models.casting import arguments
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Measured:
     """What a cell's passes measured, free and forced; None what was not run.
 
     `inputs` are there where the candidate was given its own. `words` says how what the two return differs that is no
-    number. `values` holds both models' output tensors, which `verifier.metrics.agreement` reads.
+    number. `values` holds both models' output tensors, which `verifier.metrics.agreement` reads. `notes` say what
+    took another way than it might have.
     """
 
     free: Run | None
@@ -58,6 +60,7 @@ class Measured:
     inputs: Meetings
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
     words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -76,6 +79,7 @@ class Measured:
             inputs=_merged_meetings(self.inputs, later.inputs),
             values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
             words=(*self.words, *later.words),
+            notes=tuple(dict.fromkeys((*self.notes, *later.notes))),
         )
 
 
@@ -103,11 +107,16 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
     measured: Measured | None = None
     queued: list[tuple[Queued, Inputs, int]] = []
     replay: Replay | None = None
+    notes: tuple[str, ...] = ()
     offset = 0
     for number, batch in enumerate(inputs):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
         if number == 1 and _worthwhile(bench, inputs[number:]):
-            replay = recorded(bench, batch, kinds)
+            made = recorded(bench, batch, kinds)
+            if isinstance(made, Replay):
+                replay = made
+            else:
+                notes = (f"every batch was run live, none replayed from a recording: {made}",)
         tensors = [] if replay is None else _tensors(batch, bench.cell)
         if replay is not None and not replay.fits(tensors):
             measured = _merged(measured, queued, kinds, bench.cell)
@@ -125,7 +134,7 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         offset += batch_size(batch)
     measured = _merged(measured, queued, kinds, bench.cell)
     assert measured is not None  # noqa: S101 - there is always a batch
-    return measured
+    return replace(measured, notes=notes)
 
 
 # A recording costs as much of Python's time as a batch does, so it saves some from the second batch on.
@@ -133,24 +142,23 @@ _REPLAYED = 2
 
 
 def _worthwhile(bench: Bench, left: Sequence[Inputs]) -> bool:
-    graphs = bench.alignment.baseline, bench.alignment.candidate
-    plain = bench.cell.is_cuda and left[0].other is None
-    return (
-        plain
-        and sum(batch_size(each) == batch_size(left[0]) for each in left) >= _REPLAYED
-        and replayable(graphs)
-    )
+    alike = sum(batch_size(each) == batch_size(left[0]) for each in left)
+    return bench.cell.is_cuda and alike >= _REPLAYED
 
 
-def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | None:
-    """The passes over a batch like this one as one launch; None where something in the models does not allow that."""
+def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | str:
+    """The passes over a batch like this one as one launch; why not, where something does not allow that."""
+    if inputs.other is not None:
+        return "the two models are given inputs of their own"
+    if why := unreplayable([bench.alignment.baseline, bench.alignment.candidate]):
+        return why
     try:
         args, kwargs = arguments(inputs, bench.cell)
         there = replace(inputs, args=args, kwargs=kwargs)
         quiet = bench.at(progress=lambda: None)
         return Replay(lambda: _queue(quiet, there, kinds, 0), _tensors(there, bench.cell))
-    except Exception:  # each obstacle is an error of its own; the batch runs as the first did
-        return None
+    except Exception as error:  # each obstacle is one of its own; the batch runs as the first did
+        return first_line(error)
 
 
 def _merged(

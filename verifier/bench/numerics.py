@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from msgspec.structs import replace as replace_struct
 
 from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of
@@ -26,6 +27,7 @@ from verifier.judge import (
     range_notes,
     with_precision,
 )
+from verifier.metrics.measure import slower_because
 from verifier.records import CellResult, Repeatability, Verdict
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def numerics(
             result = replace_struct(
                 result_of(bench, "numerics", parts, judged, measured, shown, seconds),
                 named=named,
-                notes=(*notes, *range_notes(cell, judged.rows)),
+                notes=(*notes, *_slower(cell), *measured.notes, *range_notes(cell, judged.rows)),
                 repeatable=repeatable,
                 noise_floor=floor,
                 hardware=hardware(protocol.policy, cell, judged.rows),
@@ -148,6 +150,13 @@ def _judged(
         judged = diagnosed(bench, judged, protocol)
     judged = judge_rows([with_precision(row, bench.cell, proved=same_program) for row in judged.rows])
     return judged, measured, exhibited(bench, judged, protocol)
+
+
+def _slower(cell: Cell) -> Iterator[str]:
+    """What is to be said where pairs are not read by the kernel that was made for it."""
+    why = slower_because(torch.device(cell.device))
+    if why:
+        yield f"pairs were read by several torch operations each, not by one compiled kernel: {why}"
 
 
 def _repeated(bench: Bench, inputs: Inputs, protocol: Protocol) -> Repeatability | None:

@@ -3,7 +3,7 @@
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
 from verifier.lockstep.passes import Comparing, Passes, Queued, queue, run
-from verifier.lockstep.replay import Replay, replayable
+from verifier.lockstep.replay import Replay, unreplayable
 
 __all__ = [
     "Comparing",
@@ -14,6 +14,6 @@ __all__ = [
     "Replay",
     "meet",
     "queue",
-    "replayable",
     "run",
+    "unreplayable",
 ]

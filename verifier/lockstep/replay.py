@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from verifier.lockstep.passes import Queued
 
 
-def replayable(graphs: Sequence[Graph]) -> bool:
-    """Whether nothing that these models do besides computing has to be done anew for every batch.
+def unreplayable(graphs: Sequence[Graph]) -> str:
+    """What these models do besides computing that has to be done anew for every batch; empty where that is nothing.
 
-    Not where they draw random numbers, write into their own state, or need threads of their own. What else depends
-    on the numbers (control flow that reads a tensor's value) makes the recording itself fail.
+    What else depends on the numbers (control flow that reads a tensor's value) makes the recording itself fail.
     """
-    return all(graph.suspendable and not graph.draws and not graph.writes_state for graph in graphs)
+    for graph in graphs:
+        if graph.draws:
+            return "a model draws random numbers"
+        if graph.writes_state:
+            return "a model writes into its own state"
+        if not graph.suspendable:
+            return "a model needs a thread of its own"
+    return ""
 
 
 class Replay:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.border.accounts import first_line
 from verifier.metrics import kernel_torch, partials
 from verifier.metrics.precision import read
 
@@ -64,10 +65,11 @@ def measure(baseline: Tensor, candidate: Tensor, offset: int = 0) -> Measurement
     with torch.no_grad():
         a, b = baseline.detach(), candidate.detach()
         if a.is_cuda:
-            fused = _fused_reduction(a.device)
+            fused, _ = _fused_reduction(a.device)
             queued = None if fused is None else fused(a, b, offset)
             return Measurement(None, kernel_torch.reduce(a, b, offset) if queued is None else queued)
-        return Measurement(_cpu_reduction()(a, b, offset))
+        reduce, _ = _cpu_reduction()
+        return Measurement(reduce(a, b, offset))
 
 
 def collect(measurements: Sequence[Measurement]) -> list[Moments]:
@@ -104,22 +106,29 @@ def warm_up() -> None:
         read(few.double(), few, few)
 
 
+def slower_because(device: torch.device) -> str:
+    """Why pairs on a device are read by torch operations, which say the same but take longer; empty if not."""
+    return (_fused_reduction(device) if device.type == "cuda" else _cpu_reduction())[1]
+
+
 @functools.cache
-def _fused_reduction(device: torch.device) -> Callable[[Tensor, Tensor, int], Partials | None] | None:
-    """The fused kernel for a CUDA device, or None where it cannot be had: torch operations say the same."""
+def _fused_reduction(
+    device: torch.device,
+) -> tuple[Callable[[Tensor, Tensor, int], Partials | None] | None, str]:
+    """The fused kernel for a CUDA device, or None and why it cannot be had."""
     try:
         from verifier.metrics import kernel_triton  # noqa: PLC0415
 
-        return kernel_triton.on(device)
-    except Exception:  # no Triton, no C compiler for its launchers, a device it knows not: each its own error
-        return None
+        return kernel_triton.on(device), ""
+    except Exception as error:  # no Triton, no C compiler for its launchers, a device it knows not
+        return None, first_line(error)
 
 
 @functools.cache
-def _cpu_reduction() -> Callable[[Tensor, Tensor, int], Moments]:
-    """The compiled reduction, or torch's where numba is missing; imported late: numba takes half a second."""
+def _cpu_reduction() -> tuple[Callable[[Tensor, Tensor, int], Moments], str]:
+    """The compiled reduction, or torch's and why; imported late: numba takes half a second."""
     try:
         from verifier.metrics import reduce_cpu  # noqa: PLC0415
-    except ImportError:
-        return kernel_torch.reduce_now
-    return reduce_cpu.reduce
+    except ImportError as error:
+        return kernel_torch.reduce_now, first_line(error)
+    return reduce_cpu.reduce, ""

@@ -163,6 +163,8 @@ sys.modules["numba"] = None  # importing it now fails
 a = torch.arange(10.0)
 (moments,) = metrics.collect([metrics.measure(a, a + 1)])
 assert metrics.compare(moments).mse == 1
+from verifier.metrics.measure import slower_because
+assert "numba" in slower_because(torch.device("cpu"))
 assert "verifier.metrics.kernel_cpu" not in sys.modules
 """
     done = subprocess.run(
