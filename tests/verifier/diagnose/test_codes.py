@@ -112,7 +112,7 @@ def test_every_code_that_is_put_together_fits_a_pattern() -> None:
     assert made - NO_PATTERNS - known - words == set()
 
 
-def test_every_relation_of_two_tensors_has_a_code() -> None:
+def test_every_deviation_of_a_tensor_has_a_code() -> None:
     kinds = {
         node.args[0].value
         for tree in trees()
