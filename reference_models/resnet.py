@@ -126,12 +126,7 @@ def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
 
 
 @register(
-    family="resnet",
-    depth=50,
-    parameters=25_557_032,
-    gflops=3.858,
-    source=f"{PAPER}, table 1",
-    sites=175,
+    family="resnet", depth=50, parameters=25_557_032, gflops=3.858, source=f"{PAPER}, table 1", sites=175
 )
 def resnet50_v1(**options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50 as the paper has it: the stride is at the first 1x1 convolution."""

@@ -158,10 +158,7 @@ def _settings(
     names = [*b, *(name for name in c if name not in b)]
     lines = [
         SettingRow(
-            name,
-            b.get(name, "-"),
-            c.get(name, "-"),
-            differs=not _alike(b.get(name), c.get(name), mapping),
+            name, b.get(name, "-"), c.get(name, "-"), differs=not _alike(b.get(name), c.get(name), mapping)
         )
         for name in names
     ]

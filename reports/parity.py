@@ -99,16 +99,8 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
         Section(
             "Procedures",
             (
-                (
-                    "baseline",
-                    found.baseline.spec,
-                    found.baseline_procedure,
-                ),
-                (
-                    "candidate",
-                    found.candidate.spec,
-                    found.candidate_procedure,
-                ),
+                ("baseline", found.baseline.spec, found.baseline_procedure),
+                ("candidate", found.candidate.spec, found.candidate_procedure),
             ),
         ),
         Section(

@@ -152,14 +152,7 @@ def data(verification: Result) -> dict[str, Any]:
             lists.append(_sites(cell.layers))
         own = known[key]
         trees.append((own, cell.layers))
-        cells.append(
-            {
-                "name": cell.name,
-                "verdict": str(cell.verdict),
-                "list": own,
-                **_figures(cell),
-            }
-        )
+        cells.append({"name": cell.name, "verdict": str(cell.verdict), "list": own, **_figures(cell)})
     shown, deciding = verification.cells, sentences.deciding_cell(verification)
     return {
         "statuses": [[str(status), marks.STATUS_SIGNS[status]] for status in marks.BY_SEVERITY],
@@ -236,7 +229,8 @@ def _shown(value: Value) -> Value:
         return value
     if value in {0.0, 1.0}:  # most of what there is
         return int(value)
-    return float(f"{value:.3g}") if math.isfinite(value) else str(value)
+    rounded = float(f"{value:.3g}")  # which the largest numbers do not survive
+    return rounded if math.isfinite(rounded) else str(rounded)
 
 
 def _words(values: Iterable[Value]) -> Any:

@@ -72,7 +72,7 @@ def _compared(entry: ModelEntry) -> str:
     }
     lines = [
         f"{entry.name}: {told['parameters']} parameters, {told['gflops']} GFLOPs at {entry.image_size} x "
-        f"{entry.image_size}, {told['depth']} layers with weights on the main path, {told['sites']} sites",
+        f"{entry.image_size}, {told['depth']} layers with weights on the main path, {told['sites']} sites"
     ]
     rows = []
     for figure in figures():

@@ -47,8 +47,7 @@ def train_parity(
         typer.Option(metavar="N", min=2, help="Samples a batch, whatever the recipe says; else 32."),
     ] = None,
     dtype: Annotated[
-        str,
-        typer.Option(metavar="DTYPE", help="float64, where any difference is real, or float32."),
+        str, typer.Option(metavar="DTYPE", help="float64, where any difference is real, or float32.")
     ] = "float64",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")] = "cpu",
     weights: Annotated[

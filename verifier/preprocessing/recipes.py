@@ -63,10 +63,7 @@ def _functional() -> Any:
 
 
 DECODE = Stage(
-    "decode",
-    "upright, 8 bits of red, green and blue",
-    "decode",
-    lambda path, _: [read_with_pillow(path)],
+    "decode", "upright, 8 bits of red, green and blue", "decode", lambda path, _: [read_with_pillow(path)]
 )
 
 
@@ -89,10 +86,7 @@ def resize_to(size: int) -> Stage:
 def crop_centre(size: int) -> Stage:
     """The middle."""
     return Stage(
-        "crop",
-        f"centre {size} x {size}",
-        "exact",
-        lambda p, _: [_functional().center_crop(p, [size])],
+        "crop", f"centre {size} x {size}", "exact", lambda p, _: [_functional().center_crop(p, [size])]
     )
 
 

@@ -77,15 +77,6 @@ def save(verification: Result, directory: str | PathLike[str]) -> None:
     )
 
 
-def save_report(verification: Result, directory: str | PathLike[str]) -> None:
-    """Write report and summary alone anew, as `save` does.
-
-    Raises:
-        OutputError: The directory cannot be written.
-    """
-    _write(rendered(verification), Path(directory), RENDERED)
-
-
 def render_again(path: str | PathLike[str]) -> Verification:
     """Read a saved result as `load` does, and write report and summary beside it anew; no other comes in between.
 

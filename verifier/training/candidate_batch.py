@@ -273,11 +273,7 @@ class CandidateBatch:
                 tensor.data.copy_(baseline)
 
     def _compare(
-        self,
-        place: Place,
-        baseline: Tensor,
-        candidate: Tensor,
-        others: Iterable[Iterable[Tensor]],
+        self, place: Place, baseline: Tensor, candidate: Tensor, others: Iterable[Iterable[Tensor]]
     ) -> bool:
         """Note the relative error; whether there is none. `others` are the baseline's tensors of this kind."""
         if baseline.shape != candidate.shape:

@@ -152,10 +152,7 @@ def trainer(recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> Trainer:
 
     def train(model: nn.Module, batches: Batches) -> None:
         procedure = Procedure(
-            model,
-            recipe,
-            batches=steps * recipe.accumulate,
-            epoch_batches=epoch_steps * recipe.accumulate,
+            model, recipe, batches=steps * recipe.accumulate, epoch_batches=epoch_steps * recipe.accumulate
         )
         for images, labels in batches:
             procedure.learn(images, labels)

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from verifier.records import (
-    Comparison,
-    Coverage,
-    Environment,
-    ModelInfo,
-    Record,
-    Verdict,
-    WeightsInfo,
-)
+from verifier.records import Comparison, Coverage, Environment, ModelInfo, Record, Verdict, WeightsInfo
 from verifier.training.recipe import TrainingRecipe  # noqa: TC001 - msgspec reads it when a record is read
 
 SCHEMA_VERSION = 1

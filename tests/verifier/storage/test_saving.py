@@ -67,9 +67,12 @@ def test_saving_again_replaces_the_result_and_leaves_other_files(
     assert listing(tmp_path) == sorted([*FILES, "notes.txt"])
 
 
-def test_a_report_can_be_written_alone(verification: Verification, tmp_path: Path) -> None:
-    saving.save_report(verification, tmp_path)
-    assert listing(tmp_path) == ["error-over-depth.png", "report.html", "summary.md"]
+def test_a_report_can_be_rendered_again(verification: Verification, tmp_path: Path) -> None:
+    saving.save(verification, tmp_path)
+    for name in saving.RENDERED:
+        (tmp_path / name).unlink()
+    saving.render_again(tmp_path)
+    assert listing(tmp_path) == sorted(FILES)
 
 
 def test_the_record_saves_itself(verification: Verification, tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_a_result_of_before_pictures_and_digests_is_read(verification: Verificat
     (tmp_path / "result.json").write_text(json.dumps(content))
     loaded = saving.load(tmp_path)
     assert same(loaded, verification)
-    saving.save_report(loaded, tmp_path)
+    saving.render_again(tmp_path)
 
 
 def test_a_comparison_is_saved_as_a_page(verification: Verification, tmp_path: Path) -> None:
