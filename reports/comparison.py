@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences, wording
+from reports import sentences, signs, wording
 from reports.sections import Section, cut, lines
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
 
 
 def _outcome(criterion: Criterion) -> str:
-    return f"{wording.figure(criterion.value)}, {marks.of_outcome(passed=criterion.passed).word}"
+    return f"{wording.figure(criterion.value)}, {signs.of_outcome(passed=criterion.passed).word}"
 
 
 def _culprits(verification: Result) -> dict[tuple[str, str], str]:
@@ -234,7 +234,7 @@ def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
     kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
     metric = sentences.metric_of(after)
     was, now = (sentences.error(getattr(each, kind), metric) for each in (before, after))
-    order = {status: len(marks.BY_SEVERITY) - k for k, status in enumerate(marks.BY_SEVERITY)}
+    order = {status: len(signs.BY_SEVERITY) - k for k, status in enumerate(signs.BY_SEVERITY)}
     steps = order[after.status] - order[before.status]
     power = _power(was, now)
     if not steps and abs(power) <= math.log10(FACTOR):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import marks, sentences, wording
+from reports import sentences, signs, wording
 from reports.painting import Picture, bars, picture
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Culprit:
     number: str
     name: str
     op: str
-    status: marks.Mark
+    status: signs.Mark
     cause: str
     code: str
     sure: str
@@ -92,7 +92,7 @@ def _culprit(
         number=str(number),
         name=sentences.site(pair),
         op=pair.op,
-        status=marks.of_status(pair.status),
+        status=signs.of_status(pair.status),
         cause=cause.summary if cause else "no cause was looked for or found",
         code=", ".join((cause.code, *cause.also)) if cause else "",
         sure="" if cause is None else "confirmed" if cause.confirmed else "not confirmed",

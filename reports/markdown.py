@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import exercise, marks, sentences, wording
+from reports import exercise, sentences, signs, wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ def summary(verification: Result, *, plot: str | None = None) -> str:
 
 
 def _lines(verification: Result, plot: str | None) -> Iterator[str]:
-    sign = marks.VERDICT_SIGNS[verification.verdict]
+    sign = signs.VERDICT_SIGNS[verification.verdict]
     yield f"### {sign} {text(sentences.headline(verification))}"
     yield ""
     yield f"{text(verification.candidate.spec)} against {text(verification.baseline.spec)}"
@@ -40,7 +40,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             (
                 (
                     cell.name,
-                    f"{marks.VERDICT_SIGNS[cell.verdict]} {cell.verdict}",
+                    f"{signs.VERDICT_SIGNS[cell.verdict]} {cell.verdict}",
                     str(len(cell.culprits)),
                     _largest(cell.layers),
                     "" if cell.culprits else cell.reason,
@@ -57,7 +57,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
                     each.title,
                     wording.figure(each.value),
                     f"{each.comparison} {wording.figure(each.limit)}",
-                    marks.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
+                    signs.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
                 )
                 for each in verification.criteria
             ),

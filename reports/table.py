@@ -8,7 +8,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports import marks, sentences, wording
+from reports import sentences, signs, wording
 from reports.tree import tree
 from verifier.records import Status
 
@@ -155,7 +155,7 @@ def data(verification: Result) -> dict[str, Any]:
         cells.append({"name": cell.name, "verdict": str(cell.verdict), "list": own, **_figures(cell)})
     shown, deciding = verification.cells, sentences.deciding_cell(verification)
     return {
-        "statuses": [[str(status), marks.STATUS_SIGNS[status]] for status in marks.BY_SEVERITY],
+        "statuses": [[str(status), signs.STATUS_SIGNS[status]] for status in signs.BY_SEVERITY],
         "groups": _groups(),
         "lists": lists,
         "cells": cells,
@@ -214,7 +214,7 @@ def _figures(cell: CellResult) -> dict[str, Any]:
             values = figure.column(records[figure.record])
             if any(value is not None and value != "" for value in values):
                 columns[figure.key] = _words(values) if figure.group == _JUDGED else _packed(values)
-    order = {status: k for k, status in enumerate(marks.BY_SEVERITY)}
+    order = {status: k for k, status in enumerate(signs.BY_SEVERITY)}
     return {"status": _packed([order[row.status] for row in rows]), "figures": columns}
 
 

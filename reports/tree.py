@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reports import marks
+from reports import signs
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def grow(rows: Sequence[PairResult]) -> Node:
 def tree(cells: Sequence[Sequence[PairResult]]) -> list[Any]:
     """The tree of rows that several cells share: nested `[label, inside, worst status by cell, wrong by cell]`.
 
-    In `inside` a number is a row and a list a node; a status is its place in `reports.marks.BY_SEVERITY`. Wrong are
+    In `inside` a number is a row and a list a node; a status is its place in `reports.signs.BY_SEVERITY`. Wrong are
     culprits and sites without a partner.
     """
-    order = {status: k for k, status in enumerate(marks.BY_SEVERITY)}
+    order = {status: k for k, status in enumerate(signs.BY_SEVERITY)}
     statuses = [[order[row.status] for row in rows] for rows in cells]
     wrong = {order[Status.CULPRIT], order[Status.UNMATCHED]}
 

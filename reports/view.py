@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import exercise, facts, marks, preprocessing, progressive, sentences, table, wording
+from reports import exercise, facts, preprocessing, progressive, sentences, signs, table, wording
 from reports.culprits import SHOWN, Culprit, culprits
 from reports.depth import DepthChart, chart
 from reports.sections import Section
@@ -13,7 +13,7 @@ from verifier.records import Status, Verdict
 
 if TYPE_CHECKING:
     from reports.facts import Facts, Term
-    from reports.marks import Mark
+    from reports.signs import Mark
     from verifier.records import CellResult, ModelInfo, PairResult, Result
 
 _MOST_UNMATCHED = 200
@@ -119,7 +119,7 @@ def page(verification: Result) -> Page:
     unmatched = verification.coverage.unmatched
     return Page(
         title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline.spec}",
-        verdict=marks.of_verdict(verification.verdict),
+        verdict=signs.of_verdict(verification.verdict),
         answer=headline.partition(": ")[2],
         reason=_reason(verification, headline),
         baseline=verification.baseline.spec,
@@ -154,7 +154,7 @@ def page(verification: Result) -> Page:
         ),
         chart=chart(verification),
         has_sites=any(cell.layers for cell in verification.cells),
-        statuses=tuple(map(marks.of_status, marks.BY_SEVERITY)),
+        statuses=tuple(map(signs.of_status, signs.BY_SEVERITY)),
         weights=facts.weights(verification.weights),
         mapping=facts.mapping(verification.weights),
         facts=facts.others(verification),
@@ -220,7 +220,7 @@ def _criteria(verification: Result) -> tuple[CriterionRow, ...]:
             name=each.title,
             value=wording.figure(each.value),
             required=f"{each.comparison} {wording.figure(each.limit)}",
-            outcome=marks.of_outcome(passed=each.passed),
+            outcome=signs.of_outcome(passed=each.passed),
         )
         for each in verification.criteria
     )
@@ -235,7 +235,7 @@ def _matrix(verification: Result) -> Matrix | None:
         dtype, _, variant = rest.partition("/")
         row = device if not variant else f"{device}, {variant.replace('/', ', ')}"
         dtypes.setdefault(dtype)
-        places.setdefault(row, {})[dtype] = Square(marks.of_verdict(cell.verdict), _telling(cell))
+        places.setdefault(row, {})[dtype] = Square(signs.of_verdict(cell.verdict), _telling(cell))
     if not places:
         return None
     nothing = Square(None, "")
@@ -264,7 +264,7 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
     return CellView(
         name=cell.name,
         role=cell.role,
-        verdict=marks.of_verdict(cell.verdict),
+        verdict=signs.of_verdict(cell.verdict),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
         counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no sites",

@@ -11,7 +11,7 @@ from torch import nn
 import reference_models
 from reference_models.blocks import ZeroChannels
 from reference_models.cifar import CifarResNet, cifar_resnet
-from verifier.models import composed
+from verifier.models import composed_baselines
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
 PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}  # millions, table 6 of the paper
@@ -94,7 +94,7 @@ def test_images_are_pooled_over_eight_by_eight_positions() -> None:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_with_the_baselines_tensors_it_is_the_baselines_function(name: str, training: bool) -> None:
     torch.manual_seed(0)
-    theirs = composed.BUILDERS[name]().double()
+    theirs = composed_baselines.BUILDERS[name]().double()
     for tensor in (*theirs.parameters(), *theirs.buffers()):
         # Initial values hide swapped and missing tensors: every one of them is moved off 0 and 1.
         if tensor.dim() == 1 and tensor.is_floating_point():
@@ -112,7 +112,7 @@ def test_with_the_baselines_tensors_it_is_the_baselines_function(name: str, trai
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_resnet20_b"])
 def test_the_same_seed_draws_the_baselines_initial_tensors_bit_for_bit(name: str) -> None:
     torch.manual_seed(1)
-    theirs = composed.BUILDERS[name]().state_dict()
+    theirs = composed_baselines.BUILDERS[name]().state_dict()
     torch.manual_seed(1)
     ours = reference_models.get(name)().state_dict()
 

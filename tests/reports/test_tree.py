@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from reports import marks, tree
+from reports import signs, tree
 from tests import samples
 from verifier.records import PairResult, Status
 
@@ -43,9 +43,9 @@ def test_a_module_is_marked_with_the_worst_inside_in_each_cell() -> None:
     bad = [site(0, "a.x"), site(1, "b.y", status=Status.CULPRIT), site(2, "b.z", status=Status.CARRIES)]
     good = [site(0, "a.x"), site(1, "b.y"), site(2, "b.z")]
     label, inside, worst, wrong = tree.tree([bad, good])
-    words = [marks.BY_SEVERITY[each] for each in worst]
+    words = [signs.BY_SEVERITY[each] for each in worst]
     assert (label, words, wrong) == ("", [Status.CULPRIT, Status.OK], [1, 0])
-    assert [[marks.BY_SEVERITY[each] for each in node[2]] for node in inside] == [
+    assert [[signs.BY_SEVERITY[each] for each in node[2]] for node in inside] == [
         [Status.OK, Status.OK],
         [Status.CULPRIT, Status.OK],
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from verifier.bench.subject import SIDES, Subject
-from verifier.border.accounts import account
+from verifier.border.error_texts import account
 from verifier.border.programs import translating
 from verifier.cells import ORACLE
 from verifier.errors import ModelError

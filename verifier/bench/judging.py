@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace as replace_struct
 
-from verifier.bench.bare import Calls
+from verifier.bench.bare_calls import Calls
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, reduction
 from verifier.graph.tensors import tensors_in

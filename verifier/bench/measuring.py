@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from verifier.bench.subject import SIDES
-from verifier.border.accounts import first_line
+from verifier.border.error_texts import first_line
 from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_in

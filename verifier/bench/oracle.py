@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.bench.bare import Called, called_again
+from verifier.bench.bare_calls import Called, called_again
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
-from verifier.judge.policy import SINGLE_ROUNDOFF
+from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import Comparing, run
 from verifier.metrics import compare
 from verifier.metrics.precision import collect, read
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.bench.bare import Calls
+    from verifier.bench.bare_calls import Calls
     from verifier.bench.bench import Bench
     from verifier.bench.protocol import Protocol
     from verifier.lockstep import Meeting, Passes

@@ -13,7 +13,7 @@ from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
 from verifier.bench.probes import draws
 from verifier.bench.protocol import Progress, Protocol
-from verifier.border.accounts import first_line
+from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from verifier.bench.bare import called_again
+from verifier.bench.bare_calls import called_again
 from verifier.bench.judging import Assessed, diagnosed, exhibited, judged_by, or_infinite, result_of
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
@@ -15,12 +15,12 @@ from verifier.diagnose import Tried, unreached, with_unreached
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError
 from verifier.judge import judge_rows, semantics_budget
-from verifier.proof.guesses import wrong_guesses
+from verifier.proof.disproved import wrong_guesses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from verifier.bench.bare import Calls
+    from verifier.bench.bare_calls import Calls
     from verifier.bench.bench import Bench
     from verifier.bench.measuring import Measured
     from verifier.bench.oracle import Standing

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from verifier.border import whereabouts
-from verifier.border.accounts import account
+from verifier.border import heartbeat
+from verifier.border.error_texts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
@@ -55,7 +55,7 @@ class Side:
         Raises:
             UsageError: It is no module, leads to none, or has parameters without a shape.
         """
-        whereabouts.model(role)
+        heartbeat.model(role)
         if isinstance(model, str):
             source = specs.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
@@ -101,8 +101,8 @@ class Side:
             ModelError: The candidate fails on what the baseline takes.
             DeviceError: Memory ran out.
         """
-        whereabouts.stage("recording the first call")
-        whereabouts.model(self.role)
+        heartbeat.stage("recording the first call")
+        heartbeat.model(self.role)
         try:
             if cell is not None:
                 return record(self.trained(state_of(self.model), cell), *arguments(inputs, cell))

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from verifier.border.accounts import account, raised_by_program, raised_here
+from verifier.border.error_texts import account, raised_by_program, raised_here
 from verifier.border.signals import check_unanswered, marking
 from verifier.errors import ModelError, VerifierError
 

@@ -37,7 +37,7 @@ def _leave(code: int) -> NoReturn:
     the exit code, or never end. And had Ctrl-C met an exec() of source text, as in making a dataclass, CPython would
     put death of SIGINT in the place of an ordinary exit. All is unwound by now: nothing is lost.
     """
-    from verifier.border import whereabouts
+    from verifier.border import heartbeat
     from verifier.cli import interruption, streams
 
     earlier = sys.modules.get("verifier.storage.earlier")
@@ -50,15 +50,15 @@ def _leave(code: int) -> NoReturn:
         streams.flush()
         streams.out().flush()
         streams.err().flush()
-    whereabouts.ended(code)
+    heartbeat.ended(code)
     _exit(code)
 
 
 def _code() -> int:
-    from verifier.border import whereabouts
+    from verifier.border import heartbeat
     from verifier.cli import commands, exits, streams
 
-    whereabouts.begin()
+    heartbeat.begin()
     streams.claim()
     try:
         commands.app()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border.accounts import account, first_line, raised_by_program
+from verifier.border.error_texts import account, first_line, raised_by_program
 from verifier.border.signals import answer_in, is_closing
 from verifier.cli import INTERRUPTED, streams
 from verifier.errors import CannotRunError, VerifierError

@@ -1,6 +1,6 @@
 """The same command once more, in a process of its own that may die: of a signal, by `os._exit`, never.
 
-The child shares a page of memory with this process (`verifier.border.whereabouts`), where it says what it is doing
+The child shares a page of memory with this process (`verifier.border.heartbeat`), where it says what it is doing
 and, at its very end, its exit code. A code that does not stand there is none of this package's, and no verdict.
 """
 
@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from verifier.border import whereabouts
-from verifier.border.whereabouts import Whereabouts
+from verifier.border import heartbeat
+from verifier.border.heartbeat import Whereabouts
 from verifier.cli import COULD_NOT_RUN, INTERRUPTED, exits, interruption, streams
 from verifier.errors import CannotRunError
 from verifier.storage.folder import Aside, tidy
@@ -32,7 +32,7 @@ _OUT_OF_MEMORY = "killed (SIGKILL), probably because memory ran out"
 
 def where_asked(timeout: float | None, *, isolate: bool) -> None:
     """Go on in a child where that was asked for (a timeout does so, too), and return in that child and elsewhere."""
-    if (isolate or timeout is not None) and not whereabouts.watched():
+    if (isolate or timeout is not None) and not heartbeat.watched():
         _run_again(timeout)
 
 
@@ -49,11 +49,11 @@ def _run_again(timeout: float | None) -> NoReturn:
     if sys.platform == "win32":
         raise CannotRunError("--isolate and --timeout need process groups, which this system does not have.")
     with tempfile.TemporaryFile() as shared:
-        shared.truncate(whereabouts.SIZE)
-        page = mmap.mmap(shared.fileno(), whereabouts.SIZE)
+        shared.truncate(heartbeat.SIZE)
+        page = mmap.mmap(shared.fileno(), heartbeat.SIZE)
         child = subprocess.Popen(  # noqa: S603 - this very command
             [sys.executable, *sys.orig_argv[1:]],
-            env={**os.environ, whereabouts.VARIABLE: f"{shared.fileno()} {os.getpid()}"},
+            env={**os.environ, heartbeat.VARIABLE: f"{shared.fileno()} {os.getpid()}"},
             stdin=subprocess.DEVNULL,
             pass_fds=(shared.fileno(),),
             start_new_session=True,  # a group that can be ended as a whole

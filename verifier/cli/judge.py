@@ -21,8 +21,8 @@ def judge(
 ) -> None:
     """Judge the saved numbers by another policy; nothing is run again."""
     with exits.translated(debug=debug):
-        from verifier.judge.again import judge_again
         from verifier.judge.policy import Policy
+        from verifier.judge.rejudging import judge_again
         from verifier.storage.saving import load, save
 
         verification = judge_again(load(directory), Policy.load(policy))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from verifier.border import whereabouts
+from verifier.border import heartbeat
 from verifier.cli import streams
 from verifier.cli.streams import err, out
 
@@ -26,21 +26,21 @@ def progress_bar(first: str) -> Iterator[Progress]:
     Yields a function to be called with a stage, the steps done in it and the steps it has (0: unknown).
     """
     if not err().isatty():
-        whereabouts.stage(first)
-        yield lambda stage, _done, _total: whereabouts.stage(stage)
+        heartbeat.stage(first)
+        yield lambda stage, _done, _total: heartbeat.stage(stage)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    whereabouts.stage(first)
+    heartbeat.stage(first)
     with Progress(*columns, console=Console(file=err()), transient=True) as bar:
         task = bar.add_task(first, total=None)
         current = first
 
         def update(stage: str, done: int, total: int) -> None:
             nonlocal current, task
-            whereabouts.stage(stage)
+            heartbeat.stage(stage)
             if stage != current:
                 bar.remove_task(task)
                 task, current = bar.add_task(stage, total=total or None), stage

@@ -1,10 +1,10 @@
 """Why the culprits are wrong: differences as written, tried one by one on the site's own inputs."""
 
-from verifier.diagnose.booth import Tried
 from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
 from verifier.diagnose.exhibits import exhibits
 from verifier.diagnose.findings import with_findings, with_unreached
 from verifier.diagnose.static import flag_differences, static_differences
+from verifier.diagnose.trials import Tried
 from verifier.diagnose.unreached import unreached
 
 __all__ = [

@@ -28,7 +28,7 @@ from verifier.diagnose.neighbourhood import (
     shared_reads,
 )
 from verifier.diagnose.preparation import as_preparation, cause_of_preparation, prepares
-from verifier.diagnose.scenes import Scene, look_at
+from verifier.diagnose.reruns import Scene, look_at
 from verifier.graph.tensors import dense
 from verifier.records import Cause, Comparison, PairResult, Status
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
-    from verifier.diagnose.scenes import OpenLanes
+    from verifier.diagnose.reruns import OpenLanes
     from verifier.graph import KeptCall
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from verifier.diagnose.neighbourhood import laid_as
-from verifier.diagnose.scenes import forced
+from verifier.diagnose.reruns import forced
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.recognise.pattern import describe
 from verifier.recognise.reals import reals, same

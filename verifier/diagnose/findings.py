@@ -10,8 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from verifier.diagnose.booth import Tried
     from verifier.diagnose.diagnosis import Examined
+    from verifier.diagnose.trials import Tried
     from verifier.records import Cause, PairResult
 
 

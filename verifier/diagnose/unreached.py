@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from verifier.diagnose.booth import NOT_ALONE, Booth, Tried, settings_of
-from verifier.diagnose.scenes import Scene, look_at
+from verifier.diagnose.reruns import Scene, look_at
+from verifier.diagnose.trials import NOT_ALONE, Trials, Tried, settings_of
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ANYTHING, ranges
 from verifier.records import Status
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.diagnose.neighbourhood import Neighbourhood
-    from verifier.diagnose.scenes import Half, OpenLanes
+    from verifier.diagnose.reruns import Half, OpenLanes
     from verifier.graph import Graph, Site
     from verifier.graph.ranges import Range
     from verifier.records import PairResult
@@ -236,12 +236,12 @@ def _tried(
     open_lanes: OpenLanes,
 ) -> list[Tried]:
     """What each scene gives on every excitation, in one forced pass."""
-    booth = Booth(alignment, others, limits)
+    trials = Trials(alignment, others, limits)
     found = [NOT_ALONE] * len(scenes)
 
     def look(k: int, baseline: Neighbourhood | None, candidate: Neighbourhood | None, *_: Tensor) -> None:
         if baseline is not None and candidate is not None:
-            found[k] = booth.tried(scenes[k].row, baseline, candidate)
+            found[k] = trials.tried(scenes[k].row, baseline, candidate)
 
     look_at(alignment, scenes, open_lanes, look)
     return found

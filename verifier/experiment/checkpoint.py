@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from verifier.border.accounts import first_said
+from verifier.border.error_texts import first_said
 from verifier.errors import OutputError, UsageError
 
 if sys.platform != "win32":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from verifier.border import whereabouts
+from verifier.border import heartbeat
 from verifier.errors import GraphDepartureError
 from verifier.graph.operators import READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
@@ -168,8 +168,8 @@ class Instrument(TorchFunctionMode, ABC):
     ) -> Any:
         """Run the call, then show it; torch suspends the mode meanwhile, so nothing inside is met again."""
         kwargs = kwargs or {}
-        if whereabouts.watched():
-            whereabouts.site(self.whereabouts(operator_name(func)))
+        if heartbeat.watched():
+            heartbeat.site(self.whereabouts(operator_name(func)))
         self.before_call(func, args, kwargs)
         result = func(*args, **kwargs)
         outputs: Sequence[Tensor] = ()

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from verifier.align import Assembly
 from verifier.bench.pairing import pair
 from verifier.bench.side import Side
-from verifier.border.accounts import account
+from verifier.border.error_texts import account
 from verifier.border.signals import check_unanswered
 from verifier.cells import Cell
 from verifier.environment import preserved

@@ -1,13 +1,14 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
 from verifier.cells import Cell, Request, missing_here, product
-from verifier.judge.again import judge_again
+from verifier.judge.budgets import numerics_budget, semantics_budget
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
+from verifier.judge.excess import excess, less_accurate, numeric
 from verifier.judge.hardware import hardware
-from verifier.judge.limits import excess, less_accurate, numeric
 from verifier.judge.low_precision import range_notes, with_precision
-from verifier.judge.policy import CRITERIA, STRICT, Policy, numerics_budget, semantics_budget
+from verifier.judge.policy import CRITERIA, STRICT, Policy
+from verifier.judge.rejudging import judge_again
 from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.statuses import Judged, differs, judge_rows
 from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, with_probes

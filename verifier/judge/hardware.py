@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from verifier.judge.policy import arithmetic
+from verifier.judge.budgets import arithmetic
 from verifier.records import Hardware, Verdict
 
 if TYPE_CHECKING:

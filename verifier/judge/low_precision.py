@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
-from verifier.judge.limits import excess
+from verifier.judge.excess import excess
 from verifier.records import Cause
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.graph.operators import MOVES
-from verifier.judge.limits import excess, less_accurate, limit, numeric, within
+from verifier.judge.excess import excess, less_accurate, limit, numeric, within
 from verifier.records import Comparison, Excited, PairResult, Status, Verdict
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from verifier.border import whereabouts
-from verifier.border.accounts import account, first_line
+from verifier.border import heartbeat
+from verifier.border.error_texts import account, first_line
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.errors import GraphDepartureError, ModelError, OutOfMemoryError, VerifierError
@@ -98,7 +98,7 @@ class Lane:
             OutOfMemoryError: The device ran out of memory.
         """
         self.tensor = self._site = None
-        whereabouts.model(self.role)
+        heartbeat.model(self.role)
         try:
             self._resume()
         except BaseException as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.border.accounts import first_line
+from verifier.border.error_texts import first_line
 from verifier.metrics import kernel_torch, partials
 from verifier.metrics.precision import read
 

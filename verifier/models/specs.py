@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from verifier.border.accounts import account, first_line, is_users
+from verifier.border.error_texts import account, first_line, is_users
 from verifier.border.programs import translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
@@ -166,10 +166,10 @@ def _torchvision_model(spec: str, name: str, seed: int | None) -> nn.Module:
 
 def _baseline_model(spec: str, name: str, seed: int | None) -> nn.Module:
     with _torchvision_needed():
-        from verifier.models import composed  # noqa: PLC0415 - imports torchvision, which not every run needs
-    if name not in composed.BUILDERS:
-        raise SourceError(f"there is no baseline {name!r}{suggestion(name, composed.BUILDERS)}")
-    return _call(composed.BUILDERS[name], spec, seed)
+        from verifier.models import composed_baselines  # noqa: PLC0415 - imports torchvision, which not every run needs
+    if name not in composed_baselines.BUILDERS:
+        raise SourceError(f"there is no baseline {name!r}{suggestion(name, composed_baselines.BUILDERS)}")
+    return _call(composed_baselines.BUILDERS[name], spec, seed)
 
 
 def _reference_model(spec: str, name: str, seed: int | None) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reference_models.preprocessing import RECIPES
-from verifier.border.accounts import account
+from verifier.border.error_texts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.environment import seed_all

@@ -1,6 +1,15 @@
 """The records a verification ends in. Frozen, free of tensors, and all that reports may look at."""
 
 from verifier.records.base import Record, Status, Verdict, to_builtins
+from verifier.records.cell_results import (
+    CellResult,
+    Hardware,
+    Level,
+    NoiseFloor,
+    OutputAgreement,
+    Repeatability,
+    Step,
+)
 from verifier.records.circumstances import (
     Coverage,
     Environment,
@@ -28,15 +37,6 @@ from verifier.records.pairs import (
     Precision,
 )
 from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
-from verifier.records.results import (
-    CellResult,
-    Hardware,
-    Level,
-    NoiseFloor,
-    OutputAgreement,
-    Repeatability,
-    Step,
-)
 
 __all__ = [
     "SCHEMA_VERSION",

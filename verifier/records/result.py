@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from verifier.records.base import Record, Verdict
+from verifier.records.cell_results import CellResult, OutputAgreement, Step
 from verifier.records.circumstances import (
     Coverage,
     Environment,
@@ -14,7 +15,6 @@ from verifier.records.circumstances import (
 )
 from verifier.records.exercise import Exercise, Probe
 from verifier.records.pairs import PairResult
-from verifier.records.results import CellResult, OutputAgreement, Step
 
 SCHEMA_VERSION = 1
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.records.base import Record, Status, Verdict
+from verifier.records.cell_results import CellResult
 from verifier.records.pairs import Exhibit, Histogram, PairResult, Plane
-from verifier.records.results import CellResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

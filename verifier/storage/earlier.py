@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verifier.border import whereabouts
+from verifier.border import heartbeat
 from verifier.border.signals import answer_in, is_closing
 from verifier.errors import OutputError, UsageError
 from verifier.storage.folder import Aside
@@ -46,13 +46,13 @@ def awaiting(directory: str | PathLike[str] | None, names: Sequence[str]) -> Ite
     try:
         with _translated(directory):
             folder = aside.move()
-            whereabouts.aside("" if folder is None else str(Path(directory) / folder.name))
+            heartbeat.aside("" if folder is None else str(Path(directory) / folder.name))
         yield
     except BaseException as error:
         if aside.folder is not None and _is_put_back(error):
             with _translated(directory):
                 aside.put_back()
-            whereabouts.aside("")
+            heartbeat.aside("")
         elif aside.folder is not None:
             told = Path(directory) / aside.folder.name
             error.add_note(SetAside(f"An earlier result was set aside in {told}."))
@@ -60,7 +60,7 @@ def awaiting(directory: str | PathLike[str] | None, names: Sequence[str]) -> Ite
         raise
     aside.drop()
     _pending.remove(aside)
-    whereabouts.aside("")
+    heartbeat.aside("")
 
 
 _pending: list[Aside] = []  # of this process: one that was put back or dropped has no folder any more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.border.accounts import account, first_line
+from verifier.border.error_texts import account, first_line
 from verifier.errors import OutOfMemoryError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from verifier.border.accounts import first_said
+from verifier.border.error_texts import first_said
 from verifier.errors import DownloadError, UsageError, WeightsError
 
 if TYPE_CHECKING:

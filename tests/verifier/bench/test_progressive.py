@@ -9,7 +9,7 @@ from torch import nn
 import reference_models
 from verifier import Verification, verify
 from verifier.errors import UsageError
-from verifier.models import composed
+from verifier.models import composed_baselines
 from verifier.records import Level, Step, Verdict
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -17,7 +17,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def stepwise(candidate: nn.Module, baseline: nn.Module | None = None) -> Verification:
     torch.manual_seed(0)
-    ours = composed.BUILDERS["cifar_resnet20"]().eval() if baseline is None else baseline
+    ours = composed_baselines.BUILDERS["cifar_resnet20"]().eval() if baseline is None else baseline
     return verify(ours, candidate, IMAGES, weights="calibrated", granularity="block", cells=("cpu/float64",))
 
 
@@ -79,7 +79,10 @@ def test_the_stage_with_a_fault_alone_is_blamed(faulty: Verification) -> None:
 
 def test_a_blocks_error_is_what_it_gives_on_the_baselines_inputs() -> None:
     """An oracle of its own: the two blocks are called by hand on the baseline's tensor."""
-    ours, theirs = composed.BUILDERS["cifar_resnet20"]().double().eval(), candidate().double().eval()
+    ours, theirs = (
+        composed_baselines.BUILDERS["cifar_resnet20"]().double().eval(),
+        candidate().double().eval(),
+    )
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
     theirs.get_submodule("stages.1.1.second.norm").eps = 1e-3  # type: ignore[assignment]
     theirs.get_submodule("stages.0.1.second.norm").eps = 1e-2  # type: ignore[assignment]
@@ -105,7 +108,7 @@ def test_a_blocks_error_is_what_it_gives_on_the_baselines_inputs() -> None:
 
 def test_where_the_baseline_is_not_built_of_blocks_the_candidates_are_meant() -> None:
     torch.manual_seed(0)
-    ours = composed.BUILDERS["small_resnet18"]().eval()
+    ours = composed_baselines.BUILDERS["small_resnet18"]().eval()
     theirs = reference_models.get("small_resnet18")().eval()
     images = torch.randn(2, 3, 224, 224)
 

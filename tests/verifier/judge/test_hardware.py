@@ -13,7 +13,7 @@ from reports import sentences
 from tests.cuda import needs_cuda
 from verifier import environment, verify
 from verifier.judge import STRICT, Cell, hardware, judge_again
-from verifier.judge.policy import arithmetic
+from verifier.judge.budgets import arithmetic
 from verifier.records import Verdict
 
 

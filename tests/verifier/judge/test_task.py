@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from verifier import Verdict, Verification, verify
 from verifier.judge import STRICT
-from verifier.judge.again import judge_again
 from verifier.judge.policy import NAMED
+from verifier.judge.rejudging import judge_again
 
 CELLS = ("cpu/float32", "cpu/bfloat16")
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from verifier.judge import CRITERIA, STRICT, Policy, judge_rows, overall
-from verifier.judge.limits import within
-from verifier.judge.policy import numerics_budget, semantics_budget
+from verifier.judge.budgets import numerics_budget, semantics_budget
+from verifier.judge.excess import within
 from verifier.records import (
     Budget,
     CellResult,

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from verifier.judge.policy import ROUNDING, SUMMATION
+from verifier.judge.budgets import ROUNDING, SUMMATION
 from verifier.metrics.systematic import systematic
 
 

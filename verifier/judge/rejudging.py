@@ -5,12 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from verifier.cells import Cell
+from verifier.judge.budgets import DOUBLE_ROUNDOFF, numerics_budget, semantics_budget
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
-from verifier.judge.policy import DOUBLE_ROUNDOFF, Policy, numerics_budget, semantics_budget
 from verifier.judge.statuses import judge_rows
 from verifier.judge.verdicts import left_open, main_cell, overall, with_probes
 from verifier.records import CellResult, PairResult, Result, Verdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verifier.judge.policy import Policy
 
 
 def judge_again(verification: Result, policy: Policy) -> Result:

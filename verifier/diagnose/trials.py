@@ -77,7 +77,7 @@ class _Given(NamedTuple):
     candidate: Tensor
 
 
-class Booth:
+class Trials:
     """Runs the two sides of a place on the same tensors."""
 
     def __init__(self, alignment: Alignment, others: Mapping[str, Tensor], limits: Sequence[Range]) -> None:

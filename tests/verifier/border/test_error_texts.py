@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier import VerifierError, verify
-from verifier.border.accounts import first_line, raised_by_program
+from verifier.border.error_texts import first_line, raised_by_program
 from verifier.cli import exits
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from reference_models.blocks import BasicBlock, SqueezeExcitation, ZeroChannels
 from tests.sweeps import swept
 from verifier import Verification, verify
 from verifier.judge.policy import NAMED
-from verifier.models import composed, specs
+from verifier.models import composed_baselines, specs
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def verified(name: str, change: Callable[[Any], object] = lambda _: None) -> Ver
 
 
 def test_each_baseline_belongs_to_a_network_of_its_name() -> None:
-    assert sorted(composed.BUILDERS) == OWN
+    assert sorted(composed_baselines.BUILDERS) == OWN
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name not in DEEP])

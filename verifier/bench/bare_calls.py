@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.bench.subject import SIDES
-from verifier.border.accounts import account
+from verifier.border.error_texts import account
 from verifier.border.programs import translating
 from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance

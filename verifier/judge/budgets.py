@@ -1,0 +1,109 @@
+"""What a pair may be off by: the rules, with the arithmetic they come from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from verifier.records import Budget
+
+if TYPE_CHECKING:
+    from verifier.judge.policy import Policy
+
+DOUBLE_ROUNDOFF = 2.0**-53
+SINGLE_ROUNDOFF = 2.0**-24
+
+# The root mean square of the relative error of one rounding, in unit roundoffs: the error is uniform in half a unit
+# in the last place either way, 1 / sqrt(3) of it in the mean, and the mantissa m in [1, 2) has the density
+# 1 / (m ln 2) (Benford's law; Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 2.7), so
+# the mean of 1 / m^2 is 3 / (8 ln 2).
+ROUNDING = math.sqrt(3 / (8 * math.log(2)) / 3)
+
+# Adding n independent terms of spread s one by one rounds partial sums of size s sqrt(i): in all, relative to the
+# result of size s sqrt(n), ROUNDING sqrt(n / 2) roundoffs. The rule that errors grow with the root of n: Higham and
+# Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41(5), 2019.
+SUMMATION = ROUNDING / math.sqrt(2)
+
+
+def arithmetic(policy: Policy, unit_roundoff: float, reduction: int) -> float:
+    """How far one step may be from exact arithmetic (NRMSE) if it only rounds, as the cell's dtype does.
+
+    Args:
+        policy: The constants.
+        unit_roundoff: The cell's.
+        reduction: How many terms are summed for one element; half precisions are summed in float32.
+    """
+    summing = SUMMATION * min(unit_roundoff, SINGLE_ROUNDOFF) * math.sqrt(reduction)
+    return policy.hardware * (ROUNDING * unit_roundoff + summing)
+
+
+def semantics_budget(policy: Policy, amplification: float) -> Budget:
+    """What a pair may be off by in float64.
+
+    Args:
+        policy: The constants.
+        amplification: The baseline's own total error at this pair in unit roundoffs of the dtype it was
+            measured in: how much the network amplifies rounding. The same multiple of float64's unit roundoff
+            is allowed.
+    """
+    return Budget(
+        rule="semantics/float64",
+        total=max(policy.semantics, policy.factor * amplification * DOUBLE_ROUNDOFF),
+        intrinsic=policy.semantics,
+        noise_total=amplification * DOUBLE_ROUNDOFF,
+    )
+
+
+def numerics_budget(
+    policy: Policy,
+    dtype: str,
+    unit_roundoff: float,
+    noise_total: float | None,
+    noise_intrinsic: float | None,
+    noise_systematic: float | None = None,
+    reduction: int = 1,
+    accumulated: int | None = None,
+) -> Budget:
+    """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64.
+
+    Args:
+        policy: The constants.
+        dtype: The cell's, for the rule's name.
+        unit_roundoff: The cell's.
+        noise_total: The baseline's total distance (NRMSE) from the oracle.
+        noise_intrinsic: What this one step adds to it; no step is asked to be better than one rounding.
+        noise_systematic: The part of that which is the same in all samples.
+        reduction: How many terms are summed for one element; half precisions are summed in float32.
+        accumulated: The same for the longest sum here or above, whose rounding errors have come along; None for
+            `reduction`.
+    """
+    floor = policy.floor * unit_roundoff
+    adding = policy.summation * min(unit_roundoff, SINGLE_ROUNDOFF)
+    summing = adding * math.sqrt(reduction)
+    spare = policy.accuracy_floor * unit_roundoff + summing
+    longest = reduction if accumulated is None else accumulated
+    spare_total = policy.accuracy_floor * unit_roundoff + adding * math.sqrt(longest)
+    return Budget(
+        rule=f"rounding/{dtype}",
+        total=policy.factor * (noise_total or 0.0) + floor,
+        intrinsic=policy.factor * (noise_intrinsic or 0.0) + floor,
+        noise_total=noise_total,
+        noise_intrinsic=noise_intrinsic,
+        oracle_total=(
+            None
+            if noise_total is None
+            else policy.accuracy_total * max(noise_total, ROUNDING * unit_roundoff) + spare_total
+        ),
+        oracle_intrinsic=(
+            None
+            if noise_intrinsic is None
+            else policy.accuracy * max(noise_intrinsic, ROUNDING * unit_roundoff) + spare
+        ),
+        oracle_systematic=(
+            None
+            if noise_systematic is None
+            else policy.accuracy * noise_systematic + policy.systematic * unit_roundoff + summing
+        ),
+        reduction=reduction,
+        accumulated=accumulated,
+    )
