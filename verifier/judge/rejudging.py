@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from verifier.cells import Cell
@@ -11,7 +13,6 @@ from verifier.judge.hardware import hardware
 from verifier.judge.statuses import judge_rows
 from verifier.judge.verdicts import left_open, main_cell, overall, with_probes
 from verifier.records import CellResult, PairResult, Result, Verdict
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from verifier.judge.policy import Policy
