@@ -138,7 +138,8 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
 def _outcome(cell: CellResult) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
     if cell.first_divergence is None:
-        told = cell.repeatable and cell.reason == cell.repeatable.broken
+        broken = cell.repeatable.broken if cell.repeatable else ""
+        told = bool(broken) and cell.reason == broken
         repeated = "" if told else sentences.repeated(cell)
         return "; ".join(each for each in (cell.reason, repeated, *cell.notes) if each)
     known = sentences.localised(cell) or cell.culprits

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def swept(cases: Iterable[Any], always: Callable[[Any], bool] | Iterable[Any]) -> list[Any]:
     """`cases` as parameters; those that do not `always` run are marked `thorough`."""
     chosen = always if callable(always) else set(always).__contains__
+    cases = list(cases)
+    assert any(map(chosen, cases)), "none of these cases would always run"
     return [
         case if chosen(case) else pytest.param(*_parts(case), marks=pytest.mark.thorough) for case in cases
     ]

@@ -14,11 +14,15 @@ import runpy
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+NOT_TRANSLATED = 99
+"""The exit code of a command that an exception went through, which is none of the contract."""
 
 
 class Nursery:
@@ -51,6 +55,9 @@ class Nursery:
         self._parent.stdin.write(json.dumps(request) + "\n")
         self._parent.stdin.flush()
         code = int(self._parent.stdout.readline())
+        assert code != -signal.SIGKILL, (
+            f"{arguments} was killed: it may have taken longer than {patience} seconds"
+        )
         texts = [each.read_text(encoding="utf-8") for each in outputs]
         for each in outputs:
             each.unlink()
@@ -94,9 +101,11 @@ def become(request: dict[str, Any]) -> NoReturn:
     try:
         runpy.run_module("verifier", run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        os._exit(end.code if isinstance(end.code, int) else 1)
-    finally:
-        os._exit(1)
+        os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(NOT_TRANSLATED)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def _watched(bench: Bench) -> list[Called]:
 
 
 def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
-    """One bare call, which draws the random numbers that any other call of ours draws."""
+    """One bare call, which draws the random numbers that every other call draws."""
     args, kwargs = arguments(inputs, cell)
     with translating(partial(_failed, side)), torch.no_grad(), cell.casting(), same_chance():
         return Returned.of(model(*args, **kwargs))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from msgspec.structs import replace as replace_struct
 
 from verifier.bench.bare_calls import Calls
@@ -14,7 +15,7 @@ from verifier.graph.reductions import accumulated, reduction
 from verifier.graph.tensors import tensors_in
 from verifier.inputs.samples import batch_size
 from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
-from verifier.metrics.agreement import agreement
+from verifier.metrics.measure import slower_because
 from verifier.models.casting import arguments
 from verifier.records import Accuracy, Budget, CellResult, Precision, Verdict
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from verifier.bench.measuring import Measured, Meetings
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
+    from verifier.cells import Cell
     from verifier.inputs import Inputs
     from verifier.judge import Judged, Policy
     from verifier.records import Exhibit
@@ -65,7 +67,7 @@ def judged_by(
     limits = (
         [_Limit(budget) for budget in budgets]
         if standing is None
-        else [*map(_Limit, budgets, standing.accuracies, standing.precisions)]
+        else [_Limit(*each) for each in zip(budgets, standing.accuracies, standing.precisions, strict=True)]
     )
     limits = [_exact(limit, k, bench.alignment, measured) for k, limit in enumerate(limits)]
     assert measured.free is not None  # noqa: S101 - only where two programs part is it left out
@@ -98,8 +100,7 @@ def _exact(limit: _Limit, k: int, alignment: Alignment, measured: Measured) -> _
         )
         whole = not any(site.dtype.startswith(_ROUNDED) for site in sites)
     elif measured.free is not None and output < len(measured.free.outputs):
-        returned = [side[output] for side in measured.values]
-        whole = not any(tensor.is_floating_point() or tensor.is_complex() for tensor in returned)
+        whole = measured.whole[output]
     else:
         return limit
     if not whole or limit.budget.noise_total:
@@ -173,6 +174,16 @@ def exhibited(bench: Bench, judged: Judged, protocol: Protocol) -> tuple[Exhibit
     return exhibits(bench.alignment, judged.rows, judged.culprits, bench.lanes)
 
 
+def slower(cell: Cell) -> tuple[str, ...]:
+    """What is to be said where pairs are not read by the kernel that was made for it."""
+    why = slower_because(torch.device(cell.device))
+    return (
+        (f"pairs were read by several torch operations each, not by one compiled kernel: {why}",)
+        if why
+        else ()
+    )
+
+
 def result_of(
     bench: Bench,
     role: str,
@@ -193,7 +204,7 @@ def result_of(
         culprits=judged.culprits,
         layers=judged.rows,
         seconds=seconds,
-        output=agreement(*measured.values),
+        output=measured.output,
         outputs=ends(bench.alignment, judged.rows),
         exhibits=shown,
     )

@@ -16,6 +16,7 @@ from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_in
 from verifier.inputs.samples import batch_size
 from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, unreplayable
+from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from verifier.cells import Cell
     from verifier.inputs import Inputs
     from verifier.lockstep import Passes, Queued
+    from verifier.records import OutputAgreement
 
 Meetings = tuple[Meeting, ...]
 
@@ -50,15 +52,16 @@ class Run(NamedTuple):
 class Measured:
     """What a cell's passes measured, free and forced; None what was not run.
 
-    `inputs` are there where the candidate was given its own. `words` says how what the two return differs that is no
-    number. `values` holds both models' output tensors, which `verifier.metrics.agreement` reads. `notes` say what
-    took another way than it might have.
+    `inputs` are there where the candidate was given its own. `output` says how well what a free pass returns agrees,
+    `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
+    is no number, `notes` what took another way than it might have. No tensors are kept.
     """
 
     free: Run | None
     forced: Run | None
     inputs: Meetings
-    values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    output: OutputAgreement | None
+    whole: tuple[bool, ...]
     words: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -71,15 +74,44 @@ class Measured:
             and all(meeting.identical for meeting in self.inputs)
         )
 
-    def merge(self, later: Measured) -> Measured:
-        """These measurements and those of a further batch."""
-        return Measured(
+    def with_forced(self, other: Measured) -> Measured:
+        """These measurements of free passes, and others of forced ones."""
+        return replace(self, forced=other.forced, notes=tuple(dict.fromkeys((*self.notes, *other.notes))))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """What the passes over some batches gave, with the tensors both models returned."""
+
+    free: Run | None
+    forced: Run | None
+    inputs: Meetings
+    values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    words: tuple[str, ...]
+
+    def merge(self, later: _Batches) -> _Batches:
+        """These and a further batch."""
+        return _Batches(
             free=self.free and later.free and self.free.merge(later.free),
             forced=self.forced and later.forced and self.forced.merge(later.forced),
             inputs=_merged_meetings(self.inputs, later.inputs),
             values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
             words=(*self.words, *later.words),
-            notes=tuple(dict.fromkeys((*self.notes, *later.notes))),
+        )
+
+    def measured(self, notes: Sequence[str]) -> Measured:
+        """What is kept: the tensors are read now, before a model runs again and may write into them."""
+        return Measured(
+            free=self.free,
+            forced=self.forced,
+            inputs=self.inputs,
+            output=None if self.free is None else agreement(*self.values),
+            whole=tuple(
+                not any(tensor.is_floating_point() or tensor.is_complex() for tensor in pair)
+                for pair in zip(*self.values, strict=False)
+            ),
+            words=self.words,
+            notes=tuple(notes),
         )
 
 
@@ -104,10 +136,10 @@ def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced
 
 
 def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measured:
-    measured: Measured | None = None
+    found: _Batches | None = None
     queued: list[tuple[Queued, Inputs, int]] = []
     replay: Replay | None = None
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     offset = 0
     for number, batch in enumerate(inputs):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
@@ -116,12 +148,15 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
             if isinstance(made, Replay):
                 replay = made
             else:
-                notes = (f"every batch was run live, none replayed from a recording: {made}",)
+                notes.append(f"every batch was run live, none replayed from a recording: {made}")
         tensors = [] if replay is None else _tensors(batch, bench.cell)
         if replay is not None and not replay.fits(tensors):
-            measured = _merged(measured, queued, kinds, bench.cell)
+            found = _merged(found, queued, kinds, bench.cell)
             queued.clear()
             replay = None  # and with it the memory it runs in
+            notes.append(
+                f"batches from sample {offset} on were run live: others were recorded, of another size"
+            )
         if replay is not None:
             queued.append((replay(tensors, offset), batch, offset))
             for _ in bench.alignment.pairs:
@@ -129,12 +164,12 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         else:
             queued.append((_queue(bench, batch, kinds, offset), batch, offset))
         if replay is None:  # else what a batch leaves on the device is small, and fetching it would wait
-            measured = _merged(measured, queued, kinds, bench.cell)
+            found = _merged(found, queued, kinds, bench.cell)
             queued.clear()
         offset += batch_size(batch)
-    measured = _merged(measured, queued, kinds, bench.cell)
-    assert measured is not None  # noqa: S101 - there is always a batch
-    return replace(measured, notes=notes)
+    found = _merged(found, queued, kinds, bench.cell)
+    assert found is not None  # noqa: S101 - there is always a batch
+    return found.measured(notes)
 
 
 # A recording costs as much of Python's time as a batch does, so it saves some from the second batch on.
@@ -162,22 +197,23 @@ def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | str:
 
 
 def _merged(
-    measured: Measured | None, queued: Sequence[tuple[Queued, Inputs, int]], kinds: Kinds, cell: Cell
-) -> Measured | None:
+    found: _Batches | None, queued: Sequence[tuple[Queued, Inputs, int]], kinds: Kinds, cell: Cell
+) -> _Batches | None:
     for each, inputs, offset in queued:
-        found = _measured(each.fetch(), kinds, inputs, cell, offset)
-        measured = found if measured is None else measured.merge(found)
-    return measured
+        batch = _batch(each.fetch(), kinds, inputs, cell, offset)
+        found = batch if found is None else found.merge(batch)
+    return found
 
 
 def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
     """Both models over one batch; a lane of the candidate for each of the kinds, forced or not."""
+    baseline = bench.lane(SIDES[0], inputs=inputs)
     candidates = [
         bench.lane(SIDES[1], inputs=inputs if force else inputs.other or inputs) for force in kinds.forces
     ]
     sides = [SIDES[0], *[SIDES[1]] * len(candidates)]
     return queue(
-        [bench.lane(SIDES[0], inputs=inputs), *candidates],
+        [baseline, *candidates],
         [bench.paired_sites(side) for side in sides],
         [Comparing(0, k, force) for k, force in enumerate(kinds.forces, 1)],
         bench.progress,
@@ -187,10 +223,10 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
     )
 
 
-def _measured(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int) -> Measured:
+def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int) -> _Batches:
     runs = map(Run, passes.meetings, passes.outputs, passes.states)
     other = inputs.other
-    return Measured(
+    return _Batches(
         free=next(runs) if kinds.free else None,
         forced=next(runs) if kinds.forced else None,
         inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),

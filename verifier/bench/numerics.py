@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
 from msgspec.structs import replace as replace_struct
 
-from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of
+from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of, slower
 from verifier.bench.measuring import measure
 from verifier.bench.noise_floor import noise_floor
 from verifier.bench.oracle import stand
@@ -27,7 +25,6 @@ from verifier.judge import (
     range_notes,
     with_precision,
 )
-from verifier.metrics.measure import slower_because
 from verifier.records import CellResult, Repeatability, Verdict
 
 if TYPE_CHECKING:
@@ -89,31 +86,36 @@ def numerics(
     started = time.perf_counter()
     cell, parts = bench.cell, list(inputs)
     notes: tuple[str, ...] = ()
+    calls = standing.calls if standing else None
+    words: tuple[str, ...] = ()  # what was seen stays known where the rest cannot run
     while True:
         try:
             with tf32(allowed=cell.dtype == "tf32"):
                 standing = standing or stand(bench, protocol)
-                judged, measured, shown = _judged(bench, parts, protocol, standing, verdict)
+                calls = standing.calls
+                measured = measure(_steps(bench, protocol, cell.name, parts), parts, forced=False)
+                words = measured.words
+                judged, measured, shown = _judged(bench, parts, protocol, standing, measured, verdict)
                 repeatable = _repeated(bench, parts[0], protocol)
                 stage = f"noise of {cell.name}"
                 floor = noise_floor(bench.at(progress=protocol.steps(stage, bench.alignment, 1)))
         except OutOfMemoryError as error:
             largest = max(map(batch_size, parts))
             if largest == 1:
-                return Assessed(_skipped(cell, str(error), named=named))
+                return Assessed(_skipped(cell, str(error), named=named), calls, words)
             half = (largest + 1) // 2
             parts = [each for part in parts for each in batches(part, half)]
             notes = (f"out of memory with batches of {largest}: ran in batches of {half}",)
         except GraphDepartureError:
             raise
         except CannotRunError as error:
-            return Assessed(_skipped(cell, str(error), named=named))
+            return Assessed(_skipped(cell, str(error), named=named), calls, words)
         else:
             seconds = time.perf_counter() - started
             result = replace_struct(
                 result_of(bench, "numerics", parts, judged, measured, shown, seconds),
                 named=named,
-                notes=(*notes, *_slower(cell), *measured.notes, *range_notes(cell, judged.rows)),
+                notes=(*notes, *slower(cell), *measured.notes, *range_notes(cell, judged.rows)),
                 repeatable=repeatable,
                 noise_floor=floor,
                 hardware=hardware(protocol.policy, cell, judged.rows),
@@ -126,22 +128,17 @@ def _judged(
     parts: Sequence[Inputs],
     protocol: Protocol,
     standing: Standing,
+    measured: Measured,
     verdict: Verdict | None,
 ) -> tuple[Judged, Measured, tuple[Exhibit, ...]]:
-    name = bench.cell.name
     budgets = budgets_of(protocol.policy, bench, standing)
-
-    def steps(stage: str) -> Bench:
-        return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts)))
-
-    measured = measure(steps(name), parts, forced=False)
     judged = judged_by(bench, measured, budgets, standing.calls, standing)
     suspicious, same_program = verdict is Verdict.DIVERGED, verdict is Verdict.MATCH
     wanted = suspicious or judged.verdict is Verdict.DIVERGED
     if not (protocol.localise == "always" or (protocol.localise == "auto" and wanted)):
         return judged, measured, ()
-    forced = measure(steps(f"{name}, forced"), parts, free=False)
-    measured = replace(measured, forced=forced.forced)
+    steps = _steps(bench, protocol, f"{bench.cell.name}, forced", parts)
+    measured = measured.with_forced(measure(steps, parts, free=False))
     judged = judged_by(bench, measured, budgets, standing.calls, standing)
     if suspicious:
         return judged, measured, ()
@@ -152,11 +149,8 @@ def _judged(
     return judged, measured, exhibited(bench, judged, protocol)
 
 
-def _slower(cell: Cell) -> Iterator[str]:
-    """What is to be said where pairs are not read by the kernel that was made for it."""
-    why = slower_because(torch.device(cell.device))
-    if why:
-        yield f"pairs were read by several torch operations each, not by one compiled kernel: {why}"
+def _steps(bench: Bench, protocol: Protocol, stage: str, parts: Sequence[Inputs]) -> Bench:
+    return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts)))
 
 
 def _repeated(bench: Bench, inputs: Inputs, protocol: Protocol) -> Repeatability | None:

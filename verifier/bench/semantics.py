@@ -6,8 +6,18 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace as replace_struct
+
 from verifier.bench.bare_calls import called_again
-from verifier.bench.judging import Assessed, diagnosed, exhibited, judged_by, or_infinite, result_of
+from verifier.bench.judging import (
+    Assessed,
+    diagnosed,
+    exhibited,
+    judged_by,
+    or_infinite,
+    result_of,
+    slower,
+)
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
 from verifier.cells import ORACLE
@@ -98,6 +108,7 @@ def semantics(
     shown = exhibited(bench, judged, protocol)
     seconds = time.perf_counter() - started
     result = result_of(bench, "semantics", inputs, judged, look.measured, shown, seconds)
+    result = replace_struct(result, notes=(*slower(ORACLE), *look.measured.notes))
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
 
 
@@ -115,7 +126,7 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
         measured = replace(measured, forced=measured.free)
     elif equal:
         forced = measure(steps("semantics, forced"), inputs, free=False)
-        measured = replace(measured, forced=forced.forced)
+        measured = measured.with_forced(forced)
     if standing is None:
         places = len(bench.alignment.pairs) + len(bench.alignment.same_outputs) + len(bench.subject.states)
         noise = [0.0] * places

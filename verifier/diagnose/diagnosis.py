@@ -132,7 +132,7 @@ def _suspicious(row: PairResult, rows: Sequence[PairResult]) -> bool:
 def _cleared(row: PairResult, rows: Sequence[PairResult]) -> bool:
     """Whether a row gives the right tensor once all pairs above it do.
 
-    Models built from other operators read other tensors at many a scene, and rightly so.
+    Models built from other operators read other tensors at many a place, and rightly so.
     """
     if row.intrinsic is None or row.budget is None or any(rows[above].misshapen for above in row.above):
         return False
@@ -181,7 +181,7 @@ class _Examiner:
             return Examined(None, None, None, composed(row, baseline, candidate), None)
         if row.layout:
             wanted = laid_as(wanted, given)
-        # Where another shape stands above, nothing could be forced: its scene is taken by the baseline's tensor.
+        # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
             differ = _differ(

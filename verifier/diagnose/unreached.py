@@ -140,7 +140,7 @@ def _by_kind(
 
 
 def _kind(scene: Scene, limits: Sequence[Range]) -> Hashable:
-    """What is the same for scenes that are the same two functions of the same numbers; else the place's own row.
+    """What is the same for scenes that are the same two functions of the same numbers; else the scene's own row.
 
     They are one operator on either side that reads nothing but what other sites make.
     """

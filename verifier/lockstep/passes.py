@@ -132,7 +132,9 @@ def queue(
         rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
             it was compared and before others are overwritten with it.
     """
-    layouts, rounded = layouts or {}, rounded or {}
+    # `visit` may find layouts on the way: what was handed over is kept, be it empty.
+    layouts = {} if layouts is None else layouts
+    rounded = {} if rounded is None else rounded
     with contextlib.ExitStack() as around:
         for lane in reversed(lanes):
             around.callback(lane.close)

@@ -19,5 +19,5 @@ _SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 def failed(what: str, otherwise: Callable[[str], VerifierError], error: BaseException) -> VerifierError:
     """Memory ran out in `what`; or what `otherwise` makes of an account of the error."""
     if isinstance(error, MemoryError) or any(sign in first_line(error) for sign in _SIGNS):
-        return OutOfMemoryError(f"out of memory in {what}. Use a smaller --batch-size.")
+        return OutOfMemoryError(f"out of memory in {what}: {account(error)}. Use a smaller --batch-size.")
     return otherwise(account(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from verifier.bench.protocol import Protocol
 from verifier.bench.semantics import semantics
 from verifier.bench.side import Side
 from verifier.cells import Cell
-from verifier.errors import UsageError, VerifierError
+from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.inputs import tensors
 from verifier.models.copying import copy_with, state_of
 from verifier.weights import resolve
@@ -86,7 +87,9 @@ def pair(
     given = tensors(images)
     with torch.no_grad():
         known = resolve(parameter_map or {}, sides[0].shapes(), sides[1].shapes())
-        subject = pairing.pair(*sides, given, weights=weights, known=known, seed=seed, cell=cell)
+        subject = pairing.pair(*sides, given, weights=weights, known=known, seed=seed, cell=cell, proof=False)
+        with contextlib.suppress(ModelError):  # what cannot be proved stays a claim
+            subject = pairing.prove(subject, given)
         if _built_otherwise(subject.alignment):
             subject = _settled(subject, given)
     return Pairing(*sides, subject.alignment, subject.masters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -294,3 +295,35 @@ def test_what_a_gain_of_zero_hides_is_neither_a_match_nor_unseen_with_calibrated
     assert verify(Silent("one"), Silent("several"), x).verdict is Verdict.MATCH
     assert verify(Silent("one"), Silent("several"), x, weights="calibrated").verdict is Verdict.MATCH
     assert verify(Silent("one"), Silent("another"), x, weights="calibrated").verdict is Verdict.DIVERGED
+
+
+class Waves(nn.Module):
+    """Amplifies what rounding leaves, unless every step starts from the baseline's tensor."""
+
+    def __init__(self, steps: int = 5, gain: float = 30.0) -> None:
+        super().__init__()
+        self.steps, self.gain = steps, gain
+        self.first, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(self.steps):
+            x = torch.sin(x * self.gain)
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+class WavesOfTokens(Waves):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        shape = x.shape
+        x = x.flatten(2).transpose(1, 2)
+        for _ in range(self.steps):
+            x = torch.cos(x / (1 / self.gain) - math.pi / 2)
+        return self.last(x.transpose(1, 2).reshape(shape))  # type: ignore[no-any-return]
+
+
+def test_a_layout_that_is_found_on_the_way_is_forced_from_there_on() -> None:
+    torch.manual_seed(0)
+    result = verify(Waves(), WavesOfTokens(), torch.randn(2, 8, 5, 5), cells=("cpu/float64",))
+    assert result.verdict is Verdict.MATCH
+    assert result.coverage.compared == result.coverage.baseline_sites
