@@ -26,7 +26,7 @@ KINDS = list(samples.SAMPLES)
 def test_a_report_opens_from_the_disk_and_says_the_verdict(opened: Callable[..., Opened], name: str) -> None:
     found = opened(name)
     shown = " ".join(found.page.locator("h1").inner_text().split())
-    said = " ".join(sentences.headline(samples.SAMPLES[name]()).split())
+    said = " ".join(sentences.headline(wording.shown(samples.SAMPLES[name]())).split())
     assert shown.endswith(said)
 
 
@@ -347,4 +347,4 @@ def test_the_data_on_the_page_is_what_the_view_made(opened: Callable[..., Opened
 
     found = opened("hostile")
     shown = json.loads(found.tells("document.getElementById('data').textContent"))
-    assert shown == json.loads(json.dumps(table.data(samples.hostile())))
+    assert shown == json.loads(json.dumps(table.data(wording.shown(samples.hostile()))))

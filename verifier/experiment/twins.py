@@ -204,7 +204,7 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
 
     def refused(why: str) -> InputError:
         return InputError(
-            f"the {side.role} {side.spec} does not take images of shape {tuple(images.shape)}: {why}"
+            f"the {side.role} {side.spec} does not take inputs of shape {tuple(images.shape)}: {why}"
         )
 
     model = side.trained(state_of(side.model), cell)  # a copy, whose running statistics may move

@@ -133,6 +133,7 @@ def test_a_batch_norm_that_scales_in_half_precision_is_called_out_in_the_half_ce
     assert_called_out(result, name, [cell for cell in cells if cell.endswith("float16")])
 
 
+@pytest.mark.thorough  # half precision is slow on a CPU, and sums are long in large pictures
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_sum_in_half_precision_is_called_out(resnet18: nn.Module, device: str) -> None:
     candidate = replaced(resnet18, "avgpool", SummedInOwnDtype)

@@ -56,7 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         fused = (
             metafunc.module.__name__.endswith(FUSED_TOO) or metafunc.function.__name__ in FUSED_IN_PROPERTIES
         )
-        metafunc.parametrize("reduce", [*WAYS, *fused * ["fused"]], indirect=True, scope="session")
+        drawn = metafunc.function.__name__ in FUSED_IN_PROPERTIES  # hundreds of pairs
+        interpreted = pytest.param("fused", marks=[pytest.mark.thorough] if drawn else [])
+        metafunc.parametrize("reduce", [*WAYS, *fused * [interpreted]], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -84,13 +84,14 @@ def test_no_padding_is_named_as_missing() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        opaque([CROP, FLIP, *LAST]),
-        [CROP, Named("flip", flip_by_numpy), *LAST],
-        [Named("crop", lambda p: cut(p, 9)), FLIP, *LAST],
-        [FLIP, CROP, *LAST],
-        [T.ToTensor(), CROP, FLIP, CIFAR],
+        pytest.param(opaque([CROP, FLIP, *LAST]), id="unseen"),
+        pytest.param([CROP, Named("flip", flip_by_numpy), *LAST], id="other generator"),
+        pytest.param(
+            [Named("crop", lambda p: cut(p, 9)), FLIP, *LAST], id="columns first", marks=pytest.mark.thorough
+        ),
+        pytest.param([FLIP, CROP, *LAST], id="flipped first", marks=pytest.mark.thorough),
+        pytest.param([T.ToTensor(), CROP, FLIP, CIFAR], id="scaled first"),
     ],
-    ids=["unseen", "other generator", "columns first", "flipped first", "scaled first"],
 )
 def test_what_is_only_drawn_in_another_order_is_no_difference(function: Any) -> None:
     found = compared(function, name="cifar-train", size=None)

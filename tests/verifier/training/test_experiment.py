@@ -118,7 +118,7 @@ def none():
         ("fewer", r"of shape \(4, 4\)"),
         ("several", "gives tuple for"),
         ("later", r"of shape \(4, 4\)"),
-        ("none", "does not take images of shape .*: RuntimeError: shape"),
+        ("none", "does not take inputs of shape .*: RuntimeError: shape"),
     ],
 )
 @pytest.mark.parametrize("twin", [False, True], ids=["alone", "with its twin"])
