@@ -83,7 +83,11 @@ def verify_initialisation(
         known = resolve(parameter_map or {}, _shapes(b_state), _shapes(c_state))
         recipes = correspondence(b_model, c_model, known, inputs, (b.spec, c.spec))
         rows = [_at_once(name, tensor, recipes.get(name), b_state) for name, tensor in c_state.items()]
-        open_rows = {row.candidate: recipes[row.candidate] for row in rows if _is_open(row) and row.candidate}
+        open_rows = {
+            row.candidate: recipes[row.candidate]
+            for row in rows
+            if row.standing is TensorStanding.UNTOLD and row.candidate
+        }
         count = 0
         if open_rows:
             counts = {name: max(1, c_state[name].numel()) for name in open_rows}
@@ -123,15 +127,8 @@ def verify_initialisation(
     )
 
 
-_OPEN = "to be tested"
-
-
-def _is_open(row: TensorResult) -> bool:
-    return row.reason == _OPEN
-
-
 def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, baseline: State) -> TensorResult:
-    """What can be said of one of the candidate's tensors from a single draw."""
+    """What can be said of one of the candidate's tensors from a single draw; untold where more are needed."""
     row = TensorResult(
         candidate=name,
         baseline=None if recipe is None else recipe.text,
@@ -151,7 +148,7 @@ def _at_once(name: str, tensor: Tensor, recipe: Assembly | None, baseline: State
     if tensor.is_floating_point() and torch.equal(tensor, twin.to(tensor.device, tensor.dtype)):
         reason = f"the baseline's values, in {_word(tensor.dtype)} instead of {_word(twin.dtype)}"
         return msgspec.structs.replace(row, standing=TensorStanding.SAME_DISTRIBUTION, reason=reason)
-    return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason=_OPEN)
+    return msgspec.structs.replace(row, standing=TensorStanding.UNTOLD, reason="")
 
 
 def _word(dtype: torch.dtype) -> str:
