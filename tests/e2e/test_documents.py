@@ -31,8 +31,8 @@ FILES = {
     "mynet.py": "from nets import net as build, net as vit\n",
     "old.py": "from nets import net, net as load\n",
     "new.py": "from nets import net, net as load\nfrom loop import train\n",
-    "ours.toml": "lr = 0.05\n",
-    "theirs.toml": "lr = 0.05\n",
+    "baseline.toml": "lr = 0.05\n",
+    "candidate.toml": "lr = 0.05\n",
     "prep.py": """
 from torchvision import transforms as T
 

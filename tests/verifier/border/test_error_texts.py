@@ -239,7 +239,7 @@ def test_what_a_models_code_raises_is_told_as_its_own_with_the_line(
     assert code in (2, 3)
     assert "\n" not in message
     assert "Mine" in message or "Wordless" in message
-    assert re.search(r"\(test_accounts\.py, line \d+\)", message)
+    assert re.search(r"\(test_error_texts\.py, line \d+\)", message)
     assert "defect" not in message
 
 
