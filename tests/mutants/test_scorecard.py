@@ -12,6 +12,9 @@ from tests.mutants.drawing import Effect, Mutant, draw, planted, single
 from tests.mutants.networks import BUILDERS, build, images
 from tests.mutants.scorecard import bars
 from tests.mutants.scoring import Score, score, score_variant
+from tests.sweeps import swept
+
+KINDS = swept(sorted(FAULTS), sorted(FAULTS)[::3])
 
 
 def drawn(kind: str) -> Mutant:
@@ -35,29 +38,29 @@ def scored(kind: str, scores: dict[str, Score]) -> Score:
     return scores[kind]
 
 
-@pytest.mark.parametrize("kind", sorted(FAULTS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_is_detected(kind: str, scores: dict[str, Score]) -> None:
     assert scored(kind, scores).detected, str(scored(kind, scores))
 
 
-@pytest.mark.parametrize("kind", sorted(FAULTS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_is_blamed_where_it_is_and_nothing_else_is(kind: str, scores: dict[str, Score]) -> None:
     found = scored(kind, scores)
     assert found.first, str(found)
     assert found.localised, str(found)
 
 
-@pytest.mark.parametrize("kind", sorted(FAULTS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_is_explained(kind: str, scores: dict[str, Score]) -> None:
     assert scored(kind, scores).diagnosed, f"{scored(kind, scores)}; right: {sorted(FAULTS[kind].causes)}"
 
 
-@pytest.mark.parametrize("kind", sorted(FAULTS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_faulty_model_is_left_as_it_was(kind: str, scores: dict[str, Score]) -> None:
     assert scored(kind, scores).untouched
 
 
-@pytest.mark.parametrize("name", sorted(BENIGN))
+@pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::2]))
 def test_a_benign_variant_is_not_flagged(name: str) -> None:
     rng = random.Random(name)
     network = rng.choice([n for n in sorted(BUILDERS) if applies(name, build(n, 0))])
