@@ -36,7 +36,8 @@ def models(
         for name in names:
             if name not in reference_models.list():
                 raise SourceError(
-                    f"there is no reference model {name!r}{suggestion(name, reference_models.list())}"
+                    f"there is no reference model {name!r}"
+                    f"{suggestion(name, reference_models.list()) or '; `models` without a name lists them'}"
                 )
         for name in names:
             showing.say(_compared(reference_models.get(name)))

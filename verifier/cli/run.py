@@ -165,8 +165,8 @@ def run(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            min=0.0,
-            help="End that process when it has run for this long; goes with --isolate.",
+            min=1.0,
+            help="End the run with 3 when it has taken this long; it then has a process of its own, too.",
         ),
     ] = None,
     probe: Annotated[
