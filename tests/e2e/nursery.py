@@ -36,7 +36,12 @@ class Nursery:
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        atexit.register(self._parent.kill)
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End it; what it has started has ended before."""
+        self._parent.kill()
+        self._parent.communicate()
 
     def run(
         self, arguments: Sequence[str], place: Path, environment: Mapping[str, str], patience: float

@@ -1,0 +1,9 @@
+"""What holds for the whole suite."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts what runs in the background with SIGINT ignored; Ctrl-C is tested there all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
