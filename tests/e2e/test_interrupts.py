@@ -153,3 +153,25 @@ def test_an_interruption_at_any_moment_leaves_an_earlier_result_as_it_was(
             assert err == "verifier: interrupted; nothing was written.\n", moment
         assert {path.name: path.read_bytes() for path in report.iterdir()} == earlier, moment
         assert list((place / "tmp").iterdir()) == []
+
+
+SWALLOWING = """
+import os, signal, time
+
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)  # the answer comes at once
+except BaseException:
+    pass
+raise ImportError("cannot load module more than once per process")
+"""
+
+
+def test_an_interruption_that_a_library_swallows_is_one_all_the_same(
+    place: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    (place / "swallowing.py").write_text(SWALLOWING, encoding="utf-8")
+    (place / "needing.py").write_text("import swallowing\nfrom nets import net\n", encoding="utf-8")
+    process = start("run", "--baseline", "nets.py:net", "--candidate", "needing.py:net")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "verifier: interrupted; nothing was written.\n")

@@ -35,6 +35,15 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
 
 
+# torch raises a plain RuntimeError where the CPU has no memory left.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a device or in the process."""
+    return isinstance(error, MemoryError) or any(sign in first_line(error) for sign in _OUT_OF_MEMORY)
+
+
 def first_said(error: BaseException) -> str:
     """The first line of what an exception says; empty where it says nothing."""
     return next(iter(str(error).strip().splitlines()), "")

@@ -56,7 +56,7 @@ def _leave(code: int) -> NoReturn:
 
 def _code() -> int:
     from verifier.border import heartbeat
-    from verifier.cli import commands, exits, streams
+    from verifier.cli import commands, exits, interruption, streams
 
     heartbeat.begin()
     streams.claim()
@@ -68,6 +68,8 @@ def _code() -> int:
         code = end.code if isinstance(end.code, int) else COULD_NOT_RUN
         return COULD_NOT_RUN if code == 1 and not exits.given() else code
     except Exception as error:  # Python would end with 1, as if something had diverged
+        if interruption.answered():
+            return INTERRUPTED
         streams.complain(exits.told(error)[0])
         return COULD_NOT_RUN
     return 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border.error_texts import account, first_line, raised_by_program
+from verifier.border.error_texts import account, first_line, is_out_of_memory, raised_by_program
 from verifier.border.signals import answer_in, is_closing
-from verifier.cli import INTERRUPTED, streams
+from verifier.cli import INTERRUPTED, interruption, streams
 from verifier.errors import CannotRunError, VerifierError
 from verifier.records import Verdict
 from verifier.storage.earlier import note_of
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXIT_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
-
-# torch raises a plain RuntimeError where the CPU has no memory left.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class _End(typer.Exit):
@@ -63,7 +60,8 @@ def translated(*, debug: bool) -> Iterator[None]:
             raise
         if debug:
             traceback.print_exc(file=streams.err())
-        if isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception):
+        hidden = isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception)
+        if hidden or interruption.answered():
             end(INTERRUPTED)  # what to say of it, `verifier.cli.app` knows
         message, code = told(error)
         streams.complain(message)
@@ -86,7 +84,7 @@ def _foreign(error: BaseException) -> str:
     if not isinstance(error, Exception):
         return f"{account(error)} was raised by a program that was given, and would have ended the run."
     said = first_line(error)
-    if isinstance(error, MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return "out of memory. Use a smaller --batch-size or --image-size."
     if isinstance(error, ImportError):
         what = said.partition(": ")[2]

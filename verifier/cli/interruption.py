@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _left = "nothing was written."
 _told = False
+_answered = False
 
 
 def leaves(what: str) -> None:
@@ -43,6 +44,11 @@ def told() -> bool:
     return _told
 
 
+def answered() -> bool:
+    """Whether Ctrl-C has come. What fails after it, fails of it: a library may have swallowed it half imported."""
+    return _answered
+
+
 _SHORTLY = 0.02  # seconds
 _LATER = 1.0  # seconds; unwinding may run code that swallows nothing and needs its time
 
@@ -59,6 +65,8 @@ def listen() -> None:
 
 
 def _answer(signum: int, frame: FrameType | None) -> None:
+    global _answered  # noqa: PLW0603 - as above
+    _answered = True
     importing = frame is not None and frame.f_code.co_filename == _IMPORTING
     again = threading.Timer(_SHORTLY if importing else _LATER, _send, (signum,))
     again.daemon = True
