@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from verifier.bench.measuring import Measured
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
-    from verifier.cells import Cell
+    from verifier.cells import Cell, Request
     from verifier.inputs import Inputs
-    from verifier.judge import Judged, Request
+    from verifier.judge import Judged
     from verifier.records import Exhibit
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from verifier.diagnose.excitations import enlarged
 from verifier.inputs.samples import batch_size, sample
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def draws(given: Inputs, seed: int) -> Iterator[Draw]:
     redrawn = _changed(few, lambda tensor: _redrawn(tensor, generator), every=True, whole=True)
     if redrawn is not None:
         yield Draw("other whole numbers of the given range", redrawn)
-    larger = _changed(few, _enlarged)
+    larger = _changed(few, lambda tensor: enlarged(tensor) if tensor.dim() == 4 else tensor)  # images
     if larger is not None:
         yield Draw("one row and one column more", larger, resized=True)
     yield Draw("training mode, without dropouts", few, training=True)
@@ -121,11 +122,3 @@ def _redrawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
         return tensor
     drawn = torch.randint(low, high + 1, tuple(tensor.shape), generator=generator, dtype=torch.int64)
     return drawn.to(tensor.device, tensor.dtype)
-
-
-def _enlarged(tensor: Tensor) -> Tensor:
-    """Images with a column and a row more, of numbers that are there already; all else as it is."""
-    if tensor.dim() != 4:
-        return tensor
-    wider = torch.cat([tensor, tensor[..., :1]], dim=-1)
-    return torch.cat([wider, wider[..., -1:, :]], dim=-2)

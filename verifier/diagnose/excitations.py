@@ -130,11 +130,11 @@ NONFINITE: tuple[Excitation, ...] = (
 """For one operator in two settings: others treat what is not finite in ways that nobody meant to be alike."""
 
 
-def _grown(tensor: Tensor, _: Sequence[float]) -> Tensor:
+def enlarged(tensor: Tensor, _: Sequence[float] = ()) -> Tensor:
     """One more column and one more row, of numbers that are there already."""
     wider = torch.cat([tensor, tensor[..., :1]], dim=-1)
     return torch.cat([wider, wider[..., -1:, :]], dim=-2)
 
 
-LARGER = Excitation("one row and one column larger", _grown)
+LARGER = Excitation("one row and one column larger", enlarged)
 """Not one of those above: settings that are computed from a size differ there, and rightly so."""

@@ -17,11 +17,11 @@ import torch
 from reference_models.published import figures
 from verifier.bench.side import Side
 from verifier.border.programs import contained, translating
+from verifier.cells import Cell
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError
 from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
-from verifier.judge import Cell
 from verifier.models.copying import state_of
 from verifier.training.failing import failed
 from verifier.training.pairing import Pairing, pair

@@ -112,25 +112,16 @@ def correspondence(
     shapes = [
         [(name, tensor.shape) for name, tensor in state_of(model).items()] for model in (baseline, candidate)
     ]
+    found: Mapping[str, Assembly]
     if shapes[0] == shapes[1]:
-        found: dict[str, Assembly] = {name: Assembly.of(name) for name, _ in shapes[0]}
+        found = {name: Assembly.of(name) for name, _ in shapes[0]}
     else:
-        found = dict(_aligned(baseline, candidate, given, inputs, specs))
+        few, graphs = _recorded(baseline, candidate, inputs, specs)
+        sides = Side.of("baseline", baseline, 0), Side.of("candidate", candidate, 0)
+        with torch.no_grad():
+            found = pair(*sides, few, weights="init", known=given, graphs=graphs).masters.assemblies
     merged: dict[str, Assembly | None] = {**found, **given}
-    return {name: recipe for name, recipe in merged.items() if recipe is not None}
-
-
-def _aligned(
-    baseline: nn.Module,
-    candidate: nn.Module,
-    given: Mapping[str, Assembly | None],
-    inputs: Inputs | None,
-    specs: tuple[str, str],
-) -> Mapping[str, Assembly]:
-    few, graphs = _recorded(baseline, candidate, inputs, specs)
-    sides = Side.of("baseline", baseline, 0), Side.of("candidate", candidate, 0)
-    with torch.no_grad():
-        return pair(*sides, few, weights="init", known=given, graphs=graphs).masters.assemblies
+    return {name: assembly for name, assembly in merged.items() if assembly is not None}
 
 
 def _recorded(

@@ -1,6 +1,5 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
-from verifier.cells import Cell, Request, missing_here, product
 from verifier.judge.budgets import numerics_budget, semantics_budget
 from verifier.judge.coverage import coverage
 from verifier.judge.criteria import evaluate
@@ -16,11 +15,9 @@ from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, wit
 __all__ = [
     "CRITERIA",
     "STRICT",
-    "Cell",
     "Judged",
     "PairErrors",
     "Policy",
-    "Request",
     "bare_rows",
     "coverage",
     "differs",
@@ -33,11 +30,9 @@ __all__ = [
     "left_open",
     "less_accurate",
     "main_cell",
-    "missing_here",
     "numeric",
     "numerics_budget",
     "overall",
-    "product",
     "range_notes",
     "semantics_budget",
     "too_thin",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from verifier.align import Alignment
-    from verifier.judge import Cell
+    from verifier.cells import Cell
     from verifier.records import Coverage
     from verifier.training.pairing import Pairing
     from verifier.training.recipe import TrainingRecipe

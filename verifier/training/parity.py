@@ -11,9 +11,10 @@ import msgspec
 import torch
 
 from verifier.border.programs import contained
+from verifier.cells import Cell
 from verifier.environment import describe, preserved
 from verifier.errors import UsageError
-from verifier.judge import Cell, coverage
+from verifier.judge import coverage
 from verifier.records import Verdict
 from verifier.training.judging import judge, limits
 from verifier.training.pairing import pair

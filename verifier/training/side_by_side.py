@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from verifier.judge import Cell
+    from verifier.cells import Cell
     from verifier.training.baseline_batch import Place
     from verifier.training.pairing import Pairing
     from verifier.training.procedure import Trainer

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from reports import sentences
 from tests.cuda import needs_cuda
 from verifier import environment, verify
-from verifier.judge import STRICT, Cell, hardware, judge_again
+from verifier.cells import Cell
+from verifier.judge import STRICT, hardware, judge_again
 from verifier.judge.budgets import arithmetic
 from verifier.records import Verdict
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from verifier.cells import Cell, Request, missing_here, product
 from verifier.environment import tf32
 from verifier.errors import DeviceError, UsageError
-from verifier.judge import Cell, Request, missing_here, product
 
 
 @pytest.mark.parametrize(
