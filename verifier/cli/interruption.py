@@ -6,9 +6,11 @@ thread waits for; a library's bare `except` swallows it. So it is raised again u
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from verifier.border import startup
@@ -62,6 +64,19 @@ def listen() -> None:
     """
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, startup.end):
         signal.signal(signal.SIGINT, _answer)
+        if hasattr(signal, "pthread_kill"):
+            read, write = os.pipe()
+            os.set_blocking(write, False)
+            signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+            threading.Thread(target=_watch, args=(read,), daemon=True).start()
+
+
+def _watch(arriving: int) -> None:
+    """Send a signal again that came just before the main thread fell asleep: CPython would answer it on waking."""
+    while signum := os.read(arriving, 1):
+        time.sleep(_SHORTLY)
+        if signum[0] == signal.SIGINT and not _answered:
+            _send(signal.SIGINT)
 
 
 def _answer(signum: int, frame: FrameType | None) -> None:
