@@ -1,8 +1,8 @@
 """Pairing the sites of two graphs, and the parameters they use, by structure alone."""
 
-from verifier.align.alignment import Alignment, Pair, State, Unmatched
-from verifier.align.assembly import Assembly, Piece
+from verifier.align.alignment import Alignment, Pair, State
+from verifier.align.assembly import Assembly
 from verifier.align.layouts import Layout, layouts
 from verifier.align.matching import align
 
-__all__ = ["Alignment", "Assembly", "Layout", "Pair", "Piece", "State", "Unmatched", "align", "layouts"]
+__all__ = ["Alignment", "Assembly", "Layout", "Pair", "State", "align", "layouts"]

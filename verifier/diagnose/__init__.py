@@ -1,6 +1,6 @@
 """Why the culprits are wrong: differences as written, tried one by one on the site's own inputs."""
 
-from verifier.diagnose.diagnosis import Examined, diagnose, diagnose_inputs
+from verifier.diagnose.diagnosis import diagnose, diagnose_inputs
 from verifier.diagnose.exhibits import exhibits
 from verifier.diagnose.findings import with_findings, with_unreached
 from verifier.diagnose.static import flag_differences, static_differences
@@ -8,7 +8,6 @@ from verifier.diagnose.trials import Tried
 from verifier.diagnose.unreached import unreached
 
 __all__ = [
-    "Examined",
     "Tried",
     "diagnose",
     "diagnose_inputs",

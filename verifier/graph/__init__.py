@@ -2,6 +2,6 @@
 
 from verifier.graph.calls import KeptCall
 from verifier.graph.recording import record
-from verifier.graph.sites import Call, Graph, Site, TensorUse
+from verifier.graph.sites import Graph, Site
 
-__all__ = ["Call", "Graph", "KeptCall", "Site", "TensorUse", "record"]
+__all__ = ["Graph", "KeptCall", "Site", "record"]

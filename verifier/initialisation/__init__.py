@@ -1,14 +1,10 @@
 """Do two models start from the same values, or from the same distributions?"""
 
-from verifier.initialisation.comparing import ERROR_RATE, verify_initialisation
-from verifier.initialisation.records import Initialisation, Statistics, TensorResult, TensorStanding, Test
+from verifier.initialisation.comparing import verify_initialisation
+from verifier.initialisation.records import Initialisation, TensorStanding
 
 __all__ = [
-    "ERROR_RATE",
     "Initialisation",
-    "Statistics",
-    "TensorResult",
     "TensorStanding",
-    "Test",
     "verify_initialisation",
 ]

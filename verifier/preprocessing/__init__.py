@@ -3,14 +3,13 @@
 from verifier.preprocessing.baseline import prepared
 from verifier.preprocessing.candidates import REFERENCE, FromScratch, Supplied, named
 from verifier.preprocessing.comparing import PhotographComparison
-from verifier.preprocessing.recipes import RECIPES, PhotographRecipe, recipe
+from verifier.preprocessing.recipes import RECIPES, recipe
 
 __all__ = [
     "RECIPES",
     "REFERENCE",
     "FromScratch",
     "PhotographComparison",
-    "PhotographRecipe",
     "Supplied",
     "named",
     "prepared",

@@ -1,17 +1,15 @@
 """Which tensors both models compute with: drawn, loaded, taken over or left as they are."""
 
-from verifier.weights.choosing import MODES, Masters, choose, fingerprints, related
+from verifier.weights.choosing import Masters, choose, fingerprints
 from verifier.weights.files import read_state
 from verifier.weights.maps import as_toml, read_map, resolve
 
 __all__ = [
-    "MODES",
     "Masters",
     "as_toml",
     "choose",
     "fingerprints",
     "read_map",
     "read_state",
-    "related",
     "resolve",
 ]
