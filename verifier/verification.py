@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import msgspec
 import torch
 from torch import nn
 
+from verifier.bench.as_given import AsGiven, as_given, with_runs
 from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
@@ -26,8 +28,9 @@ from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
-from verifier.inputs.samples import sample
+from verifier.inputs.samples import batches, sample
 from verifier.judge import STRICT, Policy, coverage, evaluate, main_cell, overall, with_probes
+from verifier.models.compiled import interpreted
 from verifier.records import Verdict
 from verifier.storage.saving import Verification
 from verifier.weights import resolve
@@ -121,10 +124,13 @@ def verify(
             requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
         )
         with room_for(*(side.model for side in sides)):
-            found = _compared(sides, given, terms)
+            runs = _as_given(sides, batches(given, batch_size)[0])
+            sides = replace(sides[0], runs=True), replace(sides[1], runs=True)
+            with interpreted():
+                found = _compared(sides, given, terms, by_sample=all(run.by_sample for run in runs))
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
-    results = found.results
+    results = with_runs(found.results, runs)
     main = main_cell(results)
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     criteria = evaluate(policy, main.output, main.layers, results)
@@ -152,7 +158,13 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=notes(sides, found, kept.notes, lowered=lowered, by_order=protocol.by_order),
+        notes=notes(
+            sides,
+            found,
+            (*kept.notes, *(note for run in runs for note in run.notes)),
+            lowered=lowered,
+            by_order=protocol.by_order,
+        ),
         static=found.static,
         steps=found.steps,
         preprocessing=given.preprocessing,
@@ -161,11 +173,21 @@ def verify(
     )
 
 
-def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
+def _as_given(sides: tuple[Side, Side], given: Inputs) -> tuple[AsGiven, AsGiven]:
+    few = sample(given, SEMANTIC_SAMPLES)
+    return (
+        as_given(sides[0], given, few),
+        as_given(sides[1], given.other or given, few.other or few),
+    )
+
+
+def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sample: bool) -> Compared:
     """The comparison with a few samples for float64, or with all where a few will not do.
 
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
+    if not by_sample:
+        return compared(sides, given, given, terms)
     few = sample(given, SEMANTIC_SAMPLES)
     with contextlib.suppress(GraphDepartureError, InputError):
         found = compared(sides, given, few, terms)

@@ -23,7 +23,7 @@ from verifier.graph.tensors import same_numbers
 from verifier.inputs.samples import reversed_samples
 from verifier.lockstep import Comparing, meet, run
 from verifier.metrics import compare
-from verifier.models.casting import arguments
+from verifier.models.casting import arguments, running
 from verifier.models.copying import unshared
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _watched(bench: Bench) -> list[Called]:
 def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
     """One bare call, which draws the random numbers that every other call draws."""
     args, kwargs = arguments(inputs, cell)
-    with translating(partial(_failed, side)), torch.no_grad(), cell.casting(), same_chance():
+    with translating(partial(_failed, side)), torch.no_grad(), running(cell), same_chance():
         return Returned.of(model(*args, **kwargs))
 
 

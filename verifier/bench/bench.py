@@ -18,7 +18,7 @@ from verifier.cells import ORACLE
 from verifier.errors import ModelError
 from verifier.graph.chance import same_chance
 from verifier.lockstep import Lane
-from verifier.models.casting import Caster, arguments, cast
+from verifier.models.casting import Caster, arguments, cast, casting, made_in, running
 from verifier.models.copying import copy_with, unshared
 
 if TYPE_CHECKING:
@@ -118,11 +118,12 @@ class Bench:
 
         if called:
             args, kwargs = given()
-            with translating(partial(_failed_before, side)), torch.no_grad(), where.casting(), same_chance():
+            with translating(partial(_failed_before, side)), torch.no_grad(), running(where), same_chance():
                 unshared(copy)(*args, **kwargs)
         if stops is None:
             stops = self.paired_sites(side)
-        return Lane(side, copy, graph, *given(), stops, keep, _both(around, where.casting))
+        inside = _both(around, partial(casting, where))
+        return Lane(side, copy, graph, *given(), stops, keep, inside, made_in(where))
 
     def lanes(self, keep: Sequence[int] = (), keep_candidate: Sequence[int] = ()) -> tuple[Lane, Lane]:
         """Both models on the same inputs, keeping some calls of each."""

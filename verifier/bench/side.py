@@ -15,12 +15,13 @@ from verifier.border.error_texts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
-from verifier.errors import DeviceError, InputError, ModelError, UsageError, VerifierError
+from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
 from verifier.graph.tensors import dense, same_numbers, tensors_in
 from verifier.models import specs
-from verifier.models.casting import arguments, cast
+from verifier.models.casting import arguments, cast, running
+from verifier.models.compiled import eager
 from verifier.models.copying import copy_with, state_of
 from verifier.records import ModelInfo
 
@@ -40,13 +41,15 @@ def _changed(before: Tensor, after: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two models as it was given."""
+    """One of the two models: `given` as it was, and `model`, the program of it, of which nothing is compiled."""
 
     role: str
     spec: str
     model: nn.Module
+    given: nn.Module
     notes: tuple[str, ...] = ()
     flags: tuple[tuple[str, str, str], ...] = ()
+    runs: bool = False  # whether it is known to run as it was given
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
@@ -59,19 +62,19 @@ class Side:
         if isinstance(model, str):
             source = specs.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
-            return cls(role, source.spec, found.model, source.notes, source.flags)
-        model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: the program is inside
-        if isinstance(model, nn.Module) and any(map(is_lazy, model.parameters())):
-            raise UsageError(
-                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
-            )
+            return cls(role, source.spec, found.model, found.given, source.notes, source.flags)
         if not isinstance(model, nn.Module):
             raise UsageError(
                 f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
             )
+        if any(map(is_lazy, model.parameters())):
+            raise UsageError(
+                f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
+            )
         _see_values(role, state_of(model))
-        kind = type(model)
-        return cls(role, f"{kind.__module__}.{kind.__qualname__}", model)
+        program = eager(model, role)
+        kind = type(program)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, model)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all parameters and buffers by name."""
@@ -115,10 +118,20 @@ class Side:
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            raise by_program(self._failure(error, inputs)) from error
+            made = self.failure(error, inputs) if not self.runs else self._unwatched(error)
+            raise by_program(made) from error
 
-    def _failure(self, error: BaseException, inputs: Inputs) -> VerifierError:
+    def _unwatched(self, error: BaseException) -> VerifierError:
+        """What to say of a model that ran as it was given, and not as it is compared."""
+        return ModelError(
+            f"the {self.role} {self.spec} runs as it was given, but the copy of it that is watched does not: "
+            f"{account(error)}. This is a limit of the verifier."
+        )
+
+    def failure(self, error: BaseException, inputs: Inputs) -> VerifierError:
         """What to say of a model that raised on its first call."""
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return OutOfMemoryError(f"out of memory in the {self.role}. Use smaller inputs.")
         what = account(error)
         if isinstance(error, RecursionError):
             return ModelError(
@@ -142,7 +155,8 @@ class Side:
         state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
         copy = copy_with(self.model, state, lambda tensor: cast(tensor, cell), role=self.role)
         args, kwargs = arguments(inputs, cell)
-        graph = record(copy, args, kwargs)
+        with running(cell):
+            graph = record(copy, args, kwargs)
         # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.
         given = tensors_in(arguments(inputs, cell, overwritten=False))
         written = {name for name, tensor in state_of(copy).items() if _changed(state[name], tensor)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from torch.utils import _pytree as pytree
 from verifier.graph.chance import RandomState, random_state, set_random_state
 from verifier.graph.operators import operator_name, signature_of
 from verifier.graph.tensors import tensors_in
+from verifier.graph.widening import Widening, default_dtype
 
 if TYPE_CHECKING:
     import inspect
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class KeptCall:
         state: Names of the arguments that are parameters or buffers of the model.
         chance: Where the random numbers stood; None where the model draws none.
         positional: Names of those that were given by position, in order; the others are given by keyword.
+        widens: Whether casts to float32 widened where it was made.
     """
 
     function: Callable[..., Any]
@@ -36,6 +39,7 @@ class KeptCall:
     state: frozenset[str]
     positional: tuple[str, ...]
     chance: RandomState | None = None
+    widens: bool = False
 
     @classmethod
     def of(
@@ -46,6 +50,7 @@ class KeptCall:
         state: set[int],
         *,
         draws: bool = False,
+        widens: bool = False,
     ) -> KeptCall:
         """Keep a call that is about to be made; `state` holds the ids of the model's own tensors.
 
@@ -66,6 +71,7 @@ class KeptCall:
             ),
             positional,
             random_state() if draws else None,
+            widens,
         )
 
     @property
@@ -105,6 +111,9 @@ class KeptCall:
         left = {key: value for key, value in self.arguments.items() if key != name}
         return replace(self, arguments=left, state=self.state - {name})
 
+    def _surroundings(self) -> contextlib.AbstractContextManager[None]:
+        return _wide() if self.widens else contextlib.nullcontext()
+
     def run(self) -> tuple[list[Tensor], dict[str, Any]]:
         """Make the call: its tensors, and its arguments afterwards. The kept ones stay as they are.
 
@@ -118,7 +127,7 @@ class KeptCall:
         try:
             if self.chance is not None:
                 set_random_state(self.chance)
-            with torch.no_grad():
+            with torch.no_grad(), self._surroundings():
                 result = self.function(
                     *(fresh[name] for name in self.positional),
                     **{name: value for name, value in fresh.items() if name not in self.positional},
@@ -129,6 +138,12 @@ class KeptCall:
         if result is None and operator_name(self.function) == "setitem":
             result = next(tensors_in(list(fresh.values())))
         return list(tensors_in(result)), fresh
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    with Widening(), default_dtype(torch.float64):
+        yield
 
 
 def _bound(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
 from verifier.border import heartbeat
 from verifier.errors import GraphDepartureError
 from verifier.graph.operators import READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
+from verifier.graph.traced import Origin, origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,6 +86,7 @@ class Instrument(TorchFunctionMode, ABC):
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
         _wrap_scripted(model)
         self._names: dict[int, str] = {}
+        self._traced = {name: each for name, each in model.named_modules() if isinstance(each, GraphModule)}
         self._hooks: list[RemovableHandle] = []
         for name, module in model.named_modules():
             self._names[id(module)] = name
@@ -93,7 +96,17 @@ class Instrument(TorchFunctionMode, ABC):
     @property
     def scope(self) -> str:
         """Qualified name of the innermost module that is running; empty at the top."""
-        return self._scopes[-1]
+        return self.origin.module
+
+    @property
+    def origin(self) -> Origin:
+        """The innermost module that is running, in a traced program the one that its operator comes from."""
+        scope = self._scopes[-1]
+        traced = self._traced.get(scope)
+        if traced is None:
+            return Origin(scope, leaf=False)
+        found = origin(traced)
+        return found._replace(module=".".join(filter(None, (scope, found.module))))
 
     def detach(self) -> None:
         """Take the hooks off, which tie the model and this object into a cycle. Safe to call twice."""

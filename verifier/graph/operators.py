@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._ops import OpOverload
 from torch.overrides import get_testing_overrides
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear"
 READS = frozenset({"item", "tolist", "numpy", "array", "float", "int", "complex", "bool", "index", "dlpack"})
 
 # Arguments that say how to compute, not what comes out of it in evaluation.
-IRRELEVANT = frozenset({"inplace", "momentum", "out"})
+IRRELEVANT = frozenset({"cudnn_enable", "cudnn_enabled", "inplace", "momentum", "out"})
 
 _INPLACE_DUNDERS = frozenset(
     {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
@@ -74,6 +75,8 @@ _INPLACE_DUNDERS = frozenset(
 
 
 def _raw_name(function: Callable[..., Any]) -> str:
+    if isinstance(function, OpOverload):  # one of several forms of an operator, as `add.Tensor`
+        function = function.overloadpacket
     name: str = getattr(function, "__name__", type(function).__name__)
     if name == "__get__":  # a property such as Tensor.T
         name = getattr(getattr(function, "__self__", None), "__name__", name)
@@ -90,14 +93,26 @@ def operator_name(function: Callable[..., Any]) -> str:
 
 @cache
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature torch's table of overridable functions has for `function`, if any."""
+    """The signature torch's table of overridable functions has for `function`, or its schema says, if any."""
     dummy = get_testing_overrides().get(function)
-    if dummy is None:
-        return None
     try:
-        return inspect.signature(dummy)
+        if isinstance(function, OpOverload):
+            return _signature_of_schema(function)
+        return None if dummy is None else inspect.signature(dummy)
     except (TypeError, ValueError):
         return None
+
+
+def _signature_of_schema(function: OpOverload) -> inspect.Signature:
+    parameters = []
+    for argument in function._schema.arguments:
+        kind = (
+            inspect.Parameter.KEYWORD_ONLY if argument.kwarg_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+        name = "input" if argument.name == "self" else argument.name
+        default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(name, kind, default=default))
+    return inspect.Signature(parameters)
 
 
 def bind(
@@ -105,8 +120,8 @@ def bind(
 ) -> list[tuple[str, Any]]:
     """The arguments of a call by name, defaults filled in, in the order of the signature.
 
-    Signatures come from torch's table of overridable functions; a function that is not in it, or a call
-    that takes other arguments than the table says, gets `arg0`, `arg1`, ... for positional arguments.
+    Signatures come from torch's table of overridable functions and from schemas; a function that has neither, or a
+    call that takes other arguments than the signature says, gets `arg0`, `arg1`, ... for positional arguments.
     """
     signature = signature_of(function)
     if signature is not None:

@@ -155,7 +155,7 @@ class _Recorder(Instrument):
         kwargs: Mapping[str, Any],
         outputs: Sequence[Tensor],
     ) -> None:
-        first, scope = len(self._drafts), self.scope
+        first, (scope, leaf) = len(self._drafts), self.origin
         self._suspendable &= _leaves_its_thread_alone(function)
         named = [] if function is None else bind(function, args, kwargs)
         # A tensor that no operator made was made in Python, of numbers it has read off others.
@@ -182,7 +182,7 @@ class _Recorder(Instrument):
         inplace = function is not None and writes_in_place(function, {**dict(named), **kwargs})
         for k, tensor in enumerate(outputs):
             draft = _Draft(
-                base=f"{scope}.{op}" if scope else op,
+                base=scope if leaf else f"{scope}.{op}" if scope else op,
                 op=op,
                 scope=scope,
                 output=k,
@@ -295,7 +295,8 @@ def _leaves_its_thread_alone(function: Callable[..., Any] | None) -> bool:
 def _is_leaf(module: nn.Module) -> bool:
     """Whether a module is one of torch.nn's own operators, which torchvision treats as one node."""
     forward = type(module).forward
-    return getattr(forward, "__module__", "").startswith("torch.nn.") and not any(module.children())
+    # What was generated (a traced module's forward) has no module that it comes from.
+    return (getattr(forward, "__module__", "") or "").startswith("torch.nn.") and not any(module.children())
 
 
 def _ancestors(outputs: Sequence[int], drafts: Sequence[_Draft]) -> set[int]:

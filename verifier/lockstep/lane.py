@@ -19,6 +19,7 @@ from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.returned import Returned
 from verifier.graph.tensors import tensors_in
+from verifier.graph.widening import default_dtype, widens
 from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Lane:
         stops: Indices of the sites to stop at.
         keep: Positions in `graph.calls` of the calls to keep in `kept`, as they were about to be made.
         around: Makes what is entered whenever the model runs, and left whenever it waits: autocast, a thread count.
+        dtype: What factories make while it runs where they are not told; None for as the process has it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Lane:
         stops: Collection[int],
         keep: Collection[int] = (),
         around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.kept: dict[int, KeptCall] = {}
         self.role = role
@@ -87,6 +90,7 @@ class Lane:
         kind = Greenlet if graph.suspendable else Thread
         # A thread has an autocast state of its own; lanes that share one thread change places in it.
         self._around = contextlib.nullcontext if kind is Thread else around
+        self._dtype = dtype  # which is the process's, unlike all that `around` makes
         self._coroutine = kind(forward, f"verifier-{role}")
 
     def advance(self) -> int | None:
@@ -108,13 +112,13 @@ class Lane:
     def _resume(self) -> None:
         """Let the model go on, with random numbers of its own: every lane draws what it would draw alone."""
         if self._random_state is None:
-            with self._around():
+            with self._around(), default_dtype(self._dtype):
                 self._coroutine.resume()
             return
         before = random_state()
         set_random_state(self._random_state)
         try:
-            with self._around():
+            with self._around(), default_dtype(self._dtype):
                 self._coroutine.resume()
         finally:
             self._random_state = random_state()
@@ -188,7 +192,7 @@ class _Watch(Instrument):
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
         if self._next in self._keep:
-            kept = KeptCall.of(function, args, kwargs, self._state, draws=self._graph.draws)
+            kept = KeptCall.of(function, args, kwargs, self._state, draws=self._graph.draws, widens=widens())
             self._lane.kept[self._next] = kept
 
     def on_call(

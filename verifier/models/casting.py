@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from verifier.graph.tensors import same_memory
+from verifier.graph.widening import Widening, default_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from verifier.cells import Cell
     from verifier.inputs import Inputs
@@ -60,3 +62,20 @@ def arguments(
 
     fresh = pytree.tree_map_only(Tensor, moved, (inputs.args, inputs.kwargs))
     return fresh[0], fresh[1]
+
+
+def casting(cell: Cell) -> contextlib.AbstractContextManager[object]:
+    """What belongs to a thread while a model runs in `cell`: autocast, or in float64 casts to float32 that widen."""
+    return Widening() if cell.torch_dtype is torch.float64 else cell.casting()
+
+
+def made_in(cell: Cell) -> torch.dtype | None:
+    """What factories make in `cell` where they are not told; None for as the process has it."""
+    return torch.float64 if cell.torch_dtype is torch.float64 else None
+
+
+@contextlib.contextmanager
+def running(cell: Cell) -> Iterator[None]:
+    """All that a model runs in, in `cell`."""
+    with casting(cell), default_dtype(made_in(cell)):
+        yield

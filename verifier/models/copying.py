@@ -12,6 +12,7 @@ from verifier.border.error_texts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.errors import ModelError
+from verifier.models.rebinding import held_by, is_callable, rebound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ def copy_with(
     """
     memo: dict[int, Any] = {}
     modules = list(model.modules())
+    beside = _beside(modules)
     for name, tensor in _named(model):
         if id(tensor) in memo:
             continue
@@ -59,13 +61,20 @@ def copy_with(
             trainable = tensor.requires_grad and own.is_floating_point() and not own.is_inference()
             own = nn.Parameter(own, requires_grad=trainable)
         memo[id(tensor)] = own
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and id(value) not in memo:
-                adapted = adapt(value.detach())
-                memo[id(value)] = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
+    loose = [value for module in (*modules, *beside) for value in vars(module).values()]
+    loose += [
+        tensor for module in beside for tensor in (*module._parameters.values(), *module._buffers.values())
+    ]
+    loose += [tensor for tensor in _held_by_functions(modules) if isinstance(tensor, Tensor)]
+    for value in loose:
+        if isinstance(value, Tensor) and id(value) not in memo:
+            adapted = adapt(value.detach())
+            own = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
+            memo[id(value)] = (
+                nn.Parameter(own, requires_grad=False) if isinstance(value, nn.Parameter) else own
+            )
     try:
-        _copy_modules(modules, memo)
+        _copy_modules([*modules, *beside], memo)
         return copy.deepcopy(model, memo)
     except BaseException as error:
         check_unanswered(error)
@@ -102,17 +111,43 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield (f"{prefix}.{name}" if prefix else name), tensor
 
 
+def _held_by_functions(modules: Sequence[nn.Module]) -> Iterator[nn.Module | Tensor]:
+    """What the functions reach that belong to single modules: patched forwards, hooks."""
+    for module in modules:
+        for value in vars(module).values():
+            functions = value.values() if isinstance(value, dict) else (value,)
+            for function in functions:
+                if is_callable(function):
+                    yield from held_by(function)
+
+
+def _beside(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Modules that are no part of the model, but that a function of one of its modules calls."""
+    known = {id(module) for module in modules}
+    found = (
+        module
+        for held in _held_by_functions(modules)
+        if isinstance(held, nn.Module)
+        for module in held.modules()
+    )
+    return [module for module in {id(each): each for each in found}.values() if id(module) not in known]
+
+
 def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
     """Put copies of all modules that say nothing about how they are copied into `memo`.
 
-    What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables.
+    What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables. Functions
+    that belong to single modules follow (`verifier.models.rebinding`).
     """
     plain = [module for module in modules if _is_plain(module.__class__)]
     for module in plain:  # all of them first: an attribute of one may lead to any other
         memo[id(module)] = type(module).__new__(type(module))
+    for module in modules:  # what torch.compile wrapped stands in the wrapper's place
+        if INSIDE in module._modules and id(module) not in memo:
+            memo[id(module)] = copy.deepcopy(module._modules[INSIDE], memo)
     memo[id(memo)] = [*modules]  # as deepcopy does: what was copied lives on, so that its id stays its own
     for module in plain:
-        state = {name: _copied(value, memo) for name, value in vars(module).items()}
+        state = {name: _copied(value, memo) for name, value in vars(module).items() if name != _COMPILED}
         memo[id(module)].__setstate__(state)
 
 
@@ -126,10 +161,24 @@ def _is_plain(kind: type[nn.Module]) -> bool:
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if value is None or type(value) in _ATOMS:
         return value
+    if id(value) in memo:
+        return memo[id(value)]
     if not value and type(value) in _TABLES:
         return memo.setdefault(id(value), type(value)())
+    if is_callable(value):
+        return memo.setdefault(id(value), rebound(value, lambda each: _copied(each, memo), memo))
+    if type(value) in (dict, OrderedDict) and any(map(is_callable, value.values())):
+        return memo.setdefault(
+            id(value), type(value)((key, _copied(each, memo)) for key, each in value.items())
+        )
+    if type(value) in (list, tuple) and any(map(is_callable, value)):
+        return type(value)(_copied(each, memo) for each in value)
     return copy.deepcopy(value, memo)
 
 
+INSIDE = "_orig_mod"
+"""What torch.compile calls a module in the one that it wraps around it."""
+
+_COMPILED = "_compiled_call_impl"  # what `Module.compile` leaves: it calls the original
 _ATOMS = frozenset({bool, int, float, str})
 _TABLES = frozenset({dict, OrderedDict, list, set})

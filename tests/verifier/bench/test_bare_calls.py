@@ -75,9 +75,7 @@ def test_a_model_that_fails_when_nothing_watches_it_cannot_be_run() -> None:
                 raise ValueError("nobody is there")
             return super().forward(x)
 
-    with pytest.raises(
-        ModelError, match="the candidate fails when nothing watches it: ValueError: nobody is there"
-    ):
+    with pytest.raises(ModelError, match=r"the candidate .* takes: ValueError: nobody is there"):
         verify(Net(), Shy(), inputs())
 
 

@@ -1,0 +1,57 @@
+"""Models that were compiled, wholly or in part: what they are, and the program inside."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from verifier.models.copying import INSIDE, copy_with, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+
+def compiled_parts(model: nn.Module) -> list[str]:
+    """Names of the modules of which compiled code runs, empty for the model itself."""
+    return [name for name, module in model.named_modules() if _is_compiled(module)]
+
+
+def eager(model: nn.Module, role: str) -> nn.Module:
+    """The program inside: the model itself where nothing is compiled, else one that shares its tensors.
+
+    Args:
+        model: The model as it was given; left untouched.
+        role: What it is called in messages.
+
+    Raises:
+        ModelError: A part of it cannot be copied.
+    """
+    if not compiled_parts(model):
+        return model
+    return copy_with(model, state_of(model), lambda tensor: tensor, role=role, written=())
+
+
+@contextlib.contextmanager
+def interpreted() -> Iterator[None]:
+    """Whatever is compiled runs as the Python it was made of, in the whole process.
+
+    Only where something was compiled before: torch's compiler takes a second to import.
+    """
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        yield
+        return
+    with dynamo.set_stance("force_eager"):
+        yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    forward = vars(module).get("forward", type(module).forward)
+    return (
+        INSIDE in module._modules
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(forward, "_torchdynamo_orig_callable")
+    )
