@@ -136,7 +136,7 @@ def canonical_order(graph: Graph) -> list[int]:
         while stack:
             index, ready = stack.pop()
             if ready:
-                order.append(index)
+                order.extend([index] if sites[index].comparable else [])
             elif index not in done:
                 done.add(index)
                 stack.append((index, True))

@@ -54,7 +54,8 @@ class Measured:
 
     `inputs` are there where the candidate was given its own. `output` says how well what a free pass returns agrees,
     `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
-    is no number, `notes` what took another way than it might have. No tensors are kept.
+    is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
+    candidate, by position, ran in float32 within float64. No tensors are kept.
     """
 
     free: Run | None
@@ -64,6 +65,7 @@ class Measured:
     whole: tuple[bool, ...]
     words: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    narrowed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
     @property
     def identical(self) -> bool:
@@ -88,6 +90,7 @@ class _Batches:
     inputs: Meetings
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
     words: tuple[str, ...]
+    narrowed: tuple[frozenset[int], frozenset[int]]
 
     def merge(self, later: _Batches) -> _Batches:
         """These and a further batch."""
@@ -97,6 +100,7 @@ class _Batches:
             inputs=_merged_meetings(self.inputs, later.inputs),
             values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
             words=(*self.words, *later.words),
+            narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
         )
 
     def measured(self, notes: Sequence[str]) -> Measured:
@@ -111,6 +115,7 @@ class _Batches:
                 for pair in zip(*self.values, strict=False)
             ),
             words=self.words,
+            narrowed=self.narrowed,
             notes=tuple(notes),
         )
 
@@ -232,6 +237,7 @@ def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int
         inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
         values=(passes.values[0], passes.values[1]),
         words=tuple(said for said, may_say_nothing in words_apart(*passes.words[:2]) if not may_say_nothing),
+        narrowed=(passes.narrowed[0], frozenset().union(*passes.narrowed[1:])),
     )
 
 

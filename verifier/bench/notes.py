@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verifier.environment import TF32_FLAGS
+from verifier.graph.widening import fixes_single
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ def notes(
         *dict.fromkeys(note for cell in compared.cells if cell.calls for note in cell.calls.notes),
         *(_in_order(alignment) if by_order else ()),
         *_overwritten(alignment),
+        *_widened(alignment),
         *kept,
         *_weights(compared),
     )
@@ -75,6 +77,22 @@ def _overwritten(alignment: Alignment) -> Iterator[str]:
     for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate)):
         if graph.writes_inputs:
             yield f"the {side} overwrites the inputs it is given"
+
+
+def _widened(alignment: Alignment) -> Iterator[str]:
+    """Where the programs fix float32, which float64 does not follow them in; what it does to halves shows there."""
+    places = [
+        [site.name for site in graph.sites if site.live and fixes_single(site.op, site.attributes)]
+        for graph in (alignment.baseline, alignment.candidate)
+    ]
+    told = [
+        f"the {role} at {_some(found)} ({len(found)})"
+        for role, found in zip(("baseline", "candidate"), places, strict=True)
+        if found
+    ]
+    if told:
+        alone = " alone" if len(told) == 1 else ""
+        yield f"in float64, casts to float32 inside the models give float64: {' and '.join(told)}{alone}"
 
 
 def _weights(compared: Compared) -> Iterator[str]:

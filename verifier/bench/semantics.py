@@ -20,16 +20,20 @@ from verifier.bench.judging import (
 )
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
+from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.diagnose import Tried, unreached, with_unreached
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError
+from verifier.graph.reductions import reduction
 from verifier.judge import judge_rows, semantics_budget
+from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from verifier.align import Alignment
     from verifier.bench.bare_calls import Calls
     from verifier.bench.bench import Bench
     from verifier.bench.measuring import Measured
@@ -37,8 +41,10 @@ if TYPE_CHECKING:
     from verifier.bench.protocol import Protocol
     from verifier.bench.subject import Subject
     from verifier.cells import Cell
+    from verifier.graph import Graph
     from verifier.inputs import Inputs
-    from verifier.judge import Judged
+    from verifier.judge import Judged, Policy
+    from verifier.records import Budget
 
 WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
@@ -108,7 +114,8 @@ def semantics(
     shown = exhibited(bench, judged, protocol)
     seconds = time.perf_counter() - started
     result = result_of(bench, "semantics", inputs, judged, look.measured, shown, seconds)
-    result = replace_struct(result, notes=(*slower(ORACLE), *look.measured.notes))
+    notes = (*slower(ORACLE), *look.measured.notes, *_not_in_double(bench.alignment, look.measured))
+    result = replace_struct(result, notes=notes)
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
 
 
@@ -133,6 +140,8 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
     else:
         noise = [or_infinite(each.baseline_total) for each in standing.accuracies]
     budgets = [semantics_budget(protocol.policy, value / probe.unit_roundoff) for value in noise]
+    if any(measured.narrowed):
+        budgets = _narrowed(bench, measured, budgets, noise, protocol.policy)
     calls = called_again(bench, by_order=protocol.by_order) if alone or standing is None else None
     return _Look(
         judged_by(bench, measured, budgets, calls),
@@ -140,6 +149,56 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
         calls,
         {} if standing is None else {probe: standing},
     )
+
+
+def _narrowed(
+    bench: Bench, measured: Measured, budgets: Sequence[Budget], noise: Sequence[float], policy: Policy
+) -> list[Budget]:
+    """The budgets, with room for float32's rounding where a step had to run in it, and behind that."""
+    alignment = bench.alignment
+    ways = [
+        _ways(graph, {pair[k] for pair in alignment.pairs}, measured.narrowed[k])
+        for k, graph in enumerate((alignment.baseline, alignment.candidate))
+    ]
+    found = list(budgets)
+    behind = any(measured.narrowed)
+    for k, budget in enumerate(budgets):
+        if k < len(alignment.pairs):
+            b, c = alignment.pairs[k]
+            here, behind = b in ways[0][0] or c in ways[1][0], b in ways[0][1] or c in ways[1][1]
+            length = max(reduction(alignment.baseline, b), reduction(alignment.candidate, c))
+        else:  # an output or a state, which may come from anywhere
+            here, behind, length = True, True, 1
+        if behind:
+            found[k] = narrowed_budget(policy, noise[k], max(length, budget.reduction), here=here)
+    return found
+
+
+def _not_in_double(alignment: Alignment, measured: Measured) -> Iterator[str]:
+    """Which steps ran in float32, since they have no float64 kernel."""
+    for role, graph, calls in zip(
+        SIDES, (alignment.baseline, alignment.candidate), measured.narrowed, strict=True
+    ):
+        names = [graph.sites[graph.calls[call].first].name for call in sorted(calls)]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            yield (
+                f"no float64 kernel in the {role} for {', '.join(names[:3])}{more}: they ran in float32, and they "
+                "and what lies behind were judged by its rounding"
+            )
+
+
+def _ways(graph: Graph, paired: Collection[int], calls: Collection[int]) -> tuple[set[int], set[int]]:
+    """Sites that a narrowed call makes or reaches without meeting a pair, and all that depend on one."""
+    here: set[int] = set()
+    behind: set[int] = set()
+    for site in graph.sites:
+        own = graph.call_of[site.index] in calls
+        if own or any(source in behind for source in site.inputs):
+            behind.add(site.index)
+        if own or any(source in here and source not in paired for source in site.inputs):
+            here.add(site.index)
+    return here, behind
 
 
 def _probed(bench: Bench, probe: Cell, protocol: Protocol) -> Standing | None:

@@ -176,7 +176,20 @@ def kind(op: str) -> str:
 
 # Operators whose result depends on no value: a tensor like them is as good as a number written down.
 CONSTANTS = frozenset(
-    {"arange", "empty", "empty_like", "eye", "full", "full_like", "linspace", "new_empty", "new_full"}
+    {
+        "arange",
+        "empty",
+        "empty_like",
+        "empty_permuted",
+        "empty_strided",
+        "new_empty_strided",
+        "eye",
+        "full",
+        "full_like",
+        "linspace",
+        "new_empty",
+        "new_full",
+    }
     | {
         "new_ones",
         "new_tensor",
@@ -188,6 +201,12 @@ CONSTANTS = frozenset(
         "zeros",
         "zeros_like",
     }
+)
+
+
+# Operators that give memory as they find it.
+UNWRITTEN = frozenset(
+    {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided", "resize"}
 )
 
 

@@ -16,7 +16,7 @@ from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
-from verifier.graph.operators import CONSTANTS, bind, casts, readable, writes_in_place
+from verifier.graph.operators import CONSTANTS, UNWRITTEN, bind, casts, readable, writes_in_place
 from verifier.graph.returned import Returned
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, shape_of, tensors_in
@@ -91,16 +91,17 @@ class _Origins:
         self.producers[id(tensor)] = (weakref.ref(tensor), site)
         memory = same_memory(tensor)
         if memory is not None:
-            self._hold(tensor, memory)
+            self.hold(tensor, memory)
             self.writers.setdefault(memory, site)
 
     def wrote(self, tensor: Tensor, site: int) -> None:
         memory = same_memory(tensor)
         if memory is not None:
-            self._hold(tensor, memory)
+            self.hold(tensor, memory)
             self.writers[memory] = site
 
-    def _hold(self, tensor: Tensor, memory: int) -> None:
+    def hold(self, tensor: Tensor, memory: int) -> None:
+        """See that the memory's key stands for nothing else from now on."""
         if memory not in self._held:
             self._held[memory] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
@@ -142,6 +143,8 @@ class _Recorder(Instrument):
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
+        self._unwritten: dict[int, list[int]] = {}  # memory that nobody wrote yet: the sites that show it
+        self._settled: dict[int, int] = {}  # for such memory, the site that wrote it last
         self._input_memory = {same_memory(tensor) for tensor in inputs}
         for k, tensor in enumerate(inputs):
             self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
@@ -199,6 +202,7 @@ class _Recorder(Instrument):
                 call=len(self._calls),
             )
             self._drafts.append(draft)
+            self._note_unwritten(tensor, op, first + k, inplace=inplace)
             if not draft.identity:
                 self._origins.produced(tensor, first + k)
             if inplace:
@@ -206,6 +210,18 @@ class _Recorder(Instrument):
                 self._writes_inputs |= same_memory(tensor) in self._input_memory
                 self._written.add(same_memory(tensor))  # writes through .data are not counted as versions
         self._calls.append(Call(scope, op, first, len(outputs)))
+
+    def _note_unwritten(self, tensor: Tensor, op: str, site: int, *, inplace: bool) -> None:
+        memory = same_memory(tensor)
+        if memory is None:
+            return
+        if op in UNWRITTEN:
+            self._origins.hold(tensor, memory)
+            self._unwritten.setdefault(memory, [])
+        if memory in self._unwritten:
+            self._unwritten[memory].append(site)
+            if inplace and op not in UNWRITTEN:
+                self._settled[memory] = site
 
     def on_read(self, tensor: Tensor) -> None:
         """Remember where a number came from that Python now computes with."""
@@ -228,6 +244,13 @@ class _Recorder(Instrument):
         # What Python computes from numbers it read off tensors cannot be followed: any of them may have led there.
         left = self._read if UNTRACED in sources else []
         live = _ancestors((*sources, *left), self._drafts)
+        # What lies in memory before its last write is partly nobody's number, and differs from run to run.
+        live -= {
+            site
+            for memory, sites in self._unwritten.items()
+            for site in sites
+            if site < self._settled.get(memory, 0)
+        }
         names = _number(self._drafts)
         sites = tuple(
             Site(

@@ -54,6 +54,29 @@ def semantics_budget(policy: Policy, amplification: float) -> Budget:
     )
 
 
+def narrowed_budget(policy: Policy, noise_total: float, reduction: int, *, here: bool) -> Budget:
+    """What a pair may be off by in float64 at or behind a step that had to run in float32.
+
+    Args:
+        policy: The constants.
+        noise_total: The baseline's own total error at this pair (NRMSE) where all of it runs in float32.
+        reduction: How many terms are summed for one element.
+        here: Whether the step is the pair's own, or one that leads to it; else it only inherits the error.
+    """
+    rounding = ROUNDING + SUMMATION * math.sqrt(reduction)
+    return Budget(
+        rule=NARROWED[not here],
+        total=policy.factor * max(noise_total, rounding * SINGLE_ROUNDOFF),
+        intrinsic=policy.factor * rounding * SINGLE_ROUNDOFF if here else policy.semantics,
+        noise_total=noise_total,
+        reduction=reduction,
+    )
+
+
+NARROWED = ("narrowed/float32", "behind narrowed/float32")
+"""The rules of pairs at and behind a step without a float64 kernel."""
+
+
 def numerics_budget(
     policy: Policy,
     dtype: str,

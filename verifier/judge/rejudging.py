@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.cells import Cell
-from verifier.judge.budgets import DOUBLE_ROUNDOFF, numerics_budget, semantics_budget
+from verifier.judge.budgets import (
+    DOUBLE_ROUNDOFF,
+    NARROWED,
+    narrowed_budget,
+    numerics_budget,
+    semantics_budget,
+)
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.statuses import judge_rows
@@ -62,7 +68,9 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
     old = row.budget
     if old.total == 0:  # whole numbers are exact by any policy
         return row
-    if cell.role == "semantics":
+    if old.rule in NARROWED:
+        budget = narrowed_budget(policy, old.noise_total or 0.0, old.reduction, here=old.rule == NARROWED[0])
+    elif cell.role == "semantics":
         budget = semantics_budget(policy, (old.noise_total or 0.0) / DOUBLE_ROUNDOFF)
     else:
         setting = Cell.parse(cell.name)

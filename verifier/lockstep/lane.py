@@ -19,7 +19,7 @@ from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.returned import Returned
 from verifier.graph.tensors import tensors_in
-from verifier.graph.widening import default_dtype, widens
+from verifier.graph.widening import default_dtype, narrowed, widens
 from verifier.lockstep.coroutine import Greenlet, Thread
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 class Lane:
     """A model that runs until the next of its stops, then waits there.
+
+    `narrowed` holds the calls, by position, that ran in float32 within float64, since they have no other kernel.
 
     Only one lane runs at any moment: `advance` hands the processor to the model and returns when the model has
     reached a stop. So the tensor of a stop can be read, and overwritten, where it lies.
@@ -64,6 +66,7 @@ class Lane:
         self.tensor: Tensor | None = None
         self.outputs: list[Tensor] = []
         self.words: Mapping[str, str] = {}
+        self.narrowed: set[int] = set()
         self._site: int | None = None
         inputs = list(tensors_in((args, kwargs)))
         self._model: nn.Module | None = model
@@ -185,12 +188,13 @@ class _Watch(Instrument):
         self._lane = lane
         self._graph = graph
         self._stops = stops
-        self._next = 0
+        self._next = self._narrowed = 0
         self._conditions = Conditions.of(model, inputs)
 
     def before_call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
+        self._narrowed = narrowed()
         if self._next in self._keep:
             kept = KeptCall.of(function, args, kwargs, self._state, draws=self._graph.draws, widens=widens())
             self._lane.kept[self._next] = kept
@@ -211,6 +215,8 @@ class _Watch(Instrument):
                 if recorded.op == op and recorded.count != len(outputs):
                     where += f", which gave {len(outputs)} tensors and not {recorded.count},"
             self._depart(f"called `{op}`{where}")
+        if narrowed() != self._narrowed:
+            self._lane.narrowed.add(self._next)
         self._next += 1
         for site, tensor in enumerate(outputs, call.first):
             if site in self._stops:

@@ -47,6 +47,7 @@ class Queued:
     values: tuple[tuple[Tensor, ...], ...]
     left: tuple[tuple[Tensor, ...], ...]
     words: tuple[Mapping[str, str], ...]
+    narrowed: tuple[frozenset[int], ...]
 
     def fetch(self) -> Passes:
         """All of it, once the device has come to its end."""
@@ -57,6 +58,7 @@ class Queued:
             self.values,
             self.left,
             self.words,
+            self.narrowed,
         )
 
     def kept(self, offset: int) -> Queued:
@@ -72,6 +74,7 @@ class Queued:
             values,
             left,
             self.words,
+            self.narrowed,
         )
 
 
@@ -86,6 +89,7 @@ class Passes:
         values: The output tensors of each lane.
         left: The states of each lane, as tensors.
         words: What each lane returned that is no number, by place.
+        narrowed: The calls of each lane, by position, that had to run in float32 within float64.
     """
 
     meetings: tuple[tuple[Meeting, ...], ...]
@@ -94,6 +98,7 @@ class Passes:
     values: tuple[tuple[Tensor, ...], ...]
     left: tuple[tuple[Tensor, ...], ...]
     words: tuple[Mapping[str, str], ...]
+    narrowed: tuple[frozenset[int], ...]
 
 
 def queue(
@@ -210,6 +215,7 @@ def queue(
             tuple(tuple(lane.outputs) for lane in lanes),
             tuple(left),
             tuple(lane.words for lane in lanes),
+            tuple(frozenset(lane.narrowed) for lane in lanes),
         )
 
 
