@@ -78,6 +78,8 @@ class Bench:
         where = ORACLE if exactly else self.cell
         if exactly:
             state = {name: cast(tensor, ORACLE) for name, tensor in state.items()}
+        if self.cell == ORACLE:
+            state |= self.subject.exact.get(side, {})
         return copy_with(
             self.subject.baseline if side == SIDES[0] else self.subject.candidate,
             state,

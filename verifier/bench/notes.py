@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from verifier.bench.subject import SIDES
 from verifier.environment import TF32_FLAGS
 from verifier.graph.widening import fixes_single
 
@@ -37,6 +38,7 @@ def notes(
         *(_in_order(alignment) if by_order else ()),
         *_overwritten(alignment),
         *_widened(alignment),
+        *_rounded(compared),
         *kept,
         *_weights(compared),
     )
@@ -93,6 +95,17 @@ def _widened(alignment: Alignment) -> Iterator[str]:
     if told:
         alone = " alone" if len(told) == 1 else ""
         yield f"in float64, casts to float32 inside the models give float64: {' and '.join(told)}{alone}"
+
+
+def _rounded(compared: Compared) -> Iterator[str]:
+    """Which tensors are known to the roundoff of what stores them, and agree as what they are the rounding of."""
+    for side, other in zip(SIDES, reversed(SIDES), strict=True):
+        names = list(compared.bench.subject.exact.get(side, {}))
+        if names:
+            yield (
+                f"stored weights: {len(names)} tensors of the {side} are the {other}'s, rounded ({_some(names)}); "
+                "float64 computes with what they are the rounding of"
+            )
 
 
 def _weights(compared: Compared) -> Iterator[str]:

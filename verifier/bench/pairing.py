@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from verifier.align import align
 from verifier.bench.bench import Bench
-from verifier.bench.subject import Subject
+from verifier.bench.subject import SIDES, Subject
 from verifier.models.copying import state_of
 from verifier.proof.proving import proved
+from verifier.proof.stored import tables
 from verifier.weights import choose, fingerprints
 
 if TYPE_CHECKING:
@@ -70,4 +71,5 @@ def pair(
 
 def prove(subject: Subject, inputs: Inputs) -> Subject:
     """The subject with its pairs proved on `inputs`, where its models are built from different operators."""
+    subject = subject.with_exact(dict(zip(SIDES, tables(Bench(subject, inputs)), strict=True)))
     return proved(Bench(subject, inputs)) if subject.alignment.rebuilt else subject

@@ -20,6 +20,7 @@ from verifier.bench.judging import (
 )
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
+from verifier.bench.rounded import unrounded_weights
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.diagnose import Tried, unreached, with_unreached
@@ -99,6 +100,11 @@ def semantics(
             break
         alignment = bench.alignment.repaired(wrong, right, WRONG_GUESS)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
+        look = _look(bench, inputs, probe, protocol, alone=alone)
+        words += look.measured.words
+    exact = unrounded_weights(bench, look.judged.rows)
+    if any(exact.values()):
+        bench = bench.at(subject=bench.subject.with_exact(exact))
         look = _look(bench, inputs, probe, protocol, alone=alone)
         words += look.measured.words
     judged = diagnosed(bench, look.judged, protocol)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from verifier.align import Alignment, Assembly, State
     from verifier.weights import Masters
@@ -19,12 +19,22 @@ SIDES = ("baseline", "candidate")
 
 @dataclass(frozen=True)
 class Subject:
-    """Two models that are compared: the modules, their pairs, and the tensors they compute with."""
+    """Two models that are compared: the modules, their pairs, and the tensors they compute with.
+
+    `exact` holds, by side, what some of these are the roundings of: float64 uses that in their place.
+    """
 
     baseline: nn.Module
     candidate: nn.Module
     alignment: Alignment
     masters: Masters
+    exact: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def with_exact(self, found: Mapping[str, Mapping[str, Tensor]]) -> Subject:
+        """The same models, where more is known of what their tensors are the roundings of."""
+        return replace(
+            self, exact={side: {**self.exact.get(side, {}), **found.get(side, {})} for side in SIDES}
+        )
 
     def with_assemblies(self, assemblies: Iterable[Mapping[str, Assembly]]) -> Subject:
         """The same models, with some of the candidate's tensors made otherwise from the baseline's."""

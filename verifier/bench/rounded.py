@@ -1,0 +1,61 @@
+"""Rows that are apart by the rounding of what one model keeps alone: told by the weights that it is rounded from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verifier.bench.subject import SIDES
+from verifier.diagnose.reruns import Scene, look_at
+from verifier.judge.excess import limit, within
+from verifier.proof.stored import linear_in, unrounded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from verifier.bench.bench import Bench
+    from verifier.diagnose.neighbourhood import Neighbourhood
+    from verifier.proof.stored import Exact
+    from verifier.records import PairResult
+
+# Beyond this relative error no rounding to float32 explains a row: six of them, a hundred times amplified.
+_LARGEST = 1e-4
+
+
+def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exact]:
+    """For each side, what its stored tensors are the roundings of, where that makes rows agree that do not.
+
+    Args:
+        bench: The two models on a few samples, in float64.
+        rows: What was measured there, in forced passes too.
+    """
+    found: dict[str, Exact] = {side: {} for side in SIDES}
+    wanted = [row for row in rows if _slightly(row)]
+    if not wanted:
+        return found
+    scenes = [Scene.of(bench.alignment, row, rows) for row in wanted]
+
+    def look(
+        k: int, baseline: Neighbourhood | None, candidate: Neighbourhood | None, right: Tensor, given: Tensor
+    ) -> None:
+        allowed = limit(wanted[k], intrinsic=True)
+        for side, place, target in ((SIDES[1], candidate, right), (SIDES[0], baseline, given)):
+            if place is None or place.site is None or place.call is None:
+                continue
+            linear = linear_in(place.site, place.call)
+            exact = None if linear is None else unrounded(linear, target, allowed)
+            if exact is not None:
+                names = {use.role: use.name for use in place.site.tensors}
+                found[side] |= {names[role]: tensor for role, tensor in exact.items()}
+                return
+
+    look_at(bench.alignment, scenes, bench.lanes, look)
+    return found
+
+
+def _slightly(row: PairResult) -> bool:
+    """Whether a site is beyond its budget on identical inputs, by so little that rounding may explain it."""
+    if row.kind != "site" or row.baseline is None or row.candidate is None or row.intrinsic is None:
+        return False
+    return not within(row.intrinsic, limit(row, intrinsic=True)) and row.intrinsic.within(_LARGEST)

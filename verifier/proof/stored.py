@@ -1,0 +1,270 @@
+"""Stored tensors are rounded: what a model keeps in float32 is known to its roundoff and no better.
+
+One model keeps a table that the other computes, or one weight for what the other makes of several (a folded batch
+norm, a removed weight norm, merged branches). In float64 the two differ by the rounding of what was stored, which is
+no difference of the programs. So the tensor is looked for of which the stored one is the rounding, and used in its
+place: the programs then agree to float64's own rounding, or they do not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from verifier.cells import ORACLE, Cell
+from verifier.graph.operators import operator_name
+from verifier.judge.budgets import SINGLE_ROUNDOFF
+from verifier.recognise.relation import compared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from verifier.bench.bench import Bench
+    from verifier.graph import Graph, KeptCall, Site
+
+Exact = dict[str, Tensor]
+"""Tensors in float64 by the names of the stored ones that are their roundings."""
+
+# Roundings a stored number may have gone through: a scale (a sum, a root and two products) and a product with it,
+# each at most one unit roundoff; a power in float32 is wrong by up to two. In the mean of many they are about one.
+_ROUNDINGS = 6.0
+_ROUNDINGS_MEAN = 2.0
+_SINGLE = Cell("cpu", "float32")
+
+
+def tables(bench: Bench) -> tuple[Exact, Exact]:
+    """For each side, tables it keeps that the other computes, as the other computes them in float64.
+
+    A table counts as one where it is within rounding of what the other computes in float64, or in float32: angles far
+    from 0 lose digits there.
+
+    Args:
+        bench: The two models on a few samples.
+    """
+    alignment, masters = bench.alignment, bench.subject.masters
+    used = {name for assembly in masters.assemblies.values() for name in assembly.names}
+    b, c = alignment.baseline, alignment.candidate
+    return (
+        _looked_up(bench, "candidate", _kept(b, masters.baseline, used), c),
+        _looked_up(bench, "baseline", _kept(c, masters.candidate, masters.assemblies), b),
+    )
+
+
+def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -> dict[str, Tensor]:
+    """Tensors that a model uses and that were made of none of the other's."""
+    names = {use.name for site in graph.sites if site.live for use in site.tensors}
+    return {name: stored[name] for name in sorted(names.difference(mapped)) if _is_table(stored[name])}
+
+
+def _is_table(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.numel() > 1
+
+
+def _constant(graph: Graph) -> Iterator[Site]:
+    """Sites that compute the same whatever the inputs are."""
+    for site in graph.comparable:
+        if not graph.reads_inputs[site.index] and site.dtype.startswith("float"):
+            yield site
+
+
+def _looked_up(bench: Bench, computing: str, kept: Mapping[str, Tensor], graph: Graph) -> Exact:
+    sizes = {tensor.numel() for tensor in kept.values()}
+    sites = [site.index for site in _constant(graph) if math.prod(site.shape) in sizes]
+    if not sites:
+        return {}
+    wide = _values(bench.at(cell=ORACLE), computing, sites)
+    single = _values(bench.at(cell=_SINGLE), computing, sites)
+    found: Exact = {}
+    for name, table in kept.items():
+        held = table.detach().cpu().double().reshape(-1)
+        for site, value in wide.items():
+            flat = value.reshape(-1)
+            if flat.numel() != held.numel():
+                continue
+            near = _rounds_to(flat, held) or (
+                site in single and _rounds_to(single[site].reshape(-1).double(), held)
+            )
+            if near:
+                found[name] = flat.reshape(table.shape)
+                break
+    return found
+
+
+def _values(bench: Bench, side: str, sites: Collection[int]) -> dict[int, Tensor]:
+    lane = bench.lane(side, stops=sites)
+    found: dict[int, Tensor] = {}
+    try:
+        while (site := lane.advance()) is not None and len(found) < len(sites):
+            if lane.tensor is not None:
+                found[site] = lane.tensor.detach().clone()
+    finally:
+        lane.close()
+    return found
+
+
+def _rounds_to(exact: Tensor, stored: Tensor) -> bool:
+    """Whether every stored number is the exact one but for a few roundings to float32."""
+    return bool(((stored - exact).abs() <= _ROUNDINGS * SINGLE_ROUNDOFF * exact.abs()).all())
+
+
+class Linear(NamedTuple):
+    """An operator that is linear in a weight that it keeps, as products of matrices, one for each group.
+
+    Attributes:
+        call: The operator, with its call.
+        roles: The arguments that are its weight and its bias ("" for none).
+        columns: What is multiplied: groups x rows x inputs.
+        rows: How a result is laid out as groups x rows x outputs.
+        matrix: How the weight is laid out as groups x outputs x inputs.
+        back: How such a matrix is laid out as the weight.
+    """
+
+    call: KeptCall
+    roles: tuple[str, str]
+    columns: Tensor
+    rows: Callable[[Tensor], Tensor]
+    matrix: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
+def unrounded(linear: Linear, wanted: Tensor, limit: float) -> Exact | None:
+    """The weights, by argument, with which the operator gives `wanted`, if those it keeps are their rounding.
+
+    Args:
+        linear: The operator, with its call in float64 on the right inputs.
+        wanted: What it should give, in float64.
+        limit: The relative error (NRMSE) that is none.
+    """
+    call, (weight, bias) = linear.call, linear.roles
+    given = call.run()[0][0]
+    if given.shape != wanted.shape or not bool(wanted.isfinite().all()):
+        return None
+    left, columns = linear.rows(wanted - given), linear.columns
+    kept = linear.matrix(call.arguments[weight])
+    scale = kept.square().mean(1).sqrt()
+    if bias:
+        columns = torch.cat([columns, columns.new_ones(*columns.shape[:2], 1)], 2)
+        size = torch.maximum(call.arguments[bias].square().mean(), wanted.square().mean()).sqrt()
+        scale = torch.cat([scale, size.expand(len(scale), 1)], 1)
+    scale = (scale * SINGLE_ROUNDOFF).clamp_min(torch.finfo(torch.float64).tiny)
+    moved = _least(columns * scale[:, None], left)
+    if moved is None or float(moved.square().mean().sqrt()) > _ROUNDINGS_MEAN:
+        return None
+    change = (moved * scale[:, :, None]).mT
+    part = change[:, :, : kept.shape[2]]
+    allowed = _ROUNDINGS * SINGLE_ROUNDOFF * torch.maximum(kept.abs(), kept.abs().mean(2, keepdim=True))
+    if bool((part.abs() > allowed).any()):
+        return None
+    found = {weight: linear.back(kept + part)}
+    if bias:
+        found[bias] = call.arguments[bias] + change[:, :, -1].reshape(-1)
+    for role, tensor in found.items():
+        call = call.with_argument(role, tensor)
+    return found if compared(call.run()[0][0], wanted).within(limit) else None
+
+
+def linear_in(site: Site, call: KeptCall) -> Linear | None:
+    """The operator as one that is linear in what it keeps, if it is."""
+    op = operator_name(call.function)
+    roles = _ROLES.get(op)
+    if roles is None or roles[0] not in {use.role for use in site.tensors}:
+        return None
+    x, bias = call.arguments.get(roles[2]), call.arguments.get(roles[1])
+    kept = isinstance(bias, Tensor) and roles[1] in {use.role for use in site.tensors}
+    if not isinstance(x, Tensor) or (isinstance(bias, Tensor) and not kept):
+        return None
+    named = roles[0], roles[1] if kept else ""
+    weight = call.arguments[roles[0]]
+    if op.startswith("conv"):
+        return _convolution(call, named, x, weight)
+    if weight.dim() != 2:
+        return None
+    turned = op != "linear"
+    return Linear(
+        call,
+        named,
+        x.reshape(1, -1, x.shape[-1]),
+        lambda t: t.reshape(1, -1, t.shape[-1]),
+        lambda w: (w.mT if turned else w)[None],
+        lambda m: (m[0].mT if turned else m[0]).reshape(weight.shape),
+    )
+
+
+# For each operator the arguments that are its weight, its bias, and what it works on.
+_ROLES = {
+    "addmm": ("mat2", "input", "mat1"),
+    "conv1d": ("weight", "bias", "input"),
+    "conv2d": ("weight", "bias", "input"),
+    "linear": ("weight", "bias", "input"),
+    "matmul": ("other", "", "input"),
+}
+
+
+def _convolution(call: KeptCall, roles: tuple[str, str], x: Tensor, weight: Tensor) -> Linear | None:
+    dimensions, groups = weight.dim() - 2, call.arguments.get("groups", 1)
+    padding = call.arguments.get("padding", 0)
+    if x.dim() != dimensions + 2 or isinstance(padding, str):
+        return None
+    stride, padding, dilation = (
+        _spread(value, dimensions)
+        for value in (call.arguments.get("stride", 1), padding, call.arguments.get("dilation", 1))
+    )
+    kernel = tuple(weight.shape[2:])
+    if dimensions == 1:
+        x, kernel = x.unsqueeze(2), (1, *kernel)
+        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+    columns = F.unfold(x, kernel, dilation, padding, stride)  # samples, groups x inputs, places
+    columns = _grouped(columns, groups)
+    return Linear(
+        call,
+        roles,
+        columns,
+        lambda t: _grouped(t.flatten(2), groups),
+        lambda w: w.reshape(groups, -1, w[0].numel()),
+        lambda m: m.reshape(weight.shape),
+    )
+
+
+def _grouped(tensor: Tensor, groups: int) -> Tensor:
+    """Samples x channels x places as groups x rows x channels of a group."""
+    samples, channels, places = tensor.shape
+    tensor = tensor.reshape(samples, groups, channels // groups, places)
+    return tensor.permute(1, 0, 3, 2).reshape(groups, samples * places, -1)
+
+
+def _spread(value: Any, dimensions: int) -> tuple[int, ...]:
+    found = (value,) if isinstance(value, int) else tuple(value)
+    return found * dimensions if len(found) == 1 else found
+
+
+_MOST = 2  # rows for each unknown: enough to tell, and no more than needed
+
+
+def _least(columns: Tensor, wanted: Tensor) -> Tensor | None:
+    """The smallest x with `columns` x = `wanted` in each group, as nearly as can be; None where none is to be found.
+
+    By normal equations, which lose half of the digits, and with what is left over a few times more.
+    """
+    _, rows, unknown = columns.shape
+    step = max(1, rows // (_MOST * unknown))
+    columns, wanted = columns[:, ::step], wanted[:, ::step]
+    tall = columns.shape[1] >= unknown
+    gram = columns.mT @ columns if tall else columns @ columns.mT
+    size = gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+    gram.diagonal(dim1=1, dim2=2).add_(size * _RIDGE + torch.finfo(torch.float64).tiny)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed.any()):
+        return None
+    found = wanted.new_zeros(len(columns), unknown, wanted.shape[2])
+    for _ in range(4):
+        left = wanted - columns @ found
+        more = torch.cholesky_solve(columns.mT @ left if tall else left, factor)
+        found = found + (more if tall else columns.mT @ more)
+    return found
+
+
+_RIDGE = 1e-13  # of the mean square, so that places which are alike do not make it singular
