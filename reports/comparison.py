@@ -269,7 +269,7 @@ def _grounds(before: Result, after: Result) -> Iterable[str]:
     if before.baseline.spec != after.baseline.spec:
         yield f"baseline {before.baseline.spec}, now {after.baseline.spec}"
     was, now = before.inputs, after.inputs
-    if was.digest and now.digest and was.digest != now.digest:
+    if (was.digest and now.digest and was.digest != now.digest) or was.settings != now.settings:
         yield f"inputs: {was.description}, now {now.description}"
     digests = before.weights.baseline_digest, after.weights.baseline_digest
     if all(digests) and digests[0] != digests[1]:

@@ -27,6 +27,7 @@ def done(verification: Result) -> str:
     ]
     if len(found.inputs) > _TOLD:
         said.append(f"{wording.counted(len(found.inputs) - _TOLD, 'further input')}")
+    said += [f"{name}: {value}" for name, value in [*verification.inputs.settings.items()][:_TOLD]]
     said += [cell.name for cell in verification.cells if cell.verdict is not Verdict.SKIPPED]
     if found.alone:
         said.append(f"{wording.counted(found.alone, 'site')} written otherwise alone on further inputs")

@@ -95,6 +95,7 @@ def _inputs(info: InputInfo, seed: int | None) -> Facts:
             ("what", info.description),
             ("shapes", ", ".join(wording.dimensions(shape) for shape in info.shapes)),
             ("dtypes", ", ".join(info.dtypes)),
+            ("besides", ", ".join(f"{name}: {said}" for name, said in info.settings.items())),
             ("files", ", ".join(info.files)),
             ("seed", "" if seed is None else str(seed)),
             ("SHA-256", info.digest),

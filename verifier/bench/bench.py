@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from verifier.bench.subject import SIDES, Subject
 from verifier.border.error_texts import account
@@ -17,6 +16,7 @@ from verifier.border.programs import translating
 from verifier.cells import ORACLE
 from verifier.errors import ModelError
 from verifier.graph.chance import same_chance
+from verifier.graph.tensors import mapped
 from verifier.lockstep import Lane
 from verifier.models.casting import Caster, arguments, cast, casting, made_in, running
 from verifier.models.copying import copy_with, unshared
@@ -113,9 +113,7 @@ class Bench:
         def given() -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = arguments(inputs or self.inputs, self.cell, overwritten=graph.writes_inputs)
             if exactly:
-                args, kwargs = pytree.tree_map_only(
-                    Tensor, lambda tensor: cast(tensor, where), (args, kwargs)
-                )
+                args, kwargs = mapped((args, kwargs), lambda tensor: cast(tensor, where))
             return args, kwargs
 
         if called:

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_struct
 from verifier.bench.bare_calls import Calls
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, reduction
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size
 from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
 from verifier.metrics.measure import slower_because
@@ -162,8 +162,8 @@ def diagnosed(bench: Bench, judged: Judged, protocol: Protocol) -> Judged:
     given = bench.caster.state(bench.subject.masters.baseline, bench.cell)
     found = diagnose(bench.alignment, judged.rows, given, bench.lanes)
     if bench.inputs.other is not None:
-        sides = (tensors_in(arguments(each, bench.cell)) for each in (bench.inputs, bench.inputs.other))
-        found.update(diagnose_inputs(judged.rows, *map(list, sides)))
+        sides = (tensors_given(arguments(each, bench.cell)) for each in (bench.inputs, bench.inputs.other))
+        found.update(diagnose_inputs(judged.rows, *sides))
     return judge_rows(with_findings(judged.rows, found))
 
 

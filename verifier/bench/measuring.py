@@ -13,7 +13,7 @@ from verifier.bench.subject import SIDES
 from verifier.border.error_texts import first_line
 from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size
 from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import agreement
@@ -242,7 +242,7 @@ def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int
 
 
 def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
-    return list(tensors_in(arguments(inputs, cell, overwritten=False)))
+    return tensors_given(arguments(inputs, cell, overwritten=False))
 
 
 def _merged_meetings(a: Meetings, b: Meetings) -> Meetings:

@@ -18,7 +18,8 @@ from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
 from verifier.graph import Graph, record
 from verifier.graph.operators import converts
-from verifier.graph.tensors import dense, same_numbers, tensors_in
+from verifier.graph.tensors import dense, same_numbers, tensors_given
+from verifier.inputs.examples import token_ids
 from verifier.models import specs
 from verifier.models.casting import arguments, cast, running
 from verifier.models.compiled import eager
@@ -142,8 +143,32 @@ class Side:
             return ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
         if not isinstance(error, _OF_SHAPES):
             return ModelError(f"the baseline {self.spec} fails: {what}")
+        if inputs.drawn:
+            return InputError(f"the baseline {self.spec} {self._instead(what)}")
         shapes = ", ".join(str(shape) for shape in inputs.info.shapes)
         return InputError(f"the baseline {self.spec} does not take inputs of shape {shapes}: {what}")
+
+    def _instead(self, what: str) -> str:
+        """What to give a model that fails on random pictures, which nobody has chosen for it."""
+
+        def takes(example: Inputs) -> bool:
+            try:
+                self._recorded(example, self.cell())
+            except BaseException as error:
+                check_unanswered(error)
+                return False
+            return True
+
+        ids = token_ids(self.model, takes)
+        if ids:
+            return (
+                "takes token ids, not the random pictures that it is given without --input. Give it some: "
+                f"echo 'import torch; tokens = lambda: {ids}' > tokens.py, and add --input tokens.py:tokens"
+            )
+        return (
+            f"does not take the random pictures that it is given without --input: {what}. Give it what it takes: "
+            "--input FILE, or --input inputs.py:make for what a function returns"
+        )
 
     def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
         if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
@@ -155,16 +180,17 @@ class Side:
         state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
         copy = copy_with(self.model, state, lambda tensor: cast(tensor, cell), role=self.role)
         args, kwargs = arguments(inputs, cell)
+        held = tensors_given((args, kwargs))  # before the run: a cache holds others afterwards
         with running(cell):
             graph = record(copy, args, kwargs)
         # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.
-        given = tensors_in(arguments(inputs, cell, overwritten=False))
+        given = tensors_given(arguments(inputs, cell, overwritten=False))
         written = {name for name, tensor in state_of(copy).items() if _changed(state[name], tensor)}
         return replace(
             graph,
             writes_state=graph.writes_state | written,
             writes_inputs=graph.writes_inputs
-            or any(_changed(*each) for each in zip(given, tensors_in((args, kwargs)), strict=True)),
+            or any(_changed(*each) for each in zip(given, held, strict=True)),
         )
 
     def info(self, graph: Graph) -> ModelInfo:

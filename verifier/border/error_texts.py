@@ -99,5 +99,5 @@ def _home(filename: str) -> str | None:
     return "" if path.is_relative_to(_PYTHON) else None
 
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _PYTHON = Path(os.__file__).parent

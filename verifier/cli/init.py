@@ -32,10 +32,10 @@ def init(
     ] = 1e-3,
     map_file: options.Map = None,
     input_file: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--input",
-            metavar="FILE",
+            metavar="FILE|SPEC",
             help="What both models run on once, where their tensors have other names; images by default.",
         ),
     ] = None,
@@ -59,7 +59,7 @@ def init(
                 check_writable(out)
             stack.enter_context(awaiting(out, (INITIALISATION,)))
             known = None if map_file is None else read_map(map_file)
-            given = None if input_file is None else inputs.file(input_file)
+            given = None if input_file is None else inputs.read(input_file, seed)
             progress("building models", 0, 0)
             result = verify_initialisation(
                 *specs,

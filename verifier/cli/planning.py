@@ -125,13 +125,13 @@ class InputOptions:
     """What both models are given, and what the candidate is given instead."""
 
     images: str | None
-    file: Path | None
-    candidate_file: Path | None
+    file: str | None
+    candidate_file: str | None
     candidate_preprocessing: str | None
     seed: int
 
     def read(self, job: Job) -> tuple[Inputs, Inputs | None]:
-        """The inputs: photographs, a file's tensors or random numbers; and the candidate's, if they are a file's.
+        """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
 
         Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
         candidate is its model.
@@ -152,10 +152,10 @@ class InputOptions:
             preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
             given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
         elif self.file is not None:
-            given = inputs.file(self.file)
+            given = inputs.read(self.file, self.seed)
         else:
             given = inputs.normal(job.batch_size, job.image_size, self.seed)
-        return given, None if self.candidate_file is None else inputs.file(self.candidate_file)
+        return given, (None if self.candidate_file is None else inputs.read(self.candidate_file, self.seed))
 
 
 def command_line() -> str:

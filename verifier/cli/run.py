@@ -88,13 +88,20 @@ def run(
         ),
     ] = None,
     input_file: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="FILE", help="Tensors from a .npy, .pt or .safetensors file."),
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="FILE|SPEC",
+            help=(
+                "Tensors from a .npy, .pt or .safetensors file, or what file.py:function or package.module:function "
+                "returns: a tensor, a tuple or a dict of arguments, tensors or not."
+            ),
+        ),
     ] = None,
     candidate_input: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|SPEC",
             help="What the candidate is given, where its input is prepared otherwise; same forms.",
         ),
     ] = None,

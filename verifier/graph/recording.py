@@ -19,7 +19,7 @@ from verifier.graph.instrument import Instrument
 from verifier.graph.operators import CONSTANTS, UNWRITTEN, bind, casts, readable, writes_in_place
 from verifier.graph.returned import Returned
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
-from verifier.graph.tensors import same_memory, shape_of, tensors_in
+from verifier.graph.tensors import same_memory, shape_of, tensors_given, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     Raises:
         ModelError: It returns something without values; whatever the model itself raises passes through.
     """
-    inputs = list(tensors_in((args, kwargs)))
+    inputs = tensors_given((args, kwargs))
     recorder = _Recorder(model, inputs)
     before = random_state()
     try:

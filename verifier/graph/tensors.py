@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+import enum
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from verifier.errors import ModelError
 
@@ -20,11 +24,7 @@ def tensors_in(structure: Any, depth: int = 0) -> Iterator[Tensor]:
     Raises:
         ModelError: It is nested beyond all measure, as what contains itself is.
     """
-    if depth > _DEEPEST:
-        raise ModelError(
-            f"what one of the models takes or returns is a structure more than {_DEEPEST} containers deep, or one "
-            "that contains itself; give tensors in tuples, lists or dicts."
-        )
+    _check_depth(depth)
     if isinstance(structure, Tensor):
         yield structure
     elif isinstance(structure, Mapping):
@@ -36,6 +36,95 @@ def tensors_in(structure: Any, depth: int = 0) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         for field in dataclasses.fields(structure):
             yield from tensors_in(getattr(structure, field.name), depth + 1)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ModelError(
+            f"what one of the models takes or returns is a structure more than {_DEEPEST} containers deep, or one "
+            "that contains itself; give tensors in tuples, lists or dicts."
+        )
+
+
+# What has nothing inside and is not changed by whoever gets it.
+_ATOMS: tuple[type, ...] = (
+    *(str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.Size, enum.Enum),
+    *(range, slice, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
+)
+
+
+def leaves_in(
+    structure: Any, *, objects: bool = True, by_name: bool = False
+) -> Iterator[tuple[str, Tensor | Any]]:
+    """Everything a model is given, each with where it stands: `[0]`, `[1].boxes`, `['mask']`.
+
+    Args:
+        structure: Tuples, lists, mappings and objects, in any nesting.
+        objects: Whether attributes of objects (a cache of keys and values) are gone into, each object once.
+        by_name: Whether what a mapping holds comes in the order of its keys, as `tensors_in` has it.
+
+    Raises:
+        ModelError: It contains itself.
+    """
+    walked: set[int] = set()
+
+    def walk(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
+        _check_depth(depth)
+        inner: Iterator[tuple[str, Any]] | None = None
+        if isinstance(value, (Tensor, *_ATOMS)):
+            pass
+        elif isinstance(value, Mapping):
+            keys = sorted(value, key=str) if by_name else value
+            inner = ((f"[{key!r}]", value[key]) for key in keys)
+        elif isinstance(value, tuple) and hasattr(value, "_fields"):
+            inner = ((f".{name}", getattr(value, name)) for name in value._fields)
+        elif isinstance(value, tuple | list):
+            inner = ((f"[{k}]", each) for k, each in enumerate(value))
+        elif objects and (names := _attributes(value)):
+            if id(value) in walked:
+                return
+            walked.add(id(value))
+            inner = ((f".{name}", getattr(value, name)) for name in names)
+        if inner is None:
+            yield place, value
+        else:
+            for name, each in inner:
+                yield from walk(each, place + name, depth + 1)
+
+    return walk(structure, "", 0)
+
+
+def _attributes(value: object) -> list[str]:
+    """Names of what an object itself holds, in slots or not."""
+    slots = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    named = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
+    return [name for name in (*getattr(value, "__dict__", ()), *named) if hasattr(value, name)]
+
+
+def tensors_given(structure: Any) -> list[Tensor]:
+    """All tensors in what a model is given, in the order of `tensors_in`; those inside objects, too."""
+    return [leaf for _, leaf in leaves_in(structure, by_name=True) if isinstance(leaf, Tensor)]
+
+
+def mapped(structure: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a model is given with every tensor changed; containers and objects are new, so that a call spoils none.
+
+    Raises:
+        Exception: What an object raises that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return change(leaf)
+        if isinstance(leaf, _ATOMS):
+            return leaf
+        for _, inside in leaves_in(leaf):
+            if isinstance(inside, Tensor) and id(inside) not in memo:
+                memo[id(inside)] = change(inside)
+        return copy.deepcopy(leaf, memo)
+
+    return pytree.tree_map(one, structure)
 
 
 def dense(tensor: Tensor) -> Tensor:

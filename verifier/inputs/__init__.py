@@ -1,6 +1,7 @@
-"""What goes into both models: random numbers, photographs, a file's tensors or live ones."""
+"""What goes into both models: random numbers, photographs, what a file holds or a function returns, live tensors."""
 
 from verifier.inputs.files import file
+from verifier.inputs.functions import function, read
 from verifier.inputs.given import Inputs, named, normal, paired, parse_image_size, tensors
 from verifier.inputs.images import SAMPLES, images, photographs, read_photographs
 
@@ -8,12 +9,14 @@ __all__ = [
     "SAMPLES",
     "Inputs",
     "file",
+    "function",
     "images",
     "named",
     "normal",
     "paired",
     "parse_image_size",
     "photographs",
+    "read",
     "read_photographs",
     "tensors",
 ]

@@ -28,15 +28,12 @@ def file(path: str | Path) -> Inputs:
         InputError: The file is missing, of another kind, corrupt, or holds anything but tensors.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], object]] = {
-        ".npy": _read_npy,
-        ".pt": _read_pt,
-        ".pth": _read_pt,
-        ".safetensors": _read_safetensors,
-    }
-    read = readers.get(path.suffix.lower())
+    read = _READERS.get(path.suffix.lower())
     if read is None:
-        raise InputError(f"{path} has none of the endings {', '.join(readers)} that input files can have")
+        raise InputError(
+            f"{path} has none of the endings {', '.join(ENDINGS)} that input files can have, nor is it a "
+            "file.py:function that makes inputs"
+        )
     if not path.is_file():
         raise InputError(f"{path} {'is a directory' if path.is_dir() else 'does not exist'}")
     args, kwargs = as_arguments(read(path), str(path))
@@ -91,3 +88,13 @@ def _read_safetensors(path: Path) -> object:
     except Exception as error:
         raise InputError(f"{path} cannot be read as safetensors: {reason(error)}") from error
     return next(iter(content.values())) if len(content) == 1 else content
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".npy": _read_npy,
+    ".pt": _read_pt,
+    ".pth": _read_pt,
+    ".safetensors": _read_safetensors,
+}
+ENDINGS = tuple(_READERS)
+"""Of files that can hold inputs."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from verifier.border.error_texts import first_line
 from verifier.errors import InputError
+from verifier.graph.tensors import leaves_in, mapped
 from verifier.records import InputInfo
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ SMALLEST = 32  # pixels: a residual network's strides halve an image five times
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The arguments of one forward: tensors, or containers of them, and what a report says about them.
+    """The arguments of one forward: tensors and anything else, in any nesting, and what a report says about them.
 
+    `drawn` says that nobody gave them: they are random pictures, which not every model takes.
     `other` are the candidate's, where it is given its own; the forced pass then gives it the baseline's.
     `preprocessing` says how photographs became them, compared stage by stage.
     """
@@ -39,6 +42,7 @@ class Inputs:
     info: InputInfo = field(kw_only=True)
     other: Inputs | None = field(kw_only=True, default=None)
     preprocessing: Preprocessing | None = field(kw_only=True, default=None)
+    drawn: bool = field(kw_only=True, default=False)
 
 
 def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
@@ -58,14 +62,14 @@ def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
     images = torch.randn(
         batch_size, 3, image_size, image_size, generator=generator, dtype=torch.float32, device="cpu"
     )
-    return described((images,), {}, f"standard normal numbers, seed {seed}")
+    return replace(described((images,), {}, f"standard normal numbers, seed {seed}"), drawn=True)
 
 
 def tensors(arguments: object) -> Inputs:
-    """Live tensors: one, a tuple or list of positional arguments, or a dict of keyword arguments.
+    """Live tensors: one, a tuple or list of positional arguments, or a mapping of keyword arguments.
 
-    Each argument may be a container of tensors, and may hold numbers, strings and None besides. The tensors
-    are used where they lie. `Inputs` are returned as they are.
+    Each argument may be anything a model takes: tensors in any nesting, numbers, strings, None, objects (caches).
+    The tensors are used where they lie; of objects every call gets a copy. `Inputs` are returned as they are.
 
     Raises:
         InputError: There is no tensor in it, or one that has no elements or no data.
@@ -85,7 +89,7 @@ def paired(inputs: Inputs, other: Any) -> Inputs:
         return inputs
     candidate = tensors(other)
     b_in, c_in = (
-        [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, torch.Tensor)]
+        [leaf for _, leaf in leaves(each.args, each.kwargs) if isinstance(leaf, torch.Tensor)]
         for each in (inputs, candidate)
     )
     if len(b_in) != len(c_in):
@@ -141,6 +145,12 @@ def described(
     args: tuple[Any, ...], kwargs: dict[str, Any], origin: str, files: tuple[str, ...] = ()
 ) -> Inputs:
     """Inputs with their description, once every tensor in them has been found usable."""
+    try:
+        mapped((args, kwargs), lambda tensor: tensor)
+    except Exception as error:
+        raise InputError(
+            f"an object in the inputs cannot be copied for every call: {first_line(error)}"
+        ) from error
     found = [(name, leaf) for name, leaf in leaves(args, kwargs) if isinstance(leaf, torch.Tensor)]
     if not found:
         raise InputError("there is no tensor in the inputs; comparing outputs of nothing would say nothing")
@@ -152,7 +162,19 @@ def described(
     shapes = tuple(tuple(tensor.shape) for _, tensor in found)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for _, tensor in found)
     sizes = ", ".join(" x ".join(map(str, shape)) or "scalar" for shape in shapes)
-    info = InputInfo(description=f"{origin}, {sizes}", shapes=shapes, dtypes=dtypes, files=files)
+    settings = {
+        name: _said(leaf)
+        for name, leaf in leaves(args, kwargs, objects=False)
+        if not isinstance(leaf, torch.Tensor)
+    }
+    besides = "".join(f", {name}={said}" for name, said in settings.items())
+    info = InputInfo(
+        description=f"{origin}, {sizes}{besides}",
+        shapes=shapes,
+        dtypes=dtypes,
+        files=files,
+        settings=settings,
+    )
     return Inputs(args, kwargs, info=info)
 
 
@@ -162,7 +184,7 @@ def as_arguments(content: object, what: str) -> tuple[tuple[Any, ...], dict[str,
         return (content,), {}
     if isinstance(content, tuple | list):
         return tuple(content), {}
-    if isinstance(content, dict):
+    if isinstance(content, Mapping):
         strange = [key for key in content if not (isinstance(key, str) and key.isidentifier())]
         if strange:
             raise InputError(
@@ -176,14 +198,23 @@ def as_arguments(content: object, what: str) -> tuple[tuple[Any, ...], dict[str,
     )
 
 
-def leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Every leaf with its place: `[0]`, `[1].boxes`, `mask`."""
+def leaves(args: tuple[Any, ...], kwargs: dict[str, Any], *, objects: bool = True) -> list[tuple[str, Any]]:
+    """Every leaf with its place: `[0]`, `[1].boxes`, `mask`; those inside objects, or the objects themselves."""
     named = [(f"[{index}]", value) for index, value in enumerate(args)] + list(kwargs.items())
     return [
-        (name + pytree.keystr(path), leaf)
-        for name, value in named
-        for path, leaf in pytree.tree_leaves_with_path(value)
+        (name + place, leaf) for name, value in named for place, leaf in leaves_in(value, objects=objects)
     ]
+
+
+_MOST = 60  # characters of what is no tensor
+
+
+def _said(leaf: object) -> str:
+    """What is no tensor as a record has it: as Python writes it if it is short, else its class."""
+    if isinstance(leaf, bool | int | float | complex | str | bytes | type(None)):
+        said = repr(leaf)
+        return said if len(said) <= _MOST else f"{said[: _MOST - 3]}..."
+    return f"a {type(leaf).__name__}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -6,19 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from verifier.inputs.given import Inputs
+from verifier.graph.tensors import leaves_in, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from verifier.inputs.given import Inputs
+
 
 def batch_size(inputs: Inputs) -> int:
     """Size of the first tensor's first dimension; 1 for a scalar."""
-    first = next(
-        leaf for leaf in pytree.tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)
-    )
+    first = next(leaf for _, leaf in leaves_in((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor))
     return int(first.shape[0]) if first.dim() else 1
 
 
@@ -26,7 +25,7 @@ def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
     """`count` samples of every tensor that shares the first tensor's batch dimension, from `start` on."""
     args, kwargs = _each(inputs, lambda tensor: tensor[start : start + count])
     other = None if inputs.other is None else sample(inputs.other, count, start)
-    return Inputs(args, kwargs, info=inputs.info, other=other)
+    return replace(inputs, args=args, kwargs=kwargs, other=other)
 
 
 def reversed_samples(inputs: Inputs) -> Inputs:
@@ -50,5 +49,5 @@ def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> tuple[tuple[obj
     def changed(tensor: Tensor) -> Tensor:
         return change(tensor) if tensor.dim() and tensor.shape[0] == count else tensor
 
-    args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
+    args, kwargs = mapped((inputs.args, inputs.kwargs), changed)
     return args, kwargs

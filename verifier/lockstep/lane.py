@@ -18,7 +18,7 @@ from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.returned import Returned
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import tensors_given
 from verifier.graph.widening import default_dtype, narrowed, widens
 from verifier.lockstep.coroutine import Greenlet, Thread
 
@@ -68,7 +68,7 @@ class Lane:
         self.words: Mapping[str, str] = {}
         self.narrowed: set[int] = set()
         self._site: int | None = None
-        inputs = list(tensors_in((args, kwargs)))
+        inputs = tensors_given((args, kwargs))
         self._model: nn.Module | None = model
         self._random_state = random_state() if graph.draws else None
         device = next((tensor.device for tensor in inputs), torch.device("cpu"))

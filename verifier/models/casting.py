@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from verifier.graph.tensors import same_memory
+from verifier.graph.tensors import mapped, same_memory
 from verifier.graph.widening import Widening, default_dtype
 
 if TYPE_CHECKING:
@@ -54,13 +53,16 @@ def cast(tensor: Tensor, cell: Cell) -> Tensor:
 def arguments(
     inputs: Inputs, cell: Cell, *, overwritten: bool = True
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inputs as they are in `cell`; copies, if the model that gets them overwrites its inputs."""
+    """The inputs as they are in `cell`; copies, if the model that gets them overwrites its inputs.
+
+    Objects among them, such as caches, are copied in any case: models write into those what is not a number.
+    """
 
     def moved(tensor: Tensor) -> Tensor:
         there = cast(tensor.detach(), cell)
         return there.clone() if overwritten and same_memory(there) == same_memory(tensor) else there
 
-    fresh = pytree.tree_map_only(Tensor, moved, (inputs.args, inputs.kwargs))
+    fresh = mapped((inputs.args, inputs.kwargs), moved)
     return fresh[0], fresh[1]
 
 

@@ -190,36 +190,27 @@ def attribute(spec: str) -> Any:
     Raises:
         SourceError: There is no such file, module or name, or importing it raised.
     """
-    place, target = _split(spec)
-    file, root = _whereabouts(place)
-    with _importable(root):
-        module = _import_file(file, spec) if file else _import_module(place, spec)
-        return _attribute(module, target, spec)
+    with holding(spec) as found:
+        return found
 
 
-def guarded(build: Callable[[], Any], spec: str) -> Any:
-    """What a user's function returns.
+@contextlib.contextmanager
+def holding(spec: str) -> Iterator[Any]:
+    """What `attribute` returns; inside, it may still import what lies beside it.
 
     Raises:
-        SourceError: It raised.
+        SourceError: As `attribute` does.
     """
-    with translating(lambda error: SourceError(f"{spec} raised {account(error)}")):
-        return build()
+    place, target = _split(spec)
+    file = _as_file(place)
+    with _importable(file.resolve().parent if file else Path.cwd()):
+        module = _import_file(file, spec) if file else _import_module(place, spec)
+        yield _attribute(module, target, spec)
 
 
 def _users_model(spec: str, seed: int | None) -> nn.Module:
-    place, target = _split(spec)
-    file, root = _whereabouts(place)
-    with _importable(root):
-        module = _import_file(file, spec) if file else _import_module(place, spec)
-        found = _attribute(module, target, spec)
+    with holding(spec) as found:
         return found if isinstance(found, nn.Module) else _call(found, spec, seed)
-
-
-def _whereabouts(place: str) -> tuple[Path | None, Path]:
-    """The file that is named, if it is one, and the folder whose neighbours it may import."""
-    file = _as_file(place)
-    return file, (file.resolve().parent if file else Path.cwd())
 
 
 def _split(spec: str) -> tuple[str, str]:
@@ -323,9 +314,7 @@ def _builders(owner: Any, module: ModuleType) -> str:
 
     own = [name for name in dir(owner) if not name.startswith("_") and fits(getattr(owner, name, None))]
     more = " and more" if len(own) > 5 else ""
-    return (
-        f"; there are {', '.join(own[:5])}{more}" if own else ", nor anything else that could build a model"
-    )
+    return f"; there are {', '.join(own[:5])}{more}" if own else ", nor anything else to call"
 
 
 def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
@@ -333,6 +322,21 @@ def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
         raise SourceError(
             f"{spec} is a {type(build).__name__}, neither a torch.nn.Module nor something that builds one"
         )
+    model = called(build, spec, seed)
+    if isinstance(model, nn.Module):
+        return model
+    hint = "; return the model that these weights belong to" if isinstance(model, dict) else ""
+    raise SourceError(
+        f"{spec} returned an object of type {type(model).__name__}, not a torch.nn.Module{hint}"
+    )
+
+
+def called(build: Callable[..., Any], spec: str, seed: int | None) -> Any:
+    """What a user's function that takes no arguments returns under a seed.
+
+    Raises:
+        SourceError: It takes some, or raised.
+    """
     missing = _missing_arguments(build)
     if missing:
         raise SourceError(
@@ -340,13 +344,8 @@ def _call(build: Any, spec: str, seed: int | None) -> nn.Module:
             "takes none, for example one of your own in a .py file that calls it."
         )
     _start(seed)  # again: importing may have drawn numbers, and does so only the first time
-    model = guarded(build, spec)
-    if isinstance(model, nn.Module):
-        return model
-    hint = "; return the model that these weights belong to" if isinstance(model, dict) else ""
-    raise SourceError(
-        f"{spec} returned an object of type {type(model).__name__}, not a torch.nn.Module{hint}"
-    )
+    with translating(lambda error: SourceError(f"{spec} raised {account(error)}")):
+        return build()
 
 
 def _missing_arguments(build: Callable[..., object]) -> list[str]:

@@ -176,7 +176,7 @@ def named(spec: str, recipe: PhotographRecipe) -> Candidate:
         except (TypeError, ValueError):
             required = [None]  # type: ignore[list-item] # some built-in callables do not tell
         if not required:
-            found = specs.guarded(found, spec)
+            found = specs.called(found, spec, None)
     if not callable(found) and not isinstance(found, list | tuple):
         raise SourceError(f"{spec} is a {type(found).__name__}, which is no preprocessing: name a function.")
     return Supplied(spec, found, recipe)

@@ -37,13 +37,18 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
 
 
 class InputInfo(Record, frozen=True, kw_only=True):
-    """What went in: a line of description, shapes and dtypes per tensor, file names if any, and SHA-256 of it all."""
+    """What went in: a line of description, shapes and dtypes per tensor, file names if any, SHA-256 of all tensors.
+
+    `settings` has what was given besides tensors, by its place, as Python writes it (`use_cache`: `False`) or by its
+    class (`a DynamicCache`).
+    """
 
     description: str
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     digest: str = ""
+    settings: dict[str, str] = {}
 
 
 class StageDifference(Record, frozen=True, kw_only=True):
