@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences, signs, wording
+from reports.headline import headline
 from reports.sections import Section, cut, lines
+from verifier.records import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -158,9 +160,9 @@ def _told(error: float) -> float | None:
 
 
 def _headline(before: Result, after: Result) -> str:
-    if before.verdict is after.verdict:
-        return f"still {after.verdict}: {sentences.headline(after).partition(': ')[2]}"
-    return f"{before.verdict} before, {after.verdict} now: {sentences.headline(after).partition(': ')[2]}"
+    still = before.verdict is after.verdict
+    said = f"still {after.verdict}" if still else f"{before.verdict} before, {after.verdict} now"
+    return brief(f"{said}: {headline(after).partition(': ')[2]}")
 
 
 def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:

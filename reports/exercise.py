@@ -41,9 +41,10 @@ def left(verification: Result) -> str:
     found = verification.exercise
     if found is None:
         return ""
-    said = [difference(each) for each in found.unexercised[:_TOLD]]
-    if len(found.unexercised) > _TOLD:
-        said.append(f"{len(found.unexercised) - _TOLD:,} more that differ as written, in result.json")
+    written = [each for each in found.unexercised if each.kind != "tensor"]  # those have a list of their own
+    said = [difference(each) for each in written[:_TOLD]]
+    if len(written) > _TOLD:
+        said.append(f"{len(written) - _TOLD:,} more that differ as written, in result.json")
     if not _run(verification):
         other = {"evaluation": "training mode", "training": "evaluation mode"}.get(found.mode)
         said.append(
@@ -51,6 +52,17 @@ def left(verification: Result) -> str:
             "other values (--probe draws some)"
         )
     return f"not exercised: {'; '.join(said)}" if said else ""
+
+
+def silent(verification: Result) -> tuple[str, ...]:
+    """Weights and buffers that differ while no compared number depends on that: each on its own."""
+    return tuple(map(difference, unreached(verification)))
+
+
+def unreached(verification: Result) -> tuple[Unexercised, ...]:
+    """What `silent` tells of."""
+    found = verification.exercise
+    return tuple(each for each in found.unexercised if each.kind == "tensor") if found else ()
 
 
 def difference(each: Unexercised) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reports.sections import Section, cut, lines, text
 from reports.wording import counted, dimensions, figure, shown
-from verifier.records import Verdict
+from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
     from verifier.initialisation.records import Initialisation, Statistics, TensorResult
@@ -15,12 +15,12 @@ SHOWN = 20  # rows; the file has them all
 
 
 def headline(result: Initialisation) -> str:
-    """The verdict and what it rests on, in one sentence."""
+    """The verdict and what it rests on, in one sentence of at most `HEADLINE` characters."""
     counts = _counts(result)
     if result.verdict is not Verdict.DIVERGED:
-        return f"{result.verdict}: {result.reason or counts}"
+        return brief(f"{result.verdict}: {result.reason or counts}")
     wrong = result.diverged
-    return (
+    return brief(
         f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
         f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "
         f"{wrong[0].reason}{_explained(wrong[0])}"

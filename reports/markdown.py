@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from reports import exercise, sentences, signs, wording
+from reports.headline import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ def summary(verification: Result, *, plot: str | None = None) -> str:
 
 def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     sign = signs.VERDICT_SIGNS[verification.verdict]
-    yield f"### {sign} {text(sentences.headline(verification))}"
+    yield f"### {sign} {text(headline(verification))}"
     yield ""
     yield f"{text(verification.candidate.spec)} against {text(verification.baseline.spec)}"
     if plot is not None:
@@ -62,6 +63,13 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
                 for each in verification.criteria
             ),
         )
+    for title, found in (
+        ("Differs, and no input reached it", exercise.silent(verification)),
+        ("What they return otherwise", verification.coverage.returned),
+    ):
+        if found:
+            yield from ("", f"**{title}**", "")
+            yield from _some([f"- {text(each)}" for each in found])
     told = (
         sentences.impact(verification.output),
         sentences.coverage(verification.coverage),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from reports import sentences, wording
 from reports.sections import Section, lines, text
 from reports.terminal import SHOWN, coloured
-from verifier.records import Verdict
+from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +31,11 @@ def plain(found: TrainingParity, *, out_dir: str | None = None) -> str:
 
 
 def headline(found: TrainingParity) -> str:
-    """The verdict and what it rests on, in one sentence."""
+    """The verdict and what it rests on, in one sentence of at most `HEADLINE` characters."""
+    return brief(_headline(found))
+
+
+def _headline(found: TrainingParity) -> str:
     steps = wording.counted(found.steps, "step")
     if found.first_divergence is not None:
         others = len(found.culprits) - 1
@@ -44,10 +49,18 @@ def headline(found: TrainingParity) -> str:
         return f"{found.verdict}: {steps} of both trainings agree in every number, bit for bit"
     worst = _largest(error for row in found.rows for error in row.intrinsic)
     drift = _largest(error for row in found.rows if row.what == "weight" for error in row.total)
-    return (
-        f"{found.verdict}: {steps} agree in every phase, to {wording.figure(worst)} on identical inputs; in free "
-        f"training rounding has taken the weights {wording.figure(drift)} apart"
+    # Of a tensor that is 0 on one side alone there is no relative error, and nothing agrees "to infinity".
+    alone = (
+        f", to {wording.figure(worst)} on identical inputs"
+        if worst is not None and math.isfinite(worst)
+        else ""
     )
+    apart = (
+        f"; in free training rounding has taken the weights {wording.figure(drift)} apart"
+        if drift is not None and math.isfinite(drift)
+        else ""
+    )
+    return f"{found.verdict}: {steps} agree in every phase{alone}{apart}"
 
 
 def place(each: Divergence) -> str:

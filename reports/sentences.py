@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from reports.wording import counted, dimensions, figure, share
-from verifier.records import Status, Verdict
+from verifier.records import Status, Verdict, brief, tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from verifier.records import (
         Cause,
@@ -38,7 +38,8 @@ METRICS = {
 
 DEFAULT_METRIC = "nrmse"
 
-_TOTAL, _INTRINSIC = "total", "intrinsic"
+TOTAL, INTRINSIC = "total", "intrinsic"
+_CODE = 48  # characters of a code
 
 
 _WEIGHTS = {
@@ -68,23 +69,6 @@ def policy(verification: Result) -> str:
     return f"policy {verification.policy}"
 
 
-def headline(verification: Result) -> str:
-    """The verdict and what it rests on, in one sentence."""
-    first = verification.first_divergence
-    if verification.verdict is Verdict.MATCH:
-        said = _agreement(verification)
-    elif verification.verdict is Verdict.DIVERGED and first is not None:
-        said = _divergence(verification, first)
-        if name(first) not in verification.reason:  # something besides the sites decided
-            said = f"{verification.reason}; {said}" if verification.reason else said
-    else:
-        said = verification.reason or "no reason was recorded"
-    stage_0 = verification.preprocessing
-    if verification.verdict is Verdict.DIVERGED and stage_0 is not None and stage_0.applied:
-        said = f"{prepared(stage_0)}; {said}"
-    return f"{verification.verdict}: {said}"
-
-
 def prepared(found: Preprocessing) -> str:
     """Whether both prepare photographs alike, and where they first do not, in one sentence."""
     photographs = counted(len(found.files), "photograph")
@@ -107,8 +91,8 @@ def prepared(found: Preprocessing) -> str:
         unknown = (
             f"in a way that is not known, {'in stages that' if shown else 'for its stages'} were not seen"
         )
-        return f"{whose} photographs otherwise: {_because(found.cause) if found.cause else unknown}"
-    why = _because(first.cause) if first.cause else first.reason
+        return f"{whose} photographs otherwise: {because(found.cause) if found.cause else unknown}"
+    why = because(first.cause) if first.cause else first.reason
     return f"{whose} photographs otherwise, first in {first.name}{f': {why}' if why else ''}"
 
 
@@ -117,22 +101,26 @@ def name(pair: PairResult) -> str:
     return pair.baseline or pair.candidate or "unnamed"
 
 
-def site(pair: PairResult) -> str:
-    """The pair's name, with the candidate's where that is another, or the side where it has no partner."""
+def site(pair: PairResult, most: int | None = None) -> str:
+    """The pair's name, with the candidate's where that is another, or the side where it has no partner.
+
+    Of names that are longer than `most` there is only the end.
+    """
+    own = name(pair) if most is None else tail(name(pair), most)
     if pair.baseline is None:
-        return f"{name(pair)} (candidate only)"
+        return f"{own} (candidate only)"
     if pair.candidate is None:
-        return f"{name(pair)} (baseline only)"
+        return f"{own} (baseline only)"
     if pair.candidate == pair.baseline:
-        return name(pair)
-    return f"{name(pair)} (candidate: {pair.candidate})"
+        return own
+    return f"{own} (candidate: {pair.candidate if most is None else tail(pair.candidate, most)})"
 
 
 def divergence(pair: PairResult) -> str:
     """Where the models first part, how far, and what was allowed."""
     if pair.excited is not None:
         return f"{site(pair)}, {pair.op}: not on the given inputs; {_excited(pair.excited)}"
-    return f"{site(pair)}, {pair.op}: {_excess(pair, _TOTAL)}{_largest(pair.total)}"
+    return f"{site(pair)}, {pair.op}: {excess(pair, TOTAL)}{_largest(pair.total)}"
 
 
 def step(each: Step) -> str:
@@ -150,18 +138,16 @@ def blame(pair: PairResult) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
     if pair.excited is not None and pair.cause is not None:
         remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
-        return "; ".join(
-            [f"{site(pair)}, {pair.op}: {_because(pair.cause)}", _excited(pair.excited), *remedy]
-        )
+        return "; ".join([f"{site(pair)}, {pair.op}: {because(pair.cause)}", _excited(pair.excited), *remedy])
     # A known cause tells what is missing; the figures are those of the site that reads it.
     behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
-    measured = f"{_excess(pair, _INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
+    measured = f"{excess(pair, INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
     measured += " behind it" if behind else ""
     where = f"{site(pair)}, {pair.op}"
     if pair.cause is None:
         return "; ".join([f"{where}: {measured}", *pair.differences])
     remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
-    return "; ".join([f"{where}: {_because(pair.cause)}", measured, *remedy])
+    return "; ".join([f"{where}: {because(pair.cause)}", measured, *remedy])
 
 
 def criterion(each: Criterion) -> str:
@@ -201,10 +187,24 @@ def impact(output: OutputAgreement | None) -> str:
 
 def coverage(covered: Coverage) -> str:
     """How much of both models was compared."""
+    pairs = f"{counted(covered.compared, 'pair')} compared"
+    sides = (
+        ("baseline", covered.baseline_sites, covered.baseline_share),
+        ("candidate", covered.candidate_sites, covered.candidate_share),
+    )
+    if all(abs(covered.compared - part * sites) < 0.5 for _, sites, part in sides):
+        return (
+            f"{pairs}: {share(covered.baseline_share)} of the baseline's "
+            f"{counted(covered.baseline_sites, 'site')} and {share(covered.candidate_share)} of the candidate's "
+            f"{covered.candidate_sites:,}"
+        )
+    told = " and ".join(
+        f"{counted(sites - covered.compared, f'further {side} site')} without a partner"
+        for side, sites, _ in sides
+    )
     return (
-        f"{counted(covered.compared, 'pair')} compared: {share(covered.baseline_share)} of the baseline's "
-        f"{counted(covered.baseline_sites, 'site')} and {share(covered.candidate_share)} of the candidate's "
-        f"{covered.candidate_sites:,}"
+        f"{pairs}, {told}; with what is compared as a whole that is {share(covered.baseline_share)} of what the "
+        f"baseline computes and {share(covered.candidate_share)} of what the candidate does"
     )
 
 
@@ -245,74 +245,6 @@ def _severity(pair: PairResult) -> float:
     return math.inf if is_worse else value
 
 
-def _agreement(verification: Result) -> str:
-    cell = deciding_cell(verification)
-    pairs = cell.layers if cell else ()
-    diverged = [each for each in verification.cells if each.verdict is Verdict.DIVERGED]
-    if diverged:
-        return f"the criteria of this policy are met, though {_parted(verification, cell, diverged)}"
-    said, agreeing = _counted(verification, pairs)
-    largest = next(iter(worst(pairs, 1)), None)
-    if largest is None:
-        return f"{said} exactly" if agreeing else said
-    return f"{said}; largest relative error {figure(error(largest.total))} at {site(largest)}"
-
-
-def _counted(verification: Result, pairs: Sequence[PairResult]) -> tuple[str, int]:
-    """How many of a cell's sites agree, in words and as a number."""
-    agreeing = sum(pair.status is Status.OK for pair in pairs)
-    compared = [pair for pair in pairs if pair.status is not Status.UNMATCHED]
-    if verification.coverage.unmatched and agreeing == len(compared):
-        return f"all {counted(agreeing, 'pair')} agree", agreeing
-    whole = max(verification.coverage.baseline_sites, agreeing)
-    return f"{agreeing:,} of {counted(whole, 'site')} agree", agreeing
-
-
-def _parted(verification: Result, main: CellResult | None, diverged: Sequence[CellResult]) -> str:
-    """What cells that diverged keep a match from being: the same function, or as accurate a one."""
-    cell = main if main is not None and main.verdict is Verdict.DIVERGED else diverged[0]
-    where = "" if cell is main else f" in {cell.name}"
-    said, agreeing = _counted(verification, cell.layers)
-    everywhere = agreeing >= sum(pair.status is not Status.UNMATCHED for pair in cell.layers)
-    # What differs may be sites without a partner alone, behind which all is equal or nothing could be compared.
-    what = f"the models part{where} while {said}" if everywhere else f"only {said}{where}"
-    exactly = [each for each in verification.cells if each.role == "semantics"]
-    same = bool(exactly) and all(each.verdict is Verdict.MATCH for each in exactly)
-    return f"{what}: it is {'the same function, less accurate' if same else 'not the same function'}"
-
-
-def _divergence(verification: Result, first: PairResult) -> str:
-    known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
-    if known is not None and known.cause is not None:
-        numeric = known.cause.family == "precision"
-        said = f"{site(known)} is {'less accurate' if numeric else 'wrong'}: {_because(known.cause)}"
-    elif first.status is Status.UNMATCHED:
-        said = f"the models first part at {site(first)} ({_excess(first, _TOTAL)})"
-    else:
-        kind = _TOTAL if first.total or not first.intrinsic else _INTRINSIC
-        said = f"{site(first)} is the first site beyond its budget ({_excess(first, kind)})"
-    culprits = len(verification.culprits)
-    if not culprits and not _localised(verification):
-        return f"{said}; which sites are at fault was not looked for (--localise always does)"
-    if not culprits:
-        return f"{said}; no site exceeds its budget alone"
-    if known is None:
-        said = f"{said}; {counted(culprits, 'culprit')}"
-    elif culprits > 1:
-        said = f"{said}; {counted(culprits - 1, 'further culprit')}"
-    cell = deciding_cell(verification)
-    followers = sum(pair.status in (Status.CARRIES, Status.AMPLIFIES) for pair in cell.layers) if cell else 0
-    if not followers:
-        return said
-    return f"{said}; {counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
-
-
-def _localised(verification: Result) -> bool:
-    """Whether a forced pass ran in the deciding cell."""
-    cell = deciding_cell(verification)
-    return cell is not None and localised(cell)
-
-
 def repeated(cell: CellResult) -> str:
     """Whether the models gave the same numbers in every run, if that was asked for."""
     found = cell.repeatable
@@ -348,28 +280,24 @@ def localised(cell: CellResult) -> bool:
     return any(pair.intrinsic is not None for pair in cell.layers)
 
 
-def _same(one: PairResult, other: PairResult) -> bool:
-    return (one.baseline, one.candidate) == (other.baseline, other.candidate)
-
-
-def _excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
+def excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
     """What is wrong at a pair: its shape, what is missing, or its error with what was allowed."""
     if pair.status is Status.UNMATCHED and pair.reason and not measured:
         return pair.reason
     if pair.candidate_shape is not None:
         return f"shape {dimensions(pair.candidate_shape)} instead of {dimensions(pair.shape)}"
-    comparison = pair.total if kind == _TOTAL else pair.intrinsic
+    comparison = pair.total if kind == TOTAL else pair.intrinsic
     if comparison is None:
-        return "not measured alone" if kind == _INTRINSIC else "not measured"
+        return "not measured alone" if kind == INTRINSIC else "not measured"
     metric = metric_of(pair)
     said = f"{METRICS.get(metric, metric)} {figure(error(comparison, metric))}"
-    if kind == _INTRINSIC and pair.kind != "input":
+    if kind == INTRINSIC and pair.kind != "input":
         said += " on identical inputs"
     if comparison.nonfinite_mismatched:
         said += f", {counted(comparison.nonfinite_mismatched, 'value')} not finite in one model only"
     if pair.budget is None:
         return said
-    limit = pair.budget.total if kind == _TOTAL else pair.budget.intrinsic
+    limit = pair.budget.total if kind == TOTAL else pair.budget.intrinsic
     return f"{said}, allowed {figure(limit)}, rule {pair.budget.rule}"
 
 
@@ -387,7 +315,14 @@ def _largest(comparison: Comparison | None) -> str:
     return f", largest absolute difference {figure(comparison.max_abs)} at {comparison.max_abs_index}"
 
 
-def _because(cause: Cause) -> str:
-    """A cause in a few words, with how sure it is and its code: `eps is ... (confirmed, batchnorm-eps)`."""
+def because(cause: Cause, most: int | None = None) -> str:
+    """A cause in a few words, with how sure it is and its code: `eps is ... (confirmed, batchnorm-eps)`.
+
+    Where that has more than `most` characters, its summary is cut, and further codes are left out.
+    """
     sure = "confirmed" if cause.confirmed else "not confirmed"
-    return f"{cause.summary} ({', '.join([sure, *(cause.code, *cause.also)])})"
+    said = f"{cause.summary} ({', '.join([sure, *(cause.code, *cause.also)])})"
+    if most is None or len(said) <= most:
+        return said
+    end = f" ({sure}, {tail(cause.code, _CODE)})"
+    return brief(cause.summary, max(8, most - len(end))) + end

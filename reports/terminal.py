@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from reports import exercise, preprocessing, progressive, sentences, wording
+from reports.headline import headline
 from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict
 
@@ -24,13 +25,13 @@ _STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.IN
 def summary(verification: Result, *, out_dir: str | None = None) -> RenderableType:
     """The summary in colour, for `rich.console.Console.print`."""
     found = wording.shown(verification)
-    return coloured(sentences.headline(found), found.verdict, sections(found, out_dir=out_dir))
+    return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir))
 
 
 def plain(verification: Result, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
     found = wording.shown(verification)
-    return text(sentences.headline(found), sections(found, out_dir=out_dir))
+    return text(headline(found), sections(found, out_dir=out_dir))
 
 
 def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> RenderableType:
@@ -91,9 +92,11 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
+        Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
         Section("Exercised", lines(exercise.lines(verification))),
         Section("Probes", lines(exercise.probes(verification))),
         Section("Coverage", lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
+        Section("What they return otherwise", lines(verification.coverage.returned)),
         Section("Notes", lines(verification.notes)),
         Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]

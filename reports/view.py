@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports import exercise, facts, preprocessing, progressive, sentences, signs, table, wording
 from reports.culprits import SHOWN, Culprit, culprits
 from reports.depth import DepthChart, chart
+from reports.headline import headline
 from reports.sections import Section
 from verifier.records import Status, Verdict
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from verifier.records import CellResult, ModelInfo, PairResult, Result
 
 _MOST_UNMATCHED = 200
+_MOST_SILENT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +117,13 @@ class Page:
 def page(verification: Result) -> Page:
     """The page of a verification."""
     first = verification.first_divergence
-    headline = sentences.headline(verification)
+    answer = headline(verification).partition(": ")[2]
     unmatched = verification.coverage.unmatched
     return Page(
         title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline.spec}",
         verdict=signs.of_verdict(verification.verdict),
-        answer=headline.partition(": ")[2],
-        reason=_reason(verification, headline),
+        answer=answer,
+        reason=_reason(verification, answer),
         baseline=verification.baseline.spec,
         candidate=verification.candidate.spec,
         baseline_facts=_model(verification.baseline),
@@ -137,7 +139,14 @@ def page(verification: Result) -> Page:
         sources=tuple(dict.fromkeys(each.source for each in verification.criteria if each.source)),
         impact=sentences.impact(verification.output),
         coverage=sentences.coverage(verification.coverage),
-        exercised=exercise.lines(verification),
+        exercised=(
+            *(f"returned otherwise: {each}" for each in verification.coverage.returned),
+            *(
+                f"differs, and no input reached it: {each}"
+                for each in exercise.silent(verification)[:_MOST_SILENT]
+            ),
+            *exercise.lines(verification),
+        ),
         unmatched=tuple(
             (each.side, each.name, each.op, _why(each.reason, each.compared_at))
             for each in unmatched[:_MOST_UNMATCHED]
@@ -188,10 +197,10 @@ def _probes(verification: Result) -> tuple[Section, ...]:
     return (Section("Inputs drawn on purpose", rows),) if rows else ()
 
 
-def _reason(verification: Result, headline: str) -> str:
+def _reason(verification: Result, answer: str) -> str:
     """The reason, unless the answer says it already or the culprits say it better."""
     said = verification.reason
-    told = said in headline or (verification.verdict is Verdict.DIVERGED and bool(verification.culprits))
+    told = said in answer or (verification.verdict is Verdict.DIVERGED and bool(verification.culprits))
     return "" if told else verification.reason
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reports import sentences, wording
+from reports import wording
+from reports.headline import headline
 from tests import samples
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ KINDS = list(samples.SAMPLES)
 def test_a_report_opens_from_the_disk_and_says_the_verdict(opened: Callable[..., Opened], name: str) -> None:
     found = opened(name)
     shown = " ".join(found.page.locator("h1").inner_text().split())
-    said = " ".join(sentences.headline(wording.shown(samples.SAMPLES[name]())).split())
+    said = " ".join(headline(wording.shown(samples.SAMPLES[name]())).split())
     assert shown.endswith(said)
 
 

@@ -14,6 +14,7 @@ import pytest
 from jinja2 import UndefinedError, nodes
 
 from reports import html, sentences, templating, wording
+from reports.headline import headline
 from tests import samples
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Outline(HTMLParser):
 
 def test_the_page_is_well_formed_and_says_the_verdict(sample: Verification) -> None:
     outline = Outline(html.render(sample))
-    assert " ".join(sentences.headline(wording.shown(sample)).split()) in outline.words()
+    assert " ".join(headline(wording.shown(sample)).split()) in outline.words()
 
 
 def test_the_page_tells_the_impact_on_the_classes_where_it_is_known(

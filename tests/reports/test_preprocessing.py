@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reports import preprocessing, sentences, terminal
+from reports.headline import headline
 from tests.prepared import DIFFERS, GAP, prepared, stage
 from verifier.records import Verdict
 
@@ -43,7 +44,7 @@ def test_the_verdict_of_a_run_begins_with_stage_0_where_it_differs(matching: Ver
     diverged = msgspec.structs.replace(
         matching, verdict=Verdict.DIVERGED, reason="input: another picture", preprocessing=DIFFERS
     )
-    assert sentences.headline(diverged).startswith("diverged: prep.py:made prepares photographs otherwise")
+    assert headline(diverged).startswith("diverged: prep.py:made prepares photographs otherwise")
     assert preprocessing.TITLE in terminal.plain(diverged)
     assert preprocessing.TITLE not in terminal.plain(matching)
 

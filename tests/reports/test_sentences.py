@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports import sentences, wording
+from reports.headline import headline
 from tests import samples
 from verifier.records import Coverage, Criterion, Status, Verdict
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def test_a_match_tells_how_many_sites_agree_and_where_the_largest_error_is(matching: Verification) -> None:
-    assert sentences.headline(matching) == "match: 8 of 8 sites agree; largest relative error 7e-08 at fc"
+    assert headline(matching) == "match: 8 of 8 sites agree; largest relative error 7e-08 at fc"
 
 
 def test_an_exact_match_says_so(
@@ -29,7 +30,7 @@ def test_an_exact_match_says_so(
     matching: Verification,
 ) -> None:
     cell = msgspec.structs.replace(matching.cells[0], layers=tuple(make_pair(index) for index in range(8)))
-    assert sentences.headline(make_verification(cells=(cell,))) == "match: 8 of 8 sites agree exactly"
+    assert headline(make_verification(cells=(cell,))) == "match: 8 of 8 sites agree exactly"
 
 
 def test_a_match_counts_the_sites_that_were_not_compared(
@@ -38,7 +39,7 @@ def test_a_match_counts_the_sites_that_were_not_compared(
     covered = Coverage(
         compared=8, baseline_sites=10, candidate_sites=8, baseline_share=0.8, candidate_share=1.0
     )
-    assert "8 of 10 sites agree" in sentences.headline(make_verification(coverage=covered))
+    assert "8 of 10 sites agree" in headline(make_verification(coverage=covered))
 
 
 def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged: Verification) -> None:
@@ -46,7 +47,7 @@ def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged
         diverged, verdict=Verdict.MATCH, reason="", first_divergence=None, culprits=()
     )
     assert (
-        sentences.headline(lenient)
+        headline(lenient)
         == "match: the criteria of this policy are met, though only 1 of 8 sites agree: it is not the same function"
     )
 
@@ -63,7 +64,7 @@ def test_where_the_main_cell_agrees_the_one_that_does_not_is_named(
         semantics = msgspec.structs.replace(numerics, name="cpu/float64", role="semantics")
         cells = (*((semantics,) if exactly else ()), numerics, half)
         lenient = msgspec.structs.replace(matching, cells=cells)
-        assert sentences.headline(lenient) == (
+        assert headline(lenient) == (
             "match: the criteria of this policy are met, though only 1 of 8 sites agree in cpu/bfloat16: "
             f"it is {closing}"
         )
@@ -72,7 +73,7 @@ def test_where_the_main_cell_agrees_the_one_that_does_not_is_named(
 def test_where_all_sites_agree_it_is_not_said_that_only_all_do(matching: Verification) -> None:
     parted = msgspec.structs.replace(matching.cells[-1], verdict=Verdict.DIVERGED)
     lenient = msgspec.structs.replace(matching, cells=(parted,))
-    assert sentences.headline(lenient) == (
+    assert headline(lenient) == (
         "match: the criteria of this policy are met, though the models part while 8 of 8 sites agree: "
         "it is not the same function"
     )
@@ -88,21 +89,19 @@ def test_a_criterion_says_in_which_cell_it_is_judged() -> None:
 def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(
     diverged: Verification,
 ) -> None:
-    assert sentences.headline(diverged) == (
+    assert headline(diverged) == (
         "diverged: bn1 (candidate: stem.bn) is wrong: eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps); "
         "6 other sites only carry what came in"
     )
 
 
 def test_a_divergence_without_culprits_says_that_none_is_to_blame_alone(diverged: Verification) -> None:
-    said = sentences.headline(msgspec.structs.replace(diverged, culprits=()))
+    said = headline(msgspec.structs.replace(diverged, culprits=()))
     assert said.endswith("; no site exceeds its budget alone")
 
 
 def test_a_divergence_decided_by_something_else_says_that_first(diverged: Verification) -> None:
-    said = sentences.headline(
-        msgspec.structs.replace(diverged, reason="published criteria failed: output MSE")
-    )
+    said = headline(msgspec.structs.replace(diverged, reason="published criteria failed: output MSE"))
     assert said.startswith("diverged: published criteria failed: output MSE; bn1 ")
 
 
@@ -112,7 +111,7 @@ def test_a_divergence_without_a_first_site_gives_its_reason(
     lost = make_verification(
         verdict=Verdict.DIVERGED, reason="the baseline returns 2 tensors, the candidate 1"
     )
-    assert sentences.headline(lost) == "diverged: the baseline returns 2 tensors, the candidate 1"
+    assert headline(lost) == "diverged: the baseline returns 2 tensors, the candidate 1"
 
 
 def test_a_missing_site_is_told_in_the_judges_words(
@@ -121,14 +120,14 @@ def test_a_missing_site_is_told_in_the_judges_words(
     missing = make_pair(
         2, candidate=None, status=Status.UNMATCHED, reason="the candidate has no relu here", total=1.0
     )
-    said = sentences.headline(
+    said = headline(
         msgspec.structs.replace(diverged, first_divergence=missing, culprits=(missing,), reason="relu")
     )
     assert "the models first part at relu (baseline only) (the candidate has no relu here); 1 culprit" in said
 
 
 def test_an_inconclusive_verdict_gives_its_reason(inconclusive: Verification) -> None:
-    assert sentences.headline(inconclusive).startswith("inconclusive: only 40% of the sites")
+    assert headline(inconclusive).startswith("inconclusive: only 40% of the sites")
 
 
 def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verification) -> None:
@@ -148,7 +147,7 @@ def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verificatio
 
 def test_a_divergence_without_a_known_cause_says_how_far_it_is(diverged: Verification) -> None:
     bare = tuple(msgspec.structs.replace(each, cause=None) for each in diverged.culprits)
-    assert sentences.headline(msgspec.structs.replace(diverged, culprits=bare)) == (
+    assert headline(msgspec.structs.replace(diverged, culprits=bare)) == (
         "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget (relative error 0.0005, "
         "allowed 1e-12, rule semantics/float64); 1 culprit; 6 other sites only carry what came in"
     )

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from reports import sentences, terminal, wording
+from reports.headline import headline
 
 if TYPE_CHECKING:
     from verifier.records import OutputAgreement
@@ -25,7 +26,7 @@ def coloured(verification: Verification, width: int = 100) -> str:
 
 def test_the_summary_begins_with_the_verdict_and_ends_with_the_report(sample: Verification) -> None:
     lines = terminal.plain(sample, out_dir="out").splitlines()
-    assert lines[0] == sentences.headline(wording.shown(sample))
+    assert lines[0] == headline(wording.shown(sample))
     assert lines[-2:] == ["Report", "  out/report.html"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,17 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
     if origin is dict:
         return st.dictionaries(*map(strategy, arguments), max_size=2)
     if hint is float:
-        return st.floats() | st.sampled_from([float("nan"), float("inf"), -float("inf")])
+        largest = sys.float_info.max  # as masks hold it
+        return st.floats() | st.sampled_from(
+            [float("nan"), float("inf"), -float("inf"), largest, -largest, 5e-324]
+        )
     if hint is int:
-        return st.integers(-(2**53), 2**53)
+        return st.integers(-(2**53), 2**53) | st.sampled_from([0, 2**63 - 1, -(2**63)])
     if hint is str:
-        return st.text(max_size=8) | st.sampled_from(["nan", "inf", "null", "true", "</script>", "a,b\n"])
+        long = ["so long a reason; " * 99, "layers.0." * 99, "it differs from ".join("abcdefghijklmnopq")]
+        return st.text(max_size=8) | st.sampled_from(
+            ["nan", "inf", "null", "true", "</script>", "a,b\n", *long]
+        )
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return struct(hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):

@@ -27,6 +27,6 @@ def judge(
 
         verification = judge_again(load(directory), Policy.load(policy))
         if out is not None:
-            save(verification, out)
+            showing.warn(save(verification, out))
         showing.show(verification, out)
         exits.by(verification.verdict)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.errors import UsageError
+from verifier.errors import CannotRunError, UsageError
 
 
 def report(
@@ -49,4 +49,7 @@ def report(
             raise UsageError(
                 "--out is for two results: name a second one, or leave it out to render in place."
             )
-        showing.show(render_again(directory), directory if directory.is_dir() else directory.parent)
+        verification, lost = render_again(directory)
+        showing.show(verification, directory if directory.is_dir() else directory.parent)
+        if lost:
+            raise CannotRunError(" ".join(lost))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from verifier.border import heartbeat
+from verifier.border.error_texts import first_line
 from verifier.cli import streams
 from verifier.cli.streams import err, out
 
@@ -95,16 +96,26 @@ def show_experiment(found: Experiment, directory: Path) -> None:
 
 
 def show(verification: Result, directory: Path | None) -> None:
-    """Print the summary: in colour on a terminal, as plain text elsewhere."""
+    """Print the summary: in colour on a terminal, as plain text elsewhere; the verdict alone if it cannot be made."""
     from reports import terminal
 
     out_dir = None if directory is None else str(directory)
-    if out().isatty():
-        from rich.console import Console
+    try:
+        if out().isatty():
+            from rich.console import Console
 
-        Console(file=out()).print(terminal.summary(verification, out_dir=out_dir))
-    else:
-        say(terminal.plain(verification, out_dir=out_dir))
+            Console(file=out()).print(terminal.summary(verification, out_dir=out_dir))
+        else:
+            say(terminal.plain(verification, out_dir=out_dir))
+    except Exception as error:
+        warn([f"the summary cannot be made of the result: {first_line(error)}."])
+        say(f"{verification.verdict}: {verification.reason}\n")
+
+
+def warn(lost: Sequence[str]) -> None:
+    """Say on stderr what could not be made of a result, which is saved all the same; it changes no exit code."""
+    for each in lost:
+        streams.complain(f"warning: {each}")
 
 
 def show_comparison(before: Result, after: Result) -> None:

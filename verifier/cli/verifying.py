@@ -17,7 +17,7 @@ from verifier.errors import ModelError, UsageError
 from verifier.judge.policy import Policy
 from verifier.metrics import warm_up
 from verifier.storage.earlier import awaiting
-from verifier.storage.saving import WRITTEN, check_file, check_writable, save, save_text
+from verifier.storage.saving import WRITTEN, check_file, check_writable, save_rendered, save_result, save_text
 from verifier.verification import verify
 from verifier.weights import as_toml, read_map
 
@@ -140,8 +140,9 @@ class Task:
                 )
             except ModelError as error:
                 raise explained(error, given) from error
-            save(verification, job.out)
+            saved = save_result(verification, job.out)
             interruption.leaves(f"the result is in {job.out}.")
+            showing.warn(save_rendered(verification, job.out, saved))
             return verification
 
 

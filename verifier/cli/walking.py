@@ -8,6 +8,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
 from verifier.cli import exits, interruption, showing, streams
 from verifier.storage.earlier import note_of
@@ -70,6 +71,7 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
 
 def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row:
     from reports import sentences, wording
+    from reports.headline import headline
 
     started = time.perf_counter()
     try:
@@ -84,10 +86,15 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
         note = note_of(error)
         earlier = f"{note[:1].lower()}{note[1:].rstrip('.')}"
         return Row(code, f"could not run: {message}", cells, verified=False, earlier=earlier)
-    worst = next(iter(sentences.worst(verification.layers, 1)), None)
+    try:
+        said = headline(verification)
+        worst = next(iter(sentences.worst(verification.layers, 1)), None)
+    except Exception as error:
+        showing.warn([f"the headline cannot be made of the result: {first_line(error)}."])
+        said, worst = f"{verification.verdict}: {verification.reason}", None
     return Row(
         exits.EXIT_CODES[verification.verdict],
-        sentences.headline(verification),
+        said,
         (
             job.name,
             str(verification.verdict),

@@ -54,7 +54,8 @@ def of_attribute(op: str, name: str) -> str:
     """The code for a hyperparameter."""
     if op in DROPOUTS | {"bernoulli"} and name in {"training", "train"}:
         return "dropout-active"
-    return f"{family(op)}-{name.replace('_', '-')}"
+    word = op if op == "add" else family(op)  # what is written as a setting is a number, no branch
+    return f"{word}-{name.replace('_', '-')}"
 
 
 def of_tensor(role: str, kind: str) -> str:

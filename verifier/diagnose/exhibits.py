@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
+from verifier.border.error_texts import first_line
 from verifier.diagnose.neighbourhood import laid_as
 from verifier.diagnose.reruns import forced
 from verifier.graph.operators import IRRELEVANT, canonical
@@ -57,7 +58,11 @@ def exhibits(
     seen: dict[int, Exhibit] = {}
 
     def look(place: _Place, baseline: Tensor, candidate: Tensor) -> None:
-        seen[place.culprit.index] = pictured(place.bare, candidate, baseline, place.culprit.op)
+        try:
+            seen[place.culprit.index] = pictured(place.bare, candidate, baseline, place.culprit.op)
+        except Exception as error:  # a picture is not worth a result
+            told = f"it could not be pictured: {first_line(error)}"
+            seen[place.culprit.index] = msgspec.structs.replace(place.bare, pattern=(told,))
 
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
         if pair in wanted:

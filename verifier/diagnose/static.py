@@ -73,13 +73,12 @@ def _difference(
 def _returns(alignment: Alignment) -> Iterator[StaticDifference]:
     """Other names for what the two return; by them, or else by position, it was compared."""
     candidate, baseline = (
-        [name for name in graph.output_names if not name.replace(".", "").isdigit()]
+        [name for name in graph.output_names if name and not name.replace(".", "").isdigit()]
         for graph in (alignment.candidate, alignment.baseline)
     )
-    if candidate and baseline and candidate != baseline:
-        yield _difference(
-            "output", None, None, f"it returns {', '.join(candidate)}; the baseline {', '.join(baseline)}"
-        )
+    if candidate != baseline:
+        told = [", ".join(names) or "no names" for names in (candidate, baseline)]
+        yield _difference("output", None, None, f"it returns {told[0]}; the baseline {told[1]}")
 
 
 def _operators(alignment: Alignment) -> Iterator[StaticDifference]:

@@ -253,6 +253,19 @@ def readable(value: Any) -> object:
     return type(value).__name__
 
 
+def spelt_out(op: str, attributes: dict[str, object]) -> dict[str, object]:
+    """A call's arguments with what None stands for, as torch documents it: so that both ways to write it are one."""
+    found = dict(attributes)
+    for name, meaning in (
+        ("value", 0.0 if op == "pad" else None),
+        ("align_corners", False if op == "interpolate" else None),
+        ("stride", found.get("kernel_size") if "pool" in op else None),
+    ):
+        if name in found and found[name] is None:
+            found[name] = meaning
+    return found
+
+
 def canonical(value: Any) -> object:
     """An argument as a plain value that is equal where the meaning is: 1, (1, 1) and [1, 1] alike."""
     plain = readable(value)

@@ -16,7 +16,15 @@ from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
-from verifier.graph.operators import CONSTANTS, UNWRITTEN, bind, casts, readable, writes_in_place
+from verifier.graph.operators import (
+    CONSTANTS,
+    UNWRITTEN,
+    bind,
+    casts,
+    readable,
+    spelt_out,
+    writes_in_place,
+)
 from verifier.graph.returned import Returned
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, shape_of, tensors_given, tensors_in
@@ -178,6 +186,7 @@ class _Recorder(Instrument):
                     operands.append(origins[-1] if origins else None)
                 else:
                     uses.append(TensorUse(role, name, self._shapes[name]))
+        attributes = spelt_out(op, attributes)
         arguments = {id(tensor) for _, value in named for tensor in tensors_in(value)}
         # Hundreds of sites share a handful of settings; one dict for each is enough.
         attributes = self._interned.setdefault(tuple(attributes.items()), attributes)

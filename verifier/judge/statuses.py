@@ -10,7 +10,7 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge.excess import excess, less_accurate, limit, numeric, within
-from verifier.records import Comparison, Excited, PairResult, Status, Verdict
+from verifier.records import Comparison, Excited, PairResult, Status, Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
         first = blamed[0]
     if first is not None:
         where = first.baseline or first.candidate
-        return Judged(rows, first, blamed, Verdict.DIVERGED, f"{where}: {first.reason}")
+        return Judged(rows, first, blamed, Verdict.DIVERGED, brief(f"{where}: {first.reason}"))
     if not any(_tells_something(row) for row in rows):
         return Judged(rows, None, (), Verdict.INCONCLUSIVE, "no two finite numbers were compared")
     read = {above for row in rows for above in row.above}

@@ -8,7 +8,7 @@ import msgspec
 
 from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import deciding, judged_by_task
-from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict
+from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,17 @@ def overall(
     criteria: Sequence[Criterion],
     covered: Coverage,
 ) -> tuple[Verdict, str]:
-    """The verdict over all cells, and the reason in a few words."""
+    """The verdict over all cells, and the reason in one sentence of at most `records.HEADLINE` characters."""
+    verdict, reason = _overall(policy, cells, criteria, covered)
+    return verdict, brief(reason)
+
+
+def _overall(
+    policy: Policy,
+    cells: Sequence[CellResult],
+    criteria: Sequence[Criterion],
+    covered: Coverage,
+) -> tuple[Verdict, str]:
     # No policy makes up for an answer that is missing: its budgets are for what both models return.
     if covered.outputs[0] != covered.outputs[1]:
         return (
@@ -87,7 +97,7 @@ def with_probes(
     if verdict is Verdict.DIVERGED or shown is None or policy.criteria_decide or policy.task_decides:
         return verdict, reason
     where = f"at {shown.site}" if shown.site else shown.reason
-    return Verdict.DIVERGED, f"the given inputs do not show it, a probe does ({shown.name}): {where}"
+    return Verdict.DIVERGED, brief(f"the given inputs do not show it, a probe does ({shown.name}): {where}")
 
 
 def left_open(cell: CellResult) -> CellResult:

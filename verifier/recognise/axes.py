@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NAMES: dict[int, tuple[str, ...]] = {
     1: ("elements",),
-    2: ("output features", "input features"),
+    2: ("rows", "columns"),
     3: ("output channels", "input channels", "kernel positions"),
     4: ("output channels", "input channels", "kernel rows", "kernel columns"),
     5: ("output channels", "input channels", "kernel planes", "kernel rows", "kernel columns"),

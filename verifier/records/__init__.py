@@ -1,6 +1,7 @@
 """The records a verification ends in. Frozen, free of tensors, and all that reports may look at."""
 
 from verifier.records.base import Record, Status, Verdict, to_builtins
+from verifier.records.brief import HEADLINE, brief, tail
 from verifier.records.cell_results import (
     CellResult,
     Hardware,
@@ -39,6 +40,7 @@ from verifier.records.pairs import (
 from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
 
 __all__ = [
+    "HEADLINE",
     "SCHEMA_VERSION",
     "TASK",
     "UNEXPLAINED",
@@ -78,5 +80,7 @@ __all__ = [
     "UnmatchedSite",
     "Verdict",
     "WeightsInfo",
+    "brief",
+    "tail",
     "to_builtins",
 ]

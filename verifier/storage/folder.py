@@ -162,13 +162,13 @@ def exchange(contents: Mapping[str, bytes], directory: Path, gone: Sequence[str]
                 (staging / name).replace(directory / name)
             staging = _done(staging)
         except BaseException:
-            _undo(staging, directory, main, (*others, *gone))
+            _undo(staging, directory, main, others, gone)
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _undo(staging: Path, directory: Path, main: str, others: Sequence[str]) -> None:
+def _undo(staging: Path, directory: Path, main: str, others: Sequence[str], gone: Sequence[str]) -> None:
     """Put back what was there, as far as it was moved, in the opposite order."""
     before = staging / _BEFORE
     for name in others:
@@ -178,7 +178,7 @@ def _undo(staging: Path, directory: Path, main: str, others: Sequence[str]) -> N
         (directory / main).replace(staging / main)
         if (before / main).exists():
             (before / main).replace(directory / main)
-    for name in others:
+    for name in (*others, *gone):
         if os.path.lexists(before / name):
             (before / name).replace(directory / name)
 

@@ -1,13 +1,15 @@
-"""Results on disk: `result.json`, and what is rendered from it; all of them or none."""
+"""Results on disk: `result.json` first, then what is rendered from it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
 from verifier.records import SCHEMA_VERSION, Record, Result, to_builtins
 from verifier.records.reading import NewerError, UnknownError, read
@@ -15,7 +17,7 @@ from verifier.records.soundness import contradictions
 from verifier.storage.folder import exchange, locked, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from os import PathLike
 
     import pandas as pd
@@ -46,39 +48,71 @@ class Verification(Result, frozen=True, kw_only=True):
         return to_frame(self)
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write `result.json`, `layers.csv`, `report.html` and `summary.md` into `directory`, all of them or none.
+        """Write `result.json` into `directory`, then `layers.csv`, `report.html` and `summary.md`.
+
+        What of these cannot be made is left out, with a RuntimeWarning: the result is saved.
 
         Raises:
             OutputError: The directory cannot be written.
         """
-        save(self, directory)
+        for lost in save(self, directory):
+            warnings.warn(lost, RuntimeWarning, stacklevel=2)
 
 
-def save(verification: Result, directory: str | PathLike[str]) -> None:
-    """Write the result, the table of layers, the report and the summary into `directory`, made if need be.
+def save(verification: Result, directory: str | PathLike[str]) -> tuple[str, ...]:
+    """Write the result into `directory`, made if need be, then the table of layers, the report and the summary.
 
-    Everything is rendered and written to a hidden folder beside its destination before the first file is
-    moved; an interruption or a full disk leaves what was there before, whole, and so does a kill, or it leaves the
-    new result (see `verifier.storage.folder`).
+    Returns:
+        A sentence for each file that could not be made; the result is saved all the same.
 
     Raises:
         OutputError: The directory cannot be written.
     """
+    return save_rendered(verification, directory, save_result(verification, directory))
+
+
+def save_result(verification: Result, directory: str | PathLike[str]) -> bytes:
+    """Write `result.json` in the place of an earlier result, of which no other file is left.
+
+    An interruption, a full disk or a kill leaves the earlier one, whole, or the new one (see
+    `verifier.storage.folder`).
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    content = _plain(to_json(verification))
+    _write({RESULT: content}, Path(directory), WRITTEN)
+    return content
+
+
+def save_rendered(verification: Result, directory: str | PathLike[str], saved: bytes) -> tuple[str, ...]:
+    """Write what is made of a result beside it: all at once, and only if `saved` is what its file holds still.
+
+    Returns:
+        A sentence for each file that could not be made or written.
+    """
     from verifier.storage.frames import to_csv  # noqa: PLC0415 - only needed here
 
-    _write(
-        {
-            LAYERS: to_csv(verification),
-            **rendered(verification),
-            RESULT: to_json(verification),  # moved last: what is complete has a result that says so
-        },
-        Path(directory),
-        WRITTEN,
-    )
+    directory = Path(directory)
+    table, failed = _made({LAYERS: lambda: to_csv(verification)})
+    pages, lost = rendered(verification)
+    try:
+        with _own_errors(directory), locked(directory):
+            if (table or pages) and (directory / RESULT).read_bytes() == saved:
+                _exchange({**table, **pages}, directory, (LAYERS, *RENDERED))
+    except OutputError as error:
+        return (*failed, *lost, f"the result is saved, but the pages beside it are not: {error}")
+    return (*failed, *lost)
 
 
-def render_again(path: str | PathLike[str]) -> Verification:
+def render_again(path: str | PathLike[str]) -> tuple[Verification, tuple[str, ...]]:
     """Read a saved result as `load` does, and write report and summary beside it anew; no other comes in between.
+
+    Returns:
+        The result, and a sentence for each file that could not be made.
 
     Raises:
         OutputError: There is no result that can be read, or the directory cannot be written.
@@ -86,24 +120,48 @@ def render_again(path: str | PathLike[str]) -> Verification:
     path = Path(path)
     directory = path if path.is_dir() else path.parent
     if not directory.is_dir():
-        return load(path)  # which says so
+        return load(path), ()  # which says so
     check_writable(directory)
     with _own_errors(directory), locked(directory):
         verification = _read(path)
-        _exchange(rendered(verification), directory, RENDERED)
-    return verification
+        pages, lost = rendered(verification)
+        if pages:
+            _exchange(pages, directory, [name for name in RENDERED if name in pages or not lost])
+    return verification, lost
 
 
-def rendered(verification: Result) -> dict[str, str | bytes]:
-    """What people read, by file name: the page, the summary and, where there is something to draw, its plot."""
+def rendered(verification: Result) -> tuple[dict[str, str | bytes], tuple[str, ...]]:
+    """What people read, by file name: the page, the summary and, where there is something to draw, its plot.
+
+    And a sentence for each that could not be made: none keeps the others from it.
+    """
     from reports import html, markdown, plot  # noqa: PLC0415 - templates are only needed here
 
-    picture = plot.png(verification)
-    return {
-        REPORT: html.render(verification),
-        SUMMARY: markdown.summary(verification, plot=None if picture is None else PLOT),
-        **({} if picture is None else {PLOT: picture}),
-    }
+    picture, lost = _made({PLOT: lambda: plot.png(verification)})
+    drawn = PLOT if PLOT in picture else None
+    pages, more = _made(
+        {
+            REPORT: lambda: html.render(verification),
+            SUMMARY: lambda: markdown.summary(verification, plot=drawn),
+        }
+    )
+    return {**pages, **picture}, (*lost, *more)
+
+
+def _made(
+    makers: Mapping[str, Callable[[], str | bytes | None]],
+) -> tuple[dict[str, str | bytes], tuple[str, ...]]:
+    """What functions make, by file name, and a sentence for each that fails; None makes no file."""
+    made: dict[str, str | bytes] = {}
+    lost = []
+    for name, make in makers.items():
+        try:
+            content = make()
+        except Exception as error:
+            lost.append(f"{name} cannot be made of the saved result: {first_line(error)}.")
+        else:
+            made |= {} if content is None else {name: content}
+    return made, tuple(lost)
 
 
 def save_comparison(before: Result, after: Result, directory: str | PathLike[str]) -> None:
@@ -267,12 +325,13 @@ def _write(contents: Mapping[str, str | bytes], directory: Path, family: Sequenc
 
 
 def _exchange(contents: Mapping[str, str | bytes], directory: Path, family: Sequence[str]) -> None:
-    # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
-    plain = {
-        name: content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
-        for name, content in contents.items()
-    }
+    plain = {name: _plain(content) for name, content in contents.items()}
     exchange(plain, directory, [name for name in family if name not in contents])
+
+
+def _plain(content: str | bytes) -> bytes:
+    # What cannot be encoded (a command line that was no UTF-8) is spelt out rather than lost.
+    return content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
 
 
 @contextlib.contextmanager

@@ -267,7 +267,7 @@ def test_integers_beyond_float64_are_told_apart() -> None:
         (draw(8, 4, 3, 5).permute(2, 3, 1, 0), draw(8, 4, 3, 5), "in the order (2, 3, 1, 0)"),
         (draw(8, 4, 1, 1).flatten(1), draw(8, 4, 1, 1), "the same numbers in the same order"),
         (draw(8, 4, 3, 3), draw(8, 16, 3, 3, seed=1), "4 times as many groups"),
-        (draw(8, 4)[:5], draw(8, 4), "the candidate's numbers are the first output features"),
+        (draw(8, 4)[:5], draw(8, 4), "the candidate's numbers are the first rows"),
         (draw(4, 4, 5, 5)[:, :, 1:4, 1:4], draw(4, 4, 5, 5), "the middle kernel rows and kernel columns"),
     ],
 )

@@ -42,7 +42,7 @@ def kills(task: str, saved: Path, directory: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(saving.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(saving.__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -12,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reports import html, markdown, plot, terminal
+from verifier.cli import showing
 from verifier.errors import OutputError
-from verifier.records import SCHEMA_VERSION, to_builtins
+from verifier.records import HEADLINE, SCHEMA_VERSION, to_builtins
 from verifier.records.reading import read
 from verifier.storage import frames, saving
 from verifier.storage.folder import Aside
@@ -110,7 +112,7 @@ def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("after", range(11))
 @pytest.mark.parametrize("existing", [False, True])
-def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(
+def test_an_interruption_leaves_the_previous_result_or_the_new_one_whole(
     verification: Verification,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -121,11 +123,21 @@ def test_an_interruption_leaves_the_previous_result_whole_and_nothing_else(
     if existing:
         saving.save(msgspec.structs.replace(verification, seed=1), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    new = files_of(verification, tmp_path.with_name("new"))
     interrupt_when_files_are_written(monkeypatch, error, after)
+    told: tuple[str, ...] = ()
     expected = KeyboardInterrupt if error is KeyboardInterrupt else OutputError
-    with pytest.raises(expected):
-        saving.save(verification, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with contextlib.suppress(expected):
+        told = saving.save(verification, tmp_path)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left in (before, new, {"result.json": new["result.json"]})
+    if left != before and error is not KeyboardInterrupt:
+        assert told == () if left == new else "the pages beside it are not" in told[0]
+
+
+def files_of(verification: Verification, directory: Path) -> dict[str, bytes]:
+    saving.save(verification, directory)
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def interrupt_when_files_are_written(
@@ -145,6 +157,43 @@ def interrupt_when_files_are_written(
 
     monkeypatch.setattr(Path, "write_bytes", failing(Path.write_bytes))
     monkeypatch.setattr(Path, "replace", failing(Path.replace))
+
+
+def damaged(verification: Verification) -> Verification:
+    """A record of which neither the page nor the summary can be made: they go through these lists."""
+    broken: Verification = msgspec.structs.replace(verification, static=None, notes=None)
+    return broken
+
+
+def test_what_cannot_be_rendered_is_told_beside_a_saved_result(
+    verification: Verification, tmp_path: Path
+) -> None:
+    saving.save(verification, tmp_path)
+    broken = damaged(verification)
+
+    (told,) = saving.save(broken, tmp_path)
+
+    assert told.startswith("report.html cannot be made of the saved result: TypeError")
+    assert listing(tmp_path) == [name for name in FILES if name != "report.html"]
+    assert json.loads((tmp_path / "result.json").read_text())["notes"] is None
+    with pytest.warns(RuntimeWarning, match=r"report\.html cannot be made"):
+        broken.save(tmp_path)
+
+
+def test_a_summary_that_cannot_be_shown_leaves_the_verdict(
+    verification: Verification, capsys: pytest.CaptureFixture[str]
+) -> None:
+    showing.show(damaged(verification), None)
+    said = capsys.readouterr()
+    assert said.out == "diverged: bn1 diverges\n"
+    assert said.err.startswith("verifier: warning: the summary cannot be made of the result: TypeError")
+
+
+def test_pages_do_not_go_beside_the_result_of_another(verification: Verification, tmp_path: Path) -> None:
+    saved = saving.save_result(verification, tmp_path)
+    saving.save_result(msgspec.structs.replace(verification, seed=1), tmp_path)
+    assert saving.save_rendered(verification, tmp_path, saved) == ()
+    assert listing(tmp_path) == ["result.json"]
 
 
 # --- setting aside
@@ -244,9 +293,13 @@ def test_any_record_can_be_saved_and_summarised(
 ) -> None:
     verification = draw_verification(data)
     directory = tmp_path_factory.mktemp("saved")
-    saving.save(verification, directory)
+    assert saving.save(verification, directory) == ()
     assert set(listing(directory)) | {"error-over-depth.png"} == set(FILES)
-    assert terminal.plain(verification).startswith(f"{verification.verdict}: ")
+    first, *_ = terminal.plain(verification).splitlines()
+    assert first.startswith(f"{verification.verdict}: ")
+    assert len(first) <= HEADLINE
+    page = html.render_comparison(verification, verification)
+    assert page.startswith("<!doctype html>")
 
 
 def test_a_saved_result_is_read_from_its_directory_and_from_its_file(
