@@ -276,7 +276,7 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         verdict=signs.of_verdict(cell.verdict),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
-        counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no sites",
+        counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no rows",
         largest=_largest(cell) if cell.layers else "-",
         output=sentences.impact(cell.output),
         floor=_floor(cell),

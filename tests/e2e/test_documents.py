@@ -31,6 +31,7 @@ FILES = {
     "mynet.py": "from nets import net as build, net as vit\n",
     "old.py": "from nets import net, net as load\n",
     "new.py": "from nets import net, net as load\nfrom loop import train\n",
+    "inputs.py": "import torch\n\ndef tokens():\n    return {'x': torch.randn(2, 3, 64, 64)}\n",
     "baseline.toml": "lr = 0.05\n",
     "candidate.toml": "lr = 0.05\n",
     "prep.py": """

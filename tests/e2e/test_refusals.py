@@ -29,6 +29,11 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
     [
         case("an unknown arch", "--arch", "resnet51", says=("'resnet51'", "did you mean", "'resnet50'")),
         case("an arch without twin", "--arch", "resnet50_v1", says=("--candidate reference:resnet50_v1",)),
+        case(
+            "an arch beside two models",
+            *("--arch", "resnet18", *TWINS, "nets.py:net"),
+            says=("--arch resnet18 names two models", "leave --arch out"),
+        ),
         case("no candidate", "--baseline", "nets.py:net", says=("two models", "--candidate is missing")),
         case("a bare name", "--baseline", "resnet18", "--candidate", "x:y", says=("torchvision:resnet18",)),
         case(
@@ -57,6 +62,8 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         case("images that are not there", "--images", "gone", says=("gone does not exist",)),
         case("a directory without images", "--images", "empty", says=("empty holds no image", ".jpg")),
         case("an unreadable image", "--images", "spoilt", says=("1 of 1", "photograph.jpg")),
+        case("a function that is not there", "--input", "nets.py:tokenz", says=("there is no 'tokenz'",)),
+        case("a file without a function", "--input", "nets.py", says=("as nets.py:inputs",)),
         case("two kinds of input", "--images", "empty", "--input", "x.npy", says=("exclude each other",)),
         case("an input that is not there", "--input", "gone.npy", says=("gone.npy does not exist",)),
         case("a truncated .npy input", "--input", "truncated.npy", says=("truncated.npy",)),
@@ -72,8 +79,18 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         case("published weights of a user's network", "--weights", "imagenet", says=("torchvision:NAME",)),
         case("a file where results should go", "--out", "nets.py", says=("nets.py is a file",)),
         case("results below a file", "--out", "nets.py/below", says=("nets.py/below",)),
-        case("an unknown policy", "--policy", "strickt", says=("strickt", "strict, criteria")),
-        case("a policy with an unknown key", "--policy", "key.toml", says=("key.toml", "factr")),
+        case(
+            "an unknown policy",
+            "--policy",
+            "strickt",
+            says=("strickt", "did you mean 'strict'?", "task, pruned"),
+        ),
+        case(
+            "a policy with an unknown key",
+            "--policy",
+            "key.toml",
+            says=("key.toml", "did you mean 'factor'?"),
+        ),
         case("a policy with a word for a number", "--policy", "type.toml", says=("type.toml", "factor")),
         case("a policy that is no TOML", "--policy", "syntax.toml", says=("syntax.toml", "line 1")),
         case("a policy that is a directory", "--policy", ".", says=("--policy .", "TOML")),

@@ -41,11 +41,12 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
     """The two specifications. An explicit one takes the place of the half of `--arch` it names.
 
     Raises:
-        UsageError: Not both models are given, or `--arch` is unknown.
+        UsageError: Not both models are given, `--arch` is unknown, or nothing is left for it to name.
     """
     if arch is not None:
         from verifier.models.specs import arch as both
 
+        _check_halves(arch, baseline, candidate)
         known = both(arch)
         return baseline or known[0], candidate or known[1]
     if baseline is None or candidate is None:
@@ -56,6 +57,14 @@ def plan_models(arch: str | None, baseline: str | None, candidate: str | None) -
             else "two models are needed: give --arch NAME, or --baseline SPEC and --candidate SPEC."
         )
     return baseline, candidate
+
+
+def _check_halves(arch: str, baseline: str | None, candidate: str | None) -> None:
+    if baseline and candidate:
+        raise UsageError(
+            f"--arch {arch} names two models, and --baseline and --candidate name two others; leave --arch out, "
+            "or one of these."
+        )
 
 
 def plan_jobs(
@@ -93,6 +102,7 @@ def plan_jobs(
     from verifier.models.specs import arch as both
     from verifier.models.specs import architectures
 
+    _check_halves(arch, baseline, candidate)
     names = architectures() if arch == ALL else list(dict.fromkeys(_listed(arch)))
     several = arch == ALL or len(names) > 1
     if several and (baseline or candidate):

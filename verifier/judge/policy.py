@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from verifier.border import toml
-from verifier.errors import UsageError
+from verifier.errors import UsageError, suggestion
 
 _SHARES = frozenset({"minimum_coverage", "pearson_probabilities", "top1_agreement"})
 
@@ -101,8 +101,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return NAMED[text]
         path = Path(text)
         if not path.is_file():
-            raise UsageError(f"--policy {text}: there is no such file. Use {_listed()} or a TOML file.")
+            near = suggestion(text, NAMED) or "."
+            raise UsageError(f"--policy {text}: there is no such file{near} Use {_listed()} or a TOML file.")
         content = toml.read(path, f"--policy {text}", UsageError)
+        keys = cls.__struct_fields__
+        for key in content:
+            if key not in keys:
+                near = suggestion(key, keys) or f". The keys are {', '.join(keys)}."
+                raise UsageError(f"--policy {text}: a policy has no key {key!r}{near}")
         try:
             return msgspec.convert({"name": path.name, **content}, cls)
         except msgspec.ValidationError as error:
