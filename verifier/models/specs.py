@@ -371,14 +371,16 @@ def _importable(root: Path) -> Iterator[None]:
         if home != root and name in sys.modules and _provides(root, name.partition(".")[0])
     }
     known = set(sys.modules)
-    entry = str(root)
-    sys.path.insert(0, entry)
+    entry, before = str(root), sys.path
+    sys.path = [entry, *before]  # another list: a thread that imports walks through this one meanwhile
     importlib.invalidate_caches()
     try:
         yield
     finally:
+        left = [*sys.path]
         with contextlib.suppress(ValueError):
-            sys.path.remove(entry)
+            left.remove(entry)
+        sys.path = before if left == before else left
         for name in set(sys.modules) - known:
             place = _place_of(sys.modules[name])
             if place and Path(place).is_relative_to(root) and is_users(place):

@@ -127,6 +127,15 @@ def test_a_file_is_found_relative_to_the_current_directory(
     assert specs.load("./net.py:build", seed=0).model is not None
 
 
+def test_a_thread_that_imports_meanwhile_walks_through_a_path_that_does_not_change(tmp_path: Path) -> None:
+    (tmp_path / "watched.py").write_text("import sys\nMEANWHILE = sys.path")
+    before, content = sys.path, list(sys.path)
+    with specs.holding(f"{tmp_path / 'watched.py'}:MEANWHILE") as meanwhile:
+        assert meanwhile == [str(tmp_path), *content]
+        assert before == content
+    assert sys.path is before
+
+
 def test_a_model_from_a_file_can_be_copied_and_pickled(net: Path) -> None:
     model = specs.load(f"{net}:build", seed=0).model
     assert type(pickle.loads(pickle.dumps(model))) is type(model)
