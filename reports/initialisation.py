@@ -17,9 +17,9 @@ SHOWN = 20  # rows; the file has them all
 def headline(result: Initialisation) -> str:
     """The verdict and what it rests on, in one sentence of at most `HEADLINE` characters."""
     counts = _counts(result)
-    if result.verdict is not Verdict.DIVERGED:
-        return brief(f"{result.verdict}: {result.reason or counts}")
     wrong = result.diverged
+    if result.verdict is not Verdict.DIVERGED or not wrong:
+        return brief(f"{result.verdict}: {result.reason or counts}")
     return brief(
         f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
         f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "

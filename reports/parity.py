@@ -145,9 +145,10 @@ def _phases(found: TrainingParity) -> Iterable[tuple[str, ...]]:
 
 def _course(found: TrainingParity) -> Iterable[tuple[str, ...]]:
     """The first batch, the last, and one between."""
-    for batch in sorted({0, len(found.losses) // 2, len(found.losses) - 1}):
-        b, c = found.losses[batch]
-        yield (str(batch), f"{b:.6g}", f"{c:.6g}", *(f"{rate:.6g}" for rate in found.rates[batch]))
+    both = list(zip(found.losses, found.rates, strict=False))
+    for batch in sorted({0, len(both) // 2, len(both) - 1} if both else ()):
+        (b, c), rates = both[batch]
+        yield (str(batch), f"{b:.6g}", f"{c:.6g}", *(f"{rate:.6g}" for rate in rates))
 
 
 def _numbers(each: Divergence) -> str:

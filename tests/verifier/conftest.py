@@ -67,6 +67,8 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
         return struct(hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return st.sampled_from(hint)
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
     return {type(None): st.none(), bool: st.booleans()}[hint]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reports import terminal
+from reports.headline import headline
 from tests.networks import Block, Rewritten, images, network
 from tests.verifier.align.test_matching import ReLUBeforeAdd, WithoutFirstReLU
 from verifier import Status, UsageError, Verdict, verify
@@ -339,6 +342,44 @@ def test_other_names_of_outputs_are_no_match_unless_their_order_counts() -> None
     assert found.verdict is Verdict.MATCH
     told = [each.summary for each in found.static if each.kind == "output"]
     assert told == ["it returns zeta, alpha; the baseline scores, features"]
+
+
+def test_of_outputs_without_names_it_is_said_that_they_have_none() -> None:
+    torch.manual_seed(0)
+    named, bare = Returning(lambda s, f: {"logits": s}), Returning(lambda s, f: s)
+    for baseline, candidate, said in (
+        (named, bare, ["it returns no names; the baseline logits"]),
+        (bare, bare, []),
+    ):
+        found = verify(baseline, candidate, torch.randn(2, 3))
+        assert [each.summary for each in found.static if each.kind == "output"] == said
+
+
+def test_a_number_that_is_added_is_no_residual() -> None:
+    class Shifted(nn.Module):
+        def __init__(self, shift: float) -> None:
+            super().__init__()
+            self.shift = shift
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(torch.add(x, self.shift))
+
+    (culprit,) = verify(Shifted(3.0), Shifted(1.0), torch.randn(2, 3)).culprits
+    assert culprit.cause is not None
+    assert culprit.cause.confirmed
+    assert not culprit.cause.code.startswith("residual")
+
+
+def test_rows_of_a_table_that_no_token_reaches_are_told_and_are_no_fault() -> None:
+    torch.manual_seed(0)
+    baseline = nn.Embedding(20, 4)
+    candidate = copy.deepcopy(baseline)
+    with torch.no_grad():
+        candidate.weight[17] += 1
+    found = verify(baseline, candidate, torch.arange(6).reshape(2, 3), weights="as-is")
+    assert found.verdict is Verdict.MATCH
+    assert "; 1 tensor differs, which no input reached" in headline(found)
+    assert "weight: it differs in 1 of 20 rows only (17)" in terminal.plain(found)
 
 
 def test_a_non_finite_value_on_one_side_never_passes() -> None:

@@ -34,8 +34,9 @@ def report(
 
         if later is None and out is None and is_experiment(directory):
             found = load_experiment(directory)
-            save_experiment(found, directory)
+            lost = save_experiment(found, directory)
             showing.show_experiment(found, directory)
+            _end(lost)
             return
         from verifier.storage.saving import load, render_again, save_comparison
 
@@ -51,5 +52,10 @@ def report(
             )
         verification, lost = render_again(directory)
         showing.show(verification, directory if directory.is_dir() else directory.parent)
-        if lost:
-            raise CannotRunError(" ".join(lost))
+        _end(lost)
+
+
+def _end(lost: tuple[str, ...]) -> None:
+    """Rendering is all that was asked for: what could not be is no warning."""
+    if lost:
+        raise CannotRunError(" ".join(lost))

@@ -75,7 +75,7 @@ def train(
                 progress=progress,
                 log=log,
             )
-            save_experiment(found, out)
+            showing.warn(save_experiment(found, out))
             for file in files:
                 file.unlink(missing_ok=True)
         showing.show_experiment(found, out)

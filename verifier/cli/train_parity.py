@@ -95,7 +95,7 @@ def train_parity(
                 command=command_line(),
                 progress=progress,
             )
-            save_parity(found, out)
+            showing.warn(save_parity(found, out))
         showing.show_parity(found, out)
         exits.by(found.verdict)
 

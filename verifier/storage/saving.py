@@ -97,7 +97,7 @@ def save_rendered(verification: Result, directory: str | PathLike[str], saved: b
     from verifier.storage.frames import to_csv  # noqa: PLC0415 - only needed here
 
     directory = Path(directory)
-    table, failed = _made({LAYERS: lambda: to_csv(verification)})
+    table, failed = made({LAYERS: lambda: to_csv(verification)})
     pages, lost = rendered(verification)
     try:
         with _own_errors(directory), locked(directory):
@@ -137,9 +137,9 @@ def rendered(verification: Result) -> tuple[dict[str, str | bytes], tuple[str, .
     """
     from reports import html, markdown, plot  # noqa: PLC0415 - templates are only needed here
 
-    picture, lost = _made({PLOT: lambda: plot.png(verification)})
+    picture, lost = made({PLOT: lambda: plot.png(verification)})
     drawn = PLOT if PLOT in picture else None
-    pages, more = _made(
+    pages, more = made(
         {
             REPORT: lambda: html.render(verification),
             SUMMARY: lambda: markdown.summary(verification, plot=drawn),
@@ -148,11 +148,11 @@ def rendered(verification: Result) -> tuple[dict[str, str | bytes], tuple[str, .
     return {**pages, **picture}, (*lost, *more)
 
 
-def _made(
+def made(
     makers: Mapping[str, Callable[[], str | bytes | None]],
 ) -> tuple[dict[str, str | bytes], tuple[str, ...]]:
     """What functions make, by file name, and a sentence for each that fails; None makes no file."""
-    made: dict[str, str | bytes] = {}
+    found: dict[str, str | bytes] = {}
     lost = []
     for name, make in makers.items():
         try:
@@ -160,8 +160,8 @@ def _made(
         except Exception as error:
             lost.append(f"{name} cannot be made of the saved result: {first_line(error)}.")
         else:
-            made |= {} if content is None else {name: content}
-    return made, tuple(lost)
+            found |= {} if content is None else {name: content}
+    return found, tuple(lost)
 
 
 def save_comparison(before: Result, after: Result, directory: str | PathLike[str]) -> None:
@@ -173,6 +173,31 @@ def save_comparison(before: Result, after: Result, directory: str | PathLike[str
     from reports import html  # noqa: PLC0415 - templates are only needed here
 
     _write({COMPARISON: html.render_comparison(before, after)}, Path(directory))
+
+
+def save_beside(
+    main: str,
+    text: str,
+    makers: Mapping[str, Callable[[], str | bytes | None]],
+    directory: str | PathLike[str],
+) -> tuple[str, ...]:
+    """Write a file first, in the place of an earlier one and all that was made of it, then what is made of it now.
+
+    Returns:
+        A sentence for each file that could not be made or written.
+
+    Raises:
+        OutputError: The first cannot be written.
+    """
+    family = (main, *makers)
+    _write({main: text}, Path(directory), family)
+    pages, lost = made(makers)
+    try:
+        if pages:
+            _write(pages, Path(directory))
+    except OutputError as error:
+        return (*lost, f"{main} is saved, but what is made of it is not: {error}")
+    return lost
 
 
 def save_texts(texts: dict[str, str], directory: str | PathLike[str]) -> None:

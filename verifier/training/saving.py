@@ -1,4 +1,4 @@
-"""What training leaves on disk: a record as JSON and what is made of it, all of it or none."""
+"""What training leaves on disk: a record as JSON first, then what is made of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from verifier.storage.frames import inert
-from verifier.storage.saving import RESULT, read_file, save_texts, to_json
+from verifier.storage.saving import RESULT, read_file, save_beside, to_json
 from verifier.training.records import SCHEMA_VERSION, Experiment
 
 if TYPE_CHECKING:
@@ -36,24 +36,30 @@ COLUMNS = (
 )
 
 
-def save_parity(found: TrainingParity, directory: str | PathLike[str]) -> None:
-    """Write `training-parity.json`, with every error of every batch, and `tensors.csv`, one row a tensor.
+def save_parity(found: TrainingParity, directory: str | PathLike[str]) -> tuple[str, ...]:
+    """Write `training-parity.json`, with every error of every batch, then `tensors.csv`, one row a tensor.
+
+    Returns:
+        A sentence for what could not be made of the first.
 
     Raises:
         OutputError: The directory cannot be written.
     """
-    save_texts({TENSORS: to_csv(found.rows), PARITY: to_json(found)}, directory)
+    return save_beside(PARITY, to_json(found), {TENSORS: lambda: to_csv(found.rows)}, directory)
 
 
-def save_experiment(found: Experiment, directory: str | PathLike[str]) -> None:
-    """Write `training.json` and the page made of it.
+def save_experiment(found: Experiment, directory: str | PathLike[str]) -> tuple[str, ...]:
+    """Write `training.json`, then the page made of it.
+
+    Returns:
+        A sentence for what could not be made of the first.
 
     Raises:
         OutputError: The directory cannot be written.
     """
     from reports.training import render  # noqa: PLC0415 - templates are only needed here
 
-    save_texts({PAGE: render(found), EXPERIMENT: to_json(found)}, directory)
+    return save_beside(EXPERIMENT, to_json(found), {PAGE: lambda: render(found)}, directory)
 
 
 def checkpoint_file(directory: Path, name: str, role: str) -> Path:

@@ -109,6 +109,21 @@ def test_a_site_knows_its_parameters_and_hyperparameters() -> None:
     assert site.attributes["training"] is False
 
 
+def test_none_and_the_default_it_stands_for_are_one_setting() -> None:
+    class Padded(nn.Module):
+        def __init__(self, value: float | None, stride: int | None) -> None:
+            super().__init__()
+            self.value, self.stride = value, stride
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.avg_pool2d(F.pad(x, (1, 1), value=self.value), 2, self.stride)
+
+    spelt, left = (graph_of(Padded(*each)).sites for each in ((0.0, 2), (None, None)))
+    assert [site.attributes for site in spelt] == [site.attributes for site in left]
+    other = graph_of(Padded(1.0, 1)).sites
+    assert all(one.attributes != two.attributes for one, two in zip(spelt, other, strict=True))
+
+
 def test_edges_lead_to_what_was_read() -> None:
     graph = graph_of(network())
     by_name = {site.name: site for site in graph.sites}
