@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from verifier.diagnose.excitations import enlarged
+from verifier.graph.tensors import mapped, tensors_given
 from verifier.inputs.samples import batch_size, sample
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def _changed(
             return tensor
         return change(tensor.detach())
 
-    before = [leaf for leaf in pytree.tree_leaves((given.args, given.kwargs)) if isinstance(leaf, Tensor)]
-    args, kwargs = pytree.tree_map_only(Tensor, made, (given.args, given.kwargs))
-    after = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    before = tensors_given((given.args, given.kwargs))
+    args, kwargs = mapped((given.args, given.kwargs), made)
+    after = tensors_given((args, kwargs))
     if all(one.equal(other) for one, other in zip(before, after, strict=True)):
         return None
     return replace(given, args=args, kwargs=kwargs)
@@ -112,7 +112,7 @@ def _repeated(given: Inputs, count: int, samples: int) -> Inputs:
         order: Any = torch.arange(samples, device=tensor.device) % count
         return tensor[order]
 
-    args, kwargs = pytree.tree_map_only(Tensor, made, (given.args, given.kwargs))
+    args, kwargs = mapped((given.args, given.kwargs), made)
     return replace(given, args=args, kwargs=kwargs)
 
 
