@@ -24,6 +24,7 @@ from verifier.models import specs
 from verifier.models.casting import arguments, cast, running
 from verifier.models.compiled import eager
 from verifier.models.copying import copy_with, state_of
+from verifier.models.forms import refuse_form
 from verifier.records import ModelInfo
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ class Side:
             source = specs.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
             return cls(role, source.spec, found.model, found.given, source.notes, source.flags)
-        if not isinstance(model, nn.Module):
-            raise UsageError(
-                f"the {role} is a {type(model).__name__}, not a torch.nn.Module or a specification."
-            )
+        refuse_form(role, model)
         if any(map(is_lazy, model.parameters())):
             raise UsageError(
                 f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."

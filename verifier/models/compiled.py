@@ -6,6 +6,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from verifier.models.copying import INSIDE, copy_with, state_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ def interpreted() -> Iterator[None]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule):  # no Python is inside
+        return False
     forward = vars(module).get("forward", type(module).forward)
     return (
         INSIDE in module._modules

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Graph
 
 from verifier.border.error_texts import account
 from verifier.border.programs import by_program
@@ -67,15 +70,16 @@ def copy_with(
     ]
     loose += [tensor for tensor in _held_by_functions(modules) if isinstance(tensor, Tensor)]
     for value in loose:
-        if isinstance(value, Tensor) and id(value) not in memo:
+        if isinstance(value, Tensor) and not isinstance(value, FakeTensor) and id(value) not in memo:
             adapted = adapt(value.detach())
             own = adapted.clone() if adapted.data_ptr() == value.data_ptr() else adapted
             memo[id(value)] = (
                 nn.Parameter(own, requires_grad=False) if isinstance(value, nn.Parameter) else own
             )
     try:
-        _copy_modules([*modules, *beside], memo)
-        return copy.deepcopy(model, memo)
+        with _fakes_kept():
+            _copy_modules([*modules, *beside], memo)
+            copied = copy.deepcopy(model, memo)
     except BaseException as error:
         check_unanswered(error)
         raise by_program(
@@ -84,6 +88,33 @@ def copy_with(
                 "Give its modules a working __deepcopy__, or pass a function that builds the model."
             )
         ) from error
+    _keep_modes(modules, memo)
+    return copied
+
+
+@contextlib.contextmanager
+def _fakes_kept() -> Iterator[None]:
+    """Tensors without values that traced graphs keep beside their nodes are taken as they are.
+
+    torch cannot copy them, nor the graphs then; nobody writes into them.
+    """
+    known: dict[Any, Any] = copy._deepcopy_dispatch  # type: ignore[attr-defined] # where copiers are registered
+    if FakeTensor in known:
+        yield
+        return
+    known[FakeTensor] = lambda fake, _memo: fake
+    try:
+        yield
+    finally:
+        known.pop(FakeTensor, None)
+
+
+def _keep_modes(modules: Sequence[nn.Module], memo: Mapping[int, Any]) -> None:
+    """Training modes as they were: a module that is built anew to be copied starts in one of its own."""
+    for module in modules:
+        copied = memo.get(id(module))
+        if isinstance(copied, nn.Module) and copied.training is not module.training:
+            copied.training = module.training
 
 
 def unshared(copied: nn.Module) -> nn.Module:
@@ -139,7 +170,7 @@ def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
     What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables. Functions
     that belong to single modules follow (`verifier.models.rebinding`).
     """
-    plain = [module for module in modules if _is_plain(module.__class__)]
+    plain = [module for module in modules if _is_plain(module.__class__) and not _traced(module)]
     for module in plain:  # all of them first: an attribute of one may lead to any other
         memo[id(module)] = type(module).__new__(type(module))
     for module in modules:  # what torch.compile wrapped stands in the wrapper's place
@@ -158,12 +189,17 @@ def _is_plain(kind: type[nn.Module]) -> bool:
     )
 
 
+def _traced(module: nn.Module) -> bool:
+    """Whether a module holds a graph, whose copy is made of finished modules."""
+    return any(isinstance(value, Graph) for value in vars(module).values())
+
+
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if value is None or type(value) in _ATOMS:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if not value and type(value) in _TABLES:
+    if type(value) in _TABLES and not value:
         return memo.setdefault(id(value), type(value)())
     if is_callable(value):
         return memo.setdefault(id(value), rebound(value, lambda each: _copied(each, memo), memo))

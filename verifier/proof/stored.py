@@ -245,7 +245,7 @@ _MOST = 2  # rows for each unknown: enough to tell, and no more than needed
 
 
 def _least(columns: Tensor, wanted: Tensor) -> Tensor | None:
-    """The smallest x with `columns` x = `wanted` in each group, as nearly as can be; None where none is to be found."""
+    """The smallest x with `columns` x = `wanted` in each group, as nearly as can be; None where none is found."""
     _, rows, unknown = columns.shape
     step = max(1, rows // max(_MOST * unknown, _AFFORDABLE // unknown**2))
     columns, wanted = columns[:, ::step].cpu(), wanted[:, ::step].cpu()
