@@ -186,14 +186,12 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sampl
 
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
-    if not by_sample:
-        return compared(sides, given, given, terms)
-    few = sample(given, SEMANTIC_SAMPLES)
+    few = sample(given, SEMANTIC_SAMPLES) if by_sample else given
     with contextlib.suppress(GraphDepartureError, InputError):
         found = compared(sides, given, few, terms)
         if not (found.sample_counts_differ and batch_size_of(few) != batch_size_of(given)):
             return found
-    return compared(sides, given, given, terms)
+    return compared(sides, given, given, terms.anew())
 
 
 def _digested(masters: Masters, hasher: Hasher) -> WeightsInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verifier.bench.bench import Bench
@@ -40,6 +40,7 @@ class Terms:
         by_block: Whether blocks and stages are verified before the network.
         semantics: Whether float64 on a few samples comes first.
         batch_size: Samples that go through at once; None for all of them.
+        at_any_rate: Whether a cell in which a model departs from what it did when recorded is skipped, not an error.
         protocol: How everything is compared and judged.
     """
 
@@ -52,6 +53,11 @@ class Terms:
     semantics: bool
     batch_size: int | None
     protocol: Protocol
+    at_any_rate: bool = False
+
+    def anew(self) -> Terms:
+        """The same terms where a few samples, or batches of some, have turned out to take another way than all."""
+        return replace(self, batch_size=None, at_any_rate=True)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,16 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         bench = bench.at(subject=exactly.subject)
     verdict = exactly.assessed.result.verdict if exactly else None
     standings = exactly.standings if exactly else {}
-    cells = every_cell(bench, parts, terms.requests, terms.missing, standings, protocol, verdict)
+    cells = every_cell(
+        bench,
+        parts,
+        terms.requests,
+        terms.missing,
+        standings,
+        protocol,
+        verdict,
+        at_any_rate=terms.at_any_rate,
+    )
     return Compared(
         bench,
         (few, *parts),

@@ -48,6 +48,8 @@ def every_cell(
     standings: Mapping[Cell, Standing],
     protocol: Protocol,
     verdict: Verdict | None,
+    *,
+    at_any_rate: bool = False,
 ) -> Iterator[Assessed]:
     """Every cell that was asked for but the one in float64; `missing` says why some cannot run here.
 
@@ -59,14 +61,20 @@ def every_cell(
         standings: Where the models stand to the oracle in cells that were tried before.
         protocol: How they are compared and judged.
         verdict: What float64 said of the two models, None where it was not asked.
+        at_any_rate: Whether a cell is skipped where a model departs from what it did when it was recorded.
     """
     for cell, named in requests:
         if cell in missing:
             yield Assessed(_skipped(cell, missing[cell], named=named))
         elif cell != bench.cell:
-            yield numerics(
-                bench.at(cell=cell), inputs, protocol, standings.get(cell), verdict=verdict, named=named
-            )
+            try:
+                yield numerics(
+                    bench.at(cell=cell), inputs, protocol, standings.get(cell), verdict=verdict, named=named
+                )
+            except GraphDepartureError as error:
+                if not at_any_rate:
+                    raise
+                yield Assessed(_skipped(cell, str(error), named=named))
 
 
 def numerics(
