@@ -47,6 +47,27 @@ class Known:
         return reference is not None and reference() is tensor
 
 
+class _Hook:
+    """A hook that stays with the model it was put on: a copy that somebody makes of the model has an idle one."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        self._function(*args)
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _idle, ()
+
+
+def _idle() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
 class _Scripted(nn.Module):
     """A scripted module behind an ordinary one, because scripted modules take no hooks."""
 
@@ -90,8 +111,8 @@ class Instrument(TorchFunctionMode, ABC):
         self._hooks: list[RemovableHandle] = []
         for name, module in model.named_modules():
             self._names[id(module)] = name
-            self._hooks.append(module.register_forward_pre_hook(self._enter, prepend=True))
-            self._hooks.append(module.register_forward_hook(self._leave, always_call=True))
+            self._hooks.append(module.register_forward_pre_hook(_Hook(self._enter), prepend=True))
+            self._hooks.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
 
     @property
     def scope(self) -> str:
