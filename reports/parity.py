@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reports import sentences, wording
 from reports.sections import Section, lines, text
 from reports.terminal import SHOWN, coloured
-from verifier.records import Verdict, brief
+from verifier.records import UNEXPLAINED, Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +75,8 @@ def why(each: Divergence) -> str:
     """The cause as far as it is known, else the numbers."""
     if each.cause is None:
         return each.reason
+    if each.cause.code == UNEXPLAINED:
+        return f"{each.reason} ({UNEXPLAINED})"
     sure = "confirmed" if each.cause.confirmed else "suspected"
     return f"{each.cause.summary} ({sure}, {each.cause.code})"
 

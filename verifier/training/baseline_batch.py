@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from verifier.training.loss_reading import LossReading
     from verifier.training.records import Phase
     from verifier.training.watching import Watch
 
@@ -44,13 +45,14 @@ class BaselineBatch:
     activation_gradients: dict[int, list[Tensor]] = field(default_factory=dict)
     buffers: dict[str, list[Tensor]] = field(default_factory=dict)
     losses: list[Tensor] = field(default_factory=list)
+    readings: list[LossReading] = field(default_factory=list)
     gradients: dict[str, list[Tensor]] = field(default_factory=dict)
     applied: dict[str, list[Tensor]] = field(default_factory=dict)
     states: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
     weights: dict[str, list[Tensor]] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
-    groups: dict[str, dict[str, object]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def began(self, watch: Watch) -> None:
         """Nothing to keep yet."""
@@ -71,17 +73,19 @@ class BaselineBatch:
         """Keep the buffers."""
         _append(self.buffers, watch.buffers)
 
-    def loss(self, watch: Watch, loss: Tensor) -> None:  # noqa: ARG002
-        """Keep the loss."""
+    def loss(self, watch: Watch, loss: Tensor, reading: LossReading) -> None:  # noqa: ARG002
+        """Keep the loss, and how it was reduced."""
         self.losses.append(loss.clone())
+        self.readings.append(reading)
 
     def backward_ended(self, watch: Watch) -> None:
         """Keep the gradients."""
         _append(self.gradients, gradients(watch))
 
     def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
-        """Keep the gradients as they are applied."""
+        """Keep the gradients as they are applied, and the options they are applied with."""
         _append(self.applied, gradients(watch, optimiser))
+        self.groups = {name: dict(group) for name, group in watch.groups().items()}
 
     def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
         """Keep the optimiser's state and the weights."""
@@ -90,9 +94,8 @@ class BaselineBatch:
         _append(self.weights, watch.updated(optimiser))
 
     def ended(self, watch: Watch) -> None:
-        """Keep the options of the optimiser, and the weights as the batch has left them."""
+        """Keep the rates, and the weights as the batch has left them."""
         self.parameters = watch.parameters
-        self.groups = {name: dict(group) for name, group in watch.groups().items()}
         self.rates = {name: float(group["lr"]) for name, group in watch.groups().items()}
 
 

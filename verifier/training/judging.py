@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from verifier.judge import STRICT, too_thin
-from verifier.records import Verdict
-from verifier.training import suspicions
-from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, WEIGHT, Place
-from verifier.training.records import Allowed, Divergence, Phase, TensorRow
+from verifier.records import UNEXPLAINED, Verdict
+from verifier.training import rate_causes
+from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, RATE, WEIGHT, Place
+from verifier.training.other_ways import different, exceeding, inconsequential
+from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -91,6 +92,7 @@ def judge(
     pairing: Pairing,
     free: SideBySide,
     forced: SideBySide,
+    whole: SideBySide,
     allowed: Mapping[Phase, Allowed],
     covered: Coverage,
     *,
@@ -100,22 +102,14 @@ def judge(
 
     A place is a culprit if its intrinsic error exceeds what its phase is allowed. A tensor is blamed once a phase,
     where it is first wrong, and once in all if a phase of the candidate leaves it out. The norm of all gradients is
-    shown and never blamed, as every gradient is judged. `scheduled` says that learning rates may be meant to change.
+    shown and never blamed, as every gradient is judged; nor is the gradient of a loss that is blamed itself.
+    `whole` is a training in which each batch is judged by the weights it leaves; `scheduled` says that learning rates
+    may be meant to change.
     """
     ranks = _Ranks(pairing)
     places = sorted({p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=ranks.of)
-    first: dict[Place, int] = {}
-    for place in places:
-        limit = allowed[place.phase].limit
-        over = (
-            k
-            for k, batch in enumerate(forced.compared)
-            if place in batch.errors and not batch.errors[place] <= limit
-        )
-        number = next(over, None)
-        if number is not None and place.what != NORM:
-            first[place] = number
-    dropped = _inconsequential(free, forced, allowed, first)
+    first = exceeding(forced, allowed)
+    dropped = inconsequential(whole, forced, allowed, first)
     first = {place: number for place, number in first.items() if place not in dropped}
     blamed: dict[tuple[object, ...], Place] = {}
     missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
@@ -123,7 +117,15 @@ def judge(
         key = (place.subject,) if place.subject in missing else (place.subject, place.phase)
         blamed.setdefault(key, place)
     culprits = tuple(
-        _divergence(pairing, free, forced, place, first[place], allowed[place.phase])
+        _divergence(
+            pairing,
+            free,
+            forced,
+            place,
+            first[place],
+            allowed[place.phase],
+            _cause(forced, free, place, first),
+        )
         for place in blamed.values()
     )
     rows = tuple(
@@ -131,61 +133,22 @@ def judge(
         for place in places
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
-    notes = [*_notes(pairing, free, scheduled=scheduled), *_different(forced, dropped)]
+    notes = [*_notes(pairing, free, scheduled=scheduled), *different(forced, dropped)]
     return Judgement(verdict, reason, culprits, rows, tuple(notes))
 
 
-# Differences of the way and not of what comes of it: a loss may be divided instead of its gradients.
-_WAYS = (Phase.LOSS, Phase.BACKWARD)
-
-
-def _inconsequential(
-    free: SideBySide, forced: SideBySide, allowed: Mapping[Phase, Allowed], first: Mapping[Place, int]
-) -> dict[Place, int]:
-    """Places that differ although the candidate, trained freely, had the baseline's weights after every batch.
-
-    Another name for what an optimiser keeps, an update written by hand, gradients that are divided where the other
-    side divides its loss: what the models become does not show it. What has not had the time to show in the weights,
-    a rate or a number that an optimiser keeps, is no such place, and neither is a forward pass.
-    """
-    weights = [
-        (place, error)
-        for batch in free.compared
-        for place, error in batch.errors.items()
-        if place.phase is Phase.AFTER
-    ]
-    if not weights or any(not error <= allowed[Phase.AFTER].limit for _, error in weights):
-        return {}
-    return {
-        place: number
-        for place, number in first.items()
-        if place.phase in _WAYS
-        or (place.phase in _UNNAMED and place in forced.compared[number].reasons)
-        or (place.phase is Phase.CLIP and _agrees(free, place, allowed[place.phase].limit))
-    }
-
-
-def _agrees(free: SideBySide, place: Place, limit: float) -> bool:
-    """Whether a candidate that trains freely never differs there: forcing it upstream then made the difference."""
-    return all(batch.errors.get(place, 0.0) <= limit for batch in free.compared)
-
-
-# Phases of which one side may have no tensor by that name, though it does the same.
-_UNNAMED = (Phase.CLIP, Phase.OPTIMISER)
-
-
-def _different(forced: SideBySide, dropped: Mapping[Place, int]) -> list[str]:
-    if not dropped:
-        return []
-    said = dict.fromkeys(
-        f"{place.phase}, {place.what}: {forced.compared[number].reasons.get(place, 'other numbers')}"
-        for place, number in dropped.items()
+def _cause(forced: SideBySide, free: SideBySide, place: Place, first: Mapping[Place, int]) -> TrainingCause:
+    """Why a place is wrong; where nothing gives the candidate's numbers, that."""
+    if place.what == RATE:
+        rates = free.rates_of.get(str(place.subject)) or free.rates
+        alone = not any(each.phase in (Phase.OPTIMISER, Phase.AFTER) for each in first)
+        return rate_causes.cause(rates, alone=alone)
+    known = forced.causes.get(place)
+    if known is not None:
+        return known
+    return TrainingCause(
+        code=UNEXPLAINED, summary="no closed form that is known gives the candidate's numbers"
     )
-    some = "; ".join(list(said)[:_SOME]) + (f"; and {len(said) - _SOME} more" if len(said) > _SOME else "")
-    return [f"the trainings go other ways, to the same weights after every batch ({some})"]
-
-
-_SOME = 3
 
 
 def _verdict(
@@ -313,12 +276,17 @@ def _shape(pairing: Pairing, place: Place) -> tuple[int, ...]:
 
 
 def _divergence(
-    pairing: Pairing, free: SideBySide, forced: SideBySide, place: Place, batch: int, allowed: Allowed
+    pairing: Pairing,
+    free: SideBySide,
+    forced: SideBySide,
+    place: Place,
+    batch: int,
+    allowed: Allowed,
+    cause: TrainingCause,
 ) -> Divergence:
     baseline, candidate = _names(pairing, place)
     there = forced.compared[batch]
     intrinsic = there.errors[place]
-    cause = suspicions.schedule(free.rates) if suspicions.of_rates(place) else forced.causes.get(place)
     reason = there.reasons.get(place) or (
         f"its relative error is {intrinsic:.3g}, {allowed.limit:.3g} is allowed (rule {allowed.rule})"
     )

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.bench import pairing
-from verifier.bench.bench import Bench
-from verifier.bench.protocol import Protocol
-from verifier.bench.semantics import semantics
 from verifier.bench.side import Side
-from verifier.cells import Cell
 from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.inputs import tensors
-from verifier.models.copying import copy_with, state_of
+from verifier.training.forward_causes import in_training
 from verifier.weights import resolve
 
 if TYPE_CHECKING:
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.bench.subject import Subject
+    from verifier.cells import Cell
     from verifier.inputs import Inputs
     from verifier.weights import Masters
 
@@ -38,8 +35,17 @@ class Pairing:
 
     baseline: Side
     candidate: Side
-    alignment: Alignment
-    masters: Masters
+    subject: Subject
+
+    @property
+    def alignment(self) -> Alignment:
+        """Which sites belong together."""
+        return self.subject.alignment
+
+    @property
+    def masters(self) -> Masters:
+        """The tensors both start from."""
+        return self.subject.masters
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -92,7 +98,7 @@ def pair(
             subject = pairing.prove(subject, given)
         if _built_otherwise(subject.alignment):
             subject = _settled(subject, given)
-    return Pairing(*sides, subject.alignment, subject.masters)
+    return Pairing(*sides, subject)
 
 
 def _built_otherwise(alignment: Alignment) -> bool:
@@ -105,13 +111,8 @@ def _built_otherwise(alignment: Alignment) -> bool:
 
 def _settled(subject: Subject, given: Inputs) -> Subject:
     """The subject without the pairs that a float64 run disproves, where one side takes more operators, say."""
-    training = [
-        copy_with(model, state_of(model), lambda tensor: tensor, role=role).train()
-        for model, role in ((subject.baseline, "baseline"), (subject.candidate, "candidate"))
-    ]
-    live = Bench(replace(subject, baseline=training[0], candidate=training[1]), given)
     try:
-        found = semantics(live, [given], Cell("cpu", "float32"), Protocol()).subject
+        found = in_training(subject, given).subject
     except VerifierError:  # the training will say what is wrong with it
         return subject
     return replace(subject, alignment=found.alignment, masters=found.masters)

@@ -16,11 +16,14 @@ from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.judge import coverage
 from verifier.records import Verdict
+from verifier.training.correspondence import Forcing
+from verifier.training.forward_causes import causes as forward_causes
 from verifier.training.judging import judge, limits
+from verifier.training.other_ways import WAYS, exceeding, same_weights
 from verifier.training.pairing import pair
 from verifier.training.procedure import trainer as by_recipe
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import TrainingParity
+from verifier.training.records import Phase, TrainingParity
 from verifier.training.side_by_side import side_by_side
 
 if TYPE_CHECKING:
@@ -105,11 +108,11 @@ def train_parity(
         classes = pairing.alignment.baseline.sites[pairing.alignment.baseline.outputs[0]].shape[-1]
         batches = [(images, labels % classes) for images, labels in batches]
         epoch_steps = max(1, len(data.labels) // (b_recipe.batch_size * b_recipe.accumulate))
-        whole = {"steps": steps, "epoch_steps": epoch_steps}
+        length = {"steps": steps, "epoch_steps": epoch_steps}
         loops = (
-            trainer or by_recipe(b_recipe, **whole),
+            trainer or by_recipe(b_recipe, **length),
             candidate_trainer
-            or (trainer if trainer and candidate_recipe is None else by_recipe(c_recipe, **whole)),
+            or (trainer if trainer and candidate_recipe is None else by_recipe(c_recipe, **length)),
         )
         allowed = limits(cell, b_recipe, c_recipe, pairing.alignment)
         tell = progress or (lambda *_: None)
@@ -124,13 +127,19 @@ def train_parity(
             progress=tell,
             seed=seed,
         )
-        free = run(force=False)
+        free = run(forcing=Forcing.NOTHING)
         exact = not any(error for batch in free.compared for error in batch.errors.values())
-        forced = free if exact else run(force=True)
+        forced = free if exact else run(forcing=Forcing.PHASES)
+        first = exceeding(forced, allowed)
+        # Where free training has grown apart by rounding, whether a way makes a difference is judged step by step.
+        told = same_weights(free, allowed) or not any(place.phase in WAYS for place in first)
+        whole = free if told else run(forcing=Forcing.STEPS)
+        if any(place.phase is Phase.FORWARD for place in first):
+            forced.explain_sites(forward_causes(pairing, batches[0][0]))
     covered = coverage(pairing.alignment, pairing.masters.info.unexercised)
     loops_given = trainer is not None or candidate_trainer is not None
     scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
-    judged = judge(pairing, free, forced, allowed, covered, scheduled=scheduled)
+    judged = judge(pairing, free, forced, whole, allowed, covered, scheduled=scheduled)
     named = procedures or (b_recipe.told(), c_recipe.told())
     found = TrainingParity(
         verdict=judged.verdict,

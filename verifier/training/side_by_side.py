@@ -6,28 +6,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from verifier.border.programs import translating
 from verifier.environment import seed_all
 from verifier.errors import ModelError
 from verifier.lockstep.coroutine import Thread
-from verifier.training.baseline_batch import BaselineBatch
-from verifier.training.candidate_batch import CandidateBatch, Correspondence
+from verifier.training.baseline_batch import ACTIVATION, BaselineBatch, Place
+from verifier.training.candidate_batch import CandidateBatch
+from verifier.training.correspondence import Correspondence, Forcing
 from verifier.training.failing import failed
+from verifier.training.history import History
 from verifier.training.records import Phase
-from verifier.training.suspicions import explain
+from verifier.training.suspicions import explain, explain_end, explain_updates
 from verifier.training.watching import Watch, backward_passes_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import torch
     from torch import Tensor
     from torch.optim import Optimizer
 
     from verifier.cells import Cell
-    from verifier.training.baseline_batch import Place
     from verifier.training.pairing import Pairing
     from verifier.training.procedure import Trainer
     from verifier.training.records import Allowed, TrainingCause
@@ -35,19 +36,38 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor]
     Progress = Callable[[str, int, int], None]
 
-FREE, FORCED = "training side by side", "judging every phase on identical inputs"
+TOLD = {
+    Forcing.NOTHING: "training side by side",
+    Forcing.PHASES: "judging every phase on identical inputs",
+    Forcing.STEPS: "judging every step on identical weights",
+}
 
 
 @dataclass
 class SideBySide:
-    """What two trainings were, batch by batch. `step_of` has the baseline's optimiser step of each batch."""
+    """What two trainings were, batch by batch.
+
+    `step_of` has the baseline's optimiser step of each batch, `rates_of` the learning rates of the candidate's
+    parameters after each. `by_hand` says that one side, and one alone, has no optimiser, `options_differ` that two of
+    one class are set otherwise.
+    """
 
     compared: list[CandidateBatch] = field(default_factory=list)
     causes: dict[Place, TrainingCause] = field(default_factory=dict)
     losses: tuple[tuple[float, float], ...] = ()
     rates: tuple[tuple[float, float], ...] = ()
+    rates_of: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     step_of: list[int] = field(default_factory=list)
     steps: int = 0
+    by_hand: bool = False
+    options_differ: bool = False
+
+    def explain_sites(self, causes: Mapping[int, TrainingCause]) -> None:
+        """Take over causes of sites, by the position of their pair, that are better than those that are known."""
+        for position, cause in causes.items():
+            place = Place(Phase.FORWARD, ACTIVATION, position)
+            if cause.confirmed or place not in self.causes:
+                self.causes[place] = cause
 
     @property
     def forward_seen(self) -> bool:
@@ -138,7 +158,7 @@ def side_by_side(
     batches: Sequence[Batch],
     allowed: Mapping[Phase, Allowed],
     *,
-    force: bool,
+    forcing: Forcing,
     same_dtypes: bool,
     progress: Progress,
     seed: int,
@@ -151,7 +171,13 @@ def side_by_side(
         recipes=pairing.masters.assemblies,
         layouts=alignment.laid_out,
         buffers=frozenset(name for name, _ in models[1].named_buffers()),
+        outputs=frozenset(
+            k for k, each in enumerate(alignment.pairs) if each.baseline in alignment.baseline.outputs
+        ),
     )
+    history = None
+    if forcing is Forcing.PHASES:
+        history = History(len(batches), len(relation.recipes))
     sides = [
         Training(
             side.role,
@@ -180,22 +206,30 @@ def side_by_side(
             for number, batch in enumerate(batches):
                 found.step_of.append(sides[0].watch.steps)
                 kept = BaselineBatch()
-                compared = CandidateBatch(kept, relation, allowed, force, same_dtypes)
+                compared = CandidateBatch(kept, relation, allowed, forcing, same_dtypes, history)
                 ledgers: tuple[BaselineBatch | CandidateBatch, ...] = (kept, compared)
                 for side, ledger in zip(sides, ledgers, strict=True):
                     seed_all(seed + number)
                     side.take((batch[0].clone(), batch[1].clone()), ledger)
                 losses.append((_number(kept.losses), _number(compared.losses)))
                 rates.append((_first(kept.rates), _first(compared.rates)))
-                if force:
+                for name, rate in compared.rates.items():
+                    made = relation.recipes.get(name)
+                    known = float("nan") if made is None else kept.rates.get(made.names[0], float("nan"))
+                    found.rates_of.setdefault(name, []).append((known, rate))
+                if history is not None:
                     found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
                 compared.forget()
                 found.compared.append(compared)
-                progress(FORCED if force else FREE, number + 1, len(batches))
+                progress(TOLD[forcing], number + 1, len(batches))
             for side in sides:
                 side.finish()
-            end = CandidateBatch(BaselineBatch(), relation, allowed, force)
+            end = CandidateBatch(BaselineBatch(), relation, allowed, forcing)
             end.over(*watches)
+            if history is not None:
+                found.causes |= explain_end(end, history)
+                found.causes |= _updates(found, history, watches, relation, cell)
+            end.forget()
             found.compared[-1].errors |= end.errors
             found.compared[-1].reasons |= end.reasons
             found.compared[-1].figures |= end.figures
@@ -204,8 +238,41 @@ def side_by_side(
             hook.remove()
         for side in sides:
             side.close()
+    found.by_hand = bool(sides[0].watch.optimisers) != bool(sides[1].watch.optimisers)
+    found.options_differ = _set_otherwise(watches[0], watches[1], relation)
     found.losses, found.rates, found.steps = tuple(losses), tuple(rates), sides[0].watch.steps
     return found
+
+
+def _set_otherwise(baseline: Watch, candidate: Watch, relation: Correspondence) -> bool:
+    """Whether optimisers of one class, on both sides of a parameter, have other options."""
+    makers, groups = (baseline.makers(), candidate.makers()), (baseline.groups(), candidate.groups())
+    for name, group in groups[1].items():
+        other = relation.recipes[name].names[0] if name in relation.recipes else ""
+        if makers[0].get(other) is makers[1].get(name) and other in groups[0]:
+            b = groups[0][other]
+            if any(
+                b.get(key) != value
+                for key, value in group.items()
+                if key not in ("params", "lr", "initial_lr")
+            ):
+                return True
+    return False
+
+
+def _updates(
+    found: SideBySide, history: History, watches: Sequence[Watch], relation: Correspondence, cell: Cell
+) -> dict[Place, TrainingCause]:
+    """The causes of updates that differ, where nothing simpler is known."""
+    places = dict.fromkeys(
+        place
+        for compared in found.compared
+        for place, error in compared.errors.items()
+        if not error <= compared.allowed[place.phase].limit and place not in found.causes
+    )
+    names = {name: recipe.names[0] for name, recipe in relation.recipes.items()}
+    roundoff = torch.finfo(cell.torch_dtype).eps / 2
+    return explain_updates(history, places, watches[0], watches[1], names, roundoff)
 
 
 def _graded(pairing: Pairing) -> frozenset[int]:

@@ -8,37 +8,96 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.training.baseline_batch import BUFFER, GRADIENT, RATE, WEIGHT
+from verifier.training import clip_causes, end_causes, loss_causes
+from verifier.training.baseline_batch import BUFFER, GRADIENT, WEIGHT
+from verifier.training.fitting import CLOSE, agree, fit
 from verifier.training.records import Phase, TrainingCause
+from verifier.training.update_causes import UpdateCauses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
     from torch import Tensor
 
     from verifier.training.baseline_batch import Place
     from verifier.training.candidate_batch import CandidateBatch
+    from verifier.training.history import History
     from verifier.training.watching import Watch
 
-_CLOSE = 1e-6  # relative: of fits to differences that are themselves small next to what they were taken from
+    Causes = dict[Place, TrainingCause]
+
+_OF_UPDATES = (Phase.OPTIMISER, Phase.AFTER)
 
 
-def explain(
-    compared: CandidateBatch, baseline: Watch, candidate: Watch, known: Iterable[Place]
-) -> dict[Place, TrainingCause]:
+def explain(compared: CandidateBatch, baseline: Watch, candidate: Watch, known: Iterable[Place]) -> Causes:
     """The causes of what exceeds its limit in one forced batch, but at places that are `known` already."""
     left_out = set(known)
-    found = {}
-    for place, error in compared.errors.items():
-        if (
-            place in left_out
-            or error <= compared.allowed[place.phase].limit
-            or isinstance(place.subject, int)
-        ):
-            continue
+    wrong = [
+        place
+        for place, error in compared.errors.items()
+        if place not in left_out and not error <= compared.allowed[place.phase].limit
+    ]
+    found: Causes = {}
+    phases = {place.phase for place in wrong}
+    loss = loss_causes.cause(compared.evidence) if {Phase.LOSS, Phase.BACKWARD} & phases else None
+    clip = clip_causes.cause(compared.evidence) if Phase.CLIP in phases else None
+    for place in wrong:
         cause = _cause(compared, place, baseline, candidate)
+        if cause is None and place.phase is Phase.CLIP and place not in compared.reasons:
+            cause = clip
+        if cause is None and _of_loss(place, compared, loss):
+            cause = loss
+        if cause is None:
+            cause = _scaled(compared, place)
         if cause is not None:
             found[place] = cause
+    return found
+
+
+def explain_updates(
+    history: History,
+    places: Collection[Place],
+    baseline: Watch,
+    candidate: Watch,
+    names: Mapping[str, str],
+    roundoff: float,
+) -> Causes:
+    """The causes of updates that differ, from all that was recorded of them.
+
+    Args:
+        history: What was recorded.
+        places: Where updates differ.
+        baseline: The watch whose optimisers are the baseline's.
+        candidate: Likewise.
+        names: The baseline's name of each of the candidate's parameters.
+        roundoff: Unit roundoff of the dtype of the training.
+    """
+    search = UpdateCauses(history, roundoff)
+    makers = baseline.makers(), candidate.makers()
+    found: Causes = {}
+    by_name: dict[str, TrainingCause | None] = {}
+    for place in places:
+        name = str(place.subject)
+        if place.phase not in _OF_UPDATES or name not in candidate.parameters or place.what.endswith("end"):
+            continue
+        if name not in by_name:
+            by_name[name] = search.cause(name, (makers[0].get(names.get(name, "")), makers[1].get(name)))
+        cause = by_name[name]
+        if cause is not None:
+            found[place] = cause
+    return found
+
+
+def explain_end(end: CandidateBatch, history: History) -> Causes:
+    """The causes of what the two leave behind."""
+    found = {}
+    for place, (b, c) in end.evidence.exceeding.items():
+        course = history.courses.get(str(place.subject))
+        if course is not None:
+            buffer = place.what.startswith(BUFFER)
+            cause = end_causes.cause(course, history.sample(b), history.sample(c), buffer=buffer)
+            if cause is not None:
+                found[place] = cause
     return found
 
 
@@ -47,35 +106,72 @@ def _confirmed(code: str, summary: str) -> TrainingCause:
 
 
 def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: Watch) -> TrainingCause | None:
-    name = str(place.subject)
-    if place in compared.reasons:
-        return _untrained(name, candidate) if name in candidate.parameters else None
-    if place not in compared.exceeding:
+    if isinstance(place.subject, int):
         return None
-    b, c = (tensor.double() for tensor in compared.exceeding[place])
-    if place.what == BUFFER and name in compared.buffers_before:
-        return _statistics(name, compared.buffers_before[name].double(), b, c, baseline, candidate, compared)
+    name, evidence = place.subject, compared.evidence
+    if place in compared.reasons:
+        return _untrained(place, candidate) if name in candidate.parameters else None
+    if place not in evidence.exceeding:
+        return None
+    b, c = (tensor.double() for tensor in evidence.exceeding[place])
+    if place.what == BUFFER and name in evidence.buffers:
+        return _statistics(name, evidence.buffers[name].double(), b, c, baseline, candidate, compared)
     if place == (Phase.BACKWARD, GRADIENT, name):
-        held = compared.gradients_before.get(name)
+        held = evidence.held.get(name)
         return None if held is None else _held(held.double(), b, c)
-    if place == (Phase.CLIP, GRADIENT, name):
-        factor = _fit(b, c)
-        if factor is not None and abs(factor - 1) > _CLOSE:
-            return _confirmed(
-                "gradients-scaled",
-                f"gradients are applied {factor:.6g} times as large: clipped to another norm, or not divided",
-            )
-    if place.phase is Phase.OPTIMISER and name in compared.weights_before:
-        return _step(compared, place, name, b, c)
+    if place == (Phase.AFTER, WEIGHT, name) and bool((c == evidence.weights[name]).all()):
+        return _confirmed("frozen", "the candidate's step leaves it as it was")
     return None
 
 
-def _untrained(name: str, candidate: Watch) -> TrainingCause | None:
+def _untrained(place: Place, candidate: Watch) -> TrainingCause | None:
+    name = str(place.subject)
     if not candidate.parameters[name].requires_grad:
         return _confirmed("frozen", "the candidate does not train it: requires_grad is off")
     if candidate.optimisers and name not in candidate.groups():
         return _confirmed("frozen", "no optimiser of the candidate has it")
+    if place == (Phase.BACKWARD, GRADIENT, name):
+        return _confirmed(
+            "gradient-cut", "no gradient reaches it: what uses it is detached, or made without gradients"
+        )
     return None
+
+
+def _of_loss(place: Place, compared: CandidateBatch, loss: TrainingCause | None) -> bool:
+    """Whether a place is the loss, its gradient, or where a penalty that is part of it shows."""
+    if loss is None:
+        return False
+    if place.phase is Phase.LOSS:
+        return True
+    if place.phase is not Phase.BACKWARD:
+        return False
+    penalty = loss.code == "loss-penalty"
+    return place.what == GRADIENT if penalty else place.subject in compared.relation.outputs
+
+
+def _scaled(compared: CandidateBatch, place: Place) -> TrainingCause | None:
+    """A tensor that is the baseline's times a number."""
+    if place.phase not in (Phase.FORWARD, Phase.BACKWARD, Phase.AFTER):
+        return None
+    if place not in compared.evidence.exceeding:
+        return None
+    b, c = (tensor.double() for tensor in compared.evidence.exceeding[place])
+    if not b.numel() or not float(b.abs().max()) > 0:
+        return None
+    factor = fit(b, c) if float(c.abs().max()) > 0 else 0.0
+    if factor is None:
+        return None
+    if place.phase is Phase.AFTER:
+        return _confirmed(
+            "weight-scaled-after", f"after the step it is {factor:.6g} times what the step made of it"
+        )
+    if place.phase is Phase.FORWARD:
+        return _confirmed(
+            "site-scaled", f"it is {factor:.6g} times the baseline's, a factor of the whole tensor"
+        )
+    return _confirmed(
+        "gradient-scaled", f"its gradient is {factor:.6g} times the baseline's, which arrives here alike"
+    )
 
 
 def _statistics(
@@ -87,11 +183,13 @@ def _statistics(
     candidate: Watch,
     compared: CandidateBatch,
 ) -> TrainingCause | None:
-    """Running statistics: another momentum, or a variance divided by n and not by n - 1."""
+    """Running statistics: never written, another momentum, or a variance divided by n and not by n - 1."""
     moved = b - before
-    factor = _fit(moved, c - before)
+    if bool((c == before).all()) and float(moved.abs().max()) > 0:
+        return _confirmed("buffer-never-moved", "it stays what it was: the pass never writes it")
+    factor = fit(moved, c - before)
     settings = _momentum(compared.relation.recipes[name].names[0], baseline), _momentum(name, candidate)
-    if factor is not None and abs(factor - 1) > _CLOSE:
+    if factor is not None and abs(factor - 1) > CLOSE:
         told = ""
         if None not in settings and settings[0] != settings[1]:
             told = f"momentum is {settings[1]:g}, the baseline's {settings[0]:g}: "
@@ -100,7 +198,7 @@ def _statistics(
     if momentum is None or not name.endswith("var"):
         return None
     seen = b - (1 - momentum) * before  # the batch's unbiased variance times the momentum
-    share = _fit(seen, b - c)
+    share = fit(seen, b - c)
     if share is None or not 0 < share < 1:
         return None
     count = 1 / share
@@ -120,78 +218,10 @@ def _momentum(name: str, watch: Watch) -> float | None:
 
 def _held(held: Tensor, b: Tensor, c: Tensor) -> TrainingCause | None:
     """A gradient on top of what was there before, or without what should be."""
-    if _agree(c, b + held):
+    if agree(c, b + held):
         return _confirmed(
             "gradients-not-cleared", "it still holds the gradients of the batch before: zero_grad is missing"
         )
-    if _agree(b, c + held):
+    if agree(b, c + held):
         return _confirmed("gradients-cleared", "what was accumulated before is lost: zero_grad too early")
     return None
-
-
-def _step(compared: CandidateBatch, place: Place, name: str, b: Tensor, c: Tensor) -> TrainingCause | None:
-    """What an optimiser keeps or writes: weight decay, or another learning rate."""
-    weights = compared.weights_before[name].double()
-    settings = [
-        table.get(key, {})
-        for table, key in (
-            (compared.kept.groups, compared.relation.recipes[name].names[0]),
-            (compared.groups, name),
-        )
-    ]
-    decay = [group.get("weight_decay", 0.0) for group in settings]
-    if decay[0] != decay[1] and _fit(weights, c - b) is not None:
-        return _confirmed("weight-decay", f"weight_decay is {decay[1]:g}, the baseline's {decay[0]:g}")
-    if place.what == WEIGHT:
-        factor = _fit(b - weights, c - weights)
-        if factor is not None:
-            return _confirmed("learning-rate", f"its step is {factor:.6g} times the baseline's")
-    options = [
-        f"{option} is {settings[1][option]}, the baseline's {value}"
-        for option, value in settings[0].items()
-        if option not in {"params", "lr", "initial_lr"} and settings[1].get(option, value) != value
-    ]
-    return TrainingCause(code="optimiser-option", summary="; ".join(options)) if options else None
-
-
-def schedule(rates: Sequence[tuple[float, float]]) -> TrainingCause | None:
-    """How the candidate's learning rates, batch by batch after each, are the baseline's at other times."""
-    baseline, candidate = [rate for rate, _ in rates], [rate for _, rate in rates]
-    for every in (2, 3, 4):
-        expected = baseline[every - 1 :: every]
-        if _same(expected, candidate[: len(expected)]):
-            times = {2: "twice", 3: "three times", 4: "four times"}[every]
-            return _confirmed("schedule-steps", f"the schedule is stepped {times} a step of the optimiser")
-    if _same(baseline[:-1], candidate[1:]):
-        return _confirmed("schedule-late", "the schedule is one step behind")
-    if _same(baseline[1:], candidate[:-1]):
-        return _confirmed("schedule-early", "the schedule is one step ahead")
-    if len(set(candidate)) == 1 and len(set(baseline)) > 1:
-        return _confirmed("schedule-missing", "the learning rate never changes")
-    return None
-
-
-def of_rates(place: Place) -> bool:
-    """Whether a place is a learning rate, whose cause only the whole training tells."""
-    return place.what == RATE
-
-
-def _same(baseline: Sequence[float], candidate: Sequence[float]) -> bool:
-    """Whether rates agree; two numbers or a rate that never changes would tell nothing."""
-    if len(baseline) != len(candidate) or len(baseline) < 3 or len(set(baseline)) < 2:
-        return False
-    scale = max(map(abs, baseline))
-    return all(abs(a - b) <= _CLOSE * scale for a, b in zip(baseline, candidate, strict=True))
-
-
-def _fit(basis: Tensor, tensor: Tensor) -> float | None:
-    """The factor that makes `tensor` of `basis`; None where none does."""
-    size = float(basis.square().sum())
-    if not size:
-        return None
-    factor = float((basis * tensor).sum()) / size
-    return factor if _agree(tensor, factor * basis) and float(tensor.abs().max()) > 0 else None
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    return float((one - other).norm()) <= _CLOSE * float(one.norm())

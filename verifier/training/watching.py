@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from verifier.errors import GraphDepartureError
 from verifier.graph.instrument import Instrument
 from verifier.graph.tensors import tensors_in
+from verifier.training.loss_reading import LossReading, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -46,8 +47,8 @@ class Ledger(Protocol):
     def forward_ended(self, watch: Watch) -> None:
         """The model returned; its buffers are as the pass has left them."""
 
-    def loss(self, watch: Watch, loss: Tensor) -> None:
-        """A backward pass is about to start from `loss`."""
+    def loss(self, watch: Watch, loss: Tensor, reading: LossReading) -> None:
+        """A backward pass is about to start from `loss`, which was reduced as `reading` says."""
 
     def backward_ended(self, watch: Watch) -> None:
         """The parameters have their gradients; they may be overwritten."""
@@ -126,6 +127,10 @@ class Watch(Instrument):
             for parameter in group["params"]
             if id(parameter) in names
         }
+
+    def makers(self) -> dict[str, type]:
+        """The class of the optimiser of each parameter that an optimiser has."""
+        return {name: type(each) for each in self.optimisers.values() for name in self.updated(each)}
 
     def before_step(self, optimiser: Optimizer) -> None:
         """Called when one of this model's optimisers is about to step."""
@@ -212,12 +217,12 @@ class Watch(Instrument):
             return super().__torch_function__(func, types, args, kwargs)
         return func(*args, **(kwargs or {}))
 
-    def backward_begins(self, loss: Tensor) -> None:
+    def backward_begins(self, loss: Tensor, reading: LossReading) -> None:
         """Called when a backward pass is about to start from `loss` in this model's thread."""
         self.eventful = True
         if self.ledger is not None:
             with _aside():
-                self.ledger.loss(self, loss)
+                self.ledger.loss(self, loss, reading)
 
     def backward_ended(self) -> None:
         """Called when it has come to its end."""
@@ -246,8 +251,8 @@ def backward_passes_seen(watches: Collection[Watch]) -> Iterator[None]:
             original(tensors, grad_tensors, *args, **kwargs)
             return
         with _aside():
-            loss = _scalar(tensors, grad_tensors)
-        here.backward_begins(loss)
+            loss, reading = _scalar(tensors, grad_tensors), read(tensors)
+        here.backward_begins(loss, reading)
         here.backing = True
         try:
             original(tensors, grad_tensors, *args, **kwargs)

@@ -116,7 +116,7 @@ MODEL_FAULTS = {
         "running-variance-biased",
     ),
     "a frozen tensor": (frozen_tensor, (0, Phase.BACKWARD, "gradient", "3.conv2.weight"), "frozen"),
-    "another eps": (other_eps, (0, Phase.FORWARD, "activation", "3.bn1"), None),
+    "another eps": (other_eps, (0, Phase.FORWARD, "activation", "3.bn1"), "batchnorm-eps"),
 }
 
 
@@ -126,14 +126,15 @@ def test_a_fault_of_the_model_is_named_exactly(
     parity: Parity,
     plant: Callable[[Any], None],
     where: tuple[int, Phase, str, str],
-    cause: str | None,
+    cause: str,
 ) -> None:
     plant(twins[1])
     found = parity(*twins)
     assert found.verdict == "diverged"
     assert named(found.first_divergence) == where
     assert found.first_divergence is not None
-    assert (found.first_divergence.cause.code if found.first_divergence.cause else None) == cause
+    assert found.first_divergence.cause is not None
+    assert found.first_divergence.cause.code == cause
 
 
 def test_the_momentum_of_one_norm_is_blamed_on_its_two_statistics_alone(twins: Pair, parity: Parity) -> None:

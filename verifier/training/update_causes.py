@@ -1,0 +1,243 @@
+"""Why updates differ that are made of the same weights and gradients: two rules that give all numbers, compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from verifier.training.records import TrainingCause
+from verifier.training.update_rules import FAMILIES, Rule, of_numbers, of_torch
+from verifier.training.update_search import Side, nearest, steps_to_look_at
+from verifier.training.wording import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from verifier.training.history import History, Update
+
+    Makers = tuple[type | None, type | None]
+
+_TRIES = 3000  # runs of a rule a parameter; a second or two
+_TRIES_IN_ALL = 9000
+
+
+class _Found(NamedTuple):
+    baseline: Rule
+    candidate: Rule
+
+
+class UpdateCauses:
+    """Explains the updates of parameters, one after the other; what explained one is tried first on the next.
+
+    Args:
+        history: What was recorded.
+        roundoff: Unit roundoff of the dtype of the training.
+    """
+
+    def __init__(self, history: History, roundoff: float) -> None:
+        self._history = history
+        self._roundoff = roundoff
+        self._known: list[_Found] = []
+        self._tries = _TRIES_IN_ALL
+
+    def cause(self, name: str, makers: Makers) -> TrainingCause | None:
+        """Why the candidate's parameter of this name is updated otherwise; None where no pair of rules tells.
+
+        `makers` are the classes of the optimisers that have it, the baseline's and the candidate's.
+        """
+        updates = self._history.updates.get(name, [])
+        differing = [k for k, each in enumerate(updates) if not _same(each)]
+        if not differing:
+            return None
+        updates = updates[: steps_to_look_at(differing[0], len(updates))]
+        sides = tuple(self._side(updates, k) for k in (0, 1))
+        found = self._rules(updates, sides, makers)
+        self._tries -= sum(side.tries for side in sides)
+        if found is None:
+            return None
+        if found not in self._known:
+            self._known.append(found)
+        return _told(found, sides, differing[0])
+
+    def _side(self, updates: Sequence[Update], k: int) -> Side:
+        rates = [each.options[k].get("lr") for each in updates]
+        known = all(isinstance(rate, float) for rate in rates)
+        return Side(
+            [each.weight for each in updates],
+            [each.gradient for each in updates],
+            [each.after[k] for each in updates],
+            [float(rate) for rate in rates if rate is not None] if known else None,
+            self._roundoff,
+        )
+
+    def _rules(self, updates: Sequence[Update], sides: tuple[Side, ...], makers: Makers) -> _Found | None:
+        options = updates[0].options
+        known = tuple(
+            _known(side, maker, each) for side, maker, each in zip(sides, makers, options, strict=True)
+        )
+        baseline, candidate = known
+        if baseline is not None and candidate is not None:
+            return _Found(baseline, candidate)
+        for found in self._known:
+            if all(side.error(rule) <= side.limit() for side, rule in zip(sides, found, strict=True)):
+                return found
+        literals = [dict(each) for each in _literals(options)]
+        tries = min(_TRIES, self._tries)
+        for k in (0, 1):
+            anchor = known[k]
+            if anchor is not None:
+                other = nearest(
+                    sides[1 - k],
+                    anchor,
+                    literals,
+                    sides[1 - k].limit(anchor if sides[1 - k].known_rates else None),
+                    tries,
+                )
+                return None if other is None else _Found(*((anchor, other) if k == 0 else (other, anchor)))
+        for family in FAMILIES:
+            baseline = nearest(
+                sides[0],
+                of_numbers(family, {**options[1], **options[0]}),
+                literals,
+                sides[0].limit(),
+                tries // 4,
+            )
+            if baseline is None:
+                continue
+            candidate = nearest(sides[1], baseline, literals, sides[1].limit(baseline), tries)
+            if candidate is not None:
+                return _Found(baseline, candidate)
+        return None
+
+
+def _same(update: Update) -> bool:
+    b, c = update.after
+    size = max(float((b - update.weight).norm()), 1e-300)
+    return float((b - c).norm()) <= 1e-9 * size + 16 * 2.0**-53 * float(b.norm())
+
+
+def _known(side: Side, maker: type | None, options: Mapping[str, Any]) -> Rule | None:
+    """The rule of an optimiser of torch, if it gives what was recorded."""
+    rule = None if maker is None else of_torch(maker, options)
+    return rule if rule is not None and side.error(rule) <= side.limit() else None
+
+
+def _literals(options: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
+    """The numbers that stand among the options of either side, setting by setting."""
+    for family in FAMILIES:
+        for each in options:
+            rule = of_numbers(family, each)
+            for name in ("momentum", "second", "eps", "decay", "dampening", "start"):
+                yield {name: getattr(rule, name)}
+
+
+_NAMES = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
+_FLAGS: dict[
+    str, tuple[str, str, str, str]
+] = {  # code, subject, what is said of it where it is on, and where off
+    "eps_inside": (
+        "optimiser-eps",
+        "eps is added",
+        "inside the root (sqrt(v + eps))",
+        "outside the root (sqrt(v) + eps)",
+    ),
+    "eps_first": ("optimiser-eps", "eps is added", "before the bias correction", "after it"),
+    "averages": ("momentum-averaged", "its momentum", "averages (m v + (1 - m) g)", "sums (m v + g)"),
+    "damped_first": ("dampening", "the first gradient's dampening is", "on", "off"),
+    "nesterov": ("nesterov", "nesterov is", "on", "off"),
+    "rate_inside": (
+        "learning-rate",
+        "its velocity is made of",
+        "gradients times the rate of their time",
+        "gradients, and multiplied by the rate of the step",
+    ),
+    "centered": ("optimiser-option", "centered is", "on", "off"),
+    "amsgrad": ("optimiser-option", "amsgrad is", "on", "off"),
+    "decoupled": (
+        "weight-decay-coupling",
+        "weight decay is",
+        "decoupled (it shrinks the weight)",
+        "coupled (L2: it is added to the gradient)",
+    ),
+    "decay_by_rate": (
+        "weight-decay-coupling",
+        "decoupled weight decay is",
+        "multiplied by the learning rate",
+        "not multiplied by it",
+    ),
+    "ascends": ("update-sign", "the step goes", "uphill", "downhill"),
+}
+_NUMBERS: dict[str, tuple[str, str]] = {
+    "decay": ("weight-decay", "weight_decay"),
+    "momentum": ("optimiser-momentum", "momentum"),
+    "second": ("optimiser-second-moment", "alpha"),
+    "eps": ("optimiser-eps", "eps"),
+    "dampening": ("dampening", "dampening"),
+    "start": ("optimiser-start", "what squares are summed on"),
+}
+
+
+def _told(found: _Found, sides: tuple[Side, ...], first: int) -> TrainingCause | None:
+    baseline, candidate = found
+    said: list[tuple[str, str]] = []
+    if baseline.family != candidate.family:
+        names = _NAMES[candidate.family], _NAMES[baseline.family]
+        said.append(
+            ("optimiser-different", f"it is updated as by {names[0]}, the baseline's as by {names[1]}")
+        )
+        return TrainingCause(code=said[0][0], summary=said[0][1], confirmed=True)
+    unlike = [name for name in candidate.unlike(baseline) if name != "rate"]
+    uncorrected = {"corrected_first", "corrected_second"} & {*unlike}
+    if uncorrected:
+        said.append(_correction(uncorrected, on=getattr(candidate, min(uncorrected))))
+    for name in unlike:
+        b, c = getattr(baseline, name), getattr(candidate, name)
+        if name in _FLAGS:
+            code, subject, on, off = _FLAGS[name]
+            here, there = (on, off) if c else (off, on)
+            said.append((code, f"{subject} {here}, the baseline's {there}"))
+        elif name in _NUMBERS:
+            code, plain = _NUMBERS[name]
+            if baseline.family == "adam":
+                plain = {"momentum": "beta1", "second": "beta2"}.get(name, plain)
+            said.append((code, f"{plain} is {numbers(c)}, the baseline's {numbers(b)}"))
+    rates = [[rate * rule.rate for rate in side.rates] for side, rule in zip(sides, found, strict=True)]
+    if not all(_is(b, c) for b, c in zip(*rates, strict=True)):
+        averaged = (
+            not said
+            and candidate.momentum
+            and _is(rates[1][first], (1 - candidate.momentum) * rates[0][first])
+        )
+        text = _rates(rates, first)
+        if averaged:  # the same numbers by another edit, which is the likelier
+            text = f"its momentum averages (m v + (1 - m) g), the baseline's sums (m v + g); or {text}"
+        said.append(("momentum-averaged" if averaged else "learning-rate", text))
+    if not said:
+        return None
+    return TrainingCause(code=said[0][0], summary="; ".join(text for _, text in said), confirmed=True)
+
+
+def _is(one: float, other: float) -> bool:
+    return abs(one - other) <= 1e-9 * abs(other)
+
+
+def _correction(which: set[str], *, on: bool) -> tuple[str, str]:
+    moments = (
+        "both moments"
+        if len(which) == 2
+        else "the first moment"
+        if "corrected_first" in which
+        else "the second moment"
+    )
+    verb = "are" if len(which) == 2 else "is"
+    here, there = ("", "not ") if on else ("not ", "")
+    told = f"{moments} {verb} {here}corrected for starting at zero (bias correction)"
+    return "bias-correction", f"{told}, the baseline's {verb} {there}corrected"
+
+
+def _rates(rates: Sequence[Sequence[float]], first: int) -> str:
+    b, c = rates[0][first], rates[1][first]
+    times = f"its step is {c / b:.6g} times the baseline's: " if b else ""
+    constant = all(len(set(each)) == 1 for each in rates)
+    if constant:
+        return f"{times}the rate is {numbers(c)}, the baseline's {numbers(b)}"
+    return f"{times}the rates are {numbers(*rates[1][first:])}, the baseline's {numbers(*rates[0][first:])}"
