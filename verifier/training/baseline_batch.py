@@ -123,3 +123,12 @@ def states(watch: Watch, optimiser: Optimizer) -> dict[str, dict[str, Tensor]]:
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies that stay as they are."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def plain(groups: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of two optimisers as they are now, rates as numbers."""
+    b, c = (
+        {key: float(value) if key == "lr" else value for key, value in group.items() if key != "params"}
+        for group in groups
+    )
+    return b, c

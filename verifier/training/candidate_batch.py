@@ -23,6 +23,7 @@ from verifier.training.baseline_batch import (
     Place,
     copies,
     gradients,
+    plain,
     states,
 )
 from verifier.training.correspondence import Forcing
@@ -295,9 +296,8 @@ class CandidateBatch:
             if same_pass and not self.in_portions:
                 return row[number]
         whole = bool(row) and tensor.dim() > 0 and {each.shape[1:] for each in row} == {tensor.shape[1:]}
-        first = (
-            place.phase is Phase.FORWARD and len(self._rows) == 1 and not number
-        )  # of all a batch is met at
+        # A batch's portions show at the first site that is met.
+        first = place.phase is Phase.FORWARD and len(self._rows) == 1 and not number
         if not (whole and (self.in_portions or first)) or int(place.subject) in self.relation.layouts:
             return row[number] if number < len(row) and not self.in_portions else None
         rows = torch.cat(row)[start : start + len(tensor)]
@@ -309,10 +309,8 @@ class CandidateBatch:
     def _answer(self, place: Place, baseline: Tensor, candidate: Tensor, number: int) -> None:
         row = self.kept.activations.get(int(place.subject), [])
         start = self._rows[place] - len(candidate) if candidate.dim() else 0
-        if self.in_portions:
-            outputs = torch.cat(row)[start : start + len(candidate)]
-        else:  # one pass may be gone back through twice
-            outputs = row[min(number, len(row) - 1)]
+        same = row[min(number, len(row) - 1)]  # one pass may be gone back through twice
+        outputs = torch.cat(row)[start : start + len(candidate)] if self.in_portions else same
         if outputs.shape == baseline.shape == candidate.shape:
             self.evidence.answers.append(Answer(outputs, baseline, candidate.clone()))
 
@@ -362,7 +360,7 @@ class CandidateBatch:
         if place.phase is Phase.OPTIMISER or (place.phase is Phase.AFTER and name not in self._stepped):
             options = self.kept.groups.get(baseline_name, {}), self.groups.get(name, {})
             by_hand = place.phase is Phase.AFTER
-            self.history.updated(name, baseline, candidate, _plain(options), by_hand=by_hand)
+            self.history.updated(name, baseline, candidate, plain(options), by_hand=by_hand)
             self._stepped.add(name)
 
     def _compare(
@@ -391,12 +389,3 @@ class CandidateBatch:
 
 def _once(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
     return {name: [tensor.detach()] for name, tensor in tensors.items()}
-
-
-def _plain(groups: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of two optimisers as they are now, rates as numbers."""
-    b, c = (
-        {key: float(value) if key == "lr" else value for key, value in group.items() if key != "params"}
-        for group in groups
-    )
-    return b, c

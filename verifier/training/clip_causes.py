@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from verifier.training.fitting import agree, fit, near
+from verifier.training.fitting import agree, factor_between, fit, near
 from verifier.training.records import TrainingCause
 
 if TYPE_CHECKING:
@@ -61,13 +61,11 @@ def _one_factor(
     plain: Mapping[str, Tensor], b: Mapping[str, Tensor], c: Mapping[str, Tensor], scale: float
 ) -> TrainingCause | None:
     """All gradients are some times the baseline's."""
-    factors = [fit(b[name], c[name]) for name in b if float(b[name].abs().max()) > 0]
+    factors = [factor_between(b[name], c[name]) for name in b if float(b[name].abs().max()) > 0]
     some = [each for each in factors if each is not None]
     if not some or len(some) < len(factors) or not all(near(each, some[0], _CLOSE) for each in some):
         return None
     factor = some[0]
-    if near(factor, 1.0, _CLOSE):
-        return None
     text = f"gradients are applied {factor:.6g} times as large"
     unclipped, baseline, candidate = _norm(plain), _norm(b), _norm(c)
     there = "the baseline's are not" if near(baseline, unclipped) else f"the baseline's to {_short(baseline)}"

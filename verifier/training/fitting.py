@@ -19,6 +19,20 @@ def fit(basis: Tensor, tensor: Tensor, close: float = CLOSE) -> float | None:
     return factor if agree(tensor, factor * basis, close) and float(tensor.abs().max()) > 0 else None
 
 
+def factor_between(baseline: Tensor, candidate: Tensor) -> float | None:
+    """The factor that makes the candidate's of the baseline's and so explains all their difference; else None.
+
+    What is left may be a millionth of the difference, or what rounding leaves of two sums.
+    """
+    size = float(baseline.square().sum())
+    if not size:
+        return None
+    factor = float((baseline * candidate).sum()) / size
+    left = float((candidate - factor * baseline).norm())
+    apart = float((candidate - baseline).norm())
+    return factor if left <= CLOSE * apart and left <= CLOSE * abs(factor) * size**0.5 else None
+
+
 def agree(one: Tensor, other: Tensor, close: float = CLOSE) -> bool:
     """Whether two tensors are the same but for what fits may be off by."""
     return float((one - other).norm()) <= close * float(one.norm())

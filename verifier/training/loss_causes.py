@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from verifier.training import cross_entropy
-from verifier.training.fitting import agree, fit, near
+from verifier.training.fitting import agree, factor_between, fit, near
 from verifier.training.records import TrainingCause
 from verifier.training.wording import counted, numbers
 
@@ -43,7 +43,8 @@ def _factor(answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss]) -> 
     """The loss is the baseline's times a number, in every pass."""
     factors: list[float] = []
     for each in answers:
-        factor = fit(each.baseline.double(), each.candidate.double(), _CLOSE)
+        b_slopes, c_slopes = each.baseline.double(), each.candidate.double()
+        factor = 1.0 if agree(b_slopes, c_slopes, _CLOSE) else factor_between(b_slopes, c_slopes)
         if factor is None:
             return None
         factors.append(factor)
@@ -191,13 +192,18 @@ def _differences(b: CrossEntropy, c: CrossEntropy) -> Iterable[tuple[str, str]]:
     """In what two cross-entropies of the same scores differ, what weighs most first."""
     both = b.counted & c.counted
     elsewhere = int((b.labels[both] != c.labels[both]).sum())
-    if elsewhere:
-        yield "labels-different", _labels(b, c, elsewhere, int(both.sum()))
+    other_rows = not torch.equal(b.counted, c.counted)
+    moved = _shifted(b, c) if elsewhere or other_rows else ""
+    if moved:
+        yield "labels-different", moved
+    elif elsewhere:
+        many = f"{elsewhere} of {int(both.sum())} positions"
+        yield "labels-different", f"the loss is taken against other labels at {many}"
     counts = int(b.counted.sum()), int(c.counted.sum())
-    if not torch.equal(b.counted, c.counted):
+    if other_rows and not moved:
         yield (
             "labels-ignored",
-            f"{counts[1]} of {len(c.counted)} positions count in the loss, the baseline's {counts[0]} (ignored labels)",
+            f"{counts[1]} of {len(c.counted)} labels count, the baseline's {counts[0]} (ignored labels)",
         )
     if not near(b.smoothing, c.smoothing, 1e-7):
         yield "label-smoothing", _smoothing(b, c)
@@ -209,16 +215,21 @@ def _differences(b: CrossEntropy, c: CrossEntropy) -> Iterable[tuple[str, str]]:
         yield "class-weights", f"labels weigh otherwise: {_weights(c)}, the baseline's {_weights(b)}"
 
 
-def _labels(b: CrossEntropy, c: CrossEntropy, elsewhere: int, count: int) -> str:
-    if len(b.shape) > 1:
-        one, other = b.labels.reshape(b.shape), c.labels.reshape(c.shape)
-        for by in range(1, min(3, b.shape[-1])):
-            told = f"{by} position{'s' if by > 1 else ''}"
-            if torch.equal(other[..., :-by], one[..., by:]):
-                return f"the labels are shifted: those {told} later than the baseline's"
-            if torch.equal(other[..., by:], one[..., :-by]):
-                return f"the labels are shifted: those {told} earlier than the baseline's"
-    return f"the loss is taken against other labels at {elsewhere} of {count} positions"
+def _shifted(b: CrossEntropy, c: CrossEntropy) -> str:
+    """Whether one side's labels are the other's some positions on; the last positions may have none."""
+    if len(b.shape) < 2:
+        return ""
+    one, other = (torch.where(each.counted, each.labels, -1).reshape(each.shape) for each in (b, c))
+    for by in (1, 2):
+        length = b.shape[-1] - 2 * by
+        if length < 2:
+            return ""
+        told = f"{by} position{'s' if by > 1 else ''}"
+        if torch.equal(other[..., :length], one[..., by : by + length]):
+            return f"the labels are shifted: those {told} later than the baseline's"
+        if torch.equal(one[..., :length], other[..., by : by + length]):
+            return f"the labels are shifted: those {told} earlier than the baseline's"
+    return ""
 
 
 def _smoothing(b: CrossEntropy, c: CrossEntropy) -> str:

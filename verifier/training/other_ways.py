@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DIVIDED = (Phase.LOSS, Phase.BACKWARD)
 # Phases of which one side may have no tensor by that name, though it does the same.
 _UNNAMED = (Phase.CLIP, Phase.OPTIMISER)
-WAYS = (*_DIVIDED, *_UNNAMED)
+WAYS = (*_DIVIDED, *_UNNAMED, Phase.SCHEDULE)
 """Phases in which what differs may be another way."""
 _SHOWN = 3
 # Weights that agree to this agree; in a narrow dtype what is applied may be off by more than they show.
@@ -55,8 +55,8 @@ def inconsequential(
 
     What an optimiser keeps and the other side does not, or keeps under another name, is none: a fault shows in the
     weights. Where the candidate has the baseline's weights after every batch of `whole`, neither are gradients that
-    are divided where the other side divides its loss, nor an update by hand, nor numbers that have had the time to
-    show. A forward pass that differs is a fault. The gradient of a loss is none beside the loss it belongs to.
+    are divided where the other side divides its loss, nor an update by hand, nor numbers and rates that have had the
+    time to show. A forward pass that differs is a fault. The gradient of a loss is none beside its loss.
     """
     same = same_weights(whole, allowed)
     dropped = {}
@@ -86,15 +86,17 @@ def _other_way(
     place: Place, number: int, whole: SideBySide, forced: SideBySide, allowed: Mapping[Phase, Allowed]
 ) -> bool:
     batch, limit = forced.compared[number], allowed[place.phase].limit
+    exact = allowed[Phase.AFTER].limit <= _EXACT
     if place.phase in _DIVIDED:
         return True
+    if place.phase is Phase.SCHEDULE:  # set before a step on one side, and after the step before on the other
+        return exact and _steps_from(number + 1, whole) > 0
     if place.phase not in _UNNAMED:
         return False
     if place in batch.reasons:
         return True
     if all(each.errors.get(place, 0.0) <= limit for each in whole.compared):
         return True  # forcing it upstream made the difference
-    exact = allowed[Phase.AFTER].limit <= _EXACT
     needed = 0 if place.phase is Phase.CLIP else _STEPS
     return exact and _steps_from(number, whole) > needed
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from verifier.training import clip_causes, end_causes, loss_causes
 from verifier.training.baseline_batch import BUFFER, GRADIENT, WEIGHT
-from verifier.training.fitting import CLOSE, agree, fit
+from verifier.training.fitting import CLOSE, agree, factor_between, fit
 from verifier.training.records import Phase, TrainingCause
 from verifier.training.update_causes import UpdateCauses
 
@@ -158,7 +158,7 @@ def _scaled(compared: CandidateBatch, place: Place) -> TrainingCause | None:
     b, c = (tensor.double() for tensor in compared.evidence.exceeding[place])
     if not b.numel() or not float(b.abs().max()) > 0:
         return None
-    factor = fit(b, c) if float(c.abs().max()) > 0 else 0.0
+    factor = factor_between(b, c) if float(c.abs().max()) > 0 else 0.0
     if factor is None:
         return None
     if place.phase is Phase.AFTER:

@@ -186,6 +186,8 @@ def _told(found: _Found, sides: tuple[Side, ...], first: int) -> TrainingCause |
         )
         return TrainingCause(code=said[0][0], summary=said[0][1], confirmed=True)
     unlike = [name for name in candidate.unlike(baseline) if name != "rate"]
+    if "averages" in unlike or "dampening" in unlike:  # which gradient it begins with goes without saying
+        unlike = [name for name in unlike if name != "damped_first"]
     uncorrected = {"corrected_first", "corrected_second"} & {*unlike}
     if uncorrected:
         said.append(_correction(uncorrected, on=getattr(candidate, min(uncorrected))))
@@ -237,7 +239,4 @@ def _correction(which: set[str], *, on: bool) -> tuple[str, str]:
 def _rates(rates: Sequence[Sequence[float]], first: int) -> str:
     b, c = rates[0][first], rates[1][first]
     times = f"its step is {c / b:.6g} times the baseline's: " if b else ""
-    constant = all(len(set(each)) == 1 for each in rates)
-    if constant:
-        return f"{times}the rate is {numbers(c)}, the baseline's {numbers(b)}"
-    return f"{times}the rates are {numbers(*rates[1][first:])}, the baseline's {numbers(*rates[0][first:])}"
+    return f"{times}the rate is {numbers(c)}, the baseline's {numbers(b)}"

@@ -97,7 +97,7 @@ _OF_VELOCITY = ("dampening", "averages", "nesterov", "rate_inside")
 _OF_ALL = ("decay", "decoupled", "decay_by_rate", "ascends", "rate")
 _OF_EPS = ("eps", "eps_inside")
 SETTINGS = {
-    "sgd": ("momentum", "damped_first", *_OF_VELOCITY, *_OF_ALL),
+    "sgd": ("momentum", *_OF_VELOCITY, "damped_first", *_OF_ALL),
     "adam": (
         "momentum",
         "second",
@@ -109,7 +109,7 @@ SETTINGS = {
         "start",
         *_OF_ALL,
     ),
-    "rmsprop": ("second", *_OF_EPS, "centered", "start", "momentum", "damped_first", *_OF_VELOCITY, *_OF_ALL),
+    "rmsprop": ("second", *_OF_EPS, "centered", "start", "momentum", *_OF_VELOCITY, "damped_first", *_OF_ALL),
     "adagrad": (*_OF_EPS, "start", *_OF_ALL),
 }
 """What there is to set in each family."""

@@ -1,0 +1,448 @@
+"""Faults of training loops as people make them: the step, the phase, the tensor and why, by arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.verifier.training.loops import (
+    adam,
+    adam_rule,
+    adamw,
+    averaging,
+    by_all,
+    by_hand,
+    clip_each,
+    clip_together,
+    clip_values,
+    counted,
+    dense,
+    dense_labels,
+    exponential,
+    halves,
+    loop,
+    momentum_rule,
+    normed,
+    own,
+    rmsprop_rule,
+    scorer,
+    smoothed,
+    tokens,
+    with_sgd,
+)
+from verifier.training.records import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.verifier.training.loops import Loop
+    from verifier.training.records import TrainingParity
+
+    Parity = Callable[..., TrainingParity]
+
+optim = torch.optim
+LOSS, CLIP, OPTIMISER, AFTER = Phase.LOSS, Phase.CLIP, Phase.OPTIMISER, Phase.AFTER
+
+
+@dataclass
+class Fault:
+    """A candidate's loop against the baseline's, and what has to be said of it."""
+
+    candidate: Loop
+    step: int
+    phase: Phase
+    what: str
+    code: str
+    words: tuple[str, ...]
+    baseline: Loop = field(default_factory=loop)
+    net: Callable[[], Any] = scorer
+    steps: int = 4
+
+
+UPDATES = {
+    "no momentum": Fault(
+        with_sgd(momentum=0.0),
+        1,
+        OPTIMISER,
+        "weight",
+        "optimiser-momentum",
+        ("momentum is 0, the baseline's 0.9",),
+    ),
+    "dampening": Fault(
+        with_sgd(dampening=0.9),
+        1,
+        OPTIMISER,
+        "momentum_buffer",
+        "dampening",
+        ("dampening is 0.9, the baseline's 0",),
+    ),
+    "Nesterov": Fault(with_sgd(nesterov=True), 0, OPTIMISER, "weight", "nesterov", ("nesterov is on",)),
+    "uphill": Fault(with_sgd(maximize=True), 0, OPTIMISER, "momentum_buffer", "update-sign", ("uphill",)),
+    "another rate": Fault(
+        with_sgd(lr=0.02), 0, OPTIMISER, "weight", "learning-rate", ("the rate is 0.02, the baseline's 0.05",)
+    ),
+    "a momentum that averages, by hand": Fault(
+        loop(optimiser=by_hand(momentum_rule, share=0.1)),
+        0,
+        AFTER,
+        "weight",
+        "momentum-averaged",
+        ("averages",),
+    ),
+    "a momentum that averages, in an optimiser of one's own": Fault(
+        loop(optimiser=own(momentum_rule, lr=0.05, momentum=0.9, share=0.1)),
+        0,
+        OPTIMISER,
+        "weight",
+        "momentum-averaged",
+        ("averages",),
+    ),
+    "Adam's eps": Fault(
+        loop(optimiser=adam(eps=1e-5)),
+        0,
+        OPTIMISER,
+        "weight",
+        "optimiser-eps",
+        ("eps is 1e-05, the baseline's 1e-08",),
+        loop(optimiser=adam()),
+    ),
+    "Adam's eps inside the root, by hand": Fault(
+        loop(optimiser=by_hand(adam_rule, inside=True)),
+        0,
+        AFTER,
+        "weight",
+        "optimiser-eps",
+        ("inside the root",),
+        loop(optimiser=adam()),
+    ),
+    "Adam without bias correction": Fault(
+        loop(optimiser=own(adam_rule, lr=1e-3, corrected=False)),
+        0,
+        OPTIMISER,
+        "weight",
+        "bias-correction",
+        ("bias correction",),
+        loop(optimiser=adam()),
+    ),
+    "Adam without bias correction, both by hand": Fault(
+        loop(optimiser=by_hand(adam_rule, corrected=False)),
+        0,
+        AFTER,
+        "weight",
+        "bias-correction",
+        ("bias correction",),
+        loop(optimiser=by_hand(adam_rule)),
+    ),
+    "Adam's second beta": Fault(
+        loop(optimiser=adam(betas=(0.9, 0.99))),
+        0,
+        OPTIMISER,
+        "exp_avg_sq",
+        "optimiser-second-moment",
+        ("beta2 is 0.99, the baseline's 0.999",),
+        loop(optimiser=adam()),
+    ),
+    "coupled decay for decoupled": Fault(
+        loop(optimiser=adam(weight_decay=0.1)),
+        0,
+        OPTIMISER,
+        "exp_avg",
+        "weight-decay-coupling",
+        ("coupled",),
+        loop(optimiser=adamw()),
+    ),
+    "decoupled decay for coupled, by hand": Fault(
+        loop(optimiser=by_hand(adam_rule, decoupled=0.1)),
+        0,
+        AFTER,
+        "weight",
+        "weight-decay-coupling",
+        ("decoupled",),
+        loop(optimiser=adam(weight_decay=0.1)),
+    ),
+    "decay left out, by hand": Fault(
+        loop(optimiser=by_hand(momentum_rule)),
+        0,
+        AFTER,
+        "weight",
+        "weight-decay",
+        ("weight_decay is 0, the baseline's 0.01",),
+        with_sgd(weight_decay=0.01),
+    ),
+    "RMSprop's eps inside the root": Fault(
+        loop(optimiser=own(rmsprop_rule, lr=0.01, alpha=0.9, eps=1e-3)),
+        0,
+        OPTIMISER,
+        "weight",
+        "optimiser-eps",
+        ("inside the root",),
+        loop(optimiser=lambda model: optim.RMSprop(model.parameters(), lr=0.01, alpha=0.9, eps=1e-3)),
+    ),
+    "Adam for SGD": Fault(
+        loop(optimiser=adam()), 0, OPTIMISER, "weight", "optimiser-different", ("Adam", "SGD")
+    ),
+    "amsgrad": Fault(
+        loop(optimiser=adam(amsgrad=True, betas=(0.9, 0.5))),
+        1,
+        OPTIMISER,
+        "weight",
+        "optimiser-option",
+        ("amsgrad is on",),
+        loop(optimiser=adam(betas=(0.9, 0.5))),
+        steps=8,
+    ),
+}
+
+
+def smoothed_over_others(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    scores = model(images)
+    wanted = torch.full_like(scores, 0.1 / 4).scatter_(1, labels[:, None], 0.9)
+    loss: Tensor = -(wanted * scores.log_softmax(1)).sum(1).mean()
+    return loss
+
+
+def per_token(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    wanted = dense_labels(images, labels).flatten(1)
+    return F.cross_entropy(model(images).transpose(1, 2), wanted, ignore_index=-100)
+
+
+def per_sequence(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    wanted = dense_labels(images, labels).flatten(1)
+    total = F.cross_entropy(model(images).transpose(1, 2), wanted, ignore_index=-100, reduction="sum")
+    return total / len(images)
+
+
+def shifted(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    wanted = dense_labels(images, labels).flatten(1)
+    scores = model(images).transpose(1, 2)
+    return F.cross_entropy(scores[..., :-1], wanted[:, 1:], ignore_index=-100)
+
+
+def unshifted(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    wanted = dense_labels(images, labels).flatten(1)
+    scores = model(images).transpose(1, 2)
+    return F.cross_entropy(scores[..., :-1], wanted[:, :-1], ignore_index=-100)
+
+
+def with_penalty(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    penalty = sum(parameter.square().sum() for parameter in model.parameters())
+    loss: Tensor = F.cross_entropy(model(images), labels) + 0.005 * penalty
+    return loss
+
+
+def of(way: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda model, images, labels: F.cross_entropy(way(model(images)), labels)
+
+
+def weighted(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(images), labels, weight=torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64))
+
+
+def summed(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(images), labels, reduction="sum")
+
+
+def ignoring(index: int) -> Callable[..., Tensor]:
+    return lambda model, images, labels: F.cross_entropy(
+        model(images), dense_labels(images, labels).clamp_min(0), ignore_index=index
+    )
+
+
+def loss_fault(wrong: Callable[..., Tensor], code: str, *words: str, **options: Any) -> Fault:
+    right = options.pop("right", None)
+    baseline = loop() if right is None else loop(loss=right)
+    return Fault(loop(loss=wrong), 0, LOSS, "loss", code, words, baseline, **options)
+
+
+LOSSES = {
+    "a sum for a mean": loss_fault(summed, "loss-scaled", "4 times", "samples"),
+    "label smoothing": loss_fault(
+        smoothed(0.1), "label-smoothing", "label smoothing is 0.1, the baseline's 0"
+    ),
+    "label smoothing left out": loss_fault(
+        smoothed(0.0), "label-smoothing", "is 0, the baseline's 0.1", right=smoothed(0.1)
+    ),
+    "label smoothing over the others": loss_fault(
+        smoothed_over_others, "label-smoothing", "0.1 spread over the other 4 classes", right=smoothed(0.1)
+    ),
+    "softmax twice": loss_fault(of(lambda scores: scores.softmax(1)), "loss-input", "softmax"),
+    "a temperature": loss_fault(of(lambda scores: scores / 4), "loss-input", "divided by 4"),
+    "class weights": loss_fault(
+        weighted, "class-weights", "relative to the first class's", "the baseline's all the same"
+    ),
+    "a penalty": loss_fault(with_penalty, "loss-penalty", "0.01"),
+    "per sequence for per token": loss_fault(
+        per_sequence, "loss-scaled", "times", "samples", right=per_token, net=tokens
+    ),
+    "labels not shifted": loss_fault(unshifted, "labels-different", "shifted", right=shifted, net=tokens),
+    "labels ignored": loss_fault(ignoring(0), "labels-ignored", "ignored", right=ignoring(-100), net=dense),
+    "accumulated means": Fault(
+        halves(lambda total, half, _: total / counted(half) / 2),
+        0,
+        LOSS,
+        "loss",
+        "loss-scaled",
+        ("times", "labels that count"),
+        by_all,
+        dense,
+    ),
+    "accumulated and not divided": Fault(
+        halves(lambda total, half, _: total / counted(half)),
+        0,
+        LOSS,
+        "loss",
+        "loss-scaled",
+        ("times", "labels that count"),
+        by_all,
+        dense,
+    ),
+}
+
+scaled = loop(scale=1024.0, before_step=clip_together(0.1))
+CLIPS = {
+    "not clipped": Fault(
+        loop(),
+        0,
+        CLIP,
+        "gradient",
+        "gradients-scaled",
+        ("not clipped", "0.1"),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "clipped to another norm": Fault(
+        loop(before_step=clip_together(0.2)),
+        0,
+        CLIP,
+        "gradient",
+        "gradients-scaled",
+        ("to 0.2, the baseline's to 0.1", "2 times"),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "clipped before unscaling": Fault(
+        loop(scale=1024.0, before_unscaling=clip_together(0.1)),
+        0,
+        CLIP,
+        "gradient",
+        "clip-before-unscale",
+        ("clipped to 0.1 before", "1024"),
+        scaled,
+    ),
+    "each tensor by its own norm": Fault(
+        loop(before_step=clip_each(0.1)),
+        0,
+        CLIP,
+        "gradient",
+        "clip-each",
+        ("own norm, to 0.1",),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "by value": Fault(
+        loop(before_step=clip_values(0.01)),
+        0,
+        CLIP,
+        "gradient",
+        "clip-value",
+        ("0.01",),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "by the largest value": Fault(
+        loop(
+            before_step=lambda model: nn.utils.clip_grad_norm_(
+                model.parameters(), 0.1, norm_type=float("inf")
+            )
+        ),
+        0,
+        CLIP,
+        "gradient",
+        "clip-norm",
+        ("largest absolute value",),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "some tensors alone": Fault(
+        loop(before_step=lambda model: nn.utils.clip_grad_norm_(model[1].parameters(), 0.1)),
+        0,
+        CLIP,
+        "gradient",
+        "clip-some",
+        ("2 of 4",),
+        loop(before_step=clip_together(0.1)),
+    ),
+    "not unscaled": Fault(
+        loop(scale=1024.0, before_unscaling=lambda model: [p.grad.mul_(1024) for p in model.parameters()]),
+        0,
+        CLIP,
+        "gradient",
+        "gradients-scaled",
+        ("1024 times", "not unscaled"),
+        loop(scale=1024.0),
+    ),
+}
+
+
+def end_fault(wrong: Loop, what: str, code: str, *words: str) -> Fault:
+    return Fault(wrong, 3, AFTER, f"{what} at the end", code, words, averaging(0.9), normed)
+
+
+ENDS = {
+    "an average without its buffers": end_fault(
+        averaging(0.9, buffers=False), "buffer", "buffer-never-moved", "initial values"
+    ),
+    "another share": end_fault(averaging(0.8), "weight", "average-different", "keeps 0.8", "keeps 0.9"),
+    "shares exchanged": end_fault(averaging(0.1), "weight", "average-different", "exchanged"),
+    "the average is not taken": end_fault(
+        averaging(0.9, load=False), "weight", "average-different", "last batch"
+    ),
+    "an average that lags": end_fault(averaging(0.9, late=True), "weight", "average-different", "began with"),
+}
+
+
+def every(n: int) -> Callable[[Any], Any]:
+    return lambda optimiser: optim.lr_scheduler.StepLR(optimiser, n, 0.5)
+
+
+def rate_fault(wrong: Loop, step: int, code: str, *words: str) -> Fault:
+    return Fault(
+        wrong, step, Phase.SCHEDULE, "learning rate", code, words, loop(schedule=exponential(0.9)), steps=6
+    )
+
+
+RATES = {
+    "another gamma": rate_fault(
+        loop(schedule=exponential(0.8)), 0, "schedule-gamma", "0.04, 0.032", "0.045, 0.0405"
+    ),
+    "another schedule": rate_fault(
+        loop(schedule=every(2)), 0, "schedule-different", "0.05, 0.025", "0.045, 0.0405"
+    ),
+    "no schedule": rate_fault(loop(), 0, "schedule-missing", "never changes", "0.045"),
+}
+
+FAULTS = {
+    f"{kind}: {name}": fault
+    for kind, faults in (
+        ("update", UPDATES),
+        ("loss", LOSSES),
+        ("clipping", CLIPS),
+        ("end", ENDS),
+        ("rate", RATES),
+    )
+    for name, fault in faults.items()
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named_by_step_phase_tensor_and_cause(parity: Parity, fault: Fault) -> None:
+    found = parity(
+        fault.net(), fault.net(), trainer=fault.baseline, candidate_trainer=fault.candidate, steps=fault.steps
+    )
+    first = found.first_divergence
+    assert found.verdict == "diverged"
+    assert first is not None
+    assert (first.step, first.phase, first.what) == (fault.step, fault.phase, fault.what)
+    assert first.cause is not None
+    assert (first.cause.code, first.cause.confirmed) == (fault.code, True), first.cause
+    assert all(word in first.cause.summary for word in fault.words), first.cause.summary
