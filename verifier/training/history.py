@@ -23,12 +23,13 @@ _PARTS = 5  # of a step: weight, gradient, two new weights, what the batch leave
 class Update:
     """One step of one parameter, as some of its elements, (n,), float64: two of each are the baseline's first.
 
-    `weight` is what both had before the step, `gradient` what both applied, `options` what the optimisers were
-    set to.
+    `weight` is what both had before the step, `gradient` what both applied and `norm` that of the whole
+    gradient, `options` what the optimisers were set to.
     """
 
     weight: Tensor
     gradient: Tensor
+    norm: float
     after: tuple[Tensor, Tensor]
     options: tuple[Mapping[str, Any], Mapping[str, Any]]
 
@@ -54,7 +55,7 @@ class History:
         self.updates: defaultdict[str, list[Update]] = defaultdict(list)
         self.courses: dict[str, Course] = {}
         self._weights: dict[str, Tensor] = {}
-        self._gradients: dict[str, Tensor] = {}
+        self._gradients: dict[str, tuple[Tensor, float]] = {}
 
     def sample(self, tensor: Tensor) -> Tensor:
         """Some elements of a tensor, spread evenly."""
@@ -73,7 +74,7 @@ class History:
 
     def gradient(self, name: str, gradient: Tensor) -> None:
         """What is applied to a parameter, as far as is known."""
-        self._gradients[name] = self.sample(gradient)
+        self._gradients[name] = self.sample(gradient), float(gradient.double().norm())
 
     def updated(
         self,
@@ -92,7 +93,7 @@ class History:
             return
         if by_hand and all(torch.equal(before, each) for each in after):
             return
-        self.updates[name].append(Update(before, gradient, after, options))
+        self.updates[name].append(Update(before, *gradient, after, options))
 
     def ends(self, name: str, baseline: Tensor) -> None:
         """What a tensor is after a batch."""

@@ -11,6 +11,7 @@ from verifier.judge import STRICT, too_thin
 from verifier.records import UNEXPLAINED, Verdict
 from verifier.training import rate_causes
 from verifier.training.baseline_batch import ACTIVATION, GRADIENT_OF_ACTIVATION, NORM, RATE, WEIGHT, Place
+from verifier.training.consequences import consequences
 from verifier.training.other_ways import different, exceeding, inconsequential
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause
 
@@ -111,6 +112,8 @@ def judge(
     first = exceeding(forced, allowed)
     dropped = inconsequential(whole, forced, allowed, first)
     first = {place: number for place, number in first.items() if place not in dropped}
+    follows = consequences(pairing, first)
+    first = {place: number for place, number in first.items() if place not in follows}
     blamed: dict[tuple[object, ...], Place] = {}
     missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
     for place in sorted(first, key=lambda each: (first[each], ranks.of(each))):
@@ -134,6 +137,8 @@ def judge(
     )
     verdict, reason = _verdict(pairing, free, culprits, covered)
     notes = [*_notes(pairing, free, scheduled=scheduled), *different(forced, dropped)]
+    if follows:
+        notes.append(f"{len(follows)} gradients differ with sites that differ in the forward pass")
     return Judgement(verdict, reason, culprits, rows, tuple(notes))
 
 

@@ -52,6 +52,19 @@ class Pairing:
         """The baseline and the candidate."""
         return self.baseline, self.candidate
 
+    @property
+    def graded(self) -> frozenset[int]:
+        """Pairs whose gradients are the same by definition: all that reads the two tensors is paired as well."""
+        alignment = self.alignment
+        baseline, candidate = alignment.baseline, alignment.candidate
+        return frozenset(
+            position
+            for position, (b, c) in enumerate(alignment.pairs)
+            if sorted(alignment.partner.get(reader, -1) for reader in baseline.consumers[b])
+            == [*candidate.consumers[c]]
+            and (b in baseline.outputs) == (c in candidate.outputs)
+        )
+
     def fresh(self, cell: Cell) -> tuple[nn.Module, nn.Module]:
         """The baseline and the candidate to be trained, from identical weights."""
         return (

@@ -165,7 +165,7 @@ def side_by_side(
 ) -> SideBySide:
     """Train both models, each batch by the baseline first, and compare them in every phase."""
     alignment = pairing.alignment
-    graded = _graded(pairing)
+    graded = pairing.graded
     models = pairing.fresh(cell)
     relation = Correspondence(
         recipes=pairing.masters.assemblies,
@@ -273,19 +273,6 @@ def _updates(
     names = {name: recipe.names[0] for name, recipe in relation.recipes.items()}
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
     return explain_updates(history, places, watches[0], watches[1], names, roundoff)
-
-
-def _graded(pairing: Pairing) -> frozenset[int]:
-    """Pairs whose gradients are the same by definition: all that reads the two tensors is paired as well."""
-    alignment = pairing.alignment
-    baseline, candidate = alignment.baseline, alignment.candidate
-    return frozenset(
-        position
-        for position, (b, c) in enumerate(alignment.pairs)
-        if sorted(alignment.partner.get(reader, -1) for reader in baseline.consumers[b])
-        == [*candidate.consumers[c]]
-        and (b in baseline.outputs) == (c in candidate.outputs)
-    )
 
 
 def _optimiser_hooks(watches: Iterable[Watch]) -> list[torch.utils.hooks.RemovableHandle]:

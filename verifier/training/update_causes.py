@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     Makers = tuple[type | None, type | None]
 
-_TRIES = 3000  # runs of a rule a parameter; a second or two
-_TRIES_IN_ALL = 9000
+_TRIES = 20_000  # steps of rules a parameter; of some twenty operations on a few numbers each
+_TRIES_IN_ALL = 60_000
 
 
 class _Found(NamedTuple):
@@ -64,6 +64,7 @@ class UpdateCauses:
         return Side(
             [each.weight for each in updates],
             [each.gradient for each in updates],
+            [each.norm for each in updates],
             [each.after[k] for each in updates],
             [float(rate) for rate in rates if rate is not None] if known else None,
             self._roundoff,
@@ -126,7 +127,7 @@ def _literals(options: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]
     for family in FAMILIES:
         for each in options:
             rule = of_numbers(family, each)
-            for name in ("momentum", "second", "eps", "decay", "dampening", "start"):
+            for name in ("momentum", "second", "eps", "decay", "dampening", "start", "clip"):
                 yield {name: getattr(rule, name)}
 
 
@@ -173,6 +174,7 @@ _NUMBERS: dict[str, tuple[str, str]] = {
     "eps": ("optimiser-eps", "eps"),
     "dampening": ("dampening", "dampening"),
     "start": ("optimiser-start", "what squares are summed on"),
+    "clip": ("clip-each", "the norm to which the step clips each tensor's gradient by itself"),
 }
 
 
@@ -201,7 +203,11 @@ def _told(found: _Found, sides: tuple[Side, ...], first: int) -> TrainingCause |
             code, plain = _NUMBERS[name]
             if baseline.family == "adam":
                 plain = {"momentum": "beta1", "second": "beta2"}.get(name, plain)
-            said.append((code, f"{plain} is {numbers(c)}, the baseline's {numbers(b)}"))
+            if name == "clip":
+                c, b = (numbers(each) if each else "none" for each in (c, b))
+                said.append((code, f"{plain} is {c}, the baseline's {b}"))
+            else:
+                said.append((code, f"{plain} is {numbers(c)}, the baseline's {numbers(b)}"))
     rates = [[rate * rule.rate for rate in side.rates] for side, rule in zip(sides, found, strict=True)]
     if not all(_is(b, c) for b, c in zip(*rates, strict=True)):
         averaged = (

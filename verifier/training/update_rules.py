@@ -44,6 +44,7 @@ class Rule:
         decoupled: Whether it shrinks the weight, and does not reach the gradient.
         decay_by_rate: Whether the decoupled one is multiplied by the rate.
         ascends: Whether it goes uphill.
+        clip: The norm to which it clips the parameter's gradient, by itself; 0 for none.
     """
 
     family: str
@@ -67,6 +68,7 @@ class Rule:
     decoupled: bool = False
     decay_by_rate: bool = True
     ascends: bool = False
+    clip: float = 0.0
 
     def but(self, **changes: Any) -> Rule:
         """The rule with other settings."""
@@ -94,7 +96,7 @@ class Rule:
 
 
 _OF_VELOCITY = ("dampening", "averages", "nesterov", "rate_inside")
-_OF_ALL = ("decay", "decoupled", "decay_by_rate", "ascends", "rate")
+_OF_ALL = ("decay", "decoupled", "decay_by_rate", "ascends", "clip", "rate")
 _OF_EPS = ("eps", "eps_inside")
 SETTINGS = {
     "sgd": ("momentum", *_OF_VELOCITY, "damped_first", *_OF_ALL),
@@ -115,6 +117,9 @@ SETTINGS = {
 """What there is to set in each family."""
 
 
+_SMALL = 1e-6  # what clip_grad_norm_ adds to the norm it divides by
+
+
 @dataclass(frozen=True)
 class Made:
     """What a rule makes of a step: the weight, and what it keeps under torch's names."""
@@ -124,7 +129,11 @@ class Made:
 
 
 def run(
-    rule: Rule, weights: Sequence[Tensor], gradients: Sequence[Tensor], rates: Sequence[float]
+    rule: Rule,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    norms: Sequence[float],
+    rates: Sequence[float],
 ) -> Iterator[Made]:
     """The steps of a rule, each from the weight that was there before it; what the rule keeps is its own.
 
@@ -132,13 +141,17 @@ def run(
         rule: The rule.
         weights: Before each step, (n,), float64.
         gradients: As applied, likewise.
+        norms: Of the whole gradients.
         rates: The learning rate of each step.
     """
     step = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop, "adagrad": _adagrad}[rule.family]
     states: dict[str, Tensor] = {}
-    for number, (weight, gradient, recorded) in enumerate(zip(weights, gradients, rates, strict=True), 1):
+    given = zip(weights, gradients, norms, rates, strict=True)
+    for number, (weight, gradient, norm, recorded) in enumerate(given, 1):
         rate = recorded * rule.rate
         towards = -gradient if rule.ascends else gradient
+        if rule.clip and norm + _SMALL > rule.clip:
+            towards = towards * (rule.clip / (norm + _SMALL))
         if rule.decay and not rule.decoupled:
             towards = towards + rule.decay * weight
         move = step(rule, towards, states, rate, number)
@@ -215,9 +228,10 @@ _TORCH = {"SGD": "sgd", "Adam": "adam", "AdamW": "adam", "RMSprop": "rmsprop", "
 _NUMBERS = {
     "momentum": ("momentum", "mu", "beta", "beta1", "b1"),
     "second": ("alpha", "rho", "beta2", "b2", "decay_rate"),
-    "eps": ("eps", "epsilon"),
+    "eps": ("eps", "epsilon", "e"),
     "decay": ("weight_decay", "wd", "l2"),
     "dampening": ("dampening",),
+    "clip": ("max_grad_norm", "clip_norm", "clip", "max_norm"),
     "start": ("initial_accumulator_value",),
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CLOSE = 1e-9  # relative to a step; a setting that differs by less than this shows in no number
 _ROUNDED = 16  # roundings an update may carry from what it was computed from
 _TIMES = 1e3  # so many times closer a rule has to come than one that is known to be wrong
-_AHEAD = 8  # steps beyond the first difference that are looked at
+_AHEAD = 6  # steps beyond the first difference that are looked at
 _ITERATIONS = 12
 
 Changes = dict[str, Any]
@@ -47,10 +47,19 @@ _FLAGS: dict[str, tuple[Changes, ...]] = {
     "amsgrad": ({"amsgrad": True}, {"amsgrad": False}),
     "start": ({"start": 1.0}, {"start": 0.0}),
     "ascends": ({"ascends": True}, {"ascends": False}),
+    "clip": ({"clip": 0.0},),
 }
-_SOLVED = ("rate", "momentum", "second", "eps", "decay", "dampening", "start")
+_SOLVED = ("rate", "momentum", "second", "eps", "decay", "dampening", "start", "clip")
 # Where a number is looked for first, if the rule it starts from has none.
-_FROM = {"momentum": 0.9, "second": 0.99, "eps": 1e-8, "decay": 1e-3, "dampening": 0.1, "start": 0.1}
+_FROM = {
+    "momentum": 0.9,
+    "second": 0.99,
+    "eps": 1e-8,
+    "decay": 1e-3,
+    "dampening": 0.1,
+    "start": 0.1,
+    "clip": 1e-4,
+}
 
 
 class Side:
@@ -59,6 +68,7 @@ class Side:
     Args:
         weights: Before each step, (n,), float64.
         gradients: As applied.
+        norms: Of the whole gradients.
         after: What this side made of them.
         rates: Its learning rates; None where none are known.
         roundoff: Unit roundoff of the dtype it computed in.
@@ -68,11 +78,12 @@ class Side:
         self,
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor],
+        norms: Sequence[float],
         after: Sequence[Tensor],
         rates: Sequence[float] | None,
         roundoff: float,
     ) -> None:
-        self.weights, self.gradients, self.after = weights, gradients, after
+        self.weights, self.gradients, self.norms, self.after = weights, gradients, norms, after
         self.known_rates = rates is not None
         self.rates = [1.0] * len(weights) if rates is None else list(rates)
         moves = [float((a - w).norm()) for a, w in zip(after, weights, strict=True)]
@@ -83,9 +94,9 @@ class Side:
 
     def error(self, rule: Rule) -> float:
         """The largest error of a step relative to the step, beyond rounding; infinite where nothing comes out."""
-        self.tries += 1
+        self.tries += len(self.weights)
         worst = 0.0
-        made = run(rule, self.weights, self.gradients, self.rates)
+        made = run(rule, self.weights, self.gradients, self.norms, self.rates)
         for each, wanted, size, rounding in zip(made, self.after, self._sizes, self._rounding, strict=True):
             error = max(0.0, float((each.weight - wanted).norm()) - rounding) / (size or 1.0)
             if not error <= worst:
@@ -96,8 +107,8 @@ class Side:
 
     def residual(self, rule: Rule) -> Tensor:
         """All errors in one row, relative to their steps."""
-        self.tries += 1
-        made = run(rule, self.weights, self.gradients, self.rates)
+        self.tries += len(self.weights)
+        made = run(rule, self.weights, self.gradients, self.norms, self.rates)
         parts = [
             (each.weight - wanted) / (size or 1.0)
             for each, wanted, size in zip(made, self.after, self._sizes, strict=True)
@@ -125,7 +136,7 @@ def nearest(side: Side, anchor: Rule, literals: Sequence[Changes], limit: float,
         anchor: The rule to change as little as can be.
         literals: Changes that stand somewhere as written.
         limit: The relative error allowed.
-        tries: Runs of a rule allowed.
+        tries: Steps of rules allowed.
     """
     until = side.tries + tries
     free = () if side.known_rates else ("rate",)
