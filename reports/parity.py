@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from reports import sentences, wording
 from reports.sections import Section, lines, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import UNEXPLAINED, Verdict, brief
+
+_LONGEST = 200  # characters of a headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,14 +44,23 @@ def _headline(found: TrainingParity) -> str:
         others = len(found.culprits) - 1
         apart = "differs by itself" if others == 1 else "differ by themselves"
         more = f"; {wording.counted(others, 'further tensor')} {apart}"
-        said = f"{found.verdict}: {place(found.first_divergence)}: {why(found.first_divergence)}"
-        return f"{said}{more if others else ''}"
+        said = f"{found.verdict}: {place(found.first_divergence)}: "
+        more = more if others else ""
+        return f"{said}{_within(why(found.first_divergence), _LONGEST - len(said) - len(more))}{more}"
     if found.verdict is not Verdict.MATCH:
         return f"{found.verdict}: {found.reason}"
     if found.bit_exact:
         return f"{found.verdict}: {steps} of both trainings agree in every number, bit for bit"
-    worst = _largest(error for row in found.rows for error in row.intrinsic)
-    drift = _largest(error for row in found.rows if row.what == "weight" for error in row.total)
+    errors = [(error, row) for row in found.rows for error in row.intrinsic if error is not None]
+    worst = _largest(error for error, row in errors if error <= row.allowed.limit)
+    # What is beyond its limit in a match goes another way to the same weights, as a note says.
+    agree = (
+        "agree in every phase"
+        if all(e <= row.allowed.limit for e, row in errors)
+        else "lead to the same weights"
+    )
+    drifts = (error for row in found.rows if row.what == "weight" for error in row.total)
+    drift = _largest(error for error in drifts if error is not None and math.isfinite(error))
     # Of a tensor that is 0 on one side alone there is no relative error, and nothing agrees "to infinity".
     alone = (
         f", to {wording.figure(worst)} on identical inputs"
@@ -60,7 +72,17 @@ def _headline(found: TrainingParity) -> str:
         if drift is not None and math.isfinite(drift)
         else ""
     )
-    return f"{found.verdict}: {steps} agree in every phase{alone}{apart}"
+    return f"{found.verdict}: {steps} {agree}{alone}{apart}"
+
+
+def _within(text: str, length: int) -> str:
+    """A cause in so many characters, cut where a part of it ends; the whole stands below the headline."""
+    if len(text) <= length:
+        return text
+    cause, bracket, sure = text.rpartition(" (")
+    room = length - len(bracket) - len(sure) - 3
+    ends = [match.start() for match in re.finditer("[:;,] ", cause) if match.start() <= room]
+    return f"{cause[: ends[-1]] if ends else cause[: max(room, 0)]}...{bracket}{sure}"
 
 
 def place(each: Divergence) -> str:
@@ -86,7 +108,8 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
     first = found.first_divergence
     every = [
         Section(
-            "First divergence", lines([f"{place(first)}: {first.reason}{_numbers(first)}"] if first else [])
+            "First divergence",
+            lines([] if first is None else [f"{place(first)}: {first.reason}{_numbers(first)}", why(first)]),
         ),
         Section(
             "Tensors that differ by themselves",

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_CLOSE = 1e-8  # relative to the largest gradient: a cross-entropy is read exactly or not at all
+# Relative to the largest gradient: a cross-entropy is read exactly or not at all.
+_CLOSE = 1e-8
+_CLOSE_IN_SINGLE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _read(outputs: Tensor, gradient: Tensor, dim: int) -> CrossEntropy | None:
     largest = float(slopes.abs().max())
     if not 0 < largest < float("inf"):
         return None
-    close = _CLOSE * largest
+    exact = gradient.dtype == torch.float64
+    close = (_CLOSE if exact else _CLOSE_IN_SINGLE) * largest
     counted = slopes.abs().amax(1) > 1e-12 * largest
     if float(slopes.sum(1).abs().max()) > close:
         return None
@@ -105,6 +108,8 @@ def _read(outputs: Tensor, gradient: Tensor, dim: int) -> CrossEntropy | None:
     others = torch.ones_like(slopes, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), value=False)
     others &= counted.unsqueeze(1)
     weights, smoothing = _uniform(chances, slopes, others, counted)
+    smoothing = 0.0 if abs(smoothing) < (1e-9 if exact else 1e-5) else smoothing
+    smoothing = float(f"{smoothing:.{9 if exact else 4}g}")
     if weights is None or not _agrees(chances, slopes, labels, counted, weights, smoothing, close):
         smoothing = 0.0
         at = torch.where(others, chances, 0.0)
@@ -124,7 +129,6 @@ def _uniform(chances: Tensor, slopes: Tensor, others: Tensor, counted: Tensor) -
         return None, 0.0
     weight = float((spread * y).sum()) / size
     smoothing = (weight * float(x.mean()) - float(y.mean())) * chances.shape[1] / weight if weight else 0.0
-    smoothing = 0.0 if abs(smoothing) < 1e-9 else float(f"{smoothing:.9g}")
     return torch.full(counted.shape, weight, dtype=torch.float64), smoothing
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from verifier.training.evidence import Answer, Evidence, Loss
 
 _CLOSE = 1e-9  # relative: losses and their gradients are sums of products, a few hundred roundings at most
+_CLOSE_IN_SINGLE = 3e-5  # as many roundings of float32
 _COUNTS = 4  # told of one side
 
 
@@ -28,10 +29,10 @@ def cause(evidence: Evidence) -> TrainingCause | None:
     answers, (b, c) = evidence.answers, evidence.losses
     if not b or not c:
         return None
-    if answers and any(
-        not agree(each.baseline.double(), each.candidate.double(), _CLOSE) for each in answers
-    ):
-        return _factor(answers, b, c) or _as_cross_entropy(answers, b, c)
+    exact = all(each.baseline.dtype == torch.float64 for each in answers)
+    close = _CLOSE if exact else _CLOSE_IN_SINGLE
+    if any(not agree(each.baseline.double(), each.candidate.double(), close) for each in answers):
+        return _factor(answers, b, c, close) or _as_cross_entropy(answers, b, c, close)
     return _penalty(evidence, sum(each.value for each in c) - sum(each.value for each in b))
 
 
@@ -39,23 +40,25 @@ def _confirmed(code: str, summary: str) -> TrainingCause:
     return TrainingCause(code=code, summary=summary, confirmed=True)
 
 
-def _factor(answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss]) -> TrainingCause | None:
+def _factor(
+    answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss], close: float
+) -> TrainingCause | None:
     """The loss is the baseline's times a number, in every pass."""
     factors: list[float] = []
     for each in answers:
         b_slopes, c_slopes = each.baseline.double(), each.candidate.double()
-        factor = 1.0 if agree(b_slopes, c_slopes, _CLOSE) else factor_between(b_slopes, c_slopes)
+        factor = 1.0 if agree(b_slopes, c_slopes, close) else factor_between(b_slopes, c_slopes)
         if factor is None:
             return None
         factors.append(factor)
-    one = all(near(factor, factors[0], _CLOSE) for factor in factors)
+    one = all(near(factor, factors[0], close) for factor in factors)
     if one:
-        whole = near(sum(each.value for each in c), factors[0] * sum(each.value for each in b), _CLOSE)
+        whole = near(sum(each.value for each in c), factors[0] * sum(each.value for each in b), close)
     elif len(answers) == len(c):
         in_pairs = len(b) == len(c) and all(
-            near(y.value, factor * x.value, _CLOSE) for x, y, factor in zip(b, c, factors, strict=True)
+            near(y.value, factor * x.value, close) for x, y, factor in zip(b, c, factors, strict=True)
         )
-        whole = in_pairs or all(_reproduces(each, loss) for each, loss in zip(answers, c, strict=True))
+        whole = in_pairs or all(_reproduces(each, loss, close) for each, loss in zip(answers, c, strict=True))
     else:
         return None
     if not whole:
@@ -63,12 +66,12 @@ def _factor(answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss]) -> 
     text = f"the loss is {factors[0]:.6g} times the baseline's"
     if not one:
         text += f" ({numbers(*factors)} in the passes of a batch)"
-    return _confirmed("loss-scaled", f"{text}{_by_counts(factors, answers, b, c)}")
+    return _confirmed("loss-scaled", f"{text}{_by_counts(factors, answers, b, c, close)}")
 
 
-def _reproduces(answer: Answer, loss: Loss) -> bool:
+def _reproduces(answer: Answer, loss: Loss, close: float) -> bool:
     found = cross_entropy.read(answer.outputs, answer.candidate)
-    return found is not None and near(found[0].value(), loss.value, _CLOSE)
+    return found is not None and near(found[0].value(), loss.value, close)
 
 
 class _Count(NamedTuple):
@@ -103,7 +106,8 @@ def _classes(tensor: Tensor) -> int:
     for dim in (1, tensor.dim() - 1):
         if tensor.dim() > dim > 0:
             sums = tensor.double().sum(dim)
-            if float(sums.abs().max()) <= _CLOSE * float(tensor.abs().max()):
+            close = _CLOSE if tensor.dtype == torch.float64 else _CLOSE_IN_SINGLE
+            if float(sums.abs().max()) <= close * float(tensor.abs().max()):
                 return tensor.shape[dim]
     return 1
 
@@ -120,22 +124,22 @@ def _labelled(tensor: Tensor) -> int:
 
 
 def _by_counts(
-    factors: Sequence[float], answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss]
+    factors: Sequence[float], answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss], close: float
 ) -> str:
     """Which counts make the factor: those autograd has of each side's division, else a quotient of known ones."""
     known = _known_counts(answers, 0, max(len(b), len(c)))
     divisors = b[0].reading, c[0].reading
-    if near(factors[0], divisors[0].divisor / divisors[1].divisor, _CLOSE):
+    if near(factors[0], divisors[0].divisor / divisors[1].divisor, close):
         here, there = (_product(each.counts, known) for each in reversed(divisors))
-        return f": {here}, the baseline's {there}"
+        return f": it is {here}, the baseline's {there}"
     for over in known:
-        if near(factors[0], over.number, _CLOSE):
+        if near(factors[0], over.number, close):
             return f": the number of {over.name} ({counted(over.number)}), by which the baseline divides"
-        if near(factors[0], 1 / over.number, _CLOSE):
+        if near(factors[0], 1 / over.number, close):
             return f": it is divided by the number of {over.name} ({counted(over.number)}), the baseline's is not"
     for over in known:
         for under in known:
-            if over != under and near(factors[0], over.number / under.number, _CLOSE):
+            if over != under and near(factors[0], over.number / under.number, close):
                 return (
                     f": divided by the number of {under.name} ({counted(under.number)}), the baseline's by that of "
                     f"{over.name} ({counted(over.number)})"
@@ -150,11 +154,11 @@ def _product(counts: Sequence[float], known: Iterable[_Count]) -> str:
     times = [counted(1 / n) for n in counts[:_COUNTS] if n < 1]
     told = [f"divided by {' and '.join(divided)}"] if divided else []
     told += [f"multiplied by {' and '.join(times)}"] if times else []
-    return " and ".join(told) or "is not divided"
+    return " and ".join(told) or "not divided"
 
 
 def _as_cross_entropy(
-    answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss]
+    answers: Sequence[Answer], b: Sequence[Loss], c: Sequence[Loss], close: float
 ) -> TrainingCause | None:
     """Both losses are cross-entropies of the same scores, and are taken otherwise."""
     for answer, (x, y) in _in_pairs(answers, b, c):
@@ -162,17 +166,17 @@ def _as_cross_entropy(
         dim = None if mine is None else mine[1]
         other = cross_entropy.read(answer.outputs, answer.candidate, dim)
         if mine is not None and other is not None:
-            told = [*_differences(mine[0], other[0])]
-            if told and near(mine[0].value(), x, _CLOSE) and near(other[0].value(), y, _CLOSE):
+            told = [*_differences(mine[0], other[0], close)]
+            if told and near(mine[0].value(), x, close) and near(other[0].value(), y, close):
                 return _confirmed(told[0][0], "; ".join(text for _, text in told))
-        elif mine is not None and near(mine[0].value(), x, _CLOSE):
-            found = _applied_to(mine[0], answer.candidate, y, mine[1])
+        elif mine is not None and near(mine[0].value(), x, close):
+            found = _applied_to(mine[0], answer.candidate, y, mine[1], close)
             if found:
                 return _confirmed(
                     "loss-input", f"the loss is taken of {found}, the baseline's of the outputs themselves"
                 )
-        elif other is not None and near(other[0].value(), y, _CLOSE):
-            found = _applied_to(other[0], answer.baseline, x, other[1])
+        elif other is not None and near(other[0].value(), y, close):
+            found = _applied_to(other[0], answer.baseline, x, other[1], close)
             if found:
                 return _confirmed(
                     "loss-input", f"the loss is taken of the outputs themselves, the baseline's of {found}"
@@ -188,7 +192,7 @@ def _in_pairs(
             yield answer, (x.value, y.value)
 
 
-def _differences(b: CrossEntropy, c: CrossEntropy) -> Iterable[tuple[str, str]]:
+def _differences(b: CrossEntropy, c: CrossEntropy, close: float) -> Iterable[tuple[str, str]]:
     """In what two cross-entropies of the same scores differ, what weighs most first."""
     both = b.counted & c.counted
     elsewhere = int((b.labels[both] != c.labels[both]).sum())
@@ -205,13 +209,13 @@ def _differences(b: CrossEntropy, c: CrossEntropy) -> Iterable[tuple[str, str]]:
             "labels-ignored",
             f"{counts[1]} of {len(c.counted)} labels count, the baseline's {counts[0]} (ignored labels)",
         )
-    if not near(b.smoothing, c.smoothing, 1e-7):
+    if not near(b.smoothing, c.smoothing, 100 * close):
         yield "label-smoothing", _smoothing(b, c)
     if b.uniform and c.uniform:
         factor = float(c.weights.max()) / float(b.weights.max())
-        if not near(factor, 1.0, 1e-7):
+        if not near(factor, 1.0, 100 * close):
             yield "loss-scaled", f"each counts {factor:.6g} times as much as the baseline's"
-    elif fit(b.weights[both], c.weights[both], 1e-7) is None:
+    elif fit(b.weights[both], c.weights[both], 100 * close) is None:
         yield "class-weights", f"labels weigh otherwise: {_weights(c)}, the baseline's {_weights(b)}"
 
 
@@ -252,7 +256,7 @@ def _weights(each: CrossEntropy) -> str:
     return numbers(*(weight / first[0] for weight in first)) + " relative to the first class's"
 
 
-def _applied_to(known: CrossEntropy, gradient: Tensor, value: float, dim: int) -> str:
+def _applied_to(known: CrossEntropy, gradient: Tensor, value: float, dim: int, close: float) -> str:
     """What the outputs go through first, on one side alone, so that its numbers come out; empty if nothing does."""
     wanted = cross_entropy.rows(gradient, dim)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
@@ -269,8 +273,8 @@ def _applied_to(known: CrossEntropy, gradient: Tensor, value: float, dim: int) -
             scores = known.scores.clone().requires_grad_()
             loss = known.of(way(scores))
             (made,) = torch.autograd.grad(loss, scores)
-        factor = fit(made, wanted, _CLOSE)
-        if factor is not None and near(factor * float(loss.detach()), value, _CLOSE):
+        factor = fit(made, wanted, close)
+        if factor is not None and near(factor * float(loss.detach()), value, close):
             return name
     return ""
 

@@ -105,9 +105,15 @@ def _confirmed(code: str, summary: str) -> TrainingCause:
     return TrainingCause(code=code, summary=summary, confirmed=True)
 
 
+_CUT = _confirmed(
+    "gradient-cut", "no gradient reaches it: what uses it is detached, or made without gradients"
+)
+
+
 def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: Watch) -> TrainingCause | None:
     if isinstance(place.subject, int):
-        return None
+        cut = place.phase is Phase.BACKWARD and place in compared.alone
+        return _CUT if cut else None
     name, evidence = place.subject, compared.evidence
     if place in compared.reasons:
         return _untrained(place, candidate) if name in candidate.parameters else None
@@ -131,9 +137,7 @@ def _untrained(place: Place, candidate: Watch) -> TrainingCause | None:
     if candidate.optimisers and name not in candidate.groups():
         return _confirmed("frozen", "no optimiser of the candidate has it")
     if place == (Phase.BACKWARD, GRADIENT, name):
-        return _confirmed(
-            "gradient-cut", "no gradient reaches it: what uses it is detached, or made without gradients"
-        )
+        return _CUT
     return None
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     Makers = tuple[type | None, type | None]
 
 _TRIES = 20_000  # steps of rules a parameter; of some twenty operations on a few numbers each
-_TRIES_IN_ALL = 60_000
+_TRIES_IN_ALL = 40_000
+_TRIES_AFTER_FAILING = 6_000  # what one parameter has no rule for, others will have none for either
 
 
 class _Found(NamedTuple):
@@ -53,6 +54,7 @@ class UpdateCauses:
         found = self._rules(updates, sides, makers)
         self._tries -= sum(side.tries for side in sides)
         if found is None:
+            self._tries = min(self._tries, _TRIES_AFTER_FAILING)
             return None
         if found not in self._known:
             self._known.append(found)
@@ -180,41 +182,12 @@ _NUMBERS: dict[str, tuple[str, str]] = {
 
 def _told(found: _Found, sides: tuple[Side, ...], first: int) -> TrainingCause | None:
     baseline, candidate = found
-    said: list[tuple[str, str]] = []
-    if baseline.family != candidate.family:
-        names = _NAMES[candidate.family], _NAMES[baseline.family]
-        said.append(
-            ("optimiser-different", f"it is updated as by {names[0]}, the baseline's as by {names[1]}")
-        )
-        return TrainingCause(code=said[0][0], summary=said[0][1], confirmed=True)
-    unlike = [name for name in candidate.unlike(baseline) if name != "rate"]
-    if "averages" in unlike or "dampening" in unlike:  # which gradient it begins with goes without saying
-        unlike = [name for name in unlike if name != "damped_first"]
-    uncorrected = {"corrected_first", "corrected_second"} & {*unlike}
-    if uncorrected:
-        said.append(_correction(uncorrected, on=getattr(candidate, min(uncorrected))))
-    for name in unlike:
-        b, c = getattr(baseline, name), getattr(candidate, name)
-        if name in _FLAGS:
-            code, subject, on, off = _FLAGS[name]
-            here, there = (on, off) if c else (off, on)
-            said.append((code, f"{subject} {here}, the baseline's {there}"))
-        elif name in _NUMBERS:
-            code, plain = _NUMBERS[name]
-            if baseline.family == "adam":
-                plain = {"momentum": "beta1", "second": "beta2"}.get(name, plain)
-            if name == "clip":
-                c, b = (numbers(each) if each else "none" for each in (c, b))
-                said.append((code, f"{plain} is {c}, the baseline's {b}"))
-            else:
-                said.append((code, f"{plain} is {numbers(c)}, the baseline's {numbers(b)}"))
+    said = [*_settings(baseline, candidate)]
     rates = [[rate * rule.rate for rate in side.rates] for side, rule in zip(sides, found, strict=True)]
-    if not all(_is(b, c) for b, c in zip(*rates, strict=True)):
-        averaged = (
-            not said
-            and candidate.momentum
-            and _is(rates[1][first], (1 - candidate.momentum) * rates[0][first])
-        )
+    same = all(_is(b, c) for b, c in zip(*rates, strict=True))
+    if not same and baseline.family == candidate.family:
+        kept = candidate.momentum
+        averaged = not said and kept and _is(rates[1][first], (1 - kept) * rates[0][first])
         text = _rates(rates, first)
         if averaged:  # the same numbers by another edit, which is the likelier
             text = f"its momentum averages (m v + (1 - m) g), the baseline's sums (m v + g); or {text}"
@@ -222,6 +195,35 @@ def _told(found: _Found, sides: tuple[Side, ...], first: int) -> TrainingCause |
     if not said:
         return None
     return TrainingCause(code=said[0][0], summary="; ".join(text for _, text in said), confirmed=True)
+
+
+def _settings(baseline: Rule, candidate: Rule) -> Iterator[tuple[str, str]]:
+    """In what two rules differ, as codes and clauses."""
+    if baseline.family != candidate.family:
+        here, there = _NAMES[candidate.family], _NAMES[baseline.family]
+        yield "optimiser-different", f"it is updated as by {here}, the baseline's as by {there}"
+        return
+    unlike = [name for name in candidate.unlike(baseline) if name != "rate"]
+    if "averages" in unlike or "dampening" in unlike:  # which gradient it begins with goes without saying
+        unlike = [name for name in unlike if name != "damped_first"]
+    uncorrected = {"corrected_first", "corrected_second"} & {*unlike}
+    if uncorrected:
+        yield _correction(uncorrected, on=getattr(candidate, min(uncorrected)))
+    for name in unlike:
+        b, c = getattr(baseline, name), getattr(candidate, name)
+        if name in _FLAGS:
+            code, subject, on, off = _FLAGS[name]
+            here, there = (on, off) if c else (off, on)
+            yield code, f"{subject} {here}, the baseline's {there}"
+        elif name in _NUMBERS:
+            code, plain = _NUMBERS[name]
+            if baseline.family == "adam":
+                plain = {"momentum": "beta1", "second": "beta2"}.get(name, plain)
+            here, there = (numbers(each) if each or name != "clip" else "none" for each in (c, b))
+            averages = (
+                ", so that momentum averages" if name == "dampening" and _is(c, candidate.momentum) else ""
+            )
+            yield code, f"{plain} is {here}{averages}, the baseline's {there}"
 
 
 def _is(one: float, other: float) -> bool:

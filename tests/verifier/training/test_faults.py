@@ -79,7 +79,7 @@ UPDATES = {
         OPTIMISER,
         "momentum_buffer",
         "dampening",
-        ("dampening is 0.9, the baseline's 0",),
+        ("dampening is 0.9", "averages", "the baseline's 0"),
     ),
     "Nesterov": Fault(with_sgd(nesterov=True), 0, OPTIMISER, "weight", "nesterov", ("nesterov is on",)),
     "uphill": Fault(with_sgd(maximize=True), 0, OPTIMISER, "momentum_buffer", "update-sign", ("uphill",)),
