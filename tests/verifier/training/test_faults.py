@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from tests.verifier.training.loops import (
     own,
     rmsprop_rule,
     scorer,
+    sgd,
     smoothed,
     tokens,
     with_sgd,
@@ -40,7 +42,7 @@ from verifier.training.records import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.verifier.training.loops import Loop
+    from tests.verifier.training.loops import Batches, Loop
     from verifier.training.records import TrainingParity
 
     Parity = Callable[..., TrainingParity]
@@ -446,3 +448,136 @@ def test_a_fault_is_named_by_step_phase_tensor_and_cause(parity: Parity, fault: 
     assert first.cause is not None
     assert (first.cause.code, first.cause.confirmed) == (fault.code, True), first.cause
     assert all(word in first.cause.summary for word in fault.words), first.cause.summary
+
+
+class Times(nn.Module):
+    """A factor that one side has and the other has not."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class DropPath(nn.Module):
+    """Leaves a branch out for some samples, in training alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.new_empty(len(x), 1).bernoulli_(0.5).div_(0.5) if self.training else x
+
+
+class Branched(nn.Module):
+    """Two branches that are added, with something at their ends."""
+
+    def __init__(self, end: Callable[[], nn.Module] = nn.Identity) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = nn.Linear(192, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.end, self.head = end(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.stem(x.flatten(1)))
+        x = x + self.end(self.one(x))
+        x = x + self.end(self.two(x).tanh())
+        scores: Tensor = self.head(x)
+        return scores
+
+
+def branched(end: Callable[[], nn.Module] = nn.Identity) -> Any:
+    torch.manual_seed(0)
+    return Branched(end)
+
+
+class Doubled(nn.Module):
+    """Multiplies the gradient, as a hook or a reversal of gradients does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient * -0.5)  # type: ignore[no-untyped-call]
+        return x + 0
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(DropPath, ("bernoulli, div, mul", "missing")), (lambda: Times(0.7), ("mul",))],
+    ids=["no drop path", "no factor"],
+)
+def test_an_operator_that_is_missing_is_named_once_a_branch(
+    parity: Parity, end: Callable[[], nn.Module], words: tuple[str, ...]
+) -> None:
+    found = parity(branched(end), branched(), trainer=loop(), steps=2)
+    assert [(each.step, each.phase, each.tensor) for each in found.culprits] == [
+        (0, Phase.FORWARD, "add"),
+        (0, Phase.FORWARD, "add_1"),
+    ]
+    for each in found.culprits:
+        assert each.cause is not None
+        assert each.cause.confirmed
+        assert all(word in each.cause.summary for word in words), each.cause.summary
+
+
+def test_a_gradient_that_is_multiplied_on_its_way_is_told_by_the_factor(parity: Parity) -> None:
+    found = parity(branched(lambda: Times(1.0)), branched(Doubled), trainer=loop(), steps=2)
+    first = found.first_divergence
+    assert first is not None
+    assert (first.step, first.phase) == (0, Phase.BACKWARD)
+    assert first.cause is not None
+    assert (first.cause.code, first.cause.confirmed) == ("gradient-scaled", True)
+    assert "-0.5 times" in first.cause.summary
+
+
+def test_a_gradient_that_never_arrives_is_cut(parity: Parity) -> None:
+    found = parity(branched(), branched(Cut), trainer=loop(), steps=2)
+    cut = {each.tensor for each in found.culprits if each.cause and each.cause.code == "gradient-cut"}
+    assert {"one.weight", "one.bias", "two.weight", "two.bias"} <= cut
+
+
+def test_what_nothing_explains_is_said_to_be_unexplained(parity: Parity) -> None:
+    def by_sign(_: Tensor, gradient: Tensor, __: dict[str, Any]) -> Tensor:
+        return 1e-3 * gradient.sign()
+
+    found = parity(scorer(), scorer(), trainer=loop(), candidate_trainer=loop(optimiser=by_hand(by_sign)))
+    assert found.first_divergence is not None
+    assert found.first_divergence.cause is not None
+    assert (found.first_divergence.cause.code, found.first_divergence.cause.confirmed) == (
+        "unexplained",
+        False,
+    )
+    assert {each.what for each in found.culprits} == {"weight"}  # not the velocity that one side keeps alone
+
+
+@pytest.mark.parametrize(
+    "name", ["update: Adam's eps", "loss: label smoothing", "clipping: each tensor by its own norm"]
+)
+def test_causes_are_confirmed_in_float32_as_well(parity: Parity, name: str) -> None:
+    fault = FAULTS[name]
+    found = parity(
+        fault.net(), fault.net(), trainer=fault.baseline, candidate_trainer=fault.candidate, dtype="float32"
+    )
+    assert found.first_divergence is not None
+    assert found.first_divergence.cause is not None
+    assert (found.first_divergence.cause.code, found.first_divergence.cause.confirmed) == (fault.code, True)
+
+
+def test_a_model_that_is_watched_can_be_copied_and_saved(parity: Parity, tmp_path: Any) -> None:
+    def train(model: Any, batches: Batches) -> None:
+        optimiser, teacher = sgd(model), copy.deepcopy(model)
+        for images, labels in batches:
+            optimiser.zero_grad()
+            copied = copy.deepcopy(model)
+            assert torch.equal(copied(images), model(images))
+            torch.save(model, tmp_path / "model.pt")
+            loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+            assert torch.equal(loaded(images), copied(images))
+            wanted = teacher(images).detach().softmax(1)
+            F.cross_entropy(model(images), wanted).backward()  # type: ignore[no-untyped-call]
+            assert labels is not None
+            optimiser.step()
+
+    assert parity(scorer(), scorer(), trainer=train).bit_exact
