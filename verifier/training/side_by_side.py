@@ -218,7 +218,9 @@ def side_by_side(
                     known = float("nan") if made is None else kept.rates.get(made.names[0], float("nan"))
                     found.rates_of.setdefault(name, []).append((known, rate))
                 if history is not None:
-                    found.causes |= explain(compared, sides[0].watch, sides[1].watch, found.causes)
+                    found.causes |= explain(
+                        compared, sides[0].watch, sides[1].watch, found.causes, alignment.pairs
+                    )
                 compared.forget()
                 found.compared.append(compared)
                 progress(TOLD[forcing], number + 1, len(batches))

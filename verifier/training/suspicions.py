@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.training import clip_causes, end_causes, loss_causes
+from verifier.training import clip_causes, end_causes, evaluation_causes, loss_causes
 from verifier.training.baseline_batch import BUFFER, GRADIENT, WEIGHT
 from verifier.training.fitting import CLOSE, agree, factor_between, fit
 from verifier.training.records import Phase, TrainingCause
 from verifier.training.update_causes import UpdateCauses
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -29,8 +29,17 @@ if TYPE_CHECKING:
 _OF_UPDATES = (Phase.OPTIMISER, Phase.AFTER)
 
 
-def explain(compared: CandidateBatch, baseline: Watch, candidate: Watch, known: Iterable[Place]) -> Causes:
-    """The causes of what exceeds its limit in one forced batch, but at places that are `known` already."""
+def explain(
+    compared: CandidateBatch,
+    baseline: Watch,
+    candidate: Watch,
+    known: Iterable[Place],
+    sites: Sequence[tuple[int, int]],
+) -> Causes:
+    """The causes of what exceeds its limit in one forced batch, but at places that are `known` already.
+
+    `sites` are those of the pairs.
+    """
     left_out = set(known)
     wrong = [
         place
@@ -43,6 +52,8 @@ def explain(compared: CandidateBatch, baseline: Watch, candidate: Watch, known: 
     clip = clip_causes.cause(compared.evidence) if Phase.CLIP in phases else None
     for place in wrong:
         cause = _cause(compared, place, baseline, candidate)
+        if place.phase is Phase.FORWARD and place not in compared.reasons:
+            cause = evaluation_causes.cause(compared, place, sites[int(place.subject)], baseline, candidate)
         if cause is None and place.phase is Phase.CLIP and place not in compared.reasons:
             cause = clip
         if cause is None and _of_loss(place, compared, loss):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from verifier.graph import Graph
+    from verifier.graph.sites import Call
 
 
 class Ledger(Protocol):
@@ -164,8 +165,12 @@ class Watch(Instrument):
         """A call of the model: follow it along the recorded graph, and note the tensors of its pairs."""
         if not self._following or self.ledger is None:
             return
-        call = self._graph.call_at(self._next, op, self.scope, len(outputs))
+        call = self._graph.call_at(self._next, op, self.scope, len(outputs)) or self._past_evaluation(
+            op, outputs
+        )
         if call is None:
+            if not self._module(self.scope).training:  # what a module makes in evaluation mode alone
+                return
             ahead = self._graph.calls[self._next : self._next + 1]
             expected = self._graph.sites[ahead[0].first].name if ahead else "its end"
             where = f" in {self.scope}" if self.scope else ""
@@ -186,6 +191,25 @@ class Watch(Instrument):
                     )
                 else:
                     self.ledger.constant(pair)
+
+    def _past_evaluation(self, op: str, outputs: Sequence[Tensor]) -> Call | None:
+        """The call behind those recorded of modules that the loop has put into evaluation mode, where they differ."""
+        for position in range(self._next, len(self._graph.calls)):
+            call = self._graph.call_at(position, op, self.scope, len(outputs))
+            if call is not None:
+                self._next = position
+                return call
+            if self._module(self._graph.calls[position].scope).training:
+                return None
+        return None
+
+    def _module(self, scope: str) -> nn.Module:
+        return self.model.get_submodule(scope)
+
+    def evaluates(self, site: int) -> str | None:
+        """The module a site is made in, if the loop has put it into evaluation mode; else None."""
+        scope = self._graph.sites[site].scope
+        return None if self._module(scope).training else scope
 
     def on_leave(self, name: str, outputs: Sequence[Tensor]) -> None:  # noqa: ARG002
         """A module returned; if it is the model itself, a forward pass has ended."""

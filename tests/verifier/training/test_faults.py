@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -530,6 +531,32 @@ def test_a_gradient_that_is_multiplied_on_its_way_is_told_by_the_factor(parity: 
     assert first.cause is not None
     assert (first.cause.code, first.cause.confirmed) == ("gradient-scaled", True)
     assert "-0.5 times" in first.cause.summary
+
+
+def evaluating(model: Any, batches: Batches) -> None:
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+            module.eval()
+    loop()(model, batches)
+
+
+def dropping() -> Any:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Dropout(0.25), nn.Tanh(), nn.Linear(6, 5))
+
+
+@pytest.mark.parametrize(("net", "tensor"), [(normed, "1"), (dropping, "2")], ids=["batch norm", "dropout"])
+def test_a_module_in_evaluation_mode_is_named_and_proved(
+    parity: Parity, net: Callable[[], Any], tensor: str
+) -> None:
+    net = functools.partial(copy.deepcopy, net())
+    found = parity(net(), net(), trainer=loop(), candidate_trainer=evaluating)
+    first = found.first_divergence
+    assert first is not None
+    assert (first.step, first.phase, first.tensor) == (0, Phase.FORWARD, tensor)
+    assert first.cause is not None
+    assert (first.cause.code, first.cause.confirmed) == ("evaluation-mode", True)
+    assert first.cause.summary == f"{tensor} is in evaluation mode, the baseline's in training mode"
+    assert parity(net(), net(), trainer=evaluating).bit_exact  # on both sides it is none
 
 
 def test_a_gradient_that_never_arrives_is_cut(parity: Parity) -> None:
