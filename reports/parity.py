@@ -44,9 +44,11 @@ def _headline(found: TrainingParity) -> str:
         others = len(found.culprits) - 1
         apart = "differs by itself" if others == 1 else "differ by themselves"
         more = f"; {wording.counted(others, 'further tensor')} {apart}"
-        said = f"{found.verdict}: {place(found.first_divergence)}: "
+        said, cause = f"{found.verdict}: {place(found.first_divergence)}: ", why(found.first_divergence)
         more = more if others else ""
-        return f"{said}{_within(why(found.first_divergence), _LONGEST - len(said) - len(more))}{more}"
+        if others and len(said) + len(cause) + len(more) > _LONGEST:
+            more = f"; and {others} more"
+        return f"{said}{_within(cause, _LONGEST - len(said) - len(more))}{more}"
     if found.verdict is not Verdict.MATCH:
         return f"{found.verdict}: {found.reason}"
     if found.bit_exact:

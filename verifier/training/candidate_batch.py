@@ -73,10 +73,15 @@ class CandidateBatch:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     evidence: Evidence = field(default_factory=Evidence)
     in_portions: bool = False
+    stepped: bool = False
     _sizes: dict[tuple[Phase, str], float] = field(default_factory=dict)
     _turns: Counter[Place] = field(default_factory=Counter)
     _rows: Counter[Place] = field(default_factory=Counter)
     _stepped: set[str] = field(default_factory=set)
+
+    def exceeding(self) -> list[Place]:
+        """Where the error is larger than is allowed."""
+        return [p for p, error in self.errors.items() if not error <= self.allowed[p.phase].limit]
 
     @property
     def _explaining(self) -> bool:
@@ -160,6 +165,7 @@ class CandidateBatch:
 
     def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
         """Compare the gradients as they are applied."""
+        self.stepped = True
         self._tensors(Phase.CLIP, GRADIENT, self.kept.applied, gradients(watch, optimiser))
         self.groups = {name: dict(group) for name, group in watch.groups().items()}
         self._applied(watch.updated(optimiser))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CLOSE = 1e-9  # relative to how far the tensor went
 _ITERATIONS = 20
+_LATEST = 64  # batches after which a mean may begin
 
 
 class _Origin(NamedTuple):
@@ -73,6 +74,11 @@ def _known(course: Course) -> Iterator[tuple[_Origin, Tensor]]:
     if len(course.batches) > 1:
         yield _Origin("before", "what the last batch but one left"), course.batches[-2]
         yield _Origin("mean", "the mean over all batches"), torch.stack(course.batches).mean(0)
+        for late in range(1, min(len(course.batches) - 1, _LATEST)):
+            yield (
+                _Origin("mean", f"the mean over the batches from batch {late} on"),
+                torch.stack(course.batches[late:]).mean(0),
+            )
         whole = torch.stack([course.start, *course.batches])
         yield _Origin("mean", "the mean over all batches and the initial values"), whole.mean(0)
 

@@ -83,6 +83,7 @@ def _known_counts(answers: Sequence[Answer], first: int, passes: int) -> list[_C
     """What a loss may be divided by, by what it counts, for one pass of a batch."""
     one, every = answers[first].baseline, [each.baseline for each in answers]
     found = [
+        _Count(f"samples of the batch's {len(every)} passes", sum(map(len, every)) if one.dim() else 1),
         _Count(f"labels that count in the batch's {len(every)} passes", sum(map(_labelled, every))),
         _Count("labels that count", _labelled(one)),
         _Count("samples", len(one) if one.dim() else 1),
@@ -92,7 +93,7 @@ def _known_counts(answers: Sequence[Answer], first: int, passes: int) -> list[_C
         _Count("passes of the batch", passes),
     ]
     kept: dict[float, _Count] = {}
-    for each in found if len(every) > 1 else found[1:]:
+    for each in found if len(every) > 1 else found[2:]:
         if each.number > 1:
             kept.setdefault(each.number, each)
     samples = _Count("samples", len(one) if one.dim() else 1)
@@ -150,6 +151,7 @@ def _by_counts(
 def _product(counts: Sequence[float], known: Iterable[_Count]) -> str:
     """What a loss is divided by and multiplied with, in words."""
     names = {each.number: each.name for each in known}
+    counts = [count for count in counts if count != 1]
     divided = [f"{counted(n)} {names[n]}" if n in names else counted(n) for n in counts[:_COUNTS] if n >= 1]
     times = [counted(1 / n) for n in counts[:_COUNTS] if n < 1]
     told = [f"divided by {' and '.join(divided)}"] if divided else []

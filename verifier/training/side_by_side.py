@@ -196,6 +196,7 @@ def side_by_side(
     ]
     found = SideBySide()
     losses, rates = [], []
+    wrong: set[Place] = set()
     watches = [side.watch for side in sides]
     hooks = _optimiser_hooks(watches)
     try:
@@ -218,9 +219,8 @@ def side_by_side(
                     known = float("nan") if made is None else kept.rates.get(made.names[0], float("nan"))
                     found.rates_of.setdefault(name, []).append((known, rate))
                 if history is not None:
-                    found.causes |= explain(
-                        compared, sides[0].watch, sides[1].watch, found.causes, alignment.pairs
-                    )
+                    found.causes |= explain(compared, watches[0], watches[1], wrong, alignment.pairs)
+                    wrong.update(compared.exceeding())
                 compared.forget()
                 found.compared.append(compared)
                 progress(TOLD[forcing], number + 1, len(batches))
@@ -267,10 +267,7 @@ def _updates(
 ) -> dict[Place, TrainingCause]:
     """The causes of updates that differ, where nothing simpler is known."""
     places = dict.fromkeys(
-        place
-        for compared in found.compared
-        for place, error in compared.errors.items()
-        if not error <= compared.allowed[place.phase].limit and place not in found.causes
+        place for compared in found.compared for place in compared.exceeding() if place not in found.causes
     )
     names = {name: recipe.names[0] for name, recipe in relation.recipes.items()}
     roundoff = torch.finfo(cell.torch_dtype).eps / 2

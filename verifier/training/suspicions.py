@@ -36,16 +36,12 @@ def explain(
     known: Iterable[Place],
     sites: Sequence[tuple[int, int]],
 ) -> Causes:
-    """The causes of what exceeds its limit in one forced batch, but at places that are `known` already.
+    """The causes of what exceeds its limit in one forced batch, for the first time: it did at the places `known`.
 
     `sites` are those of the pairs.
     """
     left_out = set(known)
-    wrong = [
-        place
-        for place, error in compared.errors.items()
-        if place not in left_out and not error <= compared.allowed[place.phase].limit
-    ]
+    wrong = [place for place in compared.exceeding() if place not in left_out]
     found: Causes = {}
     phases = {place.phase for place in wrong}
     loss = loss_causes.cause(compared.evidence) if {Phase.LOSS, Phase.BACKWARD} & phases else None
@@ -127,7 +123,7 @@ def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: W
         return _CUT if cut else None
     name, evidence = place.subject, compared.evidence
     if place in compared.reasons:
-        return _untrained(place, candidate) if name in candidate.parameters else None
+        return _untrained(place, candidate, compared) if name in candidate.parameters else None
     if place not in evidence.exceeding:
         return None
     b, c = (tensor.double() for tensor in evidence.exceeding[place])
@@ -141,7 +137,7 @@ def _cause(compared: CandidateBatch, place: Place, baseline: Watch, candidate: W
     return None
 
 
-def _untrained(place: Place, candidate: Watch) -> TrainingCause | None:
+def _untrained(place: Place, candidate: Watch, compared: CandidateBatch) -> TrainingCause | None:
     name = str(place.subject)
     if not candidate.parameters[name].requires_grad:
         return _confirmed("frozen", "the candidate does not train it: requires_grad is off")
@@ -149,6 +145,12 @@ def _untrained(place: Place, candidate: Watch) -> TrainingCause | None:
         return _confirmed("frozen", "no optimiser of the candidate has it")
     if place == (Phase.BACKWARD, GRADIENT, name):
         return _CUT
+    if place in compared.alone and place.what in (GRADIENT, WEIGHT):
+        stepped = bool(compared.kept.applied), compared.stepped
+        if stepped == (True, False):
+            return _confirmed("steps-different", "it makes no step in this batch, which the baseline does")
+        if stepped == (False, True):
+            return _confirmed("steps-different", "it makes a step in this batch, which the baseline does not")
     return None
 
 
@@ -173,6 +175,9 @@ def _scaled(compared: CandidateBatch, place: Place) -> TrainingCause | None:
     b, c = (tensor.double() for tensor in compared.evidence.exceeding[place])
     if not b.numel() or not float(b.abs().max()) > 0:
         return None
+    low, high = float(c.min()), float(c.max())
+    if place.phase is Phase.AFTER and low < high and agree(c, b.clamp(low, high)) and not agree(b, c):
+        return _confirmed("weight-clamped-after", f"after the step it is clamped to {low:.6g} .. {high:.6g}")
     factor = factor_between(b, c) if float(c.abs().max()) > 0 else 0.0
     if factor is None:
         return None

@@ -165,7 +165,7 @@ _FLAGS: dict[
         "weight-decay-coupling",
         "decoupled weight decay is",
         "multiplied by the learning rate",
-        "not multiplied by it",
+        "not multiplied by the learning rate",
     ),
     "ascends": ("update-sign", "the step goes", "uphill", "downhill"),
 }

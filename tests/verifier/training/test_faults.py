@@ -256,6 +256,10 @@ def ignoring(index: int) -> Callable[..., Tensor]:
     )
 
 
+def ignoring_some(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(images), dense_labels(images, labels), ignore_index=-100)
+
+
 def loss_fault(wrong: Callable[..., Tensor], code: str, *words: str, **options: Any) -> Fault:
     right = options.pop("right", None)
     baseline = loop() if right is None else loop(loss=right)
@@ -414,6 +418,78 @@ def rate_fault(wrong: Loop, step: int, code: str, *words: str) -> Fault:
     )
 
 
+def mean_from(first: int) -> Loop:
+    """Ends with the mean of the weights from one batch on."""
+
+    def train(model: Any, batches: Batches) -> None:
+        optimiser, average = sgd(model), torch.optim.swa_utils.AveragedModel(model)
+        for number, (images, labels) in enumerate(batches):
+            optimiser.zero_grad()
+            F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            if number >= first:
+                average.update_parameters(model)
+        model.load_state_dict(average.module.state_dict())
+
+    return train
+
+
+def accumulating(batches_a_step: int, divided_by: int) -> Loop:
+    """Gradients of several batches make a step."""
+
+    def train(model: Any, batches: Batches) -> None:
+        optimiser = sgd(model)
+        for number, (images, labels) in enumerate(batches, 1):
+            (F.cross_entropy(model(images), labels) / divided_by).backward()  # type: ignore[no-untyped-call]
+            if number % batches_a_step == 0:
+                optimiser.step()
+                optimiser.zero_grad()
+
+    return train
+
+
+def clamp(model: Any, _: int) -> None:
+    for parameter in model.parameters():
+        parameter.clamp_(-0.05, 0.05)
+
+
+OTHERS = {
+    "accumulated batches not divided": Fault(
+        accumulating(2, 1), 0, LOSS, "loss", "loss-scaled", ("2 times",), accumulating(2, 2), steps=4
+    ),
+    "another number of batches a step": Fault(
+        accumulating(3, 2),
+        0,
+        CLIP,
+        "gradient",
+        "steps-different",
+        ("no step in this batch",),
+        accumulating(2, 2),
+    ),
+    "weights clamped": Fault(
+        loop(after=clamp), 0, AFTER, "weight", "weight-clamped-after", ("-0.05 .. 0.05",)
+    ),
+    "a mean that begins later": Fault(
+        mean_from(2),
+        3,
+        AFTER,
+        "weight at the end",
+        "average-different",
+        ("from batch 2 on", "over all batches"),
+        mean_from(0),
+    ),
+    "means of portions for a mean over all": Fault(
+        halves(lambda total, half, _: total / counted(half) / 2),
+        0,
+        LOSS,
+        "loss",
+        "loss-scaled",
+        ("labels that count",),
+        loop(loss=ignoring_some),
+        dense,
+    ),
+}
+
 RATES = {
     "another gamma": rate_fault(
         loop(schedule=exponential(0.8)), 0, "schedule-gamma", "0.04, 0.032", "0.045, 0.0405"
@@ -432,6 +508,7 @@ FAULTS = {
         ("clipping", CLIPS),
         ("end", ENDS),
         ("rate", RATES),
+        ("other", OTHERS),
     )
     for name, fault in faults.items()
 }
