@@ -88,7 +88,7 @@ def _other_way(
     batch, limit = forced.compared[number], allowed[place.phase].limit
     exact = allowed[Phase.AFTER].limit <= _EXACT
     if place.phase in _DIVIDED:
-        return True
+        return _steps_from(number, whole) > 0
     if place.phase is Phase.SCHEDULE:  # set before a step on one side, and after the step before on the other
         return exact and _steps_from(number + 1, whole) > 0
     if place.phase not in _UNNAMED:

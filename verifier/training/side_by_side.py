@@ -214,10 +214,7 @@ def side_by_side(
                     side.take((batch[0].clone(), batch[1].clone()), ledger)
                 losses.append((_number(kept.losses), _number(compared.losses)))
                 rates.append((_first(kept.rates), _first(compared.rates)))
-                for name, rate in compared.rates.items():
-                    made = relation.recipes.get(name)
-                    known = float("nan") if made is None else kept.rates.get(made.names[0], float("nan"))
-                    found.rates_of.setdefault(name, []).append((known, rate))
+                _note_rates(found.rates_of, kept, compared)
                 if history is not None:
                     found.causes |= explain(compared, watches[0], watches[1], wrong, alignment.pairs)
                     wrong.update(compared.exceeding())
@@ -244,6 +241,16 @@ def side_by_side(
     found.options_differ = _set_otherwise(watches[0], watches[1], relation)
     found.losses, found.rates, found.steps = tuple(losses), tuple(rates), sides[0].watch.steps
     return found
+
+
+def _note_rates(
+    rates: dict[str, list[tuple[float, float]]], kept: BaselineBatch, compared: CandidateBatch
+) -> None:
+    """Note both learning rates of each of the candidate's parameters."""
+    for name, rate in compared.rates.items():
+        made = compared.relation.recipes.get(name)
+        known = float("nan") if made is None else kept.rates.get(made.names[0], float("nan"))
+        rates.setdefault(name, []).append((known, rate))
 
 
 def _set_otherwise(baseline: Watch, candidate: Watch, relation: Correspondence) -> bool:
