@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Relative to the largest gradient: a cross-entropy is read exactly or not at all.
 _CLOSE = 1e-8
 _CLOSE_IN_SINGLE = 1e-5
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -103,33 +104,60 @@ def _read(outputs: Tensor, gradient: Tensor, dim: int) -> CrossEntropy | None:
     counted = slopes.abs().amax(1) > 1e-12 * largest
     if float(slopes.sum(1).abs().max()) > close:
         return None
-    labels = torch.where(counted, slopes.argmin(1), 0)
     chances = scores.softmax(1)
-    others = torch.ones_like(slopes, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), value=False)
-    others &= counted.unsqueeze(1)
-    weights, smoothing = _uniform(chances, slopes, others, counted)
-    smoothing = 0.0 if abs(smoothing) < (1e-9 if exact else 1e-5) else smoothing
-    smoothing = float(f"{smoothing:.{9 if exact else 4}g}")
-    if weights is None or not _agrees(chances, slopes, labels, counted, weights, smoothing, close):
-        smoothing = 0.0
-        at = torch.where(others, chances, 0.0)
-        weights = (torch.where(others, slopes, 0.0) * at).sum(1) / at.square().sum(1).clamp_min(1e-300)
-        if not _agrees(chances, slopes, labels, counted, weights, smoothing, close):
-            return None
+    read = _smoothed(chances, slopes, counted, close, 9 if exact else 4) or _weighted(
+        chances, slopes, counted, close
+    )
+    if read is None:
+        return None
+    labels, weights, smoothing = read
     shape = tuple(outputs.movedim(dim, -1).shape[:-1])
     return CrossEntropy(scores, counted, labels, smoothing, torch.where(counted, weights, 0.0), shape)
 
 
-def _uniform(chances: Tensor, slopes: Tensor, others: Tensor, counted: Tensor) -> tuple[Tensor | None, float]:
-    """The one weight and smoothing that fit all rows best."""
-    x, y = chances[others], slopes[others]
-    spread = x - x.mean()
-    size = float(spread.square().sum())
-    if not size:
-        return None, 0.0
-    weight = float((spread * y).sum()) / size
-    smoothing = (weight * float(x.mean()) - float(y.mean())) * chances.shape[1] / weight if weight else 0.0
-    return torch.full(counted.shape, weight, dtype=torch.float64), smoothing
+def _smoothed(
+    chances: Tensor, slopes: Tensor, counted: Tensor, close: float, digits: int
+) -> tuple[Tensor, Tensor, float] | None:
+    """Labels, the one weight of all rows and their smoothing, if they give the gradient.
+
+    The label is where s (p - q) lies lowest below s p; s is fitted to what is no label, as it is known so far.
+    """
+    weight = 0.0
+    for _ in range(_ROUNDS):
+        labels = torch.where(counted, (slopes - weight * chances).argmin(1), 0)
+        others = _others(slopes, labels, counted)
+        x, y = chances[others], slopes[others]
+        spread = x - x.mean()
+        size = float(spread.square().sum())
+        if not size:
+            return None
+        weight = float((spread * y).sum()) / size
+        if not weight:
+            return None
+        smoothing = (weight * float(x.mean()) - float(y.mean())) * chances.shape[1] / weight
+        smoothing = 0.0 if abs(smoothing) < 10.0**-digits else float(f"{smoothing:.{digits}g}")
+        weights = torch.full(counted.shape, weight, dtype=torch.float64)
+        if _agrees(chances, slopes, labels, counted, weights, smoothing, close):
+            return labels, weights, smoothing
+    return None
+
+
+def _weighted(
+    chances: Tensor, slopes: Tensor, counted: Tensor, close: float
+) -> tuple[Tensor, Tensor, float] | None:
+    """Labels and a weight for each row, without smoothing: only the label's gradient is below 0 then."""
+    labels = torch.where(counted, slopes.argmin(1), 0)
+    at = torch.where(_others(slopes, labels, counted), chances, 0.0)
+    weights = (at * slopes).sum(1) / at.square().sum(1).clamp_min(1e-300)
+    if not _agrees(chances, slopes, labels, counted, weights, 0.0, close):
+        return None
+    return labels, weights, 0.0
+
+
+def _others(slopes: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """Where a row that counts has no label."""
+    others = torch.ones_like(slopes, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), value=False)
+    return others & counted.unsqueeze(1)
 
 
 def _agrees(
