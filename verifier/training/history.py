@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Rules work element by element, so a few tell them apart; together they may take 64 MB.
 _ELEMENTS = 64
 _NUMBERS = 8_000_000
+_MOVED = 1e-12  # relative
 _PARTS = 5  # of a step: weight, gradient, two new weights, what the batch leaves
 
 
@@ -94,6 +95,14 @@ class History:
         if by_hand and all(torch.equal(before, each) for each in after):
             return
         self.updates[name].append(Update(before, *gradient, after, options))
+
+    def moves(self) -> bool:
+        """Whether the training has moved any parameter by more than rounding."""
+        return any(
+            float((each.after[0] - each.weight).norm()) > _MOVED * float(each.weight.norm())
+            for updates in self.updates.values()
+            for each in updates
+        )
 
     def ends(self, name: str, baseline: Tensor) -> None:
         """What a tensor is after a batch."""

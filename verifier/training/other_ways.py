@@ -58,7 +58,7 @@ def inconsequential(
     are divided where the other side divides its loss, nor an update by hand, nor numbers and rates that have had the
     time to show. A forward pass that differs is a fault. The gradient of a loss is none beside its loss.
     """
-    same = same_weights(whole, allowed)
+    same = forced.moves and same_weights(whole, allowed)
     dropped = {}
     for place, number in first.items():
         batch = forced.compared[number]

@@ -49,7 +49,7 @@ class SideBySide:
 
     `step_of` has the baseline's optimiser step of each batch, `rates_of` the learning rates of the candidate's
     parameters after each. `by_hand` says that one side, and one alone, has no optimiser, `options_differ` that two of
-    one class are set otherwise.
+    one class are set otherwise, `moves` that the training moves weights, as far as was recorded.
     """
 
     compared: list[CandidateBatch] = field(default_factory=list)
@@ -60,6 +60,7 @@ class SideBySide:
     step_of: list[int] = field(default_factory=list)
     steps: int = 0
     by_hand: bool = False
+    moves: bool = True
     options_differ: bool = False
 
     def explain_sites(self, causes: Mapping[int, TrainingCause]) -> None:
@@ -272,7 +273,8 @@ def _set_otherwise(baseline: Watch, candidate: Watch, relation: Correspondence) 
 def _updates(
     found: SideBySide, history: History, watches: Sequence[Watch], relation: Correspondence, cell: Cell
 ) -> dict[Place, TrainingCause]:
-    """The causes of updates that differ, where nothing simpler is known."""
+    """The causes of updates that differ, where nothing simpler is known; and whether any update moves weights."""
+    found.moves = history.moves()
     places = dict.fromkeys(
         place for compared in found.compared for place in compared.exceeding() if place not in found.causes
     )

@@ -642,6 +642,26 @@ def test_a_gradient_that_never_arrives_is_cut(parity: Parity) -> None:
     assert {"one.weight", "one.bias", "two.weight", "two.bias"} <= cut
 
 
+def test_a_training_that_moves_nothing_excuses_no_difference(parity: Parity) -> None:
+    """A model is taught by its own copy: no loss has a gradient, so that all lead to the same weights."""
+
+    def taught(factor: float) -> Loop:
+        def train(model: Any, batches: Batches) -> None:
+            optimiser, teacher = sgd(model), copy.deepcopy(model)
+            for images, _ in batches:
+                optimiser.zero_grad()
+                wanted = teacher(images).detach()
+                (1 + factor * F.mse_loss(model(images), wanted)).mul(factor).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+
+        return train
+
+    found = parity(scorer(), scorer(), trainer=taught(1.0), candidate_trainer=taught(2.0))
+    assert found.verdict == "diverged"
+    assert found.first_divergence is not None
+    assert found.first_divergence.phase is Phase.LOSS
+
+
 def test_what_nothing_explains_is_said_to_be_unexplained(parity: Parity) -> None:
     def by_sign(_: Tensor, gradient: Tensor, __: dict[str, Any]) -> Tensor:
         return 1e-3 * gradient.sign()
