@@ -28,7 +28,7 @@ from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
-from verifier.inputs.samples import batches, sample
+from verifier.inputs.samples import batches, picked, sample
 from verifier.judge import STRICT, Policy, coverage, evaluate, main_cell, overall, with_probes
 from verifier.models.compiled import interpreted
 from verifier.records import Verdict
@@ -189,6 +189,9 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sampl
     few = sample(given, SEMANTIC_SAMPLES) if by_sample else given
     with contextlib.suppress(GraphDepartureError, InputError):
         found = compared(sides, given, few, terms)
+        if apart := [number for number in found.samples_apart if number >= batch_size_of(few)]:
+            more = picked(given, [*range(batch_size_of(few)), *apart])
+            found = compared(sides, given, more, terms)
         if not (found.sample_counts_differ and batch_size_of(few) != batch_size_of(given)):
             return found
     return compared(sides, given, given, terms.anew())

@@ -12,7 +12,8 @@ from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
-from verifier.inputs.samples import batches
+from verifier.inputs.samples import batch_size, batches
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +87,23 @@ class Compared:
         return tuple(each.result for each in self.cells)
 
     @property
+    def samples_apart(self) -> tuple[int, ...]:
+        """Samples on which the models part in a numerics cell, where float64 found nothing on the few it was given."""
+        if any(_reached(result) for result in self.results if result.role == "semantics"):
+            return ()
+        batch = sum(map(batch_size, self.batches[1:]))
+        rows = [
+            row
+            for result in self.results
+            if result.role != "semantics" and result.verdict is Verdict.DIVERGED
+            for row in (*result.culprits, result.first_divergence)
+            if row is not None and row.shape[:1] == (batch,)
+        ]
+        errors = [error for row in rows for error in (row.intrinsic, row.total) if error is not None]
+        found = (error.max_abs_index[0] for error in errors if error.max_abs_index)
+        return tuple(dict.fromkeys(found))[:_JOINING]
+
+    @property
     def sample_counts_differ(self) -> bool:
         """Whether the two models have given different numbers of samples anywhere."""
         return any(
@@ -93,6 +111,14 @@ class Compared:
             for result in self.results
             for row in result.layers
         )
+
+
+_JOINING = 2  # samples that join the few: the worst ones of the first culprits
+
+
+def _reached(result: CellResult) -> bool:
+    """Whether a cell tells the models apart on the given inputs."""
+    return result.verdict is Verdict.DIVERGED and any(row.excited is None for row in result.culprits)
 
 
 def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms) -> Compared:

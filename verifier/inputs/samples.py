@@ -10,7 +10,7 @@ from torch import Tensor
 from verifier.graph.tensors import leaves_in, mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from verifier.inputs.given import Inputs
 
@@ -25,6 +25,13 @@ def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
     """`count` samples of every tensor that shares the first tensor's batch dimension, from `start` on."""
     args, kwargs = _each(inputs, lambda tensor: tensor[start : start + count])
     other = None if inputs.other is None else sample(inputs.other, count, start)
+    return replace(inputs, args=args, kwargs=kwargs, other=other)
+
+
+def picked(inputs: Inputs, numbers: Sequence[int]) -> Inputs:
+    """The samples of these numbers, of every tensor that has as many samples as the first one."""
+    args, kwargs = _each(inputs, lambda tensor: tensor[list(numbers)])
+    other = None if inputs.other is None else picked(inputs.other, numbers)
     return replace(inputs, args=args, kwargs=kwargs, other=other)
 
 
