@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.bench.as_given import AsGiven, as_given, with_runs
+from verifier.bench.as_given import as_given, with_runs
 from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
@@ -65,6 +65,7 @@ def verify(
     semantics: bool = True,
     policy: Policy = STRICT,
     batch_size: int | None = None,
+    batch_dim: int | None = 0,
     repeat: int = 1,
     outputs: str = "by-name",
     probe: bool = False,
@@ -96,6 +97,8 @@ def verify(
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
         policy: What a pair may be off by.
         batch_size: Samples that go through the models at once; None for all of them.
+        batch_dim: The dimension of the first input along which samples lie; None where none can be run alone. Whether
+            a few of them stand for all is tried.
         repeat: How often to run each cell to see whether the models give the same numbers every time.
         outputs: How what they return is paired: `by-name` (in order where one of them names nothing; other names
             are no match), or `by-order`, whatever it is called.
@@ -116,7 +119,7 @@ def verify(
     protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
     requests = _requests(cells)
     missing = missing_here(requests)
-    given = paired(tensors(inputs), candidate_inputs)
+    given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
         known = resolve(parameter_map or {}, sides[0].shapes(), sides[1].shapes())
@@ -124,7 +127,8 @@ def verify(
             requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
         )
         with room_for(*(side.model for side in sides)):
-            runs = _as_given(sides, batches(given, batch_size)[0])
+            first = batches(given, batch_size)[0]
+            runs = as_given(sides[0], first), as_given(sides[1], first.other or first)
             sides = replace(sides[0], runs=True), replace(sides[1], runs=True)
             with interpreted():
                 found = _compared(sides, given, terms, by_sample=all(run.by_sample for run in runs))
@@ -173,14 +177,6 @@ def verify(
     )
 
 
-def _as_given(sides: tuple[Side, Side], given: Inputs) -> tuple[AsGiven, AsGiven]:
-    few = sample(given, SEMANTIC_SAMPLES)
-    return (
-        as_given(sides[0], given, few),
-        as_given(sides[1], given.other or given, few.other or few),
-    )
-
-
 def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sample: bool) -> Compared:
     """The comparison with a few samples for float64, or with all where a few will not do.
 
@@ -192,6 +188,8 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sampl
         if apart := [number for number in found.samples_apart if number >= batch_size_of(few)]:
             more = picked(given, [*range(batch_size_of(few)), *apart])
             found = compared(sides, given, more, terms)
+        if found.samples_apart:
+            found = compared(sides, given, given, terms)
         if not (found.sample_counts_differ and batch_size_of(few) != batch_size_of(given)):
             return found
     return compared(sides, given, given, terms.anew())

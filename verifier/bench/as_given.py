@@ -25,7 +25,7 @@ from verifier.errors import ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned
 from verifier.graph.tensors import same_numbers
-from verifier.inputs.samples import batch_size
+from verifier.inputs.samples import batch_size, picked
 from verifier.judge import judge_rows
 from verifier.lockstep import Meeting, meet
 from verifier.metrics import compare
@@ -68,13 +68,14 @@ class AsGiven:
     notes: tuple[str, ...] = ()
 
 
-def as_given(side: Side, inputs: Inputs, few: Inputs) -> AsGiven:
-    """Run one model as it was given, and a copy of it.
+def as_given(side: Side, inputs: Inputs) -> AsGiven:
+    """Run one model as it was given, and a copy of it on the last sample and the first.
+
+    What looks back from sample to sample, as over a first dimension that is time, shows at the last.
 
     Args:
         side: The model.
         inputs: What it is asked about.
-        few: Some of these samples, or the same.
 
     Raises:
         InputError: The baseline does not take the inputs.
@@ -83,22 +84,23 @@ def as_given(side: Side, inputs: Inputs, few: Inputs) -> AsGiven:
     heartbeat.stage("running the models as they were given")
     heartbeat.model(side.role)
     compiled = bool(compiled_parts(side.given))
+    ends = [batch_size(inputs) - 1, 0] if batch_size(inputs) > 1 else [0]
+    few = picked(inputs, ends)
     try:
         whole = _given(side, inputs)
     except OutOfMemoryError:
-        if batch_size(inputs) == batch_size(few):
+        if batch_size(inputs) == len(ends):
             raise
-        return as_given(side, few, few)
+        return as_given(side, few)
     small = _program(side, few, side.cell())
     if small is not None:
-        rows = [_rows(t, batch_size(inputs), batch_size(few)) for t in whole]
+        rows = [_rows(t, batch_size(inputs), ends) for t in whole]
         if _same(rows, small) or _near(side, few, small, rows)[0]:
             return AsGiven(side.role, compiled=compiled, notes=_noted(side, compiled, rows, small))
-        few_given = _given(side, few) if batch_size(few) != batch_size(inputs) else rows
+        few_given = _given(side, few)
         same, limit = (True, 0.0) if _same(few_given, small) else _near(side, few, small, few_given)
-        by_sample = batch_size(few) == batch_size(inputs)
         found = () if same else _apart(small, few_given)
-        return AsGiven(side.role, found, limit, by_sample, compiled, _noted(side, compiled, few_given, small))
+        return AsGiven(side.role, found, limit, False, compiled, _noted(side, compiled, few_given, small))
     large = _program(side, inputs, side.cell())
     if large is None:  # recording it tells why
         return AsGiven(side.role, by_sample=False, compiled=compiled)
@@ -151,8 +153,8 @@ def _program(side: Side, inputs: Inputs, cell: Cell) -> list[Tensor] | None:
         return None
 
 
-def _rows(tensor: Tensor, samples: int, few: int) -> Tensor:
-    return tensor[:few] if tensor.dim() and tensor.shape[0] == samples else tensor
+def _rows(tensor: Tensor, samples: int, numbers: Sequence[int]) -> Tensor:
+    return tensor[list(numbers)] if tensor.dim() and tensor.shape[0] == samples else tensor
 
 
 def _same(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:

@@ -13,6 +13,7 @@ from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
 from verifier.inputs.samples import batch_size, batches
+from verifier.judge import numeric
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Compared:
 
     @property
     def samples_apart(self) -> tuple[int, ...]:
-        """Samples on which the models part in a numerics cell, where float64 found nothing on the few it was given."""
+        """Samples on which the models part in a numerics cell, where float64 found nothing on its few."""
         if any(_reached(result) for result in self.results if result.role == "semantics"):
             return ()
         batch = sum(map(batch_size, self.batches[1:]))
@@ -97,7 +98,7 @@ class Compared:
             for result in self.results
             if result.role != "semantics" and result.verdict is Verdict.DIVERGED
             for row in (*result.culprits, result.first_divergence)
-            if row is not None and row.shape[:1] == (batch,)
+            if row is not None and row.shape[:1] == (batch,) and not numeric(row.cause)
         ]
         errors = [error for row in rows for error in (row.intrinsic, row.total) if error is not None]
         found = (error.max_abs_index[0] for error in errors if error.max_abs_index)

@@ -181,6 +181,20 @@ def _pixels(wanted: str | None, own: int, small: int) -> int:
     return small if wanted == "small" else parse_image_size(wanted)
 
 
+def dimension(text: str) -> int | None:
+    """The batch dimension that `--batch-dim` names.
+
+    Raises:
+        UsageError: It is no whole number, nor `none`.
+    """
+    if text == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--batch-dim is {text!r}: give a dimension such as 0 or 1, or none.") from error
+
+
 def _listed(text: str) -> list[str]:
     found = [item.strip() for item in text.split(",") if item.strip()]
     return found or [text]

@@ -10,7 +10,7 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, plan_jobs, plan_models
+from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models
 
 
 class Granularity(enum.StrEnum):
@@ -81,6 +81,12 @@ def run(
             metavar="N", min=1, help="Samples that go through at once; 8, or 2 for several small networks."
         ),
     ] = None,
+    batch_dim: Annotated[
+        str,
+        typer.Option(
+            metavar="N|none", help="The dimension along which samples lie, or none if there are none."
+        ),
+    ] = "0",
     images: Annotated[
         str | None,
         typer.Option(
@@ -222,6 +228,7 @@ def run(
                 ),
                 {
                     "weights": weights,
+                    "batch_dim": dimension(batch_dim),
                     "granularity": granularity.value,
                     "localise": localise.value,
                     "semantics": semantics,

@@ -35,6 +35,7 @@ class Inputs:
     `drawn` says that nobody gave them: they are random pictures, which not every model takes.
     `other` are the candidate's, where it is given its own; the forced pass then gives it the baseline's.
     `preprocessing` says how photographs became them, compared stage by stage.
+    `batch_dim` is the dimension along which samples lie, None where there are none that could be run alone.
     """
 
     args: tuple[Any, ...]
@@ -43,6 +44,7 @@ class Inputs:
     other: Inputs | None = field(kw_only=True, default=None)
     preprocessing: Preprocessing | None = field(kw_only=True, default=None)
     drawn: bool = field(kw_only=True, default=False)
+    batch_dim: int | None = field(kw_only=True, default=0)
 
 
 def normal(batch_size: int, image_size: int, seed: int) -> Inputs:
@@ -102,7 +104,7 @@ def paired(inputs: Inputs, other: Any) -> Inputs:
                 f"input {k} has {b.shape[0]} samples for the baseline and {c.shape[0]} for the candidate; "
                 "give both the same ones."
             )
-    return replace(inputs, other=candidate)
+    return replace(inputs, other=replace(candidate, batch_dim=inputs.batch_dim))
 
 
 def parse_image_size(value: int | str) -> int:

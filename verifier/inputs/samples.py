@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from verifier.graph.tensors import leaves_in, mapped
@@ -16,28 +17,35 @@ if TYPE_CHECKING:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Size of the first tensor's first dimension; 1 for a scalar."""
+    """Size of the first tensor's batch dimension; 1 where it has none."""
     first = next(leaf for _, leaf in leaves_in((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor))
-    return int(first.shape[0]) if first.dim() else 1
+    dim = inputs.batch_dim
+    return int(first.shape[dim]) if dim is not None and _has(first, dim) else 1
+
+
+def _has(tensor: Tensor, dim: int) -> bool:
+    return -tensor.dim() <= dim < tensor.dim()
 
 
 def sample(inputs: Inputs, count: int, start: int = 0) -> Inputs:
     """`count` samples of every tensor that shares the first tensor's batch dimension, from `start` on."""
-    args, kwargs = _each(inputs, lambda tensor: tensor[start : start + count])
+    args, kwargs = _each(inputs, lambda t, dim: t.narrow(dim, start, min(count, t.shape[dim] - start)))
     other = None if inputs.other is None else sample(inputs.other, count, start)
     return replace(inputs, args=args, kwargs=kwargs, other=other)
 
 
 def picked(inputs: Inputs, numbers: Sequence[int]) -> Inputs:
     """The samples of these numbers, of every tensor that has as many samples as the first one."""
-    args, kwargs = _each(inputs, lambda tensor: tensor[list(numbers)])
+    args, kwargs = _each(
+        inputs, lambda t, dim: t.index_select(dim, torch.tensor([*numbers], device=t.device))
+    )
     other = None if inputs.other is None else picked(inputs.other, numbers)
     return replace(inputs, args=args, kwargs=kwargs, other=other)
 
 
 def reversed_samples(inputs: Inputs) -> Inputs:
     """The same samples from the last to the first, in every tensor that has as many of them as the first one."""
-    args, kwargs = _each(inputs, lambda tensor: tensor.flip(0))
+    args, kwargs = _each(inputs, lambda t, dim: t.flip(dim))
     return replace(inputs, args=args, kwargs=kwargs)
 
 
@@ -49,12 +57,18 @@ def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
     return [sample(inputs, size, start) for start in range(0, count, size)]
 
 
-def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> tuple[tuple[object, ...], dict[str, object]]:
+def _each(
+    inputs: Inputs, change: Callable[[Tensor, int], Tensor]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """The arguments with every tensor changed that holds samples."""
-    count = batch_size(inputs)
+    count, dim = batch_size(inputs), inputs.batch_dim
 
     def changed(tensor: Tensor) -> Tensor:
-        return change(tensor) if tensor.dim() and tensor.shape[0] == count else tensor
+        return (
+            change(tensor, dim)
+            if dim is not None and _has(tensor, dim) and tensor.shape[dim] == count
+            else tensor
+        )
 
     args, kwargs = mapped((inputs.args, inputs.kwargs), changed)
     return args, kwargs

@@ -12,9 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from verifier.border.programs import translating
 from verifier.environment import seed_all
 from verifier.errors import ModelError
-from verifier.graph.widening import default_dtype
 from verifier.lockstep.coroutine import Thread
-from verifier.models.casting import casting, made_in
 from verifier.training.baseline_batch import ACTIVATION, BaselineBatch, Place
 from verifier.training.candidate_batch import CandidateBatch
 from verifier.training.correspondence import Correspondence, Forcing
@@ -89,11 +87,10 @@ class Training:
     It runs in a thread of its own, for grad mode, autocast and function modes belong to a thread.
     """
 
-    def __init__(self, role: str, watch: Watch, loop: Trainer, cell: Cell) -> None:
+    def __init__(self, role: str, watch: Watch, loop: Trainer) -> None:
         self.role = role
         self.watch = watch
         self._loop = loop
-        self._cell = cell
         self._batch: Batch | None = None
         self._thread = Thread(self._body, f"verifier-training-{role}")
         self._given = 0
@@ -121,7 +118,7 @@ class Training:
         self.watch.detach()
 
     def _body(self) -> None:
-        with casting(self._cell), self.watch:
+        with self.watch:
             self._loop(self.watch.model, self)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,8 +145,7 @@ class Training:
             )
 
     def _guarded(self) -> bool:
-        failing = partial(failed, f"the {self.role}'s trainer", self._failed)
-        with translating(failing), default_dtype(made_in(self._cell)):
+        with translating(partial(failed, f"the {self.role}'s trainer", self._failed)):
             return self._thread.resume()
 
     def _failed(self, why: str) -> ModelError:
@@ -194,7 +190,6 @@ def side_by_side(
                 graded,
             ),
             loop,
-            cell,
         )
         for k, (side, model, graph, loop) in enumerate(
             zip(pairing.sides, models, (alignment.baseline, alignment.candidate), loops, strict=True)
