@@ -85,8 +85,36 @@ def test_a_branch_that_changes_between_calls_blames_no_dtype_and_no_batch_size()
     assert "batch size" not in message
 
 
-def test_a_branch_on_the_number_of_samples_is_called_one() -> None:
-    message = _message(ByBatch, batch_size=3)
+def test_batches_that_take_different_ways_are_compared_as_one_and_that_is_told() -> None:
+    found = verify(ByBatch(), ByBatch(), X, batch_size=3)
+    assert found.verdict == "match"
+    assert any("in one batch of 4 samples, not in batches of 3" in note for note in found.notes)
 
-    assert "depends on its data or its batch size" in message
-    assert "dtype" not in message
+
+class Experts(nn.Module):
+    """Each expert sees the rows that are sent to it, if there are any."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = scale
+        self.gate = nn.Linear(4, 4)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.gate(x).argmax(-1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero()[:, 0]
+            if len(rows):
+                out = out.index_add(0, rows, expert(x[rows]) * self.scale)
+        return out
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_experts_in_a_loop_are_recorded_on_all_samples(batch_size: int | None) -> None:
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(2))
+    assert verify(Experts(), Experts(), x, batch_size=batch_size).verdict == "match"
+    found = verify(Experts(), Experts(1.01), x, batch_size=batch_size)
+    assert found.verdict == "diverged"
+    assert {row.op for row in found.culprits} == {"mul"}

@@ -97,10 +97,6 @@ def as_given(side: Side, inputs: Inputs) -> AsGiven:
         rows = [_rows(t, batch_size(inputs), ends) for t in whole]
         if _same(rows, small) or _near(side, few, small, rows)[0]:
             return AsGiven(side.role, compiled=compiled, notes=_noted(side, compiled, rows, small))
-        few_given = _given(side, few)
-        same, limit = (True, 0.0) if _same(few_given, small) else _near(side, few, small, few_given)
-        found = () if same else _apart(small, few_given)
-        return AsGiven(side.role, found, limit, False, compiled, _noted(side, compiled, few_given, small))
     large = _program(side, inputs, side.cell())
     if large is None:  # recording it tells why
         return AsGiven(side.role, by_sample=False, compiled=compiled)

@@ -44,6 +44,7 @@ class Terms:
         batch_size: Samples that go through at once; None for all of them.
         at_any_rate: Whether a cell in which a model departs from what it did when recorded is skipped, not an error.
         protocol: How everything is compared and judged.
+        split: The batch size that was asked for and could not be kept to.
     """
 
     requests: tuple[Request, ...]
@@ -56,10 +57,11 @@ class Terms:
     batch_size: int | None
     protocol: Protocol
     at_any_rate: bool = False
+    split: int | None = None
 
     def anew(self) -> Terms:
         """The same terms where a few samples, or batches of some, have turned out to take another way than all."""
-        return replace(self, batch_size=None, at_any_rate=True)
+        return replace(self, batch_size=None, at_any_rate=True, split=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Compared:
         steps: The blocks and stages that were verified first.
         cells: What was found in each cell.
         tried: What sites that are written otherwise gave alone, by their row in float64.
+        notes: What was done otherwise than it was asked for.
     """
 
     bench: Bench
@@ -81,6 +84,7 @@ class Compared:
     steps: tuple[Step, ...]
     cells: tuple[Assessed, ...]
     tried: Mapping[int, Tried]
+    notes: tuple[str, ...] = ()
 
     @property
     def results(self) -> tuple[CellResult, ...]:
@@ -165,4 +169,14 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         steps,
         (*([exactly.assessed] if exactly else []), *cells),
         exactly.tried if exactly else {},
+        _not_in_batches(terms, batch_size(given)),
+    )
+
+
+def _not_in_batches(terms: Terms, samples: int) -> tuple[str, ...]:
+    if terms.split is None or terms.split >= samples:
+        return ()
+    return (
+        f"compared in one batch of {samples} samples, not in batches of {terms.split}: the models' control flow "
+        "depends on what is in a batch, and batches of another content were not run",
     )

@@ -36,6 +36,7 @@ def notes(
         *_tf32(sides, lowered=lowered),
         *dict.fromkeys(note for cell in compared.cells if cell.calls for note in cell.calls.notes),
         *(_in_order(alignment) if by_order else ()),
+        *compared.notes,
         *_overwritten(alignment),
         *_widened(alignment),
         *_rounded(compared),

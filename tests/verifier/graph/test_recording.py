@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
-from torchvision.models.feature_extraction import get_graph_node_names
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from tests.networks import images, network
 from verifier.graph import Graph, record
@@ -223,3 +223,33 @@ def test_a_view_of_a_parameter_is_known_to_share_its_memory() -> None:
             return x @ self.weight.t()
 
     assert graph_of(Own(), torch.ones(1, 3)).sites[0].aliases_state
+
+
+def test_memory_that_nobody_wrote_is_a_site_only_after_its_last_write() -> None:
+    def filled(x: Tensor) -> Tensor:
+        y = torch.empty(len(x), 4)
+        y.narrow(1, 0, 2).copy_(x)
+        y[:, 2:] = x * 2
+        return y.sum(1)
+
+    graph = graph_of(Calling(filled), torch.ones(3, 2))
+    assert [site.name for site in graph.comparable] == ["mul", "setitem", "sum"]
+
+
+def test_sites_of_a_traced_program_have_the_names_of_its_modules() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 2, 1))).eval()
+    exported: Any = torch.export.export(model, (images(),))
+    for program in (
+        torch.fx.symbolic_trace(model),
+        exported.module(),
+        exported.run_decompositions().module(),
+    ):
+        assert [site.name for site in graph_of(program).comparable] == ["0", "1", "2.0"]
+    unflattened = graph_of(torch.export.unflatten(exported))
+    assert [site.scope for site in unflattened.comparable] == ["0", "1", "2.0"]
+
+
+def test_a_traced_model_keeps_its_mode_where_it_is_copied() -> None:
+    features = create_feature_extractor(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).eval(), {"1": "out"})
+    (norm, _) = graph_of(features).comparable
+    assert norm.attributes["training"] is False

@@ -1,0 +1,137 @@
+"""The program that is compared is the program that was given, or the verdict says that it is not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from verifier import verify
+from verifier.bench.as_given import as_given
+from verifier.bench.side import Side
+from verifier.inputs import tensors
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)).eval()
+
+
+def inputs(count: int = 4) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(1))
+
+
+def wrong_by_one(graph: Any, _example: Any) -> Any:
+    """A backend whose code adds 1 to everything."""
+    return lambda *args: tuple(out + 1 if isinstance(out, Tensor) else out for out in graph(*args))
+
+
+def test_compiled_code_that_is_wrong_is_never_a_match_though_its_python_is_right() -> None:
+    found = verify(net(), torch.compile(net(), backend=wrong_by_one), inputs())  # type: ignore[arg-type]
+    assert found.verdict == "diverged"
+    (culprit,) = found.culprits
+    assert culprit.cause is not None
+    assert culprit.cause.code == "compiled-code"
+    assert "which is the baseline's" in culprit.cause.summary
+    assert (culprit.baseline or "").startswith("output")
+
+
+def test_wrong_code_of_a_wrong_program_is_told_beside_its_python() -> None:
+    wrong = net()
+    wrong[1] = nn.ReLU()
+    found = verify(net(), torch.compile(wrong, backend=wrong_by_one), inputs())  # type: ignore[arg-type]
+    assert found.first_divergence is not None
+    assert found.first_divergence.baseline == "1"
+    assert any(row.cause is not None and row.cause.code == "compiled-code" for row in found.cells[0].layers)
+
+
+@pytest.mark.parametrize("part", ["whole", "in place", "a layer"])
+def test_code_that_computes_what_its_python_does_is_a_match_with_a_note(part: str) -> None:
+    model: Any = net()
+    if part == "whole":
+        model = torch.compile(model, backend="eager")
+    elif part == "in place":
+        model.compile(backend="eager")
+    else:
+        model[0] = torch.compile(model[0], backend="eager")
+    found = verify(net(), model, inputs())
+    assert found.verdict == "match"
+    assert any("the candidate is compiled: its code" in note for note in found.notes)
+
+
+def test_the_wrong_code_of_a_baseline_is_no_match_either() -> None:
+    found = verify(torch.compile(net(), backend=wrong_by_one), net(), inputs())  # type: ignore[arg-type]
+    assert found.verdict == "diverged"
+
+
+def test_a_hook_that_acts_once_is_seen_where_the_model_itself_runs() -> None:
+    model, calls = net(), []
+
+    def once(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        calls.append(1)
+        return output * 2 if len(calls) == 1 else output
+
+    model[0].register_forward_hook(once)
+    found = verify(net(), model, inputs())
+    assert found.verdict == "diverged"
+    assert any(row.cause is not None and row.cause.code == "other-as-given" for row in found.culprits)
+
+
+def test_a_patched_forward_is_compared_with_what_it_was_patched_to() -> None:
+    right, wrong = net(), net()
+    for model, scale in ((right, 1.0), (wrong, 1.01)):
+        forward = model[0].forward
+        model[0].forward = lambda x, forward=forward, scale=scale: forward(x) * scale
+    assert verify(net(), right, inputs()).verdict == "match"
+    assert verify(net(), wrong, inputs()).verdict == "diverged"
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.calls = 0
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        self.seen.append(len(x))
+        return self.norm(self.layer(x))
+
+
+def test_what_a_run_of_the_model_writes_is_put_back() -> None:
+    model = Counting().train()
+    before = copy.deepcopy(model.state_dict())
+    as_given(Side.of("baseline", model, 0), tensors(inputs()))
+    assert (model.calls, model.seen) == (0, [])
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class TimeFirst(nn.Module):
+    """The first dimension is time: what comes out at a step depends on those before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(0)
+
+
+def test_rows_of_a_causal_model_are_no_samples() -> None:
+    assert not as_given(Side.of("baseline", TimeFirst(), 0), tensors(inputs())).by_sample
+    assert as_given(Side.of("baseline", net(), 0), tensors(inputs())).by_sample
+
+
+def test_the_samples_on_which_numerics_part_join_those_of_float64() -> None:
+    six, plain = (
+        nn.Sequential(nn.Linear(8, 16), nonlinearity, nn.Linear(16, 4))
+        for nonlinearity in (nn.ReLU6(), nn.ReLU())
+    )
+    plain.load_state_dict(six.state_dict())
+    x = inputs(16)
+    x[9] *= 50
+    found = verify(six, plain, x)
+    semantics = found.cells[0]
+    assert [(row.baseline, row.excited) for row in semantics.culprits] == [("1", None)]
+    assert semantics.batch_size == 3

@@ -1,0 +1,131 @@
+"""Stored tensors that are the other model's, rounded, are no difference; one step more is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from verifier import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Unit(nn.Module):
+    def __init__(self, wide: int, out: int, **settings: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(wide, out, 3, bias=False, **settings)
+        self.norm: nn.Module = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.conv(x)))
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        Unit(3, 8, stride=2, padding=1), Unit(8, 8, groups=8, padding=1), Unit(8, 12, dilation=2, groups=2)
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def folded(change: Callable[[nn.Sequential], object] = lambda _: None) -> nn.Sequential:
+    model = net()
+    change(model)
+    for unit in model:
+        parts: Any = unit
+        parts.conv, parts.norm = fuse_conv_bn_eval(parts.conv, parts.norm), nn.Identity()
+    return model.eval()
+
+
+def images() -> Tensor:
+    return torch.randn(3, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_batch_norm_folded_into_its_convolution_is_a_match() -> None:
+    found = verify(net(), folded(), images(), weights="as-is")
+    assert found.verdict == "match", found.reason
+    assert any(
+        "stored weights: 6 tensors of the candidate are the baseline's, rounded" in n for n in found.notes
+    )
+
+
+def test_a_batch_norm_folded_with_another_eps_is_found() -> None:
+    def other_eps(model: nn.Sequential) -> None:
+        model[1].norm.eps = 1.1e-5  # type: ignore[union-attr]
+
+    found = verify(net(), folded(other_eps), images(), weights="as-is")
+    assert found.verdict == "diverged"
+    assert [row.candidate for row in found.culprits] == ["1.conv"]
+
+
+@pytest.mark.parametrize(("steps", "verdict"), [(0, "match"), (20, "diverged")])
+def test_units_in_the_last_place_beyond_rounding_are_a_fault(steps: int, verdict: str) -> None:
+    model = folded()
+    last: Any = model[2]
+    last.conv.weight.data.view(torch.int32)[0] += steps
+    found = verify(net(), model, images(), weights="as-is")
+    assert found.verdict == verdict
+
+
+class Rotary(nn.Module):
+    """Angles from a table: kept as it was computed in float32, or computed in the forward pass."""
+
+    def __init__(self, *, kept: bool, base: float = 10000.0) -> None:
+        super().__init__()
+        self.base, self.kept = base, kept
+        self.layer = nn.Linear(8, 8)
+        if kept:
+            self.register_buffer("rates", 1.0 / base ** (torch.arange(0, 8, 2) / 8), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rates: Any = (
+            self.rates if self.kept else self.base ** -(torch.arange(0, 8, 2, dtype=torch.float32) / 8)
+        )
+        angles = torch.arange(x.shape[1], dtype=x.dtype)[:, None] * rates.to(x.dtype)
+        a, b = self.layer(x).chunk(2, -1)
+        return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
+
+
+def tokens() -> Tensor:
+    return torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_table_that_is_kept_matches_one_that_is_computed_either_way_round() -> None:
+    for kept in (True, False):
+        found = verify(Rotary(kept=kept), Rotary(kept=not kept), tokens())
+        assert found.verdict == "match", found.reason
+
+
+def test_a_table_of_another_base_is_found() -> None:
+    assert verify(Rotary(kept=True), Rotary(kept=False, base=10001.0), tokens()).verdict == "diverged"
+
+
+def normed() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(8, 8), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 6)), nn.Tanh()
+    ).eval()
+
+
+def test_a_weight_norm_that_was_removed_leaves_rounded_weights() -> None:
+    model, removed = normed(), normed()
+    removed.load_state_dict(model.state_dict())
+    parametrize.remove_parametrizations(removed[2], "weight")
+    found = verify(model, removed, tokens(), weights="as-is")
+    assert found.verdict != "diverged", found.reason
+    changed: Any = removed[2]
+    changed.weight.data[0, 0] *= 1.0001
+    assert verify(model, removed, tokens(), weights="as-is").verdict == "diverged"
