@@ -94,11 +94,19 @@ class _Origins:
     writers: dict[int, int] = field(default_factory=dict)
     # A storage's key is its address; while one of these lives, the address is not given to another.
     _held: dict[int, StorageWeakRef] = field(default_factory=dict)
+    _constants: set[int] = field(default_factory=set)
+
+    def constant(self, tensor: Tensor) -> None:
+        """A tensor that no site makes: a view of it does not write it, though a view is a site."""
+        memory = same_memory(tensor)
+        if memory is not None:
+            self.hold(tensor, memory)
+            self._constants.add(memory)
 
     def produced(self, tensor: Tensor, site: int) -> None:
         self.producers[id(tensor)] = (weakref.ref(tensor), site)
         memory = same_memory(tensor)
-        if memory is not None:
+        if memory is not None and memory not in self._constants:
             self.hold(tensor, memory)
             self.writers.setdefault(memory, site)
 
@@ -214,6 +222,8 @@ class _Recorder(Instrument):
             self._note_unwritten(tensor, op, first + k, inplace=inplace)
             if not draft.identity:
                 self._origins.produced(tensor, first + k)
+            elif op in CONSTANTS:
+                self._origins.constant(tensor)
             if inplace:
                 self._origins.wrote(tensor, first + k)
                 self._writes_inputs |= same_memory(tensor) in self._input_memory
