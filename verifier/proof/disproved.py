@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from verifier.align import Pair
@@ -21,7 +22,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
-    tensors turns up elsewhere in the other model.
+    tensors turns up elsewhere in the other model, or if neither depends on the inputs: no other input will show more.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
@@ -39,14 +40,31 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     ]
     twin = twins(*sides)
     back = {c: b for b, c in twin.items()}
+    settled = all(
+        row.total is None or row.total.nrmse <= _SETTLED or math.isnan(row.total.nrmse)
+        for row in rows
+        if row.status is not Status.UNMATCHED and not differs(row)
+    )  # where noise allows anything, nothing is settled
     wrong = [
         pair
         for pair in doubtful
         if twin.get(pair.baseline, pair.candidate) != pair.candidate
         or back.get(pair.candidate, pair.baseline) != pair.baseline
+        or (_tables_apart(bench.alignment, pair) and settled)
     ]
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
     return wrong, [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+
+
+_SETTLED = 1e-6
+
+
+def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
+    """Whether neither site depends on the inputs, and one does not only lay out the other's numbers otherwise."""
+    b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+    if alignment.baseline.reads_inputs[b.index] or alignment.candidate.reads_inputs[c.index]:
+        return False
+    return b.shape == c.shape or math.prod(b.shape) != math.prod(c.shape)
 
 
 def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
