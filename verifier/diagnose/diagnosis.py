@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,7 @@ from verifier.diagnose.causes import (
     composed,
     unexplained,
 )
+from verifier.diagnose.edited import Edits
 from verifier.diagnose.neighbourhood import (
     STATISTICS,
     Lay,
@@ -50,6 +52,7 @@ class Examined:
         inputs_differ: Whether what the site reads differs though all paired rows above were made equal.
         here: Why the site is wrong, if it is.
         above: Why its inputs are, if they are.
+        follows: The row, by its index, whose fault this one's is as well; None where it is its own.
     """
 
     replayed: Comparison | None
@@ -57,6 +60,7 @@ class Examined:
     inputs_differ: bool | None
     here: Cause | None
     above: Cause | None
+    follows: int | None = None
 
 
 def diagnose(
@@ -81,7 +85,7 @@ def diagnose(
     ]
     if not wanted:
         return {}
-    scenes = [Scene.of(alignment, row, rows) for row in wanted if row.kind != "state" or row.above]
+    scenes = [Scene.of(alignment, row, rows, wide=True) for row in wanted if row.kind != "state" or row.above]
     examiner = _Examiner(alignment, others)
     found: dict[int, Examined] = {}
 
@@ -97,6 +101,11 @@ def diagnose(
             found[scenes[k].row.index] = told
 
     look_at(alignment, scenes, open_lanes, look)
+    for index, cause in examiner.edits.settled.items():
+        told = found[index]
+        found[index] = replace(told, here=cause) if told.above is None else replace(told, above=cause)
+    for index, first in examiner.edits.led.items():
+        found[index] = replace(found[index], follows=first)
     return found
 
 
@@ -146,6 +155,7 @@ class _Examiner:
         self._alignment = alignment
         self._lay = laid_as if alignment.rebuilt else as_it_is
         self._others = others
+        self.edits = Edits(alignment.partner, self._lay)
 
     def examined(
         self,
@@ -167,20 +177,40 @@ class _Examiner:
             )
             return Examined(None, None, None, cause, None)
         if baseline is not None and candidate is not None:
-            return self._look(scene, baseline, candidate, wanted, given)
+            found = self._look(scene, baseline, candidate, wanted, given)
+            return self._traced(found, scene.row, baseline, candidate, wanted, given)
         if scene.row.status is Status.CULPRIT:
             return Examined(None, None, None, unexplained(given, wanted), None)
         return None
+
+    def _traced(
+        self,
+        found: Examined,
+        row: PairResult,
+        baseline: Neighbourhood,
+        candidate: Neighbourhood,
+        wanted: Tensor,
+        given: Tensor,
+    ) -> Examined:
+        """What was found, with the row whose fault it is, where that is another."""
+        cause = found.above or found.here
+        if cause is None or row.budget is None:
+            return found
+        wanted = laid_as(wanted, given).clone()
+        first = self.edits.first_of(row, baseline, candidate, wanted, row.budget.intrinsic, cause)
+        return found if first is None else replace(found, follows=first)
 
     def _look(
         self, scene: Scene, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, given: Tensor
     ) -> Examined:
         row = scene.row
         limit = row.budget.intrinsic if row.budget else 0.0
-        if self._alignment.rebuilt and row.composed:
-            return Examined(None, None, None, composed(row, baseline, candidate), None)
         if row.layout:
             wanted = laid_as(wanted, given)
+        edited = partial(self.edits.cause, row, baseline, candidate, wanted, limit)
+        if self._alignment.rebuilt and row.composed:
+            cause = edited(composed(row, baseline, candidate))
+            return Examined(None, None, None, cause, None)
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
@@ -191,7 +221,7 @@ class _Examiner:
             if differ and scene.unseen:
                 above = changed_unseen(row, given, wanted)
             elif differ:
-                above = cause_of_inputs(row, baseline, candidate, reads, limit, mended=True)
+                above = edited(cause_of_inputs(row, baseline, candidate, reads, limit, mended=True))
             return Examined(error_of(wanted, wanted), row.shape, differ, None, above)
         seen = candidate.call if reads is None else candidate.call.with_operands(reads)
         should_read, does_read, call = shared_reads(baseline.call, seen, candidate.site.op, self._lay)
@@ -207,6 +237,8 @@ class _Examiner:
                 here = None
         if here is None and row.status is Status.CULPRIT and (call is None or tensor is None):
             here = unexplained(given, wanted)  # the site cannot be run again
+        if here is not None and (absorbed or not here.confirmed or here.code.endswith("-different")):
+            here = edited(here, alone=absorbed)
         if here is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
             here = as_preparation(here, tensor, wanted)
         if absorbed and here is not None:
@@ -215,6 +247,11 @@ class _Examiner:
         if differ and not absorbed:
             mended = call is not None and (here is None or here.confirmed)
             above = cause_of_inputs(row, baseline, candidate, does_read, limit, mended=mended)
+            above = (
+                edited(above)
+                if here is None
+                else self.edits.cause_of_reads(row, baseline, candidate, limit, above)
+            )
         return Examined(
             None if tensor is None else error_of(tensor, wanted),
             _shape(tensor, wanted, row) if tensor is not None else None if here is None else (),

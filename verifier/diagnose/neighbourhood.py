@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -30,7 +30,8 @@ Values = dict[int, Tensor]
 class Neighbourhood:
     """One side of a neighbourhood: the site itself (None: an output of the model) and those between.
 
-    `reads` are the tensors that reach the pair and `sources` the sites they come from.
+    `reads` are the tensors that reach the pair and `sources` the sites they come from. `beyond` are the partnered
+    sites right above, with what stands between those and the ones above them.
     """
 
     graph: Graph
@@ -39,6 +40,12 @@ class Neighbourhood:
     between: tuple[tuple[Site, KeptCall], ...]
     reads: tuple[Tensor, ...]
     sources: tuple[int | None, ...]
+    beyond: tuple[tuple[Site, KeptCall], ...] = ()
+
+    def wider(self) -> Neighbourhood:
+        """The same with what is beyond between."""
+        between = {site.index: (site, call) for site, call in (*self.beyond, *self.between)}
+        return replace(self, between=tuple(between[index] for index in sorted(between)), beyond=())
 
     def values(self) -> Values:
         """Everything that is read here and was not made here."""

@@ -57,16 +57,17 @@ def cause_of_preparation(given: Tensor, wanted: Tensor) -> Cause | None:
 
 
 def prepares(graph: Graph, index: int) -> bool:
-    """Whether a site is a step that prepares images: nothing but such steps between it and the inputs."""
-    seen, waiting = {index}, [index]
+    """Whether a site is a step that prepares images: nothing but such steps between it and the inputs it reads."""
+    seen, waiting, reads = {index}, [index], False
     while waiting:  # a chain of such steps may be longer than Python calls itself
         site = graph.sites[waiting.pop()]
         if site.op not in _PREPARING:
             return False
+        reads |= any(source is not None and source < 0 for source in site.operands)
         new = {source for source in site.operands if source is not None and source >= 0} - seen
         seen |= new
         waiting.extend(new)
-    return True
+    return reads
 
 
 _PREPARING = frozenset(

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Half:
-    """Where to look on one side: the site (None for an output), those between, and the calls they belong to."""
+    """Where to look on one side: the site (None for an output), those between, and the calls they belong to.
+
+    `beyond` are the partnered sites right above, with what stands between those and the ones above them.
+    """
 
     graph: Graph
     site: Site | None
     between: tuple[Site, ...]
     source: int | None = None
+    beyond: tuple[Site, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -40,22 +44,36 @@ class Half:
 
     @property
     def calls(self) -> list[int]:
-        """Positions of the calls in the graph."""
-        return [self.graph.call_of[site.index] for site in self.sites]
+        """Positions of the calls in the graph, those beyond included."""
+        return [self.graph.call_of[site.index] for site in (*self.beyond, *self.sites)]
 
     def neighbourhood(self, kept: Mapping[int, KeptCall], output: Tensor) -> Neighbourhood | None:
         """The calls as they were made; None where one was not seen (a scripted module, say)."""
-        if any(call not in kept for call in self.calls):
+        if any(self.graph.call_of[site.index] not in kept for site in self.sites):
             return None
-        between = tuple((site, kept[self.graph.call_of[site.index]]) for site in self.between)
-        if any(len(site.operands) != len(call.operands) for site, call in between):
+        between = self._calls(self.between, kept)
+        if len(between) < len(self.between):
             return None
+        beyond = self._calls(self.beyond, kept)
+        beyond = beyond if len(beyond) == len(self.beyond) else ()
         if self.site is None:
-            return Neighbourhood(self.graph, None, None, between, (output,), (self.source,))
+            return Neighbourhood(self.graph, None, None, between, (output,), (self.source,), beyond)
         call = kept[self.graph.call_of[self.site.index]]
         if len(self.site.operands) != len(call.operands):
             return None
-        return Neighbourhood(self.graph, self.site, call, between, tuple(call.operands), self.site.operands)
+        reads = tuple(call.operands)
+        return Neighbourhood(self.graph, self.site, call, between, reads, self.site.operands, beyond)
+
+    def _calls(
+        self, sites: Sequence[Site], kept: Mapping[int, KeptCall]
+    ) -> tuple[tuple[Site, KeptCall], ...]:
+        """Sites with their calls, as far as those were seen with all their operands."""
+        found = ((site, kept.get(self.graph.call_of[site.index])) for site in sites)
+        return tuple(
+            (site, call)
+            for site, call in found
+            if call is not None and len(site.operands) == len(call.operands)
+        )
 
 
 @dataclass(frozen=True)
@@ -70,21 +88,28 @@ class Scene:
     unseen: bool = False  # an output that was changed after the last site, where no site shows it
 
     @classmethod
-    def of(cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> Scene:
-        """The scene of a row that has both sides, of a state that of the site that writes it."""
+    def of(
+        cls, alignment: Alignment, row: PairResult, rows: Sequence[PairResult], *, wide: bool = False
+    ) -> Scene:
+        """The scene of a row that has both sides, of a state that of the site that writes it.
+
+        With `wide` it knows what is beyond the pairs right above a row that reads through others.
+        """
         if row.kind == "state":  # what matters is the site that writes it
             return replace(cls.of(alignment, rows[row.above[0]], rows), row=row)
         output = row.position or 0
         halves: list[Half] = []
-        for graph, name, between in (
-            (alignment.baseline, row.baseline, row.between_baseline),
-            (alignment.candidate, row.candidate, row.between_candidate),
+        near = [rows[above] for above in row.above] if wide and (row.apart or row.rewired) else []
+        for side, graph, name, between in (
+            ("baseline", alignment.baseline, row.baseline, row.between_baseline),
+            ("candidate", alignment.candidate, row.candidate, row.between_candidate),
         ):
             sites = tuple(graph.by_name[each] for each in between)
+            beyond = _beyond(graph, near, side, sites)
             if row.kind == "output":
-                halves.append(Half(graph, None, sites, graph.outputs[output]))
+                halves.append(Half(graph, None, sites, graph.outputs[output], beyond))
             else:
-                halves.append(Half(graph, graph.by_name[name or ""], sites))
+                halves.append(Half(graph, graph.by_name[name or ""], sites, beyond=beyond))
         apart = row.apart or row.rewired or any(rows[above].layout for above in row.above)
         ends = row.above or alignment.baseline.outputs[output] == UNTRACED
         return cls(
@@ -95,6 +120,25 @@ class Scene:
             output,
             unseen=row.kind == "output" and bool(ends) and not apart,
         )
+
+
+_FARTHEST = 24  # sites of a region that is looked at beyond the pairs above
+
+
+def _beyond(
+    graph: Graph, above: Sequence[PairResult], side: str, between: Sequence[Site]
+) -> tuple[Site, ...]:
+    """The partnered sites right above a row, and what stands between those and the ones above them."""
+    names = [
+        name
+        for row in above
+        if row.kind == "site"
+        for name in (*getattr(row, f"between_{side}"), getattr(row, side) or "")
+        if name
+    ]
+    found = {graph.by_name[name].index: graph.by_name[name] for name in names}
+    found = {index: site for index, site in found.items() if site not in between}
+    return tuple(found[index] for index in sorted(found)) if len(found) <= _FARTHEST else ()
 
 
 def forced(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from verifier.diagnose import codes
+from verifier.diagnose.edits.schemas import argument_name
 from verifier.graph.operators import IRRELEVANT, canonical, operator_name, readable, signature_of
 from verifier.recognise.axes import as_text
 from verifier.recognise.values import relate
@@ -86,20 +87,23 @@ def _attributes(op: str, candidate: KeptCall, baseline: KeptCall) -> list[Suspec
     ]
     # A flag says more than a number, and a number that changes the shape more than one that does not.
     names.sort(key=lambda name: (name not in {"training", "train"}, name not in {"stride", "padding"}))
-    return [_attribute(op, name, c.get(name, _UNSET), b.get(name, _UNSET)) for name in names]
+    return [
+        _attribute(op, name, argument_name(candidate, name), c.get(name, _UNSET), b.get(name, _UNSET))
+        for name in names
+    ]
 
 
 _UNSET = "its default"
 
 
-def _attribute(op: str, name: str, found: Any, expected: Any) -> Suspect:
+def _attribute(op: str, name: str, called: str, found: Any, expected: Any) -> Suspect:
     def apply(call: KeptCall) -> KeptCall:
         return call.without_argument(name) if expected is _UNSET else call.with_argument(name, expected)
 
     return Suspect(
-        codes.of_attribute(op, name),
-        f"{name} is {_shown(found)}, the baseline's {_shown(expected)}",
-        f"set {name} to {_shown(expected)}",
+        codes.of_attribute(op, called),
+        f"{called} is {_shown(found)}, the baseline's {_shown(expected)}",
+        f"set {called} to {_shown(expected)}",
         apply,
     )
 

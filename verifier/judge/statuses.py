@@ -96,6 +96,8 @@ class _Judge:
         return msgspec.structs.replace(row, status=status, reason=self._reason(row, status))
 
     def _status(self, row: PairResult) -> Status:
+        if row.follows is not None:
+            return self._inherited(row)
         if row.kind == "state" and any(self._spoilt(self.rows[a]) for a in row.above):
             return self._inherited(row)  # what a site leaves behind then says nothing more
         if row.kind == "call":  # the call before it is the same program on the same inputs
@@ -142,7 +144,7 @@ class _Judge:
 
     def region_at_fault(self, row: PairResult) -> bool:
         """Whether sites without a partner above this row make the difference."""
-        if row.composed:
+        if row.composed or row.follows is not None:
             return False
         if row.excited is not None:
             return row.apart
@@ -207,6 +209,9 @@ class _Judge:
             parts.append("what it reads was changed on the way")
         if status is not Status.CULPRIT and self.region_at_fault(row):
             parts.append("what it reads comes through sites without a partner, which are at fault")
+        if row.follows is not None:
+            first = self.rows[row.follows]
+            parts.append(f"it follows from {first.baseline or first.candidate}")
         return "; ".join([*parts, *row.differences])
 
 

@@ -109,8 +109,8 @@ class Cause(Record, frozen=True, kw_only=True):
     """Why a culprit is wrong, as far as it is known.
 
     `code` is stable (`verifier.diagnose` lists the families); `unexplained` where nothing was found. `confirmed`
-    says that with this one thing as in the baseline the site's error, on the baseline's inputs, fell inside its
-    budget. `also` holds the codes of further causes at the same site, `remedy` what to change in the candidate.
+    says that with this one edit of the candidate's own calls the site's error, on the baseline's inputs, fell inside
+    its budget. `also` holds the codes of further causes at the same site, `remedy` what to change in the candidate.
     """
 
     code: str
@@ -169,7 +169,8 @@ class PairResult(Record, frozen=True, kw_only=True):
     `replayed` is its error there, `replayed_shape` the shape it gave, and `inputs_differ` says whether its own
     inputs differed though all paired rows above were made equal. All are None elsewhere.
 
-    `excited` is there where the two sides part on other inputs alone.
+    `excited` is there where the two sides part on other inputs alone. `follows` is the row, by its index, that this
+    one's difference comes from: what undoes it there undoes it here, or overwriting it there is what makes it.
 
     A row that is no site has the word for what it is in the place of an operator (`kind`); `position` is then which
     of the model's inputs or outputs it is.
@@ -200,6 +201,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     replayed: Comparison | None = None
     replayed_shape: tuple[int, ...] | None = None
     excited: Excited | None = None
+    follows: int | None = None
     position: int | None = None
 
     @property

@@ -24,6 +24,7 @@ NO_CODES = {
     *("train-parity", "training-parity", "verifier-report", "verifier-warm-up", "verifier-metrics"),
     *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "rev-parse", "utf-8"),
     "same-distribution",
+    "nearest-exact",
     "conv-transpose",  # the beginning of codes
     "not-loaded",  # the end of codes
 }

@@ -1,0 +1,232 @@
+"""Operators moved, left out, added and replaced."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from verifier.diagnose import codes
+from verifier.diagnose.edits.edit import Edit, shown
+from verifier.diagnose.edits.leaves import is_number, leaves
+from verifier.diagnose.edits.program import Edge
+from verifier.diagnose.edits.wiring import named
+from verifier.graph.operators import MOVES, SELECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from verifier.diagnose.edits.context import Context
+    from verifier.diagnose.edits.program import Key, Place, Program, Step
+
+_LAID_OUT = MOVES | SELECTS
+
+
+def moved(context: Context) -> Iterator[Edit]:
+    """One operator at another place: first where it changes places with a neighbour."""
+    found = [edit for at in range(len(context.program.steps)) for edit in _moves(context.program, at)]
+    yield from (edit for _, edit in sorted(found, key=lambda each: each[0]))
+
+
+def _moves(program: Program, at: int) -> Iterator[tuple[int, Edit]]:
+    step = program.steps[at]
+    if step.op in _LAID_OUT:
+        return
+    for slot, source in enumerate(step.sources):
+        if source is None:
+            continue
+        without = program.bypassed(at, slot)
+        for place in without.places():
+            index, key = without.index_at(place), without.read_at(place)
+            itself = isinstance(place, Edge) and place.at == at
+            if key is None or itself or (key == source and index > at):
+                continue
+            reader = without.reader_at(place)
+            up = index < at and reader is not None
+            if up and reader is not None:
+                where = f"{step.op} follows {reader.op} where it is to precede it"
+                near = program.maker(source) == index
+            else:
+                where = f"{step.op} precedes {named(program, key)} where it is to follow it"
+                maker = program.maker(key)
+                near = maker is not None and step.first in program.steps[maker].sources
+            changed = _inserted(without, step, slot, place)
+            if changed is not None and key != step.first:
+                yield (
+                    (0 if near else 2) + (not up),
+                    Edit(
+                        "order-different",
+                        where,
+                        "exchange the two" if near else f"move {step.op}",
+                        changed,
+                        (step.name,) if reader is None else (step.name, reader.name),
+                    ),
+                )
+
+
+def _inserted(program: Program, step: Step, slot: int, place: Place) -> Program | None:
+    """A step at a place; None where its other operands are made behind it."""
+    at = program.index_at(place)
+    for k, source in enumerate(step.sources):
+        maker = None if source is None else program.maker(source)
+        if k != slot and maker is not None and maker >= at:
+            return None
+    return program.inserted(step, slot, place)
+
+
+def fewer(context: Context) -> Iterator[Edit]:
+    """One operator left out: what reads it reads one of its operands."""
+    program = context.program
+    for at, step in enumerate(program.steps):
+        for slot, source in enumerate(step.sources):
+            if source is not None:
+                yield Edit(
+                    codes.of_region([], [step.op], _reader(program, step.first)),
+                    f"{step.op} is one operator too many",
+                    f"remove the {step.op}",
+                    program.bypassed(at, slot),
+                    (step.name,),
+                    step.op not in context.operators,
+                )
+
+
+def without(context: Context) -> Iterator[Edit]:
+    """All operators between left out, where they are several: each reader reads what the first of them reads."""
+    program = context.program
+    between = [step for step in program.steps if step.first != program.result]
+    if len(between) < 2:
+        return
+    changed = program
+    for at, step in enumerate(program.steps):
+        if step in between:
+            slot = next((k for k, source in enumerate(step.sources) if source is not None), None)
+            if slot is None:
+                return
+            changed = changed.bypassed(at, slot)
+    ops = [step.op for step in between]
+    told = ", ".join(op for op in ops if op not in MOVES) or ", ".join(ops)
+    yield Edit(
+        codes.of_region([], ops, program.steps[-1].op),
+        f"{told} are operators too many",
+        f"remove the {told}",
+        changed,
+        tuple(step.name for step in between),
+    )
+
+
+def _reader(program: Program, key: Key) -> str:
+    return next((step.op for step in program.steps if key in step.sources), "output")
+
+
+def more(context: Context) -> Iterator[Edit]:
+    """One operator of the baseline's added where the candidate has none."""
+    program = context.program
+    have = [step.op for step in program.steps]
+    for extra in sorted(context.baseline.steps, key=lambda step: have.count(step.op)):
+        for slot, sources in _readable(context, extra):
+            step = replace(extra, sources=sources)
+            for place in program.places():
+                changed = _inserted(program, step, slot, place)
+                key, reader = program.read_at(place), program.reader_at(place)
+                if changed is None or key is None:
+                    continue
+                before = "the output" if reader is None else reader.op
+                yield Edit(
+                    codes.of_region([extra.op], [], before),
+                    f"{_written(extra)} is missing between {named(program, key)} and {before}",
+                    f"add the {_written(extra)}",
+                    changed,
+                    () if reader is None else (reader.name,),
+                    known=True,
+                )
+
+
+def chains(context: Context) -> Iterator[Edit]:
+    """Two to four operators of the baseline's, one behind the other, added where the candidate has none."""
+    program, steps = context.program, context.baseline.steps
+    for length, start in itertools.product(range(2, _LONGEST + 1), range(len(steps))):
+        chain = _chain(context, steps[start : start + length])
+        if chain is None or len(chain) != length:
+            continue
+        for place in program.places():
+            changed, at = program, program.index_at(place)
+            there: Place = place
+            for step, slot in reversed(chain):  # each in front of the one that was added before
+                more = _inserted(changed, step, slot, there)
+                if more is None:
+                    break
+                changed, there = more, Edge(at, slot)
+            else:
+                reader = program.reader_at(place)
+                before = "the output" if reader is None else reader.op
+                told = ", ".join(_written(step) for step, _ in chain)
+                yield Edit(
+                    codes.of_region([step.op for step, _ in chain], [], before),
+                    f"{told} are missing before {before}",
+                    f"add {told}",
+                    changed,
+                    () if reader is None else (reader.name,),
+                    known=True,
+                )
+
+
+_LONGEST = 4
+
+
+def _chain(context: Context, steps: Sequence[Step]) -> list[tuple[Step, int]] | None:
+    """Steps that each read the one before, with the operand by which they do; None if they do not."""
+    found = []
+    before: Key | None = None
+    for step in steps:
+        for slot, sources in _readable(context, step):
+            if before is None or step.sources[slot] == before:
+                found.append((replace(step, sources=sources), slot))
+                break
+        else:
+            return None
+        before = step.first
+    return found
+
+
+def _written(step: Step) -> str:
+    """An operator with the numbers that are written in it."""
+    numbers = [shown(leaf.value) for leaf in leaves(step.call) if is_number(leaf.value)]
+    return f"{step.op} ({', '.join(numbers)})" if 0 < len(numbers) <= _FEW else step.op
+
+
+_FEW = 4
+
+
+def _readable(context: Context, step: Step) -> Iterator[tuple[int, tuple[Key | None, ...]]]:
+    """A baseline's step with all operands but one from where the candidate has the same tensors."""
+    sources = tuple(None if source is None else context.twins.get(source) for source in step.sources)
+    for slot, source in enumerate(step.sources):
+        rest = [k for k in range(len(sources)) if k != slot and step.sources[k] is not None]
+        if source is not None and all(sources[k] is not None for k in rest):
+            yield slot, sources
+
+
+def replaced_in_kind(context: Context) -> Iterator[Edit]:
+    """One operator of the baseline's in the place of one of its kind: an activation, a norm, a pooling."""
+    return (edit for edit in replaced(context) if edit.code != "operator-different")
+
+
+def replaced(context: Context) -> Iterator[Edit]:
+    """One operator of the baseline's, with its settings, on the operands of one of the candidate's."""
+    program = context.program
+    for (at, step), other in itertools.product(enumerate(program.steps), context.baseline.steps):
+        if len(step.sources) != len(other.sources) or step.op == other.op or step.op in _LAID_OUT:
+            continue
+        orders = [range(len(step.sources))] if len(step.sources) != 2 else [(0, 1), (1, 0)]
+        for order in orders:
+            new = replace(other, sources=tuple(step.sources[k] for k in order), first=step.first)
+            if any(source is None for source in new.sources):
+                continue
+            yield Edit(
+                codes.of_operator(step.op, other.op),
+                f"it is {step.op}, the baseline {other.op}",
+                f"use {other.op}",
+                program.with_step(at, new),
+                (step.name,),
+                known=True,
+            )

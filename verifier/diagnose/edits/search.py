@@ -1,0 +1,270 @@
+"""The smallest edit of the candidate's own program that makes it the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.align import layouts
+from verifier.diagnose.edits import operators, places, relations, tensors, wiring, written
+from verifier.diagnose.edits.context import Context, Exhausted, Meter
+from verifier.diagnose.edits.program import Program
+from verifier.diagnose.neighbourhood import distance, laid_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.diagnose.edits.edit import Edit
+    from verifier.diagnose.edits.program import Key
+    from verifier.diagnose.neighbourhood import Lay, Neighbourhood, Values
+
+Kind = Callable[[Context], Iterable["Edit"]]
+"""Edits of one kind, in the order in which they are tried."""
+
+# The kinds of edits, the smallest first: something written is another, then something stands elsewhere, then there is
+# more or less of it, then several things at once.
+KINDS: tuple[Kind, ...] = (
+    written.discrete,
+    wiring.exchanged,
+    tensors.constants,
+    tensors.parameters,
+    written.everywhere,
+    partial(written.solved, size=1),
+    wiring.crossed,
+    operators.replaced_in_kind,
+    operators.fewer,
+    wiring.resourced,
+    operators.without,
+    operators.more,
+    operators.moved,
+    operators.chains,
+    places.padded,
+    places.grouped,
+    operators.replaced,
+    written.as_the_baselines,
+    partial(written.solved, size=2),
+    relations.states_scaled,
+    relations.scaled,
+    relations.inserted,
+    relations.all_inserted,
+    written.twice_exchanged,
+    partial(written.solved, size=3),
+)
+
+# Those that one fault in two regions may be.
+JOINT: tuple[Kind, ...] = (
+    written.discrete,
+    wiring.exchanged,
+    tensors.constants,
+    partial(written.solved, size=1),
+    wiring.crossed,
+    operators.moved,
+    places.padded,
+    places.grouped,
+    operators.replaced,
+)
+
+# Runs of a region that one search may take, and seconds.
+RUNS = 4000
+_MORE = 400  # once an edit is found that holds on the given numbers and on no others
+_LARGEST = 40  # steps of a region: beyond, so much stands between that no single edit explains it
+
+
+@dataclass(frozen=True)
+class Found:
+    """The smallest edit, another one that does as well, and the relative error before and after.
+
+    `holds` says whether both sides still agree on other numbers than the given; None where that was not seen.
+    """
+
+    edit: Edit
+    other: Edit | None
+    before: float
+    after: float
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search came to.
+
+    Attributes:
+        found: The edit; None where there is none.
+        runs: How often the region was run.
+        cut: Whether it had cost enough before it was at its end.
+        right: Whether there was nothing to search for: the region gives what is wanted.
+    """
+
+    found: Found | None
+    runs: int
+    cut: bool
+    right: bool = False
+
+
+def smallest_edit(
+    context: Context, before: float, shaken: Context | None, kinds: Sequence[Kind] = KINDS
+) -> Searched:
+    """Search the kinds of edits, the smallest first, up to the first kind that has one."""
+    weak: Found | None = None
+    meter = context.meter
+    try:
+        for kind in kinds:
+            found = _of_kind(context, kind(context), before, shaken)
+            if found is not None and found.holds is not False:
+                return Searched(found, meter.spent, cut=False)
+            if found is not None and weak is None:
+                weak = found
+                meter.runs = min(meter.runs, meter.spent + _MORE)
+    except Exhausted:
+        return Searched(weak, meter.spent, cut=weak is None)
+    return Searched(weak, meter.spent, cut=False)
+
+
+def _of_kind(context: Context, edits: Iterable[Edit], before: float, shaken: Context | None) -> Found | None:
+    best: Found | None = None
+    for edit in _as_far_as_they_come(edits):
+        after = context.error(edit.program)
+        if not after <= context.limit:
+            continue
+        holds = None if shaken is None else _holds(edit, shaken)
+        found = Found(edit, None, before, after, holds)
+        if best is None or (best.holds is False and holds is not False):
+            best = found
+        elif holds is not False and not _same(best.edit, edit):
+            return replace(best, other=edit)
+    return best
+
+
+def _as_far_as_they_come(edits: Iterable[Edit]) -> Iterator[Edit]:
+    """Edits up to one that cannot be made: what operators say to odd tensors is no reason to lose a result."""
+    try:
+        yield from edits
+    except Exhausted:
+        raise
+    except Exception:
+        return
+
+
+def _same(one: Edit, other: Edit) -> bool:
+    """Whether two edits are one in other words: the same thing done to the same calls."""
+    moved = one.code == "order-different" and set(one.at) == set(other.at)
+    return one.code == other.code and (one.remedy == other.remedy or moved)
+
+
+def _holds(edit: Edit, shaken: Context) -> bool:
+    try:
+        program = edit.program.on({**edit.program.values, **shaken.program.values})
+        made = program.result_of(program.run())
+    except Exception:
+        return False
+    return distance(made, shaken.wanted) <= shaken.limit
+
+
+def searched(
+    baseline: Neighbourhood,
+    candidate: Neighbourhood,
+    partner: Mapping[int, int],
+    lay: Lay,
+    wanted: Tensor,
+    limit: float,
+    meter: Meter,
+    kinds: Sequence[Kind] = KINDS,
+) -> Searched | None:
+    """Search both sides of a region, as programs on the baseline's tensors, for the smallest edit.
+
+    None where a side cannot be run again or is no program.
+    """
+    values, twins = _values(baseline, candidate, partner, lay)
+    program, other = Program.of(candidate, values), Program.of(baseline, baseline.values())
+    if (
+        program is None
+        or other is None
+        or not 0 < len(program.steps) <= _LARGEST
+        or len(other.steps) > _LARGEST
+    ):
+        return None
+    try:
+        trace, other_trace = program.run(), other.run()
+    except Exception:
+        return None
+    before = distance(program.result_of(trace), wanted)
+    if before <= limit:
+        return Searched(None, 0, cut=False, right=True)
+    context = Context(program, trace, other, other_trace, twins, wanted, limit, meter)
+    return smallest_edit(context, before, _shaken(context, lay), kinds)
+
+
+def _values(
+    baseline: Neighbourhood, candidate: Neighbourhood, partner: Mapping[int, int], lay: Lay
+) -> tuple[Values, dict[Key, Key]]:
+    """What comes in on the candidate's side, what the baseline reads besides among it, and which is which."""
+    found = candidate.values()
+    here = None if candidate.site is None else candidate.site.index
+    twins: dict[Key, Key] = {}
+    for source, tensor in baseline.values().items():
+        twin = source if source < 0 else partner.get(source)
+        if twin is None or (here is not None and twin >= here):
+            continue
+        found[twin] = _laid(tensor, found[twin], lay) if twin in found else tensor
+        twins[source] = twin
+    return found, twins
+
+
+def _laid(baseline: Tensor, candidate: Tensor, lay: Lay) -> Tensor:
+    """The baseline's tensor as the candidate's side holds it: in the layout in which the two are equal, if any."""
+    laid = lay(baseline, candidate)
+    if laid.shape != candidate.shape or distance(laid, candidate) > _SAME:
+        for layout in layouts(baseline.shape, candidate.shape):
+            other = layout.forth(baseline, candidate.shape)
+            if distance(other, candidate) <= _SAME:
+                laid = other
+                break
+        else:
+            if laid.shape != candidate.shape and laid.numel() == candidate.numel():
+                laid = laid_as(baseline, candidate)
+    return laid.to(candidate.dtype)
+
+
+_SAME = 1e-9
+_SPREAD = 0.3
+_ROUNDING_ELSEWHERE = 1e-9  # other operators round otherwise, and other numbers may cancel more
+
+
+def _shaken(context: Context, lay: Lay) -> Context | None:
+    """Both sides on other numbers of the same signs; None where the baseline's cannot be run on them."""
+    generator = torch.Generator().manual_seed(0)
+    values = dict(context.baseline.values)
+    other = dict(context.program.values)
+    if any(
+        key not in context.twins.values() and tensor.is_floating_point()
+        for key, tensor in context.program.values.items()
+    ):
+        return None  # what comes in from elsewhere could not be changed alike
+    for source, tensor in values.items():
+        twin = context.twins.get(source)
+        if not tensor.is_floating_point():
+            continue
+        if twin is None:
+            return None
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+        values[source] = tensor * (_SPREAD * noise).exp()
+        other[twin] = _laid(values[source], other[twin], lay)
+    try:
+        baseline = context.baseline.on(values)
+        trace = baseline.run()
+        wanted = baseline.result_of(trace)
+    except Exception:
+        return None
+    if wanted.shape != context.wanted.shape or not bool(wanted.isfinite().any()):
+        return None
+    straight = context.baseline.result_of(context.baseline_trace)
+    if distance(straight, context.wanted) > context.limit:
+        return None  # laid out otherwise
+    limit = max(context.limit, _ROUNDING_ELSEWHERE)
+    return replace(context, program=context.program.on(other), wanted=wanted, limit=limit)

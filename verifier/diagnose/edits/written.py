@@ -1,0 +1,360 @@
+"""What is written in the candidate's calls, changed: numbers, flags, words, axes, two numbers exchanged."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from verifier.diagnose import codes
+from verifier.diagnose.edits.edit import Edit, shown
+from verifier.diagnose.edits.leaves import Leaf, is_number, leaves
+from verifier.diagnose.edits.schemas import DIMENSIONS, argument_name, unset, words
+from verifier.diagnose.edits.solving import solve, written
+from verifier.graph.operators import MOVES, kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from verifier.diagnose.edits.context import Context
+    from verifier.diagnose.edits.program import Step
+    from verifier.graph import KeptCall
+
+_COUNTS = frozenset({"num_groups", "groups", "num_heads", "upscale_factor", "downscale_factor", "chunks"})
+_SAMPLE = 4096
+_MOST_NUMBERS = 8  # that are solved for in subsets
+
+
+def discrete(context: Context) -> Iterator[Edit]:
+    """One setting with another value of a few: the baseline's first, then the next numbers, flags, words, axes."""
+    edits = [edit for k in range(len(context.program.steps)) for edit in _of_step(context, k)]
+    yield from sorted(edits, key=lambda edit: not edit.known)
+
+
+def everywhere(context: Context) -> Iterator[Edit]:
+    """One setting with another value in all calls of one operator that have it alike."""
+    program = context.program
+    for op, count in Counter(step.op for step in program.steps).items():
+        alike = [at for at, step in enumerate(program.steps) if step.op == op]
+        if count < 2:
+            continue
+        first = program.steps[alike[0]]
+        for leaf in leaves(first.call):
+            name = argument_name(first.call, leaf.name)
+            twins = [
+                (at, other)
+                for at in alike
+                for other in leaves(program.steps[at].call)
+                if (other.name, other.path, other.value) == (leaf.name, leaf.path, leaf.value)
+            ]
+            known = context.written_in(op)
+            for value in _others(first, leaf, name, known) if len(twins) > 1 else ():
+                changed = program
+                for at, other in twins:
+                    changed = changed.with_call(at, other.put(changed.steps[at].call, value))
+                one = setting(context, alike[0], first.call, name, leaf.value, value, value in known)
+                sites = tuple(program.steps[at].name for at, _ in twins)
+                yield replace(one, program=changed, at=sites)
+
+
+def _of_step(context: Context, at: int) -> Iterator[Edit]:
+    step = context.program.steps[at]
+    known = context.written_in(step.op)
+    for leaf in leaves(step.call):
+        name = argument_name(step.call, leaf.name)
+        for value in _others(step, leaf, name, known):
+            yield setting(context, at, leaf.put(step.call, value), name, leaf.value, value, value in known)
+    for name, default in unset(step.call):
+        for value in _of_default(step.op, name, default):
+            call = step.call.with_argument(name, value)
+            yield setting(context, at, call, name, default, value, value in known)
+    yield from _exchanged(context, at)
+    yield from _negated(context, at)
+
+
+def _others(step: Step, leaf: Leaf, name: str, known: Sequence[Any]) -> Iterator[Any]:
+    value = leaf.value
+    known = [each for each in known if is_number(each)]
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, str):
+        yield from (word for word in words(step.op, name) if word != value)
+    elif name == "correction":
+        yield from (other for other in (0, 1) if other != value)
+    elif name in DIMENSIONS and isinstance(value, int):
+        yield from (dim for dim in _dims(step) if dim not in {value, value % _rank(step)})
+    elif isinstance(value, int):
+        near = [*known, value + 1, value - 1, -value, value + 2, value - 2]
+        if name in _COUNTS and value > 0:
+            near += [value * 2, value // 2, value * 4, value // 4, 1]
+        yield from (other for other in dict.fromkeys(near) if other != value and other == int(other))
+    elif value is None and isinstance(leaf.path[-1] if leaf.path else "", str):
+        yield from (1, -1)  # an end of a slice
+    elif isinstance(value, float):
+        yield from (
+            other for other in dict.fromkeys((*known, -value, 1 / value if value else 0.0)) if other != value
+        )
+
+
+def _rank(step: Step) -> int:
+    operands = step.call.operands
+    return max((tensor.dim() for tensor in operands), default=1) or 1
+
+
+def _dims(step: Step) -> range:
+    return range(_rank(step))
+
+
+def _of_default(op: str, name: str, default: Any) -> Iterator[Any]:
+    if name == "correction":
+        yield 0
+    elif isinstance(default, bool):
+        yield not default
+    elif words(op, name):
+        yield from (word for word in words(op, name) if word != default)
+    elif default is None and name == "align_corners":
+        yield True
+    elif isinstance(default, int):
+        yield from (default + 1, default - 1)
+
+
+def setting(context: Context, at: int, call: KeptCall, name: str, old: Any, new: Any, known: bool) -> Edit:
+    """One setting with another value."""
+    step = context.program.steps[at]
+    what = name_of(step.op, name)
+    right = f"the baseline's {shown(new)}" if known else f"where {shown(new)} is right"
+    also = _MEANING.get(name, {}).get(int(new), "") if isinstance(new, int) else ""
+    return Edit(
+        code_of(step.op, name) if name != "mode" else f"{padding_code(context, step)}-mode",
+        f"{what} is {shown(old)}, {right}{also}" if known else f"{what} is {shown(old)} {right}{also}",
+        f"set {what} to {shown(new)}",
+        context.program.with_call(at, call),
+        (step.name,),
+        known,
+    )
+
+
+_DIVIDED = {
+    0: ": the variance is to be divided by n, not n - 1",
+    1: ": the variance is to be divided by n - 1, not n",
+}
+_MEANING = {"correction": _DIVIDED, "unbiased": _DIVIDED}
+
+
+def name_of(op: str, name: str) -> str:
+    """What a setting is called in a sentence."""
+    if kind(op) == "arithmetic" and name in {"other", "arg1"}:
+        return f"the constant of {op}"
+    return f"{name} of {op}"
+
+
+def code_of(op: str, name: str) -> str:
+    """The code for a setting."""
+    return LITERAL if kind(op) == "arithmetic" else codes.of_attribute(op, name)
+
+
+def padding_code(context: Context, step: Step) -> str:
+    """The code for what a step pads: that of its reader, if that is one which can pad itself."""
+    reader = next((each for each in context.program.steps if step.first in each.sources), step)
+    pads_for = step.op == "pad" and reader.op.startswith(("conv", "max_pool", "avg_pool"))
+    return codes.of_attribute(reader.op, "padding") if pads_for else codes.family(step.op)
+
+
+LITERAL = "literal-different"
+
+
+def _exchanged(context: Context, at: int) -> Iterator[Edit]:
+    """Two whole numbers of one call in each other's place: the order of axes, of sizes, of pads."""
+    step = context.program.steps[at]
+    whole = [
+        leaf for leaf in leaves(step.call) if isinstance(leaf.value, int) and not isinstance(leaf.value, bool)
+    ]
+    for one, other in itertools.combinations(whole[:8], 2):
+        if one.value == other.value:
+            continue
+        call = one.put(step.call, other.value)
+        call = Leaf(other.name, other.path, other.value).put(call, one.value)
+        before, after = (_sizes(each) for each in (step.call, call))
+        yield Edit(
+            code_of(step.op, argument_name(step.call, one.name)),
+            f"{step.op} has {shown(before)} where {shown(after)} is right: "
+            f"{one.value} and {other.value} are exchanged",
+            f"exchange {one.value} and {other.value}",
+            context.program.with_call(at, call),
+            (step.name,),
+            any(_sizes(each.call) == after for each in context.baseline.steps if each.op == step.op),
+        )
+
+
+def twice_exchanged(context: Context) -> Iterator[Edit]:
+    """Two numbers exchanged in each of two calls that lay a tensor out: a split in another order, permuted back."""
+    steps = [at for at, step in enumerate(context.program.steps) if step.op in MOVES]
+    for one, other in itertools.combinations(steps, 2):
+        for first, second in itertools.product(_exchanged(context, one), _exchanged(context, other)):
+            changed = first.program.with_call(other, second.program.steps[other].call)
+            yield replace(
+                first,
+                summary=f"{first.summary}; {second.summary}",
+                remedy=f"{first.remedy}; {second.remedy}",
+                program=changed,
+                at=first.at + second.at,
+                known=first.known and second.known,
+            )
+
+
+def _negated(context: Context, at: int) -> Iterator[Edit]:
+    """All whole numbers of one call with the opposite sign: the way a tensor is rolled."""
+    step = context.program.steps[at]
+    for name in step.call.arguments:
+        group = [leaf for leaf in leaves(step.call) if leaf.name == name and is_number(leaf.value)]
+        if len(group) < 2 or not any(leaf.value for leaf in group):
+            continue
+        call = step.call
+        for leaf in group:
+            call = leaf.put(call, -leaf.value)
+        old, new = (each.arguments[name] for each in (step.call, call))
+        yield setting(context, at, call, argument_name(step.call, name), old, new, known=False)
+
+
+def _sizes(call: KeptCall) -> tuple[Any, ...]:
+    return tuple(leaf.value for leaf in leaves(call) if is_number(leaf.value))
+
+
+def as_the_baselines(context: Context) -> Iterator[Edit]:
+    """The settings of several calls at once as those of the baseline's calls of the same operators, in order."""
+    program = context.program
+    changes: list[tuple[int, KeptCall, str]] = []
+    left = list(context.baseline.steps)
+    for at, step in enumerate(program.steps):
+        match = next((k for k, each in enumerate(left) if each.op == step.op), None)
+        if match is None:
+            continue
+        twin = left.pop(match)
+        if len(twin.call.operands) != len(step.call.operands):
+            continue
+        call = twin.call.with_operands(step.call.operands)
+        for name in call.state & step.call.state:
+            call = call.with_argument(name, step.call.arguments[name])
+        if _plain(call) == _plain(step.call):
+            continue
+        changes.append((at, call, f"{step.op} has {_told(step.call)}, the baseline's {_told(call)}"))
+    for size in range(1, min(len(changes), 4) + 1):
+        for chosen in itertools.combinations(changes, size):
+            changed = program
+            for at, call, _ in chosen:
+                changed = changed.with_call(at, call)
+            ops = [program.steps[at].op for at, *_ in chosen]
+            code = codes.of_attribute(ops[0], "settings") if kind(ops[0]) != "arithmetic" else LITERAL
+            yield Edit(
+                code,
+                "; ".join(words for *_, words in chosen),
+                f"write {' and '.join(ops)} with the baseline's settings",
+                changed,
+                tuple(program.steps[at].name for at, *_ in chosen),
+                known=True,
+            )
+
+
+def _plain(call: KeptCall) -> list[tuple[str, Any]]:
+    return [(str(leaf.path), leaf.value) for leaf in leaves(call)]
+
+
+def _told(call: KeptCall) -> str:
+    found = [shown(leaf.value) for leaf in leaves(call)]
+    return f"({', '.join(found)})" if len(found) != 1 else found[0]
+
+
+def continuous(context: Context) -> list[tuple[int, Leaf]]:
+    """The numbers of the candidate's calls that can have any value."""
+    found = []
+    for at, step in enumerate(context.program.steps):
+        for leaf in leaves(step.call):
+            real = isinstance(leaf.value, float) and math.isfinite(leaf.value)
+            if is_number(leaf.value) and (real or _takes_reals(step.op, leaf)):
+                found.append((at, leaf))
+    return found[:_MOST_NUMBERS]
+
+
+def _takes_reals(op: str, leaf: Leaf) -> bool:
+    return not leaf.path and (kind(op) == "arithmetic" or op in _OF_REALS)
+
+
+_OF_REALS = frozenset({"clamp", "elu", "hardtanh", "leaky_relu", "maximum", "pow", "rpow", "threshold"})
+
+
+def solved(context: Context, size: int) -> Iterator[Edit]:
+    """As many numbers at once as `size` says, solved for together."""
+    for chosen in itertools.combinations(continuous(context), size):
+        values = solved_for(context, chosen)
+        if values is None:
+            continue
+        changed, told, remedies = context.program, [], []
+        for (at, leaf), value in zip(chosen, values, strict=True):
+            step = changed.steps[at]
+            changed = changed.with_call(at, leaf.put(step.call, value))
+            what = name_of(step.op, argument_name(step.call, leaf.name))
+            told.append(f"{what} is {shown(leaf.value)} where {shown(value)} is right")
+            remedies.append(f"{what} to {shown(value)}")
+        first_at, first = chosen[0]
+        op = context.program.steps[first_at].op
+        yield Edit(
+            code_of(op, argument_name(context.program.steps[first_at].call, first.name)),
+            "; ".join(told),
+            f"set {' and '.join(remedies)}",
+            changed,
+            tuple(context.program.steps[at].name for at, _ in chosen),
+            all(value in context.numbers for value in values),
+        )
+
+
+def solved_for(context: Context, chosen: Sequence[tuple[int, Leaf]]) -> list[float] | None:
+    """The values of some numbers that give what is wanted, as somebody would write them."""
+
+    def changed(numbers: Sequence[float]) -> Tensor | None:
+        program = context.program
+        for (at, leaf), value in zip(chosen, numbers, strict=True):
+            program = program.with_call(at, leaf.put(program.steps[at].call, value))
+        return context.made(program)
+
+    return fitted(context, changed, [float(leaf.value) for _, leaf in chosen])
+
+
+def fitted(context: Context, make: Any, start: Sequence[float]) -> list[float] | None:
+    """The numbers with which `make` gives what is wanted, exactly; None where none do.
+
+    At least eight of the wanted numbers stand against each that is solved for.
+    """
+    wanted = context.wanted
+    if not wanted.is_floating_point() or not wanted.numel():
+        return None
+    flat = wanted.double().flatten()
+    finite = flat.isfinite()
+    positions = finite.nonzero().flatten()
+    if len(positions) < 8 * len(start):
+        return None
+    if len(positions) > _SAMPLE:
+        positions = positions[torch.linspace(0, len(positions) - 1, _SAMPLE, device=positions.device).long()]
+    target = flat[positions]
+    size = float(target.norm()) or 1.0
+
+    def residual(numbers: Sequence[float]) -> Tensor | None:
+        made = make(numbers)
+        if made is None or made.shape != wanted.shape:
+            return None
+        error: Tensor = (made.double().flatten()[positions] - target) / size
+        return error if bool(error.isfinite().all()) else None
+
+    found = solve(residual, start)
+    if found is None:
+        return None
+    nice = [next(written(value, context.numbers), value) for value in found]
+    for numbers in (nice, found):
+        left = residual(numbers)
+        if left is not None and float(left.norm()) <= context.limit:
+            return numbers
+    return None
