@@ -73,7 +73,7 @@ def cause_of_site(
 def composed(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Cause:
     """The cause where one side has several operators for what the other makes in fewer."""
     made, expected = (
-        ", ".join([*_ops(side), *(() if side.site is None else (side.site.op,))])
+        _listed([*_ops(side), *(() if side.site is None else (side.site.op,))])
         for side in (candidate, baseline)
     )
     return Cause(
@@ -250,18 +250,27 @@ def _ops(side: Neighbourhood) -> Iterable[str]:
 def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
     before = "what it returns" if row.kind == "output" else f"{row.candidate}"
     if not extra:
-        return f"{', '.join(missing)} is missing before {before}"
+        return f"{_listed(missing)} is missing before {before}"
     if not missing:
-        return f"{', '.join(extra)} before {before} is not in the baseline"
-    return f"{', '.join(extra)} before {before} stands where the baseline has {', '.join(missing)}"
+        return f"{_listed(extra)} before {before} is not in the baseline"
+    return f"{_listed(extra)} before {before} stands where the baseline has {_listed(missing)}"
+
+
+_MOST_NAMED = 12
+
+
+def _listed(ops: Sequence[str]) -> str:
+    """Operators in a sentence; of many the first."""
+    shown = ", ".join(ops[:_MOST_NAMED])
+    return shown if len(ops) <= _MOST_NAMED else f"{shown}, ... ({len(ops)} operators)"
 
 
 def _mend(missing: Sequence[str], extra: Sequence[str]) -> str:
     if not extra:
-        return f"add the {', '.join(missing)}"
+        return f"add the {_listed(missing)}"
     if not missing:
-        return f"remove the {', '.join(extra)}"
-    return f"put {', '.join(missing)} in place of {', '.join(extra)}"
+        return f"remove the {_listed(extra)}"
+    return f"put {_listed(missing)} in place of {_listed(extra)}"
 
 
 def _constants(side: Neighbourhood) -> tuple[str, ...]:

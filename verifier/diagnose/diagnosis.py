@@ -181,6 +181,10 @@ class _Examiner:
             return self._traced(found, scene.row, baseline, candidate, wanted, given)
         if scene.row.status is Status.CULPRIT:
             return Examined(None, None, None, unexplained(given, wanted), None)
+        if scene.row.apart and scene.row.budget is not None:  # no call of its region was seen
+            wanted = laid_as(wanted, given)
+            if not distance(given, wanted) <= scene.row.budget.intrinsic:
+                return Examined(None, None, None, None, unexplained(given, wanted))
         return None
 
     def _traced(

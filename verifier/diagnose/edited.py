@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from verifier.records import Cause, PairResult
 
 # Codes of causes that say where two regions part, and not why.
-LOCATED = frozenset({"region-different", "order-different"})
+LOCATED = frozenset({"operator-different", "order-different", "region-different"})
 # Codes that an edit says more exactly.
 _VAGUE = LOCATED | {
     UNEXPLAINED,

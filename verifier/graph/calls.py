@@ -66,9 +66,7 @@ class KeptCall:
         return cls(
             function,
             {name: pytree.tree_map_only(Tensor, own, value) for name, value in named.items()},
-            frozenset(
-                name for name, value in named.items() if isinstance(value, Tensor) and id(value) in state
-            ),
+            frozenset(name for name, value in named.items() if _is_state(value, state)),
             positional,
             random_state() if draws else None,
             widens,
@@ -144,6 +142,12 @@ class KeptCall:
 def _wide() -> Iterator[None]:
     with Widening(), default_dtype(torch.float64):
         yield
+
+
+def _is_state(value: Any, state: set[int]) -> bool:
+    """Whether an argument is a parameter or buffer, or a list of such, as recurrent layers take."""
+    tensors = list(tensors_in(value))
+    return bool(tensors) and all(id(tensor) in state for tensor in tensors)
 
 
 def _bound(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
