@@ -1,8 +1,9 @@
-"""How a candidate's tensor is made from the baseline's: taken whole, reshaped, transposed, cut out or put together.
+"""How a candidate's tensor is made from the baseline's: taken whole, reshaped, transposed, cut out, added, put together.
 
 As text an assembly is what `--map` files hold: `conv.weight`, `attn.in_proj_weight[0:768]` for some rows,
-`fc.weight.T` for the transpose, and a list of such for tensors put one below the other, with `.T` at its end where
-the whole is transposed then.
+`fc.weight.T` for the transpose, `fc.weight[0:768].T` for the transpose of some rows, `rnn.bias_ih + rnn.bias_hh` for a
+sum, `0 * fc.bias` for zeros, and a list of such for tensors put one below the other, with `.T` at its end where the
+whole is transposed then.
 """
 
 from __future__ import annotations
@@ -15,47 +16,80 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
     from torch import Tensor
 
 _TURNED = ".T"
-_ROWS = re.compile(r"^(?P<name>.+)\[(?P<start>\d+):(?P<stop>\d+)\]$")
+_PLUS = " + "
+_NONE = "0 * "
+_ROWS = re.compile(r"^(?P<name>.+)\[(?P<start>\d+):(?P<stop>\d+)\](?P<turned>\.T)?$")
 
 
 class Piece(NamedTuple):
-    """One of the baseline's tensors, or rows `start` to `stop` of it, transposed first where that is said."""
+    """One of the baseline's tensors, or rows `start` to `stop` of it, transposed first where that is said.
+
+    What was cut out is transposed where it is `turned`, and others of its shape are added: `plus`. With `none` the
+    tensor gives its shape alone, and zeros stand in it.
+    """
 
     name: str
     start: int | None = None
     stop: int | None = None
     transposed: bool = False
+    turned: bool = False
+    none: bool = False
+    plus: Piece | None = None
 
     @classmethod
     def parsed(cls, text: str, known: Collection[str] = ()) -> Piece:
         """The piece that `text` stands for; a name in `known` is taken literally."""
+        if text not in known and _PLUS in text:
+            first, _, rest = text.partition(_PLUS)
+            return cls.parsed(first, known)._replace(plus=cls.parsed(rest, known))
+        none = text not in known and text.startswith(_NONE)
+        text = text.removeprefix(_NONE) if none else text
         rows = _ROWS.match(text)
         start = stop = None
-        if rows and text not in known:
+        turned = False
+        if rows and text not in known and text.removesuffix(_TURNED) not in known:
             text, start, stop = rows["name"], int(rows["start"]), int(rows["stop"])
+            turned = rows["turned"] is not None
         transposed = text.endswith(".T") and text not in known
-        return cls(text.removesuffix(".T") if transposed else text, start, stop, transposed)
+        return cls(text.removesuffix(".T") if transposed else text, start, stop, transposed, turned, none)
 
     def __str__(self) -> str:
-        rows = "" if self.start is None else f"[{self.start}:{self.stop}]"
-        return f"{self.name}{'.T' if self.transposed else ''}{rows}"
+        rows = "" if self.start is None else f"[{self.start}:{self.stop}]{_TURNED if self.turned else ''}"
+        own = f"{_NONE if self.none else ''}{self.name}{_TURNED if self.transposed else ''}{rows}"
+        return own if self.plus is None else f"{own}{_PLUS}{self.plus}"
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """The piece as a view of its tensor."""
+    @property
+    def terms(self) -> Iterator[Piece]:
+        """What is added up, each without what follows it."""
+        yield self._replace(plus=None)
+        if self.plus is not None:
+            yield from self.plus.terms
+
+    def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The piece: a view of its tensor, or a sum in float64, which no dtype of the tensors' has rounded."""
+        own = self.view(tensors[self.name])
+        if self.none:
+            own = torch.zeros_like(own)
+        return own if self.plus is None else own.double() + self.plus.of(tensors).double()
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """What the first term takes of its tensor."""
         tensor = tensor.T if self.transposed else tensor
-        return tensor if self.start is None else tensor[self.start : self.stop]
+        tensor = tensor if self.start is None else tensor[self.start : self.stop]
+        return tensor.T if self.turned else tensor
 
     def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
-        """The piece's shape, where its tensor has the shape `whole`."""
+        """The first term's shape, where its tensor has the shape `whole`."""
         shape = tuple(reversed(whole)) if self.transposed else tuple(whole)
         if self.start is None:
             return shape
-        return (len(range(shape[0])[self.start : self.stop]), *shape[1:])
+        shape = (len(range(shape[0])[self.start : self.stop]), *shape[1:])
+        return tuple(reversed(shape)) if self.turned else shape
 
 
 @dataclass(frozen=True)
@@ -97,23 +131,28 @@ class Assembly:
     @property
     def names(self) -> tuple[str, ...]:
         """The baseline's tensors it uses, each once."""
-        return tuple(dict.fromkeys(piece.name for piece in self.pieces))
+        return tuple(dict.fromkeys(term.name for piece in self.pieces for term in piece.terms))
 
     @property
     def whole(self) -> str | None:
         """The one tensor it takes as it is, but for its shape; None where it cuts, turns or puts together."""
-        one = len(self.pieces) == 1 and self.pieces[0][1:] == (None, None, False) and not self.turned
+        one = len(self.pieces) == 1 and self.pieces[0] == Piece(self.pieces[0].name) and not self.turned
         return self.pieces[0].name if one else None
 
     def fits(self, shapes: Mapping[str, Sequence[int]], shape: Sequence[int]) -> bool:
         """Whether it gives as many elements as a tensor of `shape` has, and all pieces go together."""
-        if any(piece.name not in shapes for piece in self.pieces):
+        terms = [[*piece.terms] for piece in self.pieces]
+        for term in (term for each in terms for term in each):
+            if term.name not in shapes:
+                return False
+            if (term.transposed or term.turned) and len(shapes[term.name]) != 2:
+                return False
+            if term.start is not None and not shapes[term.name]:
+                return False
+        sums = [{term.shape(shapes[term.name]) for term in each} for each in terms]
+        if any(len(each) > 1 for each in sums):
             return False
-        if any(piece.transposed and len(shapes[piece.name]) != 2 for piece in self.pieces):
-            return False
-        if any(piece.start is not None and not shapes[piece.name] for piece in self.pieces):
-            return False
-        made = [piece.shape(shapes[piece.name]) for piece in self.pieces]
+        made = [each.pop() for each in sums]
         if len(made) > 1 and (() in made or len({each[1:] for each in made}) > 1):
             return False
         if self.turned and any(len(each) != 2 for each in (*made, shape)):
@@ -127,14 +166,24 @@ class Assembly:
 
     def make(self, tensors: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
         """The candidate's tensor, of shape `shape`: the baseline's itself or a view of it where that can be."""
-        made = [piece.of(tensors[piece.name]) for piece in self.pieces]
+        made = [piece.of(tensors) for piece in self.pieces]
         tensor = made[0] if len(made) == 1 else torch.cat(made)
         tensor = tensor.T if self.turned else tensor
         return tensor if tensor.shape == tuple(shape) else tensor.reshape(tuple(shape))
 
     def unmake(self, tensor: Tensor, tensors: MutableMapping[str, Tensor]) -> None:
-        """Write a candidate's tensor into the places of the baseline's tensors it is made of."""
-        views = [piece.of(tensors[piece.name]) for piece in self.pieces]
+        """Write a candidate's tensor into the places of the baseline's tensors it is made of.
+
+        Of a sum the first term takes all, and the others become 0.
+        """
+        for piece in self.pieces:
+            for term in [*piece.terms][1:]:
+                term.view(tensors[term.name]).zero_()
+        views = [
+            torch.empty_like(view) if piece.none else view
+            for piece in self.pieces
+            for view in [piece.view(tensors[piece.name])]
+        ]
         tensor = tensor.T if self.turned else tensor
         count = sum(view.numel() for view in views)
         parts = torch.split(tensor.reshape(-1)[:count], [view.numel() for view in views])

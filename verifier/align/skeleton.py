@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verifier.align.assembly import Assembly
+from verifier.align.gates import match_recurrences
 from verifier.align.layouts import layouts
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.sharing import Roles, assembly_of, shared_out
@@ -48,10 +49,13 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         candidate: Graph of the candidate.
         partner: Candidate site for each baseline site that is paired already.
     """
-    b_uses, c_uses = uses_of(baseline), uses_of(candidate)
+    recurrent = match_recurrences(baseline, candidate)
+    shared = recurrent[0] if recurrent else {}
+    b_uses = uses_of(baseline, {name for made in shared.values() for name in made.names})
+    c_uses = uses_of(candidate, shared.keys())
     back = {c: b for b, c in partner.items()}
     matched = _matched(b_uses, c_uses, partner, back)
-    assemblies: dict[str, Assembly] = {}
+    assemblies = {**shared}
     choices: list[_Choice] = []
     sites: dict[int, list[int]] = {}
     roles = Roles(baseline), Roles(candidate)
@@ -69,7 +73,8 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         choices.append((frozenset(each.site for each in c_uses[j].members), found))
         for b_site, c_site in members:
             sites.setdefault(b_site, []).append(c_site)
-    return Skeleton(tuple(_last(sites, baseline, candidate)), assemblies, tuple(_grouped(choices)))
+    more = [tuple(recurrent)] if len(recurrent) > 1 else []
+    return Skeleton(tuple(_last(sites, baseline, candidate)), assemblies, (*_grouped(choices), *more))
 
 
 def _matched(

@@ -10,7 +10,7 @@ from verifier.align.signatures import canonical_order
 from verifier.graph.operators import MOVES, PRODUCTS
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection, Hashable
 
     from verifier.graph import Graph, Site
 
@@ -38,12 +38,14 @@ class Use:
     members: tuple[Held, ...]
 
 
-def uses_of(graph: Graph) -> list[Use]:
-    """Where a graph uses parameters and buffers, in the canonical order of the dataflow.
+def uses_of(graph: Graph, without: Collection[str] = ()) -> list[Use]:
+    """Where a graph uses parameters and buffers but those of `without`, in the canonical order of the dataflow.
 
     What is computed from parameters alone counts as used where it first meets data.
     """
-    held = _held(graph)
+    held = {
+        site: [use for use in uses if use[0].name not in without] for site, uses in _held(graph).items()
+    }
     found: list[Use] = []
     at: dict[tuple[int, int], int] = {}
     biases: dict[int, list[Held]] = {}
@@ -98,7 +100,7 @@ def _held(graph: Graph) -> dict[int, list[tuple[Held, str]]]:
         if depends[site.index] and own and site.comparable and site.output == 0:
             used.update(own)
             held[site.index] = [
-                (Held(name, shape, site.index, _turned(site, name)), part)
+                (Held(name, shape, site.index, turned_at(site, name)), part)
                 for name, (shape, part) in own.items()
             ]
             if site.op == "addmm":  # which names its bias first
@@ -129,7 +131,8 @@ def _projects(site: Site) -> bool:
     return site.op.startswith(PRODUCTS) or "attention" in site.op
 
 
-def _turned(site: Site, name: str) -> bool:
+def turned_at(site: Site, name: str) -> bool:
+    """Whether a site that holds a weight reads it as (in, out)."""
     roles = {use.name: use.role for use in site.tensors}
     return (site.op == "addmm" and roles.get(name) == "mat2") or (
         site.op == "matmul" and bool(site.tensors) and roles.get(name) in {"other", "mat2", "arg1"}

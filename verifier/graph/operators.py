@@ -62,6 +62,12 @@ DROPOUTS = frozenset(
 # What the names of operators begin with that multiply by a matrix.
 PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
 
+# Calls that compute all steps of all layers of a recurrent network.
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_OF_ALL = ("hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
+_OF_SEQUENCES = ("input", *_OF_ALL, "batch_first")
+_OF_PACKED = ("data", "batch_sizes", *_OF_ALL)
+
 # Ways out of torch, to numbers and arrays that Python computes with.
 READS = frozenset({"item", "tolist", "numpy", "array", "float", "int", "complex", "bool", "index", "dlpack"})
 
@@ -123,6 +129,10 @@ def bind(
     Signatures come from torch's table of overridable functions and from schemas; a function that has neither, or a
     call that takes other arguments than the signature says, gets `arg0`, `arg1`, ... for positional arguments.
     """
+    if operator_name(function) in RECURRENT and len(args) == len(_OF_SEQUENCES):
+        # The table knows one of two forms: batches of one length have no sizes, and say which dimension is the batch.
+        packed = isinstance(args[3], list | tuple)
+        return list(zip(_OF_PACKED if packed else _OF_SEQUENCES, args, strict=True))
     signature = signature_of(function)
     if signature is not None:
         try:

@@ -7,6 +7,7 @@ for any part; what they match is put in place of the stars on the other side, on
     "blocks.*.attn.q.weight" = "layers.*.self_attention.in_proj_weight[0:768]"     # rows
     "blocks.*.mlp.fc1.weight" = "layers.*.mlp.c_fc.weight.T"                       # transposed
     "blocks.*.attn.qkv.weight" = ["layers.*.q.weight", "layers.*.k.weight", "layers.*.v.weight"]
+    "cell.bias" = "rnn.bias_ih_l0 + rnn.bias_hh_l0"                                # a sum; "0 * fc.bias" for zeros
     "head.scale" = false                                                           # keeps its own value
 
 A name written out in full comes before a pattern, and of two patterns the first that matches.
@@ -129,7 +130,7 @@ def _assembly(
             raise MapError(
                 f"{source}: {target} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
-    for piece in assembly.pieces:
+    for piece in (term for piece in assembly.pieces for term in piece.terms):
         whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
         if piece.stop is not None and whole and piece.stop > whole[0]:
             raise MapError(f"{source}: {target} is to be {piece}, but {piece.name} has only {whole[0]} rows.")

@@ -32,7 +32,8 @@ def piece_of(draw: st.DrawFn, names: Sequence[str]) -> Piece:
     """Any piece of any of these tensors."""
     name, transposed = draw(st.sampled_from(names)), draw(st.booleans())
     if draw(st.booleans()):
-        return Piece(name, draw(st.integers(0, 5)), draw(st.integers(0, 5)), transposed)
+        turned = draw(st.booleans())
+        return Piece(name, draw(st.integers(0, 5)), draw(st.integers(0, 5)), transposed, turned)
     return Piece(name, transposed=transposed)
 
 
@@ -54,13 +55,14 @@ def tensors_of(arrays: Arrays) -> dict[str, torch.Tensor]:
 def expected(assembly: Assembly, arrays: Arrays, shape: Shape) -> NDArray[np.float64]:
     """What numpy makes of the assembly; ValueError or IndexError where it cannot."""
     parts: list[Any] = []
-    for name, start, stop, transposed in assembly.pieces:
+    for name, start, stop, transposed, turned, *_ in assembly.pieces:
         array = arrays[name]
+        if (transposed or turned) and array.ndim != 2:
+            raise ValueError("only a matrix has a transpose")
         if transposed:
-            if array.ndim != 2:
-                raise ValueError("only a matrix has a transpose")
             array = array.T
-        parts.append(array if start is None else array[start:stop,])
+        array = array if start is None else array[start:stop,]
+        parts.append(array.T if turned else array)
     whole: NDArray[np.float64] = np.concatenate(parts) if len(parts) > 1 else parts[0]
     if assembly.turned:
         if whole.ndim != 2 or whole.T.shape != shape:
@@ -91,7 +93,7 @@ def test_a_recipe_reads_what_it_writes(pieces: list[Piece]) -> None:
     assembly = Assembly(tuple(pieces))
     # Where two names differ by `.T` only, text cannot say both; names are taken literally then.
     known = {piece.name for piece in pieces}
-    assume(all(piece[1:] == (None, None, False) or str(piece) not in known for piece in pieces))
+    assume(all(piece == Piece(piece.name) or str(piece) not in known for piece in pieces))
     assume(all(f"{piece.name}.T" not in known for piece in pieces if piece.transposed))
     assert Assembly.parsed(assembly.text, known) == assembly
 
@@ -110,6 +112,9 @@ def test_one_piece_is_one_string_and_several_are_a_list(piece: Piece) -> None:
         ("attn.in_proj_weight[0:768]", Piece("attn.in_proj_weight", 0, 768)),
         ("fc.weight.T", Piece("fc.weight", transposed=True)),
         ("c_attn.weight.T[4:8]", Piece("c_attn.weight", 4, 8, transposed=True)),
+        ("gates.weight[4:8].T", Piece("gates.weight", 4, 8, turned=True)),
+        ("0 * gates.bias[4:8]", Piece("gates.bias", 4, 8, none=True)),
+        ("rnn.b_ih[0:4] + rnn.b_hh[0:4]", Piece("rnn.b_ih", 0, 4, plus=Piece("rnn.b_hh", 0, 4))),
     ],
 )
 def test_text_says_rows_and_transposes(text: str, piece: Piece) -> None:
