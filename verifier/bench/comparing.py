@@ -14,6 +14,7 @@ from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
 from verifier.inputs.samples import batch_size, batches
 from verifier.judge import numeric
+from verifier.proof.dependence import read
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from verifier.cells import Request
     from verifier.diagnose import Tried
     from verifier.inputs import Inputs
+    from verifier.judge import Region
     from verifier.records import CellResult, StaticDifference, Step
 
 
@@ -75,6 +77,7 @@ class Compared:
         steps: The blocks and stages that were verified first.
         cells: What was found in each cell.
         tried: What sites that are written otherwise gave alone, by their row in float64.
+        read: Of regions of many operators, whether what was compared depends on them; asked where nothing diverged.
         notes: What was done otherwise than it was asked for.
     """
 
@@ -84,6 +87,7 @@ class Compared:
     steps: tuple[Step, ...]
     cells: tuple[Assessed, ...]
     tried: Mapping[int, Tried]
+    read: Mapping[Region, bool]
     notes: tuple[str, ...] = ()
 
     @property
@@ -162,13 +166,16 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         verdict,
         at_any_rate=terms.at_any_rate,
     )
+    assessed = (*([exactly.assessed] if exactly else []), *cells)
+    parted = any(each.result.verdict is Verdict.DIVERGED for each in assessed)
     return Compared(
         bench,
         (few, *parts),
         static,
         steps,
-        (*([exactly.assessed] if exactly else []), *cells),
+        assessed,
         exactly.tried if exactly else {},
+        {} if parted else read(bench),
         _not_in_batches(terms, batch_size(given)),
     )
 

@@ -1,7 +1,7 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
 from verifier.judge.budgets import numerics_budget, semantics_budget
-from verifier.judge.coverage import coverage
+from verifier.judge.coverage import Region, coverage, many
 from verifier.judge.criteria import evaluate
 from verifier.judge.excess import excess, less_accurate, numeric
 from verifier.judge.hardware import hardware
@@ -18,6 +18,7 @@ __all__ = [
     "Judged",
     "PairErrors",
     "Policy",
+    "Region",
     "bare_rows",
     "coverage",
     "differs",
@@ -30,6 +31,7 @@ __all__ = [
     "left_open",
     "less_accurate",
     "main_cell",
+    "many",
     "numeric",
     "numerics_budget",
     "overall",

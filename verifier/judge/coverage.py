@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.graph.operators import MOVES, SELECTS
 from verifier.records import Coverage, UnmatchedSite
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from verifier.align import Alignment
     from verifier.graph import Graph, Site
 
-# Operators side by side that may be compared as a whole, at the next pair: an attention block has about twelve.
-_WHOLE = 24
+# Operators side by side that count as compared where they lead, unless a parameter hides them: an attention block has
+# about twelve. Of more of them numbers must show that what is compared depends on them.
+_FEW = 24
 
 
-def coverage(alignment: Alignment, silent: Collection[str] = (), returned: Iterable[str] = ()) -> Coverage:
+class Region(NamedTuple):
+    """Sites of one side without partners that lead to one another.
+
+    Attributes:
+        side: `baseline` or `candidate`.
+        sites: The sites, in order of execution.
+        ends: The paired sites that read them.
+        weights: Names of the parameters and buffers they use.
+    """
+
+    side: str
+    sites: tuple[int, ...]
+    ends: tuple[int, ...]
+    weights: tuple[str, ...]
+
+
+def coverage(
+    alignment: Alignment,
+    silent: Collection[str] = (),
+    returned: Iterable[str] = (),
+    read: Mapping[Region, bool] | None = None,
+) -> Coverage:
     """How much of both models was paired, and what was not; `returned` is how what they return differs otherwise.
 
     The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
-    a few operators, all their weights mapped, that are compared as a whole where they lead to a pair; not if that
-    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide them.
+    a region, all its weights mapped, that is compared as a whole where it leads: at pairs and outputs. Not if such a
+    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide it. A region of many
+    operators counts only where `read` says that what is compared depends on it in numbers; False is for one that
+    hides.
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
@@ -37,20 +61,30 @@ def coverage(alignment: Alignment, silent: Collection[str] = (), returned: Itera
     )
     ends: dict[tuple[str, int], str] = {}
     hidden: list[str] = []
+    weighing = 0
     for side, graph, own, known, mute in zip(
         ("baseline", "candidate"), (baseline, candidate), paired, mapped, muted, strict=True
     ):
-        regions = dict(_together(graph, own, known, mute))
-        together = {site: end for site, end in regions.items() if end is not None}
-        hidden.extend(graph.sites[site].name for site in sorted(regions.keys() - together.keys()))
-        ends.update({(side, site): end for site, end in together.items()})
+        together: set[int] = set()
+        for region in _regions(side, graph, own):
+            standing = _standing(graph, region, known, mute, read or {})
+            if standing:
+                where = graph.sites[region.ends[0]].name if region.ends else "the output"
+                together.update(region.sites)
+                ends.update({(side, site): where for site in region.sites})
+            elif standing is False:
+                hidden += [graph.sites[site].name for site in region.sites]
         lost = sum(
             site.index not in own and site.index not in together and _computes(site)
             for site in graph.comparable
         )
         covered = sum(site.index in own or _computes(site) for site in graph.comparable) - lost
         bare = not (baseline.tensors or candidate.tensors)  # then what comes out is all there is to compare
-        shares.append(covered / (covered + lost) if covered and (alignment.pairs or bare) else 0.0)
+        shares.append(covered / (covered + lost) if covered and (alignment.pairs or bare or read) else 0.0)
+        if side == "baseline":
+            weighing = sum(
+                _weighs(site) and (site.index in own or site.index in together) for site in graph.comparable
+            )
     unmatched = []
     for u in alignment.unmatched:
         site = (baseline if u.side == "baseline" else candidate).sites[u.site]
@@ -65,7 +99,7 @@ def coverage(alignment: Alignment, silent: Collection[str] = (), returned: Itera
         baseline_share=shares[0],
         candidate_share=shares[1],
         parameterised=sum(_weighs(site) for site in baseline.comparable),
-        parameterised_compared=sum(_weighs(baseline.sites[pair.baseline]) for pair in alignment.pairs),
+        parameterised_compared=weighing,
         outputs=(len(baseline.outputs), len(candidate.outputs)),
         unmatched=tuple(unmatched),
         hidden=tuple(hidden),
@@ -83,14 +117,23 @@ def _weighs(site: Site) -> bool:
     return bool(site.tensors) and _computes(site)
 
 
-def _together(
-    graph: Graph, paired: Collection[int], mapped: Collection[str], muted: Collection[str]
-) -> Iterator[tuple[int, str | None]]:
-    """Sites without a partner that are compared as a whole, each with the name of what it leads to.
+def many(alignment: Alignment) -> list[Region]:
+    """The regions of either side that have too many operators to be compared where they lead unless numbers say so."""
+    found = []
+    for side, graph, paired in (
+        ("baseline", alignment.baseline, {pair.baseline for pair in alignment.pairs}),
+        ("candidate", alignment.candidate, {pair.candidate for pair in alignment.pairs}),
+    ):
+        found += [region for region in _regions(side, graph, paired) if not _is_small(graph, region)]
+    return found
 
-    None stands for sites that nothing can be said of, since a parameter of the `muted` ones hides what they make.
-    That is a pair, or an output of the model, which is compared whether a pair makes it or not.
-    """
+
+def _is_small(graph: Graph, region: Region) -> bool:
+    return sum(_computes(graph.sites[index]) for index in region.sites) <= _FEW
+
+
+def _regions(side: str, graph: Graph, paired: Collection[int]) -> Iterator[Region]:
+    """Sites without a partner, those together that lead to one another."""
     open_sites = {site.index for site in graph.comparable if site.index not in paired}
     while open_sites:
         start = open_sites.pop()
@@ -103,16 +146,21 @@ def _together(
             open_sites -= around
             region |= around
             stack.extend(around)
-        whole = sum(_computes(graph.sites[index]) for index in region) <= _WHOLE
-        held = (use.name for index in region for use in graph.sites[index].tensors)
-        hidden = any(
-            use.name in muted
-            for end in ends
-            for use in graph.sites[end].tensors
-            if graph.sites[end].op == "mul"
-        )
-        if hidden:
-            yield from ((index, None) for index in region)
-        elif whole and all(name in mapped for name in held):
-            where = graph.sites[min(ends)].name if ends else "the output"
-            yield from ((index, where) for index in region)
+        weights = {use.name for index in region for use in graph.sites[index].tensors}
+        yield Region(side, tuple(sorted(region)), tuple(sorted(ends)), tuple(sorted(weights)))
+
+
+def _standing(
+    graph: Graph, region: Region, mapped: Collection[str], muted: Collection[str], read: Mapping[Region, bool]
+) -> bool | None:
+    """Whether a region is compared where it leads; False where something hides it, None where that is not known."""
+    if any(
+        use.name in muted
+        for end in region.ends
+        for use in graph.sites[end].tensors
+        if graph.sites[end].op == "mul"
+    ):
+        return False
+    if not all(name in mapped for name in region.weights):
+        return None
+    return True if _is_small(graph, region) else read.get(region)

@@ -2,7 +2,7 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
-from verifier.lockstep.passes import Comparing, Passes, Queued, queue, run
+from verifier.lockstep.passes import Comparing, Passes, Queued, overwrite, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Queued",
     "Replay",
     "meet",
+    "overwrite",
     "queue",
     "run",
     "unreplayable",

@@ -188,7 +188,7 @@ def queue(
                 if comparing.force and found.differs:
                     if layout is not None:
                         reference = layout.forth(reference, other.shape)
-                    _overwrite(other, reference, lanes[comparing.lane])
+                    overwrite(other, reference, lanes[comparing.lane])
             del own, tensors
             progress()
         for traveller in travellers:
@@ -279,17 +279,20 @@ def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
         return tensor
 
 
-def _overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> None:
+def overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> bool:
+    """Write `reference` into a lane's tensor where it lies, unless that is state, or its elements overlap; whether it did."""
     if tensor.is_nested or tensor.layout != torch.strided:
         with contextlib.suppress(RuntimeError):  # where other elements are stored, it stays as it is
             tensor.copy_(reference)
-        return
+            return True
+        return False
     overlapping = any(
         stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
     if overlapping or same_memory(tensor) in lane.state_memory:
-        return
+        return False
     tensor.copy_(reference)
+    return True
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
@@ -297,7 +300,7 @@ def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
     if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor
     values = tensor.to(dtype).to(tensor.dtype)
-    _overwrite(tensor, values, lane)
+    overwrite(tensor, values, lane)
     return values
 
 
