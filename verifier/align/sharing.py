@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.align.assembly import Assembly, Piece
 from verifier.align.signatures import canonical_order
+from verifier.graph.operators import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def shared_out(
         heads = max(
             side.heads(tensor.site) for side, tensors in zip(roles, (b, c), strict=True) for tensor in tensors
         )
-        return [], list(_cuts(b, c, heads))
+        return [], list(cuts(b, c, heads))
     if [*map(_rows, b)] != [*map(_rows, c)]:  # sizes say which is which, roles among those of one size
         b, c = sorted(b, key=_rows), sorted(c, key=_rows)
     assemblies = [
@@ -75,7 +76,7 @@ def _cut(b: Sequence[_Rows], c: Sequence[_Rows]) -> dict[str, Assembly]:
     }
 
 
-def _cuts(b: Sequence[Held], c: Sequence[Held], heads: int) -> Iterator[dict[str, Assembly]]:
+def cuts(b: Sequence[Held], c: Sequence[Held], heads: int) -> Iterator[dict[str, Assembly]]:
     """Ways to share out the rows of one side among the tensors of the other: block after block, or head by head."""
     finer, coarser = (b, c) if len(b) >= len(c) else (c, b)
     rest = [_Rows(each, 0, _rows(each)) for each in coarser]
@@ -127,6 +128,39 @@ class Roles:
                     seen.add(reader)
                     stack.append(reader)
         return 3, self._order[site]
+
+    def places(self, site: int) -> set[tuple[int, int]]:
+        """The attentions that a projection leads to, by the site where values are weighed, and as what: as in `rank`."""
+        found: set[tuple[int, int]] = set()
+        seen, stack = {site}, [site]
+        while stack:
+            here = stack.pop()
+            for reader in self._graph.consumers[here]:
+                site_of = self._graph.sites[reader]
+                weighed = site_of.op.startswith(PRODUCTS) and site_of.tensors
+                if site_of.op == "scaled_dot_product_attention" and here in site_of.operands:
+                    found.add((reader, site_of.operands.index(here)))
+                elif site_of.op in _PRODUCTS_OF_TWO and here in site_of.operands[:2] and not weighed:
+                    if not self._meets_softmax(reader):
+                        found.add((reader, 2))
+                    elif (group := self._behind(reader)) is not None:
+                        found.add((group, site_of.operands.index(here)))
+                elif reader not in seen and not weighed:
+                    seen.add(reader)
+                    stack.append(reader)
+        return found
+
+    def _behind(self, scores: int) -> int | None:
+        """The product in which scores weigh values."""
+        seen, stack = {scores}, [scores]
+        while stack:
+            for reader in self._graph.consumers[stack.pop()]:
+                if self._graph.sites[reader].op in _PRODUCTS_OF_TWO:
+                    return reader
+                if reader not in seen:
+                    seen.add(reader)
+                    stack.append(reader)
+        return None
 
     def heads(self, site: int) -> int:
         """How many heads the attention below has: the third dimension from the end of its scores; 1 if unknown."""

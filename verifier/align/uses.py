@@ -52,7 +52,7 @@ def uses_of(graph: Graph, without: Collection[str] = ()) -> list[Use]:
     bundle_of: dict[int, int] = {}
     for index in canonical_order(graph):
         site = graph.sites[index]
-        weight = bundle_of.get(_source(graph, index)) if site.op == "add" else None
+        weight = bundle_of.get(source_of(graph, index)) if site.op == "add" else None
         for use in held.get(index, ()):
             tensor, part = use
             if part != "weight" or not _projects(site) or len(tensor.shape) < _MANY:
@@ -62,7 +62,7 @@ def uses_of(graph: Graph, without: Collection[str] = ()) -> list[Use]:
                     found.append(Use(math.prod(tensor.shape), part, (tensor,)))
                 continue
             out, into = _out_in(tensor)
-            source = _source(graph, index) if site.op in _PROJECTIONS else None
+            source = source_of(graph, index) if site.op in _PROJECTIONS else None
             weight = None if source is None else at.get((source, into))
             if weight is None:
                 found.append(Use((out, into), part, (tensor,)))
@@ -145,7 +145,7 @@ def _out_in(tensor: Held) -> tuple[int, int]:
     return tensor.shape[0], math.prod(tensor.shape[1:])
 
 
-def _source(graph: Graph, index: int) -> int:
+def source_of(graph: Graph, index: int) -> int:
     """What a projection reads, seen through operators that only lay it out anew."""
     while True:
         above = [source for source in graph.sites[index].inputs if source < 0 or graph.sites[source].live]
