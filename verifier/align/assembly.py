@@ -8,7 +8,9 @@ whole is transposed then.
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -160,8 +162,8 @@ class Assembly:
         if self.turned:
             return (made[0][1], sum(each[0] for each in made)) == tuple(shape)
         rows = sum(each[0] for each in made) if made[0] else 1
-        if self.whole is None and (not shape or shape[0] != rows):
-            return False  # as many elements, but not the same rows
+        if self.whole is None and rows not in itertools.accumulate(shape, operator.mul):
+            return False  # as many elements, but not the same rows, nor these in groups
         return sum(map(math.prod, made)) == math.prod(shape)
 
     def make(self, tensors: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:

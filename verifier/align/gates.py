@@ -21,34 +21,50 @@ def match_recurrences(baseline: Graph, candidate: Graph) -> list[dict[str, Assem
     """Ways to make the candidate's recurrent weights from the baseline's, the likeliest first.
 
     A cell that one call is given stands beside another such cell, or beside one written by hand, in the order of
-    layers. Whoever wrote the cells of a network wrote them alike: what is tried for one is tried for all.
+    layers; and one written by hand with all gates in one tensor beside one with gates apart. Whoever wrote the cells
+    of a network wrote them alike: what is tried for one is tried for all.
     """
     b, c = fused_cells(baseline), fused_cells(candidate)
     pairs = [
         (b[i], c[j])
-        for i, j in longest_common_subsequence([cell.size for cell in b], [cell.size for cell in c])
+        for i, j in longest_common_subsequence([cell.sizes for cell in b], [cell.sizes for cell in c])
     ]
-    names = [{name for cell in cells for name in cell.tensors} for cells in (b, c)]
+    calls = [{name for cell in cells for name in cell.tensors} for cells in (b, c)]
+    written = loops(baseline, calls[0]), loops(candidate, calls[1])
+    stacked = [[each.stacked() for each in side] for side in written]
     left = [[cell for cell in cells if not any(cell in pair for pair in pairs)] for cells in (b, c)]
-    pairs += _beside(left[0], loops(candidate, names[1]) if left[0] else [])
-    pairs += [(other, cell) for cell, other in _beside(left[1], loops(baseline, names[0]) if left[1] else [])]
+    pairs += _beside(left[0], written[1])
+    pairs += [(other, cell) for cell, other in _beside(left[1], written[0])]
+    if not (b or c):
+        whole = [[cell for cell in cells if cell] for cells in stacked]
+        apart = [
+            [loop for loop, cell in zip(*each, strict=True) if not cell]
+            for each in zip(written, stacked, strict=True)
+        ]
+        pairs += _beside(whole[0], apart[1])
+        pairs += [(other, cell) for cell, other in _beside(whole[1], apart[0])]
     ways: dict[tuple[tuple[str, str], ...], dict[str, Assembly]] = {}
     for paired in _directions(pairs):
         for way in _ways(paired):
             fitting = {
-                name: made for name, made in way.items() if made.fits(baseline.tensors, candidate.tensors[name])
+                name: made
+                for name, made in way.items()
+                if made.fits(baseline.tensors, candidate.tensors[name])
             }
             ways.setdefault(tuple((name, str(made.text)) for name, made in fitting.items()), fitting)
     return [way for way in list(ways.values())[:_MOST] if way]
 
 
 def _beside(fused: Sequence[Cell], written: Sequence[Loop]) -> list[tuple[Cell, Cell]]:
+    """Each cell of a call and the next loop that may be one of its sizes."""
     found = []
-    sizes = [cell.size for cell in fused], [loop.size for loop in written]
-    for i, j in longest_common_subsequence(*sizes):
-        cell = written[j].as_cell(fused[i])
-        if cell is not None:
-            found.append((fused[i], cell))
+    left = list(written)
+    for cell in fused:
+        for k, loop in enumerate(left):
+            if (other := loop.as_cell(cell)) is not None:
+                found.append((cell, other))
+                left = left[k + 1 :]
+                break
     return found
 
 

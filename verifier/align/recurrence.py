@@ -51,7 +51,7 @@ class Cell:
         biases: Likewise, where there are any.
         projection: What makes the state smaller than the features, if something does.
         level: Cells of one level read nothing of each other; they are directions of one layer.
-        fused: Whether one call is given all of it, in torch's own order of gates.
+        fused: Whether one tensor holds all gates, for what comes in and for the state, as in torch's own calls.
     """
 
     widths: tuple[int, int]
@@ -63,9 +63,9 @@ class Cell:
     fused: bool
 
     @property
-    def size(self) -> int:
-        """How many numbers its weights hold, which does not depend on how they are cut."""
-        return self.rows * sum(self.widths) + (math.prod(self.projection.shape) if self.projection else 0)
+    def sizes(self) -> tuple[object, ...]:
+        """What cells of one kind share."""
+        return self.rows, self.widths, len(self.biases), self.projection is None
 
     @property
     def tensors(self) -> Iterator[str]:
@@ -100,9 +100,7 @@ class Cell:
     def mirrored(self) -> Cell:
         """The cell with the columns of weights for both exchanged."""
         other = {IN: STATE, STATE: IN, "": ""}
-        return replace(
-            self, weights=tuple(part._replace(first=other[part.first]) for part in self.weights)
-        )
+        return replace(self, weights=tuple(part._replace(first=other[part.first]) for part in self.weights))
 
 
 _MANY = 2
@@ -138,7 +136,9 @@ def _of_call(site: Site) -> Iterator[Cell]:
     if rest:  # some of its weights are computed
         return
     for number in range(cells):
-        one = _fused(site, names[number * each : (number + 1) * each], biased, site.index + number // directions)
+        one = _fused(
+            site, names[number * each : (number + 1) * each], biased, site.index + number // directions
+        )
         if one is not None:
             yield one
 
@@ -164,52 +164,62 @@ def _fused(site: Site, names: Sequence[str], biased: bool, level: int) -> Cell |
 class Loop(NamedTuple):
     """Tensors that one cell written by hand may use, in the order in which they are first met.
 
-    `again` names those that are met again behind themselves; `size` is how many numbers its weights hold.
+    `again` names those that are met again behind themselves; the others only lead there.
     """
 
     tensors: tuple[Held, ...]
     again: frozenset[str]
     level: int
 
-    @property
-    def size(self) -> int:
-        """How many numbers its weights hold."""
-        return sum(math.prod(each.shape) for each in self.tensors if _is_matrix(each))
-
     def as_cell(self, like: Cell) -> Cell | None:
         """The cell it is, if it is one of the sizes of `like`; None if it is none."""
-        (wide, width), rows = like.widths, like.rows
         met = {IN: 0, STATE: 0}
         parts: list[Part] = []
+        vectors: list[Held] = []
         projection: Held | None = None
-        for each in filter(_is_matrix, self.tensors):
-            part = self._weight(each, like, met)
-            if part is None:
-                if like.projection is None or projection is not None:
-                    return None
-                if math.prod(each.shape) != math.prod(like.projection.shape):
-                    return None
+        for each in self.tensors:
+            part = self._weight(each, like, met) if _is_matrix(each) else None
+            if part is not None:
+                parts.append(part)
+                met.update(dict.fromkeys(part.sides, part.stop))
+            elif projection is None and like.projection is not None and _projects(each, like.projection):
                 projection = each
-                continue
-            parts.append(part)
-            for side in part.sides:
-                met[side] = part.stop
-        if met != {IN: rows, STATE: rows} or (projection is None) != (like.projection is None):
+            elif math.prod(each.shape) <= like.rows:
+                vectors.append(each)
+            elif each.name in self.again:
+                return None
+        if met != {IN: like.rows, STATE: like.rows} or (projection is None) != (like.projection is None):
             return None
-        biases = self._biases(parts, rows)
-        if biases is None:
+        # What only leads to the loop may be no part of it.
+        for own in (vectors, [each for each in vectors if each.name in self.again or _is_beside(each, parts)]):
+            biases = _biases(own, parts, like.rows)
+            if biases is not None:
+                return Cell(
+                    like.widths, like.rows, tuple(parts), tuple(biases), projection, self.level, fused=False
+                )
+        return None
+
+    def stacked(self) -> Cell | None:
+        """The cell it is, if it has one weight for what comes in and one for the state; None if it has others."""
+        weights = [each for each in self.tensors if _is_matrix(each)]
+        if len(weights) != _MANY or [each.name in self.again for each in weights].count(True) != 1:
             return None
-        return Cell((wide, width), rows, tuple(parts), tuple(biases), projection, self.level, fused=False)
+        one, other = sorted(weights, key=lambda each: each.name in self.again)
+        (rows, wide), (same, width) = (_out_in(each) for each in (one, other))
+        if rows != same or rows % width:
+            return None
+        like = Cell((wide, width), rows, (), (), None, self.level, fused=True)
+        found = self.as_cell(like)
+        return None if found is None else replace(found, fused=True)
 
     def _weight(self, held: Held, like: Cell, met: Mapping[str, int]) -> Part | None:
         """What a weight is of a cell of the sizes of `like`, of whose rows so many were met before."""
         wide, width = like.widths
         inside = held.name in self.again
-        flat = math.prod(held.shape[:-1]), held.shape[-1]
         for turned in (held.turned, not held.turned):
             if turned and len(held.shape) != _MANY:
                 continue  # only a matrix has a transpose
-            out, into = reversed(flat) if turned else flat
+            out, into = _out_in(held._replace(turned=turned))
             for sides, columns in (((STATE,), width), ((IN,), wide), ((IN, STATE), wide + width)):
                 start = max(met[side] for side in sides)
                 if into != columns or start + out > like.rows or any(met[side] != start for side in sides):
@@ -219,35 +229,49 @@ class Loop(NamedTuple):
                     return Part(held._replace(turned=turned), start, start + out, sides, first)
         return None
 
-    def _biases(self, weights: Sequence[Part], rows: int) -> list[Part] | None:
-        """The rows that vectors are added to: those of the weight beside which they stand, else what is left."""
-        at = {part.held.site: part for part in weights}
-        found: list[Part] = []
-        free: list[Held] = []
-        for each in self.tensors:
-            if _is_matrix(each):
-                continue
-            beside = at.get(each.site)
-            if beside is not None and math.prod(each.shape) == beside.stop - beside.start:
-                found.append(Part(each, beside.start, beside.stop, beside.sides))
-            else:
-                free.append(each)
-        taken = {side: sum(p.stop - p.start for p in found if side in p.sides) for side in (IN, STATE)}
-        side = next((side for side in (IN, STATE) if taken[side] == 0), None)
-        start = 0
-        for each in free:
-            if side is None or start + math.prod(each.shape) > rows:
-                return None
-            found.append(Part(each, start, start + math.prod(each.shape), (side,)))
-            start += math.prod(each.shape)
-            if start == rows:
-                side, start = (STATE if side == IN and not taken[STATE] else None), 0
-        if start:
+
+def _projects(held: Held, projection: Held) -> bool:
+    return sorted(held.shape) == sorted(projection.shape)
+
+
+def _out_in(held: Held) -> tuple[int, int]:
+    out, into = math.prod(held.shape[:-1]), held.shape[-1]
+    return (into, out) if held.turned else (out, into)
+
+
+def _is_beside(vector: Held, weights: Iterable[Part]) -> bool:
+    """Whether a vector is given to the call that multiplies with one of the weights."""
+    return any(part.held.site == vector.site for part in weights)
+
+
+def _biases(vectors: Sequence[Held], weights: Sequence[Part], rows: int) -> list[Part] | None:
+    """The rows that vectors are added to: those of the weight beside which they stand, else what is left."""
+    at = {part.held.site: part for part in weights}
+    found: list[Part] = []
+    free: list[Held] = []
+    for each in vectors:
+        beside = at.get(each.site)
+        if beside is not None and math.prod(each.shape) == beside.stop - beside.start:
+            found.append(Part(each, beside.start, beside.stop, beside.sides))
+        else:
+            free.append(each)
+    taken = {side: sum(p.stop - p.start for p in found if side in p.sides) for side in (IN, STATE)}
+    sides = [side for side in (IN, STATE) if not taken[side]]
+    start = 0
+    for each in free:
+        size = math.prod(each.shape)
+        if not sides or start + size > rows:
             return None
-        return [
-            part if len(part.sides) > 1 or _beside(part, found) else part._replace(sides=(IN, STATE))
-            for part in found
-        ]
+        found.append(Part(each, start, start + size, (sides[0],)))
+        start += size
+        if start == rows:
+            sides, start = sides[1:], 0
+    if start:
+        return None
+    return [
+        part if len(part.sides) > 1 or _beside(part, found) else part._replace(sides=(IN, STATE))
+        for part in found
+    ]
 
 
 def _beside(part: Part, others: Iterable[Part]) -> bool:
@@ -258,7 +282,7 @@ def _beside(part: Part, others: Iterable[Part]) -> bool:
 
 
 def _is_matrix(held: Held) -> bool:
-    return sum(size > 1 for size in held.shape) > 1
+    return not held.added and sum(size > 1 for size in held.shape) > 1
 
 
 def loops(graph: Graph, without: Iterable[str]) -> list[Loop]:
@@ -287,7 +311,11 @@ def loops(graph: Graph, without: Iterable[str]) -> list[Loop]:
             for name in met.first
             if met.bit[name] & ~inside and any(met.above[each] & met.bit[name] for each in group)
         ]
-        feeding = [name for name in before if not any(met.above[each] & met.bit[name] for each in before)]
+        feeding = [
+            name
+            for name in before
+            if not (met.is_looked_up(name) or any(met.above[each] & met.bit[name] for each in before))
+        ]
         tensors = sorted({*group, *feeding}, key=lambda name: met.first[name])
         lower = sum(met.bit[name] for name in before if name not in feeding)
         found.append(Loop(tuple(met.held(name) for name in tensors), frozenset(group), lower.bit_count()))
@@ -328,10 +356,20 @@ class _Met:
                 name = names[low.bit_length() - 1]
                 self.above[name] |= data
                 self.first.setdefault(name, site.index)
-        for name, site_of in self._at.items():  # a state of zeros is no data: the first step says where it stands
+        for (
+            name,
+            site_of,
+        ) in self._at.items():  # a state of zeros is no data: the first step says where it stands
             if name in self.first:
                 self.first[name] = min(self.first[name], site_of)
 
+    def is_looked_up(self, name: str) -> bool:
+        """Whether rows are taken out of a tensor, as an embedding does, which multiplies nothing."""
+        return self._graph.sites[self._at[name]].op == "embedding"
+
     def held(self, name: str) -> Held:
+        """A tensor where it is first used."""
         site = self._graph.sites[self._at[name]]
-        return Held(name, self._graph.tensors[name], site.index, turned_at(site, name))
+        return Held(
+            name, self._graph.tensors[name], site.index, turned_at(site, name), site.op in {"add", "sub"}
+        )

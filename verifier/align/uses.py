@@ -18,12 +18,16 @@ _MANY = 2  # projections of one tensor side by side make a bundle
 
 
 class Held(NamedTuple):
-    """One parameter or buffer where it is used; `turned` if it is stored as (in, out) instead of (out, in)."""
+    """One parameter or buffer where it is used.
+
+    `turned` if it is stored as (in, out) instead of (out, in), `added` if it is added to something there.
+    """
 
     name: str
     shape: tuple[int, ...]
     site: int
     turned: bool = False
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,7 @@ def uses_of(graph: Graph, without: Collection[str] = ()) -> list[Use]:
 
     What is computed from parameters alone counts as used where it first meets data.
     """
-    held = {
-        site: [use for use in uses if use[0].name not in without] for site, uses in _held(graph).items()
-    }
+    held = {site: [use for use in uses if use[0].name not in without] for site, uses in _held(graph).items()}
     found: list[Use] = []
     at: dict[tuple[int, int], int] = {}
     biases: dict[int, list[Held]] = {}

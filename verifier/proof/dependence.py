@@ -88,12 +88,11 @@ def _tries(graph: Graph, region: Region, regions: Sequence[Region]) -> Iterator[
     sources = {source for site in inside for source in graph.sites[site].inputs} - inside
     entries = frozenset(source for source in sources if source >= 0)
     exits = {
-        site: frozenset(end for end in region.ends if site in graph.sites[end].inputs) for site in region.sites
+        site: frozenset(end for end in region.ends if site in graph.sites[end].inputs)
+        for site in region.sites
     }
     leaving = frozenset(site for site, ends in exits.items() if ends or site in graph.outputs)
-    matrices = [
-        name for name in region.weights if sum(size > 1 for size in graph.tensors[name]) >= _MATRIX
-    ]
+    matrices = [name for name in region.weights if sum(size > 1 for size in graph.tensors[name]) >= _MATRIX]
     factors: list[str | int] = [*matrices, *sorted(entries)]
     if not factors and min(sources, default=0) < 0:
         factors = [_INPUTS]
@@ -131,7 +130,11 @@ def _rounds(tries: Sequence[_Try]) -> list[list[_Try]]:
 
 
 def _run(
-    bench: Bench, side: str, watched: Collection[int], changes: Sequence[str | int], kept: Mapping[int, Tensor]
+    bench: Bench,
+    side: str,
+    watched: Collection[int],
+    changes: Sequence[str | int],
+    kept: Mapping[int, Tensor],
 ) -> _Run | None:
     """A run of one model with some things changed and some kept; None where it then goes another way."""
     inputs = bench.given(side)

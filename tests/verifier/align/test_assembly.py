@@ -68,8 +68,10 @@ def expected(assembly: Assembly, arrays: Arrays, shape: Shape) -> NDArray[np.flo
         if whole.ndim != 2 or whole.T.shape != shape:
             raise ValueError("what is turned at last is not reshaped")
         return whole.T
-    if assembly.whole is None and (not whole.ndim or whole.shape[:1] != shape[:1]):
-        raise ValueError("rows that were cut, turned or put together stay rows")
+    if assembly.whole is None and (
+        not whole.ndim or all(math.prod(shape[:k]) != len(whole) for k in range(1, len(shape) + 1))
+    ):
+        raise ValueError("rows that were cut, turned or put together stay rows, if need be in groups")
     return whole.reshape(shape)
 
 
