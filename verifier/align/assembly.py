@@ -1,9 +1,9 @@
-"""How a candidate's tensor is made from the baseline's: taken whole, reshaped, transposed, cut out, added, put together.
+"""How a candidate's tensor is made from the baseline's: whole, reshaped, transposed, cut out, added, put together.
 
 As text an assembly is what `--map` files hold: `conv.weight`, `attn.in_proj_weight[0:768]` for some rows,
-`fc.weight.T` for the transpose, `fc.weight[0:768].T` for the transpose of some rows, `rnn.bias_ih + rnn.bias_hh` for a
-sum, `0 * fc.bias` for zeros, and a list of such for tensors put one below the other, with `.T` at its end where the
-whole is transposed then.
+`fc.weight.T` for the transpose, `fc.weight[0:768].T` for that of some rows, `rnn.bias_ih + rnn.bias_hh` for a sum,
+`0 * fc.bias` for zeros, and a list of such for tensors put one below the other, with `.T` at its end where the whole
+is transposed then.
 """
 
 from __future__ import annotations

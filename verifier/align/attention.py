@@ -1,7 +1,7 @@
 """Sharing out the projections of an attention whose query, key and value are not projected from one tensor.
 
-One call that is given all of it stands beside projections of their own, of whichever dimension and order. Those of one
-tensor are bundles (`verifier.align.uses`), whatever is behind them; these are known by the attention they lead to.
+One call that is given all of it stands beside projections of their own, in whichever order. Those of one tensor are
+bundles (`verifier.align.uses`), whatever is behind them; these are known by the attention they lead to.
 """
 
 from __future__ import annotations
@@ -20,36 +20,42 @@ if TYPE_CHECKING:
 
 FUSED = "multi_head_attention_forward"
 _IN = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-_PROJECTED = 2  # dimensions of a weight that projects
+_PROJECTING = ("linear", "addmm", "matmul", "conv")
+_PROJECTED = 2  # dimensions of a weight that projects, not to count those of size 1
 _MOST = 64  # ways that are tried
 
 
 class Attention(NamedTuple):
-    """The weights of the projections of one attention, query, key and value in turn, and the bias of each."""
+    """The weights of the projections of one attention, query, key and value in turn, and the bias of each.
+
+    `apart` says whether they project more than one tensor, `call` whether they are given to one call.
+    """
 
     site: int
     weights: tuple[Held, ...]
     biases: Mapping[str, Held]
     heads: int
+    apart: bool
+    call: bool
 
     @property
     def rows(self) -> int:
         """How many features all projections give together."""
         return sum(each.shape[-1] if each.turned else each.shape[0] for each in self.weights)
 
-    @property
-    def tensors(self) -> Iterator[str]:
-        """The names of all it projects with."""
-        yield from (each.name for each in (*self.weights, *self.biases.values()))
 
-
-def match_attentions(baseline: Graph, candidate: Graph) -> list[tuple[dict[str, Assembly], ...]]:
-    """For each attention that is one call on one side and projections on the other, the ways to share them out."""
-    found = []
-    for b, c in (
-        *_pairs(_calls(baseline), _written(candidate)),
-        *_pairs(_written(baseline), _calls(candidate)),
-    ):
+def match_attentions(baseline: Graph, candidate: Graph) -> list[tuple[Mapping[str, Assembly], ...]]:
+    """For each attention that is one call on one side at least, the ways to share out what is not a bundle there."""
+    listed = [
+        sorted([*_calls(graph), *_written(graph)], key=lambda each: each.site)
+        for graph in (baseline, candidate)
+    ]
+    found: list[tuple[Mapping[str, Assembly], ...]] = []
+    for i, j in longest_common_subsequence(*[[each.rows for each in side] for side in listed]):
+        b, c = listed[0][i], listed[1][j]
+        bundles = not (b.apart or c.apart) and not (b.call and c.call)
+        if bundles or not (b.call or c.call) or (b.call and c.call and len(b.weights) == len(c.weights)):
+            continue
         ways = [
             fitting
             for way in cuts(b.weights, c.weights, max(b.heads, c.heads))
@@ -60,27 +66,20 @@ def match_attentions(baseline: Graph, candidate: Graph) -> list[tuple[dict[str, 
     return found
 
 
-def _pairs(b: Sequence[Attention], c: Sequence[Attention]) -> Iterator[tuple[Attention, Attention]]:
-    for i, j in longest_common_subsequence([each.rows for each in b], [each.rows for each in c]):
-        yield b[i], c[j]
-
-
-def _calls(graph: Graph) -> list[Attention]:
-    """The calls that are given all of an attention, but those that project one tensor."""
-    found = []
+def _calls(graph: Graph) -> Iterator[Attention]:
+    """The calls that are given all of an attention."""
     for site in graph.comparable:
         if site.op != FUSED or site.output:
             continue
         held = {use.role: Held(use.name, use.shape, site.index) for use in site.tensors}
         together = held.get("in_proj_weight")
-        if together is not None and len({source_of(graph, k) for k in site.inputs[:3]}) == 1:
-            continue
         weights = (together,) if together else tuple(held[role] for role in _IN if role in held)
         if len(weights) not in (1, len(_IN)):
             continue
         biases = _biases_of_call(graph, site, weights, held.get("in_proj_bias"))
-        found.append(Attention(site.index, weights, biases, int(str(site.attributes.get("num_heads", 1)))))
-    return found
+        heads = int(str(site.attributes.get("num_heads", 1)))
+        apart = len({source_of(graph, k) for k in site.inputs[:3]}) > 1
+        yield Attention(site.index, weights, biases, heads, apart, call=True)
 
 
 def _biases_of_call(
@@ -98,16 +97,16 @@ def _biases_of_call(
     }
 
 
-def _written(graph: Graph) -> list[Attention]:
+def _written(graph: Graph) -> Iterator[Attention]:
     """Attentions by what is projected for them, in the order of execution."""
     roles = Roles(graph)
     found: dict[int, list[tuple[int, Held]]] = {}
     biases: dict[str, Held] = {}
     for site in graph.comparable:
-        if not site.op.startswith(("linear", "addmm", "matmul")):
+        if not site.op.startswith(_PROJECTING):
             continue
         held = [Held(use.name, use.shape, site.index, turned_at(site, use.name)) for use in site.tensors]
-        weights = [each for each in held if len(each.shape) == _PROJECTED]
+        weights = [each for each in held if len(each.shape) >= _PROJECTED and {*each.shape[2:]} <= {1}]
         places = roles.places(site.index)
         if len(weights) != 1 or len({group for group, _ in places}) != 1:
             continue
@@ -116,13 +115,13 @@ def _written(graph: Graph) -> list[Attention]:
         vectors = [each for each in held if each not in weights] or _added(graph, site)
         if len(vectors) == 1:
             biases[weights[0].name] = vectors[0]
-    made = []
     for group, projections in sorted(found.items()):
         weights = [held for _, held in sorted(projections, key=lambda each: each[0])]
-        if len(weights) == len({each.name for each in weights}) > 1:
+        if len(weights) == len({each.name for each in weights}):
             own = {each.name: biases[each.name] for each in weights if each.name in biases}
-            made.append(Attention(group, tuple(weights), own, roles.heads(weights[0].site)))
-    return made
+            apart = len({source_of(graph, each.site) for each in weights}) > 1
+            heads = roles.heads(weights[0].site)
+            yield Attention(group, tuple(weights), own, heads, apart, call=False)
 
 
 def _added(graph: Graph, site: Site) -> list[Held]:

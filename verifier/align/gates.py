@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _MOST = 48  # ways to share out the weights of all cells that are tried
 
 
-def match_recurrences(baseline: Graph, candidate: Graph) -> list[dict[str, Assembly]]:
-    """Ways to make the candidate's recurrent weights from the baseline's, the likeliest first.
+def match_recurrences(baseline: Graph, candidate: Graph) -> list[tuple[Mapping[str, Assembly], ...]]:
+    """The ways to make the candidate's recurrent weights from the baseline's, the likeliest first, if there are any.
 
     A cell that one call is given stands beside another such cell, or beside one written by hand, in the order of
     layers; and one written by hand with all gates in one tensor beside one with gates apart. Whoever wrote the cells
@@ -52,7 +52,8 @@ def match_recurrences(baseline: Graph, candidate: Graph) -> list[dict[str, Assem
                 if made.fits(baseline.tensors, candidate.tensors[name])
             }
             ways.setdefault(tuple((name, str(made.text)) for name, made in fitting.items()), fitting)
-    return [way for way in list(ways.values())[:_MOST] if way]
+    found = tuple(way for way in list(ways.values())[:_MOST] if way)
+    return [found] if found else []
 
 
 def _beside(fused: Sequence[Cell], written: Sequence[Loop]) -> list[tuple[Cell, Cell]]:
@@ -99,8 +100,8 @@ def _made(b: Cell, c: Cell) -> dict[str, Assembly]:
         sides = [_rows(b, side, part) for side in (part.sides if part.first != STATE else (STATE, IN))]
         twin = next((each for each in b.weights if _alike(each, part)), None)
         if twin is not None:
-            pieces = (Piece(twin.held.name, transposed=twin.held.turned),)
-            made[part.held.name] = Assembly.built(pieces, turned=part.held.turned)
+            whole = Piece(twin.held.name, transposed=twin.held.turned)
+            made[part.held.name] = Assembly.built((whole,), turned=part.held.turned)
         elif len(sides) == 1 and sides[0]:
             made[part.held.name] = Assembly.built(sides[0], turned=part.held.turned)
         elif all(len(pieces) == 1 for pieces in sides):  # columns side by side are rows of the transpose

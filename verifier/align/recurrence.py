@@ -143,7 +143,7 @@ def _of_call(site: Site) -> Iterator[Cell]:
             yield one
 
 
-def _fused(site: Site, names: Sequence[str], biased: bool, level: int) -> Cell | None:  # noqa: FBT001
+def _fused(site: Site, names: Sequence[str], biased: bool, level: int) -> Cell | None:
     shapes = {use.name: use.shape for use in site.tensors}
     held = [Held(name, shapes[name], site.index) for name in names]
     needed = 2 + 2 * biased
@@ -191,7 +191,10 @@ class Loop(NamedTuple):
         if met != {IN: like.rows, STATE: like.rows} or (projection is None) != (like.projection is None):
             return None
         # What only leads to the loop may be no part of it.
-        for own in (vectors, [each for each in vectors if each.name in self.again or _is_beside(each, parts)]):
+        for own in (
+            vectors,
+            [each for each in vectors if each.name in self.again or _is_beside(each, parts)],
+        ):
             biases = _biases(own, parts, like.rows)
             if biases is not None:
                 return Cell(

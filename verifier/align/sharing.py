@@ -130,7 +130,7 @@ class Roles:
         return 3, self._order[site]
 
     def places(self, site: int) -> set[tuple[int, int]]:
-        """The attentions that a projection leads to, by the site where values are weighed, and as what: as in `rank`."""
+        """The attentions that a projection leads to: where values are weighed, and its part as in `rank`."""
         found: set[tuple[int, int]] = set()
         seen, stack = {site}, [site]
         while stack:

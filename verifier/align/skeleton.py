@@ -50,9 +50,8 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         candidate: Graph of the candidate.
         partner: Candidate site for each baseline site that is paired already.
     """
-    shared_out_first = [ways for ways in (match_recurrences(baseline, candidate),) if ways]
-    shared_out_first += match_attentions(baseline, candidate)
-    shared = {name: made for ways in shared_out_first for name, made in ways[0].items()}
+    known = [*match_recurrences(baseline, candidate), *match_attentions(baseline, candidate)]
+    shared = {name: made for ways in known for name, made in ways[0].items()}
     b_uses = uses_of(baseline, {name for made in shared.values() for name in made.names})
     c_uses = uses_of(candidate, shared.keys())
     back = {c: b for b, c in partner.items()}
@@ -75,7 +74,7 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
         choices.append((frozenset(each.site for each in c_uses[j].members), found))
         for b_site, c_site in members:
             sites.setdefault(b_site, []).append(c_site)
-    more = [tuple(ways) for ways in shared_out_first if len(ways) > 1]
+    more = [ways for ways in known if len(ways) > 1]
     return Skeleton(tuple(_last(sites, baseline, candidate)), assemblies, (*_grouped(choices), *more))
 
 

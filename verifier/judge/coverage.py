@@ -118,7 +118,7 @@ def _weighs(site: Site) -> bool:
 
 
 def many(alignment: Alignment) -> list[Region]:
-    """The regions of either side that have too many operators to be compared where they lead unless numbers say so."""
+    """The regions of many operators on either side, which are compared where they lead only if numbers say so."""
     found = []
     for side, graph, paired in (
         ("baseline", alignment.baseline, {pair.baseline for pair in alignment.pairs}),

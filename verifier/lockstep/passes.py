@@ -280,7 +280,7 @@ def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
 
 
 def overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> bool:
-    """Write `reference` into a lane's tensor where it lies, unless that is state, or its elements overlap; whether it did."""
+    """Write into a lane's tensor where it lies, but not into state nor where elements overlap; whether it did."""
     if tensor.is_nested or tensor.layout != torch.strided:
         with contextlib.suppress(RuntimeError):  # where other elements are stored, it stays as it is
             tensor.copy_(reference)

@@ -99,8 +99,9 @@ def _tries(graph: Graph, region: Region, regions: Sequence[Region]) -> Iterator[
     for number in range(min(_GROUPS, len(factors))):
         changed = tuple(factors[number::_GROUPS])
         shared = [each for each in regions if not {*each.weights}.isdisjoint(changed)]
-        touches = frozenset([region, *shared, *(site for site in changed if isinstance(site, int))])
-        yield _Try(region, changed, leaving, entries, touches)
+        touched: set[Region | int] = {region, *shared}
+        touched.update(site for site in changed if isinstance(site, int))
+        yield _Try(region, changed, leaving, entries, frozenset(touched))
     compared = [site for site in sorted(leaving) if site not in graph.outputs]
     for number in range(min(_GROUPS, len(compared))):
         out = tuple(compared[number::_GROUPS])

@@ -130,7 +130,7 @@ def _assembly(
             raise MapError(
                 f"{source}: {target} is to be {name}, which the baseline has not{suggestion(name, baseline) or '.'}"
             )
-    for piece in (term for piece in assembly.pieces for term in piece.terms):
+    for piece in (term for each in assembly.pieces for term in each.terms):
         whole = piece._replace(start=None, stop=None).shape(baseline[piece.name])
         if piece.stop is not None and whole and piece.stop > whole[0]:
             raise MapError(f"{source}: {target} is to be {piece}, but {piece.name} has only {whole[0]} rows.")
