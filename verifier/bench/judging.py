@@ -11,7 +11,7 @@ from msgspec.structs import replace as replace_struct
 
 from verifier.bench.bare_calls import Calls
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
-from verifier.graph.reductions import accumulated, reduction
+from verifier.graph.reductions import accumulated, stretches
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size
 from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
@@ -126,13 +126,22 @@ def _compared(free: Meetings, forced: Meetings | None, limits: Sequence[_Limit])
 def budgets_of(policy: Policy, bench: Bench, standing: Standing) -> list[Budget]:
     """What every pair, shared output and state may be off by in a numerics cell: a multiple of the baseline's own."""
     alignment, cell = bench.alignment, bench.cell
-    lengths = [
-        max(reduction(alignment.baseline, pair.baseline), reduction(alignment.candidate, pair.candidate))
-        for pair in alignment.pairs
-    ]
-    sums = accumulated(alignment.baseline), accumulated(alignment.candidate)
-    longest = [max(sums[0][pair.baseline], sums[1][pair.candidate]) for pair in alignment.pairs]
-    rest = len(standing.accuracies) - len(lengths)  # outputs and states, behind all sums
+    graphs = alignment.baseline, alignment.candidate
+    own = stretches(graphs[0], alignment.partner), stretches(graphs[1], alignment.partner_back)
+    sums = accumulated(graphs[0], own[0]), accumulated(graphs[1], own[1])
+    places = [*alignment.pairs, *zip(graphs[0].outputs, graphs[1].outputs, strict=False)]
+    known = alignment.partner, alignment.partner_back
+
+    def at(place: tuple[int, int], counts: Sequence[Sequence[int]], *, paired: bool) -> int:
+        """The larger count at one of the two sites, 1 where a model hands through what it was given."""
+        sites = [(k, site) for k, site in enumerate(place) if site >= 0 and (paired or site not in known[k])]
+        return max([1, *(counts[k][site] for k, site in sites)])
+
+    pairs = len(alignment.pairs)
+    lengths = [at(place, own, paired=k < pairs) for k, place in enumerate(places)]
+    longest = [at(place, sums, paired=True) for place in places]
+    longest[pairs:] = [max(longest)] * (len(places) - pairs)
+    rest = len(standing.accuracies) - len(lengths)  # states, behind all sums
     lengths += [1] * rest
     longest += [max(longest, default=1)] * rest
     return [

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from verifier.graph.operators import MOVES, SELECTS
+
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from verifier.graph.sites import Graph
 
 # Operators that sum along dimensions which their result keeps: the last one, or all that a channel is spread over.
@@ -36,10 +40,24 @@ def reduction(graph: Graph, index: int) -> int:
     return max(found)
 
 
-def accumulated(graph: Graph) -> list[int]:
-    """For each site, the longest sum at it or anywhere above it: what that cost has come along."""
+def stretches(graph: Graph, paired: Collection[int]) -> list[int]:
+    """For each site, how many terms are summed one after the other since the last of the `paired` sites above it.
+
+    Operators in a row that nothing was compared between round one after the other, as partial sums do: the loop that
+    stands beside one `cumsum` is a sum of as many terms as it has steps. What only lays out or cuts rounds nothing.
+    """
+    found: list[int] = []
+    for site in graph.sites:
+        above = [found[index] for index in site.inputs if 0 <= index < len(found) and index not in paired]
+        own = 0 if site.op in MOVES | SELECTS else reduction(graph, site.index)
+        found.append(own + max(above, default=0))
+    return found
+
+
+def accumulated(graph: Graph, own: Sequence[int]) -> list[int]:
+    """For each site, the longest sum at it or anywhere above it, `own` being each one's: what that cost comes along."""
     longest: list[int] = []
     for site in graph.sites:
         above = [longest[index] for index in site.inputs if 0 <= index < len(longest)]
-        longest.append(max([reduction(graph, site.index), *above]))
+        longest.append(max([own[site.index], *above]))
     return longest

@@ -2,8 +2,8 @@
 
 Two models may spend ten operators and ten thousand on one function. What leaves such a region is compared, so it is
 enough that this depends on all that the region is given. That is tried: each weight of the region, and each tensor
-that enters it, is changed by a hundredth while all else that enters is kept, and what leaves must change. Then what
-leaves is changed, and the pair that reads it must.
+that enters it, is changed (by a hundredth, or turned round where that shows nothing) while all else that enters is
+kept, and what leaves must change. Then what leaves is changed, and the pair that reads it must.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from verifier.judge import Region, many
 from verifier.lockstep import overwrite
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.graph import Graph
@@ -69,14 +69,25 @@ def read(bench: Bench) -> dict[Region, bool]:
         tries = [each for region in own for each in _tries(bench.graph(side), region, own)]
         watched = {site for each in tries for site in (*each.seen, *each.held)}
         rounds = _rounds(tries)
-        before = _run(bench, side, watched, [], {}) if tries else None
+        before = _run(bench, side, watched, [], {}, _nudged) if tries else None
         if before is None:
             continue
         for together in rounds[:_MOST]:
             kept = {site: before.tensors[site] for each in together for site in each.held}
-            after = _run(bench, side, watched, [change for each in together for change in each.changes], kept)
-            for each in together:
-                found[each.region] = found.get(each.region, True) and _shown(each, before, after)
+            left = together
+            for change in (_nudged, _turned_round):  # what is chosen by comparing does not heed a nudge
+                again = [left]
+                while again:
+                    tried = again.pop()
+                    changes = [changed for each in tried for changed in each.changes]
+                    after = _run(bench, side, watched, changes, kept, change) if tried else before
+                    if after is None and len(tried) > 1:  # one of them sends it another way
+                        again += [[each] for each in tried]
+                        continue
+                    left = [each for each in left if each not in tried or not _shown(each, before, after)]
+            found.update(
+                {each.region: found.get(each.region, True) and each not in left for each in together}
+            )
         for each in (each for together in rounds[_MOST:] for each in together):
             if found.get(each.region):
                 del found[each.region]
@@ -136,15 +147,16 @@ def _run(
     watched: Collection[int],
     changes: Sequence[str | int],
     kept: Mapping[int, Tensor],
+    change: Callable[[Tensor], Tensor],
 ) -> _Run | None:
     """A run of one model with some things changed and some kept; None where it then goes another way."""
     inputs = bench.given(side)
     if _INPUTS in changes:
-        args, kwargs = pytree.tree_map_only(Tensor, _nudged, (inputs.args, inputs.kwargs))
+        args, kwargs = pytree.tree_map_only(Tensor, change, (inputs.args, inputs.kwargs))
         inputs = replace(inputs, args=args, kwargs=kwargs)
     masters = bench.subject.masters
     made = {
-        name: _nudged(bench.masters(side)[name])
+        name: change(bench.masters(side)[name])
         for name in changes
         if isinstance(name, str) and name != _INPUTS
     }
@@ -162,7 +174,7 @@ def _run(
                 continue
             found[site] = tensor.clone()
             if site in changes:
-                if not overwrite(tensor, _nudged(tensor), lane):
+                if not overwrite(tensor, change(tensor), lane):
                     refused.append(site)
             elif site in kept and kept[site].shape == tensor.shape:
                 overwrite(tensor, kept[site], lane)
@@ -202,3 +214,8 @@ def _nudged(tensor: Tensor) -> Tensor:
     size = float(finite.square().mean().sqrt()) if finite.numel() else 0.0
     noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return tensor + (_NUDGE * (size or 1.0) * noise).to(tensor.device, tensor.dtype)
+
+
+def _turned_round(tensor: Tensor) -> Tensor:
+    """The same numbers from the last to the first."""
+    return ~tensor if tensor.dtype == torch.bool else tensor.flatten().flip(0).reshape(tensor.shape)
