@@ -53,6 +53,7 @@ class Alignment:
         layouts: For pairs whose tensors are laid out in two ways, how the candidate's comes from the baseline's.
         rebuilt: Whether the two graphs are built from different operators: numbers should settle the pairs then, and
             layouts may differ.
+        unread: Pairs that differ, as numbers have shown, only in what nothing behind them reads.
         choices: Places where several assemblies are possible and the first is a guess, with all of them.
     """
 
@@ -64,6 +65,7 @@ class Alignment:
     layouts: Mapping[Pair, Layout] = field(default_factory=dict)
     choices: tuple[tuple[Mapping[str, Assembly], ...], ...] = ()
     rebuilt: bool = False
+    unread: frozenset[Pair] = frozenset()
 
     @cached_property
     def partner(self) -> dict[int, int]:

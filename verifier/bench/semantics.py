@@ -30,6 +30,8 @@ from verifier.graph.reductions import reduction
 from verifier.judge import judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
+from verifier.proof.unread import unread
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -107,6 +109,10 @@ def semantics(
         bench = bench.at(subject=bench.subject.with_exact(exact))
         look = _look(bench, inputs, probe, protocol, alone=alone)
         words += look.measured.words
+    if look.judged.verdict is Verdict.DIVERGED and (apart := unread(bench, look.judged)):
+        alignment = replace(bench.alignment, unread=apart)
+        bench = bench.at(subject=replace(bench.subject, alignment=alignment))
+        look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
     # Sites whose difference, as written, the given inputs do not reach.
     tried = unreached(
@@ -120,9 +126,23 @@ def semantics(
     shown = exhibited(bench, judged, protocol)
     seconds = time.perf_counter() - started
     result = result_of(bench, "semantics", inputs, judged, look.measured, shown, seconds)
-    notes = (*slower(ORACLE), *look.measured.notes, *_not_in_double(bench.alignment, look.measured))
+    notes = (
+        *slower(ORACLE),
+        *_unread_notes(judged),
+        *look.measured.notes,
+        *_not_in_double(bench.alignment, look.measured),
+    )
     result = replace_struct(result, notes=notes)
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
+
+
+def _unread_notes(judged: Judged) -> tuple[str, ...]:
+    """What is to be said of pairs that differ where nothing reads it."""
+    names = [row.baseline for row in judged.rows if row.unread]
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (f"{names[0]}{more}: the two differ only in elements that nothing behind them reads",)
 
 
 def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool) -> _Look:

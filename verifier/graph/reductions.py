@@ -55,7 +55,7 @@ def stretches(graph: Graph, paired: Collection[int]) -> list[int]:
 
 
 def accumulated(graph: Graph, own: Sequence[int]) -> list[int]:
-    """For each site, the longest sum at it or anywhere above it, `own` being each one's: what that cost comes along."""
+    """For each site, the longest sum at it or anywhere above it, `own` being each one's: its cost has come along."""
     longest: list[int] = []
     for site in graph.sites:
         above = [longest[index] for index in site.inputs if 0 <= index < len(longest)]

@@ -78,6 +78,7 @@ def bare_rows(
                 row,
                 differences=_differences(b, c),
                 candidate_op=None if b.op == c.op else c.op,
+                unread=pair in alignment.unread,
                 layout="" if layout is None else f"{layout.text} gives {c.shape}",
                 **sources.of(b.inputs, c.inputs),
             )

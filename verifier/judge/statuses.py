@@ -31,8 +31,8 @@ class Judged:
 
 
 def differs(row: PairResult) -> bool:
-    """Whether a row diverged in the free pass: another shape, or a total error beyond its budget."""
-    return (
+    """Whether a row diverged in the free pass: another shape, or a total error beyond its budget, that is read."""
+    return not row.unread and (
         row.candidate_shape is not None
         or not within(row.total, limit(row, intrinsic=False))
         or less_accurate(row, intrinsic=False)
@@ -90,6 +90,8 @@ class _Judge:
         """`row` with its status and reason."""
         if row.status is Status.UNMATCHED:
             return row
+        if row.unread:
+            return msgspec.structs.replace(row, status=Status.OK)
         if row.excited is not None and not self.region_at_fault(row):
             return msgspec.structs.replace(row, status=Status.CULPRIT, reason=_unreached(row, row.excited))
         status = self._status(row)
@@ -144,7 +146,7 @@ class _Judge:
 
     def region_at_fault(self, row: PairResult) -> bool:
         """Whether sites without a partner above this row make the difference."""
-        if row.composed or row.follows is not None:
+        if row.composed or row.unread or row.follows is not None:
             return False
         if row.excited is not None:
             return row.apart

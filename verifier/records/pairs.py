@@ -171,6 +171,7 @@ class PairResult(Record, frozen=True, kw_only=True):
 
     `excited` is there where the two sides part on other inputs alone. `follows` is the row, by its index, that this
     one's difference comes from: what undoes it there undoes it here, or overwriting it there is what makes it.
+    `unread` says that they differ only in what nothing behind them reads, which is no fault.
 
     A row that is no site has the word for what it is in the place of an operator (`kind`); `position` is then which
     of the model's inputs or outputs it is.
@@ -202,6 +203,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     replayed_shape: tuple[int, ...] | None = None
     excited: Excited | None = None
     follows: int | None = None
+    unread: bool = False
     position: int | None = None
 
     @property

@@ -1,0 +1,184 @@
+"""Differences that nothing behind them reads: what is masked out, cut off or multiplied by 0 afterwards.
+
+That all behind a pair agrees is not enough to say so: a ReLU hides a wrong bias of a channel that happens to be
+negative. So the elements in which the pair differs are changed, by more than the others' size and in both directions.
+Where nothing was compared behind them that moves, what stands in them is of no account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from verifier.align import Pair
+from verifier.errors import GraphDepartureError, ModelError
+from verifier.judge import differs
+from verifier.lockstep import Comparing, overwrite, run
+from verifier.proof.digests import Digest
+from verifier.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.align import Alignment
+    from verifier.bench.bench import Bench
+    from verifier.judge import Judged
+    from verifier.records import PairResult
+
+_SAME = 1e-9  # relative to a tensor's size: elements closer than this are no difference
+_LARGE = 10.0  # how far elements are moved, in the size (root mean square) of those that agree
+
+_MOST = 4  # culprits that are looked at one by one
+
+_Read = tuple[Digest, int]
+"""The finite numbers of a tensor, and how many others it has."""
+
+
+class _Difference(NamedTuple):
+    """The elements in which a pair differs, finite numbers to put there, and how large the others are."""
+
+    where: Tensor
+    values: Tensor
+    size: float
+
+
+def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
+    """Pairs that differ only in what nothing behind them reads.
+
+    Args:
+        bench: The two models and their pairs, on a few samples in float64.
+        judged: What they were found to be off by there, free and forced, and which are to blame.
+    """
+    together = _differences(bench, _possible(bench.alignment, judged.rows), force=False)
+    found = {*together} if together and _is_quiet(bench, together) else set()
+    # Where something else is at fault, what is behind a culprit differs anyhow.
+    if len(judged.culprits) > 1:
+        pairs = [_pair(bench.alignment, row) for row in judged.culprits[:_MOST]]
+        alone = _differences(bench, [pair for pair in pairs if pair and pair not in found], force=True)
+        found.update(pair for pair, difference in alone.items() if _is_quiet(bench, {pair: difference}))
+    return frozenset(found)
+
+
+def _possible(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+    """Pairs that differ while all that reads them agrees, or is such a pair itself."""
+    readers: dict[int, list[PairResult]] = {}
+    for row in rows:
+        for above in row.above:
+            readers.setdefault(above, []).append(row)
+    found: dict[int, Pair] = {}
+    for row in reversed(rows):
+        pair = _pair(alignment, row)
+        below = readers.get(row.index)
+        if pair is None or not below or not differs(row) or pair.baseline in alignment.baseline.outputs:
+            continue
+        if all(not differs(each) or each.index in found for each in below):
+            found[row.index] = pair
+    return list(found.values())
+
+
+def _pair(alignment: Alignment, row: PairResult) -> Pair | None:
+    """The pair of a row whose tensors can be held against each other."""
+    if row.kind != "site" or row.status is Status.UNMATCHED or row.misshapen or row.layout:
+        return None
+    b = alignment.baseline.by_name[row.baseline or ""].index
+    return Pair(b, alignment.partner[b])
+
+
+def _differences(bench: Bench, pairs: Collection[Pair], *, force: bool) -> dict[Pair, _Difference]:
+    """Where pairs differ as the models run, or by themselves if `force`."""
+    if not pairs:
+        return {}
+    ordered = list(bench.alignment.pairs)
+    found: dict[Pair, _Difference] = {}
+
+    def visit(number: int, tensors: Sequence[Tensor]) -> None:
+        baseline, candidate = tensors
+        pair = ordered[number]
+        if pair not in pairs or baseline.shape != candidate.shape or not candidate.is_floating_point():
+            return
+        values = torch.where(candidate.isfinite(), candidate, baseline).clone()
+        finite = baseline.isfinite() & candidate.isfinite()
+        size = _size(candidate[finite])
+        where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > _SAME * size) & finite
+        if bool(values[where].isfinite().all()):
+            found[pair] = _Difference(where, values, _size(candidate[finite & ~where]) or size or 1.0)
+
+    run(
+        [bench.lane("baseline"), bench.lane("candidate")],
+        [bench.paired_sites("baseline"), bench.paired_sites("candidate")],
+        [Comparing(0, 1, force=force)],
+        layouts=bench.alignment.laid_out,
+        visit=visit,
+    )
+    return found
+
+
+def _size(tensor: Tensor) -> float:
+    return float(tensor.double().square().mean().sqrt()) if tensor.numel() else 0.0
+
+
+def _is_quiet(bench: Bench, differences: Mapping[Pair, _Difference]) -> bool:
+    """Whether nothing moves behind the elements in which some pairs differ, whatever stands in them."""
+    excited = _excited(bench)
+    before = _seen(excited, differences, 0.0)
+    return before is not None and all(
+        (after := _seen(excited, differences, sign)) is not None
+        and all(
+            a.fits(b) and infinite == more for (a, infinite), (b, more) in zip(before, after, strict=True)
+        )
+        for sign in (1.0, -1.0)
+    )
+
+
+def _excited(bench: Bench) -> Bench:
+    """The bench with what is all 0 in the candidate drawn at random: that hides by chance what it multiplies."""
+    masters = bench.subject.masters
+    silent = {*masters.info.unexercised}
+    drawn = {
+        name: torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+        for name, tensor in masters.candidate.items()
+        if name in masters.assemblies
+        and not silent.isdisjoint(masters.assemblies[name].names)
+        and not bool(tensor.any())
+    }
+    changed = replace(masters, candidate={**masters.candidate, **drawn})
+    return bench.at(subject=replace(bench.subject, masters=changed))
+
+
+def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) -> list[_Read] | None:
+    """What the candidate gives at all other pairs and returns; None where it turns off or cannot be changed."""
+    changed = {pair.candidate: difference for pair, difference in differences.items()}
+    lane = bench.lane("candidate")
+    found: list[_Read] = []
+    try:
+        while (site := lane.advance()) is not None:
+            tensor = lane.tensor
+            if tensor is None or tensor.is_complex():
+                continue
+            difference = changed.get(site)
+            if difference is None:
+                found.append(_digest(tensor))
+            elif sign:
+                noise = torch.rand(
+                    tensor.shape, generator=torch.Generator().manual_seed(site), dtype=torch.float64
+                )
+                moved = sign * _LARGE * difference.size * (noise - 0.5).sign() * (1 + noise)
+                values = (difference.values + moved.to(tensor)).to(tensor)
+                if not overwrite(tensor, torch.where(difference.where, values, tensor), lane):
+                    return None
+        found += [_digest(tensor) for tensor in lane.outputs if not tensor.is_complex()]
+    except (GraphDepartureError, ModelError):
+        return None
+    finally:
+        lane.close()
+    return found
+
+
+def _digest(tensor: Tensor) -> _Read:
+    if not tensor.is_floating_point():
+        return Digest.of(tensor), 0
+    return Digest.of(torch.where(tensor.isfinite(), tensor, 0.0)), int((~tensor.isfinite()).sum())
