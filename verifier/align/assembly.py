@@ -173,6 +173,11 @@ class Assembly:
         tensor = tensor.T if self.turned else tensor
         return tensor if tensor.shape == tuple(shape) else tensor.reshape(tuple(shape))
 
+    def stored(self, tensors: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """The candidate's tensor as it would be kept in place of `like`: a sum rounded to the dtype of that."""
+        made = self.make(tensors, like.shape)
+        return made if all(piece.plus is None for piece in self.pieces) else made.to(like.dtype)
+
     def unmake(self, tensor: Tensor, tensors: MutableMapping[str, Tensor]) -> None:
         """Write a candidate's tensor into the places of the baseline's tensors it is made of.
 

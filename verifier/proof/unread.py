@@ -150,7 +150,10 @@ def _excited(bench: Bench) -> Bench:
 
 
 def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) -> list[_Read] | None:
-    """What the candidate gives at all other pairs and returns; None where it turns off or cannot be changed."""
+    """What the candidate gives at all other pairs and returns, with what differs moved in the direction of `sign`.
+
+    None where it goes another way or cannot be changed.
+    """
     changed = {pair.candidate: difference for pair, difference in differences.items()}
     lane = bench.lane("candidate")
     found: list[_Read] = []
@@ -162,12 +165,12 @@ def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) ->
             difference = changed.get(site)
             if difference is None:
                 found.append(_digest(tensor))
-            elif sign:
+            else:
                 noise = torch.rand(
                     tensor.shape, generator=torch.Generator().manual_seed(site), dtype=torch.float64
                 )
                 moved = sign * _LARGE * difference.size * (noise - 0.5).sign() * (1 + noise)
-                values = (difference.values + moved.to(tensor)).to(tensor)
+                values = difference.values + moved.to(tensor)
                 if not overwrite(tensor, torch.where(difference.where, values, tensor), lane):
                     return None
         found += [_digest(tensor) for tensor in lane.outputs if not tensor.is_complex()]

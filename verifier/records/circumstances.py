@@ -19,8 +19,8 @@ class WeightsInfo(Record, frozen=True, kw_only=True):
     """Where the weights came from and which of them cannot reveal a fault.
 
     `parameter_map` says for each candidate tensor how it is made of the baseline's: `name`, `name[0:64]` for rows of
-    it, `name.T` for its transpose, or several of these, put together. `unexercised` names baseline
-    parameters that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
+    it, `name.T` for its transpose, sums of these, or several, put together. `unexercised` names baseline parameters
+    that are all 0 or all 1. `kept` names candidate tensors that kept values of their own.
     `baseline_digest` and `candidate_digest` are SHA-256 over names, dtypes, shapes and bits of all that each computes
     with (`verifier.weights.fingerprint`); empty in results of before they were recorded.
     """

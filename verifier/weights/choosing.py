@@ -128,7 +128,9 @@ def choose(
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
         constants = _constants(candidate)
-        candidates, kept = _carry_over(b_state, c_state, masters, mapping, buffers, constants, live=live)
+        candidates, kept = _carry_over(
+            b_state, c_state, masters, mapping, buffers, constants, given or {}, live=live
+        )
     info = WeightsInfo(
         mode=mode,
         source=source,
@@ -184,6 +186,7 @@ def _carry_over(
     mapping: Mapping[str, Assembly],
     buffers: Collection[str],
     constants: Collection[str],
+    given: Collection[str],
     *,
     live: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -193,11 +196,12 @@ def _carry_over(
     tensor in which it differs was edited (pruned, rounded, shifted). Overwriting the edit would hide the very
     thing that is asked about, so the difference is carried over. With `live` the values were given, so every
     difference is one. Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts
-    that only start from another constant, are initialisation and are replaced.
+    that only start from another constant, are initialisation and are replaced. What is made of which tensor was
+    `given` is made of it.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     before = {
-        name: assembly.make(baseline, candidate[name].shape)
+        name: assembly.stored(baseline, candidate[name])
         for name, assembly in mapping.items()
         if assembly.fits(shapes, candidate[name].shape) and name not in constants
     }
@@ -207,6 +211,9 @@ def _carry_over(
     chosen = dict(candidate)
     kept = [name for name in candidate if name not in before and name not in constants]
     for name, tensor in before.items():
+        if name in given:
+            chosen[name] = mapping[name].make(masters, tensor.shape)
+            continue
         if not copied and name in buffers and _is_other_constant(name, tensor, candidate[name]):
             kept.append(name)
             continue
