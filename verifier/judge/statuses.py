@@ -132,6 +132,8 @@ class _Judge:
         """The status of a row that is not at fault itself."""
         if not self.diverged[row.index]:
             return Status.OK
+        if row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True)):
+            return Status.AMPLIFIES
         if row.candidate_shape is not None:
             return Status.CARRIES
         came_in = max((_nrmse(self.rows[a].total) for a in row.above if self.diverged[a]), default=0.0)

@@ -22,8 +22,9 @@ class Status(enum.StrEnum):
     """What happened at one pair.
 
     `culprit`: its intrinsic error exceeds its budget. `amplifies`: only its total error does, and it is larger
-    (relative to the tensor) than what came in. `carries`: only its total error does, and it is no larger than
-    what came in. `unmatched`: the site has no partner in the other model.
+    (relative to the tensor) than what came in, or its intrinsic error does by what could not be made equal above it.
+    `carries`: only its total error does, and it is no larger than what came in. `unmatched`: the site has no partner
+    in the other model.
     """
 
     OK = "ok"

@@ -103,7 +103,7 @@ def test_a_fault_that_the_free_pass_cancels_is_still_a_divergence() -> None:
 def test_another_shape_is_a_culprit_where_it_arises_and_carried_below() -> None:
     strange: dict[str, Any] = {"candidate_shape": (5,), "total": None, "intrinsic": None}
     rows = [row(0, 0.0), row(1, 0, **strange), row(2, 0, **strange), row(3, 1.0, 1.0), row(4, 1.0)]
-    assert statuses(rows) == ["ok", "culprit", "carries", "carries", "carries"]
+    assert statuses(rows) == ["ok", "culprit", "carries", "amplifies", "carries"]
     assert judge_rows(rows).rows[1].reason.startswith("shape (5,) instead of (10,)")
 
 
