@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from verifier.align.assembly import Assembly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
-    from verifier.graph import Graph
+    from verifier.graph import Graph, Site
 
 
 def map_parameters(
@@ -54,12 +54,21 @@ def map_parameters(
 def _voted(baseline: Graph, candidate: Graph, pairs: Iterable[tuple[int, int]]) -> dict[str, Assembly]:
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for b, c in pairs:
-        uses = {(use.role, use.shape): use.name for use in baseline.sites[b].tensors}
-        for use in candidate.sites[c].tensors:
-            name = uses.get((use.role, use.shape))
-            if name is not None:
-                votes[use.name][name] += 1
+        twins = dict(zip(_parts(baseline.sites[b]), baseline.sites[b].tensors, strict=True))
+        for part, use in zip(_parts(candidate.sites[c]), candidate.sites[c].tensors, strict=True):
+            if part in twins:
+                votes[use.name][twins[part].name] += 1
     return {name: Assembly.of(counts.most_common(1)[0][0]) for name, counts in votes.items()}
+
+
+def _parts(site: Site) -> list[Hashable]:
+    """What each tensor of a site is: its role, its shape, and which it is of those that share both."""
+    seen: Counter[Hashable] = Counter()
+    found: list[Hashable] = []
+    for use in site.tensors:
+        found.append((use.role, use.shape, seen[use.role, use.shape]))
+        seen[use.role, use.shape] += 1
+    return found
 
 
 def _owner(name: str) -> str:
