@@ -26,7 +26,7 @@ from verifier.align.signatures import (
     valued,
 )
 from verifier.align.skeleton import match_skeletons
-from verifier.graph.operators import MOVES, kind
+from verifier.graph.operators import MOVES, PRODUCTS, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -128,7 +128,8 @@ def _size(mapped: Mapping[str, Assembly], candidate: Graph) -> int:
 def _may_be_one(b: Site, c: Site, assemblies: Mapping[str, Assembly]) -> bool:
     """Whether two sites may give one tensor: as many elements, and weights of one made from the other's."""
     sizes = [sum(math.prod(use.shape) for use in site.tensors) for site in (b, c)]
-    if math.prod(b.shape) != math.prod(c.shape) and all(sizes) and sizes[0] != sizes[1]:
+    weighs = b.op.startswith(PRODUCTS) and sizes[0] == sizes[1]  # then another shape may be a fault
+    if math.prod(b.shape) != math.prod(c.shape) and all(sizes) and not weighs:
         return False
     names = {use.name for use in b.tensors}
     made = [assemblies[use.name].names for use in c.tensors if use.name in assemblies]

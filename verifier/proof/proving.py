@@ -92,6 +92,7 @@ def proved(bench: Bench) -> Subject:
     firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
     seen = _look(bench, firm)
     bench, seen = _shared_out(bench, firm, seen)
+    firm = [pair for pair in firm if not _misshapen(alignment, pair, firm, seen.agreeing)]
     alike, doubted = _between(alignment, firm, seen)
     found = _forced(bench, [*firm, *alike])
     sure = [*firm, *(pair for pair in alike if pair in found)]
@@ -107,6 +108,15 @@ def _firm(alignment: Alignment, pair: Pair) -> bool:
     return bool(
         alignment.baseline.sites[pair.baseline].tensors and alignment.candidate.sites[pair.candidate].tensors
     )
+
+
+def _misshapen(alignment: Alignment, pair: Pair, firm: Sequence[Pair], agreeing: Collection[Pair]) -> bool:
+    """Whether a pair cannot give one tensor, and all below it agrees though it was not made equal: a wrong guess."""
+    b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+    if math.prod(b.shape) == math.prod(c.shape):
+        return False
+    below = list(_below(alignment, [pair.candidate], {each.candidate: each for each in firm}))
+    return all(each in agreeing for each in below or [_OUTPUTS])
 
 
 def _look(bench: Bench, firm: Sequence[Pair]) -> _Seen:

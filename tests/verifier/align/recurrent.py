@@ -35,8 +35,9 @@ class Network(nn.Module):
 class Gates(nn.Module):
     """What is made of an input and a state before any activation, for the gates `order` names.
 
-    `form` is how the weights are kept: `two` linear layers, one of `both` or of both, the state first (`swapped`), two
-    a gate (`apart`) or one (`joint`), matrices (in, out) and one bias (`turned`), or a dimension of gates (`stacked`).
+    `form` is how the weights are kept: `two` linear layers, one of `both` or of both, the state first (`swapped`),
+    two a gate (`apart`) or one (`joint`), matrices (in, out) and one bias (`turned`), or with a dimension of gates
+    (`stacked`).
     """
 
     def __init__(

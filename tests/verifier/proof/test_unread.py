@@ -1,0 +1,115 @@
+"""Differences that nothing behind them reads, each beside the fault that looks like it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from verifier import Verification, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WIDTH, TOKENS = 6, 8
+
+
+class Masked(nn.Module):
+    """Attention that does not look at some tokens; `fill` stands in their place, `shift` moves them."""
+
+    def __init__(self, fill: float, shift: int = 0) -> None:
+        super().__init__()
+        self.fill = fill
+        self.before, self.scores, self.after = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        hidden = torch.arange(TOKENS)[None] >= torch.tensor([[5], [7], [3]])
+        self.register_buffer("hidden", hidden.roll(shift, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, TOKENS, WIDTH) to the same shape."""
+        y = self.before(x)
+        assert isinstance(self.hidden, Tensor)
+        scores = (self.scores(y) @ y.mT).masked_fill(self.hidden[: len(x), None], self.fill)
+        return self.after(scores.softmax(-1) @ y)  # type: ignore[no-any-return]
+
+
+class Padded(nn.Module):
+    """What is padded with `value`, mixed, and cut to its size again; `cut` is how much of the front goes."""
+
+    def __init__(self, value: float, cut: int = 1) -> None:
+        super().__init__()
+        self.value, self.cut = value, cut
+        self.before, self.mix, self.after = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, WIDTH) to the same shape."""
+        y = torch.tanh(self.mix(F.pad(self.before(x), (0, 0, 1, 1), value=self.value)))
+        return self.after(y[:, self.cut : self.cut + x.shape[1]])  # type: ignore[no-any-return]
+
+
+class Offset(nn.Module):
+    """An offset behind which a ReLU gives zeros, or which a parameter of zeros multiplies."""
+
+    def __init__(self, offset: float, act: Callable[[Tensor], Tensor], *, gain: bool = False) -> None:
+        super().__init__()
+        self.offset, self.act = offset, act
+        self.before, self.after = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+        self.gain = nn.Parameter(torch.zeros(WIDTH)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, WIDTH) to (N, T, 3)."""
+        y = self.act(self.before(x) - self.offset)
+        return self.after(x + (y if self.gain is None else y * self.gain))  # type: ignore[no-any-return]
+
+
+def compared(baseline: nn.Module, candidate: nn.Module) -> Verification:
+    candidate.load_state_dict({**candidate.state_dict(), **dict(baseline.named_parameters())})
+    x = torch.randn(3, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+    return verify(baseline.eval(), candidate.eval(), x)
+
+
+def unread(result: Verification) -> list[str | None]:
+    return [row.baseline for row in result.layers if row.unread]
+
+
+@pytest.mark.parametrize("fill", [-1e9, torch.finfo(torch.float32).min, -1e4])
+def test_what_stands_at_masked_places_is_no_fault(fill: float) -> None:
+    result = compared(Masked(-math.inf), Masked(fill))
+    assert result.verdict == "match", result.reason
+    assert unread(result) == ["masked_fill"]
+    assert any("masked_fill" in note for cell in result.cells for note in cell.notes)
+
+
+def test_another_mask_is_a_fault_and_what_stands_there_is_none() -> None:
+    result = compared(Masked(-math.inf), Masked(-1e9, shift=1))
+    assert result.verdict == "diverged"
+    assert unread(result) in ([], ["masked_fill"])
+
+
+def test_a_mask_that_masks_too_little_is_a_fault() -> None:
+    result = compared(Masked(-math.inf), Masked(-3.0))
+    assert [row.baseline for row in result.culprits] == ["masked_fill"]
+
+
+def test_what_is_cut_off_is_no_fault() -> None:
+    result = compared(Padded(0.0), Padded(1.0))
+    assert result.verdict == "match", result.reason
+    assert unread(result) == ["pad", "mix", "tanh"]
+
+
+def test_what_is_not_cut_off_is_a_fault() -> None:
+    result = compared(Padded(0.0, cut=0), Padded(1.0, cut=0))
+    assert [row.baseline for row in result.culprits] == ["pad"]
+
+
+def test_what_an_activation_happens_to_hide_is_a_fault() -> None:
+    result = compared(Offset(30.0, torch.relu), Offset(31.0, torch.relu))
+    assert [row.baseline for row in result.culprits] == ["sub"]
+
+
+def test_what_a_parameter_of_zeros_hides_is_a_fault() -> None:
+    result = compared(Offset(1.0, torch.tanh, gain=True), Offset(2.0, torch.tanh, gain=True))
+    assert [row.baseline for row in result.culprits] == ["sub"]
