@@ -254,8 +254,28 @@ class ByHand(nn.Module):
         return torch.stack(rows, 1)
 
 
-def test_a_thin_alignment_is_inconclusive() -> None:
+def test_dozens_of_operators_are_compared_where_the_result_depends_on_them() -> None:
     result = verify(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()), ByHand(), torch.randn(3, 6))
+    assert result.verdict == "match"
+
+
+def test_a_thin_alignment_is_inconclusive() -> None:
+    class Apart(ByHand):
+        """The same of a parameter a number, which no map can tell."""
+
+        def __init__(self, weight: Tensor, bias: Tensor) -> None:
+            super().__init__()
+            del self.weight, self.bias
+            self.numbers = nn.ParameterList(nn.Parameter(number.clone()) for number in weight.flatten())
+            self.bias = nn.Parameter(bias.clone())
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight = {(i, j): self.numbers[6 * i + j] for i in range(4) for j in range(6)}  # type: ignore[assignment]
+            return super().forward(x)
+
+    linear = nn.Linear(6, 4)
+    by_hand = Apart(linear.weight.detach(), linear.bias.detach())
+    result = verify(nn.Sequential(linear, nn.Sigmoid()), by_hand, torch.randn(3, 6), weights="as-is")
     assert result.verdict == "inconclusive"
     assert "could be paired" in result.reason
 

@@ -58,16 +58,16 @@ def _overall(
                 return Verdict.DIVERGED, f"{cell.name}: {cell.reason}"
     if not (covered.baseline_sites or covered.candidate_sites):
         return Verdict.INCONCLUSIVE, "neither model computes anything: there is nothing to compare"
+    if covered.hidden:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{covered.hidden[0]} has no partner, and nothing that was compared depends on it: parameters that are "
+            "all 0 or 1 hide it (use calibrated weights), or these inputs do",
+        )
     if thin := too_thin(covered, policy):
         return Verdict.INCONCLUSIVE, thin
     if covered.parameterised and not covered.parameterised_compared:
         return Verdict.INCONCLUSIVE, "no site with parameters could be paired"
-    if covered.hidden:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"{covered.hidden[0]} has no partner, and parameters that are all 0 or 1 hide what it leads to; "
-            "use calibrated weights",
-        )
     verdict, reason = _left_open(policy, cells, criteria)
     against = contradiction(cells, criteria) if verdict is Verdict.MATCH else ""
     if against:

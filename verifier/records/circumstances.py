@@ -168,8 +168,8 @@ class Coverage(Record, frozen=True, kw_only=True):
 
     `parameterised` counts the baseline's sites that use a parameter or buffer, `parameterised_compared` those of
     them that were paired. `outputs` counts the tensors each model returns. `hidden` names sites without a partner of
-    which nothing can be said, because a parameter that is all 0 or 1 hides what they make. `returned` says how what
-    the two return differs in anything but numbers: other keys, other words.
+    which nothing can be said, because a parameter that is all 0 or 1, or these inputs, hide what they make.
+    `returned` says how what the two return differs in anything but numbers: other keys, other words.
     """
 
     compared: int

@@ -15,7 +15,7 @@ from torchvision import models
 import reference_models
 from tests.networks import Rewritten, images, network
 from tests.verifier.graph.test_recording import graph_of
-from verifier.align import align
+from verifier.align import Assembly, align
 from verifier.errors import UsageError, WeightsError
 from verifier.models.copying import copy_with, state_of
 from verifier.weights import Masters, choose, read_state
@@ -123,6 +123,17 @@ def test_an_edit_of_a_copy_is_kept(mode: str) -> None:
     assert ratio.numpy() == pytest.approx(1 + 1e-4, abs=2e-7)  # one rounding to float32
     shift = masters.candidate["2.downsample.1.running_mean"] - masters.baseline["2.downsample.1.running_mean"]
     assert shift.numpy() == pytest.approx(1e-3, abs=1e-6)
+
+
+def test_what_a_map_says_is_never_overruled_by_an_edit() -> None:
+    baseline, edited, x = network(), network(), images()
+    with torch.no_grad():
+        edited[6].weight *= 1.5
+    alignment = align(graph_of(baseline, x), graph_of(edited, x))
+    given = {"6.weight": Assembly.of("6.weight")}
+    masters = choose("transfer", baseline, edited, alignment, ((x,), {}), given=given)
+    assert masters.info.kept == ()
+    assert masters.candidate["6.weight"].equal(baseline[6].weight.detach())
 
 
 def test_other_initial_values_of_a_copy_are_no_edit() -> None:
