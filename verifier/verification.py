@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.bench.as_given import as_given, with_runs
+from verifier.bench.as_given import as_given
 from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
@@ -127,14 +127,10 @@ def verify(
             requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
         )
         with room_for(*(side.model for side in sides)):
-            first = batches(given, batch_size)[0]
-            runs = as_given(sides[0], first), as_given(sides[1], first.other or first)
-            sides = replace(sides[0], runs=True), replace(sides[1], runs=True)
-            with interpreted():
-                found = _compared(sides, given, terms, by_sample=all(run.by_sample for run in runs))
+            found = _compared(sides, given, terms)
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
-    results = with_runs(found.results, runs)
+    results = found.results
     main = main_cell(results)
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     criteria = evaluate(policy, main.output, main.layers, results)
@@ -162,13 +158,7 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
-        notes=notes(
-            sides,
-            found,
-            (*kept.notes, *(note for run in runs for note in run.notes)),
-            lowered=lowered,
-            by_order=protocol.by_order,
-        ),
+        notes=notes(sides, found, kept.notes, lowered=lowered, by_order=protocol.by_order),
         static=found.static,
         steps=found.steps,
         preprocessing=given.preprocessing,
@@ -177,7 +167,17 @@ def verify(
     )
 
 
-def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sample: bool) -> Compared:
+def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
+    """Both models as they were given, run once; then the comparison of their programs."""
+    first = batches(given, terms.batch_size)[0]
+    runs = as_given(sides[0], first), as_given(sides[1], first.other or first)
+    known = replace(sides[0], runs=True), replace(sides[1], runs=True)
+    with interpreted():
+        found = _on_samples(known, given, terms, by_sample=all(run.by_sample for run in runs))
+    return replace(found, runs=runs)
+
+
+def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sample: bool) -> Compared:
     """The comparison with a few samples for float64, or with all where a few will not do.
 
     A model may depend on how many samples there are, and the first dimension need not be the batch.

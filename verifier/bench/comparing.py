@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from verifier.bench.as_given import AsGiven, with_runs
 from verifier.bench.bench import Bench
 from verifier.bench.numerics import every_cell
 from verifier.bench.pairing import pair, prove
@@ -79,6 +80,7 @@ class Compared:
         tried: What sites that are written otherwise gave alone, by their row in float64.
         read: Of regions of many operators, whether what was compared depends on them; asked where nothing diverged.
         notes: What was done otherwise than it was asked for.
+        runs: What the two models as they were given have shown.
     """
 
     bench: Bench
@@ -89,11 +91,12 @@ class Compared:
     tried: Mapping[int, Tried]
     read: Mapping[Region, bool]
     notes: tuple[str, ...] = ()
+    runs: tuple[AsGiven, ...] = ()
 
     @property
     def results(self) -> tuple[CellResult, ...]:
         """The records of all cells."""
-        return tuple(each.result for each in self.cells)
+        return with_runs([each.result for each in self.cells], self.runs)
 
     @property
     def samples_apart(self) -> tuple[int, ...]:

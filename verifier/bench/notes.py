@@ -37,6 +37,7 @@ def notes(
         *dict.fromkeys(note for cell in compared.cells if cell.calls for note in cell.calls.notes),
         *(_in_order(alignment) if by_order else ()),
         *compared.notes,
+        *(note for run in compared.runs for note in run.notes),
         *_overwritten(alignment),
         *_widened(alignment),
         *_rounded(compared),
