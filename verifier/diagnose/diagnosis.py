@@ -241,7 +241,7 @@ class _Examiner:
                 here = None
         if here is None and row.status is Status.CULPRIT and (call is None or tensor is None):
             here = unexplained(given, wanted)  # the site cannot be run again
-        if here is not None and (absorbed or not here.confirmed or here.code.endswith("-different")):
+        if here is not None and (absorbed or not here.confirmed or here.code == "operator-different"):
             here = edited(here, alone=absorbed)
         if here is not None and tensor is not None and prepares(candidate.graph, candidate.site.index):
             here = as_preparation(here, tensor, wanted)

@@ -346,7 +346,7 @@ def fitted(context: Context, make: Any, start: Sequence[float]) -> list[float] |
         made = make(numbers)
         if made is None or made.shape != wanted.shape:
             return None
-        error: Tensor = (made.double().flatten()[positions] - target) / size
+        error = ((made.double().flatten()[positions] - target) / size).cpu()  # where least squares are solved
         return error if bool(error.isfinite().all()) else None
 
     found = solve(residual, start)
