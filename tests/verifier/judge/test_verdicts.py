@@ -138,11 +138,11 @@ def test_operands_from_elsewhere_make_a_culprit() -> None:
     assert "reads other tensors" in judged.rows[1].reason
 
 
-def test_a_row_that_follows_from_another_carries_and_is_no_culprit() -> None:
+def test_a_row_that_follows_from_another_is_no_culprit() -> None:
     rows = [row(0, 0.5, 0.5), row(1, 0.6, 0.6, above=(0,)), row(2, 0.6, 0.6, above=(1,), follows=0)]
     judged = judge_rows(rows)
     assert [each.index for each in judged.culprits] == [0, 1]
-    assert judged.rows[2].status == "carries"
+    assert judged.rows[2].status == "amplifies"
     assert "it follows from" in judged.rows[2].reason
 
 
