@@ -130,7 +130,10 @@ def _start(seed: int | None) -> None:
 def _settle_mode(model: nn.Module) -> tuple[str, ...]:
     training = [name or "the model itself" for name, module in model.named_modules() if module.training]
     if len(training) == sum(1 for _ in model.modules()):
-        model.eval()
+        with contextlib.suppress(
+            NotImplementedError
+        ):  # an exported program has the one mode it was traced in
+            model.eval()
         return ()
     if not training:
         return ()
