@@ -72,10 +72,16 @@ def met_at(reference: Tensor, other: Tensor, offset: int) -> Met:
     found = measure(reference, other, offset)
     moments = found.moments
     if moments is not None and not moments.identical and _holds_masks(moments):
-        # Relative to masks any error is nothing, so what both sides mask alike counts as 0.
-        masked = (reference == other) & (reference.abs() >= _MASK)
+        # Relative to masks any error is nothing, so what both sides mask counts as 0. `finfo.min` is another number
+        # in every dtype, and means the same in all of them.
+        masked = (reference.sign() == other.sign()) & masks(reference) & masks(other)
         found = measure(reference.masked_fill(masked, 0), other.masked_fill(masked, 0), offset)
     return Met(shape, other_shape, found)
+
+
+def masks(tensor: Tensor) -> Tensor:
+    """Where a tensor holds numbers that stand for an infinity."""
+    return (tensor.abs() >= _MASK) & tensor.isfinite()
 
 
 def _holds_masks(moments: Moments) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.graph.tensors import dense, same_memory
-from verifier.lockstep.meeting import Meeting, Met, kept, met_at, resolve
+from verifier.lockstep.meeting import Meeting, Met, kept, masks, met_at, resolve
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
 
@@ -300,6 +300,11 @@ def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
     if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor
     values = tensor.to(dtype).to(tensor.dtype)
+    if bool(
+        (values.isinf() & masks(tensor)).any()
+    ):  # a mask is the lowest number of its dtype, not minus infinity
+        most = torch.finfo(dtype).max
+        values = torch.where(masks(tensor), tensor.clamp(-most, most), values)
     overwrite(tensor, values, lane)
     return values
 
