@@ -6,6 +6,7 @@ memory with the baseline's wherever the parameter map says so; neither model is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,14 @@ def choose(
         live = mode == "transfer"
         constants = _constants(candidate)
         candidates, kept = _carry_over(
-            b_state, c_state, masters, mapping, buffers, constants, given or {}, live=live
+            b_state,
+            c_state,
+            masters,
+            mapping,
+            buffers,
+            constants,
+            {*(given or {}), *_drawn_elsewhere(alignment, mapping, b_state, c_state)},
+            live=live,
         )
     info = WeightsInfo(
         mode=mode,
@@ -179,6 +187,35 @@ def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) ->
     return {name: Assembly.of(name) for name in baseline} if same > len(telling) / 2 else None
 
 
+def _drawn_elsewhere(
+    alignment: Alignment,
+    mapping: Mapping[str, Assembly],
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
+) -> set[str]:
+    """Tensors that other operators use than the baseline's, and that were drawn, not taken over, as most show.
+
+    Layers of two kinds draw from one stream in other ranges and another order: under one seed their weights are
+    alike, and are no edits of each other.
+    """
+    operators: tuple[dict[str, set[str]], dict[str, set[str]]] = ({}, {})
+    for graph, found in zip((alignment.baseline, alignment.candidate), operators, strict=True):
+        for site in graph.sites:
+            for use in site.tensors:
+                found.setdefault(use.name, set()).add(site.op)
+    shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
+    foreign = {
+        name: assembly.stored(baseline, candidate[name])
+        for name, assembly in mapping.items()
+        if assembly.fits(shapes, candidate[name].shape)
+        and name in operators[1]
+        and all(operators[1][name].isdisjoint(operators[0].get(each, ())) for each in assembly.names)
+    }
+    telling = [name for name, tensor in foreign.items() if varies(tensor)]
+    taken = sum(torch.equal(foreign[name], candidate[name]) for name in telling)
+    return set() if taken > len(telling) / 2 else set(foreign)
+
+
 def _carry_over(
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
@@ -196,8 +233,8 @@ def _carry_over(
     tensor in which it differs was edited (pruned, rounded, shifted). Overwriting the edit would hide the very
     thing that is asked about, so the difference is carried over. With `live` the values were given, so every
     difference is one. Otherwise they are a constructor's: parameters that were drawn anew, and gains and shifts
-    that only start from another constant, are initialisation and are replaced. What is made of which tensor was
-    `given` is made of it.
+    that only start from another constant, are initialisation and are replaced. What is made of which tensor is
+    certain (`given`) is made of it.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     before = {
@@ -284,7 +321,9 @@ def _is_edit(baseline: Tensor, candidate: Tensor) -> bool:
 def related(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether one tensor was made from the other; fresh draws correlate by chance only."""
     both = torch.stack([baseline.flatten().double(), candidate.flatten().double()])
-    return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > 0.5
+    # Of n numbers drawn independently the correlation is spread by 1 / sqrt(n).
+    least = min(0.99, max(0.5, 4 / math.sqrt(max(1, baseline.numel()))))
+    return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > least
 
 
 def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
