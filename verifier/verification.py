@@ -134,7 +134,9 @@ def verify(
     main = main_cell(results)
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     criteria = evaluate(policy, main.output, main.layers, results)
-    covered = coverage(alignment, masters.info.unexercised, returned_otherwise(found), found.read)
+    own = masters.info.mode == "as-is"
+    returned = returned_otherwise(found)
+    covered = coverage(alignment, masters.info.unexercised, returned, found.read, own_weights=own)
     verdict, reason = overall(policy, results, criteria, covered)
     verdict, reason = with_probes(policy, verdict, reason, probes)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)

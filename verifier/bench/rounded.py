@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
+from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
 from verifier.proof.stored import linear_in, unrounded
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.bench.bench import Bench
+    from verifier.diagnose import Tried
     from verifier.diagnose.neighbourhood import Neighbourhood
     from verifier.proof.stored import Exact
     from verifier.records import PairResult
@@ -52,6 +54,24 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
 
     look_at(bench.alignment, scenes, bench.lanes, look)
     return found
+
+
+def only_rounded(bench: Bench, row: PairResult, tried: Tried) -> bool:
+    """Whether a row parts on inputs that were not given by what its stored weights may be off by.
+
+    What these are the rounding of is known as far as the given inputs tell, and on others to their roundoff.
+    """
+    if tried.excited is None or not tried.excited.error.within(_ROUNDINGS * SINGLE_ROUNDOFF):
+        return False
+    for side, name in zip(SIDES, (row.baseline, row.candidate), strict=True):
+        site = bench.graph(side).by_name.get(name or "")
+        if site is not None and any(use.name in bench.subject.exact.get(side, {}) for use in site.tensors):
+            return True
+    return False
+
+
+# Six roundings of a weight, which a sum that cancels may leave eight times as large beside its result.
+_ROUNDINGS = 48
 
 
 def _slightly(row: PairResult) -> bool:

@@ -20,7 +20,7 @@ from verifier.bench.judging import (
 )
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
-from verifier.bench.rounded import unrounded_weights
+from verifier.bench.rounded import only_rounded, unrounded_weights
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.diagnose import Tried, unreached, with_unreached
@@ -121,6 +121,7 @@ def semantics(
         bench.caster.state(bench.subject.masters.baseline, ORACLE),
         bench.lanes,
     )
+    tried = {k: each for k, each in tried.items() if not only_rounded(bench, judged.rows[k], each)}
     rows = with_unreached(judged.rows, tried)
     judged = judged if rows == judged.rows else judge_rows(rows)
     shown = exhibited(bench, judged, protocol)

@@ -39,6 +39,8 @@ def coverage(
     silent: Collection[str] = (),
     returned: Iterable[str] = (),
     read: Mapping[Region, bool] | None = None,
+    *,
+    own_weights: bool = False,
 ) -> Coverage:
     """How much of both models was paired, and what was not; `returned` is how what they return differs otherwise.
 
@@ -46,12 +48,14 @@ def coverage(
     a region, all its weights mapped, that is compared as a whole where it leads: at pairs and outputs. Not if such a
     pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide it. A region of many
     operators counts only where `read` says that what is compared depends on it in numbers; False is for one that
-    hides.
+    hides. With `own_weights` both models compute with what they were given, so that none need be mapped.
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
-        {name for assembly in alignment.parameters.values() for name in assembly.names},
-        set(alignment.parameters),
+        set(baseline.tensors)
+        if own_weights
+        else {name for assembly in alignment.parameters.values() for name in assembly.names},
+        set(candidate.tensors if own_weights else alignment.parameters),
     )
     paired = ({pair.baseline for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs})
     shares = []

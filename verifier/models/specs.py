@@ -252,8 +252,7 @@ def _import_file(file: Path, spec: str) -> ModuleType:
         code = file.read_bytes()
     except OSError as error:
         raise SourceError(f"{file} cannot be read: {error.strerror}") from error
-    # One name per file and content: two files called net.py do not meet, an edited file is imported afresh,
-    # and two specifications of one file share its classes.
+    # One name per file and content: an edited file is imported afresh, two specifications of one share its classes.
     digest = hashlib.sha256(os.fsencode(file.resolve()) + b"\0" + code).hexdigest()[:12]
     name = f"{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from verifier.bench.bench import Bench
 
 # Sums in float64 over tensors that are equal but for rounding agree far better than this.
-_CLOSE = 1e-9
+CLOSE = 1e-9
 
 
 class Digest(NamedTuple):
@@ -27,12 +27,12 @@ class Digest(NamedTuple):
     one: float
     two: float
 
-    def fits(self, other: Digest) -> bool:
-        """Whether both may be the same tensor, but for rounding."""
-        scale = _CLOSE * math.sqrt(max(self.squares, other.squares) * max(1, math.prod(self.shape)))
+    def fits(self, other: Digest, close: float = CLOSE) -> bool:
+        """Whether both may be the same tensor, but for a relative error of `close`."""
+        scale = close * math.sqrt(max(self.squares, other.squares) * max(1, math.prod(self.shape)))
         return (
             self.shape == other.shape
-            and math.isclose(self.squares, other.squares, rel_tol=_CLOSE)
+            and math.isclose(self.squares, other.squares, rel_tol=close)
             and abs(self.one - other.one) <= scale
             and abs(self.two - other.two) <= scale
         )
@@ -63,8 +63,13 @@ def digests(bench: Bench, side: str, sites: Collection[int]) -> dict[int, Digest
     return found
 
 
-def twins(baseline: Mapping[int, Digest], candidate: Mapping[int, Digest]) -> dict[int, int]:
+def twins(
+    baseline: Mapping[int, Digest], candidate: Mapping[int, Digest], close: float = CLOSE
+) -> dict[int, int]:
     """For each of the baseline's tensors the candidate's, where either is the only one that the other fits."""
-    fits = {b: [c for c, other in candidate.items() if digest.fits(other)] for b, digest in baseline.items()}
+    fits = {
+        b: [c for c, other in candidate.items() if digest.fits(other, close)]
+        for b, digest in baseline.items()
+    }
     wanted = Counter(c for fitting in fits.values() for c in fitting)
     return {b: found[0] for b, found in fits.items() if len(found) == 1 and wanted[found[0]] == 1}

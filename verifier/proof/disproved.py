@@ -30,7 +30,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     """
     doubtful = _doubtful(bench.alignment, rows)
     if not doubtful:
-        return [], []
+        return _merged(bench, rows)
     sides = [
         digests(bench, side, _open(bench.alignment, side) | set(sites))
         for side, sites in (
@@ -38,7 +38,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
             ("candidate", [pair.candidate for pair in doubtful]),
         )
     ]
-    twin = twins(*sides)
+    twin = twins(sides[0], sides[1])
     back = {c: b for b, c in twin.items()}
     settled = all(
         row.total is None or row.total.nrmse <= _SETTLED or math.isnan(row.total.nrmse)
@@ -57,6 +57,52 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 
 
 _SETTLED = 1e-6
+
+
+def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs of an operator with one of several branches that the other model has merged into it, and the right ones.
+
+    Its weight is like that of the branch, and its tensor is that of their sum, but for the rounding of the weights.
+    """
+    found = []
+    for row in rows:
+        below = [each for each in rows if row.index in each.above and each.total is not None]
+        if (
+            row.kind != "site"
+            or row.total is None
+            or row.baseline is None
+            or row.candidate is None
+            or not below
+        ):
+            continue
+        if row.total.nrmse > _APART and all(
+            each.total is not None and each.total.within(_NEAR) for each in below
+        ):
+            sites = (
+                bench.alignment.baseline.by_name[row.baseline],
+                bench.alignment.candidate.by_name[row.candidate],
+            )
+            found.append(Pair(sites[0].index, sites[1].index))
+    if not found:
+        return [], []
+    roles = "baseline", "candidate"
+    open_sites = [_open(bench.alignment, role) for role in roles]
+    sides = [
+        digests(bench, role, open_sites[k] | {pair[k] for pair in found}) for k, role in enumerate(roles)
+    ]
+    twin = twins(sides[0], sides[1], _NEAR)
+    right = [
+        Pair(b, c)
+        for b, c in twin.items()
+        if (b in open_sites[0] and any(c == pair.candidate for pair in found))
+        or (c in open_sites[1] and any(b == pair.baseline for pair in found))
+    ]
+    wrong = [pair for pair in found if any(pair[k] == each[k] for each in right for k in (0, 1))]
+    return wrong, right
+
+
+_APART = 1e-3  # relative error of two tensors that are not one
+_NEAR = 1e-5  # and of two that are, but for rounded weights and what a network makes of that
 
 
 def _tables_apart(alignment: Alignment, pair: Pair) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from verifier.weights.patterns import Pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
 
@@ -53,7 +52,7 @@ def steps(pattern: Pattern, name: str) -> int:
     """Lines of Python that a search runs through."""
     count = 0
 
-    def step(_frame: FrameType, event: str, _argument: object) -> Callable[..., object]:
+    def step(_frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal count
         count += event == "line"
         return step
