@@ -171,8 +171,8 @@ def verify(
 
 def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
     """Both models as they were given, run once; then the comparison of their programs."""
-    first = batches(given, terms.batch_size)[0]
-    runs = as_given(sides[0], first), as_given(sides[1], first.other or first)
+    parts = batches(given, terms.batch_size)
+    runs = as_given(sides[0], parts), as_given(sides[1], [part.other or part for part in parts])
     known = replace(sides[0], runs=True), replace(sides[1], runs=True)
     with interpreted():
         found = _on_samples(known, given, terms, by_sample=all(run.by_sample for run in runs))

@@ -8,8 +8,9 @@ and what it returns is held against what a copy returns.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ from verifier.graph.returned import Returned
 from verifier.graph.tensors import same_numbers
 from verifier.inputs.samples import batch_size, picked
 from verifier.judge import judge_rows
+from verifier.judge.verdicts import AS_GIVEN
 from verifier.lockstep import Meeting, meet
 from verifier.metrics import compare
 from verifier.models.casting import cast, running
-from verifier.models.compiled import compiled_parts, interpreted
+from verifier.models.compiled import compiled_parts, interpreted, patched
 from verifier.models.copying import copy_with, state_of
 from verifier.records import Budget, Cause, CellResult, PairResult, Verdict
 
@@ -68,14 +70,15 @@ class AsGiven:
     notes: tuple[str, ...] = ()
 
 
-def as_given(side: Side, inputs: Inputs) -> AsGiven:
-    """Run one model as it was given, and a copy of it on the last sample and the first.
+def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
+    """Run one model as it was given, and a copy of it.
 
+    A model that is nothing but its modules is its copy, which is run in its place: a run may change what it holds.
     What looks back from sample to sample, as over a first dimension that is time, shows at the last.
 
     Args:
         side: The model.
-        inputs: What it is asked about.
+        parts: What it is asked about, in batches; it is run on one of each size.
 
     Raises:
         InputError: The baseline does not take the inputs.
@@ -83,36 +86,41 @@ def as_given(side: Side, inputs: Inputs) -> AsGiven:
     """
     heartbeat.stage("running the models as they were given")
     heartbeat.model(side.role)
+    found = None
+    for inputs in {batch_size(each): each for each in reversed(parts)}.values():
+        here = _run(side, inputs)
+        found = here if found is None or (here.apart and not found.apart) else found
+        found = replace(found, by_sample=found.by_sample and here.by_sample)
+    assert found is not None  # noqa: S101 - there is always a batch
+    return found
+
+
+def _run(side: Side, inputs: Inputs) -> AsGiven:
     compiled = bool(compiled_parts(side.given))
     ends = [batch_size(inputs) - 1, 0] if batch_size(inputs) > 1 else [0]
-    few = picked(inputs, ends)
+    copied = _copy(side, side.cell())  # before the model runs, which may change what it holds
     try:
-        whole = _given(side, inputs)
+        whole = _given(side, inputs) if compiled or patched(side.given) else None
+        program = _program(side, copied, inputs, side.cell(), failing=whole is None)
     except OutOfMemoryError:
         if batch_size(inputs) == len(ends):
             raise
-        return as_given(side, few)
-    small = _program(side, few, side.cell())
-    if small is not None:
-        rows = [_rows(t, batch_size(inputs), ends) for t in whole]
-        if _same(rows, small) or _near(side, few, small, rows)[0]:
-            return AsGiven(side.role, compiled=compiled, notes=_noted(side, compiled, rows, small))
-    large = _program(side, inputs, side.cell())
-    if large is None:  # recording it tells why
+        return _run(side, picked(inputs, ends))
+    few = picked(inputs, ends)
+    small = _program(side, _copy(side, side.cell()), few, side.cell())
+    if program is None:  # recording it tells why
         return AsGiven(side.role, by_sample=False, compiled=compiled)
-    same, limit = (True, 0.0) if _same(whole, large) else _near(side, inputs, large, whole)
-    found = () if same else _apart(large, whole)
-    return AsGiven(side.role, found, limit, False, compiled, _noted(side, compiled, whole, large))
+    by_sample = small is not None and _agree(side, few, small, _rows(program, batch_size(inputs), ends))[0]
+    if whole is None:
+        return AsGiven(side.role, by_sample=by_sample)
+    same, limit = _agree(side, inputs, program, whole)
+    notes = _noted(side, whole, program) if compiled and same else ()
+    return AsGiven(side.role, () if same else _apart(program, whole), limit, by_sample, compiled, notes)
 
 
-def _noted(side: Side, compiled: bool, given: Sequence[Tensor], program: Sequence[Tensor]) -> tuple[str, ...]:
+def _noted(side: Side, given: Sequence[Tensor], program: Sequence[Tensor]) -> tuple[str, ...]:
     """That compiled code ran, and how near it came to its Python."""
-    if not compiled:
-        return ()
     how = "the same bits as" if _same(given, program) else "within rounding of"
-    apart = [compare(m.moments) for m in meet(program, given) if m.moments is not None]
-    if not _same(given, program) and any(each.nrmse > 0.01 for each in apart):
-        return ()
     return (
         f"the {side.role} is compiled: its code, run once on the inputs, gave {how} the Python inside it, which is "
         "what was compared site by site",
@@ -131,55 +139,63 @@ def _given(side: Side, inputs: Inputs) -> list[Tensor]:
         return [tensor.clone() for tensor in Returned.of(side.given(*args, **kwargs)).values()]
 
 
-def _program(side: Side, inputs: Inputs, cell: Cell) -> list[Tensor] | None:
-    """What a copy returns, with the model's own tensors; None where it does not run."""
+def _copy(side: Side, cell: Cell) -> nn.Module:
     state = {name: cast(tensor, cell) for name, tensor in state_of(side.model).items()}
-    copied = copy_with(side.model, state, lambda tensor: cast(tensor, cell), role=side.role)
+    return copy_with(side.model, state, lambda tensor: cast(tensor, cell), role=side.role)
+
+
+def _program(
+    side: Side, copied: nn.Module, inputs: Inputs, cell: Cell, *, failing: bool = False
+) -> list[Tensor] | None:
+    """What a copy returns, with the model's own tensors; None where it does not run, unless that is `failing`."""
     args, kwargs = side.arguments(inputs, cell)
+    failure = partial(side.failure, inputs=inputs) if failing else lambda _: ModelError("")
     try:
-        with (
-            translating(lambda _: ModelError("")),
-            torch.no_grad(),
-            running(cell),
-            same_chance(),
-            interpreted(),
-        ):
-            return Returned.of(copied(*args, **kwargs)).values()
+        with translating(failure), torch.no_grad(), running(cell), same_chance(), interpreted():
+            return [tensor.clone() for tensor in Returned.of(copied(*args, **kwargs)).values()]
     except ModelError:
+        if failing:
+            raise
         return None
 
 
-def _rows(tensor: Tensor, samples: int, numbers: Sequence[int]) -> Tensor:
-    return tensor[list(numbers)] if tensor.dim() and tensor.shape[0] == samples else tensor
+def _rows(tensors: Sequence[Tensor], samples: int, numbers: Sequence[int]) -> list[Tensor]:
+    return [t[list(numbers)] if t.dim() and t.shape[0] == samples else t for t in tensors]
 
 
 def _same(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     return len(one) == len(two) and all(map(same_numbers, one, two))
 
 
-def _near(
-    side: Side, inputs: Inputs, program: Sequence[Tensor], given: Sequence[Tensor]
+def _agree(
+    side: Side, inputs: Inputs, program: Sequence[Tensor], other: Sequence[Tensor]
 ) -> tuple[bool, float]:
-    """Whether the model is as near to its program in float64 as a copy is, and what it may be apart by."""
-    if [t.shape for t in program] != [t.shape for t in given]:
+    """Whether something is as near to the program in float64 as a copy is, and what it may be apart by."""
+    if _same(program, other):
+        return True, 0.0
+    if [t.shape for t in program] != [t.shape for t in other]:
         return False, 0.0
-    exact = _program(side, inputs, ORACLE)
+    exact = _program(side, _copy(side, ORACLE), inputs, ORACLE)
     if exact is None or [t.shape for t in exact] != [t.shape for t in program]:
         exact = list(program)
     unit = side.cell().unit_roundoff
     near, largest = True, 0.0
-    for wide, one, two in zip(exact, program, given, strict=True):
-        if not wide.is_floating_point():
+    for wide, one, two in zip(exact, program, other, strict=True):
+        if not (wide.is_floating_point() or wide.is_complex()):
             near &= same_numbers(one, two)
             continue
         limit = _FACTOR * (_distance(wide, one) + unit)
+        if not math.isfinite(limit):  # the program itself is no measure
+            near &= same_numbers(one, two)
+            continue
         largest = max(largest, limit)
         near &= _distance(wide, two) <= limit
     return near, largest
 
 
 def _distance(one: Tensor, two: Tensor) -> float:
-    (meeting,) = meet([one.cpu().double()], [two.cpu().double()])
+    wide = torch.complex128 if one.is_complex() else torch.float64
+    (meeting,) = meet([one.cpu().to(wide)], [two.cpu().to(wide)])
     if meeting.moments is None:
         return float("inf")
     error = compare(meeting.moments)
@@ -190,13 +206,19 @@ def _distance(one: Tensor, two: Tensor) -> float:
 
 def _apart(program: Sequence[Tensor], given: Sequence[Tensor]) -> tuple[Meeting, ...]:
     count = min(len(program), len(given))
-    return meet(program[:count], given[:count])
+    more = () if len(program) == len(given) else (Meeting((len(program),), (len(given),), None),)
+    return (*meet(program[:count], given[:count]), *more)
 
 
 @contextlib.contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
     """Put back what a run changes: tensors, attributes of modules, and what tables and lists among these hold."""
-    kept = Kept(state_of(model))
+    held = {
+        f"{name}.{key}": value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+    }
+    kept = Kept(state_of(model) | {name: value for name, value in held.items() if isinstance(value, Tensor)})
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     tables = [
         (value, type(value)(value))
@@ -259,7 +281,7 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
         shape=meeting.shape,
         candidate_shape=meeting.other_shape if other else None,
         total=meeting.error,
-        budget=Budget(rule="as given", total=run.limit, intrinsic=run.limit),
+        budget=Budget(rule=AS_GIVEN, total=run.limit, intrinsic=run.limit),
         position=number,
         cause=Cause(
             code="compiled-code" if run.compiled else "other-as-given",

@@ -30,7 +30,7 @@ from verifier.graph.reductions import reduction
 from verifier.judge import judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
-from verifier.proof.unread import unread
+from verifier.proof.unread import alike_elsewhere, unread
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def semantics(
         bench = bench.at(subject=bench.subject.with_exact(exact))
         look = _look(bench, inputs, probe, protocol, alone=alone)
         words += look.measured.words
-    if look.judged.verdict is Verdict.DIVERGED and (apart := unread(bench, look.judged)):
+    apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
+    if apart and alike_elsewhere(bench):
         alignment = replace(bench.alignment, unread=apart)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)

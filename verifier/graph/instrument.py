@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from verifier.border import heartbeat
 from verifier.errors import GraphDepartureError
-from verifier.graph.operators import READS, operator_name
+from verifier.graph.operators import BLANK, READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
 from verifier.graph.traced import Origin, origin
 
@@ -206,6 +206,8 @@ class Instrument(TorchFunctionMode, ABC):
             heartbeat.site(self.whereabouts(operator_name(func)))
         self.before_call(func, args, kwargs)
         result = func(*args, **kwargs)
+        if operator_name(func) in BLANK and isinstance(result, Tensor):
+            _blank(result)
         outputs: Sequence[Tensor] = ()
         if isinstance(result, Tensor):
             outputs = [result]
@@ -232,3 +234,11 @@ class Instrument(TorchFunctionMode, ABC):
     ) -> None:
         """Leave the mode; exceptions pass through."""
         super().__exit__(exc_type, exc_value, traceback)  # type: ignore[no-untyped-call]
+
+
+def _blank(tensor: Tensor) -> None:
+    """Zeros in memory that nobody wrote, so that what stays unwritten is the same on both sides and in every run."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        return
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        tensor.zero_()

@@ -214,10 +214,11 @@ CONSTANTS = frozenset(
 )
 
 
-# Operators that give memory as they find it.
-UNWRITTEN = frozenset(
-    {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided", "resize"}
+# Operators that give memory as they find it, new or as it was.
+BLANK = frozenset(
+    {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 )
+UNWRITTEN = BLANK | {"resize"}
 
 
 def casts(op: str, attributes: Mapping[str, object]) -> bool:

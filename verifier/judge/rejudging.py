@@ -17,7 +17,7 @@ from verifier.judge.budgets import (
 from verifier.judge.criteria import evaluate
 from verifier.judge.hardware import hardware
 from verifier.judge.statuses import judge_rows
-from verifier.judge.verdicts import left_open, main_cell, overall, with_probes
+from verifier.judge.verdicts import AS_GIVEN, left_open, main_cell, overall, with_probes
 from verifier.records import CellResult, PairResult, Result, Verdict
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
     if row.budget is None:
         return row
     old = row.budget
-    if old.total == 0:  # whole numbers are exact by any policy
+    if old.total == 0 or old.rule == AS_GIVEN:  # whole numbers are exact by any policy
         return row
     if old.rule in NARROWED:
         budget = narrowed_budget(policy, old.noise_total or 0.0, old.reduction, here=old.rule == NARROWED[0])

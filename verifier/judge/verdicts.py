@@ -10,6 +10,9 @@ from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import deciding, judged_by_task
 from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict, brief
 
+AS_GIVEN = "as given"
+"""The rule of rows that hold a model as it was given against its program."""
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,8 +48,8 @@ def _overall(
             Verdict.DIVERGED,
             f"the baseline returns {covered.outputs[0]} tensors, the candidate {covered.outputs[1]}",
         )
-    if covered.returned:
-        return Verdict.DIVERGED, "; ".join(covered.returned)
+    if otherwise := "; ".join(covered.returned) or _other_program(cells):
+        return Verdict.DIVERGED, otherwise
     if policy.criteria_decide or policy.task_decides:
         failed = [each.title for each in deciding(policy, criteria) if not each.passed]
         if failed:
@@ -76,6 +79,14 @@ def _overall(
             f"figures of the same record speak against a match: {against}",
         )
     return verdict, reason
+
+
+def _other_program(cells: Sequence[CellResult]) -> str:
+    """That a model as it was given is not the program that was compared, which no policy makes up for either."""
+    for cell in cells:
+        if any(row.budget is not None and row.budget.rule == AS_GIVEN for row in cell.culprits):
+            return f"{cell.name}: {cell.reason}"
+    return ""
 
 
 def too_thin(covered: Coverage, policy: Policy) -> str:

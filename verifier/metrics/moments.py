@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from verifier.metrics.frame import INITIAL, Frame
 
@@ -11,6 +12,18 @@ from verifier.metrics.frame import INITIAL, Frame
 ILL_CONDITIONED = 1e-4
 # A slope this close to 0 leaves b - a without the digits of b.
 LEADLESS = 0.5
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _total(parts: Iterable[float]) -> float:
+    """The sum without rounding on the way; infinite or NaN where the parts leave float64's range."""
+    parts = tuple(parts)
+    try:
+        return math.fsum(parts)
+    except (OverflowError, ValueError):
+        return sum(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ class Moments:
     def raw_ab(self) -> float:
         """Sum of a * b."""
         a, b = self.frame.origin_a, self.frame.origin_b
-        return math.fsum((self.sum_uv, a * self.sum_v, b * self.sum_u, self.finite * a * b))
+        return _total((self.sum_uv, a * self.sum_v, b * self.sum_u, self.finite * a * b))
 
     def centred(self) -> Centred:
         """Sums of squares and products about the means."""
@@ -143,20 +156,18 @@ class Moments:
             s = _slope_difference(old, frame)
             t = (old.lead - frame.lead) * old.origin_a - frame.rest * p + (old.origin_e - frame.origin_e)
         # The new residual is x + s * u + t.
-        sum_e = math.fsum((x, s * self.sum_u, n * t))
-        sum_ee = math.fsum(
-            (xx, s * s * self.sum_uu, n * t * t, 2 * s * ux, 2 * t * x, 2 * s * t * self.sum_u)
-        )
-        sum_ue = math.fsum((ux, s * self.sum_uu, t * self.sum_u, p * sum_e))
+        sum_e = _total((x, s * self.sum_u, n * t))
+        sum_ee = _total((xx, s * s * self.sum_uu, n * t * t, 2 * s * ux, 2 * t * x, 2 * s * t * self.sum_u))
+        sum_ue = _total((ux, s * self.sum_uu, t * self.sum_u, p * sum_e))
         return replace(
             self,
             frame=frame,
             sum_u=self.sum_u + n * p,
             sum_v=self.sum_v + n * q,
             sum_e=sum_e,
-            sum_uu=math.fsum((self.sum_uu, 2 * p * self.sum_u, n * p * p)),
-            sum_vv=math.fsum((self.sum_vv, 2 * q * self.sum_v, n * q * q)),
-            sum_uv=math.fsum((self.sum_uv, q * self.sum_u, p * self.sum_v, n * p * q)),
+            sum_uu=_total((self.sum_uu, 2 * p * self.sum_u, n * p * p)),
+            sum_vv=_total((self.sum_vv, 2 * q * self.sum_v, n * q * q)),
+            sum_uv=_total((self.sum_uv, q * self.sum_u, p * self.sum_v, n * p * q)),
             sum_ee=sum_ee,
             sum_ue=sum_ue,
         )

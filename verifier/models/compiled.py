@@ -7,13 +7,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from verifier.models.copying import INSIDE, copy_with, state_of
+from verifier.models.copying import INSIDE, copy_with, is_plain, state_of
+from verifier.models.rebinding import is_callable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import nn
 
 
 def compiled_parts(model: nn.Module) -> list[str]:
@@ -34,6 +34,21 @@ def eager(model: nn.Module, role: str) -> nn.Module:
     if not compiled_parts(model):
         return model
     return copy_with(model, state_of(model), lambda tensor: tensor, role=role, written=())
+
+
+def patched(model: nn.Module) -> bool:
+    """Whether a model is more than its modules: functions of single ones (hooks), classes copied in their own way."""
+    if any(
+        not is_plain(type(module)) or type(module).__call__ is not nn.Module.__call__
+        for module in model.modules()
+    ):
+        return True
+    return any(
+        is_callable(each)
+        for module in model.modules()
+        for value in vars(module).values()
+        for each in (value.values() if isinstance(value, dict) else (value,))
+    )
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
     What `copy.deepcopy` would make of them, several times faster: most of a module is a dozen empty tables. Functions
     that belong to single modules follow (`verifier.models.rebinding`).
     """
-    plain = [module for module in modules if _is_plain(module.__class__) and not _traced(module)]
+    plain = [module for module in modules if is_plain(module.__class__) and not _traced(module)]
     for module in plain:  # all of them first: an attribute of one may lead to any other
         memo[id(module)] = type(module).__new__(type(module))
     for module in modules:  # what torch.compile wrapped stands in the wrapper's place
@@ -182,7 +182,8 @@ def _copy_modules(modules: Sequence[nn.Module], memo: dict[int, Any]) -> None:
         memo[id(module)].__setstate__(state)
 
 
-def _is_plain(kind: type[nn.Module]) -> bool:
+def is_plain(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class say nothing about how they are copied."""
     return not hasattr(kind, "__deepcopy__") and all(
         getattr(kind, name, None) is getattr(nn.Module, name, None)
         for name in ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")

@@ -145,6 +145,8 @@ def unrounded(linear: Linear, wanted: Tensor, limit: float) -> Exact | None:
         return None
     left, columns = linear.rows(wanted - given), linear.columns
     kept = linear.matrix(call.arguments[weight])
+    if not _as_rounding(left, columns, kept, linear.rows(given), call.arguments.get(bias) if bias else None):
+        return None
     scale = kept.square().mean(1).sqrt()
     if bias:
         columns = torch.cat([columns, columns.new_ones(*columns.shape[:2], 1)], 2)
@@ -165,6 +167,23 @@ def unrounded(linear: Linear, wanted: Tensor, limit: float) -> Exact | None:
     for role, tensor in found.items():
         call = call.with_argument(role, tensor)
     return found if compared(call.run()[0][0], wanted).within(limit) else None
+
+
+def _as_rounding(left: Tensor, columns: Tensor, kept: Tensor, given: Tensor, bias: Tensor | None) -> bool:
+    """Whether a difference is as large as roundings of the weights make it, however many weights could explain it.
+
+    Roundings of single weights add up as the root of the sum of squares; those of a scale that many share add up to
+    as much of the result.
+    """
+    alone = float((columns.square() @ kept.mT.square()).sum())
+    shared = float(given.square().sum())
+    if bias is not None:
+        alone += float(bias.square().sum()) * columns.shape[1]
+    allowed = _ROUNDINGS_MEAN * math.sqrt(alone) + _SHARED * math.sqrt(shared)
+    return float(left.square().sum()) <= (SINGLE_ROUNDOFF * allowed) ** 2
+
+
+_SHARED = 3.0  # a sum under a root, the root, and the product with it
 
 
 def linear_in(site: Site, call: KeptCall) -> Linear | None:

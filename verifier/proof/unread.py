@@ -14,13 +14,14 @@ import torch
 
 from verifier.align import Pair
 from verifier.errors import GraphDepartureError, ModelError
+from verifier.graph.tensors import mapped
 from verifier.judge import differs
 from verifier.lockstep import Comparing, overwrite, run
 from verifier.proof.digests import Digest
 from verifier.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from verifier.records import PairResult
 
 _SAME = 1e-9  # relative to a tensor's size: elements closer than this are no difference
-_LARGE = 10.0  # how far elements are moved, in the size (root mean square) of those that agree
+_LARGE = (
+    10.0  # how far elements are moved, in the size (root mean square) of those that differ or of the others
+)
 
 _MOST = 4  # culprits that are looked at one by one
 
@@ -39,7 +42,7 @@ _Read = tuple[Digest, int]
 
 
 class _Difference(NamedTuple):
-    """The elements in which a pair differs, finite numbers to put there, and how large the others are."""
+    """The elements in which a pair differs, finite numbers to put there, and how large these and the others are."""
 
     where: Tensor
     values: Tensor
@@ -61,6 +64,46 @@ def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
         alone = _differences(bench, [pair for pair in pairs if pair and pair not in found], force=True)
         found.update(pair for pair, difference in alone.items() if _is_quiet(bench, {pair: difference}))
     return frozenset(found)
+
+
+def alike_elsewhere(bench: Bench) -> bool:
+    """Whether the two models agree on other inputs, too, that are drawn from the given ones.
+
+    What a mask of the program cuts off stays cut off. What the given numbers do not choose (a branch, an expert) is
+    read on others. Without one input that both take nothing is known.
+    """
+    tried = False
+    for change in _CHANGES:
+        args, kwargs = mapped((bench.inputs.args, bench.inputs.kwargs), change)
+        given = replace(bench.inputs, args=args, kwargs=kwargs, other=None)
+        lanes = [bench.lane(side, inputs=given, stops=()) for side in ("baseline", "candidate")]
+        try:
+            (outputs,) = run(lanes, [[], []], [Comparing(0, 1)]).outputs
+        except GraphDepartureError:
+            return False
+        except ModelError:
+            continue
+        tried = True
+        errors = [meeting.error for meeting in outputs]
+        if not all(error is not None and error.within(_SAME) for error in errors):
+            return False
+    return tried
+
+
+def _scaled(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor * factor if tensor.is_floating_point() else _shuffled(tensor)
+
+
+def _shuffled(tensor: Tensor) -> Tensor:
+    """Whole numbers in another order; what is true or false stays, since it masks."""
+    if tensor.dtype == torch.bool or tensor.is_floating_point() or torch.unique(tensor).numel() <= _FLAGS:
+        return tensor
+    order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))
+    return tensor.reshape(-1)[order.to(tensor.device)].reshape(tensor.shape)
+
+
+_FLAGS = 2  # values of a mask
+_CHANGES = (_scaled(-1.0), _scaled(10.0), _scaled(100.0))
 
 
 def _possible(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
@@ -105,7 +148,8 @@ def _differences(bench: Bench, pairs: Collection[Pair], *, force: bool) -> dict[
         size = _size(candidate[finite])
         where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > _SAME * size) & finite
         if bool(values[where].isfinite().all()):
-            found[pair] = _Difference(where, values, _size(candidate[finite & ~where]) or size or 1.0)
+            sizes = [_size(each[finite & part]) for each in (baseline, candidate) for part in (where, ~where)]
+            found[pair] = _Difference(where, values, max(sizes) or 1.0)
 
     run(
         [bench.lane("baseline"), bench.lane("candidate")],
