@@ -152,7 +152,8 @@ def _program(
     failure = partial(side.failure, inputs=inputs) if failing else lambda _: ModelError("")
     try:
         with translating(failure), torch.no_grad(), running(cell), same_chance(), interpreted():
-            return [tensor.clone() for tensor in Returned.of(copied(*args, **kwargs)).values()]
+            values = Returned.of(copied(*args, **kwargs)).values()
+            return None if any(t.is_meta for t in values) else [t.clone() for t in values]
     except ModelError:
         if failing:
             raise

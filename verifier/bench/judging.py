@@ -140,7 +140,7 @@ def budgets_of(policy: Policy, bench: Bench, standing: Standing) -> list[Budget]
     pairs = len(alignment.pairs)
     lengths = [at(place, own, paired=k < pairs) for k, place in enumerate(places)]
     longest = [at(place, sums, paired=True) for place in places]
-    longest[pairs:] = [max(longest)] * (len(places) - pairs)
+    longest[pairs:] = [max(longest, default=1)] * (len(places) - pairs)
     rest = len(standing.accuracies) - len(lengths)  # states, behind all sums
     lengths += [1] * rest
     longest += [max(longest, default=1)] * rest

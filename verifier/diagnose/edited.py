@@ -10,6 +10,7 @@ import msgspec
 
 from verifier.diagnose.edits import JOINT, KINDS, RUNS, Meter, searched
 from verifier.diagnose.neighbourhood import distance
+from verifier.graph.operators import DRAWS
 from verifier.records import UNEXPLAINED
 
 if TYPE_CHECKING:
@@ -41,7 +42,16 @@ _VAGUE |= {
 }
 
 # Codes that say more than the edit that confirms them.
-_SPOKEN = frozenset({"internal-cast", "dropout-active", "residual-scaled", "scale-extra", "flatten-order"})
+_SPOKEN = frozenset(
+    {
+        "batchnorm-variance",
+        "internal-cast",
+        "dropout-active",
+        "residual-scaled",
+        "scale-extra",
+        "flatten-order",
+    }
+)
 
 # Of this thread: what one search may cost, all of a pass together, and each even then.
 _SECONDS, _SECONDS_IN_ALL, _LEAST = 4.0, 20.0, 0.5
@@ -103,6 +113,8 @@ class Edits:
 
         With `alone` the cause was confirmed on what the baseline's operators give, and does not hold by itself.
         """
+        if cause.code.endswith("-missing") and any(site.op in DRAWS for site, _ in baseline.between):
+            return cause  # what was drawn here says nothing of what is drawn elsewhere
         found = self._searched(baseline, candidate, wanted, limit, KINDS)
         if (found is None or found.found is None) and (
             cause.code in _VAGUE or not cause.confirmed or _refuted(cause, candidate)
@@ -276,7 +288,7 @@ def merged(cause: Cause, found: Found, *, anew: bool) -> Cause:
     kept = cause.code == edit.code and not edit.known
     kept |= cause.code == "input-overwritten" and edit.code == "wiring-different"
     kept |= cause.code in _SPOKEN or (cause.code.startswith("input-") and cause.code != "input-overwritten")
-    if kept and cause.confirmed and not anew:
+    if kept and cause.confirmed and (not anew or cause.code in _SPOKEN):
         return msgspec.structs.replace(cause, evidence=(*evidence, *cause.evidence[:-1]))
     return msgspec.structs.replace(
         cause,

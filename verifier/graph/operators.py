@@ -59,6 +59,19 @@ DROPOUTS = frozenset(
     {"alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"}
 )
 
+# Operators that draw random numbers.
+DRAWS = DROPOUTS | {
+    "bernoulli",
+    "multinomial",
+    "normal",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "uniform",
+}
+
 # What the names of operators begin with that multiply by a matrix.
 PRODUCTS = ("conv", "linear", "matmul", "einsum", "baddbmm", "addmm", "bilinear")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import numbers
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.graph.tensors import dense
+from verifier.graph.tensors import dense, tensors_in
 
 # What stands for itself in words: two of a kind are the same where their words are.
 _PLAIN = (
@@ -52,7 +53,12 @@ class Returned:
 
     @classmethod
     def of(cls, structure: Any) -> Returned:
-        """Take apart what a model returned."""
+        """Take apart what a model returned.
+
+        Raises:
+            ModelError: It contains itself.
+        """
+        deque(tensors_in(structure), maxlen=0)
         tensors: list[tuple[str, Tensor]] = []
         kinds: list[str] = []
         words: dict[str, str] = {}
