@@ -107,7 +107,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def scorecard(session: nox.Session) -> None:
-    """Plant faults and count what is found: `nox -s scorecard -- --mutants 1000 --benign 300 --seed 0`."""
+    """Plant faults and count what is found: `nox -s scorecard -- --mutants 1000 --benign 300 --ports 117`."""
     install(session, "test")
     session.run("python", "-m", "tests.mutants.scorecard", *session.posargs)
 

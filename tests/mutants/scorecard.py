@@ -1,4 +1,4 @@
-"""How good the verifier is: `python -m tests.mutants.scorecard --mutants 1000 --benign 300 --seed 0`."""
+"""How good the verifier is: `python -m tests.mutants.scorecard --mutants 1000 --benign 300 --ports 117 --seed 0`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tests.mutants.drawing import Effect
+from tests.mutants.ports.catalogue import PORTS
+from tests.mutants.ports.scoring import PortScore, score_port
 from tests.mutants.scoring import BenignScore, Score, score_benign, score_mutant
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class Bar:
         return f"{counted}  {asked:<12}{'' if self.met else 'MISSED'}".rstrip()
 
 
-def bars(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[Bar]:
+def bars(
+    mutants: Sequence[Score], benign: Sequence[BenignScore], ports: Sequence[PortScore] = ()
+) -> list[Bar]:
     """The card's lines. Only mutants that differ on the input they are verified with count."""
     visible = [score for score in mutants if score.effect == Effect.VISIBLE]
     count = len(visible)
@@ -65,6 +69,10 @@ def bars(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[Bar]:
             1.0,
         ),
         Bar("benign, match", sum(s.verdict == "match" for s in benign), len(benign), 0.0),
+        Bar("ports, detected", sum(s.detected for s in ports), len(ports), 1.0),
+        Bar("ports, culprits exact", sum(s.localised for s in ports), len(ports), 0.97),
+        Bar("ports, diagnosed", sum(s.diagnosed for s in ports), len(ports), 0.9),
+        Bar("ports, correct match", sum(s.control == "match" for s in ports), len(ports), 1.0),
     ]
 
 
@@ -94,9 +102,11 @@ def by_kind(mutants: Sequence[Score]) -> dict[str, dict[str, int]]:
     return {kind: dict(table[kind]) for kind in sorted(table)}
 
 
-def report(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[str]:
+def report(
+    mutants: Sequence[Score], benign: Sequence[BenignScore], ports: Sequence[PortScore] = ()
+) -> list[str]:
     """The card, then a line for everything that was missed."""
-    lines = [str(bar) for bar in bars(mutants, benign)]
+    lines = [str(bar) for bar in bars(mutants, benign, ports)]
     for effect in (Effect.UNEXERCISED, Effect.EQUIVALENT):
         apart = [score for score in mutants if score.effect == effect]
         flagged = sum(score.detected for score in apart)
@@ -108,10 +118,14 @@ def report(mutants: Sequence[Score], benign: Sequence[BenignScore]) -> list[str]
     lines += section("diagnosis wrong", [s for s in visible if s.localised and not s.diagnosed])
     lines += section("models written to", [s for s in mutants if not s.untouched])
     lines += section("false alarms", [s for s in benign if s.verdict not in {"match", "inconclusive"}])
-    return lines + section("benign but inconclusive", [s for s in benign if s.verdict == "inconclusive"])
+    lines += section("benign but inconclusive", [s for s in benign if s.verdict == "inconclusive"])
+    lines += section("ports not detected", [s for s in ports if not s.detected])
+    lines += section("culprits of ports wrong", [s for s in ports if s.detected and not s.localised])
+    lines += section("diagnosis of ports wrong", [s for s in ports if s.localised and not s.diagnosed])
+    return lines + section("correct ports that do not match", [s for s in ports if s.control != "match"])
 
 
-def section(title: str, scores: Sequence[Score | BenignScore]) -> list[str]:
+def section(title: str, scores: Sequence[Score | BenignScore | PortScore]) -> list[str]:
     return ["", f"{title} ({len(scores)})", *(f"  {score}" for score in scores)] if scores else []
 
 
@@ -120,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scorecard", description=__doc__)
     parser.add_argument("--mutants", type=int, default=1000, help="how many to draw")
     parser.add_argument("--benign", type=int, default=300, help="how many to draw")
+    parser.add_argument("--ports", type=int, default=len(PORTS), help="how many to draw, each kind in turn")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there, too")
@@ -133,20 +148,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         BenignScore(**record)
         for record in run(partial(score_benign, asked.seed), asked.benign, asked.jobs, "benign")
     ]
+    ports = [
+        PortScore(**record)
+        for record in run(partial(score_port, asked.seed), asked.ports, asked.jobs, "ports")
+    ]
     seconds = time.perf_counter() - started
-    print("\n".join(report(mutants, benign)))
-    print(f"\n{len(mutants)} mutants, {len(benign)} benign variants, seed {asked.seed}, {seconds:.0f} s")
+    print("\n".join(report(mutants, benign, ports)))
+    counted = f"{len(mutants)} mutants, {len(benign)} benign variants, {len(ports)} ports"
+    print(f"\n{counted}, seed {asked.seed}, {seconds:.0f} s")
     if asked.json:
         card = {
             "seed": asked.seed,
             "seconds": seconds,
-            "bars": [{**asdict(bar), "met": bar.met} for bar in bars(mutants, benign)],
+            "bars": [{**asdict(bar), "met": bar.met} for bar in bars(mutants, benign, ports)],
             "by_kind": by_kind(mutants),
             "mutants": [asdict(score) for score in mutants],
             "benign": [asdict(score) for score in benign],
+            "ports": [asdict(score) for score in ports],
         }
         asked.json.write_text(json.dumps(card, indent=1) + "\n")
-    return 0 if all(bar.met for bar in bars(mutants, benign)) else 1
+    return 0 if all(bar.met for bar in bars(mutants, benign, ports)) else 1
 
 
 if __name__ == "__main__":

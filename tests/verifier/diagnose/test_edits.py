@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.verifier.diagnose.picture_regions import PICTURE, padded, padding
-from tests.verifier.diagnose.regions import Host
+from tests.mutants.ports.hosts import Host
+from tests.mutants.ports.picture_regions import PICTURE, padded, padding
 from verifier import verify
 from verifier.diagnose.edits.leaves import leaves
 from verifier.diagnose.edits.schemas import argument_name, unset

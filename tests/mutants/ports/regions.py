@@ -6,34 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from tests.mutants.ports.hosts import WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-WIDTH = 16
-
-
-class Host(nn.Module):
-    """A region between two linear layers, on parameters that do not depend on how the region is written."""
-
-    def __init__(self, region: Callable[..., Tensor]) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
-        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
-        self.up, self.gate = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, 4 * WIDTH)
-        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, stride=2)
-        self.merge = nn.Linear(4 * WIDTH, WIDTH)
-        self.weight = nn.Parameter(torch.rand(WIDTH, generator=generator) + 0.5)
-        self.bias = nn.Parameter(torch.rand(WIDTH, generator=generator))
-        self.region = region
-
-    def forward(self, x: Tensor) -> Any:
-        made: Tensor = self.last(self.region(self, self.first(x)))
-        return made
 
 
 def rms(m: Any, x: Tensor) -> Any:

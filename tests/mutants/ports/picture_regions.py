@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.verifier.diagnose.regions import WIDTH
+from tests.mutants.ports.hosts import WIDTH
 
 PICTURE = (2, 8, 8, WIDTH)
 
