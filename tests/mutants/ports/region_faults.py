@@ -145,8 +145,8 @@ REGION_PORTS: dict[str, Port] = {
     "maximum for mean": Port(averaged, averaged_by_mean(), averaged_by_mean(op="amax"), "amax", PICTURE),
     "corners aligned": Port(
         enlarged,
-        lambda m, x: F.upsample(
-            x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False
+        lambda m, x: F.interpolate(
+            x.permute(0, 3, 1, 2), size=(8, 8), mode="bilinear", align_corners=False
         ).permute(0, 2, 3, 1),
         lambda m, x: enlarged(m, x.contiguous(), align_corners=True),
         "align_corners",

@@ -56,14 +56,18 @@ class PortScore:
         return f"port {self.index}, {self.name} in {self.body}: {said}"
 
 
-def score_port(seed: int, index: int) -> dict[str, Any]:
-    """Draw the port with this number and score it: each kind once before any comes again. The record is plain."""
+def draw(seed: int, index: int) -> tuple[str, str, int]:
+    """A kind, a body and a seed of parameters and inputs. Each kind comes once before any comes again."""
     kinds = sorted(PORTS)
     turn, place = divmod(index, len(kinds))
     random.Random(f"{seed}/ports/{turn}").shuffle(kinds)
     rng = random.Random(f"{seed}/port/{index}")
-    name = kinds[place]
-    return asdict(score(name, rng.choice(bodies(PORTS[name].inputs)), rng.randrange(SEEDS), index))
+    return kinds[place], rng.choice(bodies(PORTS[kinds[place]].inputs)), rng.randrange(SEEDS)
+
+
+def score_port(seed: int, index: int) -> dict[str, Any]:
+    """Draw the port with this number and score it. The record is plain, so that it travels."""
+    return asdict(score(*draw(seed, index), index))
 
 
 def score(name: str, body: str, seed: int = 0, index: int = 0) -> PortScore:

@@ -13,18 +13,6 @@ from tests.mutants.ports.hosts import WIDTH, Port, Stored
 from tests.mutants.ports.regions import attention, heads, rms, sdpa
 
 
-class Held(nn.Module):
-    """Tensors that a port keeps: parameters, or buffers if they are not trained."""
-
-    def __init__(self, trained: bool = True, **tensors: Tensor) -> None:
-        super().__init__()
-        for name, tensor in tensors.items():
-            if trained:
-                self.register_parameter(name, nn.Parameter(tensor.clone()))
-            else:
-                self.register_buffer(name, tensor.clone())
-
-
 def rms_around_one(offset: float = 1.0) -> Any:
     def run(m: Any, x: Tensor) -> Any:
         scale = m.bias + offset if offset else m.bias
@@ -57,17 +45,23 @@ def gated_norm_by_hand(first: bool = True) -> Any:
     return run
 
 
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer with this weight and bias."""
+    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight.copy_(weight)
+    made.bias.copy_(bias)
+    return made
+
+
 def _fused(m: Any) -> nn.Module:
-    return Held(
-        weight=torch.cat([m.q.weight, m.k.weight, m.v.weight]), bias=torch.cat([m.q.bias, m.k.bias, m.v.bias])
-    )
+    return linear(torch.cat([m.q.weight, m.k.weight, m.v.weight]), torch.cat([m.q.bias, m.k.bias, m.v.bias]))
 
 
 def fused_heads(by_head: bool = False) -> Stored:
     """One matrix for queries, keys and values; `by_head` reads its rows as if each head had its three together."""
 
     def run(m: Any, x: Tensor) -> Any:
-        made = F.linear(x, m.own.weight, m.own.bias)
+        made = m.own(x)
         if by_head:
             q, k, v = made.view(*x.shape[:2], 4, 3, -1).permute(3, 0, 2, 1, 4)
         else:
@@ -84,9 +78,9 @@ def adapted(m: Any, x: Tensor) -> Any:
 def merged_adapter(scale: float = 2.0) -> Stored:
     def make(m: Any) -> nn.Module:
         extra = m.v.weight[:, :2].double() @ m.k.weight[:2].double()
-        return Held(weight=(m.q.weight.double() + scale * extra).float(), bias=m.q.bias)
+        return linear((m.q.weight.double() + scale * extra).float(), m.q.bias)
 
-    return Stored(make, lambda m, x: F.linear(x, m.own.weight, m.own.bias))
+    return Stored(make, lambda m, x: m.own(x))
 
 
 def _angles(length: int, base: float, dtype: torch.dtype) -> Tensor:
@@ -107,7 +101,10 @@ def rotary_computed(m: Any, x: Tensor) -> Any:
 def rotary_stored(base: float = 10000.0, swapped: bool = False) -> Stored:
     def make(m: Any) -> nn.Module:
         angle = _angles(32, base, torch.float32)
-        return Held(trained=False, cos=angle.cos(), sin=angle.sin())
+        held = nn.Module()
+        held.register_buffer("cos", angle.cos())
+        held.register_buffer("sin", angle.sin())
+        return held
 
     def run(m: Any, x: Tensor) -> Any:
         cos, sin = m.own.cos[: x.shape[1]], m.own.sin[: x.shape[1]]
@@ -296,7 +293,7 @@ TOKEN_PORTS: dict[str, Port] = {
         attention(diagonal=1, fill=0.0),
         r"inf|value|fill",
     ),
-    "cap of scores": Port(capped, capped_by_hand(), capped_by_hand(3.0), r"\b5\b|5\.0|0\.2"),
+    "cap of scores": Port(capped, capped_by_hand(), capped_by_hand(3.0), r"\b5\b|5\.0|0\.2", culprits=2),
     "cap not undone": Port(capped, capped_by_hand(), capped_by_hand(back=False), r"\bmul\b|5"),
     "shares of experts unscaled": Port(routed, routed_by_mask(), routed_by_mask(1.0), r"2\.5"),
     "bias in the shares of experts": Port(

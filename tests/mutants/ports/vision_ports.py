@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from tests.mutants.ports.hosts import WIDTH, Port, Stored
 from tests.mutants.ports.picture_regions import PICTURE
-from tests.mutants.ports.token_ports import Held
 
 SMALL = (2, 4, 4, WIDTH)
 
@@ -44,9 +43,12 @@ def folded(eps: float = 1e-5, shifted: bool = True) -> Stored:
         scale = norm.weight / (norm.running_var + eps).sqrt()
         mean = norm.running_mean if shifted else 0.0
         weight = m.conv.weight.double() * scale[:, None, None, None]
-        return Held(weight=weight.float(), bias=((m.conv.bias.double() - mean) * scale + norm.bias).float())
+        made = nn.Conv2d(WIDTH, WIDTH, 3, stride=2)
+        made.weight.copy_(weight)
+        made.bias.copy_((m.conv.bias.double() - mean) * scale + norm.bias)
+        return made
 
-    return Stored(make, lambda m, x: last(F.conv2d(first(x), m.own.weight, m.own.bias, 2)))
+    return Stored(make, lambda m, x: last(m.own(first(x))))
 
 
 def norm_by_hand(eps: float = 1e-5) -> Stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants.ports.catalogue import PORTS
+from tests.mutants.ports.region_faults import REGION_PORTS
 from tests.mutants.ports.scoring import compared, marks
 from tests.sweeps import swept
 
@@ -23,20 +23,22 @@ ALWAYS = {
 MISPAIRED = {"rotation off by one", "shares renormalised"}
 
 
-@pytest.mark.parametrize("name", swept(sorted(PORTS.keys() - MISPAIRED), ALWAYS))
+@pytest.mark.parametrize("name", swept(sorted(REGION_PORTS.keys() - MISPAIRED), ALWAYS))
 def test_a_fault_in_a_region_is_one_culprit_and_its_cause_an_edit(name: str) -> None:
-    found = compared(PORTS[name], PORTS[name].wrong)
+    found = compared(REGION_PORTS[name], REGION_PORTS[name].wrong)
 
-    assert marks(PORTS[name], found) == (True, True, True), [(row.key, row.cause) for row in found.culprits]
+    assert marks(REGION_PORTS[name], found) == (True, True, True), [
+        (row.key, row.cause) for row in found.culprits
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(MISPAIRED))
 @pytest.mark.thorough
 def test_a_fault_among_wrong_pairs_is_found(name: str) -> None:
-    assert compared(PORTS[name], PORTS[name].wrong).verdict == "diverged"
+    assert compared(REGION_PORTS[name], REGION_PORTS[name].wrong).verdict == "diverged"
 
 
-@pytest.mark.parametrize("name", swept(sorted(PORTS), ALWAYS))
+@pytest.mark.parametrize("name", swept(sorted(REGION_PORTS), ALWAYS))
 def test_the_region_without_the_fault_is_the_baselines(name: str) -> None:
-    result = compared(PORTS[name], PORTS[name].right)
+    result = compared(REGION_PORTS[name], REGION_PORTS[name].right)
     assert (result.verdict, result.culprits) == ("match", ())
