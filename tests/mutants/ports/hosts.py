@@ -16,9 +16,9 @@ TOKENS = (2, 6, WIDTH)
 
 
 class Stored(NamedTuple):
-    """A writing with parameters of its own: `make` gets the host and gives the module that `run` finds as `own`."""
+    """A writing with layers of its own, which `make` puts into the host, in the place of others or beside them."""
 
-    make: Callable[[Any], nn.Module]
+    make: Callable[[Any], None]
     run: Callable[..., Any]
 
 
@@ -58,7 +58,7 @@ class Host(nn.Module):
             torch.manual_seed(seed + 1)
             if isinstance(region, Stored):
                 with torch.no_grad():
-                    self.own = region.make(self)
+                    region.make(self)
         self.region = region.run if isinstance(region, Stored) else region
 
     def forward(self, x: Tensor) -> Any:

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 
 def lstm(run: Callable[..., Any], both: bool = False) -> Stored:
-    return Stored(
-        lambda m: nn.LSTM(WIDTH, WIDTH // 2 if both else WIDTH, bidirectional=both, batch_first=True), run
-    )
+    def make(m: Any) -> None:
+        m.own = nn.LSTM(WIDTH, WIDTH // 2 if both else WIDTH, bidirectional=both, batch_first=True)
+
+    return Stored(make, run)
 
 
 def gru(run: Callable[..., Any]) -> Stored:
-    return Stored(lambda m: nn.GRU(WIDTH, WIDTH, batch_first=True), run)
+    def make(m: Any) -> None:
+        m.own = nn.GRU(WIDTH, WIDTH, batch_first=True)
+
+    return Stored(make, run)
 
 
 def whole(m: Any, x: Tensor) -> Any:

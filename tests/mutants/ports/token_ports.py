@@ -53,15 +53,16 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return made
 
 
-def _fused(m: Any) -> nn.Module:
-    return linear(torch.cat([m.q.weight, m.k.weight, m.v.weight]), torch.cat([m.q.bias, m.k.bias, m.v.bias]))
+def _fused(m: Any) -> None:
+    m.qkv = linear(torch.cat([m.q.weight, m.k.weight, m.v.weight]), torch.cat([m.q.bias, m.k.bias, m.v.bias]))
+    del m.q, m.k, m.v
 
 
 def fused_heads(by_head: bool = False) -> Stored:
     """One matrix for queries, keys and values; `by_head` reads its rows as if each head had its three together."""
 
     def run(m: Any, x: Tensor) -> Any:
-        made = m.own(x)
+        made = m.qkv(x)
         if by_head:
             q, k, v = made.view(*x.shape[:2], 4, 3, -1).permute(3, 0, 2, 1, 4)
         else:
@@ -71,16 +72,21 @@ def fused_heads(by_head: bool = False) -> Stored:
     return Stored(_fused, run)
 
 
-def adapted(m: Any, x: Tensor) -> Any:
-    return m.q(x) + 2.0 * F.linear(F.linear(x, m.k.weight[:2]), m.v.weight[:, :2])
+def _adapter(m: Any) -> None:
+    m.down, m.back = nn.Linear(WIDTH, 2, bias=False), nn.Linear(2, WIDTH, bias=False)
+
+
+adapted = Stored(_adapter, lambda m, x: m.q(x) + 2.0 * m.back(m.down(x)))
 
 
 def merged_adapter(scale: float = 2.0) -> Stored:
-    def make(m: Any) -> nn.Module:
-        extra = m.v.weight[:, :2].double() @ m.k.weight[:2].double()
-        return linear((m.q.weight.double() + scale * extra).float(), m.q.bias)
+    def make(m: Any) -> None:
+        _adapter(m)
+        extra = m.back.weight.double() @ m.down.weight.double()
+        m.q = linear((m.q.weight.double() + scale * extra).float(), m.q.bias)
+        del m.down, m.back
 
-    return Stored(make, lambda m, x: m.own(x))
+    return Stored(make, lambda m, x: m.q(x))
 
 
 def _angles(length: int, base: float, dtype: torch.dtype) -> Tensor:
@@ -99,15 +105,13 @@ def rotary_computed(m: Any, x: Tensor) -> Any:
 
 
 def rotary_stored(base: float = 10000.0, swapped: bool = False) -> Stored:
-    def make(m: Any) -> nn.Module:
+    def make(m: Any) -> None:
         angle = _angles(32, base, torch.float32)
-        held = nn.Module()
-        held.register_buffer("cos", angle.cos())
-        held.register_buffer("sin", angle.sin())
-        return held
+        m.register_buffer("cos", angle.cos())
+        m.register_buffer("sin", angle.sin())
 
     def run(m: Any, x: Tensor) -> Any:
-        cos, sin = m.own.cos[: x.shape[1]], m.own.sin[: x.shape[1]]
+        cos, sin = m.cos[: x.shape[1]], m.sin[: x.shape[1]]
         return _turned(x, sin, cos) if swapped else _turned(x, cos, sin)
 
     return Stored(make, run)

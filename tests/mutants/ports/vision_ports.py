@@ -24,37 +24,36 @@ def last(x: Tensor) -> Any:
     return x.permute(0, 2, 3, 1)
 
 
-def _norm(m: Any) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(WIDTH)
-    norm.running_mean, norm.running_var = torch.randn(WIDTH) / 2, torch.rand(WIDTH) / 10
-    norm.weight.copy_(m.weight)
-    norm.bias.copy_(m.bias)
-    return norm
+def _norm(m: Any) -> None:
+    m.norm = nn.BatchNorm2d(WIDTH)
+    m.norm.running_mean, m.norm.running_var = torch.randn(WIDTH) / 2, torch.rand(WIDTH) / 10
+    m.norm.weight.copy_(m.weight)
+    m.norm.bias.copy_(m.bias)
 
 
-normalised_convolution = Stored(_norm, lambda m, x: last(m.own(m.conv(first(x)))))
+normalised_convolution = Stored(_norm, lambda m, x: last(m.norm(m.conv(first(x)))))
 
 
 def folded(eps: float = 1e-5, shifted: bool = True) -> Stored:
     """The norm in the convolution's weights, rounded to float32; not `shifted`: its running mean is left out."""
 
-    def make(m: Any) -> nn.Module:
-        norm: Any = _norm(m).double()
+    def make(m: Any) -> None:
+        _norm(m)
+        norm = m.norm.double()
         scale = norm.weight / (norm.running_var + eps).sqrt()
         mean = norm.running_mean if shifted else 0.0
-        weight = m.conv.weight.double() * scale[:, None, None, None]
-        made = nn.Conv2d(WIDTH, WIDTH, 3, stride=2)
-        made.weight.copy_(weight)
-        made.bias.copy_((m.conv.bias.double() - mean) * scale + norm.bias)
-        return made
+        bias = (m.conv.bias.double() - mean) * scale + norm.bias
+        m.conv.weight.copy_(m.conv.weight.double() * scale[:, None, None, None])
+        m.conv.bias.copy_(bias)
+        del m.norm
 
-    return Stored(make, lambda m, x: last(m.own(first(x))))
+    return Stored(make, lambda m, x: last(m.conv(first(x))))
 
 
 def norm_by_hand(eps: float = 1e-5) -> Stored:
     def run(m: Any, x: Tensor) -> Any:
-        scale = m.own.weight * torch.rsqrt(m.own.running_var + eps)
-        return last(m.conv(first(x))) * scale + (m.own.bias - m.own.running_mean * scale)
+        scale = m.norm.weight * torch.rsqrt(m.norm.running_var + eps)
+        return last(m.conv(first(x))) * scale + (m.norm.bias - m.norm.running_mean * scale)
 
     return Stored(_norm, run)
 
