@@ -89,9 +89,10 @@ def score(name: str, body: str, seed: int = 0, index: int = 0) -> PortScore:
 
 
 def compared(port: Port, region: Any, body: str | None = None, seed: int = 0) -> Verification:
-    """The port's baseline against a candidate with this region."""
+    """The port's baseline against a candidate with this region, each with its own weights."""
     x = torch.randn(port.inputs, generator=torch.Generator().manual_seed(seed + 1))
-    return verify(Host(port.baseline, body, seed).eval(), Host(region, body, seed).eval(), x)
+    baseline, candidate = Host(port.baseline, body, seed).eval(), Host(region, body, seed).eval()
+    return verify(baseline, candidate, x, weights="as-is")
 
 
 def marks(port: Port, found: Verification) -> tuple[bool, bool, bool]:
