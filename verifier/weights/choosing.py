@@ -182,7 +182,7 @@ def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) ->
     """
     if {n: t.shape for n, t in baseline.items()} != {n: t.shape for n, t in candidate.items()}:
         return None
-    telling = [name for name, tensor in baseline.items() if varies(tensor)]
+    telling = _telling(baseline)
     same = sum(related(baseline[name], candidate[name]) for name in telling)
     return {name: Assembly.of(name) for name in baseline} if same > len(telling) / 2 else None
 
@@ -211,9 +211,32 @@ def _drawn_elsewhere(
         and name in operators[1]
         and all(operators[1][name].isdisjoint(operators[0].get(each, ())) for each in assembly.names)
     }
-    telling = [name for name, tensor in foreign.items() if varies(tensor)]
-    taken = sum(torch.equal(foreign[name], candidate[name]) for name in telling)
-    return set() if taken > len(telling) / 2 else set(foreign)
+    telling = [name for name in foreign if varies(candidate[name])]
+    drawn = sum(_looks_drawn(name, candidate) for name in telling)
+    return set(foreign) if drawn > len(telling) / 2 else set()
+
+
+def _telling(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that tell whether others were made from them: a few numbers do not, where there are more."""
+    found = [name for name, tensor in tensors.items() if varies(tensor)]
+    return [name for name in found if tensors[name].numel() >= _TELLING] or found
+
+
+def _looks_drawn(name: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor lies as torch's linear layers and convolutions draw theirs: evenly within 1 / sqrt(fan-in).
+
+    Of n numbers the largest is about n / (n + 1) of the bound (torch.nn.Linear.reset_parameters).
+    """
+    owner = name.rpartition(".")[0]
+    weight = state.get(f"{owner}.weight" if owner else "weight")
+    if weight is None or weight.dim() < 2 or not weight.is_floating_point():
+        return False
+    bound = 1 / math.sqrt(weight[0].numel())
+    largest, count = float(state[name].abs().max()), state[name].numel()
+    return (1 - _SPREAD / count) * bound <= largest <= bound * (1 + 1e-6)
+
+
+_SPREAD = 8  # the largest of n even draws is below 1 - 8 / n once in three thousand times (e^-8)
 
 
 def _carry_over(
@@ -242,7 +265,7 @@ def _carry_over(
         for name, assembly in mapping.items()
         if assembly.fits(shapes, candidate[name].shape) and name not in constants
     }
-    telling = [name for name, tensor in before.items() if varies(tensor)]
+    telling = _telling(before)
     same = sum(related(before[name], candidate[name]) for name in telling)
     copied = len(telling) > 0 and same > len(telling) / 2
     chosen = dict(candidate)

@@ -165,3 +165,7 @@ def test_branches_that_were_merged_into_one_convolution_pair_where_the_numbers_a
         merged = nn.Sequential(model[0], model[1].merge(), model[2].merge(error)).eval()  # type: ignore[operator]
         found = verify(model, merged, images(), weights="as-is")
         assert found.verdict == verdict, found.reason
+
+
+def test_what_was_folded_is_kept_where_the_baselines_tensors_are_taken_over() -> None:
+    assert verify(net(), folded(), images()).verdict == "match"
