@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from verifier.cells import FORMATS
+from verifier.errors import ModelError
 from verifier.inputs.samples import batch_size, reversed_samples
 from verifier.lockstep import run
 from verifier.metrics import collect, compare, measure
 from verifier.records import NoiseFloor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.lockstep import Lane
@@ -43,12 +44,25 @@ def noise_floor(bench: Bench) -> NoiseFloor:
     samples = batch_size(bench.inputs)
     other = replace(cell, memory_format=FORMATS[1 - FORMATS.index(cell.memory_format)])
     lane: Callable[..., Lane] = partial(bench.lane, "baseline", stops=sites)
-    lanes = {"": lane(), "layout": bench.at(cell=other).lane("baseline", stops=sites)}
+    made: dict[str, Callable[[], Lane]] = {
+        "": lane,
+        "layout": lambda: bench.at(cell=other).lane("baseline", stops=sites),
+    }
     if not cell.is_cuda:
-        count = 1 if torch.get_num_threads() > 1 else 2
-        lanes["threads"] = lane(around=partial(_threads, count))
+        made["threads"] = partial(lane, around=partial(_threads, 1 if torch.get_num_threads() > 1 else 2))
     if samples > 1:
-        lanes["position"] = lane(inputs=reversed_samples(bench.inputs))
+        made["position"] = partial(lane, inputs=reversed_samples(bench.inputs))
+    try:
+        return _against_itself(bench, sites, made, samples)
+    except ModelError:  # a model need not take the other memory format
+        del made["layout"]
+        return _against_itself(bench, sites, made, samples)
+
+
+def _against_itself(
+    bench: Bench, sites: Sequence[int], made: Mapping[str, Callable[[], Lane]], samples: int
+) -> NoiseFloor:
+    lanes = {name: make() for name, make in made.items()}
     names = list(lanes)
     found: dict[str, list[Measurement]] = {name: [] for name in names[1:]}
 

@@ -113,7 +113,7 @@ class Edits:
 
         With `alone` the cause was confirmed on what the baseline's operators give, and does not hold by itself.
         """
-        if cause.code.endswith("-missing") and any(site.op in DRAWS for site, _ in baseline.between):
+        if any(site.op in DRAWS for site, _ in baseline.between):
             return cause  # what was drawn here says nothing of what is drawn elsewhere
         found = self._searched(baseline, candidate, wanted, limit, KINDS)
         if (found is None or found.found is None) and (
