@@ -233,6 +233,12 @@ BLANK = frozenset(
 )
 UNWRITTEN = BLANK | {"resize"}
 
+# Operators that write every element of what they are given.
+FILLS = frozenset(
+    {"bernoulli", "cauchy", "copy", "exponential", "fill", "geometric", "log_normal", "normal", "random"}
+)
+FILLS |= {"uniform", "zero"}
+
 
 def casts(op: str, attributes: Mapping[str, object]) -> bool:
     """Whether a call names a dtype to convert to: it may change values in another cell, if not in this one."""

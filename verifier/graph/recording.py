@@ -18,6 +18,7 @@ from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
 from verifier.graph.operators import (
     CONSTANTS,
+    FILLS,
     UNWRITTEN,
     bind,
     casts,
@@ -160,7 +161,9 @@ class _Recorder(Instrument):
         self._writes_inputs = False
         self._written: set[int | None] = set()
         self._unwritten: dict[int, list[int]] = {}  # memory that nobody wrote yet: the sites that show it
-        self._settled: dict[int, int] = {}  # for such memory, the site that wrote it last
+        # For such memory, the site that wrote it last, or first as a whole.
+        self._settled: dict[int, int] = {}
+        self._filled: dict[int, int] = {}
         self._input_memory = {same_memory(tensor) for tensor in inputs}
         for k, tensor in enumerate(inputs):
             self._origins.producers[id(tensor)] = (weakref.ref(tensor), -1 - k)
@@ -241,6 +244,11 @@ class _Recorder(Instrument):
             self._unwritten[memory].append(site)
             if inplace and op not in UNWRITTEN:
                 self._settled[memory] = site
+                if (
+                    op in FILLS
+                    and tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+                ):
+                    self._filled.setdefault(memory, site)
 
     def on_read(self, tensor: Tensor) -> None:
         """Remember where a number came from that Python now computes with."""
@@ -268,7 +276,7 @@ class _Recorder(Instrument):
             site
             for memory, sites in self._unwritten.items()
             for site in sites
-            if site < self._settled.get(memory, 0)
+            if site < self._filled.get(memory, self._settled.get(memory, 0))
         }
         names = _number(self._drafts)
         sites = tuple(
