@@ -19,7 +19,7 @@ from verifier.proof.dependence import read
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Assembly
     from verifier.bench.judging import Assessed
@@ -174,13 +174,19 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     return Compared(
         bench,
         (few, *parts),
-        static,
+        _unexplained(static, bench),
         steps,
         assessed,
         exactly.tried if exactly else {},
         {} if parted else read(bench),
         _not_in_batches(terms, batch_size(given)),
     )
+
+
+def _unexplained(static: Sequence[StaticDifference], bench: Bench) -> tuple[StaticDifference, ...]:
+    """What differs as written, without tensors that are the other model's, rounded: a note tells of those."""
+    rounded = bench.subject.exact.get("candidate", {})
+    return tuple(each for each in static if each.kind != "tensor" or each.candidate not in rounded)
 
 
 def _not_in_batches(terms: Terms, samples: int) -> tuple[str, ...]:
