@@ -13,6 +13,7 @@ from verifier import verify
 from verifier.bench.as_given import as_given
 from verifier.bench.side import Side
 from verifier.inputs import tensors
+from verifier.judge import CRITERIA
 
 
 def net() -> nn.Sequential:
@@ -105,8 +106,9 @@ class Counting(nn.Module):
 
 def test_what_a_run_of_the_model_writes_is_put_back() -> None:
     model = Counting().train()
+    model.register_forward_hook(lambda _module, _args, output: output)  # so that the model itself is run
     before = copy.deepcopy(model.state_dict())
-    as_given(Side.of("baseline", model, 0), tensors(inputs()))
+    as_given(Side.of("baseline", model, 0), [tensors(inputs())])
     assert (model.calls, model.seen) == (0, [])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -119,8 +121,8 @@ class TimeFirst(nn.Module):
 
 
 def test_rows_of_a_causal_model_are_no_samples() -> None:
-    assert not as_given(Side.of("baseline", TimeFirst(), 0), tensors(inputs())).by_sample
-    assert as_given(Side.of("baseline", net(), 0), tensors(inputs())).by_sample
+    assert not as_given(Side.of("baseline", TimeFirst(), 0), [tensors(inputs())]).by_sample
+    assert as_given(Side.of("baseline", net(), 0), [tensors(inputs())]).by_sample
 
 
 def test_the_samples_on_which_numerics_part_join_those_of_float64() -> None:
@@ -135,3 +137,53 @@ def test_the_samples_on_which_numerics_part_join_those_of_float64() -> None:
     semantics = found.cells[0]
     assert [(row.baseline, row.excited) for row in semantics.culprits] == [("1", None)]
     assert semantics.batch_size == 3
+
+
+def wrong_for(part: Any) -> Any:
+    """A backend whose code is wrong where `part` says, of what comes out."""
+
+    def backend(graph: Any, _example: Any) -> Any:
+        def run(*args: Any) -> Any:
+            (out,) = graph(*args)
+            out = out.clone()
+            part(out)
+            return (out,)
+
+        return run
+
+    return backend
+
+
+def test_code_that_is_wrong_in_the_middle_of_a_batch_or_in_its_last_one_is_found() -> None:
+    middle = torch.compile(net(), backend=wrong_for(lambda out: out[1].add_(1) if len(out) > 1 else None))
+    assert verify(net(), middle, inputs()).verdict == "diverged"  # type: ignore[arg-type]
+    last = torch.compile(net(), backend=wrong_for(lambda out: out.add_(1) if len(out) == 1 else None))
+    assert verify(net(), last, inputs(5), batch_size=2).verdict == "diverged"  # type: ignore[arg-type]
+
+
+def test_no_policy_makes_up_for_another_program() -> None:
+    compiled = torch.compile(net(), backend=wrong_by_one)
+    assert verify(net(), compiled, inputs(), policy=CRITERIA).verdict == "diverged"  # type: ignore[arg-type]
+
+
+class Remembering(nn.Module):
+    """Keeps what it was given, in an object of its own."""
+
+    class Cache:
+        def __init__(self) -> None:
+            self.kept: Tensor | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.cache = self.Cache()
+
+    def forward(self, x: Tensor) -> Any:
+        self.cache.kept = x if self.cache.kept is None else torch.cat([self.cache.kept, x])
+        return self.layer(self.cache.kept)[-len(x) :]
+
+
+def test_a_model_that_is_its_modules_is_not_run_itself() -> None:
+    model = Remembering()
+    assert verify(model, copy.deepcopy(model), inputs()).verdict == "match"
+    assert model.cache.kept is None

@@ -113,3 +113,24 @@ def test_what_an_activation_happens_to_hide_is_a_fault() -> None:
 def test_what_a_parameter_of_zeros_hides_is_a_fault() -> None:
     result = compared(Offset(1.0, torch.tanh, gain=True), Offset(2.0, torch.tanh, gain=True))
     assert [row.baseline for row in result.culprits] == ["sub"]
+
+
+class Branching(nn.Module):
+    """A branch that the given numbers do not choose."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.gain = nn.Linear(4, 8), nn.Linear(8, 3), gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        found: Tensor = self.last(torch.where(h > 30, h * self.gain, torch.tanh(h)))
+        return found
+
+
+def test_a_branch_that_other_numbers_choose_is_read() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    found = verify(Branching(2.0), Branching(0.5), x)
+    assert found.verdict == "diverged"
+    assert [row.op for row in found.culprits] == ["mul"]
