@@ -275,7 +275,7 @@ def test_a_thin_alignment_is_inconclusive() -> None:
 
     linear = nn.Linear(6, 4)
     by_hand = Apart(linear.weight.detach(), linear.bias.detach())
-    result = verify(nn.Sequential(linear, nn.Sigmoid()), by_hand, torch.randn(3, 6), weights="as-is")
+    result = verify(nn.Sequential(linear, nn.Sigmoid()), by_hand, torch.randn(3, 6))
     assert result.verdict == "inconclusive"
     assert "could be paired" in result.reason
 

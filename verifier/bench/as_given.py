@@ -12,11 +12,12 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec.structs import replace as replace_struct
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from verifier.bench.intact import Kept
 from verifier.border import heartbeat
@@ -24,8 +25,10 @@ from verifier.border.programs import translating
 from verifier.cells import ORACLE, Cell
 from verifier.errors import ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
+from verifier.graph.instrument import Instrument
+from verifier.graph.operators import operator_name
 from verifier.graph.returned import Returned
-from verifier.graph.tensors import same_numbers
+from verifier.graph.tensors import same_numbers, tensors_in
 from verifier.inputs.samples import batch_size, picked
 from verifier.judge import judge_rows
 from verifier.judge.verdicts import AS_GIVEN
@@ -37,7 +40,7 @@ from verifier.models.copying import copy_with, state_of
 from verifier.records import Budget, Cause, CellResult, PairResult, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -135,6 +138,7 @@ def _given(side: Side, inputs: Inputs) -> list[Tensor]:
         translating(partial(side.failure, inputs=inputs)),
         torch.no_grad(),
         same_chance(),
+        _Naming() if heartbeat.watched() else contextlib.nullcontext(),
     ):
         return [tensor.clone() for tensor in Returned.of(side.given(*args, **kwargs)).values()]
 
@@ -151,13 +155,41 @@ def _program(
     args, kwargs = side.arguments(inputs, cell)
     failure = partial(side.failure, inputs=inputs) if failing else lambda _: ModelError("")
     try:
-        with translating(failure), torch.no_grad(), running(cell), same_chance(), interpreted():
+        telling = _Teller.of(copied, (args, kwargs))
+        with translating(failure), torch.no_grad(), running(cell), same_chance(), interpreted(), telling:
             values = Returned.of(copied(*args, **kwargs)).values()
             return None if any(t.is_meta for t in values) else [t.clone() for t in values]
     except ModelError:
         if failing:
             raise
         return None
+
+
+class _Naming(TorchFunctionMode):
+    """Says which operator a model is about to call that nothing may be hung on."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make the call as it is."""
+        heartbeat.site(operator_name(func))
+        return func(*args, **(kwargs or {}))
+
+
+class _Teller(Instrument):
+    """Says where a run stands, so that a process that dies in it is told with that."""
+
+    @classmethod
+    def of(cls, model: nn.Module, given: object) -> contextlib.AbstractContextManager[object]:
+        """One for a copy that nobody else holds, where anybody listens."""
+        return cls(model, tensors_in(given)) if heartbeat.watched() else contextlib.nullcontext()
+
+    def on_call(self, *_: object) -> None:
+        """Nothing is kept of a call."""
 
 
 def _rows(tensors: Sequence[Tensor], samples: int, numbers: Sequence[int]) -> list[Tensor]:

@@ -300,7 +300,8 @@ def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
     if not (tensor.is_floating_point() and dtype.is_floating_point):
         return tensor
     values = tensor.to(dtype).to(tensor.dtype)
-    if bool(
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    if strided and bool(
         (values.isinf() & masks(tensor)).any()
     ):  # a mask is the lowest number of its dtype, not minus infinity
         most = torch.finfo(dtype).max
