@@ -200,15 +200,6 @@ def save_beside(
     return lost
 
 
-def save_texts(texts: dict[str, str], directory: str | PathLike[str]) -> None:
-    """Write several text files by name into one directory, all of them or none.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
-    _write(texts, Path(directory))
-
-
 def save_text(text: str, file: str | PathLike[str]) -> None:
     """Write one text file, whole or not at all; its directory is created if need be.
 

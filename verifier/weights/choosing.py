@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
 
-MODES = ("calibrated", "init", "imagenet", "as-is", "transfer")
-
 
 @dataclass(frozen=True)
 class Masters:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 ORDER = "elements-permuted"
 FACTOR = "factor-different"
 OFFSET = "offset-different"
-_MOST_AXES = 4
 
 
 @dataclass(frozen=True)

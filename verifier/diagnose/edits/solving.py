@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Residual = "Callable[[Sequence[float]], Tensor | None]"
-
 _ITERATIONS = 16
 _STEP = 1e-5
 _SOLVED = 1e-13  # relative; what is left is rounding
