@@ -61,7 +61,7 @@ def test_a_network_that_cannot_run_does_not_keep_the_others_from_it(call: Callab
 
     assert ended.code == 2
     assert (
-        "small_resnet18  could not run: the baseline baseline:small_resnet18 does not take inputs"
+        "small_resnet18  could not run: the baseline baseline:small_resnet18 does not take the random pictures"
         in ended.out
     )
     assert "cifar_resnet20  match:" in ended.out.replace("cifar_resnet20   ", "cifar_resnet20  ")

@@ -14,7 +14,7 @@ from verifier.diagnose.edits.wiring import named
 from verifier.graph.operators import MOVES, SELECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Sequence, Set
 
     from verifier.diagnose.edits.context import Context
     from verifier.diagnose.edits.program import Key, Place, Program, Step
@@ -207,14 +207,20 @@ def _readable(context: Context, step: Step) -> Iterator[tuple[int, tuple[Key | N
 
 
 def replaced_in_kind(context: Context) -> Iterator[Edit]:
-    """One operator of the baseline's in the place of one of its kind: an activation, a norm, a pooling."""
-    return (edit for edit in replaced(context) if edit.code != "operator-different")
+    """One operator of the baseline's in the place of one of its kind: an activation, a norm, a pooling.
+
+    Only of which the candidate has fewer: with as many of them it has one of its own too many, not another.
+    """
+    here, there = ([step.op for step in each.steps] for each in (context.program, context.baseline))
+    lacking = {op for op in there if here.count(op) < there.count(op)}
+    return (edit for edit in replaced(context, lacking) if edit.code != "operator-different")
 
 
-def replaced(context: Context) -> Iterator[Edit]:
+def replaced(context: Context, among: Set[str] | None = None) -> Iterator[Edit]:
     """One operator of the baseline's, with its settings, on the operands of one of the candidate's."""
     program = context.program
-    for (at, step), other in itertools.product(enumerate(program.steps), context.baseline.steps):
+    others = [step for step in context.baseline.steps if among is None or step.op in among]
+    for (at, step), other in itertools.product(enumerate(program.steps), others):
         if len(step.sources) != len(other.sources) or step.op == other.op or step.op in _LAID_OUT:
             continue
         orders = [range(len(step.sources))] if len(step.sources) != 2 else [(0, 1), (1, 0)]
