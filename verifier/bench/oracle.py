@@ -45,7 +45,7 @@ class Standing:
     calls: Calls
 
 
-def stand(bench: Bench, protocol: Protocol) -> Standing:
+def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing:
     """Run the oracle, the baseline and the candidate side by side in the bench's cell.
 
     The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
@@ -57,7 +57,8 @@ def stand(bench: Bench, protocol: Protocol) -> Standing:
 
     In half precisions the part of the intrinsic error that all samples share is measured as well.
 
-    A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
+    A candidate that gave the very same numbers as the baseline needs no forced pass of its own. `sparing` is that of
+    `verifier.bench.bare_calls.called_again`.
     """
     progress = protocol.steps(f"{bench.cell.name} against float64", bench.alignment, 3)
     layouts = bench.alignment.laid_out
@@ -90,7 +91,7 @@ def stand(bench: Bench, protocol: Protocol) -> Standing:
         layouts=layouts,
     )
     called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
-    calls = called_again(bench, called, by_order=protocol.by_order)
+    calls = called_again(bench, called, by_order=protocol.by_order, sparing=sparing)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2

@@ -88,3 +88,26 @@ def test_a_state_beside_an_error_only_carries() -> None:
     numerics = found.cells[1]
     second = [row for row in numerics.layers if row.kind == "call"]
     assert [str(row.status) for row in second] == ["carries"]
+
+
+class _Referring(Net):
+    """Takes a number of the batch's first sample from all, where no operator shows which sample it was."""
+
+    def chosen(self, x: Tensor) -> int:
+        return 0
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) - float(x[:, 0].detach().numpy()[self.chosen(x)])
+
+
+class _ReferringToTheLargest(_Referring):
+    def chosen(self, x: Tensor) -> int:
+        return int(x[:, 0].detach().numpy().argmax())
+
+
+@pytest.mark.parametrize("cells", [("cpu/float64",), ("cpu/float32",), None])
+def test_an_order_that_only_the_baseline_minds_is_seen(cells: tuple[str, ...] | None) -> None:
+    x = inputs()
+    x = x[x[:, 0].argsort(descending=True)]  # the largest is the first
+    found = verify(_Referring(), _ReferringToTheLargest(), x, **({} if cells is None else {"cells": cells}))
+    assert found.verdict is Verdict.DIVERGED
