@@ -105,9 +105,9 @@ class _ReferringToTheLargest(_Referring):
         return int(x[:, 0].detach().numpy().argmax())
 
 
-@pytest.mark.parametrize("cells", [("cpu/float64",), ("cpu/float32",), None])
-def test_an_order_that_only_the_baseline_minds_is_seen(cells: tuple[str, ...] | None) -> None:
+@pytest.mark.parametrize("cells", [("cpu/float64",), ("cpu/float32",), ("cpu/bfloat16", "cpu/float32")])
+def test_an_order_that_only_the_baseline_minds_is_seen(cells: tuple[str, ...]) -> None:
     x = inputs()
     x = x[x[:, 0].argsort(descending=True)]  # the largest is the first
-    found = verify(_Referring(), _ReferringToTheLargest(), x, **({} if cells is None else {"cells": cells}))
+    found = verify(_Referring(), _ReferringToTheLargest(), x, cells=cells)
     assert found.verdict is Verdict.DIVERGED
