@@ -14,8 +14,9 @@ from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
 from verifier.inputs.samples import batch_size, batches
-from verifier.judge import numeric
+from verifier.judge import numeric, regions
 from verifier.proof.dependence import read
+from verifier.proof.excited import excited, hidden
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Compared:
         steps: The blocks and stages that were verified first.
         cells: What was found in each cell.
         tried: What sites that are written otherwise gave alone, by their row in float64.
-        read: Of regions of many operators, whether what was compared depends on them; asked where nothing diverged.
+        read: Of regions without partners, whether what was compared depends on them, as far as that was asked: where
+            nothing diverged, of those of many operators and of those that weights of 0 or 1 may hide.
+        silent: The baseline's parameters that are all 0 or 1, and were not compared with other numbers in them.
         notes: What was done otherwise than it was asked for.
         runs: What the two models as they were given have shown.
     """
@@ -90,6 +93,7 @@ class Compared:
     cells: tuple[Assessed, ...]
     tried: Mapping[int, Tried]
     read: Mapping[Region, bool]
+    silent: tuple[str, ...]
     notes: tuple[str, ...] = ()
     runs: tuple[AsGiven, ...] = ()
 
@@ -171,6 +175,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     )
     assessed = (*([exactly.assessed] if exactly else []), *cells)
     parted = any(each.result.verdict is Verdict.DIVERGED for each in assessed)
+    reading, silent = ({}, masters.info.unexercised) if parted else _read(bench)
     return Compared(
         bench,
         (few, *parts),
@@ -178,9 +183,22 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         steps,
         assessed,
         exactly.tried if exactly else {},
-        {} if parted else read(bench),
+        reading,
+        silent,
         _not_in_batches(terms, batch_size(given)),
     )
+
+
+def _read(bench: Bench) -> tuple[dict[Region, bool], tuple[str, ...]]:
+    """Whether what was compared depends on regions without partners, and which parameters may still hide one."""
+    silent = bench.subject.masters.info.unexercised
+    other = excited(bench) if regions(bench.alignment) else None
+    shown = hidden(other.bench) if other is not None else {}
+    if other is None or not shown:
+        return read(bench), silent
+    apart = {region: False for region, alike in shown.items() if not alike}
+    left = tuple(name for name in silent if name not in other.names)
+    return {**read(bench if apart else other.bench), **apart}, left
 
 
 def _unexplained(static: Sequence[StaticDifference], bench: Bench) -> tuple[StaticDifference, ...]:

@@ -27,9 +27,10 @@ from verifier.diagnose import Tried, unreached, with_unreached
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError
 from verifier.graph.reductions import reduction
-from verifier.judge import judge_rows, semantics_budget
+from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
+from verifier.proof.excited import excited
 from verifier.proof.unread import alike_elsewhere, unread
 from verifier.records import Verdict
 
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from verifier.judge import Judged, Policy
     from verifier.records import Budget
 
-WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
+WRONG_GUESS = (
+    "paired by its place at first, but its tensor turned up elsewhere, or its model needs its own there"
+)
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 
@@ -98,6 +101,10 @@ def semantics(
     words = list(look.measured.words)
     for _ in range(_GUESSES):
         wrong, right = wrong_guesses(bench, look.judged.rows)
+        other = None if wrong or not _ends_agree(bench, look.judged) else excited(bench)
+        if other is not None:  # weights of 0 hide what reads a pair
+            there = _look(other.bench, inputs, probe, protocol, alone=alone)
+            wrong, right = wrong_guesses(other.bench, there.judged.rows)
         if not wrong:
             break
         alignment = bench.alignment.repaired(wrong, right, WRONG_GUESS)
@@ -136,6 +143,12 @@ def semantics(
     )
     result = replace_struct(result, notes=notes)
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
+
+
+def _ends_agree(bench: Bench, judged: Judged) -> bool:
+    """Whether models that differ somewhere return the same."""
+    ends_at = ends(bench.alignment, judged.rows)
+    return judged.verdict is Verdict.DIVERGED and not any(differs(judged.rows[k]) for k in ends_at)
 
 
 def _unread_notes(judged: Judged) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def size(tensor: Tensor) -> float:
     """The root mean square of a tensor's finite numbers; 0 where it holds none."""
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0
-    return float(tensor.nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
+    return float(tensor.double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
 
 
 def _centred(tensor: Tensor, _: Sequence[float]) -> Tensor:

@@ -1,7 +1,7 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
 from verifier.judge.budgets import numerics_budget, semantics_budget
-from verifier.judge.coverage import Region, coverage, many
+from verifier.judge.coverage import Region, coverage, many, regions
 from verifier.judge.criteria import evaluate
 from verifier.judge.excess import excess, less_accurate, numeric
 from verifier.judge.hardware import hardware
@@ -36,6 +36,7 @@ __all__ = [
     "numerics_budget",
     "overall",
     "range_notes",
+    "regions",
     "semantics_budget",
     "too_thin",
     "with_precision",

@@ -46,9 +46,9 @@ def coverage(
 
     The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
     a region, all its weights mapped, that is compared as a whole where it leads: at pairs and outputs. Not if such a
-    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide it. A region of many
-    operators counts only where `read` says that what is compared depends on it in numbers; False is for one that
-    hides. With `own_weights` both models compute with what they were given, so that none need be mapped.
+    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide it, nor where `read` says
+    that it hides. A region of many operators counts only where `read` says that what is compared depends on it in
+    numbers. With `own_weights` both models compute with what they were given, so that none need be mapped.
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
@@ -121,19 +121,26 @@ def _weighs(site: Site) -> bool:
     return bool(site.tensors) and _computes(site)
 
 
+def regions(alignment: Alignment, more_than: int = 0) -> list[Region]:
+    """The regions on either side in which more operators than so many compute something."""
+    return [
+        region
+        for side, graph, paired in (
+            ("baseline", alignment.baseline, {pair.baseline for pair in alignment.pairs}),
+            ("candidate", alignment.candidate, {pair.candidate for pair in alignment.pairs}),
+        )
+        for region in _regions(side, graph, paired)
+        if _computing(graph, region) > more_than
+    ]
+
+
 def many(alignment: Alignment) -> list[Region]:
     """The regions of many operators on either side, which are compared where they lead only if numbers say so."""
-    found = []
-    for side, graph, paired in (
-        ("baseline", alignment.baseline, {pair.baseline for pair in alignment.pairs}),
-        ("candidate", alignment.candidate, {pair.candidate for pair in alignment.pairs}),
-    ):
-        found += [region for region in _regions(side, graph, paired) if not _is_small(graph, region)]
-    return found
+    return regions(alignment, _FEW)
 
 
-def _is_small(graph: Graph, region: Region) -> bool:
-    return sum(_computes(graph.sites[index]) for index in region.sites) <= _FEW
+def _computing(graph: Graph, region: Region) -> int:
+    return sum(_computes(graph.sites[index]) for index in region.sites)
 
 
 def _regions(side: str, graph: Graph, paired: Collection[int]) -> Iterator[Region]:
@@ -158,7 +165,7 @@ def _standing(
     graph: Graph, region: Region, mapped: Collection[str], muted: Collection[str], read: Mapping[Region, bool]
 ) -> bool | None:
     """Whether a region is compared where it leads; False where something hides it, None where that is not known."""
-    if any(
+    if read.get(region) is False or any(
         use.name in muted
         for end in region.ends
         for use in graph.sites[end].tensors
@@ -167,4 +174,4 @@ def _standing(
         return False
     if not all(name in mapped for name in region.weights):
         return None
-    return True if _is_small(graph, region) else read.get(region)
+    return True if _computing(graph, region) <= _FEW else read.get(region)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 from verifier.graph.tensors import dense
 from verifier.metrics import Measurement, Moments, collect, compare, keep, measure
 
@@ -81,6 +83,10 @@ def met_at(reference: Tensor, other: Tensor, offset: int) -> Met:
 
 def masks(tensor: Tensor) -> Tensor:
     """Where a tensor holds numbers that stand for an infinity."""
+    if (
+        tensor.is_floating_point() and torch.finfo(tensor.dtype).max < _MASK
+    ):  # few operators know the narrow ones
+        return torch.zeros_like(tensor, dtype=torch.bool)
     return (tensor.abs() >= _MASK) & tensor.isfinite()
 
 

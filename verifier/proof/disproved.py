@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from verifier.align import Pair
 from verifier.judge import differs
+from verifier.judge.excess import limit, within
 from verifier.proof.digests import digests, twins
 from verifier.records import Status
 
@@ -23,6 +24,8 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
     tensors turns up elsewhere in the other model, or if neither depends on the inputs: no other input will show more.
+    It is wrong as well if what reads it agrees only as long as the candidate keeps its own tensor: it is read, and is
+    what the candidate's operators need there.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
@@ -51,6 +54,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
         if twin.get(pair.baseline, pair.candidate) != pair.candidate
         or back.get(pair.candidate, pair.baseline) != pair.baseline
         or (_tables_apart(bench.alignment, pair) and settled)
+        or (_needed(bench.alignment, pair, rows) and settled)
     ]
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
     return wrong, [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
@@ -111,6 +115,17 @@ def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
     if alignment.baseline.reads_inputs[b.index] or alignment.candidate.reads_inputs[c.index]:
         return False
     return b.shape == c.shape or math.prod(b.shape) != math.prod(c.shape)
+
+
+def _needed(alignment: Alignment, pair: Pair, rows: Sequence[PairResult]) -> bool:
+    """Whether something that reads a pair differs once the candidate is given the baseline's tensor there."""
+    name = alignment.baseline.sites[pair.baseline].name
+    index = next(row.index for row in rows if row.kind == "site" and row.baseline == name)
+    return any(
+        row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True))
+        for row in rows
+        if index in row.above and not differs(row)
+    )
 
 
 def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:

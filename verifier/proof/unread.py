@@ -18,6 +18,7 @@ from verifier.graph.tensors import mapped
 from verifier.judge import differs
 from verifier.lockstep import Comparing, overwrite, run
 from verifier.proof.digests import Digest
+from verifier.proof.excited import SAME, excited
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.bench.bench import Bench
+    from verifier.inputs import Inputs
     from verifier.judge import Judged
     from verifier.records import PairResult
 
-_SAME = 1e-9  # relative to a tensor's size: elements closer than this are no difference
 _LARGE = (
     10.0  # how far elements are moved, in the size (root mean square) of those that differ or of the others
 )
@@ -67,27 +68,33 @@ def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
 
 
 def alike_elsewhere(bench: Bench) -> bool:
-    """Whether the two models agree on other inputs, too, that are drawn from the given ones.
+    """Whether the two models agree on other inputs, too, that are drawn from the given ones, and with other weights.
 
     What a mask of the program cuts off stays cut off. What the given numbers do not choose (a branch, an expert) is
-    read on others. Without one input that both take nothing is known.
+    read on others; what weights of 0 hide, with others. Without one input that both take nothing is known.
     """
     tried = False
-    for change in _CHANGES:
-        args, kwargs = mapped((bench.inputs.args, bench.inputs.kwargs), change)
-        given = replace(bench.inputs, args=args, kwargs=kwargs, other=None)
-        lanes = [bench.lane(side, inputs=given, stops=()) for side in ("baseline", "candidate")]
+    other = excited(bench)
+    ways = [(bench, _drawn(bench.inputs, change)) for change in _CHANGES]
+    ways += [] if other is None else [(other.bench, bench.inputs)]
+    for here, inputs in ways:
+        lanes = [here.lane(side, inputs=inputs, stops=()) for side in ("baseline", "candidate")]
         try:
             (outputs,) = run(lanes, [[], []], [Comparing(0, 1)]).outputs
         except GraphDepartureError:
             return False
         except ModelError:
             continue
-        tried = True
+        tried |= here is bench
         errors = [meeting.error for meeting in outputs]
-        if not all(error is not None and error.within(_SAME) for error in errors):
+        if not all(error is not None and error.within(SAME) for error in errors):
             return False
     return tried
+
+
+def _drawn(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    args, kwargs = mapped((inputs.args, inputs.kwargs), change)
+    return replace(inputs, args=args, kwargs=kwargs, other=None)
 
 
 def _scaled(factor: float) -> Callable[[Tensor], Tensor]:
@@ -146,7 +153,7 @@ def _differences(bench: Bench, pairs: Collection[Pair], *, force: bool) -> dict[
         values = torch.where(candidate.isfinite(), candidate, baseline).clone()
         finite = baseline.isfinite() & candidate.isfinite()
         size = _size(candidate[finite])
-        where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > _SAME * size) & finite
+        where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > SAME * size) & finite
         if bool(values[where].isfinite().all()):
             sizes = [_size(each[finite & part]) for each in (baseline, candidate) for part in (where, ~where)]
             found[pair] = _Difference(where, values, max(sizes) or 1.0)
@@ -167,30 +174,16 @@ def _size(tensor: Tensor) -> float:
 
 def _is_quiet(bench: Bench, differences: Mapping[Pair, _Difference]) -> bool:
     """Whether nothing moves behind the elements in which some pairs differ, whatever stands in them."""
-    excited = _excited(bench)
-    before = _seen(excited, differences, 0.0)
+    other = excited(bench)
+    bench = bench if other is None else other.bench
+    before = _seen(bench, differences, 0.0)
     return before is not None and all(
-        (after := _seen(excited, differences, sign)) is not None
+        (after := _seen(bench, differences, sign)) is not None
         and all(
             a.fits(b) and infinite == more for (a, infinite), (b, more) in zip(before, after, strict=True)
         )
         for sign in (1.0, -1.0)
     )
-
-
-def _excited(bench: Bench) -> Bench:
-    """The bench with what is all 0 in the candidate drawn at random: that hides by chance what it multiplies."""
-    masters = bench.subject.masters
-    silent = {*masters.info.unexercised}
-    drawn = {
-        name: torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
-        for name, tensor in masters.candidate.items()
-        if name in masters.assemblies
-        and not silent.isdisjoint(masters.assemblies[name].names)
-        and not bool(tensor.any())
-    }
-    changed = replace(masters, candidate={**masters.candidate, **drawn})
-    return bench.at(subject=replace(bench.subject, masters=changed))
 
 
 def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) -> list[_Read] | None:

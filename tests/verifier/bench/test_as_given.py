@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from verifier.bench.as_given import as_given
 from verifier.bench.side import Side
 from verifier.inputs import tensors
 from verifier.judge import CRITERIA
+
+
+@pytest.fixture(autouse=True)
+def _compiled_anew() -> None:
+    torch.compiler.reset()  # after a few recompilations a function stays as it is
 
 
 def net() -> nn.Sequential:
@@ -187,3 +193,78 @@ def test_a_model_that_is_its_modules_is_not_run_itself() -> None:
     model = Remembering()
     assert verify(model, copy.deepcopy(model), inputs()).verdict == "match"
     assert model.cache.kept is None
+
+
+def made_by(part: Any) -> Any:
+    """A backend whose code makes of all that comes out what `part` makes of it."""
+    return lambda graph, _example: lambda *args: tuple(map(part, graph(*args)))
+
+
+def test_half_precision_code_that_is_a_hundredth_off_is_not_taken_for_rounding() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.GELU(), nn.LayerNorm(32))]
+    model, x = nn.Sequential(*layers).eval().bfloat16(), torch.randn(8, 32).bfloat16()
+    for part in (lambda out: out * 1.01, lambda out: out + 0.03):
+        compiled = torch.compile(model, backend=made_by(part))
+        found = verify(model, compiled, x)  # type: ignore[arg-type]
+        assert found.verdict == "diverged"
+
+
+def test_half_precision_code_that_rounds_once_instead_of_at_every_step_is_the_same() -> None:
+    model, x = net().bfloat16(), inputs(16).bfloat16()
+
+    def wider(graph: Any, _example: Any) -> Any:
+        return lambda *args: tuple(out.bfloat16() for out in graph(*(arg.float() for arg in args)))
+
+    compiled = torch.compile(model, backend=wider)
+    given = as_given(Side.of("candidate", compiled, 0), [tensors(x)])  # type: ignore[arg-type]
+    assert not given.apart
+    assert any("within rounding" in note for note in given.notes)
+
+
+def test_masks_in_what_comes_out_hide_no_wrong_code() -> None:
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).masked_fill(torch.arange(4) > 2, torch.finfo(x.dtype).min)  # type: ignore[no-any-return]
+
+    model = Scores().eval()
+    compiled = torch.compile(model, backend=made_by(lambda out: out * 1.5 + 3))
+    assert as_given(Side.of("candidate", compiled, 0), [tensors(inputs())]).apart  # type: ignore[arg-type]
+
+
+def test_what_a_model_holds_in_objects_of_its_own_is_left_as_it_was() -> None:
+    class Logging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.generator = nn.Linear(8, 4), torch.Generator().manual_seed(0)
+            self.log = SimpleNamespace(steps=[], calls=0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.log.steps.append(len(x))
+            self.log.calls += 1
+            return self.layer(x + torch.rand(x.shape, generator=self.generator))  # type: ignore[no-any-return]
+
+    model = Logging().eval()
+    before = model.generator.get_state()
+    assert verify(model, copy.deepcopy(model), inputs()).verdict == "match"
+    assert model.log == SimpleNamespace(steps=[], calls=0)
+    assert torch.equal(before, model.generator.get_state())
+
+
+def test_a_forward_that_is_an_object_around_a_closure_follows_the_copy() -> None:
+    class Calling:
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def __call__(self, x: Tensor) -> Any:
+            return self.function(x)
+
+    right, wrong = net(), net()
+    right.forward = Calling(lambda x: right[2](right[1](right[0](x))))  # type: ignore[method-assign]
+    wrong.forward = Calling(lambda x: wrong[2](wrong[0](x)))  # type: ignore[method-assign]
+    assert verify(net(), right, inputs()).verdict == "match"
+    assert verify(net(), wrong, inputs()).verdict == "diverged"

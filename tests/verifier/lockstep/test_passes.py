@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tests.networks import Rewritten, images, network
 from tests.verifier.graph import test_recording
+from verifier import verify
 from verifier.align import Alignment, align
 from verifier.border.programs import undisturbed
 from verifier.errors import GraphDepartureError, ModelError
@@ -484,3 +485,19 @@ def test_objects_are_as_findable_afterwards_as_before() -> None:
     lockstep(network(), network())
 
     assert gc.get_freeze_count() == 0
+
+
+def test_numbers_of_eight_bits_are_compared() -> None:
+    class Narrow(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.factor = nn.Linear(4, 4), factor
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.layer(x)
+            return y, (y * self.factor).to(torch.float8_e4m3fn)
+
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    assert verify(Narrow(1.0), Narrow(1.0), x).verdict == "match"
+    assert verify(Narrow(1.0), Narrow(1.2), x).verdict == "diverged"

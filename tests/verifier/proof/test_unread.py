@@ -134,3 +134,95 @@ def test_a_branch_that_other_numbers_choose_is_read() -> None:
     found = verify(Branching(2.0), Branching(0.5), x)
     assert found.verdict == "diverged"
     assert [row.op for row in found.culprits] == ["mul"]
+
+
+class Gated(nn.Module):
+    """A branch behind what is 0 at first: a projection, a batch norm's gain, or a gate; `act` is the branch's own."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor], how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act, self.how = act, how
+        self.before, self.after, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norm, self.gate = nn.BatchNorm1d(8), nn.Parameter(torch.zeros(1))
+        for tensor in (self.after.weight, self.after.bias, self.norm.weight):
+            nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.before(x)
+        y = self.act(h)
+        if self.how == "linear":
+            h = h + self.after(y)
+        elif self.how == "norm":
+            h = h + self.norm(y)
+        else:
+            h = torch.addcmul(h, self.gate, y)
+        found: Tensor = self.last(h)
+        return found
+
+
+def quick(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def by_hand(x: Tensor) -> Tensor:
+    return x / (1 + torch.exp(-1.702 * x))
+
+
+def other(x: Tensor) -> Tensor:
+    return torch.exp(-x.abs()) - torch.cos(x)
+
+
+@pytest.mark.parametrize("how", ["linear", "norm", "gate"])
+def test_a_rewritten_branch_that_weights_of_zero_hide_is_compared_with_others(how: str) -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    right = verify(Gated(quick, how).eval(), Gated(by_hand, how).eval(), x)
+    assert right.verdict == "match", right.reason
+    wrong = verify(Gated(quick, how).eval(), Gated(other, how).eval(), x)
+    assert wrong.verdict != "match"
+
+
+class Experts(nn.Module):
+    """Experts in a loop or at once, weighed by numbers that leave one out; `wrong` makes that one another."""
+
+    def __init__(self, *, loop: bool = False, wrong: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.loop, self.wrong = loop, wrong
+        self.weights = nn.ParameterList(torch.randn(4, 4) for _ in range(5))
+        self.last = nn.Linear(4, 3)
+        self.register_buffer("share", torch.tensor([1.0, 1, 1, 0, 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = self.share
+        assert isinstance(share, Tensor)
+        if not self.loop:
+            mixed = torch.einsum("ni,kij->nkj", x, torch.stack(list(self.weights)))
+            return self.last((torch.tanh(mixed) * share[:, None]).sum(1))  # type: ignore[no-any-return]
+        total = torch.zeros_like(x)
+        for k, weight in enumerate(self.weights):
+            y = x @ weight
+            total = total + (torch.sin(y) if self.wrong and k == 3 else torch.tanh(y)) * share[k]
+        return self.last(total)  # type: ignore[no-any-return]
+
+
+def test_an_expert_that_is_left_out_is_compared_with_other_shares() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    assert verify(Experts(), Experts(loop=True), x).verdict == "match"
+    assert verify(Experts(), Experts(loop=True, wrong=True), x).verdict != "match"
+
+
+def test_operators_that_need_a_tensor_of_their_own_are_no_fault() -> None:
+    layers = nn.Linear(4, 8), nn.Linear(8, 3)
+    baseline, candidate = (nn.Sequential(layers[0], Acting(act), layers[1]) for act in (quick, by_hand))
+    result = verify(baseline, candidate, torch.randn(3, 4))
+    assert result.verdict == "match", result.reason
+
+
+class Acting(nn.Module):
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x)

@@ -1,0 +1,92 @@
+"""Whether what a form of a program returns is as near to float64 as what the program itself returns.
+
+Compiled code keeps more digits inside, or adds in another order. It may be as many times as far from float64 as any
+candidate may. What is wrong of all elements alike is small beside what many roundings leave in each of them, and is
+measured by itself: it is what a wrong scale looks like in half precision.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from verifier.graph.tensors import same_numbers
+from verifier.judge import STRICT
+from verifier.judge.budgets import ROUNDING, SINGLE_ROUNDOFF
+from verifier.lockstep import meet
+from verifier.lockstep.meeting import masks
+from verifier.metrics import compare
+
+_SUMS = 4.0  # roundings of what sums are kept in, which another order of adding may cost
+
+
+class Error(NamedTuple):
+    """How far a tensor is from float64 (NRMSE), and by how much of its size all of it is too large or shifted."""
+
+    distance: float
+    shared: float
+
+    @classmethod
+    def of(cls, exact: Tensor, found: Tensor) -> Error:
+        """That of `found`, a tensor of any dtype, from `exact`, of the same shape."""
+        distance = _distance(exact, found)
+        if not 0 < distance < math.inf or exact.is_complex():
+            return cls(distance, 0.0)
+        wide, error = exact.double().flatten().cpu(), found.double().flatten().cpu()
+        known = wide.isfinite() & error.isfinite() & ~masks(wide)
+        wide, error = wide[known], error[known] - wide[known]
+        power = wide.square().mean()
+        gain, offset = (wide * error).mean().abs() / power, error.mean().abs() / power.sqrt()
+        return cls(distance, float(torch.maximum(gain, offset)))
+
+    def or_larger(self, other: Error) -> Error:
+        """The larger of each, where the other is a number at all."""
+        return Error(
+            *(max(one, two) if math.isfinite(two) else one for one, two in zip(self, other, strict=True))
+        )
+
+
+class Near(NamedTuple):
+    """Whether a tensor is near, what it is held against, and how far it may be from that (NRMSE)."""
+
+    near: bool
+    limit: float
+    like: Tensor
+
+
+def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Error) -> Near:
+    """Whether `other` is as near to `exact` as a program may be whose own error is `error`.
+
+    Args:
+        unit: The unit roundoff of what the program computes in.
+        exact: What it returns in float64.
+        program: What it returns.
+        other: What is in question, of the same shape.
+        error: The largest known of the program.
+    """
+    rounding = ROUNDING * unit
+    room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
+    limit = STRICT.accuracy_total * max(error.distance, rounding) + room
+    if not (exact.is_floating_point() or exact.is_complex()) or not math.isfinite(limit):
+        return Near(same_numbers(program, other), 0.0, program)  # there is no measure
+    # One rounding of what all is multiplied by, and what is left of as many as there are elements.
+    chance = rounding * (1 + STRICT.accuracy_total / max(1, exact.numel()) ** 0.5)
+    shared = STRICT.accuracy_total * error.shared + chance + room
+    given = Error.of(exact, other)
+    if given.distance <= limit and given.shared > shared:
+        return Near(False, shared, exact)
+    return Near(given.distance <= limit, limit, exact)
+
+
+def _distance(one: Tensor, two: Tensor) -> float:
+    wide = torch.complex128 if one.is_complex() else torch.float64
+    (meeting,) = meet([one.cpu().to(wide)], [two.cpu().to(wide)])
+    if meeting.moments is None:
+        return math.inf
+    error = compare(meeting.moments)
+    if error.nonfinite_mismatched:
+        return math.inf
+    return 0.0 if error.elements == 0 or error.max_abs == 0 else error.nrmse
