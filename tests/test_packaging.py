@@ -85,6 +85,7 @@ ROOMS = (
     "verifier.training",
     "verifier.experiment",
     "verifier.verification",
+    "verifier.gate",
     "verifier.cli",
     "verifier.__main__",
 )

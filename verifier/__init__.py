@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         VerifierError,
         WeightsError,
     )
+    from verifier.gate.parity import ParityError, assert_parity
     from verifier.judge import Policy
     from verifier.records import Status, Verdict
     from verifier.storage.saving import Verification, load
@@ -46,6 +47,7 @@ _HOMES = {
     "InputError": "errors",
     "ModelError": "errors",
     "OutputError": "errors",
+    "ParityError": "gate.parity",
     "Policy": "judge",
     "SourceError": "errors",
     "Status": "records",
@@ -54,6 +56,7 @@ _HOMES = {
     "Verification": "storage.saving",
     "VerifierError": "errors",
     "WeightsError": "errors",
+    "assert_parity": "gate.parity",
     "load": "storage.saving",
     "verify": "verification",
 }
@@ -66,6 +69,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "OutputError",
+    "ParityError",
     "Policy",
     "SourceError",
     "Status",
@@ -74,6 +78,7 @@ __all__ = [
     "Verification",
     "VerifierError",
     "WeightsError",
+    "assert_parity",
     "load",
     "verify",
 ]

@@ -1,0 +1,33 @@
+"""A verdict as a failing test prints it: a few lines that say where, why and what to open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports import sentences
+from reports.headline import headline
+from reports.wording import counted, shown
+from verifier.records import brief
+
+if TYPE_CHECKING:
+    from verifier.records import Result
+
+LINES = 8
+_WIDTH = 200  # characters of a line
+_CULPRITS = 3  # each of which may have a line for its remedy
+
+
+def failure(verification: Result, report: str | None = None) -> list[str]:
+    """At most `LINES` lines: the headline, the first culprits with causes and remedies, and the report's path."""
+    found = shown(verification)
+    lines = [headline(found)]
+    last = [] if report is None else [f"report: {report}"]
+    for pair in found.culprits[:_CULPRITS]:
+        because = "" if pair.cause is None else f": {sentences.because(pair.cause, _WIDTH)}"
+        lines.append(brief(f"{sentences.site(pair, _WIDTH // 3)}{because}", _WIDTH))
+        if pair.cause is not None and pair.cause.remedy:
+            lines.append(brief(f"  fix: {pair.cause.remedy}", _WIDTH))
+    more = len(found.culprits) - _CULPRITS
+    if more > 0:
+        last.insert(0, f"and {counted(more, 'more culprit')}")
+    return [*lines[: LINES - len(last)], *last]

@@ -1,0 +1,1 @@
+"""What a gate in CI is made of."""
