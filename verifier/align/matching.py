@@ -26,7 +26,7 @@ from verifier.align.signatures import (
     valued,
 )
 from verifier.align.skeleton import match_skeletons
-from verifier.graph.operators import MOVES, PRODUCTS, kind
+from verifier.graph.operators import MOVES, PRODUCTS, SELECTS, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -146,6 +146,12 @@ def layout_between(baseline: Site, candidate: Site) -> Layout | None:
 def _place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where a site stands: what it reads, and which sites read it."""
     return tuple(dict.fromkeys(graph.sites[index].inputs)), tuple(sorted(graph.consumers[index]))
+
+
+def _fixed(graph: Graph, index: int) -> bool:
+    """Whether a site gives the same whatever the inputs are, without weights of its own, as tables are."""
+    site = graph.sites[index]
+    return not graph.reads_inputs[index] and (not site.tensors or site.op in MOVES | SELECTS)
 
 
 class _Matcher:
@@ -296,8 +302,8 @@ class _Matcher:
         gap_b = [b for b in gap_b if b not in self.partner]
         gap_c = [c for c in gap_c if c not in self.taken]
         found = longest_common_subsequence(
-            [describe(self.baseline.sites[b]) for b in gap_b],
-            [describe(self.candidate.sites[c]) for c in gap_c],
+            [(describe(self.baseline.sites[b]), _fixed(self.baseline, b)) for b in gap_b],
+            [(describe(self.candidate.sites[c]), _fixed(self.candidate, c)) for c in gap_c],
         )
         for i, j in found:
             self.pair(gap_b[i], gap_c[j])
@@ -343,7 +349,7 @@ class _Matcher:
             if early:
                 inputs = tuple(each if each < 0 or each in self.taken else nowhere for each in inputs)
                 readers = tuple(sorted(each if each in self.taken else -1 for each in readers))
-            places[self._key(self.candidate.sites[c], inputs, readers, early=early)].append(c)
+            places[self._key(self.candidate, c, inputs, readers, early=early)].append(c)
         for b in open_b:
             inputs, readers = _place(self.baseline, b)
             inputs = tuple(self.partner.get(each, nowhere) if each >= 0 else each for each in inputs)
@@ -351,13 +357,16 @@ class _Matcher:
             known = any(each >= 0 for each in (*inputs, *readers))
             if early and (nowhere in inputs or not known or balance[self.baseline.sites[b].op] == 0):
                 continue
-            here = places[self._key(self.baseline.sites[b], inputs, readers, early=early)]
+            here = places[self._key(self.baseline, b, inputs, readers, early=early)]
             if len(here) == 1:
                 self.pair(b, here.pop())
 
     @staticmethod
-    def _key(site: Site, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool) -> Hashable:
-        place = kind(site.op), inputs, readers
+    def _key(
+        graph: Graph, index: int, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool
+    ) -> Hashable:
+        site = graph.sites[index]
+        place = kind(site.op), _fixed(graph, index), inputs, readers
         return (*place, site.shape, site.output, bool(site.tensors)) if early else place
 
     def unmatched(self) -> tuple[Unmatched, ...]:

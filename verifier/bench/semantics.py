@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from verifier.judge import Judged, Policy
     from verifier.records import Budget
 
-WRONG_GUESS = "paired by its place at first, but its tensor turned up elsewhere in the other model"
+WRONG_GUESS = "paired by its place at first, but what its tensor holds disproved that"
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 

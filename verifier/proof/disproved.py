@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from verifier.align import Pair
 from verifier.judge import differs
 from verifier.proof.digests import digests, twins
+from verifier.proof.unread import alike_elsewhere, heeded
 from verifier.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.bench.bench import Bench
@@ -23,6 +24,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
     tensors turns up elsewhere in the other model, or if neither depends on the inputs: no other input will show more.
+    So it is if its two sites stand among operators that differ: the models then come to one result in two ways.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
@@ -34,8 +36,8 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     sides = [
         digests(bench, side, _open(bench.alignment, side) | set(sites))
         for side, sites in (
-            ("baseline", [pair.baseline for pair in doubtful]),
-            ("candidate", [pair.candidate for pair in doubtful]),
+            ("baseline", [pair.baseline for pair in doubtful.values()]),
+            ("candidate", [pair.candidate for pair in doubtful.values()]),
         )
     ]
     twin = twins(sides[0], sides[1])
@@ -47,13 +49,27 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     )  # where noise allows anything, nothing is settled
     wrong = [
         pair
-        for pair in doubtful
+        for pair in doubtful.values()
         if twin.get(pair.baseline, pair.candidate) != pair.candidate
         or back.get(pair.candidate, pair.baseline) != pair.baseline
         or (_tables_apart(bench.alignment, pair) and settled)
     ]
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
-    return wrong, [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+    right = [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+    otherwise = [pair for pair in _otherwise(doubtful, rows) if pair not in wrong]
+    if otherwise and alike_elsewhere(bench):
+        wrong += heeded(bench, otherwise)
+    return wrong, right
+
+
+def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
+    """Those of the pairs in doubt, by their rows, around which operators differ, and that depend on such."""
+    found: dict[int, Pair] = {}
+    for row in rows:
+        parts = row.apart or row.rewired or row.candidate_op is not None
+        if row.index in doubtful and (parts or any(above in found for above in row.above)):
+            found[row.index] = doubtful[row.index]
+    return list(found.values())
 
 
 _SETTLED = 1e-6
@@ -113,7 +129,7 @@ def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
     return b.shape == c.shape or math.prod(b.shape) != math.prod(c.shape)
 
 
-def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pair]:
     readers: dict[int, list[PairResult]] = {}
     for row in rows:
         for above in row.above:
@@ -129,7 +145,7 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
         b = alignment.baseline.by_name[row.baseline or ""]
         c = alignment.candidate.by_name[row.candidate or ""]
         doubtful[row.index] = Pair(b.index, c.index)
-    return list(doubtful.values())
+    return doubtful
 
 
 def _open(alignment: Alignment, side: str) -> set[int]:

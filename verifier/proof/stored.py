@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from verifier.cells import ORACLE, Cell
-from verifier.graph.operators import operator_name
+from verifier.errors import GraphDepartureError, ModelError
+from verifier.graph.operators import MOVES, SELECTS, operator_name
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.graph import Graph, KeptCall, Site
@@ -49,8 +50,8 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
     used = {name for assembly in masters.assemblies.values() for name in assembly.names}
     b, c = alignment.baseline, alignment.candidate
     return (
-        _looked_up(bench, "candidate", _kept(b, masters.baseline, used), c),
-        _looked_up(bench, "baseline", _kept(c, masters.candidate, masters.assemblies), b),
+        _looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, used)),
+        _looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, masters.assemblies)),
     )
 
 
@@ -71,26 +72,92 @@ def _constant(graph: Graph) -> Iterator[Site]:
             yield site
 
 
-def _looked_up(bench: Bench, computing: str, kept: Mapping[str, Tensor], graph: Graph) -> Exact:
-    sizes = {tensor.numel() for tensor in kept.values()}
-    sites = [site.index for site in _constant(graph) if math.prod(site.shape) in sizes]
+def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Tensor]) -> Exact:
+    """The tables one side has `kept` as the other computes them, whole or as much of them as is read."""
+    computed = [*_constant(bench.graph(computing))]
+    read = _places(bench, keeping, kept, {math.prod(site.shape) for site in computed})
+    sizes = {tensor.numel() for tensor in kept.values()} | {len(part.held) for part in read}
+    sites = [site.index for site in computed if math.prod(site.shape) in sizes]
     if not sites:
         return {}
-    wide = _values(bench.at(cell=ORACLE), computing, sites)
-    single = _values(bench.at(cell=_SINGLE), computing, sites)
+    made = [
+        {k: value.reshape(-1).double() for k, value in _values(bench.at(cell=cell), computing, sites).items()}
+        for cell in (ORACLE, _SINGLE)
+    ]
     found: Exact = {}
     for name, table in kept.items():
-        held = table.detach().cpu().double().reshape(-1)
-        for site, value in wide.items():
-            flat = value.reshape(-1)
-            if flat.numel() != held.numel():
-                continue
-            near = _rounds_to(flat, held) or (
-                site in single and _rounds_to(single[site].reshape(-1).double(), held)
-            )
-            if near:
-                found[name] = flat.reshape(table.shape)
-                break
+        held = table.detach().cpu().double()
+        whole = _computed(made, held.reshape(-1))
+        if whole is not None:
+            found[name] = whole.reshape(table.shape)
+            continue
+        exact = held.reshape(-1).clone()
+        for part in read:
+            value = _computed(made, part.held) if part.name == name else None
+            if value is not None:
+                exact[part.places] = value
+                found[name] = exact.reshape(table.shape)
+    return found
+
+
+def _computed(made: Sequence[Mapping[int, Tensor]], held: Tensor) -> Tensor | None:
+    """What is computed in float64 that `held` is the rounding of, as it is made there or in float32."""
+    wide, _ = made
+    for site, value in wide.items():
+        if value.numel() == held.numel() and any(
+            site in each and _rounds_to(each[site], held) for each in made
+        ):
+            return value
+    return None
+
+
+class _Part(NamedTuple):
+    """What a model reads of a table, one after another: from which of its elements, and what they hold."""
+
+    name: str
+    places: Tensor
+    held: Tensor
+
+
+# Operators that only take numbers from a table or lay them out anew; what they did is read off the places they give.
+_TAKES = (
+    MOVES | SELECTS | {"_to_copy", "cat", "embedding", "flip", "float", "gather", "index_select", "repeat"}
+)
+_TAKES |= {"repeat_interleave", "roll", "stack", "tile", "to", "type_as"}
+
+
+def _places(bench: Bench, side: str, kept: Mapping[str, Tensor], sizes: Collection[int]) -> list[_Part]:
+    """Parts of tables, of one of the `sizes`, that a model reads: told by a run in which they hold their places."""
+    graph = bench.graph(side)
+    taking: set[int] = set()
+    for site in graph.sites:
+        tables = any(use.name in kept for use in site.tensors)
+        if site.op in _TAKES and (tables or any(source in taking for source in site.inputs)):
+            taking.add(site.index)
+    wanted = [k for k in taking if graph.sites[k].comparable and math.prod(graph.sites[k].shape) in sizes]
+    if not wanted:
+        return []
+    used = {use.name for k in taking for use in graph.sites[k].tensors if use.name in kept}
+    first, numbered, flat = 0, {}, {}
+    for name in sorted(used):
+        flat[name] = first, kept[name].detach().cpu().double().reshape(-1)
+        first += kept[name].numel()
+        numbered[name] = torch.arange(first - kept[name].numel(), first).double().reshape(kept[name].shape)
+    try:
+        given = _values(bench.at(subject=bench.subject.with_exact({side: numbered})), side, wanted)
+    except (GraphDepartureError, ModelError):
+        return []  # it chooses its way by what the tables hold
+    held = _values(bench, side, wanted)
+    found = []
+    for k in wanted:
+        if k not in given or k not in held:
+            continue
+        places, read = given[k].reshape(-1).double(), held[k].reshape(-1).double()
+        for name, (start, table) in flat.items():
+            own = (places - start).long()
+            inside = (own >= 0) & (own < len(table)) & (places == start + own)
+            if bool(inside.all()) and torch.equal(table[own], read):
+                found.append(_Part(name, own, read))
     return found
 
 
