@@ -136,7 +136,7 @@ def verify(
     criteria = evaluate(policy, main.output, main.layers, results)
     own = masters.info.mode == "as-is"
     returned = returned_otherwise(found)
-    covered = coverage(alignment, masters.info.unexercised, returned, found.read, own_weights=own)
+    covered = coverage(alignment, masters.hiding, returned, found.read, own_weights=own)
     verdict, reason = overall(policy, results, criteria, covered)
     verdict, reason = with_probes(policy, verdict, reason, probes)
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)

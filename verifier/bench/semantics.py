@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -30,11 +31,12 @@ from verifier.graph.reductions import reduction
 from verifier.judge import judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
+from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import alike_elsewhere, unread
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.bench.bare_calls import Calls
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from verifier.records import Budget
 
 WRONG_GUESS = "paired by its place at first, but what its tensor holds disproved that"
+_REPAIRS = 6  # other pairs that are tried in one such round
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 
@@ -109,6 +112,12 @@ def semantics(
         bench = bench.at(subject=bench.subject.with_exact(exact))
         look = _look(bench, inputs, probe, protocol, alone=alone)
         words += look.measured.words
+    for _ in range(_GUESSES):
+        fewer = _fewer_culprits(bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone))
+        if fewer is None:
+            break
+        bench, look = fewer
+        words += look.measured.words
     apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
     if apart and alike_elsewhere(bench):
         alignment = replace(bench.alignment, unread=apart)
@@ -136,6 +145,24 @@ def semantics(
     )
     result = replace_struct(result, notes=notes)
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
+
+
+def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look] | None:
+    """The models with other pairs where one fault was seen at several sites, and with these at fewer."""
+    if look.judged.verdict is not Verdict.DIVERGED:
+        return None
+    for repair in itertools.islice(misplaced(bench, look.judged), _REPAIRS):
+        alignment = repair.of(bench.alignment, WRONG_GUESS)
+        trial = bench.at(subject=replace(bench.subject, alignment=alignment))
+        seen = again(trial)
+        left = len(seen.judged.culprits)
+        if (
+            left
+            and seen.judged.verdict is Verdict.DIVERGED
+            and len(look.judged.culprits) - left >= repair.saves
+        ):
+            return trial, seen
+    return None
 
 
 def _unread_notes(judged: Judged) -> tuple[str, ...]:

@@ -62,61 +62,74 @@ def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -
 
 
 def _is_table(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.numel() > 1
+    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 1
 
 
 def _constant(graph: Graph) -> Iterator[Site]:
     """Sites that compute the same whatever the inputs are."""
     for site in graph.comparable:
-        if not graph.reads_inputs[site.index] and site.dtype.startswith("float"):
+        if not graph.reads_inputs[site.index] and site.dtype.startswith(("float", "complex")):
             yield site
+
+
+def _flat(tensor: Tensor) -> list[Tensor]:
+    """What a tensor holds in float64, one after another; of complex numbers the real parts and the imaginary ones."""
+    parts = [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
+    return [part.detach().cpu().double().reshape(-1) for part in parts]
 
 
 def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Tensor]) -> Exact:
     """The tables one side has `kept` as the other computes them, whole or as much of them as is read."""
     computed = [*_constant(bench.graph(computing))]
     read = _places(bench, keeping, kept, {math.prod(site.shape) for site in computed})
-    sizes = {tensor.numel() for tensor in kept.values()} | {len(part.held) for part in read}
+    sizes = {tensor.numel() for tensor in kept.values()} | {len(part.places) for part in read}
     sites = [site.index for site in computed if math.prod(site.shape) in sizes]
     if not sites:
         return {}
     made = [
-        {k: value.reshape(-1).double() for k, value in _values(bench.at(cell=cell), computing, sites).items()}
+        {
+            (site, k): part
+            for site, value in _values(bench.at(cell=cell), computing, sites).items()
+            for k, part in enumerate(_flat(value))
+        }
         for cell in (ORACLE, _SINGLE)
     ]
     found: Exact = {}
     for name, table in kept.items():
-        held = table.detach().cpu().double()
-        whole = _computed(made, held.reshape(-1))
-        if whole is not None:
-            found[name] = whole.reshape(table.shape)
-            continue
-        exact = held.reshape(-1).clone()
-        for part in read:
-            value = _computed(made, part.held) if part.name == name else None
-            if value is not None:
-                exact[part.places] = value
-                found[name] = exact.reshape(table.shape)
+        exact = _flat(table)
+        everything = _Part(name, torch.arange(table.numel()), exact)
+        for part in (everything, *read):
+            values = [_computed(made, held) for held in part.held] if part.name == name else [None]
+            if all(value is not None for value in values):
+                exact = [
+                    whole.index_put((part.places,), v)
+                    for whole, v in zip(exact, values, strict=True)
+                    if v is not None
+                ]
+                made_of = torch.complex(*exact) if table.is_complex() else exact[0]
+                found[name] = made_of.reshape(table.shape)
+                if part is everything:
+                    break
     return found
 
 
-def _computed(made: Sequence[Mapping[int, Tensor]], held: Tensor) -> Tensor | None:
+def _computed(made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor) -> Tensor | None:
     """What is computed in float64 that `held` is the rounding of, as it is made there or in float32."""
     wide, _ = made
-    for site, value in wide.items():
+    for place, value in wide.items():
         if value.numel() == held.numel() and any(
-            site in each and _rounds_to(each[site], held) for each in made
+            place in each and _rounds_to(each[place], held) for each in made
         ):
             return value
     return None
 
 
 class _Part(NamedTuple):
-    """What a model reads of a table, one after another: from which of its elements, and what they hold."""
+    """What a model reads of a table, one after another: from which of its elements, and what they hold (`_flat`)."""
 
     name: str
     places: Tensor
-    held: Tensor
+    held: list[Tensor]
 
 
 # Operators that only take numbers from a table or lay them out anew; what they did is read off the places they give.
@@ -140,9 +153,10 @@ def _places(bench: Bench, side: str, kept: Mapping[str, Tensor], sizes: Collecti
     used = {use.name for k in taking for use in graph.sites[k].tensors if use.name in kept}
     first, numbered, flat = 0, {}, {}
     for name in sorted(used):
-        flat[name] = first, kept[name].detach().cpu().double().reshape(-1)
+        flat[name] = first, _flat(kept[name])
+        places = torch.arange(first, first + kept[name].numel()).double().reshape(kept[name].shape)
+        numbered[name] = torch.complex(places, places) if kept[name].is_complex() else places
         first += kept[name].numel()
-        numbered[name] = torch.arange(first - kept[name].numel(), first).double().reshape(kept[name].shape)
     try:
         given = _values(bench.at(subject=bench.subject.with_exact({side: numbered})), side, wanted)
     except (GraphDepartureError, ModelError):
@@ -152,11 +166,12 @@ def _places(bench: Bench, side: str, kept: Mapping[str, Tensor], sizes: Collecti
     for k in wanted:
         if k not in given or k not in held:
             continue
-        places, read = given[k].reshape(-1).double(), held[k].reshape(-1).double()
+        numbers, read = _flat(given[k]), _flat(held[k])
         for name, (start, table) in flat.items():
-            own = (places - start).long()
-            inside = (own >= 0) & (own < len(table)) & (places == start + own)
-            if bool(inside.all()) and torch.equal(table[own], read):
+            own = (numbers[0] - start).long()
+            inside = (own >= 0) & (own < len(table[0])) & (numbers[0] == start + own)
+            alike = len(table) == len(read) and bool(inside.all()) and torch.equal(numbers[0], numbers[-1])
+            if alike and all(torch.equal(part[own], each) for part, each in zip(table, read, strict=True)):
                 found.append(_Part(name, own, read))
     return found
 
