@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
 from verifier.align.parameters import map_parameters
-from verifier.align.places import fixed, is_part, layout_between, may_be_one, place
+from verifier.align.places import fixed, layout_between, may_be_one, place
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.signatures import (
     Contexts,
@@ -139,18 +139,18 @@ class _Matcher:
         self.taken: set[int] = set()
 
     def alignment(self, parameters: Mapping[str, Assembly]) -> Alignment:
-        """What was found, of two graphs of the same operators: only parts of weights may be laid out otherwise."""
+        """What was found, of two graphs of the same operators: only weights and tables may be laid out otherwise."""
         laid = {
             pair: layout
             for pair in self.pairs
-            if is_part(self.baseline, pair.baseline) and is_part(self.candidate, pair.candidate)
-            if (
-                layout := layout_between(
-                    self.baseline.sites[pair.baseline], self.candidate.sites[pair.candidate]
-                )
-            )
+            if not (self.baseline.reads_inputs[pair.baseline] or self.candidate.reads_inputs[pair.candidate])
+            if (layout := layout_between(*self.sites(pair)))
         }
         return Alignment(self.baseline, self.candidate, self.pairs, self.unmatched(), parameters, laid)
+
+    def sites(self, pair: Pair) -> tuple[Site, Site]:
+        """The two sites of a pair."""
+        return self.baseline.sites[pair.baseline], self.candidate.sites[pair.candidate]
 
     def copy(self) -> _Matcher:
         """Another matcher with the same pairs."""

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from verifier.align.layouts import layouts
-from verifier.graph.operators import MOVES, PRODUCTS, SELECTS
+from verifier.graph.operators import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +43,6 @@ def fixed(graph: Graph, index: int) -> bool:
     """Whether a site gives the same whatever the inputs are; an operator's own weights may be used for either."""
     site = graph.sites[index]
     return not graph.reads_inputs[index] and not (site.tensors and site.op.startswith(_WEIGHING))
-
-
-def is_part(graph: Graph, index: int) -> bool:
-    """Whether a site is a part of a weight, or the weight laid out otherwise."""
-    return not graph.reads_inputs[index] and graph.sites[index].op in MOVES | SELECTS
 
 
 _WEIGHING = (*PRODUCTS, "embedding")

@@ -63,13 +63,15 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 
 
 def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
-    """Those of the pairs in doubt, by their rows, around which operators differ, and that depend on such."""
-    found: dict[int, Pair] = {}
-    for row in rows:
-        parts = row.apart or row.rewired or row.candidate_op is not None
-        if row.index in doubtful and (parts or any(above in found for above in row.above)):
-            found[row.index] = doubtful[row.index]
-    return list(found.values())
+    """Those of the pairs in doubt, by their rows, around which operators differ, or around one that they lead to."""
+    found = {k for k in doubtful if rows[k].apart or rows[k].rewired or rows[k].candidate_op is not None}
+    stack = [*found]
+    while stack:
+        here = stack.pop()
+        beside = {k for k in doubtful if here in rows[k].above or k in rows[here].above} - found
+        found |= beside
+        stack.extend(beside)
+    return [doubtful[k] for k in sorted(found)]
 
 
 _SETTLED = 1e-6

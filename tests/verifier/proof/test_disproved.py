@@ -60,6 +60,11 @@ def tokens() -> Tensor:
     return torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
+def test_a_gain_of_ones_hides_nothing() -> None:
+    nets = (Net(region, gain=1.0) for region in (inside, shifted()))
+    assert verify(*nets, tokens(), weights="as-is").verdict == "match"
+
+
 @pytest.mark.parametrize(("baseline", "candidate"), [(inside, shifted()), (masked, averaged())])
 def test_what_is_multiplied_out_or_cut_instead_of_masked_is_a_match(baseline: Any, candidate: Any) -> None:
     for regions in ((baseline, candidate), (candidate, baseline)):
