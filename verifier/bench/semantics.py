@@ -112,18 +112,17 @@ def semantics(
         bench = bench.at(subject=bench.subject.with_exact(exact))
         look = _look(bench, inputs, probe, protocol, alone=alone)
         words += look.measured.words
-    for _ in range(_GUESSES):
-        fewer = _fewer_culprits(bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone))
-        if fewer is None:
-            break
-        bench, look = fewer
-        words += look.measured.words
     apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
     if apart and alike_elsewhere(bench):
         alignment = replace(bench.alignment, unread=apart)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
+    if len(judged.culprits) > 1 and protocol.localise != "never":
+        other, seen = _fewer_culprits(bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone))
+        found = judged if seen is look else diagnosed(other, seen.judged, protocol)
+        if 0 < len(found.culprits) < len(judged.culprits):
+            bench, look, judged = other, seen, found
     # Sites whose difference, as written, the given inputs do not reach.
     tried = unreached(
         bench.alignment,
@@ -147,22 +146,23 @@ def semantics(
     return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
 
 
-def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look] | None:
+def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
     """The models with other pairs where one fault was seen at several sites, and with these at fewer."""
-    if look.judged.verdict is not Verdict.DIVERGED:
-        return None
-    for repair in itertools.islice(misplaced(bench, look.judged), _REPAIRS):
-        alignment = repair.of(bench.alignment, WRONG_GUESS)
-        trial = bench.at(subject=replace(bench.subject, alignment=alignment))
-        seen = again(trial)
-        left = len(seen.judged.culprits)
-        if (
-            left
-            and seen.judged.verdict is Verdict.DIVERGED
-            and len(look.judged.culprits) - left >= repair.saves
-        ):
-            return trial, seen
-    return None
+    for _ in range(_GUESSES):
+        for repair in itertools.islice(misplaced(bench, look.judged), _REPAIRS):
+            alignment = repair.of(bench.alignment, WRONG_GUESS)
+            trial = bench.at(subject=replace(bench.subject, alignment=alignment))
+            seen = again(trial)
+            left = len(seen.judged.culprits)
+            if (
+                seen.judged.verdict is Verdict.DIVERGED
+                and 0 < left <= len(look.judged.culprits) - repair.saves
+            ):
+                bench, look = trial, seen
+                break
+        else:
+            break
+    return bench, look
 
 
 def _unread_notes(judged: Judged) -> tuple[str, ...]:
