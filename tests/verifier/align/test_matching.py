@@ -117,7 +117,7 @@ class Clamped(nn.Module):
         super().__init__()
         self.up, self.both = nn.Linear(4, 8), both
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """(N, 4) to the same shape."""
         gate, value = self.up(x).chunk(2, -1)
         gate = gate.clamp(max=0.7) if self.both else gate.minimum(gate.new_tensor(0.7))

@@ -38,20 +38,20 @@ class Net(nn.Module):
         return self.after(self.region(self, x) * self.gain + x.mean(1, keepdim=True))
 
 
-def shifted(factor: float = 1.0) -> Callable[[Any, Tensor], Tensor]:
+def shifted(factor: float = 1.0) -> Callable[[Any, Tensor], Any]:
     """The same product twice: with what is added inside it, or behind."""
     return lambda m, x: x * m.weight * x.abs() + x * factor + m.bias
 
 
-def inside(m: Any, x: Tensor) -> Tensor:
+def inside(m: Any, x: Tensor) -> Any:
     return m.bias + (m.weight * x.abs() + 1) * x
 
 
-def averaged(last: int = 3) -> Callable[[Any, Tensor], Tensor]:
+def averaged(last: int = 3) -> Callable[[Any, Tensor], Any]:
     return lambda m, x: x[:, :last].mean(1, keepdim=True)
 
 
-def masked(m: Any, x: Tensor) -> Tensor:
+def masked(m: Any, x: Tensor) -> Any:
     seen = (torch.arange(x.shape[1]) < 3).to(x.dtype)[:, None]
     return (x * seen).sum(1, keepdim=True) / seen.sum().clamp(min=1e-9)
 
@@ -61,23 +61,23 @@ def tokens() -> Tensor:
 
 
 def test_a_gain_of_ones_hides_nothing() -> None:
-    nets = (Net(region, gain=1.0) for region in (inside, shifted()))
-    assert verify(*nets, tokens(), weights="as-is").verdict == "match"
+    b, c = (Net(region, gain=1.0) for region in (inside, shifted()))
+    assert verify(b, c, tokens(), weights="as-is").verdict == "match"
 
 
 @pytest.mark.parametrize(("baseline", "candidate"), [(inside, shifted()), (masked, averaged())])
 def test_what_is_multiplied_out_or_cut_instead_of_masked_is_a_match(baseline: Any, candidate: Any) -> None:
     for regions in ((baseline, candidate), (candidate, baseline)):
-        found = verify(*map(Net, regions), tokens(), weights="as-is")
+        found = verify(Net(regions[0]), Net(regions[1]), tokens(), weights="as-is")
         assert found.verdict == "match", found.reason
 
 
 @pytest.mark.parametrize(("baseline", "candidate"), [(inside, shifted(0.5)), (masked, averaged(4))])
 def test_the_same_with_a_fault_is_found(baseline: Any, candidate: Any) -> None:
     for regions in ((baseline, candidate), (candidate, baseline)):
-        assert verify(*map(Net, regions), tokens(), weights="as-is").verdict == "diverged"
+        assert verify(Net(regions[0]), Net(regions[1]), tokens(), weights="as-is").verdict == "diverged"
 
 
 def test_a_difference_that_a_gain_of_zero_hides_is_not_taken_for_another_way() -> None:
-    nets = (Net(region, gain=0.0) for region in (inside, shifted(0.5)))
-    assert verify(*nets, tokens(), weights="as-is").verdict != "match"
+    b, c = (Net(region, gain=0.0) for region in (inside, shifted(0.5)))
+    assert verify(b, c, tokens(), weights="as-is").verdict != "match"

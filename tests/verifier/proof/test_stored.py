@@ -154,7 +154,8 @@ class Angles(nn.Module):
 @pytest.mark.parametrize("looked_up", [False, True])
 def test_of_a_longer_table_what_is_read_matches_what_is_computed_either_way_round(looked_up: bool) -> None:
     for rows in ((0, 32), (32, 0)):
-        found = verify(*(Angles(kept, looked_up=looked_up) for kept in rows), tokens())
+        b, c = (Angles(kept, looked_up=looked_up) for kept in rows)
+        found = verify(b, c, tokens())
         assert found.verdict == "match", found.reason
 
 
