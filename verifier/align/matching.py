@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
-from verifier.align.layouts import layouts
 from verifier.align.parameters import map_parameters
+from verifier.align.places import fixed, layout_between, may_be_one, place
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.signatures import (
     Contexts,
@@ -26,13 +26,12 @@ from verifier.align.signatures import (
     valued,
 )
 from verifier.align.skeleton import match_skeletons
-from verifier.graph.operators import MOVES, PRODUCTS, kind
+from verifier.graph.operators import MOVES, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from verifier.align.assembly import Assembly
-    from verifier.align.layouts import Layout
     from verifier.graph import Graph, Site
 
 
@@ -84,7 +83,7 @@ def _aligned(
     mapped = map_parameters(baseline, candidate, plain.pairs)
     otherwise = plain.differ_in_operators() or plain.differ_in_layout()
     if not otherwise and _used(candidate) <= mapped.keys():
-        return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
+        return plain.alignment(mapped)
     skeleton = match_skeletons(baseline, candidate, matcher.partner)
     for b, c in skeleton.pairs:
         matcher.pair(b, c)
@@ -93,8 +92,8 @@ def _aligned(
     further = map_parameters(baseline, candidate, matcher.pairs, skeleton.assemblies)
     gained = _size(further, candidate) - _size(mapped, candidate)
     if gained < 0 or (gained == 0 and not otherwise):
-        return Alignment(baseline, candidate, plain.pairs, plain.unmatched(), mapped)
-    matcher.part(lambda b, c: not _may_be_one(b, c, further))
+        return plain.alignment(mapped)
+    matcher.part(lambda b, c: not may_be_one(b, c, further))
     return Alignment(
         baseline,
         candidate,
@@ -125,29 +124,6 @@ def _size(mapped: Mapping[str, Assembly], candidate: Graph) -> int:
     return sum(math.prod(candidate.tensors[name]) for name in mapped)
 
 
-def _may_be_one(b: Site, c: Site, assemblies: Mapping[str, Assembly]) -> bool:
-    """Whether two sites may give one tensor: as many elements, and weights of one made from the other's."""
-    sizes = [sum(math.prod(use.shape) for use in site.tensors) for site in (b, c)]
-    weighs = b.op.startswith(PRODUCTS) and sizes[0] == sizes[1]  # then another shape may be a fault
-    if math.prod(b.shape) != math.prod(c.shape) and all(sizes) and not weighs:
-        return False
-    names = {use.name for use in b.tensors}
-    made = [assemblies[use.name].names for use in c.tensors if use.name in assemblies]
-    return not names or not made or any(not names.isdisjoint(each) for each in made)
-
-
-def layout_between(baseline: Site, candidate: Site) -> Layout | None:
-    """How the candidate's tensor is probably laid out; None where the shapes agree or cannot be the same tensor's."""
-    if baseline.shape == candidate.shape:
-        return None
-    return next(layouts(baseline.shape, candidate.shape), None)
-
-
-def _place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where a site stands: what it reads, and which sites read it."""
-    return tuple(dict.fromkeys(graph.sites[index].inputs)), tuple(sorted(graph.consumers[index]))
-
-
 class _Matcher:
     def __init__(
         self,
@@ -161,6 +137,20 @@ class _Matcher:
         self.graphs = baseline, candidate
         self.partner: dict[int, int] = {}
         self.taken: set[int] = set()
+
+    def alignment(self, parameters: Mapping[str, Assembly]) -> Alignment:
+        """What was found, of two graphs of the same operators: only weights and tables may be laid out otherwise."""
+        laid = {
+            pair: layout
+            for pair in self.pairs
+            if not (self.baseline.reads_inputs[pair.baseline] or self.candidate.reads_inputs[pair.candidate])
+            if (layout := layout_between(*self.sites(pair)))
+        }
+        return Alignment(self.baseline, self.candidate, self.pairs, self.unmatched(), parameters, laid)
+
+    def sites(self, pair: Pair) -> tuple[Site, Site]:
+        """The two sites of a pair."""
+        return self.baseline.sites[pair.baseline], self.candidate.sites[pair.candidate]
 
     def copy(self) -> _Matcher:
         """Another matcher with the same pairs."""
@@ -293,11 +283,12 @@ class _Matcher:
 
     def _gap(self, gap_b: Sequence[int], gap_c: Sequence[int], describe: Callable[[Site], Hashable]) -> None:
         self._by_value(gap_b, gap_c, describe)
+        self._by_settings(gap_b, gap_c, describe)
         gap_b = [b for b in gap_b if b not in self.partner]
         gap_c = [c for c in gap_c if c not in self.taken]
         found = longest_common_subsequence(
-            [describe(self.baseline.sites[b]) for b in gap_b],
-            [describe(self.candidate.sites[c]) for c in gap_c],
+            [(describe(self.baseline.sites[b]), fixed(self.baseline, b)) for b in gap_b],
+            [(describe(self.candidate.sites[c]), fixed(self.candidate, c)) for c in gap_c],
         )
         for i, j in found:
             self.pair(gap_b[i], gap_c[j])
@@ -327,6 +318,29 @@ class _Matcher:
             if len(sites) == len(places[1].get(key, ())) == 1:
                 self.pair(sites[0], places[1][key][0])
 
+    def _by_settings(
+        self, gap_b: Sequence[int], gap_c: Sequence[int], describe: Callable[[Site], Hashable]
+    ) -> None:
+        """Pair the only sites of their settings, where there are more sites of their kind on one side."""
+        sides = [
+            [
+                (site, describe(site), strict(site))
+                for site in map(graph.sites.__getitem__, gap)
+                if self._open(k, site)
+            ]
+            for k, (graph, gap) in enumerate(((self.baseline, gap_b), (self.candidate, gap_c)))
+        ]
+        kinds = [Counter(kind for _, kind, _ in each) for each in sides]
+        alike = [Counter(settings for _, _, settings in each) for each in sides]
+        there = {settings: site.index for site, _, settings in sides[1]}
+        for site, each, settings in sides[0]:
+            uneven = kinds[0][each] != kinds[1][each]
+            if uneven and site.attributes and alike[0][settings] == alike[1][settings] == 1:
+                self.pair(site.index, there[settings])
+
+    def _open(self, side: int, site: Site) -> bool:
+        return site.index not in (self.taken if side else self.partner)
+
     def replaced(self, *, early: bool = False) -> None:
         """Pair what stands alone between paired neighbours on both sides: one operator in place of another.
 
@@ -339,26 +353,29 @@ class _Matcher:
         nowhere = -1 - len(self.baseline.sites) - len(self.candidate.sites)
         places: dict[Hashable, list[int]] = defaultdict(list)
         for c in open_c:
-            inputs, readers = _place(self.candidate, c)
+            inputs, readers = place(self.candidate, c)
             if early:
                 inputs = tuple(each if each < 0 or each in self.taken else nowhere for each in inputs)
                 readers = tuple(sorted(each if each in self.taken else -1 for each in readers))
-            places[self._key(self.candidate.sites[c], inputs, readers, early=early)].append(c)
+            places[self._key(self.candidate, c, inputs, readers, early=early)].append(c)
         for b in open_b:
-            inputs, readers = _place(self.baseline, b)
+            inputs, readers = place(self.baseline, b)
             inputs = tuple(self.partner.get(each, nowhere) if each >= 0 else each for each in inputs)
             readers = tuple(sorted(self.partner.get(each, -1) for each in readers))
             known = any(each >= 0 for each in (*inputs, *readers))
             if early and (nowhere in inputs or not known or balance[self.baseline.sites[b].op] == 0):
                 continue
-            here = places[self._key(self.baseline.sites[b], inputs, readers, early=early)]
+            here = places[self._key(self.baseline, b, inputs, readers, early=early)]
             if len(here) == 1:
                 self.pair(b, here.pop())
 
     @staticmethod
-    def _key(site: Site, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool) -> Hashable:
-        place = kind(site.op), inputs, readers
-        return (*place, site.shape, site.output, bool(site.tensors)) if early else place
+    def _key(
+        graph: Graph, index: int, inputs: tuple[int, ...], readers: tuple[int, ...], *, early: bool
+    ) -> Hashable:
+        site = graph.sites[index]
+        key = kind(site.op), fixed(graph, index), inputs, readers
+        return (*key, site.shape, site.output, bool(site.tensors)) if early else key
 
     def unmatched(self) -> tuple[Unmatched, ...]:
         open_b, open_c = self.open_sites()

@@ -81,7 +81,7 @@ class Compared:
         tried: What sites that are written otherwise gave alone, by their row in float64.
         read: Of regions without partners, whether what was compared depends on them, as far as that was asked: where
             nothing diverged, of those of many operators and of those that weights of 0 or 1 may hide.
-        silent: The baseline's parameters that are all 0 or 1, and were not compared with other numbers in them.
+        silent: The baseline's parameters that are all 0, and were not compared with other numbers in them.
         notes: What was done otherwise than it was asked for.
         runs: What the two models as they were given have shown.
     """
@@ -175,7 +175,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     )
     assessed = (*([exactly.assessed] if exactly else []), *cells)
     parted = any(each.result.verdict is Verdict.DIVERGED for each in assessed)
-    reading, silent = ({}, masters.info.unexercised) if parted else _read(bench)
+    reading, silent = ({}, masters.hiding) if parted else _read(bench)
     return Compared(
         bench,
         (few, *parts),
@@ -191,7 +191,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
 
 def _read(bench: Bench) -> tuple[dict[Region, bool], tuple[str, ...]]:
     """Whether what was compared depends on regions without partners, and which parameters may still hide one."""
-    silent = bench.subject.masters.info.unexercised
+    silent = bench.subject.masters.hiding
     other = excited(bench) if regions(bench.alignment) else None
     shown = hidden(other.bench) if other is not None else {}
     if other is None or not shown:

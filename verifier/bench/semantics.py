@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -31,11 +32,12 @@ from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.proof.disproved import wrong_guesses
 from verifier.proof.excited import excited
+from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import alike_elsewhere, unread
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.bench.bare_calls import Calls
@@ -50,9 +52,8 @@ if TYPE_CHECKING:
     from verifier.judge import Judged, Policy
     from verifier.records import Budget
 
-WRONG_GUESS = (
-    "paired by its place at first, but its tensor turned up elsewhere, or its model needs its own there"
-)
+WRONG_GUESS = "paired by its place at first, but what its tensor holds disproved that"
+_REPAIRS = 6  # other pairs that are tried in one such round
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
 
@@ -122,6 +123,13 @@ def semantics(
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
+    if len(judged.culprits) > 1 and protocol.localise != "never":
+        repaired, seen = _fewer_culprits(
+            bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone)
+        )
+        found = judged if seen is look else diagnosed(repaired, seen.judged, protocol)
+        if 0 < len(found.culprits) < len(judged.culprits):
+            bench, look, judged = repaired, seen, found
     # Sites whose difference, as written, the given inputs do not reach.
     tried = unreached(
         bench.alignment,
@@ -149,6 +157,25 @@ def _ends_agree(bench: Bench, judged: Judged) -> bool:
     """Whether models that differ somewhere return the same."""
     ends_at = ends(bench.alignment, judged.rows)
     return judged.verdict is Verdict.DIVERGED and not any(differs(judged.rows[k]) for k in ends_at)
+
+
+def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
+    """The models with other pairs where one fault was seen at several sites, and with these at fewer."""
+    for _ in range(_GUESSES):
+        for repair in itertools.islice(misplaced(bench, look.judged), _REPAIRS):
+            alignment = repair.of(bench.alignment, WRONG_GUESS)
+            trial = bench.at(subject=replace(bench.subject, alignment=alignment))
+            seen = again(trial)
+            left = len(seen.judged.culprits)
+            if (
+                seen.judged.verdict is Verdict.DIVERGED
+                and 0 < left <= len(look.judged.culprits) - repair.saves
+            ):
+                bench, look = trial, seen
+                break
+        else:
+            break
+    return bench, look
 
 
 def _unread_notes(judged: Judged) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def coverage(
 
     The shares are of the sites that compute something. A site without a partner counts as compared if it belongs to
     a region, all its weights mapped, that is compared as a whole where it leads: at pairs and outputs. Not if such a
-    pair multiplies by one of the baseline's `silent` parameters, all 0 or 1, which may hide it, nor where `read` says
+    pair multiplies by one of the baseline's `silent` parameters, all 0, which may hide it, nor where `read` says
     that it hides. A region of many operators counts only where `read` says that what is compared depends on it in
     numbers. With `own_weights` both models compute with what they were given, so that none need be mapped.
     """

@@ -21,13 +21,14 @@ _AMPLIFIES = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The judgement of one cell."""
+    """The judgement of one cell; `wrong_at` are the rows, by index, at which the culprits show."""
 
     rows: tuple[PairResult, ...]
     first_divergence: PairResult | None
     culprits: tuple[PairResult, ...]
     verdict: Verdict
     reason: str
+    wrong_at: tuple[int, ...] = ()
 
 
 def differs(row: PairResult) -> bool:
@@ -49,6 +50,7 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
     rows = tuple(judge.judged(row) for row in bare)
     first: PairResult | None = None
     culprits: dict[tuple[int, bool], PairResult] = {}
+    wrong_at: list[int] = []
     for row in rows:
         if row.status is Status.UNMATCHED:
             continue
@@ -57,6 +59,8 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
             culprits[named.index, False] = named
         if row.status is Status.CULPRIT:
             culprits[row.index, True] = row
+        if named is not row or row.status is Status.CULPRIT:
+            wrong_at.append(row.index)
         if first is None and judge.diverged[row.index]:
             first = named
     blamed = tuple(culprits[key] for key in sorted(culprits))
@@ -64,7 +68,8 @@ def judge_rows(bare: Sequence[PairResult]) -> Judged:
         first = blamed[0]
     if first is not None:
         where = first.baseline or first.candidate
-        return Judged(rows, first, blamed, Verdict.DIVERGED, brief(f"{where}: {first.reason}"))
+        reason = brief(f"{where}: {first.reason}")
+        return Judged(rows, first, blamed, Verdict.DIVERGED, reason, tuple(wrong_at))
     if not any(_tells_something(row) for row in rows):
         return Judged(rows, None, (), Verdict.INCONCLUSIVE, "no two finite numbers were compared")
     read = {above for row in rows for above in row.above}

@@ -65,7 +65,7 @@ def _overall(
         return (
             Verdict.INCONCLUSIVE,
             f"{covered.hidden[0]} has no partner, and nothing that was compared depends on it: parameters that are "
-            "all 0 or 1 hide it (use calibrated weights), or these inputs do",
+            "all 0 hide it (use calibrated weights), or these inputs do",
         )
     if thin := too_thin(covered, policy):
         return Verdict.INCONCLUSIVE, thin

@@ -9,10 +9,11 @@ from verifier.align import Pair
 from verifier.judge import differs
 from verifier.judge.excess import limit, within
 from verifier.proof.digests import digests, twins
+from verifier.proof.unread import alike_elsewhere, heeded
 from verifier.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.bench.bench import Bench
@@ -24,8 +25,7 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
     tensors turns up elsewhere in the other model, or if neither depends on the inputs: no other input will show more.
-    It is wrong as well if what reads it agrees only as long as the candidate keeps its own tensor: it is read, and is
-    what the candidate's operators need there.
+    So it is if its two sites stand among operators that differ: the models then come to one result in two ways.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
@@ -37,8 +37,8 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     sides = [
         digests(bench, side, _open(bench.alignment, side) | set(sites))
         for side, sites in (
-            ("baseline", [pair.baseline for pair in doubtful]),
-            ("candidate", [pair.candidate for pair in doubtful]),
+            ("baseline", [pair.baseline for pair in doubtful.values()]),
+            ("candidate", [pair.candidate for pair in doubtful.values()]),
         )
     ]
     twin = twins(sides[0], sides[1])
@@ -50,14 +50,45 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     )  # where noise allows anything, nothing is settled
     wrong = [
         pair
-        for pair in doubtful
+        for pair in doubtful.values()
         if twin.get(pair.baseline, pair.candidate) != pair.candidate
         or back.get(pair.candidate, pair.baseline) != pair.baseline
         or (_tables_apart(bench.alignment, pair) and settled)
-        or (_needed(bench.alignment, pair, rows) and settled)
     ]
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
-    return wrong, [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+    right = [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
+    otherwise = [pair for pair in _otherwise(doubtful, rows) if pair not in wrong]
+    if otherwise and alike_elsewhere(bench):
+        wrong += heeded(bench, otherwise)
+    return wrong, right
+
+
+def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
+    """Those of the pairs in doubt, by their rows, around which operators differ, or around one that they lead to.
+
+    They do as well where what reads a pair differs once the candidate is given the baseline's tensor.
+    """
+    found = {
+        k
+        for k, row in enumerate(rows)
+        if k in doubtful and (row.apart or row.rewired or row.candidate_op is not None or _needed(row, rows))
+    }
+    stack = [*found]
+    while stack:
+        here = stack.pop()
+        beside = {k for k in doubtful if here in rows[k].above or k in rows[here].above} - found
+        found |= beside
+        stack.extend(beside)
+    return [doubtful[k] for k in sorted(found)]
+
+
+def _needed(pair: PairResult, rows: Sequence[PairResult]) -> bool:
+    """Whether something agrees only as long as the candidate keeps its own tensor at a pair that it reads."""
+    return any(
+        row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True))
+        for row in rows
+        if pair.index in row.above and not differs(row)
+    )
 
 
 _SETTLED = 1e-6
@@ -117,18 +148,7 @@ def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
     return b.shape == c.shape or math.prod(b.shape) != math.prod(c.shape)
 
 
-def _needed(alignment: Alignment, pair: Pair, rows: Sequence[PairResult]) -> bool:
-    """Whether something that reads a pair differs once the candidate is given the baseline's tensor there."""
-    name = alignment.baseline.sites[pair.baseline].name
-    index = next(row.index for row in rows if row.kind == "site" and row.baseline == name)
-    return any(
-        row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True))
-        for row in rows
-        if index in row.above and not differs(row)
-    )
-
-
-def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pair]:
     readers: dict[int, list[PairResult]] = {}
     for row in rows:
         for above in row.above:
@@ -144,7 +164,7 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
         b = alignment.baseline.by_name[row.baseline or ""]
         c = alignment.candidate.by_name[row.candidate or ""]
         doubtful[row.index] = Pair(b.index, c.index)
-    return list(doubtful.values())
+    return doubtful
 
 
 def _open(alignment: Alignment, side: str) -> set[int]:

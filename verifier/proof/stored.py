@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from verifier.cells import ORACLE, Cell
-from verifier.graph.operators import operator_name
+from verifier.errors import GraphDepartureError, ModelError
+from verifier.graph.operators import MOVES, SELECTS, operator_name
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.graph import Graph, KeptCall, Site
@@ -49,8 +50,8 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
     used = {name for assembly in masters.assemblies.values() for name in assembly.names}
     b, c = alignment.baseline, alignment.candidate
     return (
-        _looked_up(bench, "candidate", _kept(b, masters.baseline, used), c),
-        _looked_up(bench, "baseline", _kept(c, masters.candidate, masters.assemblies), b),
+        _looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, used)),
+        _looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, masters.assemblies)),
     )
 
 
@@ -61,36 +62,117 @@ def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -
 
 
 def _is_table(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.numel() > 1
+    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 1
 
 
 def _constant(graph: Graph) -> Iterator[Site]:
     """Sites that compute the same whatever the inputs are."""
     for site in graph.comparable:
-        if not graph.reads_inputs[site.index] and site.dtype.startswith("float"):
+        if not graph.reads_inputs[site.index] and site.dtype.startswith(("float", "complex")):
             yield site
 
 
-def _looked_up(bench: Bench, computing: str, kept: Mapping[str, Tensor], graph: Graph) -> Exact:
-    sizes = {tensor.numel() for tensor in kept.values()}
-    sites = [site.index for site in _constant(graph) if math.prod(site.shape) in sizes]
+def _flat(tensor: Tensor) -> list[Tensor]:
+    """What a tensor holds in float64, one after another; of complex numbers the real parts and the imaginary ones."""
+    parts = [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
+    return [part.detach().cpu().double().reshape(-1) for part in parts]
+
+
+def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Tensor]) -> Exact:
+    """The tables one side has `kept` as the other computes them, whole or as much of them as is read."""
+    computed = [*_constant(bench.graph(computing))]
+    read = _places(bench, keeping, kept, {math.prod(site.shape) for site in computed})
+    sizes = {tensor.numel() for tensor in kept.values()} | {len(part.places) for part in read}
+    sites = [site.index for site in computed if math.prod(site.shape) in sizes]
     if not sites:
         return {}
-    wide = _values(bench.at(cell=ORACLE), computing, sites)
-    single = _values(bench.at(cell=_SINGLE), computing, sites)
+    made = [
+        {
+            (site, k): part
+            for site, value in _values(bench.at(cell=cell), computing, sites).items()
+            for k, part in enumerate(_flat(value))
+        }
+        for cell in (ORACLE, _SINGLE)
+    ]
     found: Exact = {}
     for name, table in kept.items():
-        held = table.detach().cpu().double().reshape(-1)
-        for site, value in wide.items():
-            flat = value.reshape(-1)
-            if flat.numel() != held.numel():
-                continue
-            near = _rounds_to(flat, held) or (
-                site in single and _rounds_to(single[site].reshape(-1).double(), held)
-            )
-            if near:
-                found[name] = flat.reshape(table.shape)
-                break
+        exact = _flat(table)
+        everything = _Part(name, torch.arange(table.numel()), exact)
+        for part in (everything, *read):
+            values = [_computed(made, held) for held in part.held] if part.name == name else [None]
+            if all(value is not None for value in values):
+                exact = [
+                    whole.index_put((part.places,), v)
+                    for whole, v in zip(exact, values, strict=True)
+                    if v is not None
+                ]
+                made_of = torch.complex(*exact) if table.is_complex() else exact[0]
+                found[name] = made_of.reshape(table.shape)
+                if part is everything:
+                    break
+    return found
+
+
+def _computed(made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor) -> Tensor | None:
+    """What is computed in float64 that `held` is the rounding of, as it is made there or in float32."""
+    wide, _ = made
+    for place, value in wide.items():
+        if value.numel() == held.numel() and any(
+            place in each and _rounds_to(each[place], held) for each in made
+        ):
+            return value
+    return None
+
+
+class _Part(NamedTuple):
+    """What a model reads of a table, one after another: from which of its elements, and what they hold (`_flat`)."""
+
+    name: str
+    places: Tensor
+    held: list[Tensor]
+
+
+# Operators that only take numbers from a table or lay them out anew; what they did is read off the places they give.
+_TAKES = (
+    MOVES | SELECTS | {"_to_copy", "cat", "embedding", "flip", "float", "gather", "index_select", "repeat"}
+)
+_TAKES |= {"repeat_interleave", "roll", "stack", "tile", "to", "type_as"}
+
+
+def _places(bench: Bench, side: str, kept: Mapping[str, Tensor], sizes: Collection[int]) -> list[_Part]:
+    """Parts of tables, of one of the `sizes`, that a model reads: told by a run in which they hold their places."""
+    graph = bench.graph(side)
+    taking: set[int] = set()
+    for site in graph.sites:
+        tables = any(use.name in kept for use in site.tensors)
+        if site.op in _TAKES and (tables or any(source in taking for source in site.inputs)):
+            taking.add(site.index)
+    wanted = [k for k in taking if graph.sites[k].comparable and math.prod(graph.sites[k].shape) in sizes]
+    if not wanted:
+        return []
+    used = {use.name for k in taking for use in graph.sites[k].tensors if use.name in kept}
+    first, numbered, flat = 0, {}, {}
+    for name in sorted(used):
+        flat[name] = first, _flat(kept[name])
+        places = torch.arange(first, first + kept[name].numel()).double().reshape(kept[name].shape)
+        numbered[name] = torch.complex(places, places) if kept[name].is_complex() else places
+        first += kept[name].numel()
+    try:
+        given = _values(bench.at(subject=bench.subject.with_exact({side: numbered})), side, wanted)
+    except (GraphDepartureError, ModelError):
+        return []  # it chooses its way by what the tables hold
+    held = _values(bench, side, wanted)
+    found = []
+    for k in wanted:
+        if k not in given or k not in held:
+            continue
+        numbers, read = _flat(given[k]), _flat(held[k])
+        for name, (start, table) in flat.items():
+            own = (numbers[0] - start).long()
+            inside = (own >= 0) & (own < len(table[0])) & (numbers[0] == start + own)
+            alike = len(table) == len(read) and bool(inside.all()) and torch.equal(numbers[0], numbers[-1])
+            if alike and all(torch.equal(part[own], each) for part, each in zip(table, read, strict=True)):
+                found.append(_Part(name, own, read))
     return found
 
 

@@ -138,8 +138,10 @@ def _pair(alignment: Alignment, row: PairResult) -> Pair | None:
     return Pair(b, alignment.partner[b])
 
 
-def _differences(bench: Bench, pairs: Collection[Pair], *, force: bool) -> dict[Pair, _Difference]:
-    """Where pairs differ as the models run, or by themselves if `force`."""
+def _differences(
+    bench: Bench, pairs: Collection[Pair], *, force: bool, whole: bool = False
+) -> dict[Pair, _Difference]:
+    """Where pairs differ as the models run, or by themselves if `force`; of another shape everywhere if `whole`."""
     if not pairs:
         return {}
     ordered = list(bench.alignment.pairs)
@@ -148,7 +150,13 @@ def _differences(bench: Bench, pairs: Collection[Pair], *, force: bool) -> dict[
     def visit(number: int, tensors: Sequence[Tensor]) -> None:
         baseline, candidate = tensors
         pair = ordered[number]
-        if pair not in pairs or baseline.shape != candidate.shape or not candidate.is_floating_point():
+        if pair not in pairs or not candidate.is_floating_point():
+            return
+        if baseline.shape != candidate.shape:
+            finite = candidate[candidate.isfinite()]
+            if whole and len(finite) == candidate.numel():
+                everywhere = torch.ones_like(candidate, dtype=torch.bool)
+                found[pair] = _Difference(everywhere, candidate.clone(), _size(finite) or 1.0)
             return
         values = torch.where(candidate.isfinite(), candidate, baseline).clone()
         finite = baseline.isfinite() & candidate.isfinite()
@@ -172,24 +180,39 @@ def _size(tensor: Tensor) -> float:
     return float(tensor.double().square().mean().sqrt()) if tensor.numel() else 0.0
 
 
+def heeded(bench: Bench, pairs: Collection[Pair]) -> list[Pair]:
+    """Those of some pairs that differ where what the candidate returns depends on the elements that do."""
+    found = []
+    for pair, difference in _differences(bench, pairs, force=False, whole=True).items():
+        before, *moved = (_seen(bench, {pair: difference}, sign, outputs=True) for sign in (0.0, 1.0, -1.0))
+        if before is not None and any(after is not None and not _same(before, after) for after in moved):
+            found.append(pair)
+    return found
+
+
+def _same(before: Sequence[_Read] | None, after: Sequence[_Read]) -> bool:
+    return before is not None and all(
+        a.fits(b) and infinite == more for (a, infinite), (b, more) in zip(before, after, strict=True)
+    )
+
+
 def _is_quiet(bench: Bench, differences: Mapping[Pair, _Difference]) -> bool:
     """Whether nothing moves behind the elements in which some pairs differ, whatever stands in them."""
     other = excited(bench)
     bench = bench if other is None else other.bench
     before = _seen(bench, differences, 0.0)
-    return before is not None and all(
-        (after := _seen(bench, differences, sign)) is not None
-        and all(
-            a.fits(b) and infinite == more for (a, infinite), (b, more) in zip(before, after, strict=True)
-        )
+    return all(
+        (after := _seen(bench, differences, sign)) is not None and _same(before, after)
         for sign in (1.0, -1.0)
     )
 
 
-def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) -> list[_Read] | None:
+def _seen(
+    bench: Bench, differences: Mapping[Pair, _Difference], sign: float, *, outputs: bool = False
+) -> list[_Read] | None:
     """What the candidate gives at all other pairs and returns, with what differs moved in the direction of `sign`.
 
-    None where it goes another way or cannot be changed.
+    Only what it returns if `outputs`. None where it goes another way or cannot be changed.
     """
     changed = {pair.candidate: difference for pair, difference in differences.items()}
     lane = bench.lane("candidate")
@@ -201,7 +224,8 @@ def _seen(bench: Bench, differences: Mapping[Pair, _Difference], sign: float) ->
                 continue
             difference = changed.get(site)
             if difference is None:
-                found.append(_digest(tensor))
+                if not outputs:
+                    found.append(_digest(tensor))
             else:
                 noise = torch.rand(
                     tensor.shape, generator=torch.Generator().manual_seed(site), dtype=torch.float64

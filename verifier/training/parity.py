@@ -136,7 +136,7 @@ def train_parity(
         whole = free if told else run(forcing=Forcing.STEPS)
         if any(place.phase is Phase.FORWARD for place in first):
             forced.explain_sites(forward_causes(pairing, batches[0][0]))
-    covered = coverage(pairing.alignment, pairing.masters.info.unexercised)
+    covered = coverage(pairing.alignment, pairing.masters.hiding)
     loops_given = trainer is not None or candidate_trainer is not None
     scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
     judged = judge(pairing, free, forced, whole, allowed, covered, scheduled=scheduled)

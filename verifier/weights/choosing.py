@@ -63,6 +63,11 @@ class Masters:
         )
 
     @property
+    def hiding(self) -> tuple[str, ...]:
+        """The baseline's parameters that are all 0, so that what they multiply does not show; a 1 hides nothing."""
+        return tuple(name for name in self.info.unexercised if not bool(self.baseline[name].any()))
+
+    @property
     def whole(self) -> dict[str, str]:
         """The baseline's tensor for each of the candidate's that is that one as a whole."""
         return {

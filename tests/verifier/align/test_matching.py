@@ -110,6 +110,40 @@ def test_an_operator_in_place_of_another_is_paired_with_it() -> None:
     assert names(alignment)["1.relu"] == "1.relu"
 
 
+class Clamped(nn.Module):
+    """Two clamps, or one of them and a minimum in the place of the other."""
+
+    def __init__(self, *, both: bool) -> None:
+        super().__init__()
+        self.up, self.both = nn.Linear(4, 8), both
+
+    def forward(self, x: Tensor) -> Any:
+        """(N, 4) to the same shape."""
+        gate, value = self.up(x).chunk(2, -1)
+        gate = gate.clamp(max=0.7) if self.both else gate.minimum(gate.new_tensor(0.7))
+        return gate * value.clamp(-0.7, 0.7)
+
+
+def test_of_operators_of_one_kind_those_of_equal_settings_are_paired() -> None:
+    x = torch.randn(2, 4)
+    alignment = align(graph_of(Clamped(both=True), x), graph_of(Clamped(both=False), x))
+    assert names(alignment)["clamp_1"] == "clamp"
+
+
+def test_what_depends_on_the_inputs_is_not_paired_with_a_table() -> None:
+    x = torch.randn(2, 4)
+
+    class Sliced(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return x[:, :2].sum(-1)
+
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return (x * (torch.arange(4) < 2)[None]).sum(-1)
+
+    assert "getitem" not in names(align(graph_of(Masked(), x), graph_of(Sliced(), x)))
+
+
 def test_stride_on_the_other_convolution_leaves_all_sites_paired() -> None:
     x = torch.empty(1, 3, 64, 64, device="meta")
     theirs, ours = on_meta(models.resnet50()), on_meta(reference_models.get("resnet50_v1")())

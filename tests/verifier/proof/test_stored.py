@@ -114,6 +114,59 @@ def test_a_table_of_another_base_is_found() -> None:
     assert verify(Rotary(kept=True), Rotary(kept=False, base=10001.0), tokens()).verdict == "diverged"
 
 
+class Angles(nn.Module):
+    """Tokens turned by angles, as far as the tokens go, of a table of `kept` rows; of 0 rows it is computed."""
+
+    def __init__(self, kept: int, *, looked_up: bool = False, start: int = 0, off: float = 0.0) -> None:
+        super().__init__()
+        self.kept, self.looked_up, self.start = kept, looked_up, start
+        self.layer = nn.Linear(8, 8)
+        if kept:
+            angles = self.angles(kept, torch.float32)
+            cos = angles.cos()
+            cos[2, 1] += off
+            self.register_buffer("cos", cos.repeat(1, 2)[None], persistent=False)
+            self.register_buffer("sin", angles.sin().repeat(1, 2)[None], persistent=False)
+
+    @staticmethod
+    def angles(count: int, dtype: torch.dtype) -> Tensor:
+        """(count, 4)."""
+        return torch.outer(
+            torch.arange(count, dtype=dtype), 10000.0 ** -(torch.arange(0, 8, 2, dtype=dtype) / 8)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, 8) to the same shape."""
+        x = self.layer(x)
+        end = self.start + x.shape[1]
+        if self.kept:
+            assert isinstance(self.cos, Tensor)
+            assert isinstance(self.sin, Tensor)
+            places = torch.arange(self.start, end) if self.looked_up else slice(self.start, end)
+            cos, sin = self.cos[:, places], self.sin[:, places]
+        else:
+            angles = self.angles(x.shape[1], x.dtype)
+            cos, sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+        a, b = x.chunk(2, -1)
+        return x * cos + torch.cat([-b, a], -1) * sin
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_of_a_longer_table_what_is_read_matches_what_is_computed_either_way_round(looked_up: bool) -> None:
+    for rows in ((0, 32), (32, 0)):
+        b, c = (Angles(kept, looked_up=looked_up) for kept in rows)
+        found = verify(b, c, tokens())
+        assert found.verdict == "match", found.reason
+
+
+@pytest.mark.parametrize("fault", [{"start": 1}, {"off": 1e-6}])
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_a_longer_table_that_is_read_elsewhere_or_wrong_is_found(
+    looked_up: bool, fault: dict[str, Any]
+) -> None:
+    assert verify(Angles(0), Angles(32, looked_up=looked_up, **fault), tokens()).verdict == "diverged"
+
+
 def normed() -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(8, 8), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 6)), nn.Tanh()
