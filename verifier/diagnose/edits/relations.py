@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from verifier.diagnose.edits.edit import Edit, shown
+from verifier.diagnose.edits.numbers import fitted
 from verifier.diagnose.edits.program import Program, Step, fresh
 from verifier.diagnose.edits.wiring import named
-from verifier.diagnose.edits.written import LITERAL, fitted
+from verifier.diagnose.edits.written import LITERAL
 from verifier.diagnose.neighbourhood import distance
 from verifier.graph import KeptCall
 from verifier.recognise.axes import as_text, axis_orders
@@ -146,14 +147,13 @@ def _edit(context: Context, chosen: Sequence[tuple[Key, Relation]]) -> Edit:
 
 
 def _made(context: Context) -> Iterator[Key]:
-    known = list(context.trace.of_key)
-    return iter(known[:16])
+    return iter(context.tensors[:16])
 
 
 def states_scaled(context: Context) -> Iterator[Edit]:
     """A factor or an offset on a parameter where an operator reads it: solved for."""
     program = context.program
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         for role in sorted(step.call.state):
             tensor = step.call.arguments[role]
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -190,7 +190,7 @@ def scaled(context: Context) -> Iterator[Edit]:
     """A factor or an offset, one number, where a tensor is read: solved for."""
     program = context.program
     for place, (op, start, code, function) in itertools.product(
-        [None, *program.places()[:-1]],
+        [None, *context.places(program)[:-1]],
         (("a factor", 1.0, FACTOR, torch.mul), ("an offset", 0.0, OFFSET, torch.add)),
     ):
         key, reader = program.read_at(place), program.reader_at(place)
