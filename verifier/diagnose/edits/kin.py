@@ -82,6 +82,27 @@ def _as(step: Step, function: Make) -> KeptCall | None:
     return replace(KeptCall.of(function, positional, keywords, set()), widens=call.widens)
 
 
+def one_more(context: Context) -> Iterator[Edit]:
+    """A function of one tensor that the candidate has elsewhere, where it has none."""
+    program = context.program
+    functions = _FAMILIES[0]
+    have = [op for op in dict.fromkeys(step.op for _, step in context.steps()) if op in functions]
+    for place in context.places(program):
+        key, reader = program.read_at(place), program.reader_at(place)
+        if key is None or not context.tensor(key).is_floating_point():
+            continue
+        before = "the output" if reader is None else reader.op
+        for op in have:
+            call = KeptCall.of(functions[op], (context.tensor(key),), {}, set())
+            yield Edit(
+                f"{codes.family(op)}-missing",
+                f"{op} is missing between {named(program, key)} and {before}",
+                f"add the {op}",
+                program.inserted(Step(op, op, call, (key,), fresh()), 0, place),
+                () if reader is None else (reader.name,),
+            )
+
+
 def missing(context: Context) -> Iterator[Edit]:
     """A few operators that are written on one tensor: its mean taken off, divided by its sum or its length."""
     program = context.program

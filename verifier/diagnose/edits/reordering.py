@@ -49,6 +49,18 @@ def turned(context: Context) -> Iterator[Edit]:
             )
 
 
+def turned_and_back(context: Context) -> Iterator[Edit]:
+    """A tensor that comes in turned about along one axis, and what goes out turned back."""
+    program = context.program
+    for key in (key for key in context.tensors if program.maker(key) is None):
+        for axis in _long(context.tensor(key)):
+            order = torch.arange(context.tensor(key).shape[axis]).flip(0)
+            summary = f"{named(program, key)} is not reversed along axis {axis}"
+            changed = _reordered(context, program, key, axis, order)
+            one = Edit(ORDER, summary, "read it reversed, and reverse it back", changed, _at(program, key))
+            yield from _and_back(context, one, order)
+
+
 def _places(context: Context) -> list[Place]:
     return context.places(context.program)[-_MOST_PLACES:]
 

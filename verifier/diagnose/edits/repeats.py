@@ -77,6 +77,11 @@ class Repeats:
         counts = {step.first: len(trace.of_step[id(step)]) for step in program.steps}
         return cls(program, loops, counts) if loops else None
 
+    @property
+    def turns(self) -> int:
+        """How many turns the longest run has."""
+        return max(len(run) for loop in self.loops for run in loop.runs)
+
     @cached_property
     def passed_over(self) -> frozenset[Key]:
         """The first tensors of the steps at which no edit is looked for."""

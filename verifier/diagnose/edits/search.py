@@ -63,6 +63,7 @@ KINDS: tuple[Kind, ...] = (
     operators.more,
     operators.moved,
     reordering.turned,
+    kin.one_more,
     kin.missing,
     reordering.undone_less,
     operators.chains,
@@ -72,6 +73,7 @@ KINDS: tuple[Kind, ...] = (
     written.as_the_baselines,
     partial(numbers.solved, size=2),
     tensors.tables,
+    reordering.turned_and_back,
     reordering.interleaved,
     relations.states_scaled,
     relations.scaled,
@@ -94,8 +96,10 @@ LOOPS: tuple[Kind, ...] = (
     operators.neighbours,
     wiring.reads_exchanged,
     reordering.turned,
-    operators.more,
     kin.replaced,
+    kin.one_more,
+    reordering.turned_and_back,
+    operators.more,
     wiring.resourced,
     numbers.tied,
     operators.moved,
@@ -124,6 +128,7 @@ JOINT: tuple[Kind, ...] = (
 RUNS = 4000
 _MORE = 400  # once an edit is found that holds on the given numbers and on no others
 _LARGEST_WITH_LOOPS = 1000
+_MANY_TURNS = 4  # a loop rather than the same operators for queries, keys and values
 _LARGEST = 40  # steps of a region: beyond, so much stands between that no single edit explains it
 
 
@@ -254,17 +259,22 @@ def searched(
     context = Context(
         program, trace, other, other_trace, twins, wanted, limit, meter, partial(_laid, lay=lay)
     )
-    found = None
-    if len(program.steps) <= _LARGEST and len(other.steps) <= _LARGEST:
-        found = smallest_edit(context, before, _shaken(context, lay), kinds)
-        if found.found is not None:
-            return found
     repeats = Repeats.of(program, trace)
-    if repeats is None or len(program.steps) - len(repeats.passed_over) > _LARGEST:
-        return found
-    context = replace(context, repeats=repeats, notes={})
-    again = smallest_edit(context, before, _shaken(context, lay), LOOPS if kinds is KINDS else kinds)
-    return again if again.found is not None or found is None else found
+    if repeats is not None and len(program.steps) - len(repeats.passed_over) > _LARGEST:
+        repeats = None
+    looped = None if repeats is None else replace(context, repeats=repeats)
+    small = max(len(program.steps), len(other.steps)) <= _LARGEST
+    tries = [(context, kinds)] if small else []
+    if looped is not None and repeats is not None:
+        at = 0 if repeats.turns >= _MANY_TURNS else len(tries)
+        tries.insert(at, (looped, LOOPS if kinds is KINDS else kinds))
+    found: Searched | None = None
+    for each, of_them in tries:
+        again = smallest_edit(each, before, _shaken(each, lay), of_them)
+        if again.found is not None:
+            return again
+        found = found or again
+    return found
 
 
 def _values(
