@@ -110,9 +110,9 @@ class KeptCall:
         return replace(self, arguments=left, state=self.state - {name})
 
     def made_on(self, operands: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors the call gives on others: like `run`, without copies of what is not written to.
+        """The tensors the call gives on others, which stay as they are; only what may be written to is copied.
 
-        Made as it was, within `surroundings`, only where `run` would be.
+        To be called without gradients and within `surroundings`, in which `run` makes its call by itself.
 
         Raises:
             Exception: Whatever the call raises on such arguments.

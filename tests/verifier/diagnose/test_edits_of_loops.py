@@ -153,6 +153,13 @@ def test_a_fault_is_one_culprit_and_its_cause_an_edit(name: str) -> None:
     assert marks(FAULTS[name], found) == (True, True, True), [row.cause for row in found.culprits]
 
 
+def test_an_edit_of_a_loop_says_in_how_many_turns_it_is_made() -> None:
+    port = FAULTS["another activation in each turn"]
+    (culprit,) = compared(port, port.wrong).culprits
+    assert culprit.cause is not None
+    assert "it is made in all 6 turns of a loop" in culprit.cause.evidence
+
+
 def test_what_no_single_edit_of_a_loop_mends_is_located() -> None:
     port = _port(rnn(whole), rnn_by_cells(lambda h: torch.sin(h) * torch.cos(h + 1)), "")
     (culprit,) = compared(port, port.wrong).culprits

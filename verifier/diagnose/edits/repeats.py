@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from verifier.graph import KeptCall
 
 _SHORTEST = 3  # steps of a turn: fewer than these are alike by chance
+_LONGEST = 40  # as much as a region without a loop may have
 _TURNS = 2
 
 
@@ -254,7 +255,7 @@ def _turns(steps: Sequence[Step], start: int, period: int, length: int) -> tuple
 def _longest(ops: Sequence[tuple[str, int]], taken: Sequence[bool]) -> tuple[int, int, int]:
     """Where the longest run of a pattern begins, how long the pattern is and how long the run; zeros for none."""
     best = (0, 0, 0)
-    for period in range(_SHORTEST, len(ops) // _TURNS + 1):
+    for period in range(_SHORTEST, min(len(ops) // _TURNS, _LONGEST) + 1):
         start = alike = 0
         for at in range(len(ops)):
             free = not taken[at]

@@ -127,7 +127,7 @@ JOINT: tuple[Kind, ...] = (
 # Runs of a region that one search may take, and seconds.
 RUNS = 4000
 _MORE = 400  # once an edit is found that holds on the given numbers and on no others
-_LARGEST_WITH_LOOPS = 1000
+_LARGEST_WITH_LOOPS = 600
 _MANY_TURNS = 4  # a loop rather than the same operators for queries, keys and values
 _LARGEST = 40  # steps of a region: beyond, so much stands between that no single edit explains it
 
@@ -272,9 +272,20 @@ def searched(
     for each, of_them in tries:
         again = smallest_edit(each, before, _shaken(each, lay), of_them)
         if again.found is not None:
-            return again
+            return _told_of_all_turns(again, again.found, each.repeats)
         found = found or again
     return found
+
+
+def _told_of_all_turns(searched: Searched, found: Found, repeats: Repeats | None) -> Searched:
+    """What was found, with how many turns of a loop the edit is made in, where it is made in one."""
+    loops = () if repeats is None else repeats.loops
+    turns = next((loop for loop in loops if any(step.name in found.edit.at for step in loop.turn)), None)
+    if turns is None:
+        return searched
+    told = f"it is made in all {sum(map(len, turns.runs))} turns of a loop"
+    edit = replace(found.edit, evidence=(*found.edit.evidence, told))
+    return replace(searched, found=replace(found, edit=edit))
 
 
 def _values(
