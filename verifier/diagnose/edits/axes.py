@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from verifier.diagnose.edits.schemas import DIMENSIONS, argument_name
@@ -25,14 +26,21 @@ def others(context: Context) -> Iterator[Edit]:
                 continue
             known = [each.call.arguments.get(name) for each in context.baseline.steps if each.op == step.op]
             old = tuple(axis % rank for axis in value)
+            shape = step.call.operands[0].shape if step.call.operands else ()
             orders = _orders(old) if step.op == "permute" else _subsets(old, rank)
             for new in orders:
+                if (
+                    step.op != "permute"
+                    and math.prod(shape[axis] for axis in new if axis < len(shape)) < _FEWEST
+                ):
+                    continue  # a variance has none of one number
                 call = step.call.with_argument(name, type(value)(new))
                 told = argument_name(step.call, name)
                 yield setting(context, at, call, told, tuple(value), new, new in known)
 
 
 _MOST_AXES = 6
+_FEWEST = 2
 
 
 def _names_axes(step: Step, name: str, value: Any) -> bool:

@@ -42,7 +42,9 @@ class Relation:
 
 def related(given: Tensor, wanted: Tensor, limit: float) -> Relation | None:
     """The operator that makes `wanted` of `given`; None where no single one does."""
-    if not given.is_floating_point() or not given.numel() or given.numel() != wanted.numel():
+    if not (given.is_floating_point() and wanted.is_floating_point()) or not given.numel():
+        return None
+    if given.numel() != wanted.numel():
         return None
     for relation in _candidates(given, wanted):
         made = relation.call.run()[0][0]
