@@ -137,8 +137,8 @@ class _Carried:
     def over(self, changed: Program, edited: Sequence[Step], steps: Mapping[Key, Step]) -> Program | None:
         """A program with an edit that was made for the one turn in this one as well."""
         new = [step for step in edited if step.first not in steps]
-        ours = [step for step in new if self._concerns(step, changed)]
-        made = {step.first: fresh() for step in ours}
+        added = [step for step in new if self._concerns(step, changed)]
+        made = {step.first: fresh() for step in added}
         self._keys |= made
         for step in edited:
             if step.first in steps:
@@ -146,7 +146,7 @@ class _Carried:
                 if carried is None:
                     return None
                 changed = carried
-        for step in reversed(ours):  # each stands before what reads it
+        for step in reversed(added):  # each stands before what reads it
             changed = self._inserted(changed, step, made[step.first])
         return changed
 
@@ -194,11 +194,11 @@ class _Carried:
         if step.op == before.op and written[0] != written[1]:
             return None
         operands = step.call.operands
-        theirs = twin.call.operands
-        if len(theirs) == len(operands):
+        there = twin.call.operands
+        if len(there) == len(operands):
             operands = [
                 one if source is None else other
-                for one, other, source in zip(operands, theirs, step.sources, strict=True)
+                for one, other, source in zip(operands, there, step.sources, strict=True)
             ]
         return step.call.with_operands(operands)
 
