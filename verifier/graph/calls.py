@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from verifier.graph.chance import RandomState, random_state, set_random_state
-from verifier.graph.operators import operator_name, signature_of
+from verifier.graph.operators import operator_name, signature_of, writes_in_place
 from verifier.graph.tensors import tensors_in
 from verifier.graph.widening import Widening, default_dtype
 
@@ -109,7 +109,35 @@ class KeptCall:
         left = {key: value for key, value in self.arguments.items() if key != name}
         return replace(self, arguments=left, state=self.state - {name})
 
-    def _surroundings(self) -> contextlib.AbstractContextManager[None]:
+    def made_on(self, operands: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors the call gives on others, which stay as they are; only what may be written to is copied.
+
+        To be called without gradients and within `surroundings`, in which `run` makes its call by itself.
+
+        Raises:
+            Exception: Whatever the call raises on such arguments.
+        """
+        if self.chance is not None or self._writes:
+            return self.with_operands(operands).run()[0]
+        left = iter(operands)
+        given: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            if name in self.state or isinstance(value, _PLAIN):
+                given[name] = value
+            elif isinstance(value, Tensor):
+                given[name] = next(left)
+            else:
+                given[name] = pytree.tree_map_only(Tensor, lambda _: next(left), value)
+        positional = [given.pop(name) for name in self.positional]
+        return list(tensors_in(self.function(*positional, **given)))
+
+    @property
+    def _writes(self) -> bool:
+        name = operator_name(self.function)
+        return writes_in_place(self.function, self.arguments) or any(each in name for each in _WRITERS)
+
+    def surroundings(self) -> contextlib.AbstractContextManager[None]:
+        """What the call was made in."""
         return _wide() if self.widens else contextlib.nullcontext()
 
     def run(self) -> tuple[list[Tensor], dict[str, Any]]:
@@ -125,7 +153,7 @@ class KeptCall:
         try:
             if self.chance is not None:
                 set_random_state(self.chance)
-            with torch.no_grad(), self._surroundings():
+            with torch.no_grad(), self.surroundings():
                 result = self.function(
                     *(fresh[name] for name in self.positional),
                     **{name: value for name, value in fresh.items() if name not in self.positional},
@@ -136,6 +164,10 @@ class KeptCall:
         if result is None and operator_name(self.function) == "setitem":
             result = next(tensors_in(list(fresh.values())))
         return list(tensors_in(result)), fresh
+
+
+_PLAIN = (str, int, float, complex, type(None), torch.dtype, torch.device)
+_WRITERS = ("batch_norm", "instance_norm", "embedding")  # running statistics, and rows brought to a length
 
 
 @contextlib.contextmanager

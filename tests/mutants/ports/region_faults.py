@@ -130,7 +130,7 @@ REGION_PORTS: dict[str, Port] = {
         table(), table_by_exp(), table_by_exp(exchanged=True), "order|exchang|sin|cos"
     ),
     "table interleaved": Port(table(), table_by_exp(), table_by_exp(filled=False), "order|dim|interleav"),
-    "sign of a rotation": Port(rotary_complex, rotary(), rotary(sign=-1.0), "sign|neg|-1|order|exchang"),
+    "sign of a rotation": Port(rotary_complex, rotary(), rotary(sign=-1.0), "sign|neg|-1|order|exchang|sub"),
     "rotation off by one": Port(rotary_complex, rotary(), rotary(shift=1), "0|constant|off"),
     "pads counted": Port(
         pooled,

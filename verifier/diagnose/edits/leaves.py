@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from verifier.graph import KeptCall
 
@@ -26,6 +26,30 @@ class Leaf:
     def put(self, call: KeptCall, value: Any) -> KeptCall:
         """The call with another value there."""
         return call.with_argument(self.name, _replaced(call.arguments[self.name], self.path, value))
+
+
+@dataclass(frozen=True)
+class Held:
+    """One number that a call brings along as a tensor, by which of its operands that is."""
+
+    name: str
+    slot: int
+    value: float
+    path: Path = ()
+
+    def put(self, call: KeptCall, value: Any) -> KeptCall:
+        """The call with another number there."""
+        operands = call.operands
+        operands[self.slot] = torch.full_like(operands[self.slot], value)
+        return call.with_operands(operands)
+
+
+def held(call: KeptCall, sources: Sequence[int | None]) -> Iterator[Held]:
+    """Every real number among the tensors that no step made and nothing hands in."""
+    for slot, (tensor, source) in enumerate(zip(call.operands, sources, strict=True)):
+        if source is None and tensor.numel() == 1 and tensor.is_floating_point():
+            names = (name for name, value in call.arguments.items() if value is tensor)
+            yield Held(next(names, f"arg{slot}"), slot, float(tensor))
 
 
 def leaves(call: KeptCall) -> Iterator[Leaf]:

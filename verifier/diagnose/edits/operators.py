@@ -24,19 +24,28 @@ _LAID_OUT = MOVES | SELECTS
 
 def moved(context: Context) -> Iterator[Edit]:
     """One operator at another place: first where it changes places with a neighbour."""
-    found = [edit for at in range(len(context.program.steps)) for edit in _moves(context.program, at)]
+    found = [edit for at, _ in context.steps() for edit in _moves(context, at)]
     yield from (edit for _, edit in sorted(found, key=lambda each: each[0]))
 
 
-def _moves(program: Program, at: int) -> Iterator[tuple[int, Edit]]:
-    step = program.steps[at]
+def neighbours(context: Context) -> Iterator[Edit]:
+    """Two operators, one behind the other, in each other's place."""
+    found = [edit for at, _ in context.steps() for edit in _moves(context, at) if edit[0] < _FAR]
+    yield from (edit for _, edit in sorted(found, key=lambda each: each[0]))
+
+
+_FAR = 2
+
+
+def _moves(context: Context, at: int) -> Iterator[tuple[int, Edit]]:
+    program, step = context.program, context.program.steps[at]
     if step.op in _LAID_OUT:
         return
     for slot, source in enumerate(step.sources):
         if source is None:
             continue
         without = program.bypassed(at, slot)
-        for place in without.places():
+        for place in context.places(without):
             index, key = without.index_at(place), without.read_at(place)
             itself = isinstance(place, Edge) and place.at == at
             if key is None or itself or (key == source and index > at):
@@ -53,7 +62,7 @@ def _moves(program: Program, at: int) -> Iterator[tuple[int, Edit]]:
             changed = _inserted(without, step, slot, place)
             if changed is not None and key != step.first:
                 yield (
-                    (0 if near else 2) + (not up),
+                    (0 if near else _FAR) + (not up),
                     Edit(
                         "order-different",
                         where,
@@ -77,7 +86,7 @@ def _inserted(program: Program, step: Step, slot: int, place: Place) -> Program 
 def fewer(context: Context) -> Iterator[Edit]:
     """One operator left out: what reads it reads one of its operands."""
     program = context.program
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         for slot, source in enumerate(step.sources):
             if source is not None:
                 yield Edit(
@@ -125,7 +134,7 @@ def more(context: Context) -> Iterator[Edit]:
     for extra in sorted(context.baseline.steps, key=lambda step: have.count(step.op)):
         for slot, sources in _readable(context, extra):
             step = replace(extra, sources=sources)
-            for place in program.places():
+            for place in context.places(program):
                 changed = _inserted(program, step, slot, place)
                 key, reader = program.read_at(place), program.reader_at(place)
                 if changed is None or key is None:
@@ -148,7 +157,7 @@ def chains(context: Context) -> Iterator[Edit]:
         chain = _chain(context, steps[start : start + length])
         if chain is None or len(chain) != length:
             continue
-        for place in program.places():
+        for place in context.places(program):
             changed, at = program, program.index_at(place)
             there: Place = place
             for step, slot in reversed(chain):  # each in front of the one that was added before
@@ -220,7 +229,7 @@ def replaced(context: Context, among: Set[str] | None = None) -> Iterator[Edit]:
     """One operator of the baseline's, with its settings, on the operands of one of the candidate's."""
     program = context.program
     others = [step for step in context.baseline.steps if among is None or step.op in among]
-    for (at, step), other in itertools.product(enumerate(program.steps), others):
+    for (at, step), other in itertools.product(context.steps(), others):
         if len(step.sources) != len(other.sources) or step.op == other.op or step.op in _LAID_OUT:
             continue
         orders = [range(len(step.sources))] if len(step.sources) != 2 else [(0, 1), (1, 0)]

@@ -30,7 +30,7 @@ _PADS_LEAST = float("-inf")  # what a maximum never takes
 
 def padded(context: Context) -> Iterator[Edit]:
     """Convolutions, pools and pads with other amounts on their sides: the baseline's first."""
-    for at, step in enumerate(context.program.steps):
+    for at, step in context.steps():
         before = _pads(step)
         if before is None:
             continue
@@ -121,7 +121,7 @@ _MOST_GROUPS = 64
 def grouped(context: Context) -> Iterator[Edit]:
     """A reduction or normalisation over groups of the elements that it takes all together."""
     sizes = _divisions(context)
-    for at, step in enumerate(context.program.steps):
+    for at, step in context.steps():
         if step.op not in _REDUCTIONS | _KEEPING or not step.call.operands:
             continue
         x = step.call.operands[0]

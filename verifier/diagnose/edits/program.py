@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
+
+import torch
 
 from verifier.graph.tensors import dense
 
@@ -44,7 +47,7 @@ Place = Edge | Behind | None
 class Step:
     """One call: what it is named after, where each of its operands comes from and the key of its first tensor.
 
-    A source is None where the call brings the tensor along: a constant.
+    A source is None where the call brings the tensor along: a constant. `held` are the model's own tensors it uses.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Step:
     call: KeptCall
     sources: tuple[Key | None, ...]
     first: Key
+    held: tuple[str, ...] = ()
 
     def reading(self, slot: int, key: Key) -> Step:
         """The same step with one operand from elsewhere."""
@@ -86,7 +90,8 @@ class Program:
                 known.add(number)
                 first = side.graph.calls[number].first
                 name = site.name.partition("[")[0]
-                steps.append(Step(name, site.op, call, tuple(site.operands), first))
+                held = tuple(use.name for use in site.tensors)
+                steps.append(Step(name, site.op, call, tuple(site.operands), first, held))
         result = side.sources[0] if side.site is None else side.site.index
         names = {key: _named(side.graph, key) for key in values}
         return None if result is None else cls(tuple(steps), values, result, names)
@@ -100,20 +105,22 @@ class Program:
         known: dict[Key, Tensor] = dict(self.values)
         made: dict[int, Sequence[Tensor]] = {}
         changed: set[Key] = set()
-        for step in self.steps:
-            before = None if base is None else base.of_step.get(id(step))
-            if before is not None and changed.isdisjoint(step.sources):
-                tensors = before
-            else:
-                given = step.call.operands
-                operands = [
-                    tensor if source is None else known.get(source, tensor)
-                    for source, tensor in zip(step.sources, given, strict=True)
-                ]
-                tensors = step.call.with_operands(operands).run()[0]
-                changed.update(range(step.first, step.first + len(tensors)))
-            made[id(step)] = tensors
-            known.update(enumerate(tensors, step.first))
+        alike = len({step.call.widens for step in self.steps}) == 1
+        with torch.no_grad(), self.steps[0].call.surroundings() if alike else contextlib.nullcontext():
+            for step in self.steps:
+                before = None if base is None else base.of_step.get(id(step))
+                if before is not None and changed.isdisjoint(step.sources):
+                    tensors = before
+                else:
+                    operands = [
+                        tensor if source is None else known.get(source, tensor)
+                        for source, tensor in zip(step.sources, step.call.operands, strict=True)
+                    ]
+                    with contextlib.nullcontext() if alike else step.call.surroundings():
+                        tensors = step.call.made_on(operands)
+                    changed.update(range(step.first, step.first + len(tensors)))
+                made[id(step)] = tensors
+                known.update(enumerate(tensors, step.first))
         return Trace(made, known)
 
     def result_of(self, trace: Trace) -> Tensor:

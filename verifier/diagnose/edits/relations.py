@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from verifier.diagnose.edits.edit import Edit, shown
+from verifier.diagnose.edits.numbers import fitted
 from verifier.diagnose.edits.program import Program, Step, fresh
 from verifier.diagnose.edits.wiring import named
-from verifier.diagnose.edits.written import LITERAL, fitted
+from verifier.diagnose.edits.written import LITERAL
 from verifier.diagnose.neighbourhood import distance
 from verifier.graph import KeptCall
 from verifier.recognise.axes import as_text, axis_orders
@@ -41,7 +42,9 @@ class Relation:
 
 def related(given: Tensor, wanted: Tensor, limit: float) -> Relation | None:
     """The operator that makes `wanted` of `given`; None where no single one does."""
-    if not given.is_floating_point() or not given.numel() or given.numel() != wanted.numel():
+    if not (given.is_floating_point() and wanted.is_floating_point()) or not given.numel():
+        return None
+    if given.numel() != wanted.numel():
         return None
     for relation in _candidates(given, wanted):
         made = relation.call.run()[0][0]
@@ -146,14 +149,13 @@ def _edit(context: Context, chosen: Sequence[tuple[Key, Relation]]) -> Edit:
 
 
 def _made(context: Context) -> Iterator[Key]:
-    known = list(context.trace.of_key)
-    return iter(known[:16])
+    return iter(context.tensors[:16])
 
 
 def states_scaled(context: Context) -> Iterator[Edit]:
     """A factor or an offset on a parameter where an operator reads it: solved for."""
     program = context.program
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         for role in sorted(step.call.state):
             tensor = step.call.arguments[role]
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -190,7 +192,7 @@ def scaled(context: Context) -> Iterator[Edit]:
     """A factor or an offset, one number, where a tensor is read: solved for."""
     program = context.program
     for place, (op, start, code, function) in itertools.product(
-        [None, *program.places()[:-1]],
+        [None, *context.places(program)[:-1]],
         (("a factor", 1.0, FACTOR, torch.mul), ("an offset", 0.0, OFFSET, torch.add)),
     ):
         key, reader = program.read_at(place), program.reader_at(place)

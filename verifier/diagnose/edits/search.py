@@ -10,9 +10,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.align import layouts
-from verifier.diagnose.edits import operators, places, relations, tensors, wiring, written
+from verifier.diagnose.edits import (
+    axes,
+    kin,
+    masks,
+    numbers,
+    operators,
+    places,
+    relations,
+    reordering,
+    stored,
+    tensors,
+    wiring,
+    written,
+)
 from verifier.diagnose.edits.context import Context, Exhausted, Meter
 from verifier.diagnose.edits.program import Program
+from verifier.diagnose.edits.repeats import Repeats
 from verifier.diagnose.neighbourhood import distance, laid_as
 
 if TYPE_CHECKING:
@@ -35,26 +49,66 @@ KINDS: tuple[Kind, ...] = (
     tensors.constants,
     tensors.parameters,
     written.everywhere,
-    partial(written.solved, size=1),
+    axes.others,
+    numbers.endless,
+    partial(numbers.solved, size=1),
+    numbers.tied,
     wiring.crossed,
     operators.replaced_in_kind,
+    kin.replaced,
     operators.fewer,
     wiring.resourced,
+    wiring.reads_exchanged,
     operators.without,
     operators.more,
     operators.moved,
+    reordering.turned,
+    kin.one_more,
+    kin.missing,
+    reordering.undone_less,
     operators.chains,
     places.padded,
     places.grouped,
     operators.replaced,
     written.as_the_baselines,
-    partial(written.solved, size=2),
+    partial(numbers.solved, size=2),
+    tensors.tables,
+    reordering.turned_and_back,
+    reordering.interleaved,
     relations.states_scaled,
     relations.scaled,
     relations.inserted,
     relations.all_inserted,
     written.twice_exchanged,
-    partial(written.solved, size=3),
+    masks.hidden,
+    stored.effective,
+    partial(numbers.solved, size=3),
+)
+
+# Those that are looked for in all turns of a loop at once, whose runs are long: what costs few of them first.
+LOOPS: tuple[Kind, ...] = (
+    written.discrete,
+    wiring.exchanged,
+    tensors.parameters,
+    partial(numbers.solved, size=1),
+    wiring.crossed,
+    operators.fewer,
+    operators.neighbours,
+    wiring.reads_exchanged,
+    reordering.turned,
+    kin.replaced,
+    kin.one_more,
+    reordering.turned_and_back,
+    operators.more,
+    wiring.resourced,
+    numbers.tied,
+    operators.moved,
+    kin.missing,
+    operators.chains,
+    operators.replaced,
+    relations.states_scaled,
+    relations.scaled,
+    partial(numbers.solved, size=2),
 )
 
 # Those that one fault in two regions may be.
@@ -62,7 +116,7 @@ JOINT: tuple[Kind, ...] = (
     written.discrete,
     wiring.exchanged,
     tensors.constants,
-    partial(written.solved, size=1),
+    partial(numbers.solved, size=1),
     wiring.crossed,
     operators.moved,
     places.padded,
@@ -73,6 +127,8 @@ JOINT: tuple[Kind, ...] = (
 # Runs of a region that one search may take, and seconds.
 RUNS = 4000
 _MORE = 400  # once an edit is found that holds on the given numbers and on no others
+_LARGEST_WITH_LOOPS = 600
+_MANY_TURNS = 4  # a loop rather than the same operators for queries, keys and values
 _LARGEST = 40  # steps of a region: beyond, so much stands between that no single edit explains it
 
 
@@ -128,16 +184,20 @@ def smallest_edit(
 
 def _of_kind(context: Context, edits: Iterable[Edit], before: float, shaken: Context | None) -> Found | None:
     best: Found | None = None
-    for edit in _as_far_as_they_come(edits):
-        after = context.error(edit.program)
-        if not after <= context.limit:
-            continue
-        holds = None if shaken is None else _holds(edit, shaken)
-        found = Found(edit, None, before, after, holds)
-        if best is None or (best.holds is False and holds is not False):
-            best = found
-        elif holds is not False and not _same(best.edit, edit):
-            return replace(best, other=edit)
+    try:
+        for edit in _as_far_as_they_come(edits):
+            after = context.error(edit.program)
+            if not after <= context.limit:
+                continue
+            holds = None if shaken is None else _holds(edit, shaken)
+            found = Found(edit, None, before, after, holds)
+            if best is None or (best.holds is False and holds is not False):
+                best = found
+            elif holds is not False and not _same(best.edit, edit):
+                return replace(best, other=edit)
+    except Exhausted:
+        if best is None or best.holds is False:
+            raise
     return best
 
 
@@ -159,7 +219,10 @@ def _same(one: Edit, other: Edit) -> bool:
 
 def _holds(edit: Edit, shaken: Context) -> bool:
     try:
-        program = edit.program.on({**edit.program.values, **shaken.program.values})
+        whole = shaken.whole(edit.program)
+        if whole is None:
+            return False
+        program = whole.on({**whole.values, **shaken.program.values})
         made = program.result_of(program.run())
     except Exception:
         return False
@@ -182,12 +245,9 @@ def searched(
     """
     values, twins = _values(baseline, candidate, partner, lay)
     program, other = Program.of(candidate, values), Program.of(baseline, baseline.values())
-    if (
-        program is None
-        or other is None
-        or not 0 < len(program.steps) <= _LARGEST
-        or len(other.steps) > _LARGEST
-    ):
+    if program is None or other is None or not program.steps:
+        return None
+    if max(len(program.steps), len(other.steps)) > _LARGEST_WITH_LOOPS:
         return None
     try:
         trace, other_trace = program.run(), other.run()
@@ -196,8 +256,36 @@ def searched(
     before = distance(program.result_of(trace), wanted)
     if before <= limit:
         return Searched(None, 0, cut=False, right=True)
-    context = Context(program, trace, other, other_trace, twins, wanted, limit, meter)
-    return smallest_edit(context, before, _shaken(context, lay), kinds)
+    context = Context(
+        program, trace, other, other_trace, twins, wanted, limit, meter, partial(_laid, lay=lay)
+    )
+    repeats = Repeats.of(program, trace)
+    if repeats is not None and len(program.steps) - len(repeats.passed_over) > _LARGEST:
+        repeats = None
+    looped = None if repeats is None else replace(context, repeats=repeats)
+    small = max(len(program.steps), len(other.steps)) <= _LARGEST
+    tries = [(context, kinds)] if small else []
+    if looped is not None and repeats is not None:
+        at = 0 if repeats.turns >= _MANY_TURNS else len(tries)
+        tries.insert(at, (looped, LOOPS if kinds is KINDS else kinds))
+    found: Searched | None = None
+    for each, of_them in tries:
+        again = smallest_edit(each, before, _shaken(each, lay), of_them)
+        if again.found is not None:
+            return _told_of_all_turns(again, again.found, each.repeats)
+        found = found or again
+    return found
+
+
+def _told_of_all_turns(searched: Searched, found: Found, repeats: Repeats | None) -> Searched:
+    """What was found, with how many turns of a loop the edit is made in, where it is made in one."""
+    loops = () if repeats is None else repeats.loops
+    turns = next((loop for loop in loops if any(step.name in found.edit.at for step in loop.turn)), None)
+    if turns is None:
+        return searched
+    told = f"it is made in all {sum(map(len, turns.runs))} turns of a loop"
+    edit = replace(found.edit, evidence=(*found.edit.evidence, told))
+    return replace(searched, found=replace(found, edit=edit))
 
 
 def _values(
@@ -255,6 +343,8 @@ def _shaken(context: Context, lay: Lay) -> Context | None:
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         values[source] = tensor * (_SPREAD * noise).exp()
         other[twin] = _laid(values[source], other[twin], lay)
+    if all(values[key] is tensor for key, tensor in context.baseline.values.items()):
+        return None  # nothing comes in that could be other
     try:
         baseline = context.baseline.on(values)
         trace = baseline.run()

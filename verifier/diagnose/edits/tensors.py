@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from verifier.diagnose import codes
 from verifier.diagnose.edits.edit import Edit, shown
+from verifier.graph import KeptCall
 from verifier.recognise.permutations import flipped
 from verifier.recognise.reals import reals
 from verifier.recognise.values import relate
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verifier.diagnose.edits.context import Context
-    from verifier.diagnose.edits.program import Step
+    from verifier.diagnose.edits.program import Key, Program, Step
 
 CONSTANT = "constant-different"
 
@@ -31,7 +33,7 @@ def constants(context: Context) -> Iterator[Edit]:
         for tensor, source in zip(step.call.operands, step.sources, strict=True)
         if source is None
     ]
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         operands = step.call.operands
         for slot, (tensor, source) in enumerate(zip(operands, step.sources, strict=True)):
             if source is not None or not tensor.numel():
@@ -95,7 +97,7 @@ def _relation(candidate: Tensor, baseline: Tensor) -> str:
 def parameters(context: Context) -> Iterator[Edit]:
     """A parameter or buffer of an operator in the region that holds other numbers than the baseline's."""
     program = context.program
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         for role in sorted(step.call.state):
             held = step.call.arguments[role]
             if not isinstance(held, Tensor):
@@ -129,3 +131,42 @@ def _states(steps: tuple[Step, ...]) -> Iterator[tuple[str, Tensor]]:
             tensor = step.call.arguments[role]
             if isinstance(tensor, Tensor):
                 yield role, tensor
+
+
+def tables(context: Context) -> Iterator[Edit]:
+    """A table that is stored, with the numbers of one that the baseline computes of nothing that comes in."""
+    program, baseline = context.program, context.baseline
+    fixed = _fixed(baseline)
+    for at, step in context.steps():
+        if not step.call.state or any(source is not None for source in step.sources):
+            continue
+        given = context.tensor(step.first)
+        for maker in baseline.steps:
+            right = context.baseline_trace.of_key[maker.first]
+            if maker.first not in fixed or right.numel() != given.numel() or given.numel() < _LEAST:
+                continue
+            laid = right.reshape(given.shape).to(given.dtype)
+            call = KeptCall.of(torch.clone, (laid,), {}, set())
+            table = " ".join(("the stored table", *step.held[:1]))
+            yield Edit(
+                CONSTANT,
+                f"{table} that {step.op} reads is not what the baseline's {maker.op} gives"
+                f"{_relation(given, laid)}",
+                f"store what the baseline's {maker.op} gives",
+                program.with_step(at, replace(step, op="clone", call=call, sources=(None,))),
+                (step.name,),
+                known=True,
+                evidence=(f"what is read of it is {shown(given)}, the baseline's {shown(laid)}",),
+            )
+
+
+_LEAST = 2
+
+
+def _fixed(program: Program) -> frozenset[Key]:
+    """Tensors that depend on nothing that comes in."""
+    found: set[Key] = set()
+    for step in program.steps:
+        if all(source is None or source in found for source in step.sources):
+            found.add(step.first)
+    return frozenset(found)

@@ -21,7 +21,7 @@ _MOST_PERMUTED = 4
 def exchanged(context: Context) -> Iterator[Edit]:
     """The operands of one call in another order: two of them, or of a few every order."""
     program = context.program
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         count = len(step.sources)
         if count < 2:
             continue
@@ -94,7 +94,7 @@ def resourced(context: Context) -> Iterator[Edit]:
     """One operand from another place: another tensor of its shape that is made before."""
     program = context.program
     tensors = _tensors(context)
-    for at, slot, source in program.edges():
+    for at, slot, source in context.edges():
         step = program.steps[at]
         for key in tensors:
             maker = program.maker(key)
@@ -122,9 +122,35 @@ def resourced(context: Context) -> Iterator[Edit]:
             )
 
 
+def reads_exchanged(context: Context) -> Iterator[Edit]:
+    """What two calls read in each other's place, by one operand each."""
+    program = context.program
+    edges = context.edges()[:_MOST_EDGES]
+    for (at, slot, one), (other_at, other_slot, other) in itertools.combinations(edges, 2):
+        if at == other_at or one == other or not _alike(context, one, other):
+            continue
+        maker = program.maker(other)
+        if maker is not None and maker >= at:
+            continue
+        first, second = program.steps[at], program.steps[other_at]
+        changed = program.with_step(at, first.reading(slot, other))
+        changed = changed.with_step(other_at, second.reading(other_slot, one))
+        names = named(program, one), named(program, other)
+        yield Edit(
+            "operand-order",
+            f"{names[0]} and {names[1]} are exchanged: {first.op} reads the one and {second.op} the other",
+            f"exchange {names[0]} and {names[1]}",
+            changed,
+            (first.name, second.name),
+        )
+
+
+_MOST_EDGES = 40
+
+
 def _tensors(context: Context) -> list[Key]:
     """The keys there are, what comes in before what is made."""
-    return list(context.trace.of_key)[:_MOST_TENSORS]
+    return context.tensors[:_MOST_TENSORS]
 
 
 def _alike(context: Context, one: Key, other: Key) -> bool:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
 
 from verifier.diagnose import codes
 from verifier.diagnose.edits.edit import Edit, shown
 from verifier.diagnose.edits.leaves import Leaf, is_number, leaves
 from verifier.diagnose.edits.schemas import DIMENSIONS, argument_name, unset, words
-from verifier.diagnose.edits.solving import solve, written
 from verifier.graph.operators import MOVES, kind
 
 if TYPE_CHECKING:
@@ -26,21 +21,19 @@ if TYPE_CHECKING:
     from verifier.graph import KeptCall
 
 _COUNTS = frozenset({"num_groups", "groups", "num_heads", "upscale_factor", "downscale_factor", "chunks"})
-_SAMPLE = 4096
-_MOST_NUMBERS = 8  # that are solved for in subsets
 
 
 def discrete(context: Context) -> Iterator[Edit]:
     """One setting with another value of a few: the baseline's first, then the next numbers, flags, words, axes."""
-    edits = [edit for k in range(len(context.program.steps)) for edit in _of_step(context, k)]
+    edits = [edit for at, _ in context.steps() for edit in _of_step(context, at)]
     yield from sorted(edits, key=lambda edit: not edit.known)
 
 
 def everywhere(context: Context) -> Iterator[Edit]:
     """One setting with another value in all calls of one operator that have it alike."""
     program = context.program
-    for op, count in Counter(step.op for step in program.steps).items():
-        alike = [at for at, step in enumerate(program.steps) if step.op == op]
+    for op, count in Counter(step.op for _, step in context.steps()).items():
+        alike = [at for at, step in context.steps() if step.op == op]
         if count < 2:
             continue
         first = program.steps[alike[0]]
@@ -87,7 +80,7 @@ def _others(step: Step, leaf: Leaf, name: str, known: Sequence[Any]) -> Iterator
     elif name == "correction":
         yield from (other for other in (0, 1) if other != value)
     elif name in DIMENSIONS and isinstance(value, int):
-        yield from (dim for dim in _dims(step) if dim not in {value, value % _rank(step)})
+        yield from (dim for dim in _dims(step) if dim not in {value, value % rank_of(step)})
     elif isinstance(value, int):
         near = [*known, value + 1, value - 1, -value, value + 2, value - 2]
         if name in _COUNTS and value > 0:
@@ -101,13 +94,14 @@ def _others(step: Step, leaf: Leaf, name: str, known: Sequence[Any]) -> Iterator
         )
 
 
-def _rank(step: Step) -> int:
+def rank_of(step: Step) -> int:
+    """How many axes the largest operand of a call has."""
     operands = step.call.operands
     return max((tensor.dim() for tensor in operands), default=1) or 1
 
 
 def _dims(step: Step) -> range:
-    return range(_rank(step))
+    return range(rank_of(step))
 
 
 def _of_default(op: str, name: str, default: Any) -> Iterator[Any]:
@@ -119,8 +113,11 @@ def _of_default(op: str, name: str, default: Any) -> Iterator[Any]:
         yield from (word for word in words(op, name) if word != default)
     elif default is None and name == "align_corners":
         yield True
-    elif isinstance(default, int):
+    elif isinstance(default, int) and name not in _FACTORS:
         yield from (default + 1, default - 1)
+
+
+_FACTORS = frozenset({"alpha", "beta"})  # none of which is better told as an operator too many
 
 
 def setting(context: Context, at: int, call: KeptCall, name: str, old: Any, new: Any, known: bool) -> Edit:
@@ -193,7 +190,7 @@ def _exchanged(context: Context, at: int) -> Iterator[Edit]:
 
 def twice_exchanged(context: Context) -> Iterator[Edit]:
     """Two numbers exchanged in each of two calls that lay a tensor out: a split in another order, permuted back."""
-    steps = [at for at, step in enumerate(context.program.steps) if step.op in MOVES]
+    steps = [at for at, step in context.steps() if step.op in MOVES]
     for one, other in itertools.combinations(steps, 2):
         for first, second in itertools.product(_exchanged(context, one), _exchanged(context, other)):
             changed = first.program.with_call(other, second.program.steps[other].call)
@@ -230,7 +227,7 @@ def as_the_baselines(context: Context) -> Iterator[Edit]:
     program = context.program
     changes: list[tuple[int, KeptCall, str]] = []
     left = list(context.baseline.steps)
-    for at, step in enumerate(program.steps):
+    for at, step in context.steps():
         match = next((k for k, each in enumerate(left) if each.op == step.op), None)
         if match is None:
             continue
@@ -267,94 +264,3 @@ def _plain(call: KeptCall) -> list[tuple[str, Any]]:
 def _told(call: KeptCall) -> str:
     found = [shown(leaf.value) for leaf in leaves(call)]
     return f"({', '.join(found)})" if len(found) != 1 else found[0]
-
-
-def continuous(context: Context) -> list[tuple[int, Leaf]]:
-    """The numbers of the candidate's calls that can have any value."""
-    found = []
-    for at, step in enumerate(context.program.steps):
-        for leaf in leaves(step.call):
-            real = isinstance(leaf.value, float) and math.isfinite(leaf.value)
-            if is_number(leaf.value) and (real or _takes_reals(step.op, leaf)):
-                found.append((at, leaf))
-    return found[:_MOST_NUMBERS]
-
-
-def _takes_reals(op: str, leaf: Leaf) -> bool:
-    return not leaf.path and (kind(op) == "arithmetic" or op in _OF_REALS)
-
-
-_OF_REALS = frozenset({"clamp", "elu", "hardtanh", "leaky_relu", "maximum", "pow", "rpow", "threshold"})
-
-
-def solved(context: Context, size: int) -> Iterator[Edit]:
-    """As many numbers at once as `size` says, solved for together."""
-    for chosen in itertools.combinations(continuous(context), size):
-        values = solved_for(context, chosen)
-        if values is None:
-            continue
-        changed, told, remedies = context.program, [], []
-        for (at, leaf), value in zip(chosen, values, strict=True):
-            step = changed.steps[at]
-            changed = changed.with_call(at, leaf.put(step.call, value))
-            what = name_of(step.op, argument_name(step.call, leaf.name))
-            told.append(f"{what} is {shown(leaf.value)} where {shown(value)} is right")
-            remedies.append(f"{what} to {shown(value)}")
-        first_at, first = chosen[0]
-        op = context.program.steps[first_at].op
-        yield Edit(
-            code_of(op, argument_name(context.program.steps[first_at].call, first.name)),
-            "; ".join(told),
-            f"set {' and '.join(remedies)}",
-            changed,
-            tuple(context.program.steps[at].name for at, _ in chosen),
-            all(value in context.numbers for value in values),
-        )
-
-
-def solved_for(context: Context, chosen: Sequence[tuple[int, Leaf]]) -> list[float] | None:
-    """The values of some numbers that give what is wanted, as somebody would write them."""
-
-    def changed(numbers: Sequence[float]) -> Tensor | None:
-        program = context.program
-        for (at, leaf), value in zip(chosen, numbers, strict=True):
-            program = program.with_call(at, leaf.put(program.steps[at].call, value))
-        return context.made(program)
-
-    return fitted(context, changed, [float(leaf.value) for _, leaf in chosen])
-
-
-def fitted(context: Context, make: Any, start: Sequence[float]) -> list[float] | None:
-    """The numbers with which `make` gives what is wanted, exactly; None where none do.
-
-    At least eight of the wanted numbers stand against each that is solved for.
-    """
-    wanted = context.wanted
-    if not wanted.is_floating_point() or not wanted.numel():
-        return None
-    flat = wanted.double().flatten()
-    finite = flat.isfinite()
-    positions = finite.nonzero().flatten()
-    if len(positions) < 8 * len(start):
-        return None
-    if len(positions) > _SAMPLE:
-        positions = positions[torch.linspace(0, len(positions) - 1, _SAMPLE, device=positions.device).long()]
-    target = flat[positions]
-    size = float(target.norm()) or 1.0
-
-    def residual(numbers: Sequence[float]) -> Tensor | None:
-        made = make(numbers)
-        if made is None or made.shape != wanted.shape:
-            return None
-        error = ((made.double().flatten()[positions] - target) / size).cpu()  # where least squares are solved
-        return error if bool(error.isfinite().all()) else None
-
-    found = solve(residual, start)
-    if found is None:
-        return None
-    nice = [next(written(value, context.numbers), value) for value in found]
-    for numbers in (nice, found):
-        left = residual(numbers)
-        if left is not None and float(left.norm()) <= context.limit:
-            return numbers
-    return None
