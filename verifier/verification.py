@@ -29,7 +29,7 @@ from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, picked, sample
-from verifier.judge import STRICT, Policy, coverage, evaluate, main_cell, overall, with_probes
+from verifier.judge import STRICT, Policy, coverage, evaluate, main_cell, overall, with_probes, with_sources
 from verifier.models.compiled import interpreted
 from verifier.records import Verdict
 from verifier.storage.saving import Verification
@@ -130,7 +130,7 @@ def verify(
             found = _compared(sides, given, terms)
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
-    results = found.results
+    results = with_sources(found.results, found.bench.alignment)
     main = main_cell(results)
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     criteria = evaluate(policy, main.output, main.layers, results)

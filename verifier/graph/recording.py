@@ -16,6 +16,7 @@ from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
+from verifier.graph.lines import Lines
 from verifier.graph.operators import (
     CONSTANTS,
     FILLS,
@@ -32,6 +33,8 @@ from verifier.graph.tensors import same_memory, shape_of, tensors_given, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from verifier.records import Source
 
 
 def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Graph:
@@ -85,6 +88,7 @@ class _Draft:
     identity: bool
     aliases_state: bool
     call: int
+    source: Source | None
 
 
 @dataclass(slots=True)
@@ -150,6 +154,7 @@ class _Recorder(Instrument):
         self._buffers = {
             name: (buffer, buffer.clone()) for name, buffer in model.named_buffers() if not buffer.is_meta
         }
+        self._lines = Lines(model, record.__code__)
         super().__init__(model, inputs)
         self._drafts: list[_Draft] = []
         self._calls: list[Call] = []
@@ -203,6 +208,7 @@ class _Recorder(Instrument):
         attributes = self._interned.setdefault(tuple(attributes.items()), attributes)
         # F.dropout in eval mode says inplace=False and returns its argument; F.relu(inplace=True) does too.
         inplace = function is not None and writes_in_place(function, {**dict(named), **kwargs})
+        source = self._lines.running()
         for k, tensor in enumerate(outputs):
             draft = _Draft(
                 base=scope if leaf else f"{scope}.{op}" if scope else op,
@@ -220,6 +226,7 @@ class _Recorder(Instrument):
                 or (not inplace and id(tensor) in arguments and not casts(op, attributes)),
                 aliases_state=same_memory(tensor) in self._state_memory,
                 call=len(self._calls),
+                source=source,
             )
             self._drafts.append(draft)
             self._note_unwritten(tensor, op, first + k, inplace=inplace)
@@ -296,6 +303,7 @@ class _Recorder(Instrument):
                 identity=draft.identity,
                 live=index in live,
                 aliases_state=draft.aliases_state,
+                source=draft.source,
             )
             for index, draft in enumerate(self._drafts)
         )

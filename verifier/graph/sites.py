@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from verifier.graph.conditions import Conditions
+    from verifier.records import Source
 
 
 UNTRACED = -(1 << 30)
@@ -49,6 +50,7 @@ class Site:
             that depends on no value (`zeros_like`).
         live: Whether an output of the model depends on it.
         aliases_state: Whether the tensor shares memory with a parameter or buffer of the model.
+        source: The line of the model's program that made the call; None where it has none (see `lines`).
     """
 
     index: int
@@ -66,6 +68,7 @@ class Site:
     identity: bool = False
     live: bool = True
     aliases_state: bool = False
+    source: Source | None = field(default=None, compare=False)
 
     @property
     def comparable(self) -> bool:

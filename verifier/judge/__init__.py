@@ -9,6 +9,7 @@ from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy
 from verifier.judge.rejudging import judge_again
 from verifier.judge.rows import PairErrors, bare_rows, ends
+from verifier.judge.sources import with_sources
 from verifier.judge.statuses import Judged, differs, judge_rows
 from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, with_probes
 
@@ -41,4 +42,5 @@ __all__ = [
     "too_thin",
     "with_precision",
     "with_probes",
+    "with_sources",
 ]

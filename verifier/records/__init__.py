@@ -36,6 +36,7 @@ from verifier.records.pairs import (
     PairResult,
     Plane,
     Precision,
+    Source,
 )
 from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
 
@@ -71,6 +72,7 @@ __all__ = [
     "Record",
     "Repeatability",
     "Result",
+    "Source",
     "StageDifference",
     "StageResult",
     "StaticDifference",

@@ -148,6 +148,19 @@ class Excited(Record, frozen=True, kw_only=True):
     allowed: float
 
 
+class Source(Record, frozen=True, kw_only=True):
+    """A line of a model's program: the innermost that was running when a call was made.
+
+    `file` is relative to the working directory where it lies below it. Elsewhere it is a package's path
+    (`torchvision/models/resnet.py`), and for a file of no package its name: no record says where somebody's home is.
+    `function` is qualified (`Bottleneck.forward`).
+    """
+
+    file: str
+    line: int
+    function: str
+
+
 NO_SITES = frozenset({"input", "output", "state", "call"})
 """What stands in the place of an operator in rows that are no sites."""
 
@@ -172,6 +185,10 @@ class PairResult(Record, frozen=True, kw_only=True):
     `excited` is there where the two sides part on other inputs alone. `follows` is the row, by its index, that this
     one's difference comes from: what undoes it there undoes it here, or overwriting it there is what makes it.
     `unread` says that they differ only in what nothing behind them reads, which is no fault.
+
+    The sources are the lines that made the two tensors, at the first divergence and in rows that are not `ok` and do
+    more than carry; None where there is no such line, as in what FX or export has generated. For a site without a
+    partner, the other side's is the line that reads what should have come from there.
 
     A row that is no site has the word for what it is in the place of an operator (`kind`); `position` is then which
     of the model's inputs or outputs it is.
@@ -205,6 +222,8 @@ class PairResult(Record, frozen=True, kw_only=True):
     follows: int | None = None
     unread: bool = False
     position: int | None = None
+    baseline_source: Source | None = None
+    candidate_source: Source | None = None
 
     @property
     def kind(self) -> str:
