@@ -74,7 +74,12 @@ def surroundings(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
     temporary = directory / "tmp"
     temporary.mkdir(exist_ok=True)
     habits = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONWARNINGS")
-    inherited = {name: value for name, value in os.environ.items() if name not in habits}
+    services = ("GITHUB_", "CI_")  # in which commands say more
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in habits and not name.startswith(services)
+    }
     extra = dict(extra)
     places = [
         extra.pop("PYTHONPATH", ""),

@@ -16,7 +16,7 @@ from verifier.records import Verdict
 from verifier.storage.earlier import note_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EXIT_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
 
@@ -46,10 +46,10 @@ def by(verdict: Verdict) -> NoReturn:
 
 
 @contextlib.contextmanager
-def translated(*, debug: bool) -> Iterator[None]:
+def translated(*, debug: bool, failed: Callable[[str], None] | None = None) -> Iterator[None]:
     """Turn what goes wrong inside into a message on stderr and an exit code; with `debug` into a traceback too.
 
-    Whatever it is: nothing but `end` leaves a command with a code of its own choice.
+    Whatever it is: nothing but `end` leaves a command with a code of its own choice. `failed` is told the message.
     """
     try:
         yield
@@ -65,6 +65,8 @@ def translated(*, debug: bool) -> Iterator[None]:
             end(INTERRUPTED)  # what to say of it, `verifier.cli.app` knows
         message, code = told(error)
         streams.complain(message)
+        if failed is not None:
+            failed(message)
         end(code)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from verifier.border import heartbeat
 from verifier.border.heartbeat import Whereabouts
-from verifier.cli import COULD_NOT_RUN, INTERRUPTED, exits, interruption, streams
+from verifier.cli import INTERRUPTED, exits, interruption, streams
 from verifier.errors import CannotRunError
 from verifier.storage.folder import Aside, tidy
 
@@ -143,5 +143,4 @@ def _report(page: mmap.mmap, how: str) -> NoReturn:
         tidy(Path(last.aside).parent)
         if Path(last.aside).is_dir():
             sentences.append(f"An earlier result was set aside in {last.aside}.")
-    streams.complain(" ".join(sentences))
-    exits.end(COULD_NOT_RUN)
+    raise CannotRunError(" ".join(sentences))

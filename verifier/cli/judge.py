@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from verifier.cli import exits, options, showing
+from verifier.cli import exits, gating, options, showing
 
 
 def judge(
@@ -17,10 +17,16 @@ def judge(
         Path | None,
         typer.Option(metavar="DIR", help="Write the result judged anew here; by default nothing is written."),
     ] = None,
+    junit: options.Junit = None,
+    sarif: options.Sarif = None,
+    code_quality: options.CodeQuality = None,
     debug: options.Debug = False,
 ) -> None:
     """Judge the saved numbers by another policy; nothing is run again."""
-    with exits.translated(debug=debug):
+    gate = gating.Gate(junit, sarif, code_quality)
+    with exits.translated(debug=debug, failed=gate.failed):
+        gate.check()
+        from verifier.gate.findings import Outcome
         from verifier.judge.policy import Policy
         from verifier.judge.rejudging import judge_again
         from verifier.storage.saving import load, save
@@ -29,4 +35,5 @@ def judge(
         if out is not None:
             showing.warn(save(verification, out))
         showing.show(verification, out)
+        gate.ended([Outcome.of(verification)])
         exits.by(verification.verdict)

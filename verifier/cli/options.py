@@ -83,3 +83,21 @@ CandidatePreprocessing = Annotated[
         ),
     ),
 ]
+Junit = Annotated[
+    Path | None,
+    typer.Option(
+        "--junit",
+        metavar="FILE",
+        help="Write JUnit XML here: a case for each cell, a failure for each culprit.",
+    ),
+]
+Sarif = Annotated[
+    Path | None,
+    typer.Option(
+        "--sarif", metavar="FILE", help="Write SARIF 2.1.0 here: culprits at the lines they stand in."
+    ),
+]
+CodeQuality = Annotated[
+    Path | None,
+    typer.Option("--code-quality", metavar="FILE", help="Write a GitLab code quality report here."),
+]

@@ -9,6 +9,8 @@ import typer
 
 from verifier.cli import exits, options, showing
 from verifier.errors import CannotRunError, UsageError
+from verifier.gate.findings import Outcome
+from verifier.gate.formats import Formats
 
 
 def report(
@@ -26,13 +28,21 @@ def report(
             metavar="DIR", help="Of two results: write the comparison as a page, comparison.html, here."
         ),
     ] = None,
+    junit: options.Junit = None,
+    sarif: options.Sarif = None,
+    code_quality: options.CodeQuality = None,
     debug: options.Debug = False,
 ) -> None:
     """Render the report, or the page of a training, again from what was saved, or compare two results."""
+    formats = Formats(junit, sarif, code_quality)
     with exits.translated(debug=debug):
+        formats.check()
         from verifier.training.saving import is_experiment, load_experiment, save_experiment
 
-        if later is None and out is None and is_experiment(directory):
+        training = later is None and out is None and is_experiment(directory)
+        if formats.files and (training or later is not None):
+            raise UsageError(f"{', '.join(formats.files)}: only of one result of a comparison of two models.")
+        if training:
             found = load_experiment(directory)
             lost = save_experiment(found, directory)
             showing.show_experiment(found, directory)
@@ -52,7 +62,7 @@ def report(
             )
         verification, lost = render_again(directory)
         showing.show(verification, directory if directory.is_dir() else directory.parent)
-        _end(lost)
+        _end((*lost, *formats.write([Outcome.of(verification)])))
 
 
 def _end(lost: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from verifier.border.garbage import collecting_seldom
-from verifier.cli import exits, isolating, options, showing
+from verifier.cli import exits, gating, isolating, options, showing
 from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models
 
 
@@ -145,6 +145,9 @@ def run(
             help="Where result.json, layers.csv and report.html go; of several networks, each in a folder there.",
         ),
     ] = Path("verifier-report"),
+    junit: options.Junit = None,
+    sarif: options.Sarif = None,
+    code_quality: options.CodeQuality = None,
     policy: options.PolicyOrOwn = None,
     granularity: Annotated[
         Granularity,
@@ -195,7 +198,9 @@ def run(
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
-    with exits.translated(debug=debug), collecting_seldom():
+    gate = gating.Gate(junit, sarif, code_quality, candidate or arch or "")
+    with exits.translated(debug=debug, failed=gate.failed), collecting_seldom():
+        gate.check()
         isolating.where_asked(timeout, isolate=isolate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
@@ -240,4 +245,4 @@ def run(
                 save_map=save_map,
                 out=out,
             )
-        task.carry_out(several=len(task.jobs) > 1 or arch == ALL, debug=debug)
+        task.carry_out(several=len(task.jobs) > 1 or arch == ALL, ended=gate.ended, debug=debug)

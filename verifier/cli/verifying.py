@@ -14,6 +14,7 @@ from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import command_line, explained
 from verifier.cli.walking import walk
 from verifier.errors import ModelError, UsageError
+from verifier.gate.findings import Outcome
 from verifier.judge.policy import Policy
 from verifier.metrics import warm_up
 from verifier.storage.earlier import awaiting
@@ -22,7 +23,7 @@ from verifier.verification import verify
 from verifier.weights import as_toml, read_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from verifier.cli.planning import InputOptions, Job
@@ -103,10 +104,12 @@ class Task:
             jobs, inputs, policies, {**settings, "cells": asked, "parameter_map": known}, save_map, out
         )
 
-    def carry_out(self, *, several: bool, debug: bool) -> NoReturn:
-        """Verify every network and end with the exit code, of several with the worst."""
+    def carry_out(
+        self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], debug: bool
+    ) -> NoReturn:
+        """Verify every network, tell `ended` of it and end with the exit code, of several with the worst."""
         if several:
-            walk(self.jobs, self._one_of_several, self.out, debug=debug)
+            walk(self.jobs, self._one_of_several, self.out, ended, debug=debug)
         with showing.progress_bar("reading inputs") as progress:
             verification = self._verified(self.jobs[0], progress)
             if self.save_map is not None and str(self.save_map) != "-":
@@ -114,6 +117,7 @@ class Task:
         if str(self.save_map) == "-":
             showing.say(as_toml(verification.weights))
         showing.show(verification, self.out)
+        ended([Outcome.of(verification)])
         exits.by(verification.verdict)
 
     def _one_of_several(self, job: Job) -> Verification:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
 from verifier.cli import exits, interruption, showing, streams
+from verifier.gate.findings import Outcome
 from verifier.storage.earlier import note_of
 
 if TYPE_CHECKING:
@@ -46,12 +47,23 @@ class Row:
     code: int
     said: str
     cells: tuple[str, ...]
+    outcome: Outcome
     verified: bool = True
     earlier: str = ""
 
 
-def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, *, debug: bool) -> NoReturn:
-    """Verify every job and end with the worst exit code. One that cannot run does not keep the others from it."""
+def walk(
+    jobs: Sequence[Job],
+    verify: Callable[[Job], Verification],
+    out: Path,
+    ended: Callable[[Sequence[Outcome]], None],
+    *,
+    debug: bool,
+) -> NoReturn:
+    """Verify every job, tell `ended` of all, and end with the worst exit code.
+
+    One that cannot run does not keep the others from it.
+    """
     rows = []
     written: list[str] = []
     width = max(len(job.name) for job in jobs)
@@ -66,6 +78,7 @@ def walk(jobs: Sequence[Job], verify: Callable[[Job], Verification], out: Path, 
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
     showing.say(_reports(rows, out))
+    ended([row.outcome for row in rows])
     exits.end(max((row.code for row in rows), key=_ORDER.index))
 
 
@@ -85,7 +98,8 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
         cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
         note = note_of(error)
         earlier = f"{note[:1].lower()}{note[1:].rstrip('.')}"
-        return Row(code, f"could not run: {message}", cells, verified=False, earlier=earlier)
+        outcome = Outcome(job.candidate, failure=message)
+        return Row(code, f"could not run: {message}", cells, outcome, verified=False, earlier=earlier)
     try:
         said = headline(verification)
         worst = next(iter(sentences.worst(verification.layers, 1)), None)
@@ -106,6 +120,7 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             wording.figure(sentences.error(worst.total) if worst else 0.0),
             f"{time.perf_counter() - started:.1f}",
         ),
+        Outcome.of(verification),
     )
 
 

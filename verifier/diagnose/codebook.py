@@ -7,6 +7,7 @@ looks for others. `python -m verifier.diagnose.codebook docs/causes.md` writes t
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from itertools import groupby
@@ -28,6 +29,16 @@ def listed() -> tuple[Code, ...]:
     """All of them, by family."""
     text = Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")
     return tuple(Code(**each) for each in tomllib.loads(text)["code"])
+
+
+def known(code: str) -> Code | None:
+    """The entry of a code that was given: itself, or the pattern that says most of what is wrong; None for none."""
+    entries = listed()
+    exact = (each for each in entries if code in (each.code, *each.examples))
+    fitting = (each for each in entries if re.fullmatch(re.sub("[A-Z]+", "[a-z0-9_-]+", each.code), code))
+    return next(exact, None) or max(
+        fitting, key=lambda each: len(re.sub("[A-Z]+", "", each.code)), default=None
+    )
 
 
 _HEAD = """\

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def with_sources(cells: Iterable[CellResult], alignment: Alignment) -> tuple[CellResult, ...]:
-    """The cells, with the lines of both models at what is blamed; at each of a deep network's sites would be too much.
+    """The cells, with the lines of both models at what is blamed: at each site they would be too much to keep.
 
     That is the first divergence, culprits, and what another policy may make culprits: pairs that amplify, and sites
     without partners.

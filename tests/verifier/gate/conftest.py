@@ -1,0 +1,75 @@
+"""Outcomes to be written in every format."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests import samples
+from verifier.gate import Outcome
+from verifier.records import CellResult, PairResult, Result, Source, Status, Verdict
+
+
+def at(row: PairResult, line: int = 151, file: str = "torchvision/models/resnet.py") -> PairResult:
+    """The row, made by these lines."""
+    function = "Bottleneck.forward"
+    return msgspec.structs.replace(
+        row,
+        baseline_source=Source(file=file, line=line, function=function),
+        candidate_source=Source(file="nets/new.py", line=line + 10, function=function),
+    )
+
+
+def moved(result: Result, line: int) -> Result:
+    """The same result, of a program whose lines have moved."""
+
+    def of(cell: CellResult) -> CellResult:
+        first = cell.first_divergence
+        return msgspec.structs.replace(
+            cell,
+            culprits=tuple(at(row, line) for row in cell.culprits),
+            first_divergence=None if first is None else at(first, line),
+        )
+
+    return msgspec.structs.replace(result, cells=tuple(map(of, result.cells)))
+
+
+def without_blame(result: Result, reason: str = "published criteria failed: output MSE") -> Result:
+    """A verdict that no cell has given."""
+    cells = tuple(
+        msgspec.structs.replace(cell, verdict=Verdict.MATCH, culprits=(), first_divergence=None)
+        for cell in result.cells
+    )
+    return msgspec.structs.replace(
+        result, cells=cells, culprits=(), first_divergence=None, reason=reason, verdict=Verdict.DIVERGED
+    )
+
+
+def unlocalised() -> Result:
+    """A result of `--localise never`: where the two first part, and no culprits."""
+    found = moved(samples.diverged(), 7)
+    first = msgspec.structs.replace(found.culprits[0], status=Status.AMPLIFIES, intrinsic=None, cause=None)
+    cells = tuple(msgspec.structs.replace(cell, culprits=(), first_divergence=first) for cell in found.cells)
+    return msgspec.structs.replace(found, cells=cells, culprits=())
+
+
+OUTCOMES = {
+    "match": Outcome.of(samples.verification()),
+    "diverged": Outcome.of(moved(samples.diverged(), 151)),
+    "three culprits": Outcome.of(moved(samples.three_culprits(), 20)),
+    "no lines": Outcome.of(samples.diverged()),
+    "cells": Outcome.of(samples.matrix()),
+    "not localised": Outcome.of(unlocalised()),
+    "criteria": Outcome.of(without_blame(samples.diverged())),
+    "inconclusive": Outcome.of(samples.inconclusive()),
+    "hostile": Outcome.of(samples.hostile()),
+    "could not run": Outcome(
+        "new.py:load", failure="out of memory\nat \x1b[31m layer1 ]]> <&> \udc80 \ufffe"
+    ),
+}
+
+
+@pytest.fixture(params=sorted(OUTCOMES))
+def outcome(request: pytest.FixtureRequest) -> Outcome:
+    """One of every kind."""
+    return OUTCOMES[request.param]
