@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SITES = ("site-packages", "dist-packages")
 _TORCH = str(Path(torch.__file__).parent) + os.sep
+_GRAPH = str(Path(__file__).parent) + os.sep
 _VERIFIER = str(Path(__file__).parents[1]) + os.sep
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 
@@ -39,16 +40,14 @@ class Lines:
     lines: what FX and export generate, notebooks, and networks put together of torch's containers alone.
 
     Args:
-        model: As it is before anything is put around its modules.
+        model: The module that runs.
         outermost: The code of the function that runs the model: frames beyond it are not the model's.
     """
 
     def __init__(self, model: nn.Module, outermost: CodeType) -> None:
-        kinds = {type(module) for module in model.modules()}
-        forwards = (getattr(kind.forward, "__code__", None) for kind in kinds)
         self._outermost = outermost
-        self._classes = {code.co_filename for code in forwards if code is not None}
-        self._packages = {kind.__module__.partition(".")[0] for kind in kinds} - {"torch", "verifier"}
+        self._modules = {type(module).__module__ for module in model.modules()}
+        self._packages = {module.partition(".")[0] for module in self._modules} - {"torch", "verifier"}
         self._files: dict[str, _File | None] = {}
         self._sources: dict[tuple[str, int], Source] = {}
         try:
@@ -86,15 +85,15 @@ class Lines:
         path = Path(os.path.realpath(name))
         if name.startswith(("<", _TORCH)) or not path.is_file():
             return None
-        if name.startswith(_VERIFIER) and name not in self._classes:
-            return None
+        if name.startswith(_VERIFIER) and (name.startswith(_GRAPH) or module not in self._modules):
+            return None  # its baselines are programs like any other
         installed = _after_last(path, _SITES)
         if installed is None and name.startswith(_PYTHON):
             return None
         below = None
         if installed is None and self._here is not None and path.is_relative_to(self._here):
             below = path.relative_to(self._here).as_posix()
-        own = below is not None or name in self._classes or module.partition(".")[0] in self._packages
+        own = below is not None or module in self._modules or module.partition(".")[0] in self._packages
         return _File(below or installed or _as_module(path, module) or path.name, own)
 
 
