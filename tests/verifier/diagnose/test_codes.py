@@ -22,6 +22,7 @@ NO_CODES = {
     *("as-is", "by-name", "by-order"),
     *("cifar-train", "imagenet-train", "multi-scale", "ten-crop", "multi-step"),
     *("train-parity", "training-parity", "verifier-report", "verifier-warm-up", "verifier-metrics"),
+    "system-out",
     *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "rev-parse", "utf-8"),
     "same-distribution",
     "nearest-exact",

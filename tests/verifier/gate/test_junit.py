@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
@@ -19,7 +17,7 @@ def read(*outcomes: Outcome) -> JUnitXml:
 
 
 def cases(xml: JUnitXml) -> list[TestCase]:
-    return [case for suite in xml for case in cast("TestSuite", suite)]
+    return [case for suite in xml for case in suite]
 
 
 def test_a_case_is_a_cell_and_a_failure_a_culprit() -> None:
@@ -46,7 +44,9 @@ def test_something_is_red_exactly_where_the_verdict_is_no_match(outcome: Outcome
 def test_counts_are_of_cases(outcome: Outcome) -> None:
     xml = read(outcome, OUTCOMES["diverged"])
 
-    for whole, inside in ((xml, cases(xml)), *((suite, list(cast("TestSuite", suite))) for suite in xml)):
+    parts: list[tuple[JUnitXml | TestSuite, list[TestCase]]] = [(xml, cases(xml))]
+    parts += [(suite, list(suite)) for suite in xml]
+    for whole, inside in parts:
         kinds = [{type(each) for each in case.result} for case in inside]
         assert whole.tests == len(inside) > 0
         assert whole.failures == sum(Failure in each for each in kinds)
@@ -103,4 +103,4 @@ def test_why_nothing_could_be_run_is_readable() -> None:
 def test_several_candidates_are_suites() -> None:
     xml = read(OUTCOMES["match"], OUTCOMES["could not run"])
 
-    assert [cast("TestSuite", suite).name for suite in xml] == ["reference:resnet50", "new.py:load"]
+    assert [suite.name for suite in xml] == ["reference:resnet50", "new.py:load"]

@@ -13,7 +13,7 @@ from jsonschema import Draft4Validator, FormatChecker
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved
 from verifier.gate import Outcome, findings, sarif
-from verifier.records import Verdict
+from verifier.records import Source, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +84,11 @@ def test_results_keep_their_fingerprints_when_lines_move() -> None:
 
 def test_paths_are_written_as_references() -> None:
     result = moved(samples.diverged(), 3)
+    source = Source(file="my nets/né#w.py", line=3, function="f")
     cells = tuple(
         msgspec.structs.replace(
             cell,
-            culprits=tuple(
-                msgspec.structs.replace(
-                    row,
-                    candidate_source=msgspec.structs.replace(row.candidate_source, file="my nets/né#w.py"),
-                )
-                for row in cell.culprits
-            ),
+            culprits=tuple(msgspec.structs.replace(row, candidate_source=source) for row in cell.culprits),
         )
         for cell in result.cells
     )

@@ -40,7 +40,7 @@ def graph_of(model: nn.Module, *inputs: Tensor) -> Graph:
 def lines(model: nn.Module, *inputs: Tensor) -> dict[str, tuple[str, int, str] | None]:
     """Where each site stands: file, line and function."""
     return {
-        site.name: site.source and (site.source.file, site.source.line, site.source.function)
+        site.name: (each.file, each.line, each.function) if (each := site.source) else None
         for site in graph_of(model, *inputs).sites
     }
 
@@ -140,7 +140,7 @@ class Scripted(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_what_cannot_be_seen_into_stands_where_it_is_called() -> None:
-    [found] = set(lines(Around(torch.jit.script(Scripted()))).values())  # type: ignore[no-untyped-call]
+    [found] = set(lines(Around(torch.jit.script(Scripted()))).values())
 
     assert found == (HERE, line_of(Around.forward, "self.inner("), "Around.forward")
 
@@ -244,7 +244,7 @@ def test_what_calls_the_verifier_is_no_part_of_the_model() -> None:
 
 
 def test_the_verifiers_own_baselines_are_programs_like_any_other() -> None:
-    found = lines(SmallResNet18().eval(), torch.zeros(1, 3, 32, 32))
+    found = lines(SmallResNet18().eval(), torch.zeros(1, 3, 224, 224))
 
     assert {place[0] for place in found.values() if place} == {"verifier/models/composed_baselines.py"}
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Net(nn.Module):
-    def __init__(self, **eps: float) -> None:
+    def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4, **eps)
+        self.norm = nn.BatchNorm2d(4, eps=eps)
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Any:
