@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests import samples
-from verifier.gate import Outcome
+from verifier.gate.findings import Outcome
 from verifier.records import CellResult, PairResult, Result, Source, Status, Verdict
 
 

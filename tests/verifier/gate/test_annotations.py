@@ -10,8 +10,8 @@ import pytest
 
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved
-from verifier.gate import Outcome
 from verifier.gate.annotations import append_summary, commands, summary, wanted
+from verifier.gate.findings import Outcome
 from verifier.records import Result, Source, Verdict
 
 if TYPE_CHECKING:

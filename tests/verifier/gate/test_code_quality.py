@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
 from tests.verifier.gate.conftest import OUTCOMES
-from verifier.gate import Outcome, code_quality
+from verifier.gate import code_quality
 from verifier.records import Verdict
+
+if TYPE_CHECKING:
+    from verifier.gate.findings import Outcome
 
 # docs.gitlab.com, "Code Quality", "Code Quality report format".
 DOCUMENTED = {

@@ -9,8 +9,7 @@ import pytest
 
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved, without_blame
-from verifier.gate import Outcome, findings
-from verifier.gate.findings import rule
+from verifier.gate.findings import Outcome, findings, rule
 from verifier.gate.places import Place, of_spec, without_home
 from verifier.records import Result, Verdict
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.verifier.gate.conftest import OUTCOMES
 from verifier.errors import UsageError
-from verifier.gate import Formats, code_quality, junit, sarif
+from verifier.gate import code_quality, junit, sarif
+from verifier.gate.formats import Formats
 
 if TYPE_CHECKING:
     from pathlib import Path

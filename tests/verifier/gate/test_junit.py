@@ -8,7 +8,8 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES
-from verifier.gate import Outcome, findings, junit
+from verifier.gate import junit
+from verifier.gate.findings import Outcome, findings
 from verifier.records import Verdict
 
 

@@ -12,7 +12,8 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved
-from verifier.gate import Outcome, findings, sarif
+from verifier.gate import sarif
+from verifier.gate.findings import Outcome, findings
 from verifier.records import Source, Verdict
 
 
