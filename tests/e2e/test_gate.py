@@ -78,7 +78,7 @@ def test_a_fault_stands_at_its_line_in_every_format(
     assert annotation.startswith(f"::error file=other.py,line={candidate},title=other.py%3Aload")
     summary = (place / "step.md").read_text(encoding="utf-8")
     assert summary.startswith("### ✗ diverged: ")
-    assert "clamp is one operator too many" in summary
+    assert result["ruleId"] in summary
 
     written = {name: (place / "ci" / name).read_bytes() for name in ("j.xml", "s.sarif", "q.json")}
     for name in written:
