@@ -83,3 +83,15 @@ CandidatePreprocessing = Annotated[
         ),
     ),
 ]
+History = Annotated[
+    Path | None,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        help=(
+            "The history that runs are recorded in; by default $VERIFIER_HISTORY, or the git repository's own, "
+            ".git/verifier/history.sqlite."
+        ),
+    ),
+]
+NoHistory = Annotated[bool, typer.Option("--no-history", help="Do not record this run.")]
