@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verifier.border import git
+from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ def keep(result: Result, file: Path | None) -> tuple[str, ...]:
         append(result, file)
     except OutputError as error:
         return (f"this run is not in the history: {error}. --no-history keeps none",)
+    except Exception as error:  # whatever it is, the result is saved and its verdict stands
+        return (f"this run is not in the history {file}: {first_line(error)}.",)
     return ()
 
 

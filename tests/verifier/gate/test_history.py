@@ -253,6 +253,13 @@ def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert keep(at("abc"), None) == ()
 
 
+def test_what_does_not_fit_is_a_warning_and_nothing_of_it_is_kept(file: Path) -> None:
+    append(at("abc"), file)
+    [warning] = keep(at("def", seed=2**70), file)
+    assert "OverflowError" in warning
+    assert append(at("ghi"), file) == 2
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_history_that_may_only_be_read_is_read(file: Path) -> None:
     append(at("abc"), file)
