@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from reports import comparison, view, wording
+from reports import comparison, history, view, wording
+from reports.curves import BOX
 from reports.templating import environment
 
 if TYPE_CHECKING:
-    from verifier.records import Result
+    from collections.abc import Sequence
+
+    from verifier.records import History, Result
 
 SCRIPT = ("data", "table", "details", "tree", "plot", "start")
 """Parts of the script, in the order in which they need one another."""
@@ -39,8 +42,17 @@ def render_comparison(before: Result, after: Result) -> str:
     return _rendered("comparison.html", page=comparison.page(before, after), scripts="'none'")
 
 
-def _rendered(template: str, *, scripts: str, **values: object) -> str:
-    style = _source("style.css")
+def render_history(found: History) -> str:
+    """The page of a history; it has no script."""
+    return _rendered(
+        "history.html", ("style.css", "training.css"), page=history.page(found), box=BOX, scripts="'none'"
+    )
+
+
+def _rendered(
+    template: str, sheets: Sequence[str] = ("style.css",), *, scripts: str, **values: object
+) -> str:
+    style = "".join(map(_source, sheets))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}"
     return (
         environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704 - of this package

@@ -7,8 +7,6 @@ import importlib.metadata
 import os
 import platform
 import random
-import shutil
-import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from verifier.border import git
 from verifier.records import Environment
 
 if TYPE_CHECKING:
@@ -49,9 +48,6 @@ VARIABLES = (
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-
-
-_PATIENCE = 5  # seconds git may take over a large tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,37 +190,15 @@ def describe() -> Environment:
 
 def _working_tree() -> dict[str, Any]:
     """The commit of the git repository the process works in, and whether its tree differs from it."""
-    commit = _git("rev-parse", "HEAD")
+    commit = git.ask("rev-parse", "HEAD")
     if not commit:
         return {}
-    changes = _git("status", "--porcelain", "--untracked-files=normal")
+    changes = git.ask("status", "--porcelain", "--untracked-files=normal")
     # Results and data that git does not know are no reason to distrust the code; code is.
     dirty = changes is not None and any(
         not line.startswith("??") or line.rstrip('"').endswith(".py") for line in changes.splitlines()
     )
     return {"commit": commit, "dirty": None if changes is None else dirty}
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says here; None where there is no repository, no git, or no answer in a few seconds."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    try:
-        done = subprocess.run(  # noqa: S603 - git, as found on the path, with arguments of ours
-            # Only reading: no monitor that the repository names is started, and its index is not rewritten.
-            [git, "-c", "core.fsmonitor=false", *arguments],
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_PATIENCE,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.rstrip("\n")
 
 
 @contextlib.contextmanager

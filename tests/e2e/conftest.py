@@ -195,14 +195,16 @@ def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command in a process group of its own, to be interrupted as a terminal does it."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def begin(
+        *arguments: str, env: Mapping[str, str] | None = None, at: Path = place
+    ) -> subprocess.Popen[str]:
         # A process started while SIGINT is ignored (in the background of a shell) would ignore it too.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "verifier", *arguments],
-                cwd=place,
-                env=surroundings(place, env or {}),
+                cwd=at,
+                env=surroundings(at, env or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -81,8 +81,12 @@ for line in json.load(open("commands.json")):
     json.dump(codes, open("codes.json", "w"))
 """
 
-# What other tests run: in processes of its own, and after a kill.
-ELSEWHERE = {"--isolate": "tests/e2e/test_ends.py", "--resume": "tests/e2e/test_training.py"}
+# What other tests run: in processes of its own, after a kill, and between commits.
+ELSEWHERE = {
+    "--isolate": "tests/e2e/test_ends.py",
+    "--resume": "tests/e2e/test_training.py",
+    "bisect ": "tests/e2e/test_bisect.py",
+}
 
 
 def commands() -> list[str]:
@@ -151,7 +155,7 @@ def test_every_command_runs(readers_place: Path, clean_environment: Mapping[str,
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=readers_place,
-        env=clean_environment,
+        env={**clean_environment, "VERIFIER_HISTORY": "history.sqlite"},
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from verifier.cli import init, judge, models, preprocess, report, run, train, train_parity
+from verifier.cli import bisect, history, init, judge, models, preprocess, report, run, train, train_parity
 
 app = typer.Typer(
     name="verifier",
@@ -23,3 +23,5 @@ app.command("train-parity")(train_parity.train_parity)
 app.command("report")(report.report)
 app.command("judge")(judge.judge)
 app.command("models")(models.models)
+app.add_typer(history.app, name="history")
+app.command("bisect")(bisect.bisect)

@@ -101,3 +101,15 @@ CodeQuality = Annotated[
     Path | None,
     typer.Option("--code-quality", metavar="FILE", help="Write a GitLab code quality report here."),
 ]
+History = Annotated[
+    Path | None,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        help=(
+            "The history that runs are recorded in; by default $VERIFIER_HISTORY, or the git repository's own, "
+            ".git/verifier/history.sqlite."
+        ),
+    ),
+]
+NoHistory = Annotated[bool, typer.Option("--no-history", help="Do not record this run.")]

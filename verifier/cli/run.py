@@ -11,6 +11,7 @@ import typer
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
 from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models
+from verifier.errors import UsageError
 
 
 class Granularity(enum.StrEnum):
@@ -195,6 +196,8 @@ def run(
             ),
         ),
     ] = False,
+    history: options.History = None,
+    no_history: options.NoHistory = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -204,8 +207,11 @@ def run(
         isolating.where_asked(timeout, isolate=isolate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
+        if no_history and history is not None:
+            raise UsageError("--history and --no-history exclude each other.")
         with showing.progress_bar("importing torch"):
             from verifier.cli.verifying import CellOptions, Task
+            from verifier.gate.history import place
 
             task = Task.of(
                 plan_jobs(
@@ -244,5 +250,6 @@ def run(
                 map_file=map_file,
                 save_map=save_map,
                 out=out,
+                history=place(history, never=no_history),
             )
         task.carry_out(several=len(task.jobs) > 1 or arch == ALL, ended=gate.ended, debug=debug)

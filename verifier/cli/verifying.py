@@ -15,6 +15,7 @@ from verifier.cli.planning import command_line, explained
 from verifier.cli.walking import walk
 from verifier.errors import ModelError, UsageError
 from verifier.gate.findings import Outcome
+from verifier.gate.history import keep
 from verifier.judge.policy import Policy
 from verifier.metrics import warm_up
 from verifier.storage.earlier import awaiting
@@ -67,6 +68,7 @@ class Task:
     settings: Mapping[str, Any]
     save_map: Path | None
     out: Path
+    history: Path | None = None
 
     @classmethod
     def of(
@@ -79,6 +81,7 @@ class Task:
         map_file: Path | None,
         save_map: Path | None,
         out: Path,
+        history: Path | None = None,
     ) -> Task:
         """All that can be read and checked before the first network is built.
 
@@ -101,7 +104,13 @@ class Task:
                     f"{option} belongs to one network, but --arch names several; leave one of them out."
                 )
         return cls(
-            jobs, inputs, policies, {**settings, "cells": asked, "parameter_map": known}, save_map, out
+            jobs,
+            inputs,
+            policies,
+            {**settings, "cells": asked, "parameter_map": known},
+            save_map,
+            out,
+            None if history is None else history.absolute(),  # before a model could change the directory
         )
 
     def carry_out(
@@ -146,6 +155,7 @@ class Task:
                 raise explained(error, given) from error
             saved = save_result(verification, job.out)
             interruption.leaves(f"the result is in {job.out}.")
+            showing.warn(keep(verification, self.history))
             showing.warn(save_rendered(verification, job.out, saved))
             return verification
 

@@ -200,8 +200,8 @@ def save_beside(
     return lost
 
 
-def save_text(text: str, file: str | PathLike[str]) -> None:
-    """Write one text file, whole or not at all; its directory is created if need be.
+def save_text(text: str | bytes, file: str | PathLike[str]) -> None:
+    """Write one file, whole or not at all; its directory is created if need be.
 
     Raises:
         OutputError: It cannot be written.

@@ -1,6 +1,8 @@
-"""Outcomes to be written in every format."""
+"""Outcomes to be written in every format, and a place for histories."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from tests import samples
 from verifier.gate.findings import Outcome
 from verifier.records import CellResult, PairResult, Result, Source, Status, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def at(row: PairResult, line: int = 151, file: str = "torchvision/models/resnet.py") -> PairResult:
@@ -73,3 +78,12 @@ OUTCOMES = {
 def outcome(request: pytest.FixtureRequest) -> Outcome:
     """One of every kind."""
     return OUTCOMES[request.param]
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where no repository is: histories are told apart from that of the one these tests lie in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for name in ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,273 @@
+"""What a history tells: runs in order, what changed between them, sites over runs, a frame of all figures."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import itertools
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verifier.border import git
+from verifier.errors import OutputError, UsageError
+from verifier.gate.changes import Follower, Key, ranked
+from verifier.gate.history import RUN_COLUMNS, opened
+from verifier.records import History, Point, RecordedRun, SiteLine, Timeline, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from verifier.records import Change
+
+_MOST = 6  # sites shown of a timeline where nobody names any
+_PATIENCE = 20.0  # seconds git may take to order commits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which runs and sites are asked for.
+
+    `model`, `branch` and `cell` choose what is compared with what, all others what is listed of it. `model` is a
+    wildcard pattern or a part of either specification; `since` a date, a time or an age such as `7d`; `site` a
+    wildcard pattern, a site's name or a module's.
+    """
+
+    model: str | None = None
+    branch: str | None = None
+    cell: str | None = None
+    site: str | None = None
+    verdict: str | None = None
+    since: str | None = None
+    last: int | None = None
+
+
+def recall(file: Path, selection: Selection) -> History:
+    """What a history holds of the runs asked for.
+
+    Raises:
+        OutputError: There is none, or it cannot be read.
+        UsageError: The selection is not understood.
+    """
+    listed = _listing(selection)
+    with _reading(file) as connection:
+        runs, by_commit = _ordered([run for run in _runs(connection) if _chosen(run, selection)])
+        grouped: dict[tuple[object, ...], list[RecordedRun]] = {}
+        for run in runs:
+            grouped.setdefault(run.ground, []).append(run)
+        timelines = tuple(_timeline(connection, group, selection) for group in grouped.values())
+    wanted = [run.number for run in runs if listed(run)]
+    shown = wanted[-selection.last :] if selection.last else wanted
+    return History(file=str(file), by_commit=by_commit, timelines=timelines, listed=tuple(shown))
+
+
+def frame(file: Path, selection: Selection) -> pd.DataFrame:
+    """All figures of the runs listed and the sites asked for, one row a run, cell and site.
+
+    Figures are float64 (NaN where not measured, too), counts nullable integers, all else text.
+
+    Raises:
+        OutputError: There is none, or it cannot be read.
+        UsageError: The selection is not understood.
+    """
+    import pandas as pd  # noqa: PLC0415 - takes a second to import
+
+    listed = _listing(selection)
+    rows = []
+    with _reading(file) as connection:
+        runs = [
+            run for run in _ordered([r for r in _runs(connection) if _chosen(r, selection)])[0] if listed(run)
+        ]
+        for run in runs[-selection.last :] if selection.last else runs:
+            about = {name: getattr(run, name) for name in _ABOUT_RUN}
+            rows += [
+                {
+                    **about,
+                    "cell": cell,
+                    **names,
+                    **{name: getattr(point, name) for name in Point.__struct_fields__},
+                }
+                for cell, names, point in _sites(connection, run)
+                if _cell_chosen(cell, selection) and _site_chosen(names, selection)
+            ]
+    found = pd.DataFrame(rows, columns=[*_ABOUT_RUN, "cell", *_NAMES, *Point.__struct_fields__])
+    figures = dict.fromkeys(
+        [*(name for name in Point.__struct_fields__ if name not in ("row", "status")), "seconds"], "float64"
+    )
+    return found.astype({**figures, "number": "Int64", "row": "Int64", "seed": "Int64", "dirty": "boolean"})
+
+
+_ABOUT_RUN = tuple(name for name in RecordedRun.__struct_fields__ if name not in ("reason", "command"))
+_NAMES = ("baseline_site", "candidate_site", "op")
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+    if not file.is_file():
+        raise OutputError(
+            f"there is no history at {file}. Runs inside a git repository begin one, others with --history FILE"
+        )
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(opened(file))
+                connection.execute("SELECT count(*) FROM runs").fetchone()
+            except sqlite3.OperationalError:  # where nothing can be written, not even the log of a reader
+                place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                for suffix in ("", "-wal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.copy(f"{file}{suffix}", place / f"{file.name}{suffix}")
+                connection = stack.enter_context(opened(place / file.name))
+            connection.execute("BEGIN")  # what is appended meanwhile is not seen
+            yield connection
+    except (sqlite3.Error, OSError) as error:
+        raise OutputError(f"{file} cannot be read: {error}") from error
+
+
+_RUNS = f"SELECT id, {', '.join(RUN_COLUMNS)} FROM runs ORDER BY id"  # noqa: S608 - names of the schema
+_FIELDS = tuple({"git_commit": "commit"}.get(name, name) for name in RUN_COLUMNS)
+_TEXT = {"commit", "branch", "first", "cause", "code"}  # absent: empty
+
+
+def _runs(connection: sqlite3.Connection) -> Iterator[RecordedRun]:
+    for number, *values in connection.execute(_RUNS):
+        known: dict[str, Any] = dict(zip(_FIELDS, values, strict=True))
+        known |= {name: known[name] or "" for name in _TEXT}
+        known["dirty"] = None if known["dirty"] is None else bool(known["dirty"])
+        yield RecordedRun(number=number, **{**known, "verdict": Verdict(known["verdict"])})
+
+
+_SITES = """
+SELECT cells.name, b.text, c.text, op.text, position, status.text, total, intrinsic, total_mse, intrinsic_mse,
+    allowed_total, allowed_intrinsic
+FROM cells JOIN sites ON sites.cell = cells.id
+LEFT JOIN texts b ON b.id = sites.baseline LEFT JOIN texts c ON c.id = sites.candidate
+JOIN texts op ON op.id = sites.op JOIN texts status ON status.id = sites.status
+WHERE cells.run = ? ORDER BY cells.id, position
+"""
+
+
+def _sites(
+    connection: sqlite3.Connection, run: RecordedRun
+) -> Iterator[tuple[str, dict[str, str | None], Point]]:
+    """Cell, names and figures of each row of a run."""
+    for cell, baseline, candidate, op, row, status, *figures in connection.execute(_SITES, (run.number,)):
+        names = dict(zip(_NAMES, (baseline, candidate, op), strict=True))
+        values = [float(each) if isinstance(each, str) else each for each in figures]  # "nan"
+        fields = dict(zip(Point.__struct_fields__[2:], values, strict=True))
+        yield cell, names, Point(row=row, status=status, **fields)
+
+
+def _timeline(connection: sqlite3.Connection, runs: Sequence[RecordedRun], selection: Selection) -> Timeline:
+    follower = Follower()
+    changes: list[Change] = []
+    points: dict[Key, list[tuple[int, Point]]] = {}
+    operators: dict[Key, str] = {}
+    named: set[Key] = set()
+    for run in runs:
+        sites = []
+        met: Counter[Key] = Counter()
+        for cell, names, point in _sites(connection, run):
+            if _cell_chosen(cell, selection):
+                key = (cell, names["baseline_site"] or names["candidate_site"] or "unnamed")
+                met[key] += 1
+                if met[key] > 1:  # rows that are no sites may share a name
+                    key = (cell, f"{key[1]} ({met[key]})")
+                operators[key] = str(names["op"])
+                sites.append((key, operators[key], point))
+                points.setdefault(key, []).append((run.number, point))
+                if selection.site is not None and _site_chosen(names, selection):
+                    named.add(key)
+        changes += ranked(follower.changes(run, sites))
+    keys: list[Key] = [key for key in points if key in named]
+    if selection.site is None:
+        told = [change for change in changes if not change.inherited]
+        told = [change for change in told if not change.rounding] or told
+        keys = list(dict.fromkeys((change.cell, change.site) for change in told))[:_MOST]
+    pairs = itertools.pairwise(runs)
+    return Timeline(
+        runs=tuple(runs),
+        changes=tuple(changes),
+        verdicts=tuple(after.number for before, after in pairs if before.verdict is not after.verdict),
+        lines=tuple(
+            SiteLine(cell=key[0], site=key[1], op=operators[key], points=tuple(points[key])) for key in keys
+        ),
+    )
+
+
+def _ordered(runs: list[RecordedRun]) -> tuple[list[RecordedRun], bool]:
+    """Runs in the order of their commits, where git here knows them all; else as they were recorded."""
+    commits = {run.commit for run in runs}
+    if len(commits) < 2 or "" in commits:
+        return runs, False
+    known = git.ask("rev-list", "--topo-order", "--reverse", "--all", "HEAD", patience=_PATIENCE)
+    positions: Mapping[str, int] = {commit: k for k, commit in enumerate((known or "").split())}
+    if not commits <= positions.keys():
+        return runs, False
+    return sorted(runs, key=lambda run: (positions[run.commit], bool(run.dirty), run.number)), True
+
+
+def _chosen(run: RecordedRun, selection: Selection) -> bool:
+    return (selection.branch is None or fnmatch.fnmatchcase(run.branch, selection.branch)) and (
+        selection.model is None
+        or any(
+            selection.model in spec or fnmatch.fnmatchcase(spec, selection.model)
+            for spec in (run.baseline, run.candidate)
+        )
+    )
+
+
+def _cell_chosen(cell: str, selection: Selection) -> bool:
+    return selection.cell is None or fnmatch.fnmatchcase(cell, selection.cell)
+
+
+def _site_chosen(names: Mapping[str, str | None], selection: Selection) -> bool:
+    pattern = selection.site
+    if pattern is None:
+        return True
+    found = filter(None, (names["baseline_site"], names["candidate_site"]))
+    return any(
+        name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
+        for name in found
+    )
+
+
+def _listing(selection: Selection) -> Any:
+    """Whether a run is listed, as a function.
+
+    Raises:
+        UsageError: A verdict or a time is none.
+    """
+    verdicts = [str(each) for each in (Verdict.MATCH, Verdict.DIVERGED, Verdict.INCONCLUSIVE)]
+    if selection.verdict is not None and selection.verdict not in verdicts:
+        raise UsageError(f"--verdict {selection.verdict}: there are {', '.join(verdicts)}.")
+    since = None if selection.since is None else _moment(selection.since)
+
+    def listed(run: RecordedRun) -> bool:
+        return (selection.verdict is None or run.verdict == selection.verdict) and (
+            since is None or datetime.fromisoformat(run.created) >= since
+        )
+
+    return listed
+
+
+def _moment(text: str) -> datetime:
+    age = re.fullmatch(r"(\d+)\s*([mhdw])", text)
+    try:
+        if age:
+            unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[age[2]]
+            return datetime.now(UTC) - timedelta(**{unit: int(age[1])})
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--since {text}: give a date such as 2026-11-30, or an age such as 12h, 7d or 2w."
+        ) from error
+    return moment if moment.tzinfo else moment.astimezone()
