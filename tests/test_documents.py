@@ -53,10 +53,14 @@ def test_only_options_that_exist_are_named(document: Path) -> None:
     from typer.main import get_command
 
     from verifier.cli.commands import app
+    from verifier.gate.plugin import pytest_addoption
 
+    of_pytest = pytest.Parser(_ispytest=True)
+    pytest_addoption(of_pytest)
     group = get_command(app)
     commands = group.commands.values()  # type: ignore[attr-defined]
     known = {option for c in commands for p in c.params for option in (*p.opts, *p.secondary_opts)}
+    known |= {name for option in of_pytest.getgroup("parity").options for name in option.names()}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose(document))) <= known | {"--help"}
 
 
