@@ -26,6 +26,7 @@ Site = tuple[str | None, str | None]
             [*TORCHVISION50, "--candidate", "faults.py:other_eps"],
             ("layer2.1.bn2", "layer2.1.bn2"),
             id="a norm's eps is 1e-3",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             [*TORCHVISION18, "--candidate", "faults.py:relu_removed"],
@@ -41,6 +42,7 @@ Site = tuple[str | None, str | None]
             [*TORCHVISION18, "--candidate", "faults.py:weights_perturbed"],
             ("layer3.1.conv1", "layer3.1.conv1"),
             id="a convolution's weights are 1e-4 off",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             [*TORCHVISION18, "--candidate", "faults.py:weights_perturbed", "--weights", "as-is"],
@@ -51,11 +53,13 @@ Site = tuple[str | None, str | None]
             [*TORCHVISION18, "--candidate", "faults.py:mean_shifted"],
             ("layer3.0.downsample.1", "layer3.0.downsample.1"),
             id="a shortcut's running mean is shifted",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             [*TORCHVISION18, "--candidate", "faults.py:left_training"],
             ("layer1.1.bn1", "layer1.1.bn1"),
             id="a norm is left in training mode",
+            marks=pytest.mark.thorough,
         ),
     ],
 )

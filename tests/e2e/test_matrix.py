@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import Ended
 
-SMALL = ("--arch", "resnet18", "--image-size", "small", "--batch-size", "2")
+SMALL = ("--arch", "cifar_resnet20", "--image-size", "32", "--batch-size", "2")
 MATRIX = ("--dtype", "float64,float32,tf32,bfloat16,float16", "--memory-format", "contiguous,channels_last")
 
 

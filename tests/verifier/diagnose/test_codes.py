@@ -23,7 +23,7 @@ NO_CODES = {
     *("cifar-train", "imagenet-train", "multi-scale", "ten-crop", "multi-step"),
     *("train-parity", "training-parity", "verifier-report", "verifier-warm-up", "verifier-metrics"),
     "system-out",
-    *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "utf-8"),
+    *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "rev-parse", "utf-8"),
     "same-distribution",
     "nearest-exact",
     "conv-transpose",  # the beginning of codes

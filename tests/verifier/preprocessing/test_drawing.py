@@ -10,6 +10,7 @@ import torch
 from torchvision import transforms as T
 from torchvision.transforms import functional
 
+from tests.sweeps import swept
 from tests.verifier.preprocessing.test_comparing import PHOTOGRAPHS, Named, compared, opaque, wrong
 from verifier.preprocessing import same_distribution
 
@@ -54,7 +55,7 @@ FAULTS: dict[str, tuple[list[Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", swept(FAULTS, ["never flipped", "in the corner", "on the diagonal"]))
 def test_a_stage_that_draws_otherwise_is_named_alone(fault: str) -> None:
     steps, stage, said = FAULTS[fault]
     found = compared(steps, name="cifar-train", size=None)
