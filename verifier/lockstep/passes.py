@@ -301,9 +301,8 @@ def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
         return tensor
     values = tensor.to(dtype).to(tensor.dtype)
     strided = tensor.layout == torch.strided and not tensor.is_nested
-    if strided and bool(
-        (values.isinf() & masks(tensor)).any()
-    ):  # a mask is the lowest number of its dtype, not minus infinity
+    # A mask is the lowest number of its dtype, not minus infinity.
+    if strided and bool((infinite := values.isinf()).any()) and bool((infinite & masks(tensor)).any()):
         most = torch.finfo(dtype).max
         values = torch.where(masks(tensor), tensor.clamp(-most, most), values)
     overwrite(tensor, values, lane)
