@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from verifier import verify
 from verifier.align import align
 from verifier.graph import record
-from verifier.lockstep import Comparing, Lane, run
+from verifier.lockstep import Comparing, Lane, Plan, run
 from verifier.models.copying import copy_with, state_of
 
 
@@ -89,8 +89,8 @@ def test_complex_numbers_that_are_real_count_their_parts() -> None:
             for k, (model, graph) in enumerate(zip(models, graphs, strict=True))
         ]
 
-    together = run(lanes(), [[0]] * 3, [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)])
-    alone = run(lanes(), [[0]] * 3, [Comparing(0, 2)])
+    together = run(lanes(), Plan([[0]] * 3, [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)]))
+    alone = run(lanes(), Plan([[0]] * 3, [Comparing(0, 2)]))
     assert together.meetings[0][0].moments is not None
     assert together.meetings[0][0].moments.identical
     assert together.meetings[2][0].moments == alone.meetings[0][0].moments

@@ -21,7 +21,7 @@ from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned, words_apart
 from verifier.graph.tensors import same_numbers
 from verifier.inputs.samples import batch_size, reversed_samples
-from verifier.lockstep import Comparing, meet, run
+from verifier.lockstep import Comparing, Plan, meet, run
 from verifier.metrics import compare
 from verifier.models.casting import arguments, running
 from verifier.models.copying import unshared
@@ -161,7 +161,7 @@ def _turned(found: Returned | str, before: Returned, inputs: Inputs) -> bool:
 def _watched(bench: Bench) -> list[Called]:
     lanes = [bench.lane(side, inputs=bench.given(side), stops=()) for side in SIDES]
     models = [lane.model for lane in lanes]
-    passes = run(lanes, [[], []], [])
+    passes = run(lanes, Plan([[], []], []))
     return [Called(model, values) for model, values in zip(models, passes.values, strict=True)]
 
 
@@ -243,7 +243,7 @@ def _first_site(bench: Bench, side: str) -> str:
             bench.lane(side, inputs=bench.given(side), stops=sites, called=called) for called in (False, True)
         ]
         with same_chance():
-            passes = run(lanes, [sites, sites], [Comparing(0, 1)])
+            passes = run(lanes, Plan([sites, sites], [Comparing(0, 1)]))
     except CannotRunError:
         return "it runs other operators then"
     for site, meeting in zip(sites, passes.meetings[0], strict=True):

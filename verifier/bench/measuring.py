@@ -15,7 +15,7 @@ from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size
-from verifier.lockstep import Comparing, Meeting, Replay, meet, queue, unreplayable
+from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments
 
@@ -219,12 +219,14 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
     sides = [SIDES[0], *[SIDES[1]] * len(candidates)]
     return queue(
         [baseline, *candidates],
-        [bench.paired_sites(side) for side in sides],
-        [Comparing(0, k, force) for k, force in enumerate(kinds.forces, 1)],
+        Plan(
+            [bench.paired_sites(side) for side in sides],
+            [Comparing(0, k, force) for k, force in enumerate(kinds.forces, 1)],
+            [bench.written(side) for side in sides],
+            bench.alignment.laid_out,
+        ),
         bench.progress,
         offset,
-        states=[bench.written(side) for side in sides],
-        layouts=bench.alignment.laid_out,
     )
 
 

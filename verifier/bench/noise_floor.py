@@ -13,7 +13,7 @@ from torch import Tensor
 from verifier.cells import FORMATS
 from verifier.errors import ModelError
 from verifier.inputs.samples import batch_size, reversed_samples
-from verifier.lockstep import run
+from verifier.lockstep import Plan, run
 from verifier.metrics import collect, compare, measure
 from verifier.records import NoiseFloor
 
@@ -73,7 +73,7 @@ def _against_itself(
                 continue
             found[name].append(measure(tensors[0], tensor.flip(0) if turned else tensor))
 
-    run(list(lanes.values()), [sites] * len(lanes), [], bench.progress, visit=visit)
+    run(list(lanes.values()), Plan([sites] * len(lanes), []), bench.progress, visit=visit)
     return NoiseFloor(**{name: _largest(each) for name, each in found.items()})
 
 

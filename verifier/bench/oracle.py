@@ -13,7 +13,7 @@ from verifier.bench.bare_calls import Called, called_again
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import compare
 from verifier.metrics.precision import collect, read
 from verifier.metrics.systematic import systematic
@@ -83,12 +83,14 @@ def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing
     copies = [each.model for each in lanes[1:]]
     passes = run(
         lanes,
-        [sites[baseline], sites[baseline], sites[candidate]],
-        [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
+        Plan(
+            [sites[baseline], sites[baseline], sites[candidate]],
+            [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
+            [states[baseline], states[baseline], states[candidate]],
+            layouts,
+        ),
         progress,
         visit=visit,
-        states=[states[baseline], states[baseline], states[candidate]],
-        layouts=layouts,
     )
     called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
     calls = called_again(bench, called, by_order=protocol.by_order, sparing=sparing)
@@ -110,13 +112,15 @@ def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing
         """What the arithmetic of each step costs one model: it starts from the baseline's very numbers."""
         passes = run(
             [bench.lane(baseline, exactly=True), bench.lane(side)],
-            [sites[baseline], sites[side]],
-            [Comparing(0, 1, force=True)],
+            Plan(
+                [sites[baseline], sites[side]],
+                [Comparing(0, 1, force=True)],
+                [states[baseline], states[side]],
+                layouts if side == candidate else {},
+                dtypes,
+            ),
             progress,
             visit=partial(keep, SIDES.index(side)),
-            states=[states[baseline], states[side]],
-            layouts=layouts if side == candidate else None,
-            rounded=dtypes,
         )
         return _distances(passes, 0, shared_outputs)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from verifier.bench.subject import SIDES
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import Moments, compare
 from verifier.records import Level, Step, Verdict
 
@@ -131,10 +131,12 @@ def _steps(level: Level, units: Sequence[_Unit], bench: Bench, policy: Policy) -
     lanes = [bench.lane(side, stops=stops) for side, stops in zip(SIDES, sites, strict=True)]
     passes = run(
         lanes,
-        sites,
-        [Comparing(0, 1, force=True)],
+        Plan(
+            sites,
+            [Comparing(0, 1, force=True)],
+            layouts={place: layouts[k] for place, (k, _) in enumerate(chosen) if k in layouts},
+        ),
         bench.progress,
-        layouts={place: layouts[k] for place, (k, _) in enumerate(chosen) if k in layouts},
     )
     met = {pair.baseline: meeting for (_, pair), meeting in zip(chosen, passes.meetings[0], strict=True)}
     partner = {pair.baseline: pair.candidate for pair in alignment.pairs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
     from verifier.bench.bench import Bench
@@ -20,7 +20,7 @@ def first_unrepeatable(bench: Bench, side: str, runs: int) -> str | None:
     sites = [site.index for site in graph.comparable]
     for _ in range(runs - 1):
         lanes = [bench.lane(side, inputs=bench.given(side), stops=sites) for _ in range(2)]
-        passes = run(lanes, [sites, sites], [Comparing(0, 1)], bench.progress)
+        passes = run(lanes, Plan([sites, sites], [Comparing(0, 1)]), bench.progress)
         for site, meeting in zip(sites, passes.meetings[0], strict=True):
             if not meeting.identical:
                 return graph.sites[site].name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from verifier.diagnose.neighbourhood import Neighbourhood
 from verifier.graph.sites import UNTRACED
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -150,11 +150,13 @@ def forced(
     """One forced pass over all pairs; `visit` is called at each before the candidate's tensor is overwritten."""
     return run(
         lanes,
-        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-        [Comparing(0, 1, force=True)],
-        layouts=alignment.laid_out,
+        Plan(
+            [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
+            [Comparing(0, 1, force=True)],
+            states,
+            alignment.laid_out,
+        ),
         visit=visit,
-        states=states,
     )
 
 

@@ -2,7 +2,7 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
-from verifier.lockstep.passes import Comparing, Passes, Queued, overwrite, queue, run
+from verifier.lockstep.passes import Comparing, Passes, Plan, Queued, overwrite, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Lane",
     "Meeting",
     "Passes",
+    "Plan",
     "Queued",
     "Replay",
     "meet",

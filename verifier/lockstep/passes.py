@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 import torch
@@ -35,6 +35,27 @@ class Comparing(NamedTuple):
     reference: int
     lane: int
     force: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where lanes meet, and what is done there.
+
+    Attributes:
+        sites: For each lane, its site at each pair; all of one length.
+        comparisons: What to compare at each pair and at the outputs.
+        states: For each lane, the parameters and buffers to compare at the end; all of one length.
+        layouts: For pairs, by position, whose second lane lays its tensor out otherwise: how. It is compared, and
+            overwritten, as the first lane would lay it out. What `visit` finds on the way may be put there.
+        rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
+            it was compared and before others are overwritten with it.
+    """
+
+    sites: Sequence[Sequence[int]]
+    comparisons: Sequence[Comparing]
+    states: Sequence[Sequence[str]] = ()
+    layouts: Mapping[int, Layout] = field(default_factory=dict)
+    rounded: Mapping[int, torch.dtype] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,15 +124,11 @@ class Passes:
 
 def queue(
     lanes: Sequence[Lane],
-    sites: Sequence[Sequence[int]],
-    comparisons: Sequence[Comparing],
+    plan: Plan,
     progress: Callable[[], None] = lambda: None,
     offset: int = 0,
     visit: Visitor = lambda *_: None,
-    states: Sequence[Sequence[str]] = (),
-    layouts: Mapping[int, Layout] | None = None,
     passing: Passing = lambda *_: None,
-    rounded: Mapping[int, torch.dtype] | None = None,
 ) -> Queued:
     """Advance `lanes` from pair to pair and compare them there.
 
@@ -124,31 +141,23 @@ def queue(
     All lanes are closed when this returns or raises, Ctrl-C included.
 
     Args:
-        lanes: Freshly made lanes whose stops are the sites below.
-        sites: For each lane, its site at each pair; all of one length.
-        comparisons: What to compare at each pair and at the outputs.
+        lanes: Freshly made lanes whose stops are the plan's sites.
+        plan: Where they meet, and what is done there.
         progress: Called once a pair.
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
         visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten.
-        states: For each lane, the parameters and buffers to compare at the end; all of one length.
-        layouts: For pairs, by position, whose second lane lays its tensor out otherwise: how. It is compared, and
-            overwritten, as the first lane would lay it out.
         passing: Called with a lane's position, site and tensor where it stops at a site of no pair.
-        rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
-            it was compared and before others are overwritten with it.
     """
-    # `visit` may find layouts on the way: what was handed over is kept, be it empty.
-    layouts = {} if layouts is None else layouts
-    rounded = {} if rounded is None else rounded
+    comparisons, layouts, rounded = plan.comparisons, plan.layouts, plan.rounded
     with contextlib.ExitStack() as around:
         for lane in reversed(lanes):
             around.callback(lane.close)
         around.enter_context(memory_held())
         around.enter_context(torch.no_grad())
-        orders = [sorted(range(len(own)), key=own.__getitem__) for own in sites]
+        orders = [sorted(range(len(own)), key=own.__getitem__) for own in plan.sites]
         sizes = [
             [math.prod(lane.graph.sites[own[pair]].shape) for pair in order]
-            for lane, own, order in zip(lanes, sites, orders, strict=True)
+            for lane, own, order in zip(lanes, plan.sites, orders, strict=True)
         ]
         pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
         travellers = [
@@ -158,7 +167,7 @@ def queue(
                 functools.partial(passing, k),
                 {} if k else rounded,
             )
-            for k, (lane, own) in enumerate(zip(lanes, sites, strict=True))
+            for k, (lane, own) in enumerate(zip(lanes, plan.sites, strict=True))
         ]
         met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
@@ -202,7 +211,7 @@ def queue(
         ]
         left = [
             tuple(lane.state(name) for name in names)
-            for lane, names in zip(lanes, states or [()] * len(lanes), strict=True)
+            for lane, names in zip(lanes, plan.states or [()] * len(lanes), strict=True)
         ]
         compared = [
             [met_at(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]

@@ -14,7 +14,7 @@ import torch
 
 from verifier.errors import GraphDepartureError, ModelError
 from verifier.judge import regions
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,16 +105,18 @@ def hidden(bench: Bench) -> Mapping[Region, bool]:
         return {}
     lanes = [bench.lane(side, stops=()) for side in SIDES]
     try:
-        free = run(lanes, [[], []], [Comparing(0, 1)]).outputs[0]
+        free = run(lanes, Plan([[], []], [Comparing(0, 1)])).outputs[0]
         if all(map(_agree, free)) and len(bench.graph(SIDES[0]).outputs) == len(
             bench.graph(SIDES[1]).outputs
         ):
             return dict.fromkeys(found, True)
         passes = run(
             [bench.lane(side) for side in SIDES],
-            [bench.paired_sites(side) for side in SIDES],
-            [Comparing(0, 1, force=True)],
-            layouts=alignment.laid_out,
+            Plan(
+                [bench.paired_sites(side) for side in SIDES],
+                [Comparing(0, 1, force=True)],
+                layouts=alignment.laid_out,
+            ),
         )
     except (GraphDepartureError, ModelError):
         return {}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from verifier.align import Pair, layouts
 from verifier.align.sequence import longest_common_subsequence
 from verifier.graph.operators import MOVES
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import collect, compare, measure
 
 if TYPE_CHECKING:
@@ -160,9 +160,11 @@ def _forced(
             bench.lane(side, stops={site.index for site in graph.comparable})
             for side, graph in (("baseline", alignment.baseline), ("candidate", alignment.candidate))
         ],
-        [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
-        [Comparing(0, 1, force=True)],
-        layouts=laid,  # `visit` comes before a pair is forced, and tells how
+        Plan(
+            [[pair.baseline for pair in ordered], [pair.candidate for pair in ordered]],
+            [Comparing(0, 1, force=True)],
+            layouts=laid,  # `visit` comes before a pair is forced, and tells how
+        ),
         visit=visit,
         passing=passing,
     )

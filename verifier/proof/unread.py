@@ -16,7 +16,7 @@ from verifier.align import Pair
 from verifier.errors import GraphDepartureError, ModelError
 from verifier.graph.tensors import mapped
 from verifier.judge import differs
-from verifier.lockstep import Comparing, overwrite, run
+from verifier.lockstep import Comparing, Plan, overwrite, run
 from verifier.proof.digests import Digest
 from verifier.proof.excited import SAME, excited
 from verifier.records import Status
@@ -80,7 +80,7 @@ def alike_elsewhere(bench: Bench) -> bool:
     for here, inputs in ways:
         lanes = [here.lane(side, inputs=inputs, stops=()) for side in ("baseline", "candidate")]
         try:
-            (outputs,) = run(lanes, [[], []], [Comparing(0, 1)]).outputs
+            (outputs,) = run(lanes, Plan([[], []], [Comparing(0, 1)])).outputs
         except GraphDepartureError:
             return False
         except ModelError:
@@ -168,9 +168,11 @@ def _differences(
 
     run(
         [bench.lane("baseline"), bench.lane("candidate")],
-        [bench.paired_sites("baseline"), bench.paired_sites("candidate")],
-        [Comparing(0, 1, force=force)],
-        layouts=bench.alignment.laid_out,
+        Plan(
+            [bench.paired_sites("baseline"), bench.paired_sites("candidate")],
+            [Comparing(0, 1, force=force)],
+            layouts=bench.alignment.laid_out,
+        ),
         visit=visit,
     )
     return found

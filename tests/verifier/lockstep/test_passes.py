@@ -21,7 +21,7 @@ from verifier import verify
 from verifier.align import Alignment, align
 from verifier.border.programs import undisturbed
 from verifier.errors import GraphDepartureError, ModelError
-from verifier.lockstep import Comparing, Lane, Passes, run
+from verifier.lockstep import Comparing, Lane, Passes, Plan, run
 from verifier.metrics import compare
 from verifier.models.copying import copy_with, state_of
 
@@ -88,7 +88,7 @@ def lockstep(
     lanes = [lane("baseline", baseline, alignment, x), *(lane("candidate", m, alignment, x) for m in others)]
     sites = [[p.baseline for p in alignment.pairs], *([p.candidate for p in alignment.pairs] for _ in others)]
     comparisons = [Comparing(0, k, force) for k in range(1, len(lanes))]
-    return alignment, run(lanes, sites, comparisons, progress)
+    return alignment, run(lanes, Plan(sites, comparisons), progress)
 
 
 def errors(alignment: Alignment, passes: Passes, comparison: int = 0) -> dict[str, float]:
@@ -191,7 +191,7 @@ def test_free_and_forced_lanes_run_side_by_side() -> None:
         lane("candidate", b, alignment, x),
     ]
     sites = [list(map(list, zip(*alignment.pairs, strict=True)))[k] for k in (0, 1, 1)]
-    passes = run(lanes, sites, [Comparing(0, 1), Comparing(0, 2, force=True)])
+    passes = run(lanes, Plan(sites, [Comparing(0, 1), Comparing(0, 2, force=True)]))
     free, forced = errors(alignment, passes, 0), errors(alignment, passes, 1)
     assert sum(error > 0 for error in free.values()) > sum(error > 0 for error in forced.values()) == 2
 
@@ -210,7 +210,7 @@ def test_what_two_lanes_agree_in_is_measured_once_and_as_if_twice(second: Callab
             lane("candidate", models[1], alignment, x),
         ]
         sites = [[pair[side] for pair in alignment.pairs] for side in (0, 0, 1)]
-        return run(lanes, sites, comparisons)
+        return run(lanes, Plan(sites, comparisons))
 
     together = distances([Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)])
     for k, comparing in enumerate((Comparing(0, 1), Comparing(0, 2)), 1):
@@ -222,7 +222,9 @@ def test_forced_lanes_that_agree_are_both_overwritten() -> None:
     alignment = align(graph_of(a, x), graph_of(b, x))
     lanes = [lane("baseline", a, alignment, x), *(lane("candidate", b, alignment, x) for _ in range(2))]
     sites = [[pair[side] for pair in alignment.pairs] for side in (0, 1, 1)]
-    passes = run(lanes, sites, [Comparing(1, 2), Comparing(0, 1, force=True), Comparing(0, 2, force=True)])
+    passes = run(
+        lanes, Plan(sites, [Comparing(1, 2), Comparing(0, 1, force=True), Comparing(0, 2, force=True)])
+    )
     for k in (1, 2):
         found = errors(alignment, passes, k)
         assert {name for name, error in found.items() if error > 0} == {"1.bn1", "3.conv2"}
@@ -411,7 +413,7 @@ def test_memory_does_not_grow_with_depth() -> None:
         def count() -> None:
             alive.append(sum(type(o) is Tensor and o.shape == shape for o in gc.get_objects()))
 
-        run(lanes, [[pair.baseline for pair in alignment.pairs]] * 2, [Comparing(0, 1)], count)
+        run(lanes, Plan([[pair.baseline for pair in alignment.pairs]] * 2, [Comparing(0, 1)]), count)
         return max(alive)
 
     shallow, deep = most_alive(6), most_alive(60)
