@@ -10,11 +10,15 @@ from reports.wording import counted, shown
 from verifier.records import brief
 
 if TYPE_CHECKING:
-    from verifier.records import Result
+    from verifier.records import PairResult, Result
 
 LINES = 8
 _WIDTH = 200  # characters of a line
 _CULPRITS = 3  # each of which may have a line for its remedy
+
+
+def _drawn(pair: PairResult) -> bool:
+    return pair.cause is not None and pair.cause.code.endswith("-not-loaded")
 
 
 def failure(verification: Result, report: str | None = None) -> list[str]:
@@ -27,6 +31,8 @@ def failure(verification: Result, report: str | None = None) -> list[str]:
         lines.append(brief(f"{sentences.site(pair, _WIDTH // 3)}{because}", _WIDTH))
         if pair.cause is not None and pair.cause.remedy:
             lines.append(brief(f"  fix: {pair.cause.remedy}", _WIDTH))
+    if found.weights.mode == "as-is" and all(_drawn(pair) for pair in found.culprits) and found.culprits:
+        last.insert(0, 'weights="transfer" compares the programs alone')
     more = len(found.culprits) - _CULPRITS
     if more > 0:
         last.insert(0, f"and {counted(more, 'more culprit')}")

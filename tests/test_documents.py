@@ -34,7 +34,7 @@ def test_the_readme_is_one_to_decide_from() -> None:
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
     (example,) = blocks(README, "python")
-    assert [document for document in DOCUMENTS if blocks(document, "python")] == [README]
+    assert {document.name for document in DOCUMENTS if blocks(document, "python")} == {"README.md", "gate.md"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
         capture_output=True,
@@ -46,6 +46,21 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "eps is 0.001, the baseline's 1e-05" in done.stdout
     assert (tmp_path / "example-report" / "report.html").exists()
+
+
+def test_the_test_of_the_documents_passes(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs" / "gate.md", "python")
+    (tmp_path / "test_port.py").write_text(example)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,9 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verifier.errors import UsageError
-
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from torch import nn
@@ -38,7 +36,6 @@ class Here:
 
     folder: Path
     every: bool = False
-    update: bool = False
     made: int = field(default=0)
 
     def next(self) -> Path:
@@ -68,8 +65,8 @@ def folder_of(test: str) -> str:
 
 def assert_parity(
     candidate: nn.Module | str,
-    baseline: nn.Module | str | os.PathLike[str],
-    inputs: Any = None,
+    baseline: nn.Module | str,
+    inputs: Any,
     *,
     weights: str = "as-is",
     report: str | os.PathLike[str] | None = None,
@@ -79,8 +76,8 @@ def assert_parity(
 
     Args:
         candidate: The model under test, or a specification of it.
-        baseline: The trusted model, a specification, or the path of its certificate.
-        inputs: What both are run on, in any form that `verifier.verify` takes. A certificate brings its own.
+        baseline: The trusted model, or a specification of it.
+        inputs: What both are run on, in any form that `verifier.verify` takes.
         weights: Each model's own, unlike in `verify`: a test that converts weights is to fail where they are wrong.
             `transfer` gives both the baseline's, for networks with different random values.
         report: Where the report goes; None for the folder of the test that runs, if pytest runs it.
@@ -99,15 +96,7 @@ def assert_parity(
 
     __tracebackhide__ = True
     here = _here.get()
-    if inputs is None:
-        raise UsageError("parity is asserted on inputs: give a tensor, a tuple or a dict of arguments.")
-    found = verify(
-        os.fspath(baseline) if isinstance(baseline, os.PathLike) else baseline,
-        candidate,
-        inputs,
-        weights=weights,
-        **options,
-    )
+    found = verify(baseline, candidate, inputs, weights=weights, **options)
     wrong = found.verdict is not Verdict.MATCH
     place = Path(report) if report is not None else None
     if place is None and here is not None and (wrong or here.every):

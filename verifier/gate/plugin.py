@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from verifier.errors import VerifierError
 from verifier.gate.parity import Here, ParityError, assert_parity, folder_of, reporting
 
 if TYPE_CHECKING:
@@ -45,16 +46,17 @@ def _temporary(item: pytest.Item) -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    call: pytest.CallInfo[None],
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Print of a failed parity assertion its own lines, without those of the code that made it."""
+    """Print of a failed parity assertion, or of one that could not be made, its own lines alone by default."""
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, ParityError):
+    brief = item.config.getoption("tbstyle") == "auto"
+    if brief and call.excinfo is not None and isinstance(call.excinfo.value, ParityError | VerifierError):
         report.longrepr = str(call.excinfo.value)
     return report
 
 
 @pytest.fixture
 def parity() -> Callable[..., object]:
-    """`verifier.assert_parity`: assert that a candidate is the function that a baseline, or a certificate, is."""
+    """`verifier.assert_parity`: `parity(candidate, baseline, inputs)` asserts that both are one function."""
     return assert_parity

@@ -43,6 +43,17 @@ def test_other_weights(parity):
     parity(candidate, BASELINE, X)
 
 
+def test_drawn_apart(parity):
+    candidate = copy.deepcopy(BASELINE)
+    candidate[0].reset_parameters()
+    candidate[3].reset_parameters()
+    parity(candidate, BASELINE, X)
+
+
+def test_what_it_does_not_take(parity):
+    parity(BASELINE, BASELINE, torch.randn(5, 7))
+
+
 def test_twice():
     from verifier import assert_parity
 
@@ -69,7 +80,10 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 def test_failures_are_told_in_a_few_lines(failed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = failed
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "3 failed, 2 passed" in done.stdout
+    assert "5 failed, 2 passed" in done.stdout
+    assert 'weights="transfer" compares the programs alone' in done.stdout
+    assert "does not take inputs of shape (5, 7)" in done.stdout
+    assert len(done.stdout.splitlines()) < 70
     for name in ("test_wrong[a/b]", "test_wrong[a b]", "test_other_weights"):
         said = done.stdout.partition(f" {name} ")[2].partition("\n")[2]
         lines = said[: said.index("report.html") + len("report.html")].splitlines()
@@ -85,7 +99,7 @@ def test_only_failures_leave_a_report_that_nobody_asked_for(
 ) -> None:
     place, done = failed
     found = sorted(path.parent.name for path in place.glob("temporary/parity/*/report.html"))
-    assert len(found) == 5
+    assert len(found) == 6
     assert [name.rpartition("-")[0] for name in found if "other" in name] == [
         "test_models.py-test_other_weights"
     ]
@@ -95,6 +109,6 @@ def test_only_failures_leave_a_report_that_nobody_asked_for(
 
 def test_workers_keep_all_reports_where_they_are_wanted(tmp_path: Path) -> None:
     done = run(tmp_path, "-n", "2", "--parity-report", "kept")
-    assert "3 failed, 2 passed" in done.stdout
-    assert len([*tmp_path.glob("kept/*/result.json")]) == 6
+    assert "5 failed, 2 passed" in done.stdout
+    assert len([*tmp_path.glob("kept/*/result.json")]) == 7
     assert not (tmp_path / "temporary" / "parity").exists()
