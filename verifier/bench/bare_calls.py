@@ -20,7 +20,7 @@ from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned, words_apart
 from verifier.graph.tensors import same_numbers
-from verifier.inputs.samples import batch_size, reversed_samples
+from verifier.inputs.samples import reversed_samples
 from verifier.lockstep import Comparing, Plan, meet, run
 from verifier.metrics import compare
 from verifier.models.casting import arguments, running
@@ -45,12 +45,9 @@ class Calls:
         first: The first bare calls against each other, a meeting for each output by position; empty where both models
             gave what they gave while they were watched.
         second: Likewise the second calls; empty where both gave what their first calls gave.
-        others: Likewise calls on the same samples in another order, on the same copies; empty where the baseline was
-            spared its own (`spared`).
+        others: Likewise calls on the same samples in another order, on the same copies.
         notes: What should be known of it in any case.
         differences: What the two return otherwise that is no number: other keys, other words.
-        spared: Whether only the candidate was called on samples in another order: it gave what it gave before, bit
-            for bit, so the baseline's could show nothing but that the baseline itself minds the order.
     """
 
     first: tuple[Meeting, ...] = ()
@@ -58,11 +55,6 @@ class Calls:
     others: tuple[Meeting, ...] = ()
     notes: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
-    spared: bool = False
-
-    def wanting(self, bench: Bench, position: float | None) -> bool:
-        """Whether the baseline's call in another order is wanting after all: its position in the batch matters."""
-        return self.spared and (position or 0.0) > _UNREPEATABLE * bench.cell.unit_roundoff
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,7 @@ class Called:
     values: Sequence[Tensor]
 
 
-def called_again(
-    bench: Bench, called: Sequence[Called] | None = None, *, by_order: bool = False, sparing: bool = False
-) -> Calls:
+def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_order: bool = False) -> Calls:
     """Call both models bare, and compare what they return with the watched run and with each other.
 
     Args:
@@ -83,8 +73,6 @@ def called_again(
         called: The baseline and the candidate, as watched runs on these inputs in this cell have left them; None
             where there were none yet.
         by_order: Whether outputs are paired in their order whatever they are called.
-        sparing: Whether the baseline may be spared its call in another order; the caller then sees to it that its
-            position in the batch does not matter (`Calls.wanting`).
 
     Raises:
         ModelError: A model fails when it is called bare, though it ran while it was watched.
@@ -94,8 +82,8 @@ def called_again(
         called = _watched(bench)
     first: list[Returned] = []
     second: list[Returned | str] = []
+    others: list[Returned | str] = []
     seen, steady, notes = [], [], []
-    copies: list[nn.Module] = []
     for side, done in zip(SIDES, called, strict=True):
         given, graph, cell = bench.given(side), bench.graph(side), bench.cell
         held = [value.clone() for value in done.values]
@@ -107,7 +95,7 @@ def called_again(
         if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
             used = unshared(bench.copied(side))
             once, again = _call(side, used, cell, given), _attempt(side, used, cell, given)
-        copies.append(used)
+        others.append(_attempt(side, used, cell, reversed_samples(given)))
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
         values = once.values(graph.output_order)
         seen.append(once is again or _alike(held, values))
@@ -124,38 +112,18 @@ def called_again(
         first.append(once)
         second.append(again)
     orders = [bench.graph(side).output_order for side in SIDES]
-    turned = [reversed_samples(bench.given(side)) for side in SIDES]
-    others = [_attempt(SIDES[1], copies[1], bench.cell, turned[1])]
-    spared = sparing and _turned(others[0], first[1], bench.inputs)
-    if not spared:
-        others.insert(0, _attempt(SIDES[0], copies[0], bench.cell, turned[0]))
     differences, told = _returned(first, orders[1], by_order=by_order)
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
-    elif isinstance(others[-1], str) and not isinstance(others[0], str):
-        differences.append(f"the candidate's next call, on samples in another order, fails: {others[-1]}")
+    elif isinstance(others[1], str) and not isinstance(others[0], str):
+        differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
     return Calls(
         first=() if all(seen) else _against(first, orders),
         second=() if all(steady) else _against(second, orders),
-        others=() if spared else _against(others, orders),
+        others=_against(others, orders),
         notes=(*notes, *told),
         differences=tuple(differences),
-        spared=spared,
     )
-
-
-def _turned(found: Returned | str, before: Returned, inputs: Inputs) -> bool:
-    """Whether what was found on samples in another order is what was found before, bit for bit, in that order."""
-    if isinstance(found, str) or len(found.tensors) != len(before.tensors):
-        return False
-    count, dim = batch_size(inputs), inputs.batch_dim
-    if count < 2 or dim is None:
-        return False
-    for (_, one), (_, two) in zip(found.tensors, before.tensors, strict=True):
-        holds = -one.dim() <= dim < one.dim() and one.shape[dim] == count
-        if not same_numbers(one.flip(dim) if holds else one, two):
-            return False
-    return True
 
 
 def _watched(bench: Bench) -> list[Called]:

@@ -107,10 +107,6 @@ def numerics(
                 repeatable = _repeated(bench, parts[0], protocol)
                 stage = f"noise of {cell.name}"
                 floor = noise_floor(bench.at(progress=protocol.steps(stage, bench.alignment, 1)))
-                if calls.wanting(bench, floor.position):
-                    standing = stand(bench, protocol, sparing=False)
-                    calls = standing.calls
-                    judged, measured, shown = _judged(bench, parts, protocol, standing, measured, verdict)
         except OutOfMemoryError as error:
             largest = max(map(batch_size, parts))
             if largest == 1:

@@ -45,7 +45,7 @@ class Standing:
     calls: Calls
 
 
-def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing:
+def stand(bench: Bench, protocol: Protocol) -> Standing:
     """Run the oracle, the baseline and the candidate side by side in the bench's cell.
 
     The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
@@ -57,8 +57,7 @@ def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing
 
     In half precisions the part of the intrinsic error that all samples share is measured as well.
 
-    A candidate that gave the very same numbers as the baseline needs no forced pass of its own. `sparing` is that of
-    `verifier.bench.bare_calls.called_again`.
+    A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
     """
     progress = protocol.steps(f"{bench.cell.name} against float64", bench.alignment, 3)
     layouts = bench.alignment.laid_out
@@ -93,7 +92,7 @@ def stand(bench: Bench, protocol: Protocol, *, sparing: bool = True) -> Standing
         visit=visit,
     )
     called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
-    calls = called_again(bench, called, by_order=protocol.by_order, sparing=sparing)
+    calls = called_again(bench, called, by_order=protocol.by_order)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
 from verifier.judge.budgets import SINGLE_ROUNDOFF
@@ -36,6 +38,7 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
     wanted = [row for row in rows if _slightly(row)]
     if not wanted:
         return found
+    held = _held_by_both(bench)
     scenes = [Scene.of(bench.alignment, row, rows) for row in wanted]
 
     def look(
@@ -46,14 +49,28 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
             if place is None or place.site is None or place.call is None:
                 continue
             linear = linear_in(place.site, place.call)
-            exact = None if linear is None else unrounded(linear, target, allowed)
+            names = {use.role: use.name for use in place.site.tensors}
+            if linear is None or not names.keys() or {*names.values()} <= held[side]:
+                continue
+            exact = unrounded(linear, target, allowed)
             if exact is not None:
-                names = {use.role: use.name for use in place.site.tensors}
                 found[side] |= {names[role]: tensor for role, tensor in exact.items()}
                 return
 
     look_at(bench.alignment, scenes, bench.lanes, look)
-    return found
+    return {side: {k: v for k, v in exact.items() if k not in held[side]} for side, exact in found.items()}
+
+
+def _held_by_both(bench: Bench) -> dict[str, set[str]]:
+    """Of each side the tensors that the other holds as well, to the bit: no rounding of them makes a difference."""
+    masters = bench.subject.masters
+    same = {
+        name: assembly.whole
+        for name, assembly in masters.assemblies.items()
+        if assembly.whole is not None
+        and torch.equal(masters.candidate[name], masters.baseline[assembly.whole])
+    }
+    return dict(zip(SIDES, ({*same.values()}, {*same}), strict=True))
 
 
 def only_rounded(bench: Bench, row: PairResult, tried: Tried) -> bool:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from verifier.align import Pair
-from verifier.judge import differs
+from verifier.judge import differs, ends
 from verifier.judge.excess import limit, within
 from verifier.proof.digests import digests, twins
 from verifier.proof.unread import alike_elsewhere, heeded
@@ -24,7 +24,8 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     """Pairs that were guessed wrong, and the right ones: both proved by what the tensors hold.
 
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
-    tensors turns up elsewhere in the other model, or if neither depends on the inputs: no other input will show more.
+    tensors turns up elsewhere in the other model, or if neither depends on the inputs. Where the models return the
+    same, that is asked on other inputs as well.
     So it is if its two sites stand among operators that differ: the models then come to one result in two ways.
 
     Args:
@@ -55,6 +56,9 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
         or back.get(pair.candidate, pair.baseline) != pair.baseline
         or (_tables_apart(bench.alignment, pair) and settled)
     ]
+    agree = not any(differs(rows[k]) for k in ends(bench.alignment, rows))
+    if wrong and agree and not alike_elsewhere(bench):  # other inputs would show what these do not
+        return [], []
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
     right = [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
     otherwise = [pair for pair in _otherwise(doubtful, rows) if pair not in wrong]

@@ -222,3 +222,28 @@ def test_branches_that_were_merged_into_one_convolution_pair_where_the_numbers_a
 
 def test_what_was_folded_is_kept_where_the_baselines_tensors_are_taken_over() -> None:
     assert verify(net(), folded(), images()).verdict == "match"
+
+
+class BehindANorm(nn.Module):
+    def __init__(self, norm: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.layer = norm, nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self.norm(x))
+        return y
+
+
+@pytest.mark.parametrize("weights", ["transfer", "as-is"])
+def test_an_eps_too_small_to_show_is_no_rounding_of_weights_that_both_hold(weights: str) -> None:
+    x = 10 * torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    baseline = BehindANorm(lambda x: nn.functional.rms_norm(x, (8,), None, 1e-5))
+
+    def by_hand(eps: float) -> nn.Module:
+        return BehindANorm(lambda x: x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt())
+
+    assert verify(baseline, by_hand(1e-5), x, weights=weights).verdict == "match"
+    found = verify(baseline, by_hand(1e-6), x, weights=weights)
+    assert found.verdict == "diverged"
+    assert [culprit.cause.status for culprit in found.culprits if culprit.cause] == ["confirmed"]

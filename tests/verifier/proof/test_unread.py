@@ -226,3 +226,48 @@ class Acting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(x)
+
+
+class Chosen(nn.Module):
+    """One of four experts for each sample, the second with an activation of its own."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.router = nn.Linear(4, 4, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = nn.functional.one_hot(self.router(x).argmax(-1), 4).to(x.dtype)
+        acts = [torch.tanh, self.act, torch.tanh, torch.tanh]
+        shares = [chosen[:, k : k + 1] * acts[k](expert(x)) for k, expert in enumerate(self.experts)]
+        return torch.stack(shares).sum(0)
+
+
+def test_an_expert_that_neither_the_inputs_nor_their_opposites_choose_is_seen() -> None:
+    baseline = Chosen(torch.tanh)
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
+    never = (baseline.router(x).argmax(-1) != 1) & (baseline.router(-x).argmax(-1) != 1)
+    assert verify(baseline, Chosen(torch.tanh), x[never][:3]).verdict == "match"
+    assert verify(baseline, Chosen(torch.sigmoid), x[never][:3]).verdict == "diverged"
+
+
+class OfToken(nn.Module):
+    """Something else for one token."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.special, self.last = nn.Embedding(20, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.act = act
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        y: Tensor = self.last(torch.where((tokens == 7)[..., None], self.act(self.special(x)), x))
+        return y
+
+
+def test_a_token_that_was_not_given_is_tried() -> None:
+    tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert verify(OfToken(torch.tanh), OfToken(torch.sigmoid), tokens).verdict == "diverged"
