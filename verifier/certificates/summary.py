@@ -170,13 +170,13 @@ def compared(baseline: Summary, candidate: Summary) -> Comparison:
     b, c = baseline.moments, candidate.moments
     n = b.numbers - b.masked
     if baseline.bits == candidate.bits or not b.numbers:
-        return _equal(baseline)
+        return equal(baseline)
     if baseline.mask != candidate.mask:
         apart = max(1, abs(b.masked - c.masked))
         return _figures(baseline, candidate, math.inf, None, math.nan, None, mismatched=apart)
     error = squares(candidate.sketch - baseline.sketch, b.numbers)
     if error.value == 0:  # zeros of either sign, or the same numbers in another dtype
-        return _equal(baseline)
+        return equal(baseline)
     correlation = _one_minus_r(baseline, candidate, n)
     return _figures(
         baseline,
@@ -188,7 +188,8 @@ def compared(baseline: Summary, candidate: Summary) -> Comparison:
     )
 
 
-def _equal(summary: Summary) -> Comparison:
+def equal(summary: Summary) -> Comparison:
+    """What is said of two tensors of which nothing differs."""
     moments = summary.moments
     spread = moments.squares - moments.total * (moments.total / max(1, moments.numbers - moments.masked))
     constant = not spread > 1e-12 * moments.squares

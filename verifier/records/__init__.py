@@ -12,6 +12,7 @@ from verifier.records.cell_results import (
     Step,
 )
 from verifier.records.circumstances import (
+    CertificateInfo,
     Coverage,
     Environment,
     InputInfo,
@@ -53,6 +54,7 @@ __all__ = [
     "Cause",
     "CellResult",
     "Change",
+    "CertificateInfo",
     "Comparison",
     "Coverage",
     "Criterion",
