@@ -1,4 +1,4 @@
-"""What a recorded model was given: kept where it is small, made again where there is a recipe, else told by a digest."""
+"""What a recorded model was given: kept where it is small, drawn again where it was drawn, else told by a digest."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def _made(recipe: str, source: str) -> Inputs:
 def _restored(record: InputRecord, found: Sequence[Tensor], source: str) -> Inputs:
     try:
         whole = _unpacked({"dict": record.structure}, found)
-        args, kwargs = whole["args"], whole["kwargs"]
-        if not (isinstance(args, tuple) and isinstance(kwargs, dict)):
-            raise TypeError
+        args, kwargs = tuple(whole["args"]), dict(whole["kwargs"])
     except (TypeError, ValueError, LookupError, RecursionError) as error:
         raise CertificateError(f"{source} holds inputs that are no arguments.") from error
     try:

@@ -55,6 +55,14 @@ class Certificate:
         """
         file.write(Path(path), self.encoded())
 
+    def told(self, path: str | PathLike[str]) -> str:
+        """One line on a saved certificate."""
+        content, size = self.content, Path(path).stat().st_size
+        cells = ", ".join(sorted(each.record.cell for each in self.recordings))
+        sites = len(self.recordings[0].record.sites)
+        parent = f", in the place of {content.parent[:12]}" if content.parent else ""
+        return f"{path}: {content.model.spec}, {sites} sites in {cells}, {size / 1e6:.2f} MB{parent}\n"
+
     def encoded(self) -> bytes:
         """The file's bytes."""
         names = {each.name: k for k, each in enumerate(self.content.tensors)}
@@ -92,7 +100,7 @@ class Certificate:
                 Summary(
                     bits=tuple(bits.tolist()),
                     mask=tuple(mask.tolist()),
-                    moments=Moments(int(moments[0]), int(moments[1]), *map(float, moments[2:])),  # type: ignore[call-arg]
+                    moments=Moments(int(moments[0]), int(moments[1]), *map(float, moments[2:])),
                     histogram=histogram,
                     sketch=sketch,
                 )

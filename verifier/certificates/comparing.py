@@ -316,7 +316,6 @@ def with_intrinsic(rows: Sequence[PairResult]) -> tuple[PairResult, ...]:
     for row in rows:
         above = [rows[k] for k in row.above]
         exact = all(each.total is not None and each.total.max_abs == 0 for each in above)
-        if exact or (differs(row) and not any(differs(each) for each in above)):
-            row = msgspec.structs.replace(row, intrinsic=row.total)
-        found.append(row)
+        own = exact or (differs(row) and not any(differs(each) for each in above))
+        found.append(msgspec.structs.replace(row, intrinsic=row.total) if own else row)
     return tuple(found)

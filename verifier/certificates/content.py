@@ -1,4 +1,4 @@
-"""What a certificate says in words and numbers: all of it but its arrays. What was read from outside is checked here."""
+"""All that a certificate says but its arrays. What was read from outside is checked here."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class WeightRecord(Record, frozen=True, kw_only=True):
         own: The same of what the model held itself.
         constant: Whether what the model held is one value throughout, so that it tells nothing apart.
         learnt: Whether it is a parameter or a running statistic, not a constant of the program.
-        drawn: Mean and spread of the numbers drawn in its place (`verifier.certificates.drawing`); None where none are.
+        drawn: Mean and spread of the numbers that took its place (`drawing`); None where none did.
         stored: Whether the file holds what the run computed with.
     """
 
@@ -112,10 +112,10 @@ class TensorRecord(Record, frozen=True, kw_only=True):
 
 
 class InputRecord(Record, frozen=True, kw_only=True):
-    """What the model was given: a recipe (`normal 8 224 0`, `spec file.py:make 0`), or the tensors, or a digest alone.
+    """What the model was given: the tensors, or a recipe (`normal 8 224 0`), or where they came from and a digest.
 
-    `structure` holds the arguments where the file holds the tensors: JSON values, `{"tensor": k}` for the k-th tensor,
-    `{"list": [...]}`, `{"tuple": [...]}` and `{"dict": {...}}`; None where it does not.
+    `structure` holds the arguments where the file holds the tensors: JSON values, `{"tensor": k}` for the k-th
+    tensor, `{"list": [...]}`, `{"tuple": [...]}` and `{"dict": {...}}`; None where it does not.
     """
 
     info: InputInfo

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -149,7 +149,7 @@ def decoded(path: Path) -> tuple[Content, dict[str, Tensor], str]:
     return content, {name: _tensor(data, entry) for name, entry in entries.items()}, digest.hexdigest()
 
 
-def _refuse(path: Path, why: str) -> Any:
+def _refuse(path: Path, why: str) -> NoReturn:
     shown = why if len(why) <= 200 else f"{why[:200]}..."
     raise CertificateError(f"{path} is no certificate that can be used: {shown}.")
 
@@ -215,7 +215,11 @@ def _content(path: Path, text: str) -> Content:
         _refuse(path, "nothing in it says that it is one")
     except DamagedError as error:
         _refuse(path, str(error))
-    for wrong in contradictions(content):
+    try:
+        wrong = next(contradictions(content), "")
+    except RecursionError:
+        wrong = "it is nested deeper than any"
+    if wrong:
         _refuse(path, wrong)
     return content
 

@@ -224,75 +224,69 @@ def alone(model: nn.Module, graph: Graph, masters: Mapping[str, Tensor], inputs:
 def _recordings(
     bench: Bench, given: Inputs, few: Inputs, cells: Sequence[Cell], progress: Progress
 ) -> Iterator[Recording]:
-    """Float64 beside the first cell, on few samples; then each cell on all."""
-    sites = bench.paired_sites("baseline")
-    total = len(sites) * (len(cells) + 1)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("recording", done, total)
-
+    """Each cell on all samples; at last float64, which ran beside the first of them, on a few."""
+    sites, states = bench.paired_sites("baseline"), sorted(bench.graph("baseline").writes_state)
+    whole = batch_size(few) == batch_size(given)
     wide = Taken()
     noises: list[tuple[float, ...]] = []
-    for number, cell in enumerate(cells or [None]):
-        taken = Taken()
-        here = None if cell is None else bench.at(cell=cell)
-        lanes = [bench.lane("baseline", inputs=few)] + (
-            [] if here is None else [here.lane("baseline", inputs=few)]
-        )
-        whole = batch_size(few) == batch_size(given)
-        states = sorted(bench.graph("baseline").writes_state)
-
-        def visit(
-            _: int,
-            found: Sequence[Tensor],
-            *,
-            first: bool = number == 0,
-            taken: Taken = taken,
-            whole: bool = whole,
-        ) -> None:
-            if first:
-                wide.take(found[0])
-            if whole and len(found) > 1:
-                taken.take(found[1])
-
-        with tf32(allowed=cell is not None and cell.dtype == "tf32"):
-            passes = run(
-                lanes,
-                [sites] * len(lanes),
-                [Comparing(0, 1)] * (len(lanes) - 1),
-                step if number == 0 else (lambda: None),
-                visit=visit,
-                states=[states] * len(lanes),
-            )
-            noise = () if cell is None else tuple(map(_distance, _met(passes)))
-            if number == 0:
-                wide.end(passes, 0)
-                narrowed = tuple(sorted(passes.narrowed[0]))
-            noises.append(noise)
-            if here is None:
-                continue
-            if whole:
-                taken.end(passes, 1)
-            else:
-                lane = here.lane("baseline", inputs=given)
-                passes = run(
-                    [lane],
-                    [sites],
-                    [],
-                    step,
-                    visit=lambda _, found, taken=taken: taken.take(found[0]),
-                    states=[states],
-                )
-                taken.end(passes, 0)
+    narrowed: tuple[int, ...] = ()
+    for cell in cells:
+        progress(f"recording {cell.name}", 0, 0)
+        here, taken = bench.at(cell=cell), Taken()
+        with tf32(allowed=cell.dtype == "tf32"):
+            passes = _beside(bench, here, few, [wide if not noises else None, taken if whole else None])
+            noises.append(tuple(map(_distance, _met(passes))))
+            if not whole:
+                _alone(here, given, taken)
             progress(f"noise of {cell.name}", 0, 0)
             floor = noise_floor(here.at(inputs=few))
-        yield taken.recording(cell.name, batch_size(given), sites, states, noise=noise, floor=floor)
+        narrowed = tuple(sorted(passes.narrowed[0]))
+        yield taken.recording(cell.name, batch_size(given), sites, states, noise=noises[-1], floor=floor)
+    if not cells:
+        progress(f"recording {ORACLE.name}", 0, 0)
+        narrowed = tuple(sorted(_alone(bench, few, wide).narrowed[0]))
     yield wide.recording(
         ORACLE.name, batch_size(few), sites, states, noise=noises[0] if noises else (), narrowed=narrowed
     )
+
+
+def _beside(bench: Bench, here: Bench, few: Inputs, takers: Sequence[Taken | None]) -> Passes:
+    """The model in float64 and in a cell, which meet at every site; what is kept of either."""
+    sites, states = bench.paired_sites("baseline"), sorted(bench.graph("baseline").writes_state)
+
+    def visit(_: int, found: Sequence[Tensor]) -> None:
+        for taker, tensor in zip(takers, found, strict=True):
+            if taker is not None:
+                taker.take(tensor)
+
+    passes = run(
+        [each.lane("baseline", inputs=few) for each in (bench, here)],
+        [sites] * 2,
+        [Comparing(0, 1)],
+        visit=visit,
+        states=[states] * 2,
+    )
+    for lane, taker in enumerate(takers):
+        if taker is not None:
+            taker.end(passes, lane)
+    return passes
+
+
+def _alone(bench: Bench, inputs: Inputs, taken: Taken) -> Passes:
+    """The model in one cell, and what is kept of it."""
+
+    def visit(_: int, found: Sequence[Tensor]) -> None:
+        taken.take(found[0])
+
+    passes = run(
+        [bench.lane("baseline", inputs=inputs)],
+        [bench.paired_sites("baseline")],
+        [],
+        visit=visit,
+        states=[sorted(bench.graph("baseline").writes_state)],
+    )
+    taken.end(passes, 0)
+    return passes
 
 
 def _met(passes: Passes) -> list[Meeting]:
