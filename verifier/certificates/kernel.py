@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 @compiled
-def sketched(values: Array, signs: Array, first: int, sketch: Array, sums: Array) -> None:
-    """Add values to the sketch from bucket `first` on, and to sum, sum of squares, lowest and highest.
+def sketched(values: Array, signs: Array, ramp: Array, start: int, sketch: Array, sums: Array) -> None:
+    """Add values, the first of index `start`, to sketch, sum, sum of squares, lowest, highest and weighted sum.
 
-    A value that is not finite leaves one of the sums not finite, or is the highest or lowest.
+    `ramp` holds the weights of two periods, of which the second is there to be run into. A value that is not finite
+    leaves one of the sums not finite, or is the highest or lowest.
     """
-    count, buckets = len(values), len(sketch)
-    total = squares = 0.0
+    count, buckets, period = len(values), len(sketch), len(ramp) // 2
+    total = squares = weighted = 0.0
     low, high = sums[2], sums[3]
-    at, bucket = 0, first
+    at, bucket, column = 0, start % buckets, start % period
     while at < count:
         here = min(buckets - bucket, count - at)
         for j in range(here):
@@ -30,14 +31,17 @@ def sketched(values: Array, signs: Array, first: int, sketch: Array, sums: Array
             sketch[bucket + j] += value * signs[at + j]
             total += value
             squares += value * value
+            weighted += value * ramp[column + j]
             low = min(low, value)
             high = max(high, value)
         at += here
         bucket = 0
+        column = (column + here) % period
     sums[0] += total
     sums[1] += squares
     sums[2] = low
     sums[3] = high
+    sums[4] += weighted
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc, unused-ignore] # whole numbers: no order to keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BINS = 16
+PERIOD = 8191  # a prime, so that what shares a bucket has different weights
 _SAMPLED = 1 << 15  # elements of a histogram
 
 
 class Moments(NamedTuple):
     """Sums over the numbers of a tensor but those that are masked: not finite, or beyond `MASK`.
 
-    A complex element is two numbers. `low` and `high` are NaN where all are masked.
+    A complex element is two numbers. `low` and `high` are NaN where all are masked. `weighted` is the sum of the
+    numbers times weights that grow evenly from 0 to 1 over `PERIOD` of them, again and again: what changes places
+    changes it.
     """
 
     numbers: int
@@ -44,6 +48,7 @@ class Moments(NamedTuple):
     squares: float
     low: float
     high: float
+    weighted: float
 
 
 MOMENTS = len(Moments._fields)
@@ -100,13 +105,22 @@ def summarise(tensor: Tensor, bits: tuple[int, ...] | None = None) -> Summary:
         values = torch.view_as_real(piece).reshape(-1) if plain.is_complex() else piece
         sample.append(sums.add(values, each * start)[-each * start % stride :: stride])
     low, high = sums.range()
+    _total, _lengths, *_, _weighted = sums.sums.tolist()
     return Summary(
         bits=hashed.digits() if bits is None else bits,
         mask=_NONE if sums.masks is None else sums.masks.digits(),
-        moments=Moments(numbers, sums.masked, float(sums.sums[0]), float(sums.sums[1]), low, high),
+        moments=Moments(
+            numbers, sums.masked, float(sums.sums[0]), float(sums.sums[1]), low, high, float(sums.sums[4])
+        ),
         histogram=_histogram(sample, low, high),
         sketch=sums.sketch.cpu().numpy(),
     )
+
+
+@functools.lru_cache(8)
+def _ramp(device: torch.device) -> Tensor:
+    """Two periods of weights."""
+    return (torch.arange(2 * PERIOD, dtype=torch.float64, device=device) % PERIOD) / PERIOD
 
 
 class _Sums:
@@ -114,7 +128,7 @@ class _Sums:
 
     def __init__(self, device: torch.device) -> None:
         self.sketch = torch.zeros(BUCKETS, dtype=torch.float64, device=device)
-        self.sums = torch.tensor([0.0, 0.0, math.inf, -math.inf], dtype=torch.float64, device=device)
+        self.sums = torch.tensor([0.0, 0.0, math.inf, -math.inf, 0.0], dtype=torch.float64, device=device)
         self.masks: BitHash | None = None
         self.masked = 0
 
@@ -123,10 +137,9 @@ class _Sums:
         kernel = compiled_kernel()
         if kernel is not None and not values.is_cuda and values.dtype in (torch.float32, torch.float64):
             before = self.sketch.clone(), self.sums.clone()
-            own = signs(start + len(values), values.device)[start:]
-            kernel.sketched(
-                values.numpy(), own.numpy(), start % BUCKETS, self.sketch.numpy(), self.sums.numpy()
-            )
+            own = signs(start + len(values), values.device)[start:].numpy()
+            ramp = _ramp(values.device).numpy()
+            kernel.sketched(values.numpy(), own, ramp, start, self.sketch.numpy(), self.sums.numpy())
             if self._plain():
                 return values
             self.sketch, self.sums = before
@@ -134,7 +147,7 @@ class _Sums:
 
     def _plain(self) -> bool:
         """Whether no number so far is masked; NaN and infinity would show in the sum of squares."""
-        _, squares, low, high = self.sums.tolist()
+        _, squares, low, high, _ = self.sums.tolist()
         return math.isfinite(squares) and low > -MASK and high < MASK
 
     def _add(self, values: Tensor, start: int) -> Tensor:
@@ -150,6 +163,8 @@ class _Sums:
         add(self.sketch, values, start)
         self.sums[0] += values.sum()
         self.sums[1] += torch.dot(values, values)
+        weights = _ramp(values.device)[start % PERIOD :][:PERIOD].repeat(-(-len(values) // PERIOD))
+        self.sums[4] += torch.dot(values, weights[: len(values)])
         if len(shown):
             low, high = torch.aminmax(shown)
             self.sums[2] = torch.minimum(self.sums[2], low)
@@ -158,7 +173,7 @@ class _Sums:
 
     def range(self) -> tuple[float, float]:
         """The lowest and the highest number, NaN where there is none."""
-        low, high = self.sums[2:].tolist()
+        low, high = self.sums[2:4].tolist()
         return (low, high) if low <= high else (math.nan, math.nan)
 
 
@@ -174,8 +189,8 @@ def compared(baseline: Summary, candidate: Summary) -> Comparison:
     if baseline.mask != candidate.mask:
         apart = max(1, abs(b.masked - c.masked))
         return _figures(baseline, candidate, math.inf, None, math.nan, None, mismatched=apart)
-    error = squares(candidate.sketch - baseline.sketch, b.numbers)
-    if error.value == 0:  # zeros of either sign, or the same numbers in another dtype
+    error = _at_least(squares(candidate.sketch - baseline.sketch, b.numbers), b, c)
+    if error.value == 0 and b == c:  # zeros of either sign, or the same numbers in another dtype
         return equal(baseline)
     correlation = _one_minus_r(baseline, candidate, n)
     return _figures(
@@ -186,6 +201,21 @@ def compared(baseline: Summary, candidate: Summary) -> Comparison:
         math.nan if correlation is None else correlation.value,
         correlation,
     )
+
+
+# By how many roundoffs, relative to a tensor's length, the rounding of its sums may be off.
+_SLACK = 128 * 2.0**-53
+
+
+def _at_least(error: Estimate, b: Moments, c: Moments) -> Estimate:
+    """An estimated sum of squares, at least what sums of the two tensors prove, whatever its signs have hidden.
+
+    By Cauchy and Schwarz |sum w d|^2 <= sum w^2 sum d^2: for weights of 1, and for those of the weighted sum.
+    """
+    length = math.sqrt(b.squares) + math.sqrt(c.squares)
+    apart = max(abs(c.total - b.total), abs(c.weighted - b.weighted)) / math.sqrt(max(1, b.numbers))
+    proved = max(0.0, apart - _SLACK * length) ** 2
+    return Estimate(max(error.value, proved), max(error.low, proved), max(error.high, proved))
 
 
 def equal(summary: Summary) -> Comparison:

@@ -214,6 +214,20 @@ def test_a_mask_is_the_lowest_number_of_any_dtype() -> None:
     assert compared(summarise(x), summarise(wide)).nrmse == 0
 
 
+def test_elements_that_change_places_in_one_bucket_are_told_though_their_signs_cancel() -> None:
+    x = torch.randn(50_000, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    signs = sketch.signs(len(x), x.device)
+    bucket = torch.arange(7, len(x), sketch.BUCKETS)
+    one, two = bucket[signs[bucket] == 1][:2].tolist()
+    other = x.clone()
+    other[[one, two]] = x[[two, one]]
+    assert np.abs(summarise(x).sketch - summarise(other).sketch).max() < 1e-13
+    told = compared(summarise(x), summarise(other))
+    assert told.interval is not None
+    assert 1e-9 < told.interval.nrmse[0] <= exact(x, other).nrmse
+    assert not told.within(1e-10)
+
+
 def test_zeros_of_either_sign_are_one_number() -> None:
     x = torch.randn(1000).relu()
     told = compared(summarise(x), summarise(torch.where(x == 0, -x, x)))
