@@ -13,35 +13,78 @@ if TYPE_CHECKING:
     Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
+ROWS = 4  # of buckets that are read at once
+
+
+@compiled
+def _row(values: Array, signs: Array, sketch: Array) -> None:
+    for j in range(len(values)):
+        sketch[j] += np.float64(values[j]) * signs[j]
+
+
+@compiled
+def _four_rows(values: Array, signs: Array, sketch: Array) -> None:
+    n = len(sketch)
+    for j in range(n):
+        sketch[j] += (np.float64(values[j]) * signs[j] + np.float64(values[n + j]) * signs[n + j]) + (
+            np.float64(values[2 * n + j]) * signs[2 * n + j]
+            + np.float64(values[3 * n + j]) * signs[3 * n + j]
+        )
+
+
+@compiled
+def _moments(values: Array, sums: Array) -> None:
+    total = squares = 0.0
+    for j in range(len(values)):
+        value = np.float64(values[j])
+        total += value
+        squares += value * value
+    sums[0] += total
+    sums[1] += squares
+
+
+@compiled
+def _range(values: Array, sums: Array) -> None:
+    low = high = values[0]
+    for j in range(len(values)):
+        low = min(low, values[j])
+        high = max(high, values[j])
+    sums[2] = min(sums[2], np.float64(low))
+    sums[3] = max(sums[3], np.float64(high))
+
+
+@compiled
+def _weighted(values: Array, ramp: Array, sums: Array) -> None:
+    weighted = 0.0
+    for j in range(len(values)):
+        weighted += np.float64(values[j]) * ramp[j]
+    sums[4] += weighted
+
+
 @compiled
 def sketched(values: Array, signs: Array, ramp: Array, start: int, sketch: Array, sums: Array) -> None:
     """Add values, the first of index `start`, to sketch, sum, sum of squares, lowest, highest and weighted sum.
 
     `ramp` holds the weights of two periods, of which the second is there to be run into. A value that is not finite
-    leaves one of the sums not finite, or is the highest or lowest.
+    leaves one of the sums not finite, or is the highest or lowest. Sums of one kind have a loop of their own, over
+    what lies in the nearest cache: only such loops are vectorised.
     """
     count, buckets, period = len(values), len(sketch), len(ramp) // 2
-    total = squares = weighted = 0.0
-    low, high = sums[2], sums[3]
     at, bucket, column = 0, start % buckets, start % period
     while at < count:
         here = min(buckets - bucket, count - at)
-        for j in range(here):
-            value = np.float64(values[at + j])
-            sketch[bucket + j] += value * signs[at + j]
-            total += value
-            squares += value * value
-            weighted += value * ramp[column + j]
-            low = min(low, value)
-            high = max(high, value)
+        if bucket == 0 and at + ROWS * buckets <= count:
+            here = ROWS * buckets
+            _four_rows(values[at : at + here], signs[at : at + here], sketch)
+        else:
+            _row(values[at : at + here], signs[at : at + here], sketch[bucket:])
+        piece = values[at : at + here]
+        _moments(piece, sums)
+        _range(piece, sums)
+        _weighted(piece, ramp[column:], sums)
         at += here
         bucket = 0
         column = (column + here) % period
-    sums[0] += total
-    sums[1] += squares
-    sums[2] = low
-    sums[3] = high
-    sums[4] += weighted
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc, unused-ignore] # whole numbers: no order to keep

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BINS = 16
 PERIOD = 8191  # a prime, so that what shares a bucket has different weights
-_SAMPLED = 1 << 15  # elements of a histogram
+_SAMPLED = 1 << 12  # elements of a histogram
 
 
 class Moments(NamedTuple):
