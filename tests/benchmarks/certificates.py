@@ -18,7 +18,7 @@ from verifier.lockstep import run
 from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -43,7 +43,8 @@ def gpt2() -> tuple[nn.Module, Any, str]:
     import transformers
 
     torch.manual_seed(0)
-    model: nn.Module = transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False)).eval()
+    model: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False))
+    model.eval()
     ids = torch.randint(0, 50257, (2, 128), generator=torch.Generator().manual_seed(0))
     return model, {"input_ids": ids}, "calibrated"
 
@@ -68,6 +69,10 @@ def _bench(model: nn.Module, inputs: Any, cell: Cell) -> Bench:
     return alone(model, graph, state_of(model), given).at(cell=cell)
 
 
+def _one_run(bench: Bench, visit: Callable[[int, Sequence[Tensor]], None]) -> None:
+    run([bench.lane("baseline")], [bench.paired_sites("baseline")], [], visit=visit)
+
+
 def _times(bench: Bench, rounds: int) -> None:
     from verifier.models.casting import arguments
 
@@ -79,15 +84,10 @@ def _times(bench: Bench, rounds: int) -> None:
             copied(*args, **kwargs)
 
     def watched(read: Callable[[Tensor], object]) -> Callable[[], None]:
-        def once() -> None:
-            run(
-                [bench.lane("baseline")],
-                [bench.paired_sites("baseline")],
-                [],
-                visit=lambda _, found: read(found[0]),
-            )
+        def visit(_: int, found: Sequence[Tensor]) -> None:
+            read(found[0])
 
-        return once
+        return lambda: _one_run(bench, visit)
 
     seconds = alternate(
         {

@@ -10,7 +10,7 @@ from verifier.cells import Cell
 from verifier.errors import UsageError
 from verifier.graph.conditions import Conditions
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
-from verifier.records import Environment, InputInfo, ModelInfo, NoiseFloor, Record
+from verifier.records import Environment, InputInfo, ModelInfo, NoiseFloor, Record, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ class UseRecord(Record, frozen=True, kw_only=True):
 class SiteRecord(Record, frozen=True, kw_only=True):
     """A site; see `verifier.graph.Site`. In `attributes` tuples are lists, and what is not finite `{"float": "inf"}`.
 
-    `line` says where in the source the call was made, if that is known.
+    `source` says where in the model's program the call was made, if that is known.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SiteRecord(Record, frozen=True, kw_only=True):
     identity: bool = False
     live: bool = True
     aliases_state: bool = False
-    line: str = ""
+    source: Source | None = None
 
 
 class CallRecord(Record, frozen=True, kw_only=True):
@@ -195,7 +195,7 @@ def as_record(graph: Graph) -> GraphRecord:
                 identity=site.identity,
                 live=site.live,
                 aliases_state=site.aliases_state,
-                line=str(getattr(site, "line", "") or ""),
+                source=site.source,
             )
             for site in graph.sites
         ),
@@ -236,6 +236,7 @@ def as_graph(record: GraphRecord) -> Graph:
                 identity=site.identity,
                 live=site.live,
                 aliases_state=site.aliases_state,
+                source=site.source,
             )
             for index, site in enumerate(record.sites)
         ),

@@ -23,7 +23,7 @@ from verifier.certificates.recording import SAMPLES, undisturbed
 from verifier.environment import describe, tf32_allowed
 from verifier.errors import CertificateError, DeviceError
 from verifier.inputs.samples import sample
-from verifier.judge import coverage, evaluate, main_cell, overall
+from verifier.judge import coverage, evaluate, main_cell, overall, with_sources
 from verifier.models.compiled import interpreted
 from verifier.records import CertificateInfo, Verdict, WeightsInfo
 from verifier.storage.saving import Verification
@@ -104,7 +104,7 @@ def verified_with(
                 found = compared_with(
                     certificate, replace(side, runs=True), given, few, cells, known, protocol
                 )
-    results = with_runs(found.cells, (shown,))
+    results = with_sources(with_runs(found.cells, (shown,)), found.alignment)
     return _verification(
         certificate,
         side,

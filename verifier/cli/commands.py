@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from verifier.cli import bisect, history, init, judge, models, preprocess, record, report, run, train, train_parity
+from verifier.cli import (
+    bisect,
+    history,
+    init,
+    judge,
+    models,
+    preprocess,
+    record,
+    report,
+    run,
+    train,
+    train_parity,
+)
 
 app = typer.Typer(
     name="verifier",
