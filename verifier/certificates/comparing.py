@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+import torch
 
 from verifier.align import align
 from verifier.cells import ORACLE, Cell
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from verifier.lockstep import Passes
     from verifier.records import OutputAgreement
 
+_LONG = (torch.int64, torch.uint64)
+_EXACT = 2.0**106  # the square of the largest integer up to which float64 holds all
+_ROUNDED = ("float", "bfloat", "complex")  # what names of dtypes begin with whose numbers are rounded
 GUESSED = "paired by structure alone, and what came out agrees where this does not"
 _LIVE = "which of the sites behind it are at fault themselves only a live baseline can tell"
 
@@ -138,7 +142,13 @@ class _Met:
             return None
         known: Summary = self._recording.summaries[row]
         bits = bits_of(tensor)
-        return equal(known) if bits == known.bits else compared(known, summarise(tensor, bits))
+        if bits == known.bits:
+            return equal(known)
+        found = compared(known, summarise(tensor, bits))
+        if found.max_abs == 0 and tensor.dtype in _LONG and known.moments.squares > _EXACT:
+            # float64 does not tell them apart; they differ all the same
+            found = msgspec.structs.replace(found, max_abs=1.0, mse=1.0 / found.elements, nrmse=2.0**-53)
+        return found
 
 
 def _cell(
@@ -238,28 +248,28 @@ def _judged(
     noise = record.noise or (0.0,) * record.rows
     narrow = _first_narrowed(alignment, record.narrowed, passes.narrowed[0])
 
-    def errors(error: Error, row: int, place: int) -> PairErrors:
+    def errors(error: Error, row: int, place: int, dtypes: Sequence[str] = _ROUNDED) -> PairErrors:
         shape, other, total = error
-        return PairErrors(
-            shape=shape,
-            candidate_shape=other,
-            total=total,
-            intrinsic=None,
-            budget=_budget(setting, noise[row], narrowed=narrow is not None and place >= narrow),
-        )
+        budget = _budget(setting, noise[row], narrowed=narrow is not None and place >= narrow)
+        if not noise[row] and not any(dtype.startswith(_ROUNDED) for dtype in dtypes):
+            budget = msgspec.structs.replace(
+                budget, total=0.0, intrinsic=0.0
+            )  # whole numbers are not rounded
+        return PairErrors(shape=shape, candidate_shape=other, total=total, intrinsic=None, budget=budget)
 
     def rows(of: Alignment, numbers: Sequence[int]) -> tuple[PairResult, ...]:
-        pairs = [
-            errors(by_pair[k], row_of[alignment.pairs[k].baseline], alignment.pairs[k].baseline)
-            for k in numbers
-        ]
+        pairs = []
+        for k in numbers:
+            b, c = alignment.pairs[k]
+            dtypes = [alignment.baseline.sites[b].dtype, alignment.candidate.sites[c].dtype]
+            pairs.append(errors(by_pair[k], row_of[b], b, dtypes))
         end = len(alignment.baseline.sites)
         first = len(record.sites)
         names = {each.name: first + len(record.outputs) + k for k, each in enumerate(record.states)}
         return bare_rows(
             of,
             pairs,
-            [errors(each, first + k, end) for k, each in enumerate(outputs)],
+            [errors(each, first + k, end, [record.outputs[k].dtype]) for k, each in enumerate(outputs)],
             [(state, errors(each, names[state.baseline], end)) for state, each in states],
         )
 

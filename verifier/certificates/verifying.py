@@ -46,9 +46,8 @@ _SOME = 3
 
 def is_certificate(baseline: object) -> bool:
     """Whether a baseline is a certificate, or the name of one's file."""
-    return isinstance(baseline, Certificate) or (
-        isinstance(baseline, str | Path) and str(baseline).lower().endswith(SUFFIX)
-    )
+    named = isinstance(baseline, str) and baseline.lower().endswith(SUFFIX)
+    return named or isinstance(baseline, Certificate | Path)
 
 
 def verified_with(

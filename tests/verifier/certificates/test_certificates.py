@@ -181,6 +181,25 @@ def test_states_that_a_run_writes_are_compared() -> None:
     assert {row.baseline for row in found.culprits} == {"norm.running_mean", "norm.running_var"}
 
 
+class Hashing(nn.Module):
+    """Whole numbers that float64 does not hold, more of them than are kept in full."""
+
+    def __init__(self, more: int = 0) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids = (x * 1000).long() + (1 << 60)
+        return (ids + self.more).repeat(1, 100)
+
+
+def test_whole_numbers_beyond_float64_are_told_apart() -> None:
+    x = torch.rand(4, 50, generator=torch.Generator().manual_seed(0))
+    certificate = record(Hashing(), x)
+    assert verify(certificate, Hashing()).verdict == "match"
+    assert verify(certificate, Hashing(1)).verdict == "diverged"
+
+
 def test_inputs_are_kept_where_small_and_asked_for_where_not(tmp_path: Path) -> None:
     path = tmp_path / "large.safetensors"
     large = images(4, 100)
