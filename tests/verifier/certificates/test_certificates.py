@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import verifier
+from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.catalogue import FAULTS
 from tests.mutants.drawing import Effect, Mutant, single
+from tests.mutants.networks import BUILDERS, build
+from tests.mutants.networks import images as mutant_images
 from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, Renamed, images
 from verifier import Certificate, CertificateError, record, verify
@@ -293,3 +296,16 @@ def test_a_fault_is_found_where_a_live_run_first_finds_it(
     live = verify(mutant.baseline, mutant.candidate, mutant.inputs, weights="as-is")
     assert found.verdict == "diverged"
     assert first(found) == first(live)
+
+
+@pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::3]))
+def test_a_benign_rewrite_raises_no_alarm(name: str) -> None:
+    rng = random.Random(name)
+    network = rng.choice([each for each in sorted(BUILDERS) if applies(name, build(each, 0))])
+    x = mutant_images(network, 2, 1)
+    made = variant(build(network, 0), x, [name], rng)
+    cells = made.options.get("cells", ("cpu/float32",))
+    certificate = record(build(network, 0), x, cells=cells)
+    with made.around():
+        found = verify(certificate, made.candidate, made.inputs, **made.options)
+    assert found.verdict == "match", found.reason
