@@ -20,13 +20,13 @@ from verifier.environment import tf32
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import dense
 from verifier.inputs.samples import batch_size
-from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget, semantics_budget
-from verifier.judge.budgets import narrowed_budget
+from verifier.judge import STRICT, PairErrors, bare_rows, ends, judge_rows, numerics_budget, semantics_budget
+from verifier.judge.budgets import SINGLE_ROUNDOFF, narrowed_budget
 from verifier.judge.statuses import differs
 from verifier.lockstep import run
 from verifier.metrics import collect, compare, measure
 from verifier.metrics.agreement import agreement
-from verifier.records import Budget, CellResult, Comparison, PairResult
+from verifier.records import Budget, CellResult, Comparison, PairResult, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +48,10 @@ _LONG = (torch.int64, torch.uint64)
 _EXACT = 2.0**106  # the square of the largest integer up to which float64 holds all
 _ROUNDED = ("float", "bfloat", "complex")  # what names of dtypes begin with whose numbers are rounded
 GUESSED = "paired by structure alone, and what came out agrees where this does not"
+UNPROVED = (
+    "built from different operators, what the two return agrees as float32 rounds: whether sites that differ belong "
+    "together, or weights are stored rounded, only a live baseline tells"
+)
 _LIVE = "which of the sites behind it are at fault themselves only a live baseline can tell"
 
 
@@ -281,7 +285,20 @@ def _judged(
             alignment_now = alignment.repaired([alignment.pairs[k] for k in wrong], (), GUESSED)
             bare = rows(alignment_now, [k for k in everything if k not in set(wrong)])
             return judge_rows(with_intrinsic(bare)), alignment_now
-    return judge_rows(with_intrinsic(bare)), alignment
+    judged = judge_rows(with_intrinsic(bare))
+    guessed = alignment.rebuilt or bool(alignment.unmatched)
+    if guessed and judged.verdict is Verdict.DIVERGED and _explained(outputs, noise[len(record.sites) :]):
+        judged = replace(judged, verdict=Verdict.INCONCLUSIVE, reason=UNPROVED)
+    return judged, alignment
+
+
+def _explained(outputs: Sequence[Error], noise: Sequence[float]) -> bool:
+    """Whether what comes out differs by no more than rounding in float32 does: folded weights are stored in it."""
+    return bool(outputs) and all(
+        total is not None
+        and total.within(numerics_budget(STRICT, "float32", SINGLE_ROUNDOFF, own, None).total)
+        for (_, _, total), own in zip(outputs, noise, strict=False)
+    )
 
 
 def _of_pairs(rows: Sequence[PairResult], alignment: Alignment) -> list[PairResult]:
