@@ -16,6 +16,8 @@ from tests.mutants.catalogue import FAULTS
 from tests.mutants.drawing import Effect, Mutant, single
 from tests.mutants.networks import BUILDERS, build
 from tests.mutants.networks import images as mutant_images
+from tests.mutants.ports.catalogue import PORTS
+from tests.mutants.ports.scoring import Host, bodies
 from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, Renamed, images
 from verifier import Certificate, CertificateError, record, verify
@@ -309,3 +311,15 @@ def test_a_benign_rewrite_raises_no_alarm(name: str) -> None:
     with made.around():
         found = verify(certificate, made.candidate, made.inputs, **made.options)
     assert found.verdict == "match", found.reason
+
+
+@pytest.mark.parametrize(
+    "name", ["eps of a batch norm by hand", "base of a table", "adapter merged unscaled"]
+)
+def test_a_region_of_other_operators_is_told_apart_only_where_what_comes_out_is(name: str) -> None:
+    port = PORTS[name]
+    body = bodies(port.inputs)[0]
+    x = torch.randn(port.inputs, generator=torch.Generator().manual_seed(1))
+    certificate = record(Host(port.baseline, body, 0).eval(), x)
+    assert verify(certificate, Host(port.right, body, 0).eval()).verdict in {"match", "inconclusive"}
+    assert verify(certificate, Host(port.wrong, body, 0).eval()).verdict == "diverged"
