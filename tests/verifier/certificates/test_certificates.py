@@ -17,7 +17,7 @@ from tests.mutants.drawing import Effect, Mutant, single
 from tests.mutants.networks import BUILDERS, build
 from tests.mutants.networks import images as mutant_images
 from tests.mutants.ports.catalogue import PORTS
-from tests.mutants.ports.scoring import Host, bodies
+from tests.mutants.ports.hosts import Host, bodies
 from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, Renamed, images
 from verifier import Certificate, CertificateError, record, verify
