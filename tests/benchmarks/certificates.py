@@ -14,7 +14,7 @@ from verifier.cells import Cell
 from verifier.certificates.recording import alone
 from verifier.certificates.summary import bits_of, summarise
 from verifier.inputs import tensors
-from verifier.lockstep import run
+from verifier.lockstep import Plan, run
 from verifier.models.copying import state_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _bench(model: nn.Module, inputs: Any, cell: Cell) -> Bench:
 
 
 def _one_run(bench: Bench, visit: Callable[[int, Sequence[Tensor]], None]) -> None:
-    run([bench.lane("baseline")], [bench.paired_sites("baseline")], [], visit=visit)
+    run([bench.lane("baseline")], Plan([bench.paired_sites("baseline")], []), visit=visit)
 
 
 def _times(bench: Bench, rounds: int) -> None:

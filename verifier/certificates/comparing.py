@@ -23,7 +23,7 @@ from verifier.inputs.samples import batch_size
 from verifier.judge import STRICT, PairErrors, bare_rows, ends, judge_rows, numerics_budget, semantics_budget
 from verifier.judge.budgets import SINGLE_ROUNDOFF, narrowed_budget
 from verifier.judge.statuses import differs
-from verifier.lockstep import run
+from verifier.lockstep import Plan, run
 from verifier.metrics import collect, compare, measure
 from verifier.metrics.agreement import agreement
 from verifier.records import Budget, CellResult, Comparison, PairResult, Verdict
@@ -171,11 +171,9 @@ def _cell(
         lane = bench.lane("candidate", stops=stops)
         passes = run(
             [lane],
-            [stops],
-            [],
+            Plan([stops], [], [[state.candidate for state in states]]),
             protocol.steps(bench.cell.name, alignment, 1),
             visit=met.meet,
-            states=[[state.candidate for state in states]],
         )
     outputs, agreed = _outputs(met, setting.recording, passes)
     left = _states(met, setting.recording, states, passes)

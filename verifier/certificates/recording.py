@@ -34,7 +34,7 @@ from verifier.errors import DeviceError, ModelError, UsageError
 from verifier.graph.tensors import dense
 from verifier.inputs import named, tensors
 from verifier.inputs.samples import batch_size, sample
-from verifier.lockstep import Comparing, run
+from verifier.lockstep import Comparing, Plan, run
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights import Masters
@@ -261,10 +261,8 @@ def _beside(bench: Bench, here: Bench, few: Inputs, takers: Sequence[Taken | Non
 
     passes = run(
         [each.lane("baseline", inputs=few) for each in (bench, here)],
-        [sites] * 2,
-        [Comparing(0, 1)],
+        Plan([sites] * 2, [Comparing(0, 1)], [states] * 2),
         visit=visit,
-        states=[states] * 2,
     )
     for lane, taker in enumerate(takers):
         if taker is not None:
@@ -280,10 +278,8 @@ def _alone(bench: Bench, inputs: Inputs, taken: Taken) -> Passes:
 
     passes = run(
         [bench.lane("baseline", inputs=inputs)],
-        [bench.paired_sites("baseline")],
-        [],
+        Plan([bench.paired_sites("baseline")], [], [sorted(bench.graph("baseline").writes_state)]),
         visit=visit,
-        states=[sorted(bench.graph("baseline").writes_state)],
     )
     taken.end(passes, 0)
     return passes
