@@ -133,6 +133,9 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
     if pair.total is not None:
         yield f"total: {word} in the whole model", wording.figure(sentences.error(pair.total, metric))
     shown = pair.intrinsic or pair.total
+    if shown is not None and shown.interval is not None:
+        low, high = shown.interval.nrmse
+        yield "estimated from a recording, 95 % interval", f"{wording.figure(low)} to {wording.figure(high)}"
     if shown is not None and shown.max_abs_index is not None:
         yield "largest absolute difference", f"{wording.figure(shown.max_abs)} at {shown.max_abs_index}"
     if shown is not None and shown.nonfinite_mismatched:

@@ -139,7 +139,7 @@ def _scale(cells: Sequence[CellResult]) -> tuple[Callable[[float], int], tuple[G
         if value is not None
     ]
     seen = [math.log10(value) for value in known if 0 < value < math.inf]
-    low = max(_SMALLEST, math.floor(min(seen, default=-16)))
+    low = min(_LARGEST - 1, max(_SMALLEST, math.floor(min(seen, default=-16))))
     high = max(low + 1, min(_LARGEST, math.ceil(max(seen, default=0))))
 
     def height(value: float) -> int:

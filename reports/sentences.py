@@ -293,6 +293,8 @@ def excess(pair: PairResult, kind: str, *, measured: bool = False) -> str:
     said = f"{METRICS.get(metric, metric)} {figure(error(comparison, metric))}"
     if kind == INTRINSIC and pair.kind != "input":
         said += " on identical inputs"
+    if comparison.interval is not None:
+        said += f" (95 %: {' to '.join(map(figure, comparison.interval.nrmse))})"
     if comparison.nonfinite_mismatched:
         said += f", {counted(comparison.nonfinite_mismatched, 'value')} not finite in one model only"
     if pair.budget is None:

@@ -50,6 +50,12 @@ def _at(comparison: Comparison) -> Value:
     return None if index is None else ", ".join(map(str, index))
 
 
+def _interval(comparison: Comparison) -> Value:
+    if comparison.interval is None:
+        return None
+    return " to ".join(f"{end:.2e}" for end in comparison.interval.nrmse)
+
+
 def _judged_by(kind: str) -> Callable[[PairResult], Value]:
     def read(row: PairResult) -> Value:
         comparison = getattr(row, kind)
@@ -103,6 +109,7 @@ _RANGE, _JUDGED = "Range and precision", "Judgement"
 
 FIGURES: tuple[Column, ...] = (
     Column("total", _TOTAL, "relative error", "", _judged_by("total")),
+    Column("interval", _TOTAL, "95 % interval, where estimated", "total", _interval),
     Column("allowed_total", _TOTAL, "allowed", "budget", "total"),
     Column("mse", _TOTAL, "mean squared error", "total", "mse"),
     Column("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),

@@ -81,6 +81,7 @@ ROOMS = (
     "verifier.proof",
     "verifier.bench",
     "verifier.storage",
+    "verifier.certificates",
     "verifier.initialisation",
     "verifier.training",
     "verifier.experiment",

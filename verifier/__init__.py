@@ -20,8 +20,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verifier.certificates.certificate import Certificate
+    from verifier.certificates.recording import record
     from verifier.errors import (
         CannotRunError,
+        CertificateError,
         DeviceError,
         DownloadError,
         GraphDepartureError,
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CannotRunError": "errors",
+    "Certificate": "certificates.certificate",
+    "CertificateError": "errors",
     "DeviceError": "errors",
     "DownloadError": "errors",
     "GraphDepartureError": "errors",
@@ -58,11 +63,14 @@ _HOMES = {
     "WeightsError": "errors",
     "assert_parity": "gate.parity",
     "load": "storage.saving",
+    "record": "certificates.recording",
     "verify": "verification",
 }
 
 __all__ = [
     "CannotRunError",
+    "Certificate",
+    "CertificateError",
     "DeviceError",
     "DownloadError",
     "GraphDepartureError",
@@ -80,6 +88,7 @@ __all__ = [
     "WeightsError",
     "assert_parity",
     "load",
+    "record",
     "verify",
 ]
 

@@ -45,6 +45,10 @@ class OutputError(UsageError):
     """The result cannot be written where it was asked for, or a saved result cannot be read."""
 
 
+class CertificateError(UsageError):
+    """A certificate cannot be read, or does not fit what it is to be compared with."""
+
+
 class CannotRunError(VerifierError):
     """The request is sound but this machine cannot carry it out (exit 3)."""
 

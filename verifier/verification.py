@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import torch
@@ -24,6 +24,7 @@ from verifier.border.depth import room_for
 from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
+from verifier.certificates.verifying import is_certificate, verified_with
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
@@ -38,7 +39,9 @@ from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from verifier.certificates.certificate import Certificate
     from verifier.inputs import Inputs
     from verifier.records import WeightsInfo
     from verifier.weights import Masters
@@ -52,9 +55,9 @@ OUTPUTS = ("by-name", "by-order")
 
 @contained(exceptions=True)
 def verify(
-    baseline: nn.Module | str,
+    baseline: nn.Module | str | Certificate | Path,
     candidate: nn.Module | str,
-    inputs: Any,
+    inputs: Any = None,
     *,
     candidate_inputs: Any = None,
     weights: str = "transfer",
@@ -79,9 +82,11 @@ def verify(
     dtype, grad mode, backend flags) is as before afterwards, also after an exception.
 
     Args:
-        baseline: The trusted model, or a specification that leads to one (`torchvision:resnet50`).
+        baseline: The trusted model, a specification that leads to one (`torchvision:resnet50`), or a recording of
+            one: a certificate (`verifier.record`) or its file.
         candidate: The model under test, likewise.
-        inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`.
+        inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`; None where a
+            certificate holds them, or how they are made.
         candidate_inputs: What the candidate is given where it is prepared otherwise, in the same forms and of the
             same structure; None for the same. Its sites are then judged on the baseline's inputs.
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
@@ -118,6 +123,26 @@ def verify(
     _check("outputs", outputs, OUTPUTS)
     protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
     requests = _requests(cells)
+    if is_certificate(baseline):
+        return verified_with(
+            cast("Certificate | str | Path", baseline),
+            candidate,
+            inputs,
+            weights=weights,
+            parameter_map=parameter_map,
+            requests=requests,
+            protocol=protocol,
+            seed=seed,
+            command=command,
+            needing={
+                "another input for the candidate": candidate_inputs is not None,
+                "granularity block": granularity == "block",
+                "localise always": protocol.localise == "always",
+                "repeat": repeat > 1,
+                "probe": probe,
+            },
+        )
+    baseline = cast("nn.Module | str", baseline)
     missing = missing_here(requests)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:

@@ -29,13 +29,16 @@ def main() -> None:
     """Run the benchmarks that were asked for and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", nargs="*", choices=["passes", "memory", "depth", "command", "device", []], default=[]
+        "what",
+        nargs="*",
+        choices=["passes", "memory", "depth", "command", "device", "certificates", []],
+        default=[],
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
-    wanted = options.what or ["passes", "memory", "depth", "command", "device"]
+    wanted = options.what or ["passes", "memory", "depth", "command", "device", "certificates"]
     import torch
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -53,6 +56,10 @@ def main() -> None:
         depth()
     if "command" in wanted:
         command(max(3, options.rounds // 3))
+    if "certificates" in wanted:
+        from tests.benchmarks.certificates import certificates
+
+        certificates(max(3, options.rounds // 3))
     if "device" in wanted:
         from tests.benchmarks.device import device
 

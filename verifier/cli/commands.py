@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from verifier.cli import bisect, history, init, judge, models, preprocess, report, run, train, train_parity
+from verifier.cli import (
+    bisect,
+    history,
+    init,
+    judge,
+    models,
+    preprocess,
+    record,
+    report,
+    run,
+    train,
+    train_parity,
+)
 
 app = typer.Typer(
     name="verifier",
@@ -16,6 +28,7 @@ app = typer.Typer(
     epilog=("Exit codes: 0 match, 1 diverged, 2 usage, 3 could not run, 4 inconclusive, 130 interrupted."),
 )
 app.command("run")(run.run)
+app.command("record")(record.record)
 app.command("init")(init.init)
 app.command("preprocess")(preprocess.preprocess)
 app.command("train")(train.train)

@@ -54,12 +54,16 @@ Baseline = Annotated[
         metavar="SPEC",
         help=(
             "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
-            "file.py:callable."
+            "file.py:callable; for run also a certificate, FILE.safetensors."
         ),
     ),
 ]
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+]
+BatchDim = Annotated[
+    str,
+    typer.Option(metavar="N|none", help="The dimension along which samples lie, or none if there are none."),
 ]
 Seed = Annotated[
     int,

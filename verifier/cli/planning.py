@@ -92,7 +92,7 @@ def plan_jobs(
                 name="",
                 baseline=baseline,
                 candidate=candidate,
-                image_size=_pixels(image_size, 224, 64),
+                image_size=pixels(image_size, 224, 64),
                 batch_size=batch_size or _BATCH,
                 policy=policy or "strict",
                 out=out,
@@ -120,7 +120,7 @@ def plan_jobs(
                 name=name,
                 baseline=baseline or known[0],
                 candidate=candidate or known[1],
-                image_size=_pixels(image_size, entry.image_size, entry.small_size),
+                image_size=pixels(image_size, entry.image_size, entry.small_size),
                 batch_size=batch,
                 policy=policy or entry.policy,
                 out=out / name if several else out,
@@ -140,8 +140,10 @@ class InputOptions:
     candidate_preprocessing: str | None
     seed: int
 
-    def read(self, job: Job) -> tuple[Inputs, Inputs | None]:
+    def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
+
+        None where the baseline is a certificate, which knows its own, and none are named.
 
         Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
         candidate is its model.
@@ -158,11 +160,14 @@ class InputOptions:
             raise UsageError("--images and --input exclude each other; give one of them.")
         if self.images is None and self.candidate_preprocessing is not None:
             raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
+        given: Inputs | None
         if self.images is not None:
             preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
             given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)
+        elif job.baseline.lower().endswith(".safetensors"):
+            given = None
         else:
             given = inputs.normal(job.batch_size, job.image_size, self.seed)
         return given, (None if self.candidate_file is None else inputs.read(self.candidate_file, self.seed))
@@ -173,7 +178,8 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "verifier", *sys.argv[1:]])
 
 
-def _pixels(wanted: str | None, own: int, small: int) -> int:
+def pixels(wanted: str | None, own: int, small: int) -> int:
+    """A picture's height and width: what was asked for, or what the model has for its own."""
     from verifier.inputs import parse_image_size
 
     if wanted is None:
@@ -200,9 +206,9 @@ def _listed(text: str) -> list[str]:
     return found or [text]
 
 
-def explained(error: ModelError, inputs: Inputs) -> ModelError:
+def explained(error: ModelError, inputs: Inputs | None) -> ModelError:
     """A candidate's failure, with what stage 0 found if its photographs were prepared otherwise."""
-    found = inputs.preprocessing
+    found = None if inputs is None else inputs.preprocessing
     if found is None or not found.applied:
         return error
     where = found.first_difference or "the result"

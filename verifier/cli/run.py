@@ -82,12 +82,7 @@ def run(
             metavar="N", min=1, help="Samples that go through at once; 8, or 2 for several small networks."
         ),
     ] = None,
-    batch_dim: Annotated[
-        str,
-        typer.Option(
-            metavar="N|none", help="The dimension along which samples lie, or none if there are none."
-        ),
-    ] = "0",
+    batch_dim: options.BatchDim = "0",
     images: Annotated[
         str | None,
         typer.Option(

@@ -282,6 +282,12 @@ def _measured(row: PairResult, error: Comparison | None, *, intrinsic: bool) -> 
         return f"{error.nonfinite_mismatched} values are not finite or not the same infinity on both sides"
     at = "" if error.max_abs_index is None else f" at {error.max_abs_index}"
     rule = row.budget.rule if row.budget else "none"
+    if error.interval is not None:
+        low, high = error.interval.nrmse
+        return (
+            f"{'intrinsic' if intrinsic else 'total'} relative error about {error.nrmse:.1e} (95 %: {low:.1e} to "
+            f"{high:.1e}), allowed {limit(row, intrinsic=intrinsic):.1e} (rule {rule})"
+        )
     return (
         f"{'intrinsic' if intrinsic else 'total'} relative error {error.nrmse:.1e}, allowed "
         f"{limit(row, intrinsic=intrinsic):.1e} (rule {rule}), max abs difference {error.max_abs:.1e}{at}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verifier.records import Comparison
 
@@ -103,8 +103,9 @@ def compare(moments: Moments) -> Comparison:
     an infinity where there is one, or None where no element is finite.
     """
     mismatched = moments.nonfinite_mismatched > 0
+    figures: dict[str, Any] = {name: metric(moments) for name, metric in METRICS.items()}
     return Comparison(
-        **{name: metric(moments) for name, metric in METRICS.items()},
+        **figures,
         max_abs_index=moments.mismatch_index if mismatched else moments.max_abs_index,
         nonfinite_baseline=moments.nonfinite_baseline,
         nonfinite_candidate=moments.nonfinite_candidate,

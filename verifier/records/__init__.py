@@ -12,6 +12,7 @@ from verifier.records.cell_results import (
     Step,
 )
 from verifier.records.circumstances import (
+    CertificateInfo,
     Coverage,
     Environment,
     InputInfo,
@@ -34,6 +35,7 @@ from verifier.records.pairs import (
     Excited,
     Exhibit,
     Histogram,
+    Interval,
     PairResult,
     Plane,
     Precision,
@@ -51,6 +53,7 @@ __all__ = [
     "Budget",
     "Cause",
     "CellResult",
+    "CertificateInfo",
     "Change",
     "Comparison",
     "Coverage",
@@ -64,6 +67,7 @@ __all__ = [
     "History",
     "InputInfo",
     "InputRange",
+    "Interval",
     "Level",
     "ModelInfo",
     "NoiseFloor",

@@ -135,6 +135,20 @@ class Environment(Record, frozen=True, kw_only=True):
     dirty: bool | None = None
 
 
+class CertificateInfo(Record, frozen=True, kw_only=True):
+    """The recording that stood in the baseline's place.
+
+    `source` is its file, empty where it was in memory; `digest` the file's SHA-256, and `parent` that of the file it
+    took the place of. `environment` is where it was recorded, at `created`.
+    """
+
+    source: str
+    digest: str
+    created: str
+    environment: Environment
+    parent: str = ""
+
+
 class StaticDifference(Record, frozen=True, kw_only=True):
     """Something in which the two models differ as written, seen before anything was compared.
 

@@ -7,11 +7,24 @@ from typing import Literal
 from verifier.records.base import Record, Status
 
 
+class Interval(Record, frozen=True, kw_only=True):
+    """Of figures that were estimated from a recording: the 95 % interval of each, its lower and upper end.
+
+    `one_minus_pearson` is None where r is NaN.
+    """
+
+    mse: tuple[float, float]
+    nrmse: tuple[float, float]
+    one_minus_pearson: tuple[float, float] | None = None
+
+
 class Comparison(Record, frozen=True, kw_only=True):
     """How far the candidate's tensor lies from the baseline's at one pair.
 
     Every figure is dimensionless or in the tensor's own unit, computed in float64; `verifier.metrics` gives
     the formulas and what each says for constant, empty and non-finite tensors.
+
+    With an `interval` the figures are estimates (`verifier.certificates`); the largest differences are then NaN.
     """
 
     mse: float
@@ -27,12 +40,17 @@ class Comparison(Record, frozen=True, kw_only=True):
     nonfinite_candidate: int
     nonfinite_mismatched: int = 0
     elements: int = 0
+    interval: Interval | None = None
 
     def within(self, limit: float) -> bool:
-        """Whether the relative error is inside a limit; NaN and disagreeing non-finite values never are."""
+        """Whether the relative error is inside a limit; NaN and disagreeing non-finite values never are.
+
+        Of an estimate the lower end of its interval is asked: what lies beyond the limit lies there surely.
+        """
         if self.nonfinite_mismatched:
             return False
-        return self.elements == 0 or self.max_abs == 0 or self.nrmse <= limit
+        error = self.nrmse if self.interval is None else self.interval.nrmse[0]
+        return self.elements == 0 or self.max_abs == 0 or error <= limit
 
 
 class Precision(Record, frozen=True, kw_only=True):

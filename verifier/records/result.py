@@ -5,6 +5,7 @@ from __future__ import annotations
 from verifier.records.base import Record, Verdict
 from verifier.records.cell_results import CellResult, OutputAgreement, Step
 from verifier.records.circumstances import (
+    CertificateInfo,
     Coverage,
     Environment,
     InputInfo,
@@ -45,7 +46,10 @@ class Criterion(Record, frozen=True, kw_only=True):
 
 
 class Result(Record, frozen=True, kw_only=True):
-    """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model."""
+    """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model.
+
+    `certificate` is there where a recording stood in the baseline's place.
+    """
 
     verdict: Verdict
     reason: str
@@ -71,6 +75,7 @@ class Result(Record, frozen=True, kw_only=True):
     preprocessing: Preprocessing | None = None
     exercise: Exercise | None = None
     probes: tuple[Probe, ...] = ()
+    certificate: CertificateInfo | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

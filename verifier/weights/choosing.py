@@ -131,7 +131,7 @@ def choose(
     else:
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
-        constants = _constants(candidate)
+        constants = program_constants(candidate)
         candidates, kept = _carry_over(
             b_state,
             c_state,
@@ -149,11 +149,11 @@ def choose(
         unmapped_baseline=tuple(
             sorted(
                 set(b_state).difference(
-                    _constants(baseline), *(assembly.names for assembly in mapping.values())
+                    program_constants(baseline), *(assembly.names for assembly in mapping.values())
                 )
             )
         ),
-        unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - _constants(candidate))),
+        unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - program_constants(candidate))),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
@@ -296,12 +296,13 @@ def _is_other_constant(name: str, baseline: Tensor, candidate: Tensor) -> bool:
     A mean to normalise with, a table of positions: to put the baseline's in its place would hide the difference.
     Running statistics are learnt, and so is what was drawn at random, which is large and unrelated.
     """
-    if name.rpartition(".")[2] in _LEARNT or torch.equal(baseline, candidate):
+    if name.rpartition(".")[2] in LEARNT or torch.equal(baseline, candidate):
         return False
     return baseline.numel() <= _SMALL or related(baseline, candidate)
 
 
-_LEARNT = frozenset({"running_mean", "running_var", "num_batches_tracked"})
+LEARNT = frozenset({"running_mean", "running_var", "num_batches_tracked"})
+"""Names of buffers that hold what was learnt."""
 _SMALL = 64  # elements
 
 
@@ -320,7 +321,7 @@ def _told_by_values(
     return {}
 
 
-def _constants(model: nn.Module) -> set[str]:
+def program_constants(model: nn.Module) -> set[str]:
     """Buffers that belong to the program and not to what it has learnt: indices, masks, those never saved.
 
     A single integer counts steps, which is learnt.

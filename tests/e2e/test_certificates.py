@@ -1,0 +1,78 @@
+"""Certificates as a user meets them: one command records, another compares, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import Ended
+
+RECORD = ("record", "nets.py:net", "--image-size", "small", "--out", "net.safetensors")
+COMPARE = ("run", "--baseline", "net.safetensors", "--candidate")
+
+
+@pytest.fixture
+def recorded(call: Callable[..., Ended]) -> Ended:
+    """The small network's certificate."""
+    return call(*RECORD)
+
+
+def test_a_model_is_recorded_in_one_file(recorded: Ended) -> None:
+    assert (recorded.code, recorded.err) == (0, "")
+    assert recorded.new == {"net.safetensors"}
+    assert recorded.out.startswith("net.safetensors: nets.py:net, ")
+    assert "cpu/float32, cpu/float64" in recorded.out
+
+
+def test_the_unchanged_model_matches_and_a_changed_one_diverges(
+    recorded: Ended, call: Callable[..., Ended]
+) -> None:
+    same = call(*COMPARE, "nets.py:net")
+    assert same.code == 0, (same.out, same.err)
+    assert same.out.startswith("match")
+    assert "the baseline is a recording of nets.py:net" in same.out
+    other = call(*COMPARE, "nets.py:other_eps", "--out", "other")
+    assert other.code == 1
+    (culprit,) = other.result("other")["culprits"]
+    assert culprit["baseline"] == "bn2"
+    low, high = culprit["total"]["interval"]["nrmse"]
+    assert low < culprit["total"]["nrmse"] < high
+    assert "95 %" in other.out
+
+
+def test_a_certificate_is_taken_the_place_of_and_named(recorded: Ended, call: Callable[..., Ended]) -> None:
+    again = call("record", "--rebase", "net.safetensors", "--out", "new.safetensors")
+    assert again.code == 0, again.err
+    assert "in the place of" in again.out
+    found = call("run", "--baseline", "new.safetensors", "--candidate", "nets.py:net")
+    assert found.code == 0
+    assert len(found.result()["certificate"]["parent"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*COMPARE, "nets.py:net", "--dtype", "bfloat16"), "not cpu/bfloat16"),
+        ((*COMPARE, "nets.py:net", "--weights", "as-is"), "recorded with weights calibrated"),
+        ((*COMPARE, "nets.py:net", "--probe"), "needs a live baseline"),
+        (("run", "--baseline", "none.safetensors", "--candidate", "nets.py:net"), "cannot be read"),
+        (("record", "nets.py:net"), "--out FILE.safetensors"),
+        (("record", "nets.py:net", "--out", "net.bin"), "ends with .safetensors"),
+        (("record", "--out", "x.safetensors"), "a model is needed"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    recorded: Ended, call: Callable[..., Ended], arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in call(*arguments).refusal(2)
+
+
+def test_a_damaged_certificate_is_refused(recorded: Ended, place: Path, call: Callable[..., Ended]) -> None:
+    file = place / "net.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "no certificate that can be used" in call(*COMPARE, "nets.py:net").refusal(2)

@@ -1,0 +1,325 @@
+"""A model is compared with its recording: what is the same matches, what is other is found where a live run does."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import verifier
+from tests.mutants.benign import BENIGN, applies, variant
+from tests.mutants.catalogue import FAULTS
+from tests.mutants.drawing import Effect, Mutant, single
+from tests.mutants.networks import BUILDERS, build
+from tests.mutants.networks import images as mutant_images
+from tests.mutants.ports.catalogue import PORTS
+from tests.mutants.ports.hosts import Host, bodies
+from tests.sweeps import swept
+from tests.verifier.certificates.nets import Net, Renamed, images
+from verifier import Certificate, CertificateError, record, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from verifier import Verification
+    from verifier.records import Comparison
+
+
+@pytest.fixture(scope="module")
+def as_is(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("certificates") / "net.safetensors"
+    record(Net(), images()).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("certificates") / "net.safetensors"
+    record(Net(), images(), weights="calibrated").save(path)
+    return path
+
+
+def first(found: Verification) -> str | None:
+    row = found.cells[0].first_divergence
+    return None if row is None else row.baseline or row.candidate
+
+
+def errors(found: Verification) -> Iterator[Comparison]:
+    for cell in found.cells:
+        for row in cell.layers:
+            if row.total is not None:
+                yield row.total
+
+
+def test_an_unchanged_model_is_a_match_in_which_every_bit_agrees(as_is: Path) -> None:
+    found = verify(as_is, Net())
+    assert found.verdict == "match"
+    assert [cell.name for cell in found.cells] == ["cpu/float64", "cpu/float32"]
+    assert all(error.max_abs == 0 for error in errors(found))
+    assert found.certificate is not None
+    assert found.certificate.digest == Certificate.load(as_is).digest
+
+
+def test_a_result_with_estimates_is_saved_and_read_back(as_is: Path, tmp_path: Path) -> None:
+    found = verify(as_is, Net(eps=1e-3))
+    found.save(tmp_path)
+    assert repr(verifier.load(tmp_path)) == repr(found)  # where NaN is like NaN
+    assert "95 %" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neither_threads_nor_layout_raise_an_alarm(as_is: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = verify(as_is, Net().to(memory_format=torch.channels_last))
+    finally:
+        torch.set_num_threads(before)
+    assert found.verdict == "match", found.reason
+
+
+def test_another_implementation_computes_with_the_recorded_weights(calibrated: Path) -> None:
+    found = verify(calibrated, Renamed())
+    assert found.verdict == "match", found.reason
+    assert found.coverage.baseline_share == found.coverage.candidate_share == 1
+
+
+def test_a_fault_in_another_implementation_is_found(calibrated: Path) -> None:
+    wrong = Renamed()
+    wrong.b[1] = nn.BatchNorm2d(16, eps=1e-3).eval()
+    found = verify(calibrated, wrong)
+    assert found.verdict == "diverged"
+    assert first(found) == "end"
+    (culprit,) = found.culprits
+    assert "eps 0.001, baseline 1e-05" in culprit.reason
+
+
+def test_the_first_divergent_site_is_the_culprit_and_what_lies_behind_is_not_judged(as_is: Path) -> None:
+    wrong = Net(eps=1e-3)
+    wrong.end.eps = 1e-3
+    found = verify(as_is, wrong)
+    live = verify(Net(), wrong, images())
+    assert [row.baseline for row in found.cells[0].culprits] == ["norm"]
+    assert [row.baseline for row in live.cells[0].culprits] == ["norm", "end"]
+    assert any("live baseline" in note for cell in found.cells for note in cell.notes)
+
+
+def test_estimates_hold_what_a_live_run_measures(as_is: Path) -> None:
+    wrong = Net(eps=1e-3)
+    told = {row.baseline: row.total for row in verify(as_is, wrong).cells[0].layers}
+    known = {row.baseline: row.total for row in verify(Net(), wrong, images()).cells[0].layers}
+    estimated = [name for name, error in told.items() if error is not None and error.interval is not None]
+    assert len(estimated) >= 5
+    held = 0
+    for name in estimated:
+        error, exact = told[name], known[name]
+        assert error is not None
+        assert exact is not None
+        assert error.interval is not None
+        low, high = error.interval.nrmse
+        assert 0.5 * low <= exact.nrmse <= 2 * high
+        held += low <= exact.nrmse <= high
+    assert held >= len(estimated) - 2
+
+
+def test_weights_that_were_changed_are_told_and_diverge(as_is: Path) -> None:
+    edited = Net()
+    with torch.no_grad():
+        edited.second.weight[3] *= 1.01
+    found = verify(as_is, edited)
+    assert found.verdict == "diverged"
+    assert first(found) == "second"
+    assert [each.candidate for each in found.static if each.kind == "tensor"] == ["second.weight"]
+
+
+def test_an_edited_copy_keeps_its_edit_where_weights_are_drawn(calibrated: Path) -> None:
+    edited = Net()
+    with torch.no_grad():
+        edited.second.weight[3] *= 1.01
+    found = verify(calibrated, edited)
+    assert found.verdict == "diverged"
+    assert first(found) == "second"
+    assert any("second.weight" in note for note in found.notes)
+
+
+def test_drawn_weights_excite_what_a_constructor_hides(calibrated: Path) -> None:
+    wrong = Net()
+    wrong.norm.weight = None  # type: ignore[assignment] # a gain of 1, as constructed
+    assert verify(calibrated, wrong).verdict == "diverged"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_samples_and_many_match(count: int) -> None:
+    certificate = record(Net(), images(count))
+    assert verify(certificate, Net()).verdict == "match"
+
+
+class Counting(nn.Module):
+    """Writes into its own state, in training mode; reads tokens and a mask."""
+
+    def __init__(self, momentum: float = 0.1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(50, 8)
+        self.norm = nn.BatchNorm1d(8, momentum=momentum)
+        self.train()
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, scale: float = 1.0) -> dict[str, Any]:
+        x = self.embed(ids) * scale
+        if mask is not None:
+            x = x.masked_fill(mask[..., None], torch.finfo(x.dtype).min).clamp(min=-10)
+        return {"out": self.norm(x.flatten(0, 1)), "name": "counting"}
+
+
+def test_states_that_a_run_writes_are_compared() -> None:
+    ids = torch.randint(0, 50, (3, 7), generator=torch.Generator().manual_seed(0))
+    given = {"ids": ids, "mask": ids > 40, "scale": 2.0}
+    certificate = record(Counting(), given)
+    assert verify(certificate, Counting()).verdict == "match"
+    found = verify(certificate, Counting(momentum=0.2))
+    assert found.verdict == "diverged"
+    assert {row.baseline for row in found.culprits} == {"norm.running_mean", "norm.running_var"}
+
+
+class Hashing(nn.Module):
+    """Whole numbers that float64 does not hold, more of them than are kept in full."""
+
+    def __init__(self, more: int = 0) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids = (x * 1000).long() + (1 << 60)
+        return (ids + self.more).repeat(1, 100)
+
+
+def test_whole_numbers_beyond_float64_are_told_apart() -> None:
+    x = torch.rand(4, 50, generator=torch.Generator().manual_seed(0))
+    certificate = record(Hashing(), x)
+    assert verify(certificate, Hashing()).verdict == "match"
+    assert verify(certificate, Hashing(1)).verdict == "diverged"
+
+
+def test_inputs_are_kept_where_small_and_asked_for_where_not(tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    large = images(4, 100)
+    record(Net(), large).save(path)
+    assert path.stat().st_size < 300_000
+    with pytest.raises(CertificateError, match="does not hold its inputs"):
+        verify(path, Net())
+    assert verify(path, Net(), large).verdict == "match"
+    with pytest.raises(CertificateError, match="other numbers of the same shapes"):
+        verify(path, Net(), large + 1)
+    with pytest.raises(CertificateError, match="recorded on other inputs"):
+        verify(path, Net(), images())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cells": ["cpu/bfloat16"]}, "not cpu/bfloat16"),
+        ({"weights": "imagenet"}, "recorded with weights as-is"),
+        ({"repeat": 2}, "needs a live baseline"),
+        ({"localise": "always"}, "needs a live baseline"),
+        ({"granularity": "block"}, "needs a live baseline"),
+    ],
+)
+def test_what_does_not_fit_is_refused(as_is: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(CertificateError, match=said):
+        verify(as_is, Net(), **options)
+
+
+def test_another_network_is_refused(calibrated: Path) -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.randn(7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :7] * self.gain
+
+    with pytest.raises(CertificateError, match="another network"):
+        verify(calibrated, Other())
+
+
+def test_the_model_that_is_recorded_stays_as_it_was() -> None:
+    model = Net()
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    record(model, images(), weights="calibrated")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_whose_modules_are_not_what_runs_is_not_recorded() -> None:
+    def twice(_module: Any, _example: Any) -> Any:
+        return lambda *args: tuple(2 * out for out in _module(*args))
+
+    model: Any = torch.compile(Net(), backend=twice)
+    with pytest.raises(verifier.ModelError, match="no certificate can speak for it"):
+        record(model, images())
+
+
+def test_half_precision_is_recorded_beside_float64() -> None:
+    certificate = record(Net(), images(), cells=["cpu/bfloat16", "cpu/float32"])
+    cells = ["cpu/bfloat16", "cpu/float32"]
+    assert verify(certificate, Net(), cells=cells).verdict == "match"
+    assert verify(certificate, Renamed(), cells=cells, weights="as-is").verdict == "diverged"
+
+
+def planted(kind: str) -> Mutant:
+    rng = random.Random(kind)
+    for _ in range(20):
+        mutant = single(kind, 0, rng)
+        if mutant is not None and mutant.effect is Effect.VISIBLE:
+            return mutant
+    raise AssertionError(f"{kind} shows nowhere")
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Certificate]:
+    return {}
+
+
+@pytest.mark.parametrize("kind", swept(sorted(FAULTS), sorted(FAULTS)[1::4]))
+def test_a_fault_is_found_where_a_live_run_first_finds_it(
+    kind: str, recorded: dict[str, Certificate]
+) -> None:
+    mutant = planted(kind)
+    if mutant.network not in recorded:
+        recorded[mutant.network] = record(mutant.baseline, mutant.inputs)
+    found = verify(recorded[mutant.network], mutant.candidate, mutant.inputs)
+    live = verify(mutant.baseline, mutant.candidate, mutant.inputs, weights="as-is")
+    assert found.verdict == "diverged"
+    assert first(found) == first(live)
+
+
+@pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::3]))
+def test_a_benign_rewrite_raises_no_alarm(name: str) -> None:
+    rng = random.Random(name)
+    network = rng.choice([each for each in sorted(BUILDERS) if applies(name, build(each, 0))])
+    x = mutant_images(network, 2, 1)
+    made = variant(build(network, 0), x, [name], rng)
+    cells = made.options.get("cells", ("cpu/float32",))
+    certificate = record(build(network, 0), x, cells=cells)
+    with made.around():
+        found = verify(certificate, made.candidate, made.inputs, **made.options)
+    assert found.verdict == "match", found.reason
+
+
+@pytest.mark.parametrize(
+    "name", ["eps of a batch norm by hand", "base of a table", "adapter merged unscaled"]
+)
+def test_a_region_of_other_operators_is_told_apart_only_where_what_comes_out_is(name: str) -> None:
+    port = PORTS[name]
+    body = bodies(port.inputs)[0]
+    x = torch.randn(port.inputs, generator=torch.Generator().manual_seed(1))
+    certificate = record(Host(port.baseline, body, 0).eval(), x)
+    assert verify(certificate, Host(port.right, body, 0).eval()).verdict in {"match", "inconclusive"}
+    assert verify(certificate, Host(port.wrong, body, 0).eval()).verdict == "diverged"

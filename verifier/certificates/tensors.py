@@ -1,0 +1,199 @@
+"""Which tensors a candidate computes with where its baseline is a certificate, and which of them are others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.align import Assembly
+from verifier.certificates.content import shapes_of
+from verifier.certificates.drawing import drawn
+from verifier.errors import CertificateError
+from verifier.models.copying import state_of
+from verifier.records import StaticDifference
+from verifier.weights.calibration import varies
+from verifier.weights.choosing import program_constants
+from verifier.weights.files import published
+from verifier.weights.fingerprint import Hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from verifier.align import Alignment
+    from verifier.certificates.certificate import Certificate
+    from verifier.certificates.content import WeightRecord
+
+_SOME = 3
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The candidate's tensors: what it computes with, how it is made, and which are others than those recorded."""
+
+    masters: Mapping[str, Tensor]
+    assemblies: Mapping[str, Assembly]
+    kept: tuple[str, ...]
+    unmapped: tuple[str, ...]
+    differences: tuple[StaticDifference, ...]
+
+
+def marks(certificate: Certificate, candidate: nn.Module) -> tuple[dict[str, Hashable], dict[str, Hashable]]:
+    """What tells the tensors of both apart by value: digests. None for constants."""
+    hasher = Hasher()
+    return (
+        {each.name: None if each.constant else each.own for each in certificate.content.tensors},
+        {
+            name: hasher.of_all([("", tensor)]) if varies(tensor) else None
+            for name, tensor in state_of(candidate).items()
+        },
+    )
+
+
+def fitted(
+    certificate: Certificate,
+    candidate: nn.Module,
+    alignment: Alignment,
+    found: Mapping[str, Hashable],
+    given: Mapping[str, Assembly | None],
+) -> Fitted:
+    """What the candidate computes with: its own tensors, or those that the recorded model computed with.
+
+    Of a candidate that is a copy, as most of its tensors show, the others were edited: it keeps them, and they are
+    told.
+
+    Args:
+        certificate: The recording.
+        candidate: The candidate, untouched.
+        alignment: Tells which tensor of one is which of the other.
+        found: The candidate's marks.
+        given: What is known of its tensors.
+
+    Raises:
+        CertificateError: The recorded tensors cannot be made again here, or none belongs to the candidate's.
+    """
+    content = certificate.content
+    own = state_of(candidate)
+    records = {each.name: each for each in content.tensors}
+    mapping = _by_name(records, own, found) or alignment.parameters
+    mapping = {
+        name: assembly
+        for name, assembly in {**mapping, **given}.items()
+        if assembly is not None and name in own
+    }
+    shapes = shapes_of(content)
+    mapping = {name: each for name, each in mapping.items() if each.fits(shapes, own[name].shape)}
+    weighty = [name for name, each in records.items() if each.learnt]
+    if weighty and own and not mapping:
+        raise CertificateError(
+            f"{certificate.source or 'the certificate'} is of another network: none of the candidate's {len(own)} "
+            f"tensors belongs to one of its {len(records)}. If they do, say how with --map."
+        )
+    constants = program_constants(candidate)
+    unmapped = tuple(sorted(set(own) - set(mapping) - constants))
+    twins = {
+        name: records[assembly.whole] for name, assembly in mapping.items() if assembly.whole is not None
+    }
+    if content.weights == "as-is":
+        told = _others(twins, own, edited=False)
+        return Fitted(own, mapping, tuple(own), unmapped, tuple(told))
+    edits = _edits(twins, own, found) - {name for name, each in given.items() if each is not None}
+    taken = {
+        name: assembly
+        for name, assembly in mapping.items()
+        if name not in edits and all(records[each].learnt for each in assembly.names)
+    }
+    tensors = _made(certificate, {each for assembly in taken.values() for each in assembly.names})
+    masters = dict(own)
+    for name, assembly in taken.items():
+        made = assembly.make(tensors, own[name].shape)
+        masters[name] = made.to(own[name].dtype).to(own[name].device)
+    told = _others({name: twins[name] for name in edits}, own, edited=True)
+    rest = {name: each for name, each in twins.items() if not each.learnt}
+    kept = tuple(name for name in own if name not in taken)
+    return Fitted(masters, mapping, kept, unmapped, (*told, *_others(rest, own, edited=False)))
+
+
+def _by_name(
+    records: Mapping[str, WeightRecord], own: Mapping[str, Tensor], found: Mapping[str, Hashable]
+) -> dict[str, Assembly] | None:
+    """Each tensor's own name, if the candidate is a copy of the recorded model by name and by value."""
+    if {n: tuple(t.shape) for n, t in own.items()} != {n: each.shape for n, each in records.items()}:
+        return None
+    telling = [name for name, each in records.items() if not each.constant]
+    same = sum(records[name].own == found[name] for name in telling)
+    return {name: Assembly.of(name) for name in own} if same > len(telling) / 2 else None
+
+
+def _edits(
+    twins: Mapping[str, WeightRecord], own: Mapping[str, Tensor], found: Mapping[str, Hashable]
+) -> set[str]:
+    """Tensors in which a copy of the recorded model differs from it, as it was before anything was drawn."""
+    telling = [name for name, each in twins.items() if not each.constant]
+    same = sum(twins[name].own == found[name] for name in telling)
+    if not telling or same <= len(telling) / 2:
+        return set()
+    hasher = Hasher()
+    return {name for name, each in twins.items() if not _holds(own[name], each, each.own, hasher)}
+
+
+def _holds(tensor: Tensor, record: WeightRecord, digest: str, hasher: Hasher) -> bool:
+    """Whether a tensor holds what is recorded, but for its shape and a dtype that is no narrower."""
+    alike = tensor.reshape(record.shape)
+    dtype = getattr(torch, record.dtype)
+    if alike.dtype != dtype:
+        cast = alike.to(dtype)
+        if not torch.equal(cast.to(alike.dtype), alike):
+            return False
+        alike = cast
+    return hasher.of_all([("", alike)]) == digest
+
+
+def _others(
+    twins: Mapping[str, WeightRecord], own: Mapping[str, Tensor], *, edited: bool
+) -> Iterator[StaticDifference]:
+    """The tensors that hold other values than the recorded ones."""
+    hasher = Hasher()
+    for name, each in twins.items():
+        if not _holds(own[name], each, each.own, hasher):
+            more = "; it keeps them, where the others are drawn" if edited else ""
+            yield StaticDifference(
+                kind="tensor",
+                baseline=each.name,
+                candidate=name,
+                summary=f"other values than when {each.name} was recorded{more}",
+            )
+
+
+def _made(certificate: Certificate, names: set[str]) -> dict[str, Tensor]:
+    """The recorded model's tensors of these names, made again and held against their digests."""
+    content = certificate.content
+    source = certificate.source or "the certificate"
+    records = {each.name: each for each in content.tensors}
+    if content.weights == "imagenet":
+        empty = {
+            each.name: torch.empty(each.shape, dtype=getattr(torch, each.dtype)) for each in content.tensors
+        }
+        tensors, _ = published(content.model.spec, empty)
+        found = {name: tensors[name] for name in names}
+    else:
+        found = {}
+        for name in names:
+            each = records[name]
+            if each.drawn is not None:
+                found[name] = drawn(name, each.shape, getattr(torch, each.dtype), each.drawn, content.seed)
+            elif name in certificate.weights:
+                found[name] = certificate.weights[name]
+            else:
+                raise CertificateError(f"{source} does not hold {name!r}, nor how it is made.")
+    hasher = Hasher()
+    wrong = [name for name in sorted(names) if hasher.of_all([("", found[name])]) != records[name].digest]
+    if wrong:
+        more = ", ..." if wrong[_SOME:] else ""
+        raise CertificateError(
+            f"{source}: {', '.join(wrong[:_SOME])}{more} cannot be made again as recorded: the digests differ."
+        )
+    return found

@@ -1,0 +1,226 @@
+"""The verification of a candidate where a certificate stands in the baseline's place."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from verifier.bench.as_given import as_given, with_runs
+from verifier.bench.intact import intact
+from verifier.bench.side import Side
+from verifier.border.depth import room_for
+from verifier.cells import ORACLE, Cell, missing_here
+from verifier.certificates.arguments import given_to
+from verifier.certificates.certificate import SUFFIX, Certificate
+from verifier.certificates.comparing import Found, compared_with
+from verifier.certificates.content import shapes_of
+from verifier.certificates.recording import SAMPLES, undisturbed
+from verifier.environment import describe, tf32_allowed
+from verifier.errors import CertificateError, DeviceError
+from verifier.inputs.samples import sample
+from verifier.judge import coverage, evaluate, main_cell, overall, with_sources
+from verifier.models.compiled import interpreted
+from verifier.records import CertificateInfo, Verdict, WeightsInfo
+from verifier.storage.saving import Verification
+from verifier.weights import resolve
+from verifier.weights.fingerprint import Hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from verifier.bench.protocol import Protocol
+    from verifier.cells import Request
+    from verifier.judge import Policy
+    from verifier.records import CellResult
+
+_DEFAULTS = ("transfer", "calibrated")  # what is asked for where nobody asks
+_SOME = 3
+
+
+def is_certificate(baseline: object) -> bool:
+    """Whether a baseline is a certificate, or the name of one's file."""
+    named = isinstance(baseline, str) and baseline.lower().endswith(SUFFIX)
+    return named or isinstance(baseline, Certificate | Path)
+
+
+def verified_with(
+    baseline: Certificate | str | Path,
+    candidate: nn.Module | str,
+    inputs: Any,
+    *,
+    weights: str,
+    parameter_map: Mapping[str, object] | None,
+    requests: Sequence[Request],
+    protocol: Protocol,
+    seed: int,
+    command: str,
+    needing: Mapping[str, bool],
+) -> Verification:
+    """Is `candidate` the function that was recorded, and if not, where do they part?
+
+    Args:
+        baseline: The certificate, or its file.
+        candidate: The model under test, or a specification of it.
+        inputs: What was recorded on, where the certificate does not hold it or how it is made; else None.
+        weights: A mode of `verifier.verify`; its defaults stand for the certificate's.
+        parameter_map: As for `verifier.verify`.
+        requests: The cells asked for.
+        protocol: How it is judged.
+        seed: For a candidate that is built; 0 for the certificate's.
+        command: How it was asked for, for the record.
+        needing: What was asked for that only a live baseline could give, by its option.
+
+    Raises:
+        CertificateError: The certificate cannot be read, or does not fit what was asked.
+        CannotRunError: This machine cannot run it, or the candidate raised.
+    """
+    started = time.perf_counter()
+    for option, asked in needing.items():
+        if asked:
+            raise CertificateError(f"{option} needs a live baseline, and a certificate is none.")
+    certificate = baseline if isinstance(baseline, Certificate) else Certificate.load(baseline)
+    content, source = certificate.content, certificate.source or "the certificate"
+    if weights not in (*_DEFAULTS, content.weights):
+        raise CertificateError(f"{source} was recorded with weights {content.weights}, not {weights}.")
+    cells = _cells(certificate, requests, source)
+    given = given_to(content.inputs, certificate.inputs, inputs, source)
+    lowered = tf32_allowed()
+    with undisturbed(), intact({"candidate": candidate}, given) as kept:
+        side = Side.of("candidate", candidate, seed or content.seed)
+        known = resolve(parameter_map or {}, shapes_of(content), side.shapes())
+        few = sample(given, SAMPLES) if content.by_sample else given
+        with room_for(side.model):
+            protocol.progress("running the model as it was given", 0, 0)
+            shown = as_given(side, [given])
+            with interpreted():
+                found = compared_with(
+                    certificate, replace(side, runs=True), given, few, cells, known, protocol
+                )
+    results = with_sources(with_runs(found.cells, (shown,)), found.alignment)
+    return _verification(
+        certificate,
+        side,
+        found,
+        results,
+        given.info,
+        seed or content.seed,
+        protocol.policy,
+        command,
+        started,
+        (*shown.notes, *kept.notes, *_notes(certificate, found, lowered=lowered)),
+    )
+
+
+def _cells(certificate: Certificate, requests: Sequence[Request], source: str) -> list[Cell]:
+    names = [each.record.cell for each in certificate.recordings]
+    if ORACLE.name not in names:
+        raise CertificateError(f"{source} holds no recording in {ORACLE.name}, which every certificate has.")
+    missing = missing_here(requests)
+    found = []
+    for cell, _ in requests:
+        if cell.name not in names:
+            raise CertificateError(
+                f"{source} holds {', '.join(sorted(names))} and not {cell.name}; record that too."
+            )
+        if cell in missing:
+            raise DeviceError(f"{cell.name} cannot run here: {missing[cell]}.")
+        if cell != ORACLE:
+            found.append(cell)
+    return found
+
+
+def _verification(
+    certificate: Certificate,
+    side: Side,
+    found: Found,
+    results: tuple[CellResult, ...],
+    inputs: Any,
+    seed: int,
+    policy: Policy,
+    command: str,
+    started: float,
+    notes: tuple[str, ...],
+) -> Verification:
+    content = certificate.content
+    main = main_cell(results)
+    alignment, fit = found.alignment, found.fitted
+    criteria = evaluate(policy, main.output, main.layers, results)
+    covered = coverage(alignment, (), found.words, own_weights=content.weights == "as-is")
+    verdict, reason = overall(policy, results, criteria, covered)
+    deciding = next((each for each in results if each.verdict is Verdict.DIVERGED), None)
+    return Verification(
+        verdict=verdict,
+        reason=reason,
+        criteria=criteria,
+        coverage=covered,
+        first_divergence=deciding.first_divergence if deciding else None,
+        culprits=deciding.culprits if deciding else (),
+        cells=results,
+        output=main.output,
+        baseline=content.model,
+        candidate=side.info(alignment.candidate),
+        weights=WeightsInfo(
+            mode=content.weights,
+            source=certificate.source,
+            parameter_map={name: each.text for name, each in fit.assemblies.items()},
+            unmapped_candidate=fit.unmapped,
+            kept=fit.kept,
+            candidate_digest=Hasher().of_all(fit.masters.items()),
+        ),
+        inputs=msgspec.structs.replace(inputs, digest=content.inputs.info.digest),
+        seed=seed,
+        environment=describe(),
+        command=command,
+        seconds=time.perf_counter() - started,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        policy=policy.name,
+        notes=notes,
+        static=fit.differences,
+        certificate=CertificateInfo(
+            source=certificate.source,
+            digest=certificate.digest,
+            created=content.created,
+            parent=content.parent,
+            environment=content.environment,
+        ),
+    )
+
+
+def _notes(certificate: Certificate, found: Found, *, lowered: bool) -> Iterator[str]:
+    content = certificate.content
+    yield (
+        f"the baseline is a recording of {content.model.spec} from {content.created}: figures with an interval are "
+        "estimates, and calls after the first were not recorded"
+    )
+    here = describe().packages
+    then = content.environment.packages
+    other = [
+        f"{name} {then[name]}, here {here[name]}"
+        for name in ("torch", "torchvision")
+        if name in then and name in here and then[name] != here[name]
+    ]
+    if other:
+        yield f"recorded under {'; '.join(other)}"
+    changed = [each.candidate or "" for each in found.fitted.differences]
+    if changed:
+        more = ", ..." if changed[_SOME:] else ""
+        yield (
+            f"{len(changed)} of the candidate's tensors hold other values than the recorded ones: "
+            f"{', '.join(changed[:_SOME])}{more}"
+        )
+    if found.fitted.unmapped and content.weights != "as-is":
+        lost = found.fitted.unmapped
+        more = ", ..." if lost[_SOME:] else ""
+        yield (
+            f"{len(lost)} of the candidate's tensors have no partner in the recording and kept values of their own: "
+            f"{', '.join(lost[:_SOME])}{more}. If they have one, name it with --map"
+        )
+    if lowered:
+        yield "something that ran before the comparison allowed TF32 for float32 products; here it is off"
