@@ -104,8 +104,10 @@ def _rounded(compared: Compared) -> Iterator[str]:
     for side, other in zip(SIDES, reversed(SIDES), strict=True):
         names = list(compared.bench.subject.exact.get(side, {}))
         if names:
+            what = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
             yield (
-                f"stored weights: {len(names)} tensors of the {side} are the {other}'s, rounded ({_some(names)}); "
+                f"stored weights: {what} of the {side} {'is' if len(names) == 1 else 'are'} the {other}'s, "
+                f"rounded ({_some(names)}); "
                 "float64 computes with what they are the rounding of"
             )
 
