@@ -154,7 +154,10 @@ def _headline(history: History, *, file: bool = True) -> str:
 
 
 def _order(history: History) -> str:
-    return "in the order of their commits" if history.by_commit else "in the order they were recorded"
+    if not history.by_commit:
+        return "in the order they were recorded"
+    rest = f", {history.unknown:,} that git does not know as recorded" if history.unknown else ""
+    return f"in the order of their commits{rest}"
 
 
 def _tone(history: History) -> str:
@@ -207,17 +210,28 @@ def _told(timeline: Timeline) -> list[str]:
     by_run: dict[int, list[Change]] = {}
     for change in timeline.changes:
         by_run.setdefault(change.run, []).append(change)
-    before = {after.number: one for one, after in zip(timeline.runs, timeline.runs[1:], strict=False)}
+    runs = {run.number: run for run in timeline.runs}
+    above = {after.number: one for one, after in zip(timeline.runs, timeline.runs[1:], strict=False)}
     return [
-        _sentence(run, before[run.number], by_run.get(run.number, ()))
+        _sentence(
+            run,
+            runs[timeline.befores[run.number]],
+            by_run.get(run.number, ()),
+            aside=timeline.befores[run.number] != above[run.number].number,
+        )
         for run in timeline.runs
         if run.number in by_run or run.number in timeline.verdicts
     ]
 
 
-def _sentence(run: RecordedRun, before: RecordedRun, changes: Sequence[Change]) -> str:
-    """Which site changed first in a run; `changes` come with the most telling one first."""
+def _sentence(run: RecordedRun, before: RecordedRun, changes: Sequence[Change], *, aside: bool) -> str:
+    """Which site changed first in a run; `changes` come with the most telling one first.
+
+    `aside` says that the run before on its line is not the one it is listed behind.
+    """
     told = [f"run {run.number}, {_commit(run)}, {_when(run)}"]
+    if aside:
+        told.append(f"against run {before.number}, {_commit(before)}")
     if run.verdict is not before.verdict:
         told.append(f"{before.verdict} before, now {run.verdict}")
     if changes:

@@ -78,8 +78,10 @@ def history(*changes: Change, site: str = "bn1", **fields: Any) -> History:
     line = SiteLine(
         cell="cpu/float64", site=site, op="batch_norm", points=((1, point(0.0)), (2, point(5e-4)))
     )
-    timeline = Timeline(runs=(run(1), bad), changes=changes, verdicts=(2,) if changes else (), lines=(line,))
-    found = History(file="h.sqlite", by_commit=True, timelines=(timeline,), listed=(1, 2))
+    timeline = Timeline(
+        runs=(run(1), bad), befores={2: 1}, changes=changes, verdicts=(2,) if changes else (), lines=(line,)
+    )
+    found = History(file="h.sqlite", by_commit=True, unknown=0, timelines=(timeline,), listed=(1, 2))
     return msgspec.structs.replace(found, **fields)
 
 
@@ -113,6 +115,15 @@ def test_nothing_changed_is_said() -> None:
     assert report.plain(history(timelines=()), sites=False) == "no run in h.sqlite is as asked for\n"
 
 
+def test_a_run_that_stands_behind_another_lines_names_what_it_is_compared_with() -> None:
+    runs = (run(1), run(2, Verdict.DIVERGED), run(3, Verdict.DIVERGED))
+    timeline = Timeline(runs=runs, befores={2: 1, 3: 1}, changes=(), verdicts=(2, 3))
+    told = report.plain(history(timelines=(timeline,), unknown=1), sites=False)
+    assert "run 2, 22222222, 2026-01-02 10:00; match before, now diverged\n" in told
+    assert "10:00; against run 1, 11111111; match before, now diverged\n" in told
+    assert "in the order of their commits, 1 that git does not know as recorded;" in told
+
+
 def test_a_site_has_a_table_of_the_runs_listed() -> None:
     told = report.plain(history(change(), listed=(2,)), sites=True)
     assert "bn1, batch_norm, in cpu/float64\n" in told
@@ -142,7 +153,8 @@ def test_of_many_runs_the_last_are_listed_and_the_title_says_so() -> None:
 
 def test_many_changes_are_cut_in_the_terminal_alone() -> None:
     runs = tuple(run(number, Verdict.DIVERGED if number % 2 else Verdict.MATCH) for number in range(1, 26))
-    timeline = Timeline(runs=runs, changes=(), verdicts=tuple(range(2, 26)))
+    befores = {number: number - 1 for number in range(2, 26)}
+    timeline = Timeline(runs=runs, befores=befores, changes=(), verdicts=tuple(range(2, 26)))
     found = history(timelines=(timeline,), listed=())
     assert "and 14 more\n" in report.plain(found, sites=False)
     [network] = report.page(found).networks

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0  # seconds git may take over a large tree
 
 
-def ask(*arguments: str, patience: float = _PATIENCE) -> str | None:
+def ask(*arguments: str, given: str = "", patience: float = _PATIENCE) -> str | None:
     """What git says here; None where there is no repository, no git, or no answer in a few seconds."""
     try:
-        done = run(*arguments, patience=patience)
+        done = run(*arguments, given=given, patience=patience)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None
@@ -25,6 +25,7 @@ def ask(*arguments: str, patience: float = _PATIENCE) -> str | None:
 
 def run(
     *arguments: str,
+    given: str = "",
     at: Path | None = None,
     patience: float | None = None,
     environment: Mapping[str, str] | None = None,
@@ -34,6 +35,7 @@ def run(
 
     Args:
         arguments: The command.
+        given: What it reads from its standard input.
         at: The directory it works in; None for the process's own.
         patience: Seconds it may take; None for as long as it takes.
         environment: Variables besides those of the process; by default no optional lock is taken.
@@ -55,7 +57,7 @@ def run(
         errors="backslashreplace",
         timeout=patience,
         check=False,
-        stdin=subprocess.DEVNULL,
+        input=given,
         env={**os.environ, **({"GIT_OPTIONAL_LOCKS": "0"} if environment is None else environment)},
         start_new_session=apart,
     )

@@ -22,15 +22,22 @@ Key = tuple[str, str]
 
 
 class Follower:
-    """Follows the sites of one timeline from run to run."""
+    """Follows the sites of one timeline from run to run, each along its own line.
 
-    def __init__(self) -> None:
-        self._last: dict[Key, tuple[RecordedRun, Point]] = {}
+    Args:
+        befores: The run each comes behind, by its number, if there is one.
+    """
+
+    def __init__(self, befores: Mapping[int, RecordedRun]) -> None:
+        self._befores = befores
+        self._points: dict[int, dict[Key, Point]] = {}
 
     def changes(self, run: RecordedRun, sites: Iterable[tuple[Key, str, Point]]) -> Iterator[Change]:
-        """What changed in the next run; of each site, since the last run that has it."""
+        """What changed in the next run; of each site, since the last run of its line that has it."""
+        own = self._points[run.number] = {}
         for key, op, point in sites:
-            last, self._last[key] = self._last.get(key), (run, point)
+            own[key] = point
+            last = self._last(run, key)
             if last is None:
                 continue
             before, earlier = last
@@ -43,6 +50,15 @@ class Follower:
                 was=getattr(earlier, kind, None), now=getattr(point, kind, None), status=point.status,
                 row=point.row, rounding=rounding, inherited=inherited, grounds=tuple(_grounds(before, run)),
             )  # fmt: skip
+
+    def _last(self, run: RecordedRun, key: Key) -> tuple[RecordedRun, Point] | None:
+        before = self._befores.get(run.number)
+        while before is not None:
+            point = self._points[before.number].get(key)
+            if point is not None:
+                return before, point
+            before = self._befores.get(before.number)
+        return None
 
 
 def ranked(changes: Iterable[Change]) -> list[Change]:

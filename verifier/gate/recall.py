@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import itertools
 import re
 import shutil
 import sqlite3
@@ -15,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verifier.border import git
 from verifier.errors import OutputError, UsageError
 from verifier.gate.changes import Follower, Key, ranked
 from verifier.gate.history import RUN_COLUMNS, opened
+from verifier.gate.lineage import ancestry, ordered, predecessors
 from verifier.records import History, Point, RecordedRun, SiteLine, Timeline, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from verifier.records import Change
 
 _MOST = 6  # sites shown of a timeline where nobody names any
-_PATIENCE = 20.0  # seconds git may take to order commits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +57,24 @@ def recall(file: Path, selection: Selection) -> History:
     """
     listed = _listing(selection)
     with _reading(file) as connection:
-        runs, by_commit = _ordered([run for run in _runs(connection) if _chosen(run, selection)])
+        found = [run for run in _runs(connection) if _chosen(run, selection)]
+        known = ancestry(found)
+        runs = ordered(found, known)
         grouped: dict[tuple[object, ...], list[RecordedRun]] = {}
         for run in runs:
             grouped.setdefault(run.ground, []).append(run)
-        timelines = tuple(_timeline(connection, group, selection) for group in grouped.values())
+        timelines = tuple(
+            _timeline(connection, group, predecessors(group, known), selection) for group in grouped.values()
+        )
     wanted = [run.number for run in runs if listed(run)]
     shown = wanted[-selection.last :] if selection.last else wanted
-    return History(file=str(file), by_commit=by_commit, timelines=timelines, listed=tuple(shown))
+    return History(
+        file=str(file),
+        by_commit=len(known) > 1,
+        unknown=sum(run.commit not in known for run in runs),
+        timelines=timelines,
+        listed=tuple(shown),
+    )
 
 
 def frame(file: Path, selection: Selection) -> pd.DataFrame:
@@ -83,9 +91,8 @@ def frame(file: Path, selection: Selection) -> pd.DataFrame:
     listed = _listing(selection)
     rows = []
     with _reading(file) as connection:
-        runs = [
-            run for run in _ordered([r for r in _runs(connection) if _chosen(r, selection)])[0] if listed(run)
-        ]
+        chosen = [run for run in _runs(connection) if _chosen(run, selection)]
+        runs = [run for run in ordered(chosen, ancestry(chosen)) if listed(run)]
         for run in runs[-selection.last :] if selection.last else runs:
             about = {name: getattr(run, name) for name in _ABOUT_RUN}
             rows += [
@@ -166,8 +173,13 @@ def _sites(
         yield cell, names, Point(row=row, status=status, **fields)
 
 
-def _timeline(connection: sqlite3.Connection, runs: Sequence[RecordedRun], selection: Selection) -> Timeline:
-    follower = Follower()
+def _timeline(
+    connection: sqlite3.Connection,
+    runs: Sequence[RecordedRun],
+    befores: Mapping[int, RecordedRun],
+    selection: Selection,
+) -> Timeline:
+    follower = Follower(befores)
     changes: list[Change] = []
     points: dict[Key, list[tuple[int, Point]]] = {}
     operators: dict[Key, str] = {}
@@ -192,27 +204,19 @@ def _timeline(connection: sqlite3.Connection, runs: Sequence[RecordedRun], selec
         told = [change for change in changes if not change.inherited]
         told = [change for change in told if not change.rounding] or told
         keys = list(dict.fromkeys((change.cell, change.site) for change in told))[:_MOST]
-    pairs = itertools.pairwise(runs)
     return Timeline(
         runs=tuple(runs),
         changes=tuple(changes),
-        verdicts=tuple(after.number for before, after in pairs if before.verdict is not after.verdict),
+        befores={number: before.number for number, before in befores.items()},
+        verdicts=tuple(
+            run.number
+            for run in runs
+            if run.number in befores and run.verdict is not befores[run.number].verdict
+        ),
         lines=tuple(
             SiteLine(cell=key[0], site=key[1], op=operators[key], points=tuple(points[key])) for key in keys
         ),
     )
-
-
-def _ordered(runs: list[RecordedRun]) -> tuple[list[RecordedRun], bool]:
-    """Runs in the order of their commits, where git here knows them all; else as they were recorded."""
-    commits = {run.commit for run in runs}
-    if len(commits) < 2 or "" in commits:
-        return runs, False
-    known = git.ask("rev-list", "--topo-order", "--reverse", "--all", "HEAD", patience=_PATIENCE)
-    positions: Mapping[str, int] = {commit: k for k, commit in enumerate((known or "").split())}
-    if not commits <= positions.keys():
-        return runs, False
-    return sorted(runs, key=lambda run: (positions[run.commit], bool(run.dirty), run.number)), True
 
 
 def _chosen(run: RecordedRun, selection: Selection) -> bool:

@@ -66,7 +66,7 @@ class Point(Record, frozen=True, kw_only=True):
 
 
 class Change(Record, frozen=True, kw_only=True):
-    """Where a site's error first is another than in the run before.
+    """Where a site's error first is another than in the run before on the same line, `before`.
 
     `kind` is `intrinsic` or `total`, the error that changed, or `partner` where the site lost or found its partner.
     `rounding` says that it is inside its budget before and after: the same function in other arithmetic. `inherited`,
@@ -100,10 +100,12 @@ class SiteLine(Record, frozen=True, kw_only=True):
 class Timeline(Record, frozen=True, kw_only=True):
     """All runs of one pair of models on one ground, in order, and what changed between them.
 
-    `verdicts` has the runs whose verdict is another than that of the run before. `lines` are of the sites asked for.
+    `befores` has, of each run, the one before it on its own line, by their numbers; the first of a line has none.
+    `verdicts` has the runs whose verdict is another than that one's. `lines` are of the sites asked for.
     """
 
     runs: tuple[RecordedRun, ...]
+    befores: dict[int, int]
     changes: tuple[Change, ...]
     verdicts: tuple[int, ...]
     lines: tuple[SiteLine, ...] = ()
@@ -112,11 +114,13 @@ class Timeline(Record, frozen=True, kw_only=True):
 class History(Record, frozen=True, kw_only=True):
     """What a history holds of the runs asked for; `by_commit` says that they are in the order of their commits.
 
-    `listed` are the numbers of the runs to be listed: timelines reach beyond them.
+    But for `unknown` of them, whose commits git does not know here: they stand as they were recorded. `listed` are
+    the numbers of the runs to be listed: timelines reach beyond them.
     """
 
     file: str
     by_commit: bool
+    unknown: int
     timelines: tuple[Timeline, ...]
     listed: tuple[int, ...]
 
