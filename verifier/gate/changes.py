@@ -48,7 +48,9 @@ class Follower:
             yield Change(
                 run=run.number, before=before.number, cell=key[0], site=key[1], op=op, kind=kind,
                 was=getattr(earlier, kind, None), now=getattr(point, kind, None), status=point.status,
-                row=point.row, rounding=rounding, inherited=inherited, grounds=tuple(_grounds(before, run)),
+                row=point.row, rounding=rounding, inherited=inherited,
+                culprit=str(Status.CULPRIT) in (earlier.status, point.status),
+                grounds=tuple(_grounds(before, run)),
             )  # fmt: skip
 
     def _last(self, run: RecordedRun, key: Key) -> tuple[RecordedRun, Point] | None:
@@ -62,10 +64,22 @@ class Follower:
 
 
 def ranked(changes: Iterable[Change]) -> list[Change]:
-    """The changes of one run, those that say most first: beyond rounding, a site's own, culprits, as rows stand."""
-    culprit = str(Status.CULPRIT)
+    """The changes of one run, those that say most first.
+
+    Beyond rounding before rounding, a site's own before what it inherits, culprits before all others. Then those whose
+    intrinsic error is known before and after, float64's, in which a difference is no rounding, and as the rows stand.
+    """
     return sorted(
-        changes, key=lambda each: (each.rounding, each.inherited, each.status != culprit, each.cell, each.row)
+        changes,
+        key=lambda each: (
+            each.rounding,
+            each.inherited,
+            not each.culprit,
+            each.kind != "intrinsic",
+            "float64" not in each.cell.split("/"),
+            each.cell,
+            each.row,
+        ),
     )
 
 
@@ -80,12 +94,23 @@ def _difference(before: Point, after: Point, *, alike: bool) -> tuple[str, bool,
     if own is False:
         return "intrinsic", False, False
     known = before.intrinsic is not None and after.intrinsic is not None
+    known = known or _carries(before, after)
     whole = moved(before.total, after.total, before.allowed_total, after.allowed_total, alike=alike)
     if whole is False:
         return "total", False, known
     if own is True:
         return "intrinsic", True, False
     return None if whole is None else ("total", True, known)
+
+
+def _carries(*points: Point) -> bool:
+    """Whether, wherever the total error is outside its budget, the site's own is known to be inside."""
+    outside = [
+        each for each in points if each.total is not None and not each.total <= (each.allowed_total or 0.0)
+    ]
+    return bool(outside) and all(
+        each.intrinsic is not None and each.intrinsic <= (each.allowed_intrinsic or 0.0) for each in outside
+    )
 
 
 def moved(

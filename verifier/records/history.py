@@ -70,7 +70,8 @@ class Change(Record, frozen=True, kw_only=True):
 
     `kind` is `intrinsic` or `total`, the error that changed, or `partner` where the site lost or found its partner.
     `rounding` says that it is inside its budget before and after: the same function in other arithmetic. `inherited`,
-    that its intrinsic error is known and did not change. `grounds` says in what else the two runs differ.
+    that its intrinsic error is known and did not change, or is inside its budget wherever the total is not.
+    `culprit`, that it is one now or was one before. `grounds` says in what else the two runs differ.
     """
 
     run: int
@@ -85,6 +86,7 @@ class Change(Record, frozen=True, kw_only=True):
     row: int
     rounding: bool = False
     inherited: bool = False
+    culprit: bool = False
     grounds: tuple[str, ...] = ()
 
 

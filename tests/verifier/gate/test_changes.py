@@ -173,6 +173,47 @@ def test_without_forced_passes_total_errors_are_compared(tmp_path: Path) -> None
     )
 
 
+def numerics(found: Verification, name: str = "cpu/float32") -> Verification:
+    """With such a cell in front in which a match has no forced pass."""
+
+    def of(each: PairResult) -> PairResult:
+        return msgspec.structs.replace(
+            each, intrinsic=None if found.verdict is Verdict.MATCH else each.intrinsic
+        )
+
+    cell = msgspec.structs.replace(
+        found.cells[0], name=name, role="numerics", layers=tuple(map(of, found.cells[0].layers))
+    )
+    return msgspec.structs.replace(found, cells=(cell, *found.cells))
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_cell_that_knows_the_culprits_own_error_before_and_after_is_told_first(
+    tmp_path: Path, mended: bool
+) -> None:
+    runs = [numerics(good()), numerics(bad())]
+    [timeline] = kept(tmp_path, *(reversed(runs) if mended else runs))
+    own = [(each.cell, each.site, each.kind) for each in timeline.changes if not each.inherited]
+    assert own == [("cpu/float64", "relu", "intrinsic"), ("cpu/float32", "relu", "total")]
+    assert [each.site for each in timeline.changes if each.inherited] == [
+        "layer1.0.conv1",
+        "layer1.0.bn1",
+    ] * 2
+
+
+def test_what_carries_is_never_told_before_a_culprit(tmp_path: Path) -> None:
+    """In a cell of float32 alone, where a match has no intrinsic errors."""
+    runs = [
+        msgspec.structs.replace(each, cells=each.cells[:1]) for each in (numerics(good()), numerics(bad()))
+    ]
+    [timeline] = kept(tmp_path, *runs)
+    assert [(each.site, each.inherited) for each in timeline.changes] == [
+        ("relu", False),
+        ("layer1.0.conv1", True),
+        ("layer1.0.bn1", True),
+    ]
+
+
 def test_a_run_that_did_not_measure_a_site_is_looked_past(tmp_path: Path) -> None:
     without = result(*(row(k, 0.0, 0.0) for k in range(2)))
     [timeline] = kept(tmp_path, good(), without, bad())
