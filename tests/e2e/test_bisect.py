@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -166,6 +167,10 @@ def test_bisect_finds_the_first_bad_commit_with_site_and_cause(
     assert "No module named 'gone'" in ended.out
     assert "mul, mul: other is 0.51, the baseline's 0.5 (confirmed, mul-other)" in ended.out
     assert "A. Author" in ended.out
+    with sqlite3.connect(inside / ".git" / "verifier" / "history.sqlite") as connection:
+        names = connection.execute("SELECT DISTINCT baseline, candidate, inputs FROM runs").fetchall()
+    connection.close()
+    assert names == [("trusted.py:build", "net.py:build", "tensors from inputs.py:x, 4 x 8")]
     assert json.loads((tmp_path / "bad" / "result.json").read_text(encoding="utf-8"))["verdict"] == "diverged"
 
 

@@ -66,8 +66,8 @@ class Follower:
 def ranked(changes: Iterable[Change]) -> list[Change]:
     """The changes of one run, those that say most first.
 
-    Beyond rounding before rounding, a site's own before what it inherits, culprits before all others. Then those whose
-    intrinsic error is known before and after, float64's, in which a difference is no rounding, and as the rows stand.
+    Beyond rounding before rounding, a site's own before what it inherits, culprits before all others. Then what has
+    an intrinsic error before and after, float64's, in which a difference is no rounding, and as the rows stand.
     """
     return sorted(
         changes,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from verifier.border import git
 from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
+from verifier.gate.naming import described, named, tops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,11 +115,11 @@ def append(result: Result, file: Path) -> int:
     Raises:
         OutputError: The history cannot be written, is none, or a newer version of this package wrote it.
     """
-    branch = _branch()
+    branch, places = _branch(), tops()
     with _own_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with opened(file) as connection, _transaction(connection):
-            return _insert(connection, result, branch)
+            return _insert(connection, result, branch, places)
 
 
 @contextlib.contextmanager
@@ -195,13 +196,14 @@ def _own_errors(file: Path) -> Iterator[None]:
         raise OutputError(f"{file} cannot be written: {error}") from error
 
 
-def _insert(connection: sqlite3.Connection, result: Result, branch: str | None) -> int:
+def _insert(connection: sqlite3.Connection, result: Result, branch: str | None, places: Sequence[str]) -> int:
     environment, cause = result.environment, next((c.cause for c in result.culprits if c.cause), None)
     first = result.first_divergence
     values = (
         result.created, environment.commit or None, environment.dirty, branch if environment.commit else None,
-        result.baseline.spec, result.candidate.spec, result.weights.mode, result.inputs.description, result.seed,
-        result.policy, result.inputs.digest, result.weights.baseline_digest,
+        named(result.baseline.spec, places), named(result.candidate.spec, places), result.weights.mode,
+        described(result.inputs.description, places), result.seed, result.policy, result.inputs.digest,
+        result.weights.baseline_digest,
         environment.packages.get("torch", ""), environment.processor, ", ".join(environment.devices),
         result.command, str(result.verdict), result.reason, (first.baseline or first.candidate) if first else None,
         cause.summary if cause else None, cause.code if cause else None, result.seconds,
