@@ -156,7 +156,14 @@ def test_bisect_finds_the_first_bad_commit_with_site_and_cause(
     (inside / "tmp").mkdir(exist_ok=True)
     before = state(inside)
     try:
-        ended = command(inside, "bisect", made[0], "main", "--", *RUN, "--out", str(tmp_path / "bad"))
+        files = (
+            "--out",
+            str(tmp_path / "bad"),
+            f"--junit={tmp_path / 'bad.xml'}",
+            "--sarif",
+            str(tmp_path / "bad.sarif"),
+        )
+        ended = command(inside, "bisect", made[0], "main", "--", *RUN, *files)
         assert state(inside) == before
     finally:
         git(inside, "checkout", "--quiet", "scale.py")
@@ -167,6 +174,10 @@ def test_bisect_finds_the_first_bad_commit_with_site_and_cause(
     assert "No module named 'gone'" in ended.out
     assert "mul, mul: other is 0.51, the baseline's 0.5 (confirmed, mul-other)" in ended.out
     assert "A. Author" in ended.out
+    assert "<failure" in (tmp_path / "bad.xml").read_text(encoding="utf-8")
+    [found] = json.loads((tmp_path / "bad.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
+    assert found["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "net.py"
+    assert found["ruleId"] == "mul-other"
     with sqlite3.connect(inside / ".git" / "verifier" / "history.sqlite") as connection:
         names = connection.execute("SELECT DISTINCT baseline, candidate, inputs FROM runs").fetchall()
     connection.close()

@@ -29,34 +29,46 @@ def bisect(
     with exits.translated(debug=debug):
         if command[0] != "run":
             raise UsageError("what is bisected is a run: write `verifier bisect GOOD BAD -- run ...`.")
-        arguments, out = _without_out(command)
+        arguments, files = _without_files(command)
+        out = files.get("--out")
         interruption.leaves("the worktree is removed, and the checkout is as it was.")
         from reports import history as report
         from verifier.gate.bisecting import bisect as search
+        from verifier.gate.findings import Outcome
+        from verifier.gate.formats import Formats
         from verifier.storage.saving import check_writable, save
 
+        formats = Formats(*map(files.get, _FORMATS))
+        formats.check()
         if out is not None:
             check_writable(out)
         found, result = search(good, bad, arguments, lambda each: showing.say(f"{report.trial(each)}\n"))
         showing.say(f"\n{report.bisected(found, result)}")
-        if out is not None and result is not None:
-            showing.warn(save(result, out))
-            showing.say(f"\nReport: {out}/report.html\n")
+        if result is not None:
+            showing.warn(formats.write([Outcome.of(result)]))
+            if out is not None:
+                showing.warn(save(result, out))
+                showing.say(f"\nReport: {out}/report.html\n")
+        elif files:
+            showing.warn([f"not written, as there is no one bad commit: {', '.join(files)}."])
         exits.end(0 if len(found.commits) == 1 else 4)
 
 
-def _without_out(command: list[str]) -> tuple[list[str], Path | None]:
-    """The command without `--out`, whose directory gets the first bad commit's result."""
+_FORMATS = ("--junit", "--sarif", "--code-quality")  # as `Formats` has them
+
+
+def _without_files(command: list[str]) -> tuple[list[str], dict[str, Path]]:
+    """The command without the files that get the first bad commit's result, and these by their options."""
     kept: list[str] = []
-    out = None
+    files: dict[str, Path] = {}
     words = iter(command)
     for word in words:
-        if word == "--out":
-            out = next(words, None)
-            if out is None:
-                raise UsageError("--out takes a directory.")
-        elif word.startswith("--out="):
-            out = word.removeprefix("--out=")
-        else:
+        option, equals, value = word.partition("=")
+        if option not in ("--out", *_FORMATS):
             kept.append(word)
-    return kept, None if out is None else Path(out)
+            continue
+        given = value if equals else next(words, "")
+        if not given:
+            raise UsageError(f"{option} takes a {'directory' if option == '--out' else 'file'}.")
+        files[option] = Path(given)
+    return kept, files
