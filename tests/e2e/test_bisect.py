@@ -226,6 +226,10 @@ def test_outside_a_repository_nothing_is_bisected(call: Callable[..., Ended], pl
     outside = {"GIT_CEILING_DIRECTORIES": str(place.parent)}
     assert "needs a git repository" in call("bisect", "a", "b", "--", *RUN, env=outside).refusal(2)
     assert "write `verifier bisect GOOD BAD -- run" in call("bisect", "a", "b", "--", "models").refusal(2)
+    for words in (("run", "--baseline", "a.py:f"), ("--baseline", "a.py:f"), ("run",)):
+        ended = call("bisect", "a", "b", *words)
+        assert ended.code == 2
+        assert "the run and its options stand behind `--`" in " ".join(ended.err.split())
 
 
 @pytest.mark.thorough

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from verifier.cli import exits, interruption, options, showing
 from verifier.errors import UsageError
+
+
+class Command(TyperCommand):
+    """`bisect`, whose own options end where the run begins."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a run that does not stand behind `--`: its options would be taken for those of `bisect`."""
+        if "--" not in args and (
+            "run" in args or any(word.startswith("--") for word in args if word not in _OWN)
+        ):
+            ctx.fail(
+                "the run and its options stand behind `--`: verifier bisect GOOD BAD -- run --baseline SPEC "
+                "--candidate SPEC"
+            )
+        return super().parse_args(ctx, args)
+
+
+_OWN = ("--debug", "--help")
 
 
 def bisect(
