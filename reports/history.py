@@ -11,7 +11,7 @@ from reports.curves import Curve, LineChart, chart
 from reports.headline import headline
 from reports.sections import Section, lines, text
 from reports.wording import counted, figure
-from verifier.records import History, Status, brief, tail
+from verifier.records import History, Status, Verdict, brief, tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,11 +113,18 @@ def bisected(found: Bisection, result: Result | None) -> str:
     ]
     if len(told) > 1:
         head = f"the first bad commit is one of {len(told):,}: the others cannot be told from it, as they did not run"
+        why = [
+            f"{trial.commit[:12]} {brief(trial.subject, _CAUSE)}: {trial.said}"
+            for trial in found.trials
+            if trial.verdict is Verdict.SKIPPED
+        ]
         return text(
             head,
             [
                 Section("Candidates, oldest first", lines(told)),
                 Section("Tried", lines((f"{span}: {tried}",))),
+                Section("Why commits were skipped", lines(why)),
+                Section("Next", lines(_NEXT)),
             ],
         )
     rows = [
@@ -134,10 +141,17 @@ def bisected(found: Bisection, result: Result | None) -> str:
     return text(f"first bad commit: {told[0]}", [section for section in sections if section.rows])
 
 
+_NEXT = (
+    "check one of them out and run the same command there to see all it says",
+    "mend what keeps them from running, if it lies outside of the commits (a package, an untracked file), and repeat",
+    "or give other ends, between which commits run",
+)
+
+
 def trial(found: Trial) -> str:
     """What one step of a bisection found, in one line."""
     found = wording.shown(found)
-    why = f": {brief(found.said, 2 * _CAUSE)}" if found.said else ""
+    why = f": {brief(found.said.removeprefix(f'{found.verdict}: '))}" if found.said else ""
     return f"{found.commit[:12]} {brief(found.subject, _CAUSE)}: {found.verdict}{why}"
 
 

@@ -277,6 +277,9 @@ def test_commits_that_cannot_be_told_apart_are_all_named(place: Path, command: C
     assert ended.code == 4
     assert "the first bad commit is one of 2" in ended.out
     assert f"{made[2][:12]} Change 3\n  {made[3][:12]} Change 4\n" in ended.out
+    assert f"{made[4][:12]} Change 5: diverged: mul is wrong: other is 0.51, the baseline's 0.5" in ended.out
+    assert "Why commits were skipped" in ended.out
+    assert "give other ends" in ended.out
     ended = command(root, "bisect", made[1], made[3], "--", *RUN)
     assert ended.code == 3
     assert "no commit between the two could be run" in ended.err

@@ -214,9 +214,24 @@ def test_commits_that_cannot_be_told_apart_are_listed() -> None:
     assert f"  {'b' * 12} Tidy\\x1b\n  {'c' * 12} Typo\n" in told
 
 
+def test_why_commits_were_skipped_is_told_whole_and_what_may_help() -> None:
+    found = bisection("b" * 40, "c" * 40)
+    long = msgspec.structs.replace(found.trials[1], said=f"{'word ' * 60}. And the end")
+    told = report.bisected(msgspec.structs.replace(found, trials=(found.trials[0], long)), None)
+    assert f"{'c' * 12} Typo: {'word ' * 60}. And the end\n" in told
+    assert f"{'b' * 12} Tidy: " not in told
+    assert "run the same command there" in told
+    assert "give other ends" in told
+
+
+def test_a_trial_that_diverged_has_the_headline_of_its_run() -> None:
+    trial = msgspec.structs.replace(bisection("b" * 40).trials[0], said="diverged: bn1 is wrong: eps is 1")
+    assert report.trial(trial) == f"{'b' * 12} Tidy: diverged: bn1 is wrong: eps is 1"
+
+
 def test_a_trial_is_a_line() -> None:
     skipped = bisection("b" * 40).trials[1]
     assert report.trial(skipped) == f"{'c' * 12} Typo: skipped: no module 'x'"
     long = msgspec.structs.replace(skipped, said="word " * 200, subject="\n")
-    assert len(report.trial(long)) < 200
+    assert len(report.trial(long)) < 250
     assert "\n" not in report.trial(long)

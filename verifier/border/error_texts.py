@@ -35,6 +35,11 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
 
 
+def sentence(text: str) -> str:
+    """A text with one stop at its end, which may be a question's."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 # torch raises a plain RuntimeError where the CPU has no memory left.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

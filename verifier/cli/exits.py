@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from verifier.border.error_texts import account, first_line, is_out_of_memory, raised_by_program
+from verifier.border.error_texts import account, first_line, is_out_of_memory, raised_by_program, sentence
 from verifier.border.signals import answer_in, is_closing
 from verifier.cli import INTERRUPTED, interruption, streams
 from verifier.errors import CannotRunError, VerifierError
@@ -78,7 +78,7 @@ def told(error: BaseException) -> tuple[str, int]:
         else (_foreign(error), CannotRunError.exit_code)
     )
     note = note_of(error)
-    return (f"{message}{'' if message.endswith('.') else '.'} {note}" if note else message), code
+    return (f"{sentence(message)} {note}" if note else message), code
 
 
 def _foreign(error: BaseException) -> str:

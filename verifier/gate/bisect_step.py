@@ -71,7 +71,11 @@ def _verified(terms: dict[str, Any], commit: str) -> tuple[int, int, str]:
     if done.returncode in (STOP, -2):
         return STOP, done.returncode, ""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("verifier: warning: ")]
-    said = lines[-1].removeprefix("verifier: ") if lines else f"the run ended with {done.returncode}"
+    own = [
+        k for k, line in enumerate(lines) if line.startswith("verifier: ")
+    ]  # a message may have several lines
+    said = " ".join(lines[own[-1] if own else -1 :]).removeprefix("verifier: ")
+    said = said or f"the run ended with {done.returncode}"
     found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.rglob("result.json"))]
     verdicts = [str(result["verdict"]) for result in found]
     if done.returncode == BAD and "diverged" in verdicts:  # a program may end with 1, too

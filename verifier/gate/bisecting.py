@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -16,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 import verifier
+from reports.headline import headline
 from verifier.border import git
+from verifier.border.error_texts import sentence
 from verifier.errors import CannotRunError, UsageError
 from verifier.gate import bisect_launch, bisect_step
 from verifier.gate.history import VARIABLE, place
@@ -198,14 +203,27 @@ def _check_ends(
     ):
         bench.git("checkout", "--quiet", "--force", "--detach", commit)
         _follow(bench, bench.step, told)
-        found = bench.trials()[-1]
+        found = _explained(bench.trials()[-1], bench)
         if found.verdict is Verdict.SKIPPED:
             kind = UsageError if found.code == UsageError.exit_code else CannotRunError
-            raise kind(f"nothing can be said of {name}, {_named(found)}: {found.said.rstrip('.')}.")
+            raise kind(f"nothing can be said of {name}, {_named(found)}: {sentence(found.said)}")
         if found.verdict is not wanted:
             is_not, does = ("good", "diverges") if wanted is Verdict.MATCH else ("bad", "matches")
-            why = f" ({found.said.rstrip('.')})" if found.said else ""
+            said = found.said.removeprefix(f"{found.verdict}: ").rstrip(".")
+            why = f" ({said})" if said else ""
             raise UsageError(f"{name} is not {is_not}: {_named(found)} {does}{why}.")
+
+
+def _explained(trial: Trial, bench: _Bench) -> Trial:
+    """With the sentence that `run` begins with, which has the cause, in the place of the reason."""
+    if trial.verdict is not Verdict.DIVERGED:
+        return trial
+    return msgspec.structs.replace(trial, said=_headline(bench.results / trial.commit))
+
+
+@functools.cache
+def _headline(directory: Path) -> str:
+    return headline(_result(directory))
 
 
 def _named(found: Trial) -> str:
@@ -228,7 +246,7 @@ def _searched(bench: _Bench, ends: tuple[str, str], told: Callable[[Trial], None
         last = skipped[left[-2]]
         raise CannotRunError(
             f"no commit between the two could be run, the last of {len(left) - 1}, {_named(last)}, because of: "
-            f"{last.said.rstrip('.')}."
+            f"{sentence(last.said)} Run the same command there to see more; mend that, or give other ends."
         )
     return left
 
@@ -251,7 +269,7 @@ def _follow(bench: _Bench, command: Sequence[str], told: Callable[[Trial], None]
             ended = process.poll()
             for trial in bench.trials()[known:]:
                 known += 1
-                told(trial)
+                told(_explained(trial, bench))
             if ended is not None:
                 break
             time.sleep(_LOOK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from verifier.border.error_texts import first_line
+from verifier.border.error_texts import first_line, sentence
 from verifier.errors import OutputError, UsageError
 from verifier.gate import code_quality, junit, sarif
 from verifier.storage.saving import check_file, save_text
@@ -66,5 +66,5 @@ class Formats:
                 save_text(makers[option](outcomes), file)
             except Exception as error:
                 why = str(error) if isinstance(error, OutputError) else first_line(error)
-                lost.append(f"{option} {file} was not written: {why.rstrip('.')}.")
+                lost.append(f"{option} {file} was not written: {sentence(why)}")
         return tuple(lost)

@@ -272,6 +272,6 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"--since {text}: give a date such as 2026-11-30, or an age such as 12h, 7d or 2w."
+            f"--since {text}: give a date such as 2020-01-31, or an age such as 12h, 7d or 2w."
         ) from error
     return moment if moment.tzinfo else moment.astimezone()

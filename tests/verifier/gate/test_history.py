@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -308,6 +310,15 @@ def test_runs_are_chosen(file: Path) -> None:
     for wrong in ({"verdict": "good"}, {"since": "yesterday"}, {"since": "99999999w"}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             listed(**wrong)
+
+
+def test_a_time_that_is_none_names_one_that_has_been(file: Path) -> None:
+    append(at("a"), file)
+    with pytest.raises(UsageError) as refused:
+        recall(file, Selection(since="yesterday"))
+    [example] = re.findall(r"\d{4}-\d\d-\d\d", str(refused.value))
+    recall(file, Selection(since=example))
+    assert dt.date.fromisoformat(example) < dt.date(2026, 1, 1)
 
 
 def test_what_is_listed_does_not_change_what_is_compared(file: Path) -> None:
