@@ -76,6 +76,8 @@ def plain(history: History, *, sites: bool, most: int | None = None) -> str:
         sections.append(Section(title, lines(_latest(told) or (counted(len(timeline.runs), "run"),))))
         if sites:
             sections += _tables(history, timeline)
+    if sites and history.timelines and not any(timeline.lines for timeline in history.timelines):
+        sections.append(Section("Sites", lines(("no site of these runs is as asked for",))))
     return text(_headline(history), [section for section in sections if section.rows])
 
 
@@ -164,6 +166,10 @@ def _headline(history: History, *, file: bool = True) -> str:
     where = f"{counted(runs, 'run')} of {told}{f' in {history.file}' if file else ''}, {_order(history)}"
     changed = [timeline for timeline in history.timelines if _told(timeline)]
     said = f"{counted(len(changed), 'network')} changed" if changed else "nothing changed"
+    shown = len(history.listed)
+    if shown < runs:
+        are = "is" if shown == 1 else "are"
+        said = f"{said}, over all these runs, of which {f'{shown:,}' if shown else 'none'} {are} listed"
     return f"{where}; {said}"
 
 

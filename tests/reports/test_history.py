@@ -124,6 +124,21 @@ def test_a_run_that_stands_behind_another_lines_names_what_it_is_compared_with()
     assert "in the order of their commits, 1 that git does not know as recorded;" in told
 
 
+def test_where_not_all_runs_are_listed_changes_are_said_to_be_of_all() -> None:
+    told = report.plain(history(change(), listed=(2,)), sites=False)
+    assert "; 1 network changed, over all these runs, of which 1 is listed\n" in told
+    assert "over all" not in report.plain(history(change()), sites=False)
+
+
+def test_a_site_that_no_run_has_is_said_to_be_none() -> None:
+    quiet = history()
+    [timeline] = quiet.timelines
+    without = history(timelines=(msgspec.structs.replace(timeline, lines=()),))
+    assert "no site of these runs is as asked for" in report.plain(without, sites=True)
+    assert "as asked for" not in report.plain(without, sites=False)
+    assert "as asked for" not in report.plain(quiet, sites=True)
+
+
 def test_a_site_has_a_table_of_the_runs_listed() -> None:
     told = report.plain(history(change(), listed=(2,)), sites=True)
     assert "bn1, batch_norm, in cpu/float64\n" in told

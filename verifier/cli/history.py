@@ -66,9 +66,10 @@ def history(
                 raise UsageError(f"options of `history {context.invoked_subcommand}` come behind it.")
             return
         from reports import history as report
+        from verifier.gate.history import required
         from verifier.gate.recall import Selection, recall
 
-        found = recall(_file(file), Selection(**asked))
+        found = recall(required(file), Selection(**asked))
         if out is not None:
             from reports import html
             from verifier.storage.saving import save_text
@@ -95,22 +96,11 @@ def export(
     """Write all figures as a table, one row a run, cell and site."""
     with exits.translated(debug=debug):
         from verifier.gate.exporting import check_target, save_frame
+        from verifier.gate.history import required
         from verifier.gate.recall import Selection, frame
 
         check_target(target)
         selection = Selection(
             model=model, branch=branch, cell=cell, site=site, verdict=verdict, since=since, last=last
         )
-        save_frame(frame(_file(file), selection), target)
-
-
-def _file(named: Path | None) -> Path:
-    from verifier.gate.history import VARIABLE, place
-
-    found = place(named)
-    if found is None:
-        raise UsageError(
-            f"no history is kept here: this is no git repository, or {VARIABLE} says so. Name one with "
-            "--history FILE."
-        )
-    return found
+        save_frame(frame(required(file), selection), target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from verifier.border import git
 from verifier.border.error_texts import first_line
-from verifier.errors import OutputError
+from verifier.errors import OutputError, UsageError
 from verifier.gate.naming import described, named, tops
 
 if TYPE_CHECKING:
@@ -87,6 +87,21 @@ def place(named: Path | None = None, *, never: bool = False) -> Path | None:
         return None if wanted.strip().lower() in ("", "off") else Path(wanted)
     common = git.ask("rev-parse", "--git-common-dir")
     return Path(common).resolve() / "verifier" / NAME if common else None
+
+
+def required(named: Path | None = None) -> Path:
+    """The file of the history, where one is to be read.
+
+    Raises:
+        UsageError: None is named, and none is kept here.
+    """
+    found = place(named)
+    if found is None:
+        raise UsageError(
+            f"no history is kept here: this is no git repository, or {VARIABLE} says so. Name one with "
+            "--history FILE."
+        )
+    return found
 
 
 def keep(result: Result, file: Path | None) -> tuple[str, ...]:

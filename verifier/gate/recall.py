@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from verifier.errors import OutputError, UsageError
 from verifier.gate.changes import Follower, Key, ranked
-from verifier.gate.history import RUN_COLUMNS, opened
+from verifier.gate.history import RUN_COLUMNS, opened, required
 from verifier.gate.lineage import ancestry, ordered, predecessors
 from verifier.records import History, Point, RecordedRun, SiteLine, Timeline, Verdict
 
@@ -77,20 +77,25 @@ def recall(file: Path, selection: Selection) -> History:
     )
 
 
-def frame(file: Path, selection: Selection) -> pd.DataFrame:
+def frame(file: Path | str | None = None, selection: Selection | None = None) -> pd.DataFrame:
     """All figures of the runs listed and the sites asked for, one row a run, cell and site.
 
     Figures are float64 (NaN where not measured, too), counts nullable integers, all else text.
 
+    Args:
+        file: The history; by default the one that runs here are recorded in.
+        selection: By default everything.
+
     Raises:
         OutputError: There is none, or it cannot be read.
-        UsageError: The selection is not understood.
+        UsageError: The selection is not understood, or no history is kept here.
     """
     import pandas as pd  # noqa: PLC0415 - takes a second to import
 
+    selection = selection or Selection()
     listed = _listing(selection)
     rows = []
-    with _reading(file) as connection:
+    with _reading(required(None if file is None else Path(file))) as connection:
         chosen = [run for run in _runs(connection) if _chosen(run, selection)]
         runs = [run for run in ordered(chosen, ancestry(chosen)) if listed(run)]
         for run in runs[-selection.last :] if selection.last else runs:

@@ -352,7 +352,9 @@ def test_a_history_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_frame_has_a_row_a_run_cell_and_site(file: Path, tmp_path: Path) -> None:
+def test_a_frame_has_a_row_a_run_cell_and_site(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = [at("a"), at("b", samples.diverged())]
     for result in results:
         append(result, file)
@@ -362,6 +364,10 @@ def test_a_frame_has_a_row_a_run_cell_and_site(file: Path, tmp_path: Path) -> No
     assert found["total"].dtype == found["allowed_intrinsic"].dtype == "float64"
     chosen = frame(file, Selection(site="bn1", cell="cpu/float64"))
     assert list(chosen["intrinsic"]) == [5e-4]
+
+    monkeypatch.setenv(VARIABLE, str(file))
+    assert frame().equals(found)
+    assert frame(str(file)).equals(found)
 
     save_frame(found, tmp_path / "all.csv")
     import pandas as pd
