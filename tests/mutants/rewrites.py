@@ -205,6 +205,8 @@ def _(made: Variant) -> None:
 @benign("nested")
 def _(made: Variant) -> None:
     children = list(made.candidate.children())
+    if len(children) < 2:  # wrapped before
+        return
     cut = made.rng.randrange(1, len(children))
     made.candidate = nn.Sequential(nn.Sequential(*children[:cut]), nn.Sequential(*children[cut:])).train(
         made.candidate.training
