@@ -149,7 +149,8 @@ def test_every_command_runs(readers_place: Path, clean_environment: Mapping[str,
     assert len(elsewhere) == len(ELSEWHERE)
     assert all(option in (ROOT / file).read_text(encoding="utf-8") for option, file in ELSEWHERE.items())
     wanted = dict.fromkeys(smaller(each) for each in given if each not in elsewhere)
-    lines = sorted(wanted, key=lambda line: not line.startswith("run "))  # they write what others read
+    # What is recorded is read by runs, and what runs write by others.
+    lines = sorted(wanted, key=lambda line: (not line.startswith("record "), not line.startswith("run ")))
     (readers_place / "commands.json").write_text(json.dumps(lines), encoding="utf-8")
 
     done = subprocess.run(

@@ -123,7 +123,12 @@ def semantics(
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
-    if len(judged.culprits) > 1 and protocol.localise != "never":
+    # Numbers that are wrong at two sites are two faults; what is missing at one may be too much at another.
+    unsure = any(
+        each.cause is None or not each.cause.confirmed or each.cause.code.endswith(("-missing", "-extra"))
+        for each in judged.culprits
+    )
+    if len(judged.culprits) > 1 and unsure and protocol.localise != "never":
         repaired, seen = _fewer_culprits(
             bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone)
         )

@@ -53,13 +53,15 @@ _ARGUMENTS = frozenset({"dim", "keepdim"})
 
 
 def replaced(context: Context) -> Iterator[Edit]:
-    """One operator that is another of its family."""
+    """One operator that is another of its family; not one of which there are as many as in the baseline already."""
+    here, there = ([step.op for step in each.steps] for each in (context.program, context.baseline))
     for at, step in context.steps():
         for family in _FAMILIES:
             if step.op not in family:
                 continue
             for op, function in family.items():
-                call = None if op == step.op else _as(step, function)
+                there_already = op in there and here.count(op) >= there.count(op)
+                call = None if op == step.op or there_already else _as(step, function)
                 if call is None:
                     continue
                 yield Edit(
