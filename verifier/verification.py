@@ -30,9 +30,8 @@ from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, picked, sample
-from verifier.judge import STRICT, Policy, coverage, evaluate, main_cell, overall, with_probes, with_sources
+from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
-from verifier.records import Verdict
 from verifier.storage.saving import Verification
 from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
@@ -134,13 +133,7 @@ def verify(
             protocol=protocol,
             seed=seed,
             command=command,
-            needing={
-                "another input for the candidate": candidate_inputs is not None,
-                "granularity block": granularity == "block",
-                "localise always": protocol.localise == "always",
-                "repeat": repeat > 1,
-                "probe": probe,
-            },
+            needing=_needing(candidate_inputs, granularity, protocol, probe=probe),
         )
     baseline = cast("nn.Module | str", baseline)
     missing = missing_here(requests)
@@ -156,25 +149,12 @@ def verify(
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
     results = with_sources(found.results, found.bench.alignment)
-    main = main_cell(results)
     alignment, masters = found.bench.alignment, found.bench.subject.masters
-    criteria = evaluate(policy, main.output, main.layers, results)
     own = masters.info.mode == "as-is"
-    returned = returned_otherwise(found)
-    covered = coverage(alignment, found.silent, returned, found.read, own_weights=own)
-    verdict, reason = overall(policy, results, criteria, covered)
-    verdict, reason = with_probes(policy, verdict, reason, probes)
-    deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
+    covered = coverage(alignment, found.silent, returned_otherwise(found), found.read, own_weights=own)
     hasher = Hasher()
     return Verification(
-        verdict=verdict,
-        reason=reason,
-        criteria=criteria,
-        coverage=covered,
-        first_divergence=deciding.first_divergence if deciding else None,
-        culprits=deciding.culprits if deciding else (),
-        cells=results,
-        output=main.output,
+        **concluded(policy, results, covered, probes)._asdict(),
         baseline=sides[0].info(alignment.baseline),
         candidate=sides[1].info(alignment.candidate),
         weights=_digested(masters, hasher),
@@ -192,6 +172,17 @@ def verify(
         exercise=exercise(found, given),
         probes=probes,
     )
+
+
+def _needing(candidate_inputs: Any, granularity: str, protocol: Protocol, *, probe: bool) -> dict[str, bool]:
+    """Of what only a live baseline can give, whether it was asked for."""
+    return {
+        "another input for the candidate": candidate_inputs is not None,
+        "granularity block": granularity == "block",
+        "localise always": protocol.localise == "always",
+        "repeat": protocol.repeat > 1,
+        "probe": probe,
+    }
 
 
 def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:

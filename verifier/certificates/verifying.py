@@ -23,9 +23,9 @@ from verifier.certificates.recording import SAMPLES, undisturbed
 from verifier.environment import describe, tf32_allowed
 from verifier.errors import CertificateError, DeviceError
 from verifier.inputs.samples import sample
-from verifier.judge import coverage, evaluate, main_cell, overall, with_sources
+from verifier.judge import concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
-from verifier.records import CertificateInfo, Verdict, WeightsInfo
+from verifier.records import CertificateInfo, WeightsInfo
 from verifier.storage.saving import Verification
 from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
@@ -149,21 +149,10 @@ def _verification(
     notes: tuple[str, ...],
 ) -> Verification:
     content = certificate.content
-    main = main_cell(results)
     alignment, fit = found.alignment, found.fitted
-    criteria = evaluate(policy, main.output, main.layers, results)
     covered = coverage(alignment, (), found.words, own_weights=content.weights == "as-is")
-    verdict, reason = overall(policy, results, criteria, covered)
-    deciding = next((each for each in results if each.verdict is Verdict.DIVERGED), None)
     return Verification(
-        verdict=verdict,
-        reason=reason,
-        criteria=criteria,
-        coverage=covered,
-        first_divergence=deciding.first_divergence if deciding else None,
-        culprits=deciding.culprits if deciding else (),
-        cells=results,
-        output=main.output,
+        **concluded(policy, results, covered)._asdict(),
         baseline=content.model,
         candidate=side.info(alignment.candidate),
         weights=WeightsInfo(

@@ -1,8 +1,8 @@
 """From numbers to verdicts: cells, budgets, policies and who is to blame."""
 
 from verifier.judge.budgets import numerics_budget, semantics_budget
+from verifier.judge.conclusion import concluded
 from verifier.judge.coverage import Region, coverage, many, regions
-from verifier.judge.criteria import evaluate
 from verifier.judge.excess import excess, less_accurate, numeric
 from verifier.judge.hardware import hardware
 from verifier.judge.low_precision import range_notes, with_precision
@@ -11,7 +11,7 @@ from verifier.judge.rejudging import judge_again
 from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.sources import with_sources
 from verifier.judge.statuses import Judged, differs, judge_rows
-from verifier.judge.verdicts import left_open, main_cell, overall, too_thin, with_probes
+from verifier.judge.verdicts import left_open, overall, too_thin
 
 __all__ = [
     "CRITERIA",
@@ -21,17 +21,16 @@ __all__ = [
     "Policy",
     "Region",
     "bare_rows",
+    "concluded",
     "coverage",
     "differs",
     "ends",
-    "evaluate",
     "excess",
     "hardware",
     "judge_again",
     "judge_rows",
     "left_open",
     "less_accurate",
-    "main_cell",
     "many",
     "numeric",
     "numerics_budget",
@@ -41,6 +40,5 @@ __all__ = [
     "semantics_budget",
     "too_thin",
     "with_precision",
-    "with_probes",
     "with_sources",
 ]

@@ -14,10 +14,10 @@ from verifier.judge.budgets import (
     numerics_budget,
     semantics_budget,
 )
-from verifier.judge.criteria import evaluate
+from verifier.judge.conclusion import concluded
 from verifier.judge.hardware import hardware
 from verifier.judge.statuses import judge_rows
-from verifier.judge.verdicts import AS_GIVEN, left_open, main_cell, overall, with_probes
+from verifier.judge.verdicts import AS_GIVEN, left_open
 from verifier.records import CellResult, PairResult, Result, Verdict
 
 if TYPE_CHECKING:
@@ -27,21 +27,8 @@ if TYPE_CHECKING:
 def judge_again(verification: Result, policy: Policy) -> Result:
     """The same measurements with verdicts, statuses and criteria by `policy`."""
     cells = tuple(_cell(cell, policy) for cell in verification.cells)
-    judged = msgspec.structs.replace(verification, cells=cells)
-    main = main_cell(cells)
-    criteria = evaluate(policy, verification.output, main.layers, cells)
-    verdict, reason = overall(policy, cells, criteria, verification.coverage)
-    verdict, reason = with_probes(policy, verdict, reason, verification.probes)
-    deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
-    return msgspec.structs.replace(
-        judged,
-        verdict=verdict,
-        reason=reason,
-        criteria=criteria,
-        policy=policy.name,
-        first_divergence=deciding.first_divergence if deciding else None,
-        culprits=deciding.culprits if deciding else (),
-    )
+    found = concluded(policy, cells, verification.coverage, verification.probes)
+    return msgspec.structs.replace(verification, policy=policy.name, **found._asdict())
 
 
 def _cell(cell: CellResult, policy: Policy) -> CellResult:
