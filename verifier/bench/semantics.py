@@ -123,11 +123,10 @@ def semantics(
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
-    # Numbers that are wrong at two sites are two faults; what is missing at one may be too much at another.
-    unsure = any(
-        each.cause is None or not each.cause.confirmed or each.cause.code.endswith(("-missing", "-extra"))
-        for each in judged.culprits
-    )
+    # What was confirmed at each of two sites is two faults, unless what is missing at one is too much at the other.
+    unsure = any(each.cause is None or not each.cause.confirmed for each in judged.culprits)
+    halves = {each.cause.code.rpartition("-")[2] for each in judged.culprits if each.cause is not None}
+    unsure |= halves >= {"missing", "extra"}
     if len(judged.culprits) > 1 and unsure and protocol.localise != "never":
         repaired, seen = _fewer_culprits(
             bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone)
