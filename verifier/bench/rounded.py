@@ -50,15 +50,16 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
                 continue
             linear = linear_in(place.site, place.call)
             names = {use.role: use.name for use in place.site.tensors}
-            if linear is None or not names.keys() or {*names.values()} <= held[side]:
+            if linear is None:
                 continue
-            exact = unrounded(linear, target, allowed)
+            known = {role for role, name in names.items() if name in held[side]}
+            exact = unrounded(linear, target, allowed, known=known)
             if exact is not None:
                 found[side] |= {names[role]: tensor for role, tensor in exact.items()}
                 return
 
     look_at(bench.alignment, scenes, bench.lanes, look)
-    return {side: {k: v for k, v in exact.items() if k not in held[side]} for side, exact in found.items()}
+    return found
 
 
 def _held_by_both(bench: Bench) -> dict[str, set[str]]:

@@ -34,7 +34,7 @@ from verifier.proof.disproved import wrong_guesses
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import alike_elsewhere, unread
-from verifier.records import Verdict
+from verifier.records import UNEXPLAINED, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -123,10 +123,12 @@ def semantics(
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = _look(bench, inputs, probe, protocol, alone=alone)
     judged = diagnosed(bench, look.judged, protocol)
-    # What was confirmed at each of two sites is two faults, unless what is missing at one is too much at the other.
-    unsure = any(each.cause is None or not each.cause.confirmed for each in judged.culprits)
-    halves = {each.cause.code.rpartition("-")[2] for each in judged.culprits if each.cause is not None}
-    unsure |= halves >= {"missing", "extra"}
+    # One change that was confirmed at each of two sites was made twice; but what is missing at one of them may be
+    # seen as something else at the other.
+    codes = {each.cause.code if each.cause and each.cause.confirmed else UNEXPLAINED for each in judged.culprits}
+    unsure = UNEXPLAINED in codes or (
+        len(codes) > 1 and any(code.endswith(("-missing", "-extra")) for code in codes)
+    )
     if len(judged.culprits) > 1 and unsure and protocol.localise != "never":
         repaired, seen = _fewer_culprits(
             bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone)

@@ -213,20 +213,29 @@ class Linear(NamedTuple):
     back: Callable[[Tensor], Tensor]
 
 
-def unrounded(linear: Linear, wanted: Tensor, limit: float) -> Exact | None:
+def unrounded(
+    linear: Linear, wanted: Tensor, limit: float, *, known: Collection[str] = ()
+) -> Exact | None:
     """The weights, by argument, with which the operator gives `wanted`, if those it keeps are their rounding.
 
     Args:
         linear: The operator, with its call in float64 on the right inputs.
         wanted: What it should give, in float64.
         limit: The relative error (NRMSE) that is none.
+        known: The arguments that are the rounding of nothing.
     """
     call, (weight, bias) = linear.call, linear.roles
+    bias = "" if bias in known else bias
+    fixed = weight in known
+    if fixed and not bias:
+        return None
     given = call.run()[0][0]
     if given.shape != wanted.shape or not bool(wanted.isfinite().all()):
         return None
     left, columns = linear.rows(wanted - given), linear.columns
     kept = linear.matrix(call.arguments[weight])
+    if fixed:
+        columns, kept = columns[:, :, :0], kept[:, :, :0]
     if not _as_rounding(left, columns, kept, linear.rows(given), call.arguments.get(bias) if bias else None):
         return None
     scale = kept.square().mean(1).sqrt()
@@ -243,7 +252,7 @@ def unrounded(linear: Linear, wanted: Tensor, limit: float) -> Exact | None:
     allowed = _ROUNDINGS * SINGLE_ROUNDOFF * torch.maximum(kept.abs(), kept.abs().mean(2, keepdim=True))
     if bool((part.abs() > allowed).any()):
         return None
-    found = {weight: linear.back(kept + part)}
+    found = {} if fixed else {weight: linear.back(kept + part)}
     if bias:
         found[bias] = call.arguments[bias] + change[:, :, -1].reshape(-1)
     for role, tensor in found.items():
