@@ -2,7 +2,8 @@
 
 Compiled code keeps more digits inside, or adds in another order. It may be as many times as far from float64 as any
 candidate may. What is wrong of all elements alike is small beside what many roundings leave in each of them, and is
-measured by itself: it is what a wrong scale looks like in half precision.
+measured by itself: it is what a wrong scale looks like in half precision. So is what is wrong of one channel or
+sample among many.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from verifier.graph.tensors import same_numbers
@@ -78,7 +80,46 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
     given = Error.of(exact, other)
     if given.distance <= limit and given.shared > shared:
         return Near(False, shared, exact)
-    return Near(given.distance <= limit, limit, exact)
+    if given.distance > limit:
+        return Near(False, limit, exact)
+    part = _beyond(unit, exact, program, other)
+    return Near(part is None, limit if part is None else part, exact)
+
+
+def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float | None:
+    """What the whole might be apart if a channel, sample or place that is too far from float64 were just near enough.
+
+    None where there is no such slice.
+
+    A slice is too far if it is so beside what the program errs by in all slices together, relative to their size, and
+    beside what it errs by in that one; errors of few numbers are small by chance as often as the quantile of their
+    ratio (F distribution of that many degrees of freedom) says.
+    """
+    if exact.is_complex() or not exact.shape == program.shape == other.shape:
+        return None
+    wide, own, theirs = (each.detach().cpu().double() for each in (exact, program, other))
+    known = wide.isfinite() & own.isfinite() & theirs.isfinite() & ~masks(wide)
+    wide, own, theirs = (torch.where(known, each, 0.0) for each in (wide, own - wide, theirs - wide))
+    room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
+    for dim, count in enumerate(exact.shape):
+        size = exact.numel() // max(count, 1)
+        if count < 2 or size < 2:
+            continue
+        rest = [each for each in range(exact.dim()) if each != dim]
+        norms, errors, found = (each.square().mean(rest).sqrt() for each in (wide, own, theirs))
+        usual = (errors.square().mean() / norms.square().mean().clamp_min(_TINY)).sqrt()
+        usual = torch.maximum(usual, (errors / norms.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
+        chance = math.sqrt(float(stats.f.isf(_CHANCE / count, size, size)))
+        allowed = STRICT.accuracy_total * usual * (1 + STRICT.accuracy_total / size**0.5) + room
+        most = torch.maximum(allowed * norms, max(STRICT.accuracy_total, chance) * errors)
+        if bool((found > most).any()):
+            k = int((found - most).argmax())
+            return float(most[k] / (norms.square().sum().sqrt()))
+    return None
+
+
+_TINY = torch.finfo(torch.float64).tiny
+_CHANCE = 1e-4  # how often one of many slices may be taken for wrong by this alone
 
 
 def _distance(one: Tensor, two: Tensor) -> float:

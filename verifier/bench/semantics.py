@@ -30,11 +30,13 @@ from verifier.errors import CannotRunError, GraphDepartureError
 from verifier.graph.reductions import reduction
 from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
+from verifier.judge.excess import limit
 from verifier.proof.disproved import wrong_guesses
+from verifier.proof.elsewhere import alike_elsewhere, other_inputs
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
-from verifier.proof.unread import alike_elsewhere, unread
-from verifier.records import UNEXPLAINED, Verdict
+from verifier.proof.unread import unread
+from verifier.records import UNEXPLAINED, Excited, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -125,7 +127,9 @@ def semantics(
     judged = diagnosed(bench, look.judged, protocol)
     # One change that was confirmed at each of two sites was made twice; but what is missing at one of them may be
     # seen as something else at the other.
-    codes = {each.cause.code if each.cause and each.cause.confirmed else UNEXPLAINED for each in judged.culprits}
+    codes = {
+        each.cause.code if each.cause and each.cause.confirmed else UNEXPLAINED for each in judged.culprits
+    }
     unsure = UNEXPLAINED in codes or (
         len(codes) > 1 and any(code.endswith(("-missing", "-extra")) for code in codes)
     )
@@ -144,6 +148,10 @@ def semantics(
         bench.lanes,
     )
     tried = {k: each for k, each in tried.items() if not only_rounded(bench, judged.rows[k], each)}
+    if judged.verdict is Verdict.MATCH and protocol.localise != "never":
+        tried |= _by_wiring(
+            bench, judged, lambda at: _look(at, [at.inputs], probe, protocol, alone=alone), protocol
+        )
     rows = with_unreached(judged.rows, tried)
     judged = judged if rows == judged.rows else judge_rows(rows)
     shown = exhibited(bench, judged, protocol)
@@ -182,6 +190,34 @@ def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) 
         else:
             break
     return bench, look
+
+
+def _by_wiring(
+    bench: Bench, judged: Judged, again: Callable[[Bench], _Look], protocol: Protocol
+) -> dict[int, Tried]:
+    """Sites that read from elsewhere and give the same on the given inputs, but not on others that both take."""
+    wired = [row.index for row in judged.rows if row.rewired and row.kind == "site" and not differs(row)]
+    for way in other_inputs(bench) if wired else ():
+        there = bench.at(inputs=way.inputs)
+        try:
+            rows = diagnosed(there, again(there).judged, protocol).rows
+        except CannotRunError:
+            continue
+        found = {
+            row.index: Tried(
+                excited=Excited(
+                    inputs=f"from {way.words}",
+                    error=row.intrinsic,
+                    allowed=limit(row, intrinsic=True) / row.intrinsic.nrmse * row.intrinsic.max_abs,
+                ),
+                cause=row.cause,
+            )
+            for row in map(rows.__getitem__, wired)
+            if row.status is Status.CULPRIT and row.intrinsic is not None and row.intrinsic.nrmse
+        }
+        if found:
+            return found
+    return {}
 
 
 def _unread_notes(judged: Judged) -> tuple[str, ...]:

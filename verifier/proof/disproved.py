@@ -9,7 +9,8 @@ from verifier.align import Pair
 from verifier.judge import differs, ends
 from verifier.judge.excess import limit, within
 from verifier.proof.digests import digests, twins
-from verifier.proof.unread import alike_elsewhere, heeded
+from verifier.proof.elsewhere import alike_elsewhere
+from verifier.proof.unread import heeded
 from verifier.records import Status
 
 if TYPE_CHECKING:

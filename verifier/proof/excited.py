@@ -1,4 +1,4 @@
-"""Both models with other numbers where weights are all 0, all 1, or nothing else: these hide what they multiply.
+"""Both models with other numbers where a tensor holds but one number, or 0 and 1: these hide what they multiply.
 
 A projection that starts at 0 or a gate that is shut makes a region of operators without partners agree whatever it
 computes. What is the same program gives the same with other numbers there as well.
@@ -17,7 +17,7 @@ from verifier.judge import regions
 from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -43,6 +43,23 @@ def excited(bench: Bench) -> Excited | None:
 
     A tensor stays as it is unless both models read it, and the candidate has all that it makes of it from there.
     """
+    for sign in (torch.sign, torch.abs):  # of some numbers a root or a logarithm is taken
+        found = _excited(bench, sign)
+        if found is None or _is_finite(found.bench):
+            break
+    return found
+
+
+def _is_finite(bench: Bench) -> bool:
+    """Whether the baseline still returns numbers."""
+    try:
+        passes = run([bench.lane(SIDES[0], stops=())], Plan([[]], []))
+    except (GraphDepartureError, ModelError):
+        return False
+    return all(bool(value.isfinite().all()) for value in passes.values[0])
+
+
+def _excited(bench: Bench, sign: Callable[[Tensor], Tensor]) -> Excited | None:
     masters = bench.subject.masters
     read, other = (
         {use.name for site in bench.graph(side).sites for use in site.tensors}
@@ -52,7 +69,7 @@ def excited(bench: Bench) -> Excited | None:
     drawn = {
         name: changed
         for name, tensor in masters.baseline.items()
-        if name in read and (changed := _changed(tensor)) is not None
+        if name in read and (changed := _changed(tensor, sign)) is not None
     }
     made = {
         name: assembly
@@ -76,22 +93,27 @@ def _is_made(name: str, assembly: Assembly, bench: Bench) -> bool:
     return torch.equal(assembly.stored(masters.baseline, own), own)
 
 
-def _changed(tensor: Tensor) -> Tensor | None:
-    """Other numbers of no more than the usual size for what is all 0 or all 1, another order for what is both."""
-    if not tensor.is_floating_point() or not tensor.numel():
+def _changed(tensor: Tensor, sign: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Other numbers of the usual size for what is all one number, in another order what is 0 and 1."""
+    if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
         return None
-    zeros, ones = tensor == 0, tensor == 1
-    if not bool((zeros | ones).all()):
+    low, high = (float(each) for each in tensor.aminmax())
+    if abs(low) >= _MASK:
         return None
-    if bool(ones.any()) and bool(zeros.any()):
-        return tensor.flatten().roll(1).reshape(tensor.shape)
+    if low != high:
+        if bool(((tensor == 0) | (tensor == 1)).all()):
+            return tensor.flatten().roll(1).reshape(tensor.shape)
+        return None
     generator = torch.Generator().manual_seed(0)  # the same for all: tensors that are tied stay so
     noise = 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-    if bool(ones.any()):
+    if low:
         return noise.to(tensor)
-    sign = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).sign()
+    signs = sign(torch.randn(tensor.shape, generator=generator, dtype=torch.float64).sign())
     terms = tensor[0].numel() if tensor.dim() > 1 else 1
-    return (sign * noise / math.sqrt(terms)).to(tensor)
+    return (signs * noise / math.sqrt(terms)).to(tensor)
+
+
+_MASK = 1e3  # what a softmax or a sigmoid makes 0 of: no gate that a training might open
 
 
 def hidden(bench: Bench) -> Mapping[Region, bool]:

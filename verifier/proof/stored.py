@@ -213,9 +213,7 @@ class Linear(NamedTuple):
     back: Callable[[Tensor], Tensor]
 
 
-def unrounded(
-    linear: Linear, wanted: Tensor, limit: float, *, known: Collection[str] = ()
-) -> Exact | None:
+def unrounded(linear: Linear, wanted: Tensor, limit: float, *, known: Collection[str] = ()) -> Exact | None:
     """The weights, by argument, with which the operator gives `wanted`, if those it keeps are their rounding.
 
     Args:

@@ -7,14 +7,13 @@ Where nothing was compared behind them that moves, what stands in them is of no 
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from verifier.align import Pair
 from verifier.errors import GraphDepartureError, ModelError
-from verifier.graph.tensors import mapped
 from verifier.judge import differs
 from verifier.lockstep import Comparing, Plan, overwrite, run
 from verifier.proof.digests import Digest
@@ -22,20 +21,19 @@ from verifier.proof.excited import SAME, excited
 from verifier.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
 
     from verifier.align import Alignment
     from verifier.bench.bench import Bench
-    from verifier.inputs import Inputs
     from verifier.judge import Judged
     from verifier.records import PairResult
 
 _LARGE = (
     10.0  # how far elements are moved, in the size (root mean square) of those that differ or of the others
 )
-
+_FAR = 1e3  # in the size of all else: a softmax makes 0 of it
 _MOST = 4  # culprits that are looked at one by one
 
 _Read = tuple[Digest, int]
@@ -43,11 +41,15 @@ _Read = tuple[Digest, int]
 
 
 class _Difference(NamedTuple):
-    """The elements in which a pair differs, finite numbers to put there, and how large these and the others are."""
+    """The elements in which a pair differs, finite numbers to put there, and how large these and the others are.
+
+    `far` are those that are far below all else on both sides, as what fills a mask before a softmax: they stay so.
+    """
 
     where: Tensor
     values: Tensor
     size: float
+    far: Tensor
 
 
 def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
@@ -65,88 +67,6 @@ def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
         alone = _differences(bench, [pair for pair in pairs if pair and pair not in found], force=True)
         found.update(pair for pair, difference in alone.items() if _is_quiet(bench, {pair: difference}))
     return frozenset(found)
-
-
-def alike_elsewhere(bench: Bench) -> bool:
-    """Whether the two models agree on other inputs, too, that are drawn from the given ones, and with other weights.
-
-    What a mask of the program cuts off stays cut off. What the given numbers do not choose (a branch, an expert) is
-    read on others; what weights of 0 hide, with others. Without one input that both take nothing is known.
-    """
-    tried = False
-    other = excited(bench)
-    ways = [(bench, _changed(bench.inputs, change)) for change in (*_CHANGES, *_DRAWS)]
-    ways += [] if other is None else [(other.bench, bench.inputs)]
-    for number, (here, inputs) in enumerate(ways):
-        lanes = [here.lane(side, inputs=inputs, stops=()) for side in ("baseline", "candidate")]
-        try:
-            (outputs,) = run(lanes, Plan([[], []], [Comparing(0, 1)])).outputs
-        except GraphDepartureError:
-            if number < len(_CHANGES) or here is not bench:
-                return False
-            continue  # numbers that have nothing to do with the given ones may take any way
-        except ModelError:
-            continue
-        tried |= here is bench
-        errors = [meeting.error for meeting in outputs]
-        if not all(error is not None and error.within(SAME) for error in errors):
-            return False
-    return tried
-
-
-def _changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    args, kwargs = mapped((inputs.args, inputs.kwargs), change)
-    return replace(inputs, args=args, kwargs=kwargs, other=None)
-
-
-def _scaled(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda tensor: tensor * factor if tensor.is_floating_point() else _shuffled(tensor)
-
-
-def _shuffled(tensor: Tensor) -> Tensor:
-    """Whole numbers in another order; flags stay, since they mask, and what is sorted, since it cuts."""
-    if not _chooses(tensor):
-        return tensor
-    order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))
-    return tensor.reshape(-1)[order.to(tensor.device)].reshape(tensor.shape)
-
-
-def _chooses(tensor: Tensor) -> bool:
-    """Whether a tensor holds whole numbers that choose: tokens, say."""
-    if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
-        return False
-    return torch.unique(tensor).numel() > _FLAGS and not (
-        tensor.dim() == 1 and bool((tensor.diff() >= 0).all())
-    )
-
-
-def _drawn(seed: int) -> Callable[[Tensor], Tensor]:
-    """Fresh numbers of the spread of the given ones, and other whole ones each time, of up to twice their range.
-
-    What has no such row or token fails on them, and nothing is known from that draw.
-    """
-
-    def changed(tensor: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        if tensor.is_floating_point() and tensor.numel() > 1 and bool(tensor.isfinite().all()):
-            numbers = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-            return (numbers * tensor.double().std().cpu() + tensor.double().mean().cpu()).to(tensor)
-        if _chooses(tensor):
-            least, most = int(tensor.min()), int(tensor.max())
-            if seed % 2:
-                least, most = min(0, least), 2 * most
-            turn = torch.arange(tensor.numel()) + seed // 2 * tensor.numel()
-            numbers = least + turn % (most - least + 1)
-            order = torch.randperm(tensor.numel(), generator=generator)
-            return numbers[order].reshape(tensor.shape).to(tensor)
-        return tensor
-
-    return changed
-
-
-_FLAGS = 2  # values of a mask
-_CHANGES = (_scaled(-1.0), _scaled(10.0), _scaled(100.0))
-_DRAWS = tuple(map(_drawn, range(6)))
 
 
 def _possible(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
@@ -192,7 +112,7 @@ def _differences(
             finite = candidate[candidate.isfinite()]
             if whole and len(finite) == candidate.numel():
                 everywhere = torch.ones_like(candidate, dtype=torch.bool)
-                found[pair] = _Difference(everywhere, candidate.clone(), _size(finite) or 1.0)
+                found[pair] = _Difference(everywhere, candidate.clone(), _size(finite) or 1.0, ~everywhere)
             return
         values = torch.where(candidate.isfinite(), candidate, baseline).clone()
         finite = baseline.isfinite() & candidate.isfinite()
@@ -200,7 +120,9 @@ def _differences(
         where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > SAME * size) & finite
         if bool(values[where].isfinite().all()):
             sizes = [_size(each[finite & part]) for each in (baseline, candidate) for part in (where, ~where)]
-            found[pair] = _Difference(where, values, max(sizes) or 1.0)
+            least = -_FAR * (sizes[1] + sizes[3]) if sizes[1] and sizes[3] else -math.inf
+            far = where & (baseline < least) & (candidate < least)
+            found[pair] = _Difference(where, values, max(sizes) or 1.0, far & (far == where).all())
 
     run(
         [bench.lane("baseline"), bench.lane("candidate")],
@@ -269,7 +191,8 @@ def _seen(
                     tensor.shape, generator=torch.Generator().manual_seed(site), dtype=torch.float64
                 )
                 moved = sign * _LARGE * difference.size * (noise - 0.5).sign() * (1 + noise)
-                values = difference.values + moved.to(tensor)
+                near = difference.values * (1 + sign * noise.to(tensor) / 2)
+                values = torch.where(difference.far, near, difference.values + moved.to(tensor))
                 if not overwrite(tensor, torch.where(difference.where, values, tensor), lane):
                     return None
         found += [_digest(tensor) for tensor in lane.outputs if not tensor.is_complex()]

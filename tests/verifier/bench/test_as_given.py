@@ -55,6 +55,26 @@ def test_wrong_code_of_a_wrong_program_is_told_beside_its_python() -> None:
     assert any(row.cause is not None and row.cause.code == "compiled-code" for row in found.cells[0].layers)
 
 
+def test_compiled_code_that_is_wrong_in_one_channel_among_larger_ones_is_no_match() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return torch.cat([y, y[:, :1] * 1e4 + 1e4], 1)
+
+    def wrong(graph: Any, _example: Any) -> Any:
+        return lambda *args: tuple(
+            torch.cat([out[:, :2], out[:, 2:3] * 1.001, out[:, 3:]], 1) for out in graph(*args)
+        )
+
+    assert verify(Uneven(), torch.compile(Uneven(), backend=wrong), inputs()).verdict == "diverged"  # type: ignore[arg-type]
+    assert verify(Uneven(), torch.compile(Uneven(), backend="eager"), inputs()).verdict == "match"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("part", ["whole", "in place", "a layer"])
 def test_code_that_computes_what_its_python_does_is_a_match_with_a_note(part: str) -> None:
     model: Any = net()

@@ -75,9 +75,12 @@ def unread(result: Verification) -> list[str | None]:
     return [row.baseline for row in result.layers if row.unread]
 
 
-@pytest.mark.parametrize("fill", [-1e9, torch.finfo(torch.float32).min, -1e4])
-def test_what_stands_at_masked_places_is_no_fault(fill: float) -> None:
-    result = compared(Masked(-math.inf), Masked(fill))
+@pytest.mark.parametrize(
+    ("fill", "other"),
+    [(-math.inf, -1e9), (-math.inf, torch.finfo(torch.float32).min), (-math.inf, -1e4), (-1e9, -1e8)],
+)
+def test_what_stands_at_masked_places_is_no_fault(fill: float, other: float) -> None:
+    result = compared(Masked(fill), Masked(other))
     assert result.verdict == "match", result.reason
     assert unread(result) == ["masked_fill"]
     assert any("masked_fill" in note for cell in result.cells for note in cell.notes)
@@ -90,6 +93,8 @@ def test_another_mask_is_a_fault_and_what_stands_there_is_none() -> None:
 
 
 def test_a_mask_that_masks_too_little_is_a_fault() -> None:
+    result = compared(Masked(-1e9), Masked(-30.0))
+    assert [row.baseline for row in result.culprits] == ["masked_fill"]
     result = compared(Masked(-math.inf), Masked(-3.0))
     assert [row.baseline for row in result.culprits] == ["masked_fill"]
 
@@ -173,6 +178,36 @@ def other(x: Tensor) -> Tensor:
     return torch.exp(-x.abs()) - torch.cos(x)
 
 
+class Shut(nn.Module):
+    """A branch behind a gate that one number shuts."""
+
+    def __init__(
+        self, act: Callable[[Tensor], Tensor], gate: Callable[[Tensor], Tensor], shut: float
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act, self.gate = act, gate
+        self.before, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.share = nn.Parameter(torch.tensor([shut]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(x + self.gate(self.share) * self.act(self.before(x)))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("gate", "shut"),
+    [(torch.sigmoid, -40.0), (torch.relu, -10.0), (torch.log1p, 0.0)],
+    ids=["sigmoid", "relu", "log1p"],
+)
+def test_a_rewritten_branch_behind_a_gate_that_is_shut_is_compared_with_it_open(
+    gate: Callable[[Tensor], Tensor], shut: float
+) -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    assert verify(Shut(quick, gate, shut), Shut(by_hand, gate, shut), x).verdict == "match"
+    assert verify(Shut(quick, gate, shut), Shut(other, gate, shut), x).verdict != "match"
+
+
 @pytest.mark.parametrize("how", ["linear", "norm", "gate"])
 def test_a_rewritten_branch_that_weights_of_zero_hide_is_compared_with_others(how: str) -> None:
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
@@ -226,48 +261,3 @@ class Acting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(x)
-
-
-class Chosen(nn.Module):
-    """One of four experts for each sample, the second with an activation of its own."""
-
-    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.router = nn.Linear(4, 4, bias=False)
-        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        chosen = nn.functional.one_hot(self.router(x).argmax(-1), 4).to(x.dtype)
-        acts = [torch.tanh, self.act, torch.tanh, torch.tanh]
-        shares = [chosen[:, k : k + 1] * acts[k](expert(x)) for k, expert in enumerate(self.experts)]
-        return torch.stack(shares).sum(0)
-
-
-def test_an_expert_that_neither_the_inputs_nor_their_opposites_choose_is_seen() -> None:
-    baseline = Chosen(torch.tanh)
-    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
-    never = (baseline.router(x).argmax(-1) != 1) & (baseline.router(-x).argmax(-1) != 1)
-    assert verify(baseline, Chosen(torch.tanh), x[never][:3]).verdict == "match"
-    assert verify(baseline, Chosen(torch.sigmoid), x[never][:3]).verdict == "diverged"
-
-
-class OfToken(nn.Module):
-    """Something else for one token."""
-
-    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.table, self.special, self.last = nn.Embedding(20, 4), nn.Linear(4, 4), nn.Linear(4, 3)
-        self.act = act
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.table(tokens)
-        y: Tensor = self.last(torch.where((tokens == 7)[..., None], self.act(self.special(x)), x))
-        return y
-
-
-def test_a_token_that_was_not_given_is_tried() -> None:
-    tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    assert verify(OfToken(torch.tanh), OfToken(torch.sigmoid), tokens).verdict == "diverged"
