@@ -97,16 +97,16 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
     """
     if exact.is_complex() or not exact.shape == program.shape == other.shape:
         return None
-    wide, own, theirs = (each.detach().cpu().double() for each in (exact, program, other))
-    known = wide.isfinite() & own.isfinite() & theirs.isfinite() & ~masks(wide)
-    wide, own, theirs = (torch.where(known, each, 0.0) for each in (wide, own - wide, theirs - wide))
+    wide, own, others = (each.detach().cpu().double() for each in (exact, program, other))
+    known = wide.isfinite() & own.isfinite() & others.isfinite() & ~masks(wide)
+    wide, own, others = (torch.where(known, each, 0.0) for each in (wide, own - wide, others - wide))
     room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
     for dim, count in enumerate(exact.shape):
         size = exact.numel() // max(count, 1)
         if count < 2 or size < 2:
             continue
         rest = [each for each in range(exact.dim()) if each != dim]
-        norms, errors, found = (each.square().mean(rest).sqrt() for each in (wide, own, theirs))
+        norms, errors, found = (each.square().mean(rest).sqrt() for each in (wide, own, others))
         usual = (errors.square().mean() / norms.square().mean().clamp_min(_TINY)).sqrt()
         usual = torch.maximum(usual, (errors / norms.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
         chance = math.sqrt(float(stats.f.isf(_CHANCE / count, size, size)))

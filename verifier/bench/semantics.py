@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
@@ -31,7 +32,7 @@ from verifier.graph.reductions import reduction
 from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.judge.excess import limit
-from verifier.proof.disproved import wrong_guesses
+from verifier.proof.disproved import folded, wrong_guesses
 from verifier.proof.elsewhere import alike_elsewhere, other_inputs
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
@@ -100,30 +101,29 @@ def semantics(
             cannot run.
     """
     started = time.perf_counter()
-    look = _look(bench, inputs, probe, protocol, alone=alone)
+    again = partial(_look, inputs=inputs, probe=probe, protocol=protocol, alone=alone)
+    look = again(bench)
     words = list(look.measured.words)
     for _ in range(_GUESSES):
         wrong, right = wrong_guesses(bench, look.judged.rows)
         other = None if wrong or not _ends_agree(bench, look.judged) else excited(bench)
         if other is not None:  # weights of 0 hide what reads a pair
-            there = _look(other.bench, inputs, probe, protocol, alone=alone)
+            there = again(other.bench)
             wrong, right = wrong_guesses(other.bench, there.judged.rows)
         if not wrong:
             break
         alignment = bench.alignment.repaired(wrong, right, WRONG_GUESS)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
-        look = _look(bench, inputs, probe, protocol, alone=alone)
+        look = again(bench)
         words += look.measured.words
-    exact = unrounded_weights(bench, look.judged.rows)
-    if any(exact.values()):
-        bench = bench.at(subject=bench.subject.with_exact(exact))
-        look = _look(bench, inputs, probe, protocol, alone=alone)
-        words += look.measured.words
+    bench, look = _with_exact(bench, look, again)
+    bench, look = _without_folded(bench, look, again)
+    words += look.measured.words
     apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
     if apart and alike_elsewhere(bench):
         alignment = replace(bench.alignment, unread=apart)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
-        look = _look(bench, inputs, probe, protocol, alone=alone)
+        look = again(bench)
     judged = diagnosed(bench, look.judged, protocol)
     # One change that was confirmed at each of two sites was made twice; but what is missing at one of them may be
     # seen as something else at the other.
@@ -134,9 +134,7 @@ def semantics(
         len(codes) > 1 and any(code.endswith(("-missing", "-extra")) for code in codes)
     )
     if len(judged.culprits) > 1 and unsure and protocol.localise != "never":
-        repaired, seen = _fewer_culprits(
-            bench, look, lambda at: _look(at, inputs, probe, protocol, alone=alone)
-        )
+        repaired, seen = _fewer_culprits(bench, look, again)
         found = judged if seen is look else diagnosed(repaired, seen.judged, protocol)
         if 0 < len(found.culprits) < len(judged.culprits):
             bench, look, judged = repaired, seen, found
@@ -149,9 +147,7 @@ def semantics(
     )
     tried = {k: each for k, each in tried.items() if not only_rounded(bench, judged.rows[k], each)}
     if judged.verdict is Verdict.MATCH and protocol.localise != "never":
-        tried |= _by_wiring(
-            bench, judged, lambda at: _look(at, [at.inputs], probe, protocol, alone=alone), protocol
-        )
+        tried |= _by_wiring(bench, judged, again, protocol)
     rows = with_unreached(judged.rows, tried)
     judged = judged if rows == judged.rows else judge_rows(rows)
     shown = exhibited(bench, judged, protocol)
@@ -164,7 +160,27 @@ def semantics(
         *_not_in_double(bench.alignment, look.measured),
     )
     result = replace_struct(result, notes=notes)
-    return Semantics(bench.subject, Assessed(result, look.calls, tuple(words)), look.standings, tried)
+    return Semantics(bench.subject, Assessed(result, look.calls, tuple(dict.fromkeys(words))), look.standings, tried)
+
+
+def _with_exact(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
+    """The models with what stored tensors are the roundings of, where that makes rows agree."""
+    exact = unrounded_weights(bench, look.judged.rows)
+    if not any(exact.values()):
+        return bench, look
+    bench = bench.at(subject=bench.subject.with_exact(exact))
+    return bench, again(bench)
+
+
+def _without_folded(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
+    """The models without pairs that hold what one of them folds into weights, if all agrees without them."""
+    pairs = folded(bench.alignment, look.judged.rows)
+    if not pairs:
+        return bench, look
+    alignment = bench.alignment.repaired(pairs, (), WRONG_GUESS)
+    other = bench.at(subject=replace(bench.subject, alignment=alignment))
+    other, found = _with_exact(other, again(other), again)
+    return (other, found) if found.judged.verdict is Verdict.MATCH else (bench, look)
 
 
 def _ends_agree(bench: Bench, judged: Judged) -> bool:
@@ -193,14 +209,14 @@ def _fewer_culprits(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) 
 
 
 def _by_wiring(
-    bench: Bench, judged: Judged, again: Callable[[Bench], _Look], protocol: Protocol
+    bench: Bench, judged: Judged, again: Callable[..., _Look], protocol: Protocol
 ) -> dict[int, Tried]:
     """Sites that read from elsewhere and give the same on the given inputs, but not on others that both take."""
     wired = [row.index for row in judged.rows if row.rewired and row.kind == "site" and not differs(row)]
     for way in other_inputs(bench) if wired else ():
         there = bench.at(inputs=way.inputs)
         try:
-            rows = diagnosed(there, again(there).judged, protocol).rows
+            rows = diagnosed(there, again(there, inputs=[way.inputs]).judged, protocol).rows
         except CannotRunError:
             continue
         found = {

@@ -99,6 +99,29 @@ def _needed(pair: PairResult, rows: Sequence[PairResult]) -> bool:
 _SETTLED = 1e-6
 
 
+def folded(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+    """Pairs that may hold what one model folds into the weights behind them, and the other does not.
+
+    Their tensors differ, and all that reads them agrees but for the rounding of weights.
+    """
+    found = []
+    for row in rows:
+        below = [each for each in rows if row.index in each.above]
+        if (
+            row.status is Status.CULPRIT
+            and row.kind == "site"
+            and row.total is not None
+            and row.total.nrmse > _APART
+            and below
+            and all(
+                each.total is not None and each.total.nrmse > 0 and each.total.within(_NEAR) for each in below
+            )
+        ):
+            b = alignment.baseline.by_name[row.baseline or ""].index
+            found.append(Pair(b, alignment.partner[b]))
+    return found
+
+
 def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:
     """Pairs of an operator with one of several branches that the other model has merged into it, and the right ones.
 

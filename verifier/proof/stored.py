@@ -287,6 +287,8 @@ def linear_in(site: Site, call: KeptCall) -> Linear | None:
         return None
     named = roles[0], roles[1] if kept else ""
     weight = call.arguments[roles[0]]
+    if op == "embedding":
+        return _lookup(call, named, x, weight)
     if op.startswith("conv"):
         return _convolution(call, named, x, weight)
     if weight.dim() != 2:
@@ -307,9 +309,23 @@ _ROLES = {
     "addmm": ("mat2", "input", "mat1"),
     "conv1d": ("weight", "bias", "input"),
     "conv2d": ("weight", "bias", "input"),
+    "embedding": ("weight", "", "input"),
     "linear": ("weight", "bias", "input"),
     "matmul": ("other", "", "input"),
 }
+
+
+def _lookup(call: KeptCall, roles: tuple[str, str], x: Tensor, weight: Tensor) -> Linear:
+    """A table as the product of which row is taken with the rows that are taken at all."""
+    used, place = torch.unique(x, return_inverse=True)
+    return Linear(
+        call,
+        roles,
+        F.one_hot(place.reshape(1, -1), len(used)).to(weight),
+        lambda t: t.reshape(1, -1, t.shape[-1]),
+        lambda w: w[used].mT[None],
+        lambda m: weight.index_copy(0, used, m[0].mT),
+    )
 
 
 def _convolution(call: KeptCall, roles: tuple[str, str], x: Tensor, weight: Tensor) -> Linear | None:

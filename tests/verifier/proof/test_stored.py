@@ -247,3 +247,59 @@ def test_an_eps_too_small_to_show_is_no_rounding_of_weights_that_both_hold(weigh
     found = verify(baseline, by_hand(1e-6), x, weights=weights)
     assert found.verdict == "diverged"
     assert [culprit.cause.status for culprit in found.culprits if culprit.cause] == ["confirmed"]
+
+
+class Scaled(nn.Module):
+    """A table that is multiplied by a number, or holds what that gives."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.last = nn.Embedding(20, 8), nn.Linear(8, 4)
+        self.scale = scale
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        y: Tensor = self.last(torch.tanh(x if self.scale is None else x * self.scale))
+        return y
+
+
+@pytest.mark.parametrize(("folded", "verdict"), [(8**0.5, "match"), (8**0.5 * 1.0001, "diverged")])
+def test_a_factor_may_be_folded_into_a_table(folded: float, verdict: str) -> None:
+    baseline, candidate = Scaled(8**0.5), Scaled(None)
+    with torch.no_grad():
+        candidate.table.weight.mul_(folded)
+    tokens = torch.randint(0, 20, (3, 5), generator=torch.Generator().manual_seed(1))
+    assert verify(baseline, candidate, tokens, weights="as-is").verdict == verdict
+
+
+class Normed(nn.Module):
+    """A layer norm between layers, with gains and offsets of its own or in the layers behind it."""
+
+    def __init__(self, *, eps: float = 1e-5, folded: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Linear(8, 16), nn.LayerNorm(16, eps)
+        self.one, self.two = nn.Linear(16, 4), nn.Linear(16, 4)
+        gain, offset = 0.5 + torch.rand(16), torch.randn(16)
+        with torch.no_grad():
+            self.norm.weight.copy_(gain)
+            self.norm.bias.copy_(offset)
+            if folded:
+                for layer in (self.one, self.two):
+                    layer.bias.add_(layer.weight @ offset)
+                    layer.weight.mul_(gain)
+                self.norm = nn.LayerNorm(16, eps, elementwise_affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x))
+        y: Tensor = self.one(x) * torch.tanh(self.two(x))
+        return y
+
+
+@pytest.mark.parametrize(("eps", "verdict"), [(1e-5, "match"), (2e-5, "diverged")])
+def test_gains_and_offsets_of_a_norm_may_be_folded_into_all_layers_behind_it(
+    eps: float, verdict: str
+) -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    assert verify(Normed(), Normed(eps=eps, folded=True), x, weights="as-is").verdict == verdict
