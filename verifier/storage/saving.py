@@ -210,6 +210,17 @@ def save_text(text: str | bytes, file: str | PathLike[str]) -> None:
     _write({Path(file).name: text}, Path(file).parent)
 
 
+def save_files(
+    contents: Mapping[str, str | bytes], directory: str | PathLike[str], family: Sequence[str] = ()
+) -> None:
+    """Write files, all or none, and remove what else there is of `family`; the directory is created if need be.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    _write(contents, Path(directory), family)
+
+
 def save_record(record: Record, file: str | PathLike[str]) -> None:
     """Write any record as strict JSON, whole or not at all.
 
