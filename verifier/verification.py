@@ -111,8 +111,8 @@ def verify(
             are no match), or `by-order`, whatever it is called.
         probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
             training mode) as well; see `verifier.bench.probes`.
-        repro: A directory for scripts that show each culprit with torch alone, if the models diverge; a note says what
-            was written there (see `verifier.diagnose.repros`).
+        repro: A directory for scripts that show each culprit with torch alone, if the models diverge; notes say
+            what was written there (see `verifier.diagnose.repros`).
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.

@@ -67,7 +67,9 @@ def save_repros(repros: Sequence[Repro], directory: str | PathLike[str]) -> tupl
         stem = f"repro-{k}-{repro.name[:_LONGEST]}"
         contents[f"{stem}.safetensors"] = save(dict(repro.tensors))
         contents[f"{stem}.py"] = repro.script
-    earlier = [path.name for path in directory.glob("repro-*") if _OURS.fullmatch(path.name) and path.is_file()]
+    earlier = [
+        path.name for path in directory.glob("repro-*") if _OURS.fullmatch(path.name) and path.is_file()
+    ]
     save_files(contents, directory, earlier)
     return tuple(name for name in contents if name.endswith(".py"))
 

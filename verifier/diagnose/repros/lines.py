@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 from dataclasses import dataclass, field, replace
@@ -124,9 +125,29 @@ def lines_of(program: Program, names: Mapping[Key, str], kept: Kept) -> list[str
         result_text = kept.text(names[program.result], program.values[program.result])
     else:
         raise UnwritableError("what comes out is made by none of its calls")
-    if len(lines) and lines[-1].startswith(f"{result_text} = "):
-        return [*lines[:-1], f"return {lines[-1].partition(' = ')[2]}"]
-    return [*lines, f"return {result_text}"]
+    return _chained([*lines, f"return {result_text}"])
+
+
+def _chained(lines: Sequence[str]) -> list[str]:
+    """Lines of which each that only the next one reads, and at its very start, has become that start."""
+    found: list[str] = []
+    for k, line in enumerate(lines):
+        name, assigned, text = found[-1].partition(" = ") if found else ("", "", "")
+        head, equals, rest = (
+            line.partition(" = ") if not line.startswith("return ") else ("return ", "", line[7:])
+        )
+        uses = sum(len(re.findall(rf"\b{re.escape(name)}\b", each)) for each in lines[k:]) if assigned else 0
+        if assigned and uses == 1 and re.match(rf"{re.escape(name)}(?![\w ])", rest) and name.isidentifier():
+            start = text if rest == name or _is_primary(text) else f"({text})"
+            found[-1] = f"{head}{equals}{start}{rest[len(name) :]}"
+        else:
+            found.append(line)
+    return found
+
+
+def _is_primary(text: str) -> bool:
+    """Whether an attribute of an expression can be taken without brackets around it."""
+    return isinstance(ast.parse(text, mode="eval").body, ast.Call | ast.Attribute | ast.Subscript)
 
 
 def _needed(program: Program) -> list[Step]:

@@ -80,8 +80,8 @@ def repros(
 ) -> Written:
     """Scripts for culprits.
 
-    Each is tried before it is given to anybody: what its candidate gives is what the model gave, and is beyond what is
-    allowed; what its baseline gives, where it can be written, is within.
+    Each is tried before it is given to anybody: what its candidate gives is what the model gave, and is beyond what
+    is allowed; what its baseline gives, where it can be written, is within.
 
     Args:
         alignment: The pairs.
@@ -196,7 +196,7 @@ class _Writer:
         truth, given = Kept.held(dense(truth)), Kept.held(dense(given))
         size = sum(each.numel() * each.element_size() for each in (*kept.tensors.values(), truth))
         if size > _LARGEST:
-            raise UnwritableError(f"its tensors take {size / 1e6:.0f} MB, and a script's may take {_LARGEST / 1e6:.0f}")
+            raise UnwritableError(f"its tensors take {size >> 20} MiB, and {_LARGEST >> 20} are allowed")
         draft = _Draft(row, culprit, wrong, right, wanted.is_complex(), self._setting)
         return draft.tried(kept.tensors, truth, None if scene.misshapen else given)
 
@@ -263,9 +263,13 @@ class _Draft:
             ):
                 truth, limit = exact, near
         if functions.error(made, truth) <= limit:
-            raise UnwritableError("made by themselves, on the CPU, its calls are within what is allowed there")
+            raise UnwritableError(
+                "made by themselves, on the CPU, its calls are within what is allowed there"
+            )
         if not isinstance(baseline, str) and functions.error(right, truth) > limit:
-            baseline = "The baseline's calls are not written: made by themselves they do not give what they gave."
+            baseline = (
+                "The baseline's calls are not written: made by themselves they do not give what they gave."
+            )
         text = self._text(tensors, truth, limit, rule, baseline)
         return Repro(self._file(), text, {**_read_by(text, tensors), TRUTH: truth})
 
@@ -280,13 +284,14 @@ class _Draft:
         cause = self.culprit.cause
         told = "nothing that was tried explains it" if cause is None else cause.summary
         remedy = f" Remedy: {cause.remedy}." if cause is not None and cause.remedy else ""
-        kind = "float64 truth" if truth.dtype == torch.float64 else f"{str(truth.dtype)[6:]} tensor"
+        exact = truth.dtype == torch.float64
+        kind = "the float64 truth" if exact else f"the baseline's {str(truth.dtype)[6:]} tensor"
         script = Script(
             f"{_named(self.culprit)} ({self.culprit.candidate_op or self.culprit.op}): {told}.",
             (
                 f"{self._where()}{remedy}",
-                f"Exits 1 while `candidate`, on the baseline's tensors, is not the baseline's {kind} in "
-                f"{self.setting.cell}, and 0 once it is.",
+                f"Exits 1 while `candidate`, given the baseline's tensors in {self.setting.cell}, does not return "
+                f"{kind}, and 0 once it does.",
             ),
             self.candidate,
             baseline,
@@ -325,4 +330,6 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _read_by(text: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that a script's text names."""
-    return {name: tensor for name, tensor in tensors.items() if f'["{name}"]' in text or f"[{name!r}]" in text}
+    return {
+        name: tensor for name, tensor in tensors.items() if f'["{name}"]' in text or f"[{name!r}]" in text
+    }

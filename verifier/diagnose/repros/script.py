@@ -23,31 +23,26 @@ TRUTH = "truth"
 _WIDTH = 108
 _TOLD = 3  # lines of a paragraph at the top
 
-_READ = '''
-
+_READ = """
 def read():
-    """The tensors of a .safetensors file: the length of a header, the header in JSON, the numbers."""
-    data = bytearray(FILE.read_bytes())
+    data = bytearray(FILE.read_bytes())  # the length of a header, the header in JSON, the numbers
     start = 8 + int.from_bytes(data[:8], "little")
-    numbers, found = torch.frombuffer(data, dtype=torch.uint8)[start:], {}
-    for name, each in json.loads(data[8:start]).items():
-        if name != "__metadata__":
-            part = numbers[slice(*each["data_offsets"])].clone()
-            found[name] = part.view(DTYPES[each["dtype"]]).reshape(each["shape"])
-    return found
-'''
+    numbers = torch.frombuffer(data, dtype=torch.uint8)[start:]
+    return {
+        name: numbers[slice(*each["data_offsets"])].clone().view(DTYPES[each["dtype"]]).reshape(each["shape"])
+        for name, each in json.loads(data[8:start]).items()
+    }
+"""
 
-_ERROR = '''
-
+_ERROR = """
 def error(made, truth):
-    """The relative error: the norm of the difference, over that of the truth."""
     if made.shape != truth.shape:
         return float("inf")
     made, truth = made.double(), truth.double()
     same = (made == truth) | (made.isnan() & truth.isnan())
     wrong = (made - truth).masked_fill(same, 0).norm() / truth.nan_to_num(0, 0, 0).norm()
     return 0.0 if same.all() else float(wrong.nan_to_num(float("inf")))
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -82,46 +77,66 @@ class Script:
         Raises:
             UnwritableError: It would be longer than a script may be.
         """
+        for apart in (2, 1):  # blank lines between functions: where room is short, one has to do
+            lines = self._lines(tensors, [""] * apart)
+            if len(lines) <= LONGEST:
+                return "\n".join(lines) + "\n"
+        raise UnwritableError(
+            f"its calls make a script of {len(lines)} lines, and {LONGEST} are allowed: the region is too large"
+        )
+
+    def _lines(self, tensors: Mapping[str, Tensor], apart: Sequence[str]) -> list[str]:
         dtypes = {DTYPES[tensor.dtype]: tensor.dtype for tensor in tensors.values()}
         table = ", ".join(f'"{name}": {dtypes[name]}' for name in sorted(dtypes))
-        both = not isinstance(self.baseline, str)
-        calls = [line for lines in (self.candidate, self.baseline) if lines for line in lines]
-        functional = ["import torch.nn.functional as F"] if any("F." in line for line in calls) else []
-        lines = [
+        right = [self.baseline] if isinstance(self.baseline, str) else self.baseline
+        functional = any("F." in line for line in (*self.candidate, *right))
+        return [
             *self._docstring(),
-            *("import json", "import sys", "from pathlib import Path", "", "import torch", *functional, ""),
+            *("import json", "import sys", "from pathlib import Path", "", "import torch"),
+            *(["import torch.nn.functional as F"] if functional else []),
+            "",
             'FILE = Path(__file__).with_suffix(".safetensors")',
             f"ALLOWED = {self.allowed!r}  # {self.rule}",
             f"DTYPES = {{{table}}}",
             *([] if self.dtype is None else [f"torch.set_default_dtype({self.dtype})"]),
-            *_READ.splitlines(),
+            *apart,
             *self._function("candidate", self.candidate),
-            *(self._function("baseline", self.baseline) if both else ["", "", f"# {self.baseline}"]),
-            *_ERROR.splitlines(),
-            *("", "", 'if __name__ == "__main__":', "    with torch.no_grad():"),
-            f'        wrong = error(candidate(read()), read()["{TRUTH}"])',
-            *([f'        right = error(baseline(read()), read()["{TRUTH}"])'] if both else []),
-            *(['    print(f"baseline: relative error {right:.3g}")'] if both else []),
-            '    print(f"candidate: relative error {wrong:.3g}, allowed {ALLOWED:.3g}")',
+            *apart,
+            *(
+                [f"# {self.baseline}"]
+                if isinstance(self.baseline, str)
+                else self._function("baseline", right)
+            ),
+            *apart,
+            *_READ.strip().splitlines(),
+            *apart,
+            *_ERROR.strip().splitlines(),
+            *apart,
+            *self._main(),
+        ]
+
+    def _main(self) -> list[str]:
+        alone = isinstance(self.baseline, str)
+        calls, names = ("(candidate,)", "wrong,") if alone else ("(candidate, baseline)", "wrong, right")
+        told = "" if alone else ", baseline {right:.3g}"
+        return [
+            'if __name__ == "__main__":',
+            "    with torch.no_grad():",
+            f'        {names} = (error(call(read()), read()["{TRUTH}"]) for call in {calls})',
+            f'    print(f"relative error: candidate {{wrong:.3g}}{told}, allowed {{ALLOWED:.3g}}")',
             "    sys.exit(0 if wrong <= ALLOWED else 1)",
         ]
-        if len(lines) > LONGEST:
-            raise UnwritableError(
-                f"its calls make a script of {len(lines)} lines, and one may have {LONGEST}: the region is too large"
-            )
-        return "\n".join(lines) + "\n"
 
     def _docstring(self) -> list[str]:
         found = [line for each in (self.title, *self.paragraphs) for line in _wrapped(each)]
         return [f'"""{found[0]}', "", *found[1:], '"""', ""]
 
-    def _function(self, name: str, lines: Sequence[str] | str) -> list[str]:
-        assert not isinstance(lines, str)  # noqa: S101 - the caller has asked
+    def _function(self, name: str, lines: Sequence[str]) -> list[str]:
         if self.complex:
             returned = lines[-1].removeprefix("return ")
             lines = [*lines[:-1], f"return torch.view_as_real(({returned}).resolve_conj())"]
         decorator = [f"@{self.around}"] if self.around else []
-        return ["", "", *decorator, f"def {name}(t):", *(f"    {line}" for line in lines)]
+        return [*decorator, f"def {name}(t):", *(f"    {line}" for line in lines)]
 
 
 def _wrapped(text: str) -> list[str]:

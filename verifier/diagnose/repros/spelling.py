@@ -22,7 +22,14 @@ class UnwritableError(Exception):
 
 _FUNCTIONAL = "torch.nn.functional."
 # Where a function is looked for that torch's table of overridable functions does not have.
-_PLACES = ("torch", "torch.nn.functional", "torch.Tensor", "torch.linalg", "torch.special", "torch.fft")
+_PLACES: tuple[str, ...] = (
+    "torch",
+    "torch.nn.functional",
+    "torch.Tensor",
+    "torch.linalg",
+    "torch.special",
+    "torch.fft",
+)
 _PLACES += ("torch._C._nn", "torch._C._VariableFunctions", "torch.nested", "torch.sparse")
 _BINARY = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
@@ -73,7 +80,10 @@ def _at(path: str) -> Any:
 
 
 def call_text(
-    function: Callable[..., Any], arguments: Mapping[str, Any], positional: Sequence[str], tensors: Iterator[str]
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    positional: Sequence[str],
+    tensors: Iterator[str],
 ) -> str:
     """A call as an expression.
 
