@@ -153,10 +153,10 @@ def verify(
         )
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
+            results = with_sources(found.results, found.bench.alignment)
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
-            scripts = reproduced(found.bench, found.results) if repro is not None else None
-    results = with_sources(found.results, found.bench.alignment)
+            scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     own = masters.info.mode == "as-is"
     covered = coverage(alignment, found.silent, returned_otherwise(found), found.read, own_weights=own)

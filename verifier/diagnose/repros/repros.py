@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from verifier.diagnose.repros.lines import Kept, input_names, lines_of
 from verifier.diagnose.repros.script import TRUTH, Functions, Script
 from verifier.diagnose.repros.spelling import UnwritableError
 from verifier.diagnose.reruns import Scene, look_at
+from verifier.diagnose.trials import Trials, relative
+from verifier.diagnose.unreached import from_numbers
+from verifier.graph.ranges import ranges
 from verifier.graph.tensors import dense
 
 if TYPE_CHECKING:
@@ -98,13 +102,12 @@ def repros(
             found.reasons[culprit.index] = f"{MOST} scripts are as many as a run writes"
         elif at.kind in _NO_CALL:
             found.reasons[culprit.index] = _NO_CALL[at.kind]
-        elif culprit.excited is not None:
-            found.reasons[culprit.index] = "the two part on other inputs alone, not on those that were given"
         elif at.baseline is None or at.candidate is None or at.budget is None:
             found.reasons[culprit.index] = "nothing that both models compute shows it"
         else:
             places.setdefault(at.index, []).append(culprit)
     scenes = [Scene.of(alignment, rows[index], rows) for index in places]
+    scenes = [scene if scene.row.excited is None else from_numbers(scene) for scene in scenes]
     writer = _Writer(alignment, setting)
 
     def look(
@@ -163,6 +166,10 @@ class _Writer:
         self._lay = laid_as if alignment.rebuilt else as_it_is
         self._setting = setting
 
+    @cached_property
+    def _trials(self) -> Trials:
+        return Trials(self._alignment, {}, ranges(self._alignment.baseline))
+
     def written(
         self,
         scene: Scene,
@@ -184,10 +191,15 @@ class _Writer:
             )
         kept = Kept()
         values = {} if baseline is None else baseline.values()
+        carried = carried_over(values, candidate.values(), self._alignment.partner, self._lay)
+        if row.excited is not None:
+            found = None if baseline is None else self._trials.on(row.excited.inputs, baseline, candidate)
+            if found is None:
+                raise UnwritableError("the two part on other inputs alone, which could not be made again")
+            values, carried, wanted, given = found
         right: Sequence[str] | str = "The baseline's calls there are none of torch's functions."
         if baseline is not None:
             right = self._baseline(baseline, values, kept)
-        carried = carried_over(values, candidate.values(), self._alignment.partner, self._lay)
         program = Program.of(candidate, carried)
         if program is None:
             raise UnwritableError("what comes out there is made by no call that was seen")
@@ -243,7 +255,10 @@ class _Draft:
         budget = self.row.budget
         assert budget is not None  # noqa: S101 - others have no script
         dtype = self.setting.dtype
+        excited = self.row.excited
         limit, rule = budget.intrinsic, budget.rule
+        if excited is not None:
+            limit, rule = relative(excited), "excited"
         functions = Functions.of(self._text(tensors, truth, limit, rule, self.baseline))
         made = functions.gives("candidate", tensors, dtype)
         if made is None:
@@ -286,12 +301,13 @@ class _Draft:
         remedy = f" Remedy: {cause.remedy}." if cause is not None and cause.remedy else ""
         exact = truth.dtype == torch.float64
         kind = "the float64 truth" if exact else f"the baseline's {str(truth.dtype)[6:]} tensor"
+        inputs = "" if self.row.excited is None else f", {self.row.excited.inputs}"
         script = Script(
-            f"{_named(self.culprit)} ({self.culprit.candidate_op or self.culprit.op}): {told}.",
+            f"{_named(self.culprit)}: {told}.",
             (
                 f"{self._where()}{remedy}",
-                f"Exits 1 while `candidate`, given the baseline's tensors in {self.setting.cell}, does not return "
-                f"{kind}, and 0 once it does.",
+                f"Exits 1 while `candidate`, given the baseline's tensors in {self.setting.cell}{inputs}, does not "
+                f"return {kind}, and 0 once it does.",
             ),
             self.candidate,
             baseline,
@@ -308,7 +324,7 @@ class _Draft:
             if isinstance(baseline, str):
                 raise
             alone = "The baseline's calls are too many for a short script."
-            return Script(**{**script.__dict__, "baseline": alone}).text(both)
+            return replace(script, baseline=alone).text(both)
 
     def _where(self) -> str:
         """The lines of both programs."""
