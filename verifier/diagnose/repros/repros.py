@@ -191,7 +191,9 @@ class _Writer:
             )
         kept = Kept()
         values = {} if baseline is None else baseline.values()
-        carried = carried_over(values, candidate.values(), self._alignment.partner, self._lay)
+        own = candidate.values()
+        carried = carried_over(values, own, self._alignment.partner, self._lay)
+        carried = {key: tensor.to(own[key].dtype) for key, tensor in carried.items()}  # as a forced pass gives them
         if row.excited is not None:
             found = None if baseline is None else self._trials.on(row.excited.inputs, baseline, candidate)
             if found is None:
@@ -268,14 +270,8 @@ class _Draft:
         baseline = self.baseline
         right = None if isinstance(baseline, str) else functions.gives("baseline", tensors, dtype)
         if not self.setting.exact and right is not None and budget.oracle_intrinsic is not None:
-            double = {name: _wide(tensor) for name, tensor in tensors.items()}
-            exact = functions.gives("baseline", double, torch.float64)
-            near = budget.oracle_intrinsic
-            if (
-                exact is not None
-                and exact.dtype == torch.float64
-                and functions.error(right, exact) <= near < functions.error(made, exact)
-            ):
+            exact, near = functions.exact(tensors), budget.oracle_intrinsic
+            if exact is not None and functions.error(right, exact) <= near < functions.error(made, exact):
                 truth, limit = exact, near
         if functions.error(made, truth) <= limit:
             raise UnwritableError(
@@ -338,10 +334,6 @@ class _Draft:
 
 def _line(source: Source) -> str:
     return f"{source.file}:{source.line} in {source.function}"
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _read_by(text: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

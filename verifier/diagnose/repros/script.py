@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_NARROW = ("float32", "float16", "bfloat16")
 LONGEST = 60  # lines
 TRUTH = "truth"
 _WIDTH = 108
@@ -149,6 +150,7 @@ def _wrapped(text: str) -> list[str]:
 class Functions:
     """The functions of a script, to be tried before anybody is given it."""
 
+    _text: str
     _found: Mapping[str, Any]
 
     @classmethod
@@ -157,7 +159,7 @@ class Functions:
         found: dict[str, Any] = {"__name__": "repro", "__file__": "repro.py"}
         with default_dtype(torch.get_default_dtype()):  # which the script may set
             exec(compile(text, "<repro>", "exec"), found)  # noqa: S102 - this very package's own text
-        return cls(found)
+        return cls(text, found)
 
     def gives(self, side: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor | None:
         """What one side gives on tensors, which stay as they are; None where it raises."""
@@ -167,6 +169,16 @@ class Functions:
         except Exception:  # each operator refuses in a way of its own
             return None
         return made if isinstance(made, torch.Tensor) else None
+
+    def exact(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """What the baseline's side gives in float64 on the same numbers: its casts widen, too. None if it cannot."""
+        text = self._text
+        for narrow in _NARROW:
+            text = text.replace(f"torch.{narrow}", "torch.float64")
+        text = text.replace(".float()", ".double()").replace(".half()", ".double()").replace(".bfloat16()", ".double()")
+        double = {name: each.double() if each.is_floating_point() else each for name, each in tensors.items()}
+        made = Functions.of(text).gives("baseline", double, torch.float64)
+        return made if made is not None and made.dtype == torch.float64 else None
 
     def error(self, made: Tensor | None, truth: Tensor) -> float:
         """The relative error as the script tells it, infinite where there is nothing to compare."""
