@@ -45,7 +45,7 @@ def with_repros(
             told = (f"--repro wrote nothing: {error}",)
         else:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            told = (f"in {directory}, to be run with torch alone: {', '.join(names[:_NAMED])}{more}",)
+            told = (f"--repro wrote scripts that need torch alone: {', '.join(names[:_NAMED])}{more}",)
     return msgspec.structs.replace(verification, notes=(*verification.notes, *told, *reasons))
 
 

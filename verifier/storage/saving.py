@@ -265,7 +265,7 @@ def _check_writable(directory: Path) -> None:
                 )
         if not existing.is_dir():
             below = f"{directory} cannot be made: " if existing != directory.absolute() else ""
-            raise OutputError(f"{below}{existing} is a file; --out takes a directory")
+            raise OutputError(f"{below}{existing} is a file, and a directory is needed")
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(_ROOM))
         with contextlib.suppress(FileNotFoundError):  # a path that is too long is told here

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from verifier import verify
-from verifier.diagnose.repros.script import LONGEST
+from verifier.diagnose.neighbourhood import distance
+from verifier.diagnose.repros.script import LONGEST, Functions, Script
+from verifier.diagnose.repros.spelling import UnwritableError, call_text
+from verifier.errors import UsageError
+from verifier.graph import KeptCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,19 +183,270 @@ def verified(baseline: Net, fault: str, directory: Path, **options: Any) -> Veri
     )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+_FEW = frozenset({"eps", "weight", "bias", "padding", "activation", "wiring", "missing", "cast"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(name, marks=() if name in _FEW else pytest.mark.thorough) for name in FAULTS],
+)
 def test_a_fault_of_each_family_is_shown_with_torch_alone(baseline: Net, fault: str, tmp_path: Path) -> None:
     found = verified(baseline, fault, tmp_path / "repros")
-    scripts = sorted((tmp_path / "repros").glob("*.py"))
-    assert scripts, found.notes
+    script = first_of(found, tmp_path / "repros")
     assert not any("has no script" in note for note in found.notes), found.notes
-    for script in scripts[:1]:
-        text = script.read_text()
-        print(text)
-        assert len(text.splitlines()) <= LONGEST
-        code, said = run(script)
-        assert code == 1
-        wrong, right, allowed = map(
-            float, re.findall(r"(?:candidate|baseline|allowed) (\S+?)(?:,|$)", said.strip())
-        )
-        assert right <= allowed < wrong
+    assert len(script.read_text().splitlines()) <= LONGEST
+    code, said = run(script)
+    assert code == 1
+    wrong, right, allowed = map(
+        float, re.findall(r"(?:candidate|baseline|allowed) (\S+?)(?:,|$)", said.strip())
+    )
+    assert right <= allowed < wrong
+
+
+def first_of(found: Verification, directory: Path) -> Path:
+    """The script of the first culprit."""
+    scripts = sorted(directory.glob("repro-1-*.py"))
+    assert len(scripts) == 1, found.notes
+    return scripts[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "wrong", "right"),
+    [
+        pytest.param("eps", "eps=0.001", "eps=1e-05", id="a setting"),
+        pytest.param("wiring", '.add_(t["bn2"])', '.add_(t["act"])', id="the wiring"),
+    ],
+)
+def test_a_script_ends_well_once_its_call_is_right(
+    baseline: Net, fault: str, wrong: str, right: str, tmp_path: Path
+) -> None:
+    script = first_of(verified(baseline, fault, tmp_path), tmp_path)
+    text = script.read_text()
+    assert text.count(wrong) == 1
+    script.write_text(text.replace(wrong, right))
+    code, said = run(script)
+    assert (code, "candidate 0," in said) == (0, True)
+
+
+def test_the_first_lines_say_what_is_wrong_and_where(baseline: Net, tmp_path: Path) -> None:
+    found = verified(baseline, "missing", tmp_path)
+    told = first_of(found, tmp_path).read_text().split('"""')[1]
+    [culprit] = found.culprits
+    assert culprit.cause is not None
+    assert culprit.cause.summary in told
+    assert f"Remedy: {culprit.cause.remedy}." in told
+
+
+def test_only_what_is_read_is_kept(baseline: Net, tmp_path: Path) -> None:
+    tensors = load_file(first_of(verified(baseline, "eps", tmp_path), tmp_path).with_suffix(".safetensors"))
+    weights = {f"bn2.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    assert set(tensors) == {"conv2", "truth"} | weights
+    assert tensors["conv2"].shape == (2, 8, 8, 8)  # two samples, as in float64
+
+
+def test_a_match_writes_nothing(baseline: Net, tmp_path: Path) -> None:
+    found = verify(baseline, baseline, images(), repro=tmp_path / "repros")
+    assert [note for note in found.notes if "--repro" in note] == [
+        "--repro wrote nothing: no culprit was found"
+    ]
+    assert not (tmp_path / "repros").exists()
+
+
+def test_without_the_option_nothing_is_said(baseline: Net) -> None:
+    found = verify(baseline, planted(baseline, FAULTS["eps"]), images())
+    assert not any("repro" in note for note in found.notes)
+
+
+def test_scripts_of_an_earlier_run_make_way_and_nothing_else_does(baseline: Net, tmp_path: Path) -> None:
+    verified(baseline, "missing", tmp_path)
+    earlier = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "repro-notes.txt").write_text("mine")
+    verified(baseline, "eps", tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"repro-1-bn2.py", "repro-1-bn2.safetensors", "repro-notes.txt"}
+    assert not left & earlier
+
+
+def test_a_directory_that_cannot_be_is_refused_before_anything_runs(baseline: Net, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="a directory is needed"):
+        verified(baseline, "eps", tmp_path / "file")
+
+
+class Between(nn.Module):
+    """Something between two layers: (N, 6) to (N, 3)."""
+
+    def __init__(self, between: nn.Module, width: int = 64) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.between = between
+        self.last = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(self.first(x)))  # type: ignore[no-any-return] # the same
+
+
+class Softmax(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x.float() * 3, -1).to(x.dtype)
+
+
+class NarrowSoftmax(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        powers = (x * 3).exp()
+        return powers / powers.cumsum(-1)[..., -1:]
+
+
+@pytest.fixture
+def rows() -> Tensor:
+    return torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
+
+
+def test_what_the_given_inputs_do_not_reach_is_shown_where_it_is_reached(
+    rows: Tensor, tmp_path: Path
+) -> None:
+    found = verify(Between(nn.ReLU()), Between(nn.ReLU6()), rows, repro=tmp_path)
+    [culprit] = found.culprits
+    assert culprit.excited is not None
+    script = first_of(found, tmp_path)
+    assert f"cpu/float64, {culprit.excited.inputs}, does" in " ".join(script.read_text().split())
+    assert run(script)[0] == 1
+
+
+def test_lost_precision_is_shown_beside_float64_on_the_dtypes_of_the_cell(
+    rows: Tensor, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    found = verify(
+        Between(Softmax(), 512), Between(NarrowSoftmax(), 512), rows, cells=("cpu/bfloat16",), repro=tmp_path
+    )
+    assert found.deciding_cell.role == "numerics"
+    script = first_of(found, tmp_path)
+    tensors = load_file(script.with_suffix(".safetensors"))
+    assert tensors["truth"].dtype == torch.float64
+    assert any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+    code, said = run(script)
+    assert (code, float(said.split("candidate ")[1].split(",")[0]) > 5e-3) == (1, True)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_call_that_torch_alone_cannot_make_is_told_and_none_is_written(
+    rows: Tensor, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    found = verify(
+        Between(nn.ReLU()), Between(torch.jit.script(nn.LeakyReLU(0.1))), rows, repro=tmp_path / "repros"
+    )
+    [told] = [note for note in found.notes if "--repro" in note]
+    assert told.startswith("--repro has no script for the candidate's between.")
+    assert "none of torch's functions" in told
+    assert not (tmp_path / "repros").exists()
+
+
+class _Folded(nn.Module):
+    """Many operators, none of which the other model has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k in range(40):
+            x = torch.sin(x + k) * torch.cos(x)
+        return x
+
+
+def test_a_region_that_is_too_long_for_a_script_is_told(rows: Tensor, tmp_path: Path) -> None:
+    found = verify(Between(nn.ReLU()), Between(_Folded()), rows, repro=tmp_path)
+    [told] = [note for note in found.notes if "--repro" in note]
+    assert "the region is too large" in told
+
+
+def complex_numbers(*, ortho: bool) -> nn.Module:
+    class Spectrum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.view_as_real(torch.fft.rfft(x, norm="ortho" if ortho else None))
+
+    return nn.Sequential(nn.Linear(6, 8), Spectrum())
+
+
+def test_complex_numbers_are_compared_by_their_parts(rows: Tensor, tmp_path: Path) -> None:
+    found = verify(complex_numbers(ortho=False), complex_numbers(ortho=True), rows, repro=tmp_path)
+    assert run(first_of(found, tmp_path))[0] == 1
+
+
+# --- calls as text
+
+X = torch.arange(24.0).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs"),
+    [
+        (Tensor.__getitem__, (X, (slice(None), 1, None, slice(0, 4, 2))), {}),
+        (Tensor.__getitem__, (X, (..., torch.tensor([0, 2]))), {}),
+        (Tensor.__getitem__, (X, (slice(1, None),)), {}),
+        (Tensor.__getitem__, (X, -1), {}),
+        (Tensor.__rsub__, (X, 3), {}),
+        (Tensor.__rpow__, (X, 1.5), {}),
+        (Tensor.__neg__, (X,), {}),
+        (Tensor.__ge__, (X, 4), {}),
+        (Tensor.__iadd__, (X, 1), {}),
+        (Tensor.mT.__get__, (X,), {}),  # type: ignore[attr-defined] # a property
+        (Tensor.masked_fill, (X, X > 3, -float("inf")), {}),
+        (Tensor.to, (X, torch.float64), {"memory_format": torch.contiguous_format}),
+        (torch.einsum, ("bij,bkj->bik", X, X), {}),
+        (torch.stack, ([X, X + 1],), {"dim": 1}),
+        (torch.full, ((2, 1), float("inf")), {"dtype": torch.float16, "device": torch.device("cpu")}),
+        (F.layer_norm, (X, (4,), None, None, 1e-3), {}),
+        (F.softmax, (X,), {"dim": -1, "_stacklevel": 5}),
+        (F.conv1d, (X, torch.ones(2, 3, 3), None, (1,), "same"), {}),
+        (F.max_pool1d, (X, 2), {}),
+        (F.scaled_dot_product_attention, (X, X, X), {"is_causal": True}),
+        (torch.linalg.vector_norm, (X, 2, (1, 2)), {}),
+        (torch.ops.aten.add.Tensor, (X, X), {"alpha": 2}),
+    ],
+)
+def test_a_call_as_text_gives_what_the_call_gives(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    call = KeptCall.of(function, args, kwargs, set())
+    given = [tensor.clone() for tensor in call.operands]
+    text = call_text(function, call.arguments, call.positional, (f"given[{k}]" for k in range(len(given))))
+    made = eval(text, {"torch": torch, "F": F, "given": given})
+    [wanted] = call.run()[0]
+    assert torch.equal(made, wanted), text
+    assert "_stacklevel" not in text
+
+
+def test_what_is_no_function_of_torch_or_no_plain_value_has_no_text() -> None:
+    def own(x: Tensor) -> Tensor:
+        return x
+
+    with pytest.raises(UnwritableError, match=r"own is no operator of torch's own"):
+        call_text(own, {"x": X}, ("x",), iter("x"))
+    with pytest.raises(UnwritableError, match="of the type object"):
+        call_text(torch.relu, {"input": X, "other": object()}, ("input", "other"), iter("x"))
+
+
+# --- the script's own arithmetic
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("made", "truth"),
+    [
+        ([1.0, 2.0], [1.0, 2.5]),
+        ([0.0, 0.0], [0.0, 0.0]),
+        ([1e-3, 0.0], [0.0, 0.0]),
+        ([NAN, 2.0], [NAN, 2.0]),
+        ([NAN, 2.0], [1.0, 2.0]),
+        ([INF, 2.0], [INF, 2.5]),
+        ([INF, 2.0], [-INF, 2.0]),
+        ([1.0, 2.0], [INF, 2.0]),
+        ([], []),
+        ([1.0], [1.0, 2.0]),
+    ],
+)
+def test_a_script_measures_as_the_verifier_does(made: list[float], truth: list[float]) -> None:
+    script = Script("it", (), ["return t"], "None.", 0.0, "rule", None)
+    functions = Functions.of(script.text({"truth": torch.zeros(1)}))
+    ours = functions.error(torch.tensor(made), torch.tensor(truth))
+    assert ours == pytest.approx(distance(torch.tensor(made), torch.tensor(truth)))

@@ -193,7 +193,9 @@ class _Writer:
         values = {} if baseline is None else baseline.values()
         own = candidate.values()
         carried = carried_over(values, own, self._alignment.partner, self._lay)
-        carried = {key: tensor.to(own[key].dtype) for key, tensor in carried.items()}  # as a forced pass gives them
+        carried = {
+            key: tensor.to(own[key].dtype) for key, tensor in carried.items()
+        }  # as a forced pass gives them
         if row.excited is not None:
             found = None if baseline is None else self._trials.on(row.excited.inputs, baseline, candidate)
             if found is None:

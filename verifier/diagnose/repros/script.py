@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def error(made, truth):
     made, truth = made.double(), truth.double()
     same = (made == truth) | (made.isnan() & truth.isnan())
     wrong = (made - truth).masked_fill(same, 0).norm() / truth.nan_to_num(0, 0, 0).norm()
-    return 0.0 if same.all() else float(wrong.nan_to_num(float("inf")))
+    return 0.0 if same.all() else float(wrong.nan_to_num(float("inf"), float("inf")))
 """
 
 
@@ -164,7 +165,8 @@ class Functions:
     def gives(self, side: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor | None:
         """What one side gives on tensors, which stay as they are; None where it raises."""
         try:
-            with torch.no_grad(), same_chance(), default_dtype(dtype):
+            with torch.no_grad(), same_chance(), default_dtype(dtype), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an operator's, which the models have caused before
                 made = self._found[side]({name: tensor.clone() for name, tensor in tensors.items()})
         except Exception:  # each operator refuses in a way of its own
             return None
@@ -175,7 +177,11 @@ class Functions:
         text = self._text
         for narrow in _NARROW:
             text = text.replace(f"torch.{narrow}", "torch.float64")
-        text = text.replace(".float()", ".double()").replace(".half()", ".double()").replace(".bfloat16()", ".double()")
+        text = (
+            text.replace(".float()", ".double()")
+            .replace(".half()", ".double()")
+            .replace(".bfloat16()", ".double()")
+        )
         double = {name: each.double() if each.is_floating_point() else each for name, each in tensors.items()}
         made = Functions.of(text).gives("baseline", double, torch.float64)
         return made if made is not None and made.dtype == torch.float64 else None
