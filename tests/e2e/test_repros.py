@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import Ended
 
-SMALL = ("--image-size", "16", "--batch-size", "2", "--repro", "attached")
+SMALL = ("--image-size", "32", "--batch-size", "2", "--repro", "attached")
 
 
 def test_a_fault_is_written_down_to_be_attached(call: Callable[..., Ended]) -> None:
@@ -21,9 +21,7 @@ def test_a_fault_is_written_down_to_be_attached(call: Callable[..., Ended]) -> N
     written = {name for name in ended.new if name.startswith("attached")}
     assert written == {"attached/repro-1-bn2.py", "attached/repro-1-bn2.safetensors"}
     script = ended.directory / "attached" / "repro-1-bn2.py"
-    shown = subprocess.run(
-        [sys.executable, "-I", str(script)], capture_output=True, text=True, check=False
-    )
+    shown = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stderr) == (1, "")
     assert str(ended.directory) not in script.read_text(encoding="utf-8")  # no place of somebody's home
 

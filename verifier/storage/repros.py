@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from verifier.diagnose.repros import Repro
 
-_OURS = re.compile(r"repro-\d+-.*\.(py|safetensors)")
+_EARLIER = re.compile(r"repro-\d+-.*\.(py|safetensors)")
 
 
 def with_repros(
@@ -68,7 +68,7 @@ def save_repros(repros: Sequence[Repro], directory: str | PathLike[str]) -> tupl
         contents[f"{stem}.safetensors"] = save(dict(repro.tensors))
         contents[f"{stem}.py"] = repro.script
     earlier = [
-        path.name for path in directory.glob("repro-*") if _OURS.fullmatch(path.name) and path.is_file()
+        path.name for path in directory.glob("repro-*") if _EARLIER.fullmatch(path.name) and path.is_file()
     ]
     save_files(contents, directory, earlier)
     return tuple(name for name in contents if name.endswith(".py"))

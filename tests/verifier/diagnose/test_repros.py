@@ -358,6 +358,13 @@ def test_a_region_that_is_too_long_for_a_script_is_told(rows: Tensor, tmp_path: 
     assert "the region is too large" in told
 
 
+def test_what_a_call_leaves_in_a_buffer_is_shown(rows: Tensor, tmp_path: Path) -> None:
+    other = Between(nn.BatchNorm1d(64, momentum=0.5))
+    found = verify(Between(nn.BatchNorm1d(64)).train(), other.train(), rows, repro=tmp_path)
+    assert {culprit.kind for culprit in found.culprits} == {"state"}
+    assert run(first_of(found, tmp_path))[0] == 1
+
+
 def complex_numbers(*, ortho: bool) -> nn.Module:
     class Spectrum(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ _LARGEST = 1 << 28  # bytes of the tensors of one script
 
 _NO_CALL = {
     "input": "the two models are given other inputs there, which no operator of theirs makes",
-    "state": "it is what a run leaves in a buffer, which is no tensor that a call returns",
     "call": "it is what a further call of the whole model returns",
 }
 
@@ -102,7 +101,7 @@ def repros(
             found.reasons[culprit.index] = f"{MOST} scripts are as many as a run writes"
         elif at.kind in _NO_CALL:
             found.reasons[culprit.index] = _NO_CALL[at.kind]
-        elif at.baseline is None or at.candidate is None or at.budget is None:
+        elif None in (at.baseline, at.candidate, at.budget) or (at.kind == "state" and not at.above):
             found.reasons[culprit.index] = "nothing that both models compute shows it"
         else:
             places.setdefault(at.index, []).append(culprit)
@@ -203,11 +202,13 @@ class _Writer:
             values, carried, wanted, given = found
         right: Sequence[str] | str = "The baseline's calls there are none of torch's functions."
         if baseline is not None:
-            right = self._baseline(baseline, values, kept)
+            right = self._baseline(row, baseline, values, kept)
         program = Program.of(candidate, carried)
         if program is None:
             raise UnwritableError("what comes out there is made by no call that was seen")
         wrong = lines_of(program, self._names(carried), kept)
+        if row.kind == "state":
+            wrong = _leaving(wrong, row.candidate or "", candidate, kept)
         truth = laid_as(wanted, given) if row.layout or self._alignment.rebuilt else wanted
         truth, given = Kept.held(dense(truth)), Kept.held(dense(given))
         size = sum(each.numel() * each.element_size() for each in (*kept.tensors.values(), truth))
@@ -216,14 +217,17 @@ class _Writer:
         draft = _Draft(row, culprit, wrong, right, wanted.is_complex(), self._setting)
         return draft.tried(kept.tensors, truth, None if scene.misshapen else given)
 
-    def _baseline(self, side: Neighbourhood, values: Mapping[Key, Tensor], kept: Kept) -> Sequence[str] | str:
+    def _baseline(
+        self, row: PairResult, side: Neighbourhood, values: Mapping[Key, Tensor], kept: Kept
+    ) -> Sequence[str] | str:
         """The baseline's lines, or why there are none; then nothing of theirs is kept."""
         before = dict(kept.tensors)
         try:
             program = Program.of(side, values)
             if program is None:
                 return "What comes out of the baseline there is made by no call that was seen."
-            return lines_of(program, self._names(values, baseline=True), kept)
+            lines = lines_of(program, self._names(values, baseline=True), kept)
+            return _leaving(lines, row.baseline or "", side, kept) if row.kind == "state" else lines
         except UnwritableError as error:
             kept.tensors = before
             return f"The baseline's calls are not written: {error}."
@@ -237,6 +241,18 @@ class _Writer:
             if key >= 0:
                 shown[key] = (graphs[1].sites[key] if twin is None else graphs[0].sites[twin]).name
         return input_names(list(values), shown)
+
+
+def _leaving(lines: Sequence[str], name: str, side: Neighbourhood, kept: Kept) -> list[str]:
+    """The lines of a call, with the return of what it leaves in the buffer of a name: the script's own tensor.
+
+    Raises:
+        UnwritableError: The buffer is no argument of the call.
+    """
+    buffer = None if side.call is None else side.call.arguments.get(name.rpartition(".")[2])
+    if not isinstance(buffer, torch.Tensor):
+        raise UnwritableError("it is left in a buffer that no call there is given by its name")
+    return [*lines[:-1], lines[-1].removeprefix("return "), f"return {kept.text(name, buffer)}"]
 
 
 @dataclass(frozen=True)
