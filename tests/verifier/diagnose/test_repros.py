@@ -64,7 +64,8 @@ class Net(nn.Module):
         n = x.shape[0]
         q, k, v = (each.view(n, -1, 2, 4).transpose(1, 2) for each in self.qkv(x).chunk(3, dim=-1))
         shares = (q @ k.transpose(-2, -1) / 2.0).softmax(dim=-1)
-        return (shares @ v).transpose(1, 2).reshape(n, -1, 8)
+        mixed: Tensor = (shares @ v).transpose(1, 2)
+        return mixed.reshape(n, -1, 8)
 
     def tokens(self, x: Tensor) -> Tensor:
         return x.flatten(2).transpose(1, 2)
@@ -77,7 +78,7 @@ class Net(nn.Module):
         x = self.join(x, self.bn2(self.conv2(x)))
         x = self.tokens(x)
         x = x + self.attend(self.norm(x))
-        return self.ends(x.mean(1) + self.table)
+        return self.ends(x.mean(1) + self.get_buffer("table"))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,8 @@ class OtherParts(Net):
         n = x.shape[0]
         k, q, v = (each.view(n, -1, 2, 4).transpose(1, 2) for each in self.qkv(x).chunk(3, dim=-1))
         shares = (q @ k.transpose(-2, -1) / 2.0).softmax(dim=-1)
-        return (shares @ v).transpose(1, 2).reshape(n, -1, 8)
+        mixed: Tensor = (shares @ v).transpose(1, 2)
+        return mixed.reshape(n, -1, 8)
 
 
 class Halved(Net):
