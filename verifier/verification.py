@@ -19,6 +19,7 @@ from verifier.bench.intact import intact
 from verifier.bench.notes import notes, returned_otherwise
 from verifier.bench.probing import probing
 from verifier.bench.protocol import LOCALISE, Progress, Protocol, silent
+from verifier.bench.reproducing import reproduced
 from verifier.bench.side import Side
 from verifier.border.depth import room_for
 from verifier.border.garbage import collecting_seldom
@@ -32,7 +33,8 @@ from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, picked, sample
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
-from verifier.storage.saving import Verification
+from verifier.storage.repros import with_repros
+from verifier.storage.saving import Verification, check_writable
 from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
 
@@ -71,6 +73,7 @@ def verify(
     repeat: int = 1,
     outputs: str = "by-name",
     probe: bool = False,
+    repro: str | Path | None = None,
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
@@ -108,6 +111,8 @@ def verify(
             are no match), or `by-order`, whatever it is called.
         probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
             training mode) as well; see `verifier.bench.probes`.
+        repro: A directory for scripts that show each culprit with torch alone, if the models diverge; notes say
+            what was written there (see `verifier.diagnose.repros`).
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
@@ -122,6 +127,8 @@ def verify(
     _check("outputs", outputs, OUTPUTS)
     protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
     requests = _requests(cells)
+    if repro is not None:
+        check_writable(repro)
     if is_certificate(baseline):
         return verified_with(
             cast("Certificate | str | Path", baseline),
@@ -133,7 +140,7 @@ def verify(
             protocol=protocol,
             seed=seed,
             command=command,
-            needing=_needing(candidate_inputs, granularity, protocol, probe=probe),
+            needing=_needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None),
         )
     baseline = cast("nn.Module | str", baseline)
     missing = missing_here(requests)
@@ -146,14 +153,15 @@ def verify(
         )
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
+            results = with_sources(found.results, found.bench.alignment)
             whole = found.bench.at(inputs=given)
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
-    results = with_sources(found.results, found.bench.alignment)
+            scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     own = masters.info.mode == "as-is"
     covered = coverage(alignment, found.silent, returned_otherwise(found), found.read, own_weights=own)
     hasher = Hasher()
-    return Verification(
+    verification = Verification(
         **concluded(policy, results, covered, probes)._asdict(),
         baseline=sides[0].info(alignment.baseline),
         candidate=sides[1].info(alignment.candidate),
@@ -172,9 +180,12 @@ def verify(
         exercise=exercise(found, given),
         probes=probes,
     )
+    return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
 
 
-def _needing(candidate_inputs: Any, granularity: str, protocol: Protocol, *, probe: bool) -> dict[str, bool]:
+def _needing(
+    candidate_inputs: Any, granularity: str, protocol: Protocol, *, probe: bool, repro: bool
+) -> dict[str, bool]:
     """Of what only a live baseline can give, whether it was asked for."""
     return {
         "another input for the candidate": candidate_inputs is not None,
@@ -182,6 +193,7 @@ def _needing(candidate_inputs: Any, granularity: str, protocol: Protocol, *, pro
         "localise always": protocol.localise == "always",
         "repeat": protocol.repeat > 1,
         "probe": probe,
+        "repro": repro,
     }
 
 

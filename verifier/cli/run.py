@@ -141,6 +141,16 @@ def run(
             help="Where result.json, layers.csv and report.html go; of several networks, each in a folder there.",
         ),
     ] = Path("verifier-report"),
+    repro: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=(
+                "If they diverge, write a script for each culprit here that shows it with torch alone, beside the "
+                "tensors it needs; of several networks, each in a folder there."
+            ),
+        ),
+    ] = None,
     junit: options.Junit = None,
     sarif: options.Sarif = None,
     code_quality: options.CodeQuality = None,
@@ -245,6 +255,7 @@ def run(
                 map_file=map_file,
                 save_map=save_map,
                 out=out,
+                repro=repro,
                 history=place(history, never=no_history),
             )
         task.carry_out(several=len(task.jobs) > 1 or arch == ALL, ended=gate.ended, debug=debug)

@@ -69,6 +69,7 @@ class Task:
     save_map: Path | None
     out: Path
     history: Path | None = None
+    repro: Path | None = None
 
     @classmethod
     def of(
@@ -82,6 +83,7 @@ class Task:
         save_map: Path | None,
         out: Path,
         history: Path | None = None,
+        repro: Path | None = None,
     ) -> Task:
         """All that can be read and checked before the first network is built.
 
@@ -92,7 +94,7 @@ class Task:
         policies = {job.policy: Policy.load(job.policy) for job in jobs}
         asked = cells.requests()
         missing_here(asked)
-        check_writable(out, *(job.out for job in jobs))
+        check_writable(out, *(job.out for job in jobs), *([] if repro is None else [repro]))
         known = None if map_file is None else read_map(map_file)
         if save_map is not None and str(save_map) != "-":
             check_file(save_map)
@@ -111,6 +113,7 @@ class Task:
             save_map,
             out,
             None if history is None else history.absolute(),  # before a model could change the directory
+            None if repro is None else repro.absolute(),
         )
 
     def carry_out(
@@ -149,6 +152,7 @@ class Task:
                     seed=self.inputs.seed,
                     command=command_line(),
                     progress=progress,
+                    repro=None if self.repro is None else self.repro / job.out.relative_to(self.out),
                     **self.settings,
                 )
             except ModelError as error:

@@ -117,6 +117,25 @@ class Trials:
         larger = _switched(baseline, candidate) and self._parts_larger(values, bench)
         return Tried(why=_LARGER if larger else endless)
 
+    def on(
+        self, inputs: str, baseline: Neighbourhood, candidate: Neighbourhood
+    ) -> tuple[Values, Values, Tensor, Tensor] | None:
+        """What both sides read and give on the inputs that `Excited.inputs` names; None where they cannot be run.
+
+        Returns:
+            The baseline's values by source, the candidate's, and what each side makes of them.
+        """
+        values = baseline.values()
+        carried = self._carried(values, candidate.values())
+        excitation = next((each for each in (*EXCITATIONS, *NONFINITE) if each.name == inputs), None)
+        if carried is None or excitation is None:
+            return None
+        numbers = sorted(_numbers(baseline) | _numbers(candidate))
+        changed = self._excited(values, excitation, numbers)
+        bench = _Bench(baseline, candidate, carried, rebuilt=self._alignment.rebuilt)
+        given = None if changed is None else bench.both(changed)
+        return None if given is None else (given.values, bench.there(given.values), *given[1:])
+
     def _carried(self, values: Values, there: Values) -> dict[int, tuple[int, Layout | None]] | None:
         """For each source of the candidate's side the baseline's, and how that is laid out there.
 
@@ -199,7 +218,7 @@ class Trials:
                 given.baseline,
                 given.candidate,
                 self._others,
-                _relative(told),
+                relative(told),
             )
         return msgspec.structs.replace(
             cause,
@@ -240,7 +259,7 @@ class _Bench:
     def both(self, values: Values) -> _Given | None:
         """What both sides give on `values`; None where either cannot be run on them."""
         try:
-            there = self._there(values)
+            there = self.there(values)
         except RuntimeError:  # tensors of other sizes, for which the layout does not hold
             return None
         wanted, given = _made(self.baseline, values), _made(self.candidate, there)
@@ -257,11 +276,12 @@ class _Bench:
             return None
         return _Calls(
             baseline.with_operands(self.baseline.replay(values)),
-            candidate.with_operands(self.candidate.replay(self._there(values))),
+            candidate.with_operands(self.candidate.replay(self.there(values))),
             self.candidate.site.output,
         )
 
-    def _there(self, values: Values) -> Values:
+    def there(self, values: Values) -> Values:
+        """What the candidate's side reads where the baseline's reads `values`."""
         found = self.candidate.values()
         for twin, (source, layout) in self.carried.items():
             tensor = values[source]
@@ -300,7 +320,7 @@ def _largest_change(one: Tensor, other: Tensor) -> float:
     return float(change.amax()) if change.numel() else 0.0
 
 
-def _relative(told: Excited) -> float:
+def relative(told: Excited) -> float:
     """What is allowed, as a relative error (NRMSE) of the same tensors."""
     if not told.error.max_abs or not math.isfinite(told.error.nrmse):
         return _LIMIT

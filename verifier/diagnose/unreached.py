@@ -45,7 +45,7 @@ def unreached(
         What was found, by the row's index; nothing of rows that are written alike.
     """
     scenes = [Scene.of(alignment, row, rows) for row in rows if _agrees(row)]
-    wanted = [_from_numbers(scene) for scene in scenes if _written_otherwise(scene)]
+    wanted = [from_numbers(scene) for scene in scenes if _written_otherwise(scene)]
     if not wanted:
         return {}
     limits = ranges(alignment.baseline)
@@ -177,7 +177,7 @@ def _written(half: Half) -> list[tuple[str, dict[str, object]]]:
     return [(site.op, settings_of(site)) for site in half.sites if site.op not in MOVES]
 
 
-def _from_numbers(scene: Scene) -> Scene:
+def from_numbers(scene: Scene) -> Scene:
     """The scene with the operators above that make truth values and indices: these cannot be excited themselves."""
     return replace(scene, baseline=_raised(scene.baseline), candidate=_raised(scene.candidate))
 

@@ -67,7 +67,7 @@ class Widening(TorchFunctionMode):
         """Make the call with float64 wherever it names float32."""
         kwargs = kwargs or {}
         try:
-            return wider(func)(*_widened(func, args), **_widened(func, kwargs))
+            return wider(func)(*widened(func, args), **widened(func, kwargs))
         except (NotImplementedError, RuntimeError):
             result = _narrowed(func, args, kwargs)
             if result is NotImplemented:
@@ -128,7 +128,8 @@ def wider(function: Callable[..., Any]) -> Callable[..., Any]:
     return _WIDER.get(function, function)
 
 
-def _widened(function: Callable[..., Any], given: Any) -> Any:
+def widened(function: Callable[..., Any], given: Any) -> Any:
+    """Arguments of a call, by position or by name, with float64 in the place of every float32 they name."""
     if function in _OF_BITS:
         return given
     if isinstance(given, dict):

@@ -210,6 +210,17 @@ def save_text(text: str | bytes, file: str | PathLike[str]) -> None:
     _write({Path(file).name: text}, Path(file).parent)
 
 
+def save_files(
+    contents: Mapping[str, str | bytes], directory: str | PathLike[str], family: Sequence[str] = ()
+) -> None:
+    """Write files, all or none, and remove what else there is of `family`; the directory is created if need be.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    _write(contents, Path(directory), family)
+
+
 def save_record(record: Record, file: str | PathLike[str]) -> None:
     """Write any record as strict JSON, whole or not at all.
 
@@ -254,7 +265,7 @@ def _check_writable(directory: Path) -> None:
                 )
         if not existing.is_dir():
             below = f"{directory} cannot be made: " if existing != directory.absolute() else ""
-            raise OutputError(f"{below}{existing} is a file; --out takes a directory")
+            raise OutputError(f"{below}{existing} is a file, and a directory is needed")
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(_ROOM))
         with contextlib.suppress(FileNotFoundError):  # a path that is too long is told here

@@ -234,7 +234,7 @@ def test_what_cannot_be_set_aside_as_a_whole_stays_as_a_whole(
 
 def test_a_file_is_no_directory_to_write_to(verification: Verification, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    assert "is a file; --out takes a directory" in complaint(
+    assert "is a file, and a directory is needed" in complaint(
         lambda: saving.save(verification, tmp_path / "out")
     )
     assert "is a file" in complaint(lambda: saving.check_writable(tmp_path / "out"))
