@@ -160,7 +160,9 @@ def semantics(
         *_not_in_double(bench.alignment, look.measured),
     )
     result = replace_struct(result, notes=notes)
-    return Semantics(bench.subject, Assessed(result, look.calls, tuple(dict.fromkeys(words))), look.standings, tried)
+    return Semantics(
+        bench.subject, Assessed(result, look.calls, tuple(dict.fromkeys(words))), look.standings, tried
+    )
 
 
 def _with_exact(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:

@@ -8,6 +8,7 @@ is rounding and not a difference. Narrower casts are meant, and stay what they a
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,9 @@ _NARROW: Mapping[torch.dtype, torch.dtype] = {
 _OF_BITS = frozenset({Tensor.view, torch.frombuffer, torch.from_file})
 
 
+_OF_DTYPES = re.compile(r"double|float|dtype|scalar type|not implemented|not supported", re.IGNORECASE)
+
+
 class _Here(threading.local):
     """What a thread is in: how many modes that widen, and how many steps have run narrowed in it."""
 
@@ -68,7 +72,10 @@ class Widening(TorchFunctionMode):
         kwargs = kwargs or {}
         try:
             return wider(func)(*widened(func, args), **widened(func, kwargs))
-        except (NotImplementedError, RuntimeError):
+        except (NotImplementedError, RuntimeError) as error:
+            # Kernels of float32 need not check sizes that those of float64 refuse: they end the process.
+            if not (isinstance(error, NotImplementedError) or _OF_DTYPES.search(str(error))):
+                raise
             result = _narrowed(func, args, kwargs)
             if result is NotImplemented:
                 raise

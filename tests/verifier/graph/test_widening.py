@@ -56,7 +56,29 @@ def test_bits_read_as_float32_stay_what_they_are() -> None:
         assert one.view(torch.float32).tolist() == [1.0]
 
 
+@torch.library.custom_op("tests::only_single", mutates_args=())
 def only_single(x: Tensor) -> Tensor:
+    """Has no kernel for float64."""
     if x.dtype == torch.float64:
-        raise NotImplementedError("\"only_single\" not implemented for 'Double'")
+        raise RuntimeError("expected scalar type Float but found Double")
     return x * 3
+
+
+@torch.library.custom_op("tests::checks_in_double", mutates_args=())
+def checks_in_double(x: Tensor) -> Tensor:
+    """Looks at sizes in float64 alone."""
+    if x.dtype == torch.float64:
+        raise RuntimeError("sizes 3 and 2 do not fit")
+    return x * 3
+
+
+def test_a_step_without_a_float64_kernel_runs_in_float32() -> None:
+    with Widening():
+        found = only_single(THIRD)
+    assert found.dtype == torch.float64
+    assert found.equal((THIRD.float() * 3).double())
+
+
+def test_what_float64_refuses_for_another_reason_is_not_left_to_float32() -> None:
+    with Widening(), pytest.raises(RuntimeError, match="do not fit"):
+        checks_in_double(THIRD)
