@@ -39,15 +39,15 @@ def alike_elsewhere(bench: Bench) -> bool:
     """
     tried = False
     for way in other_inputs(bench):
-        agree = _agree(bench, way)
+        agree = agree_on(bench, way)
         if agree is False:
             return False
         tried |= agree is True
     other = excited(bench)
-    return tried and (other is None or _agree(other.bench, Elsewhere("", bench.inputs)) is not False)
+    return tried and (other is None or agree_on(other.bench, Elsewhere("", bench.inputs)) is not False)
 
 
-def _agree(bench: Bench, way: Elsewhere) -> bool | None:
+def agree_on(bench: Bench, way: Elsewhere) -> bool | None:
     """Whether both return the same; None where nothing is known, since one of them does not take it."""
     lanes = [bench.lane(side, inputs=way.inputs, stops=()) for side in ("baseline", "candidate")]
     try:
@@ -63,12 +63,17 @@ def _agree(bench: Bench, way: Elsewhere) -> bool | None:
 
 def other_inputs(bench: Bench) -> Iterator[Elsewhere]:
     """Inputs drawn from the given ones: scaled, and made anew with whole numbers as large as they may be."""
-    for factor in (-1.0, 10.0, 100.0):
-        yield Elsewhere(f"inputs times {factor:g}", _changed(bench.inputs, _scaled(factor)))
     largest = _largest(bench)
-    for seed in range(_DRAWS):
+
+    def drawn(seed: int) -> Elsewhere:
         inputs = _changed(bench.inputs, _drawn(seed, largest if seed % 2 else None))
-        yield Elsewhere("inputs drawn anew", inputs, near=False)
+        return Elsewhere("inputs drawn anew", inputs, near=False)
+
+    yield Elsewhere("inputs times -1", _changed(bench.inputs, _scaled(-1.0)))
+    yield from map(drawn, range(2))  # what shows is most likely to show by now
+    for factor in (10.0, 100.0):
+        yield Elsewhere(f"inputs times {factor:g}", _changed(bench.inputs, _scaled(factor)))
+    yield from map(drawn, range(2, _DRAWS))
 
 
 _DRAWS = 6

@@ -93,7 +93,7 @@ def test_another_mask_is_a_fault_and_what_stands_there_is_none() -> None:
 
 
 def test_a_mask_that_masks_too_little_is_a_fault() -> None:
-    result = compared(Masked(-1e9), Masked(-30.0))
+    result = compared(Masked(-1e9), Masked(-20.0))
     assert [row.baseline for row in result.culprits] == ["masked_fill"]
     result = compared(Masked(-math.inf), Masked(-3.0))
     assert [row.baseline for row in result.culprits] == ["masked_fill"]
