@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports import exercise, sentences
+from reports import acceptance, exercise, sentences
 from reports.wording import counted, figure
 from verifier.records import HEADLINE, Status, Verdict, brief
 
@@ -25,6 +25,8 @@ def headline(verification: Result) -> str:
     first = verification.first_divergence
     if verification.verdict is Verdict.MATCH:
         clauses = _agreement(verification)
+    elif verification.verdict is Verdict.ACCEPTED:
+        clauses = acceptance.clauses(verification)
     elif verification.verdict is Verdict.DIVERGED and first is not None:
         clauses = _divergence(verification, first)
         if verification.reason and not _by_sites(verification, first):

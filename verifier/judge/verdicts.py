@@ -78,6 +78,9 @@ def _overall(
             Verdict.INCONCLUSIVE,
             f"figures of the same record speak against a match: {against}",
         )
+    resting = next((cell for cell in cells if cell.verdict is Verdict.ACCEPTED), None)
+    if verdict is Verdict.MATCH and resting is not None:
+        return Verdict.ACCEPTED, f"{resting.name}: {resting.reason}"
     return verdict, reason
 
 

@@ -36,18 +36,20 @@ from verifier.records.pairs import (
     Exhibit,
     Histogram,
     Interval,
+    Limits,
     PairResult,
     Plane,
     Precision,
     Source,
 )
-from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
+from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
 
 __all__ = [
     "HEADLINE",
     "SCHEMA_VERSION",
     "TASK",
     "UNEXPLAINED",
+    "Accepted",
     "Accuracy",
     "Bisection",
     "Budget",
@@ -69,6 +71,7 @@ __all__ = [
     "InputRange",
     "Interval",
     "Level",
+    "Limits",
     "ModelInfo",
     "NoiseFloor",
     "OutputAgreement",
