@@ -49,7 +49,7 @@ def _suite(root: ET.Element, outcome: Outcome) -> tuple[int, int, int]:
     if not (outcome.verdict and outcome.verdict.passed) and answered is None:
         case = ET.SubElement(suite, "testcase", classname=_text(outcome.name), name=WHOLE)
         if outcome.trouble:
-            _add(case, "error", "inconclusive" if result else "could not run", outcome.trouble, "")
+            _add(case, "error", "inconclusive" if result else outcome.kind, outcome.trouble, "")
         for found in findings(outcome):
             _fail(case, found)
     cases = suite.findall("testcase")

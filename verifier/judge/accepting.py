@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import asdict, replace
 
 from verifier.judge.excess import less_accurate, limit, within
-from verifier.judge.rules import LIMITS
+from verifier.judge.rules import LIMITS, words
 from verifier.judge.statuses import differs, judge_rows
 from verifier.judge.verdicts import AS_GIVEN
 from verifier.records import Accepted, Limits, Status, Verdict, brief
@@ -122,7 +122,7 @@ def _accepted_by_budget(row: PairResult, cell: CellResult, budgets: Sequence[Sit
         cell=cell.name,
         baseline=row.baseline,
         candidate=row.candidate,
-        pattern=_words(rule),
+        pattern=words(rule),
         reason=rule.reason,
         said=measured,
     )
@@ -144,7 +144,7 @@ def _waived(
                 cell=cell.name,
                 baseline=row.baseline,
                 candidate=row.candidate,
-                pattern=_words(waiver),
+                pattern=words(waiver),
                 reason=waiver.reason,
                 expires=waiver.expires.isoformat(),
                 said=row.reason,
@@ -249,10 +249,6 @@ def _pair(row: PairResult) -> _Pair:
 
 def _place(row: PairResult) -> _Place:
     return row.index, row.baseline, row.candidate
-
-
-def _words(rule: SiteBudget | Waiver) -> str:
-    return rule.site if isinstance(rule.site, str) else ", ".join(rule.site)
 
 
 def _told(accepted: Iterable[Accepted]) -> str:

@@ -129,6 +129,11 @@ def several(given: Patterns) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else given
 
 
+def words(rule: Rule) -> str:
+    """The sites that a rule is for, as records call them."""
+    return ", ".join(several(rule.site))
+
+
 def is_for(rule: Rule, model: str) -> bool:
     """Whether a rule is for what the policy calls so."""
     return _any(several(rule.model) or ("*",), model)

@@ -11,6 +11,7 @@ from verifier.records.cell_results import (
     Repeatability,
     Step,
 )
+from verifier.records.checks import CHECK_VERSION, Check, CheckedModel
 from verifier.records.circumstances import (
     CertificateInfo,
     Coverage,
@@ -45,6 +46,7 @@ from verifier.records.pairs import (
 from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
 
 __all__ = [
+    "CHECK_VERSION",
     "HEADLINE",
     "SCHEMA_VERSION",
     "TASK",
@@ -57,6 +59,8 @@ __all__ = [
     "CellResult",
     "CertificateInfo",
     "Change",
+    "Check",
+    "CheckedModel",
     "Comparison",
     "Coverage",
     "Criterion",
