@@ -25,7 +25,10 @@ def lines(verification: Result) -> tuple[str, ...]:
 def clauses(verification: Result) -> list[str]:
     """How much is accepted, the most telling first, as clauses of a headline."""
     said = []
-    for by, word, what in (("waiver", "culprit", "waived"), ("budget", "site", "within budgets of the policy")):
+    for by, word, what in (
+        ("waiver", "culprit", "waived"),
+        ("budget", "site", "within budgets of the policy"),
+    ):
         sites = list(dict.fromkeys(_site(each) for each in verification.accepted if each.by == by))
         if sites:
             more = ", ..." if sites[1:] else ""

@@ -23,7 +23,8 @@ def check(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help="Where check.html and check.json go, and each model's result in a folder there."
+            metavar="DIR",
+            help="Where check.html and check.json go, and each model's result in a folder there.",
         ),
     ] = Path("verifier-report"),
     junit: options.Junit = None,

@@ -76,9 +76,7 @@ def _task(entry: Entry, found: PolicyFile, out: Path, history: Path | None) -> T
     settings = {name: getattr(entry, name) for name in _AS_THEY_ARE}
     settings |= {"cells": cells, "parameter_map": known}
     settings["batch_dim"] = None if entry.batch_dim == "none" else entry.batch_dim
-    return Task(
-        [job], inputs, {job: found.policies[entry.name]}, settings, None, out, history, named=True
-    )
+    return Task([job], inputs, {job: found.policies[entry.name]}, settings, None, out, history, named=True)
 
 
 def carry_out(

@@ -26,7 +26,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog=("Exit codes: 0 match (or accepted by policy), 1 diverged, 2 usage, 3 could not run, 4 inconclusive, 130 interrupted."),
+    epilog=(
+        "Exit codes: 0 match (or accepted by policy), 1 diverged, 2 usage, 3 could not run, 4 inconclusive, "
+        "130 interrupted."
+    ),
 )
 app.command("run")(run.run)
 app.command("check")(check.check)

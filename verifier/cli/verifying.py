@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import command_line, explained
 from verifier.cli.walking import walk
 from verifier.errors import ModelError, UsageError
+from verifier.gate.breaches import expired
 from verifier.gate.findings import Outcome
 from verifier.gate.history import keep
 from verifier.gate.policy_files import policy_for
@@ -99,6 +101,9 @@ class Task:
         policies = {job: policy_for(job.policy, job.baseline, job.candidate) for job in jobs}
         asked = cells.requests()
         missing_here(asked)
+        today = datetime.now(UTC).date()
+        for each in dict.fromkeys(policies.values()):
+            showing.warn(expired(each, today))
         check_writable(out, *(job.out for job in jobs))
         known = None if map_file is None else read_map(map_file)
         if save_map is not None and str(save_map) != "-":

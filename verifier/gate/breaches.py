@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def expired(policy: Policy, today: date) -> tuple[str, ...]:
     """A sentence for each waiver whose last day was before this one."""
     return tuple(
-        f"waiver {number} ({words(each)}) expired on {each.expires.isoformat()}: mend what it was for, or decide anew."
+        f"waiver {number} ({words(each)}) expired on {each.expires.isoformat()}: mend what it was for, or decide "
+        "anew."
         for number, each in enumerate(policy.waivers, 1)
         if each.expires < today
     )

@@ -35,8 +35,8 @@ _SURE = ("unexplained", "located", "confirmed")
 class Outcome:
     """How a verification ended: with a result, or with the reason why there is none.
 
-    `spec` is the candidate's specification as it was given, or a policy's file that fails by itself; `kind` says which
-    of the two a failure is.
+    `spec` is the candidate's specification as it was given, or a policy's file that fails by itself; `kind` says
+    which of the two a failure is.
     """
 
     spec: str

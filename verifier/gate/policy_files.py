@@ -12,10 +12,12 @@ import msgspec
 from verifier.border.toml import check_keys
 from verifier.errors import UsageError, suggestion
 from verifier.judge.policy import NAMED, PYPROJECT, Policy, table_of
-from verifier.judge.rules import Waiver, is_for, several
+from verifier.judge.rules import Waiver, is_for, several, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from verifier.judge.rules import Rule
 
 _MODES = ("calibrated", "init", "imagenet", "as-is")
 _FILES = (".safetensors", ".npy", ".npz", ".pt", ".pth", ".pt2", ".onnx", ".xml", ".toml")
@@ -127,7 +129,7 @@ def policy_for(text: str, baseline: str, candidate: str, model: str = "") -> Pol
     table = table_of(path)
     known = _entries(table, f"--policy {text}", path.parent)
     names = [each.name for each in known]
-    if not model or model not in names:
+    if names and model not in names:
         same = (each.name for each in known if _specs(each) == (baseline, candidate))
         model = next(same, "")
     entry = next((each for each in known if each.name == model), None)
@@ -184,7 +186,9 @@ def _check_entry(entry: Entry, where: str) -> None:
     if not _NAME.fullmatch(entry.name):
         raise UsageError(f"{where}: its name is a folder's, too: use letters, digits, '.', '_' and '-'.")
     if not entry.cells:
-        raise UsageError(f"{where} has no cells, so there is nothing to compare in; name one, such as cpu/float32.")
+        raise UsageError(
+            f"{where} has no cells, so there is nothing to compare in; name one, such as cpu/float32."
+        )
     if entry.arch is None and (entry.baseline is None or entry.candidate is None):
         missing = "candidate" if entry.candidate is None else "baseline"
         raise UsageError(f"{where} has no {missing}: name both models, or arch.")
@@ -200,19 +204,22 @@ def _check_entry(entry: Entry, where: str) -> None:
 
 def _check_rules(policy: Policy, names: Sequence[str], called: str) -> None:
     """See that what rules call models are models, and that a waiver says of which it is where there are several."""
-    for kind, rules in (("budget", policy.budgets), ("waiver", policy.waivers)):
-        for number, rule in enumerate(rules, 1):
-            where = f"{called}: {kind} {number} ({', '.join(several(rule.site))})"
-            for pattern in several(rule.model):
-                if not any(is_for(msgspec.structs.replace(rule, model=pattern), name) for name in names):
-                    near = suggestion(pattern, names) or f". There are {', '.join(names)}."
-                    raise UsageError(f"{where} is for model {pattern!r}, which there is not{near}")
-            if isinstance(rule, Waiver):
-                _check_waiver(rule, where, several_models=len(names) > 1)
+    numbered: list[tuple[str, int, Rule]] = [
+        *(("budget", k, each) for k, each in enumerate(policy.budgets, 1)),
+        *(("waiver", k, each) for k, each in enumerate(policy.waivers, 1)),
+    ]
+    for kind, number, rule in numbered:
+        where = f"{called}: {kind} {number} ({words(rule)})"
+        for pattern in several(rule.model):
+            if not any(is_for(msgspec.structs.replace(rule, model=pattern), name) for name in names):
+                near = suggestion(pattern, names) or f". There are {', '.join(names)}."
+                raise UsageError(f"{where} is for model {pattern!r}, which there is not{near}")
+        if isinstance(rule, Waiver):
+            _check_waiver(rule, where, several_models=len(names) > 1)
 
 
 def _check_waiver(rule: Waiver, where: str, *, several_models: bool) -> None:
-    from verifier.diagnose.codebook import listed, known  # noqa: PLC0415 - the room imports torch
+    from verifier.diagnose.codebook import known, listed  # noqa: PLC0415 - the room imports torch
 
     if several_models and not rule.model and not rule.cause:
         raise UsageError(
@@ -221,7 +228,9 @@ def _check_waiver(rule: Waiver, where: str, *, several_models: bool) -> None:
     for code in several(rule.cause):
         if known(code) is None:
             near = suggestion(code, [each.code for each in listed()]) or "."
-            raise UsageError(f"{where} names the cause {code!r}, which there is not{near} docs/causes.md has them all.")
+            raise UsageError(
+                f"{where} names the cause {code!r}, which there is not{near} docs/causes.md has them all."
+            )
 
 
 def _resolved(entry: Entry, folder: Path) -> Entry:
@@ -237,7 +246,9 @@ def _resolved(entry: Entry, folder: Path) -> Entry:
 def seen_from_here(text: str, folder: Path) -> str:
     """A specification, or the name of a file, that was written in a file of `folder`: as it is called here."""
     place, colon, target = text.rpartition(":")
-    built = bool(colon) and (place.lower().endswith(".py") or re.search(r"[\\/]", place) or (folder / place).is_file())
+    built = bool(colon) and (
+        place.lower().endswith(".py") or re.search(r"[\\/]", place) or (folder / place).is_file()
+    )
     if not (built or text.lower().endswith(_FILES) or (folder / text).exists()):
         return text
     file = place if built else text
@@ -248,4 +259,3 @@ def seen_from_here(text: str, folder: Path) -> str:
     except ValueError:  # on another drive
         here = str((folder / file).absolute())
     return f"{here}:{target}" if built else here
-

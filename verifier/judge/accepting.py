@@ -88,7 +88,10 @@ def _budgeted(cell: CellResult, budgets: Sequence[SiteBudget]) -> tuple[CellResu
         _accepted_by_budget(row, cell, budgets)
         for row in judged.rows
         if cell.verdict is Verdict.DIVERGED
-        and row.budget is not None and row.budget.instead and beyond(own_budget(row)) and not beyond(row)
+        and row.budget is not None
+        and row.budget.instead
+        and beyond(own_budget(row))
+        and not beyond(row)
     ]
     verdict, reason = judged.verdict, judged.reason
     if verdict is Verdict.MATCH and cell.verdict is not Verdict.MATCH:
@@ -113,9 +116,13 @@ def _accepted_by_budget(row: PairResult, cell: CellResult, budgets: Sequence[Sit
     rule = [each for each in budgets if each.fits((row.baseline, row.candidate), cell.name)][-1]
     error = row.total if row.intrinsic is None else row.intrinsic
     own = own_budget(row).budget
-    measured = "" if error is None or own is None else (
-        f"relative error {row.total.nrmse if row.total else error.nrmse:.1e} in all, "
-        f"{error.nrmse:.1e} alone; the rule {own.rule} allows {own.total:.1e} and {own.intrinsic:.1e}"
+    measured = (
+        ""
+        if error is None or own is None
+        else (
+            f"relative error {row.total.nrmse if row.total else error.nrmse:.1e} in all, "
+            f"{error.nrmse:.1e} alone; the rule {own.rule} allows {own.total:.1e} and {own.intrinsic:.1e}"
+        )
     )
     return Accepted(
         by="budget",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import date
+from datetime import date  # noqa: TC003 - msgspec reads annotations when a rule is read
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -21,7 +21,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class SiteBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What sites may be off by, relative to their tensors, in place of what the rules say; of several the last counts.
+    """What sites may be off by, relative to their tensors, in place of what rules say. Of several the last counts.
 
     Attributes:
         site: Names or patterns of sites, the baseline's or the candidate's.
@@ -69,7 +69,9 @@ class SiteBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             cells = tuple(each for each in cells if each.split("/")[1:2] == ["float64"])
         elif not cells:
             cells = ("*",)
-        return _any(cells, cell) and any(name is not None and _any(several(self.site), name) for name in names)
+        return _any(cells, cell) and any(
+            name is not None and _any(several(self.site), name) for name in names
+        )
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,9 +118,7 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether a fault of this cause is the one it names."""
         if not self.cause:
             return True
-        return (
-            cause is not None and cause.confirmed and {cause.code, *cause.also} <= set(several(self.cause))
-        )
+        return cause is not None and cause.confirmed and {cause.code, *cause.also} <= set(several(self.cause))
 
 
 Rule = SiteBudget | Waiver

@@ -33,6 +33,9 @@ def overall(
 ) -> tuple[Verdict, str]:
     """The verdict over all cells, and the reason in one sentence of at most `records.HEADLINE` characters."""
     verdict, reason = _overall(policy, cells, criteria, covered)
+    resting = next((cell for cell in cells if cell.verdict is Verdict.ACCEPTED), None)
+    if verdict is Verdict.MATCH and resting is not None:
+        verdict, reason = Verdict.ACCEPTED, f"{resting.name}: {resting.reason}"
     return verdict, brief(reason)
 
 
@@ -78,9 +81,6 @@ def _overall(
             Verdict.INCONCLUSIVE,
             f"figures of the same record speak against a match: {against}",
         )
-    resting = next((cell for cell in cells if cell.verdict is Verdict.ACCEPTED), None)
-    if verdict is Verdict.MATCH and resting is not None:
-        return Verdict.ACCEPTED, f"{resting.name}: {resting.reason}"
     return verdict, reason
 
 

@@ -96,7 +96,8 @@ class Budget(Record, frozen=True, kw_only=True):
     which the limits were derived from; None where they were not measured. `oracle_total`, `oracle_intrinsic` and
     `oracle_systematic` limit the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of
     terms that are summed for one element, which they grow with; `accumulated` is the largest such number here or
-    above, which `oracle_total` grows with. `instead` holds the rule's own limits, where a policy's stand in their place.
+    above, which `oracle_total` grows with. `instead` holds the rule's own limits, where a policy's stand in their
+    place.
     """
 
     rule: str
