@@ -150,7 +150,7 @@ def _needed(row: PairResult) -> dict[str, Decimal]:
 
 def _rounded(value: float, *, up: bool, past: bool = False) -> Decimal:
     """A number of two digits that is not below (or, not `up`, not above) the one measured; `past` it if need be."""
-    exact = Decimal(value)
+    exact = Decimal(repr(value))  # as it will be read again
     unit = Decimal(1).scaleb((exact.adjusted() if exact else -15) - _DIGITS + 1)
     if not up:  # shares and correlations, of which the last digits tell
         unit = min(unit, Decimal(1).scaleb((1 - exact).adjusted() - _DIGITS + 1)) if exact < 1 else unit
