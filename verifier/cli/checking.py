@@ -20,7 +20,6 @@ from verifier.cli.walking import walked, worst_of
 from verifier.errors import UsageError
 from verifier.gate.breaches import expired, unused
 from verifier.gate.findings import Outcome
-from verifier.gate.policy_files import Entry
 from verifier.metrics import warm_up
 from verifier.records import Check, CheckedModel
 from verifier.storage.saving import REPORT, check_writable, save_check
@@ -29,8 +28,9 @@ from verifier.weights import read_map
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from verifier.cli.planning import Job
     from verifier.cli.walking import Row
-    from verifier.gate.policy_files import PolicyFile
+    from verifier.gate.policy_files import Entry, PolicyFile
 
 _AS_THEY_ARE = ("weights", "granularity", "localise", "semantics", "repeat", "outputs", "probe")
 
@@ -98,7 +98,7 @@ def carry_out(
     whole = Check(
         policy=str(found.path),
         code=code,
-        models=tuple(_model(each, row) for each, row in zip(found.entries, rows, strict=True)),
+        models=tuple(_model(job, row) for job, row in zip(jobs, rows, strict=True)),
         failures=failures,
         command=command_line(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,17 +111,17 @@ def carry_out(
     exits.end(code)
 
 
-def _model(entry: Entry, row: Row) -> CheckedModel:
+def _model(job: Job, row: Row) -> CheckedModel:
     from reports import acceptance
 
     result = row.outcome.result
     return CheckedModel(
-        name=entry.name,
-        baseline=entry.baseline or entry.arch or "",
-        candidate=entry.candidate or entry.arch or "",
+        name=job.name,
+        baseline=job.baseline,
+        candidate=job.candidate,
         verdict=row.outcome.verdict,
         code=row.code,
         said=row.said,
         accepted=() if result is None else acceptance.lines(result),
-        report="" if result is None else f"{entry.name}/{REPORT}",
+        report="" if result is None else f"{job.name}/{REPORT}",
     )

@@ -96,7 +96,7 @@ def _budgeted(cell: CellResult, budgets: Sequence[SiteBudget]) -> tuple[CellResu
     verdict, reason = judged.verdict, judged.reason
     if verdict is Verdict.MATCH and cell.verdict is not Verdict.MATCH:
         if cell.verdict is Verdict.DIVERGED and allowed:
-            verdict, reason = Verdict.ACCEPTED, _told(allowed)
+            verdict, reason = Verdict.ACCEPTED, told(allowed)
         else:  # what keeps it from being a match is no matter of budgets
             return cell, []
     return (
@@ -170,13 +170,12 @@ def _waived(
         if first is None or _place(first) in taken:
             first = left[0]
         verdict, reason = Verdict.DIVERGED, f"{first.baseline or first.candidate}: {first.reason}"
-    elif (open_ := _besides(cell)) is not None:
-        first = open_
-        where = open_.baseline or open_.candidate
-        verdict = Verdict.DIVERGED
-        reason = f"{where} differs beside what is waived, which does not account for it: {open_.reason}"
+    elif (besides := _besides(cell)) is not None:
+        first, why = besides
+        where = first.baseline or first.candidate
+        verdict, reason = Verdict.DIVERGED, f"{where} differs as well, {why}: {first.reason}"
     else:
-        verdict, reason = Verdict.ACCEPTED, _told(taken.values())
+        verdict, reason = Verdict.ACCEPTED, told(taken.values())
     waived = replace(
         cell, verdict=verdict, reason=brief(reason), first_divergence=first, culprits=left, layers=rows
     )
@@ -190,20 +189,22 @@ def waives(waiver: Waiver, row: PairResult, cell: str, cause: Cause | None) -> b
     return waiver.covers((row.baseline, row.candidate), cell) and waiver.names_cause(cause)
 
 
-def _besides(cell: CellResult) -> PairResult | None:
-    """A row that differs and is not accounted for by the culprits; None where they account for all.
+def _besides(cell: CellResult) -> tuple[PairResult, str] | None:
+    """A row that differs and is not accounted for by the culprits, with why; None where they account for all.
 
     They do for what is read from them, directly or not, and was seen to be inside its budget on identical inputs.
     """
     again = judge_rows(cell.layers)
     if {*map(_place, again.culprits)} != {*map(_place, cell.culprits)}:
-        return cell.first_divergence
+        return cell.first_divergence or cell.culprits[0], "and who is at fault is not sure"
     behind = _behind(cell.layers, again.wrong_at)
     for row in cell.layers:
         if row.status is Status.UNMATCHED or row.index in again.wrong_at or not differs(row):
             continue
-        if row.index not in behind or not _sound_alone(row):
-            return row
+        if row.index not in behind:
+            return row, "and does not come from what is waived"
+        if not _sound_alone(row):
+            return row, "and was not seen to be right alone, behind what is waived"
     return None
 
 
@@ -258,7 +259,7 @@ def _place(row: PairResult) -> _Place:
     return row.index, row.baseline, row.candidate
 
 
-def _told(accepted: Iterable[Accepted]) -> str:
+def told(accepted: Iterable[Accepted]) -> str:
     """What is accepted, in one sentence."""
     found = list(accepted)
     first = found[0]

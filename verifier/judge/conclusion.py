@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from verifier.judge.accepting import accepting
+from verifier.judge.accepting import accepting, told
 from verifier.judge.criteria import evaluate
 from verifier.judge.verdicts import main_cell, overall, with_probes
-from verifier.records import Verdict
+from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,8 @@ def concluded(
     main = main_cell(cells)
     criteria = evaluate(policy, main.output, main.layers, cells)
     verdict, reason = with_probes(policy, *overall(policy, cells, criteria, covered), probes)
+    if verdict is Verdict.MATCH and accepted:
+        verdict, reason = Verdict.ACCEPTED, brief(f"{accepted[0].cell}: {told(accepted)}")
     diverged = (cell for cell in cells if cell.verdict is Verdict.DIVERGED)
     resting = (cell for cell in cells if cell.verdict is Verdict.ACCEPTED)
     deciding = next(diverged, None) or next(resting, None)

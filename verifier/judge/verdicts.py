@@ -33,9 +33,6 @@ def overall(
 ) -> tuple[Verdict, str]:
     """The verdict over all cells, and the reason in one sentence of at most `records.HEADLINE` characters."""
     verdict, reason = _overall(policy, cells, criteria, covered)
-    resting = next((cell for cell in cells if cell.verdict is Verdict.ACCEPTED), None)
-    if verdict is Verdict.MATCH and resting is not None:
-        verdict, reason = Verdict.ACCEPTED, f"{resting.name}: {resting.reason}"
     return verdict, brief(reason)
 
 

@@ -87,11 +87,11 @@ def _of_accepted(verification: Result) -> Iterator[str]:
             yield f"verdict of {cell.name} is accepted, but accepted has nothing of that cell"
         if cell.culprits:
             yield f"verdict of {cell.name} is accepted, but {_called(cell.culprits[0])} is blamed"
-    if resting and verification.verdict is Verdict.MATCH:
-        yield f"verdict is match, but {resting[0].name} is only accepted"
+    if verification.accepted and verification.verdict is Verdict.MATCH:
+        yield f"verdict is match, but what is in accepted (of {verification.accepted[0].cell}) is none"
     if verification.verdict is Verdict.ACCEPTED:
-        if not resting:
-            yield "verdict is accepted, but that of no cell is"
+        if not verification.accepted:
+            yield "verdict is accepted, but accepted is empty"
         apart = next((cell for cell in verification.cells if cell.verdict is Verdict.DIVERGED), None)
         if apart is not None and not _excused(verification.criteria):
             yield f"verdict is accepted, but {apart.name} diverged"

@@ -91,6 +91,15 @@ def test_a_waived_culprit_is_accepted_and_no_match() -> None:
     assert found.reason.startswith("cpu/float64: accepted by policy: b1 waived")
 
 
+def test_where_the_criteria_decide_what_is_waived_is_no_match_either() -> None:
+    other = row(3, 1e-2, 1e-2)
+    fine = Policy(criteria_decide=True, output_mse=1.0, pearson_probabilities=0.0, layer_mse=1.0, waivers=(waiver(),))
+    known = replace(cell(*FAULT, other, name="cpu/float32"), output=samples.verification().output)
+
+    assert judged(replace(fine, waivers=()), known).verdict is Verdict.MATCH
+    assert judged(fine, known).verdict is Verdict.ACCEPTED
+
+
 def test_another_culprit_is_blamed_all_the_same() -> None:
     second = row(3, 1e-2, 1e-2)
 
@@ -347,3 +356,16 @@ def test_sites_that_need_the_same_are_named_together() -> None:
     [budget] = tomllib.loads(suggested(saved, STRICT)[0])["budgets"]
 
     assert (budget["site"], budget["total"]) == ("layer1.*", 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"accepted": ()}, "accepted"),
+        ({"verdict": Verdict.MATCH}, "verdict is match"),
+    ],
+)
+def test_a_record_that_contradicts_what_is_accepted_is_damaged(changes: dict[str, Any], says: str) -> None:
+    found = replace(judged(Policy(waivers=(waiver(),)), cell(*FAULT)), **changes)
+
+    assert any(says in each for each in contradictions(found))
