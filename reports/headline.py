@@ -29,7 +29,8 @@ def headline(verification: Result) -> str:
         clauses = acceptance.clauses(verification)
     elif verification.verdict is Verdict.DIVERGED and first is not None:
         clauses = _divergence(verification, first)
-        if verification.reason and not _by_sites(verification, first):
+        beside = bool(verification.accepted) and not verification.culprits
+        if verification.reason and (beside or not _by_sites(verification, first)):
             clauses.insert(0, verification.reason)
     else:
         clauses = [verification.reason or "no reason was recorded"]

@@ -126,13 +126,14 @@ def _site(pair: PairResult) -> tuple[str, ...]:
 
 
 def _cells(verification: Result) -> list[tuple[str, ...]]:
+    accepting = {each.cell for each in verification.accepted}
     return [
         (
             cell.name,
             cell.role,
             str(cell.verdict),
             f"{wording.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
-            _outcome(cell),
+            _outcome(cell, accepting=cell.name in accepting),
         )
         for cell in verification.cells
     ]
@@ -144,9 +145,9 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
     return (cell.name, *map(wording.figure, figures))
 
 
-def _outcome(cell: CellResult) -> str:
+def _outcome(cell: CellResult, *, accepting: bool) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
-    if cell.verdict is Verdict.ACCEPTED:
+    if accepting and not cell.culprits:
         return cell.reason
     if cell.first_divergence is None:
         broken = cell.repeatable.broken if cell.repeatable else ""

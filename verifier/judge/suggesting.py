@@ -62,7 +62,16 @@ def suggested(result: Result, policy: Policy) -> tuple[str, str]:
             lines += _budgets(cell, result)
     text = "\n".join(lines) + "\n"
     again = judge_again(result, Policy.of(tomllib.loads(text), "the suggestion", "suggested"))
-    return text, "" if again.verdict.passed else again.reason
+    return text, "" if again.verdict.passed else _why(again)
+
+
+def _why(again: Result) -> str:
+    """What no number can let pass."""
+    if again.verdict is not Verdict.DIVERGED or not again.culprits:
+        return again.reason
+    first = again.culprits[0]
+    cause = f": {first.cause.summary} ({first.cause.code})" if first.cause else ""
+    return f"what is wrong at {first.baseline or first.candidate} is no error of a size{cause}; a waiver can name it"
 
 
 def _constants(judged: Result, policy: Policy) -> Iterator[str]:
