@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports import exercise, sentences
+from reports import acceptance, exercise, sentences
 from reports.wording import counted, figure
 from verifier.records import HEADLINE, Status, Verdict, brief
 
@@ -25,9 +25,12 @@ def headline(verification: Result) -> str:
     first = verification.first_divergence
     if verification.verdict is Verdict.MATCH:
         clauses = _agreement(verification)
+    elif verification.verdict is Verdict.ACCEPTED:
+        clauses = acceptance.clauses(verification)
     elif verification.verdict is Verdict.DIVERGED and first is not None:
         clauses = _divergence(verification, first)
-        if verification.reason and not _by_sites(verification, first):
+        beside = bool(verification.accepted) and not verification.culprits
+        if verification.reason and (beside or not _by_sites(verification, first)):
             clauses.insert(0, verification.reason)
     else:
         clauses = [verification.reason or "no reason was recorded"]

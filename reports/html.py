@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from reports import comparison, history, view, wording
+from reports import check, comparison, history, view, wording
 from reports.curves import BOX
 from reports.templating import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.records import History, Result
+    from verifier.records import Check, History, Result
 
 SCRIPT = ("data", "table", "details", "tree", "plot", "start")
 """Parts of the script, in the order in which they need one another."""
@@ -47,6 +47,11 @@ def render_history(found: History) -> str:
     return _rendered(
         "history.html", ("style.css", "training.css"), page=history.page(found), box=BOX, scripts="'none'"
     )
+
+
+def render_check(found: Check) -> str:
+    """The page of a check, which leads to those of its models; it has no script."""
+    return _rendered("check.html", page=check.page(wording.shown(found)), scripts="'none'")
 
 
 def _rendered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import exercise, sentences, signs, wording
+from reports import acceptance, exercise, sentences, signs, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             ),
         )
     for title, found in (
+        (acceptance.TITLE, acceptance.lines(verification)),
         ("Differs, and no input reached it", exercise.silent(verification)),
         ("What they return otherwise", verification.coverage.returned),
     ):

@@ -9,6 +9,7 @@ from verifier.records import Status, Verdict
 VERDICT_SIGNS = {
     Verdict.MATCH: "✓",
     Verdict.DIVERGED: "✗",
+    Verdict.ACCEPTED: "≈",
     Verdict.INCONCLUSIVE: "?",
     Verdict.SKIPPED: "–",  # noqa: RUF001 - a dash, as for nothing
 }
@@ -18,10 +19,11 @@ STATUS_SIGNS = {
     Status.AMPLIFIES: "▲",
     Status.CARRIES: "→",
     Status.UNMATCHED: "?",
+    Status.WAIVED: "≈",
 }
 
 # From the worst to the best: what a group of sites is marked with.
-BY_SEVERITY = (Status.CULPRIT, Status.UNMATCHED, Status.AMPLIFIES, Status.CARRIES, Status.OK)
+BY_SEVERITY = (Status.CULPRIT, Status.UNMATCHED, Status.WAIVED, Status.AMPLIFIES, Status.CARRIES, Status.OK)
 
 
 @dataclass(frozen=True, slots=True)

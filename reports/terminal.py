@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import exercise, preprocessing, progressive, sentences, wording
+from reports import acceptance, exercise, preprocessing, progressive, sentences, wording
 from reports.headline import headline
 from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # rows a section: the page has them all
 
-_STYLES = {Verdict.MATCH: "bold green", Verdict.DIVERGED: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
+_STYLES = {
+    Verdict.MATCH: "bold green",
+    Verdict.ACCEPTED: "bold yellow",
+    Verdict.DIVERGED: "bold red",
+    Verdict.INCONCLUSIVE: "bold yellow",
+}
 
 
 def summary(verification: Result, *, out_dir: str | None = None) -> RenderableType:
@@ -64,6 +69,7 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
         Section("First divergence", lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
             "Published criteria",
             lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
@@ -120,13 +126,14 @@ def _site(pair: PairResult) -> tuple[str, ...]:
 
 
 def _cells(verification: Result) -> list[tuple[str, ...]]:
+    accepting = {each.cell for each in verification.accepted}
     return [
         (
             cell.name,
             cell.role,
             str(cell.verdict),
             f"{wording.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
-            _outcome(cell),
+            _outcome(cell, accepting=cell.name in accepting),
         )
         for cell in verification.cells
     ]
@@ -138,8 +145,10 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
     return (cell.name, *map(wording.figure, figures))
 
 
-def _outcome(cell: CellResult) -> str:
+def _outcome(cell: CellResult, *, accepting: bool) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
+    if accepting and not cell.culprits:
+        return cell.reason
     if cell.first_divergence is None:
         broken = cell.repeatable.broken if cell.repeatable else ""
         told = bool(broken) and cell.reason == broken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import exercise, facts, preprocessing, progressive, sentences, signs, table, wording
+from reports import acceptance, exercise, facts, preprocessing, progressive, sentences, signs, table, wording
 from reports.culprits import SHOWN, Culprit, culprits
 from reports.depth import DepthChart, chart
 from reports.headline import headline
@@ -181,6 +181,7 @@ def data(verification: Result) -> str:
 def _parts(verification: Result) -> tuple[Part, ...]:
     stage_0 = verification.preprocessing
     found = (
+        Part("accepted", acceptance.TITLE, _accepted(verification)),
         Part(
             "preprocessing",
             "Preprocessing",
@@ -190,6 +191,11 @@ def _parts(verification: Result) -> tuple[Part, ...]:
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
     )
     return tuple(each for each in found if each.sections)
+
+
+def _accepted(verification: Result) -> tuple[Section, ...]:
+    rows = tuple((each,) for each in acceptance.lines(verification))
+    return (Section("Budgets and waivers in force", rows),) if rows else ()
 
 
 def _probes(verification: Result) -> tuple[Section, ...]:

@@ -30,6 +30,7 @@ SESSION = "pip install uv && uvx nox -s verify -- "
 FILES = {
     "mynet.py": "from nets import net as build, net as vit\n",
     "old.py": "from nets import net, net as load\n",
+    "fused.py": "from nets import other_eps as load\n",
     "new.py": "from nets import net, net as load\nfrom loop import train\n",
     "inputs.py": "import torch\n\ndef tokens():\n    return {'x': torch.randn(2, 3, 64, 64)}\n",
     "baseline.toml": "lr = 0.05\n",
@@ -133,7 +134,8 @@ def test_a_command_is_one_that_exists(line: str) -> None:
 def readers_place(place: Path) -> Path:
     """A directory with what stands for the reader's own files, and photographs."""
     (loop,) = blocks(ROOT / "docs" / "training.md", "py")
-    for name, content in (FILES | {"loop.py": loop}).items():
+    (policy,) = blocks(ROOT / "docs" / "gate.md", "toml")
+    for name, content in (FILES | {"loop.py": loop, "parity.toml": policy}).items():
         (place / name).write_text(content, encoding="utf-8")
     (place / "photos").mkdir()
     generator = np.random.default_rng(0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from verifier.errors import UsageError, suggestion
 
-    from verifier.errors import UsageError
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 
 def read(path: Path, called: str, refusal: type[UsageError]) -> dict[str, Any]:
@@ -32,3 +33,21 @@ def read(path: Path, called: str, refusal: type[UsageError]) -> dict[str, Any]:
         raise refusal(f"{called} is no TOML: {error}.") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise refusal(f"{called} has a number of more digits than any number here needs.") from error
+
+
+def check_keys(table: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """See that a table has no key but those that are known.
+
+    Args:
+        table: What was read.
+        known: The keys it may have.
+        what: What it is, for the message: `FILE: a policy`.
+
+    Raises:
+        UsageError: It has another; the message suggests the one that was meant.
+    """
+    keys = list(known)
+    for key in table:
+        if key not in keys:
+            near = suggestion(key, keys) or f". The keys are {', '.join(keys)}."
+            raise UsageError(f"{what} has no key {key!r}{near}")

@@ -6,6 +6,7 @@ import typer
 
 from verifier.cli import (
     bisect,
+    check,
     history,
     init,
     judge,
@@ -25,9 +26,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog=("Exit codes: 0 match, 1 diverged, 2 usage, 3 could not run, 4 inconclusive, 130 interrupted."),
+    epilog=(
+        "Exit codes: 0 match (or accepted by policy), 1 diverged, 2 usage, 3 could not run, 4 inconclusive, "
+        "130 interrupted."
+    ),
 )
 app.command("run")(run.run)
+app.command("check")(check.check)
 app.command("record")(record.record)
 app.command("init")(init.init)
 app.command("preprocess")(preprocess.preprocess)

@@ -18,7 +18,7 @@ from verifier.storage.earlier import note_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-EXIT_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
+EXIT_CODES = {Verdict.MATCH: 0, Verdict.ACCEPTED: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
 
 
 class _End(typer.Exit):

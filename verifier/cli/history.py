@@ -29,7 +29,9 @@ _Site = Annotated[
         metavar="PATTERN", help="Sites by name, wildcard or module: their errors over runs, a table each."
     ),
 ]
-_Verdict = Annotated[str | None, typer.Option(metavar="VERDICT", help="match, diverged or inconclusive.")]
+_Verdict = Annotated[
+    str | None, typer.Option(metavar="VERDICT", help="match, accepted, diverged or inconclusive.")
+]
 _Since = Annotated[
     str | None,
     typer.Option(metavar="WHEN", help="Recorded since: a date, a time, or an age such as 12h or 7d."),

@@ -105,6 +105,20 @@ CodeQuality = Annotated[
     Path | None,
     typer.Option("--code-quality", metavar="FILE", help="Write a GitLab code quality report here."),
 ]
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        "--isolate", help="Run the models in a process of their own, whose death is told and ends with 3."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=1.0,
+        help="End the run with 3 when it has taken this long; it then has a process of its own, too.",
+    ),
+]
 History = Annotated[
     Path | None,
     typer.Option(

@@ -177,20 +177,8 @@ def run(
         Outputs,
         typer.Option(help="How what the models return is paired; by-order takes other names for the same."),
     ] = Outputs.BY_NAME,
-    isolate: Annotated[
-        bool,
-        typer.Option(
-            "--isolate", help="Run the models in a process of their own, whose death is told and ends with 3."
-        ),
-    ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            min=1.0,
-            help="End the run with 3 when it has taken this long; it then has a process of its own, too.",
-        ),
-    ] = None,
+    isolate: options.Isolate = False,
+    timeout: options.Timeout = None,
     probe: Annotated[
         bool,
         typer.Option(

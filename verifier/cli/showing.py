@@ -14,7 +14,7 @@ from verifier.cli.streams import err, out
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.records import Result
+    from verifier.records import Check, Result
     from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]
@@ -110,6 +110,17 @@ def show(verification: Result, directory: Path | None) -> None:
     except Exception as error:
         warn([f"the summary cannot be made of the result: {first_line(error)}."])
         say(f"{verification.verdict}: {verification.reason}\n")
+
+
+def show_check(found: Check, directory: Path) -> None:
+    """Print how a check ended as a whole, behind the table of its models."""
+    from reports import check, sections, wording
+    from verifier.storage.saving import CHECK_PAGE
+
+    found = wording.shown(found)
+    listed = [check.section(found)] if found.failures else []
+    say(sections.text(check.headline(found), listed))
+    say(f"Page: {directory / CHECK_PAGE}\n")
 
 
 def warn(lost: Sequence[str]) -> None:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from msgspec.structs import replace
 
 from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import command_line, explained
 from verifier.cli.walking import walk
 from verifier.errors import ModelError, UsageError
+from verifier.gate.breaches import expired
 from verifier.gate.findings import Outcome
 from verifier.gate.history import keep
-from verifier.judge.policy import Policy
+from verifier.gate.policy_files import policy_for
 from verifier.metrics import warm_up
 from verifier.storage.earlier import awaiting
 from verifier.storage.saving import WRITTEN, check_file, check_writable, save_rendered, save_result, save_text
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.cli.planning import InputOptions, Job
+    from verifier.judge import Policy
     from verifier.storage.saving import Verification
 
 
@@ -60,16 +65,20 @@ class CellOptions:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Networks to verify, and all that `verify` takes with each; `settings` are options it takes as they are."""
+    """Networks to verify, and all that `verify` takes with each; `settings` are options it takes as they are.
+
+    `named` says that a policy's file gives the jobs their names, which their results then have.
+    """
 
     jobs: Sequence[Job]
     inputs: InputOptions
-    policies: Mapping[str, Policy]
+    policies: Mapping[Job, Policy]
     settings: Mapping[str, Any]
     save_map: Path | None
     out: Path
     history: Path | None = None
     repro: Path | None = None
+    named: bool = False
 
     @classmethod
     def of(
@@ -91,9 +100,12 @@ class Task:
             UsageError: An option is wrong.
             CannotRunError: Nothing can run here, or nothing can be written.
         """
-        policies = {job.policy: Policy.load(job.policy) for job in jobs}
+        policies = {job: policy_for(job.policy, job.baseline, job.candidate) for job in jobs}
         asked = cells.requests()
         missing_here(asked)
+        today = datetime.now(UTC).date()
+        for each in dict.fromkeys(policies.values()):
+            showing.warn(expired(each, today))
         check_writable(out, *(job.out for job in jobs), *([] if repro is None else [repro]))
         known = None if map_file is None else read_map(map_file)
         if save_map is not None and str(save_map) != "-":
@@ -121,7 +133,7 @@ class Task:
     ) -> NoReturn:
         """Verify every network, tell `ended` of it and end with the exit code, of several with the worst."""
         if several:
-            walk(self.jobs, self._one_of_several, self.out, ended, debug=debug)
+            walk(self.jobs, self.one_of_several, self.out, ended, debug=debug)
         with showing.progress_bar("reading inputs") as progress:
             verification = self._verified(self.jobs[0], progress)
             if self.save_map is not None and str(self.save_map) != "-":
@@ -132,7 +144,8 @@ class Task:
         ended([Outcome.of(verification)])
         exits.by(verification.verdict)
 
-    def _one_of_several(self, job: Job) -> Verification:
+    def one_of_several(self, job: Job) -> Verification:
+        """Verify one network and save its result; told under its name."""
         with showing.progress_bar(job.name) as bar:
             return self._verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
 
@@ -147,7 +160,7 @@ class Task:
                     job.candidate,
                     given,
                     candidate_inputs=candidates,
-                    policy=self.policies[job.policy],
+                    policy=self.policies[job],
                     batch_size=job.batch_size,
                     seed=self.inputs.seed,
                     command=command_line(),
@@ -157,6 +170,8 @@ class Task:
                 )
             except ModelError as error:
                 raise explained(error, given) from error
+            if self.named:
+                verification = replace(verification, model=job.name)
             saved = save_result(verification, job.out)
             interruption.leaves(f"the result is in {job.out}.")
             showing.warn(keep(verification, self.history))

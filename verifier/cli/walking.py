@@ -12,10 +12,11 @@ from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
 from verifier.cli import exits, interruption, showing, streams
 from verifier.gate.findings import Outcome
+from verifier.records import Verdict
 from verifier.storage.earlier import note_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from verifier.cli.planning import Job
@@ -60,7 +61,20 @@ def walk(
     *,
     debug: bool,
 ) -> NoReturn:
-    """Verify every job, tell `ended` of all, and end with the worst exit code.
+    """Verify every job, tell `ended` of all, and end with the worst exit code."""
+    rows = walked(jobs, verify, debug=debug)
+    showing.say(_reports(rows, out))
+    ended([row.outcome for row in rows])
+    exits.end(worst_of(row.code for row in rows))
+
+
+def worst_of(codes: Iterable[int]) -> int:
+    """Of exit codes the one that says the worst."""
+    return max(codes, key=_ORDER.index)
+
+
+def walked(jobs: Sequence[Job], verify: Callable[[Job], Verification], *, debug: bool) -> list[Row]:
+    """Verify every job, with a line each, and show the table of all.
 
     One that cannot run does not keep the others from it.
     """
@@ -77,9 +91,7 @@ def walk(
         showing.say(f"{job.name.ljust(width)}  {row.said}\n")
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
     showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
-    showing.say(_reports(rows, out))
-    ended([row.outcome for row in rows])
-    exits.end(max((row.code for row in rows), key=_ORDER.index))
+    return rows
 
 
 def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row:
@@ -141,5 +153,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _total(rows: Sequence[Row], seconds: float) -> str:
-    matching = sum(row.code == 0 for row in rows)
-    return f"{matching} of {len(rows)} networks match; {seconds:.0f} s"
+    matching = sum(row.outcome.verdict is Verdict.MATCH for row in rows)
+    accepted = sum(row.outcome.verdict is Verdict.ACCEPTED for row in rows)
+    resting = f", {accepted} accepted by policy" if accepted else ""
+    return f"{matching} of {len(rows)} networks match{resting}; {seconds:.0f} s"

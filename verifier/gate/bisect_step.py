@@ -80,7 +80,7 @@ def _verified(terms: dict[str, Any], commit: str) -> tuple[int, int, str]:
     verdicts = [str(result["verdict"]) for result in found]
     if done.returncode == BAD and "diverged" in verdicts:  # a program may end with 1, too
         return BAD, BAD, str(found[verdicts.index("diverged")]["reason"])
-    if done.returncode == GOOD and verdicts and set(verdicts) == {"match"}:
+    if done.returncode == GOOD and verdicts and set(verdicts) <= {"match", "accepted"}:
         return GOOD, GOOD, ""
     open_ = next((str(each["reason"]) for each in found if each["verdict"] == "inconclusive"), said)
     return NEITHER, done.returncode, open_

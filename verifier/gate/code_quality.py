@@ -23,7 +23,7 @@ def document(outcomes: Sequence[Outcome]) -> str:
 
 def _issues(outcome: Outcome) -> list[dict[str, Any]]:
     if outcome.trouble:
-        kind, severity = ("inconclusive", "major") if outcome.result else ("could not run", "blocker")
+        kind, severity = ("inconclusive", "major") if outcome.result else (outcome.kind, "blocker")
         place = places.of_spec(outcome.spec)
         return [_issue(outcome.trouble, kind, severity, place, f"{outcome.name}: {kind}")]
     return [

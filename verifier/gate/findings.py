@@ -13,7 +13,7 @@ from verifier.gate import places
 from verifier.records import UNEXPLAINED, Status, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from verifier.gate.places import Place
     from verifier.records import CellResult, PairResult, Result
@@ -35,12 +35,19 @@ _SURE = ("unexplained", "located", "confirmed")
 class Outcome:
     """How a verification ended: with a result, or with the reason why there is none.
 
-    `spec` is the candidate's specification as it was given.
+    `spec` is the candidate's specification as it was given, or a policy's file that fails by itself; `kind` says
+    which of the two a failure is.
     """
 
     spec: str
     result: Result | None = None
     failure: str = ""
+    kind: str = "could not run"
+
+    @classmethod
+    def of_policy(cls, file: str, failures: Sequence[str]) -> Outcome:
+        """What fails in a policy itself, whatever the models do."""
+        return cls(file, failure=" ".join(failures), kind="policy")
 
     @classmethod
     def of(cls, result: Result) -> Outcome:
@@ -62,7 +69,7 @@ class Outcome:
     def trouble(self) -> str:
         """Why there is no answer, in a sentence; empty where there is one."""
         if self.result is None:
-            return f"could not run: {self.failure}"
+            return f"{self.kind}: {self.failure}"
         return f"inconclusive: {self.result.reason}" if self.verdict is Verdict.INCONCLUSIVE else ""
 
 

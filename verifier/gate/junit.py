@@ -26,7 +26,7 @@ WHOLE = "verdict"
 
 
 def document(outcomes: Sequence[Outcome]) -> str:
-    """The XML text. It has a failure or an error exactly where a verdict is not `match`."""
+    """The XML text. It has a failure or an error exactly where a verdict is neither `match` nor `accepted`."""
     root = ET.Element("testsuites", name="parity-verifier")
     counts = [_suite(root, outcome) for outcome in outcomes]
     for name, values in zip(("tests", "failures", "errors"), zip(*counts, strict=True), strict=False):
@@ -44,12 +44,12 @@ def _suite(root: ET.Element, outcome: Outcome) -> tuple[int, int, int]:
         suite.set("timestamp", result.created.partition("+")[0])
         _properties(suite, result)
         for cell in result.cells:
-            _case(suite, outcome, cell, passed=result.verdict is Verdict.MATCH)
+            _case(suite, outcome, cell, passed=result.verdict.passed)
     answered = suite.find("testcase/failure" if outcome.verdict is Verdict.DIVERGED else "testcase/error")
-    if outcome.verdict is not Verdict.MATCH and answered is None:
+    if not (outcome.verdict and outcome.verdict.passed) and answered is None:
         case = ET.SubElement(suite, "testcase", classname=_text(outcome.name), name=WHOLE)
         if outcome.trouble:
-            _add(case, "error", "inconclusive" if result else "could not run", outcome.trouble, "")
+            _add(case, "error", "inconclusive" if result else outcome.kind, outcome.trouble, "")
         for found in findings(outcome):
             _fail(case, found)
     cases = suite.findall("testcase")
@@ -91,7 +91,7 @@ def _case(suite: ET.Element, outcome: Outcome, cell: CellResult, *, passed: bool
     elif cell.verdict is Verdict.DIVERGED and outcome.verdict is Verdict.DIVERGED:
         for found in in_cell(outcome, cell):
             _fail(case, found)
-    elif passed or cell.verdict is Verdict.DIVERGED:
+    elif passed or cell.verdict in (Verdict.DIVERGED, Verdict.ACCEPTED):
         ET.SubElement(case, "system-out").text = _text(f"{cell.verdict}: {cell.reason}")
     else:
         kind = "could not run" if cell.verdict is Verdict.SKIPPED else "inconclusive"

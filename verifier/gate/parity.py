@@ -87,17 +87,16 @@ def assert_parity(
         What was found.
 
     Raises:
-        ParityError: The verdict is not `match`.
+        ParityError: The verdict is neither `match` nor `accepted`.
         UsageError, CannotRunError: As `verify` raises them.
     """
     from reports.failure import failure  # noqa: PLC0415 - pytest loads this module in every session
-    from verifier.records import Verdict  # noqa: PLC0415
     from verifier.verification import verify  # noqa: PLC0415 - torch takes seconds to import
 
     __tracebackhide__ = True
     here = _here.get()
     found = verify(baseline, candidate, inputs, weights=weights, **options)
-    wrong = found.verdict is not Verdict.MATCH
+    wrong = not found.verdict.passed
     place = Path(report) if report is not None else None
     if place is None and here is not None and (wrong or here.every):
         place = here.next()

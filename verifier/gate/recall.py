@@ -255,7 +255,7 @@ def _listing(selection: Selection) -> Any:
     Raises:
         UsageError: A verdict or a time is none.
     """
-    verdicts = [str(each) for each in (Verdict.MATCH, Verdict.DIVERGED, Verdict.INCONCLUSIVE)]
+    verdicts = [str(each) for each in Verdict if each is not Verdict.SKIPPED]
     if selection.verdict is not None and selection.verdict not in verdicts:
         raise UsageError(f"--verdict {selection.verdict}: there are {', '.join(verdicts)}.")
     since = None if selection.since is None else _moment(selection.since)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _ROOT = "%SRCROOT%"
-_CODES = {Verdict.MATCH: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
+_CODES = {Verdict.MATCH: 0, Verdict.ACCEPTED: 0, Verdict.DIVERGED: 1, Verdict.INCONCLUSIVE: 4}
 
 
 def document(outcomes: Sequence[Outcome]) -> str:

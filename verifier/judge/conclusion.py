@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from verifier.judge.accepting import accepting, told
 from verifier.judge.criteria import evaluate
 from verifier.judge.verdicts import main_cell, overall, with_probes
-from verifier.records import Verdict
+from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from verifier.judge.policy import Policy
-    from verifier.records import CellResult, Coverage, Criterion, OutputAgreement, PairResult, Probe
+    from verifier.records import (
+        Accepted,
+        CellResult,
+        Coverage,
+        Criterion,
+        OutputAgreement,
+        PairResult,
+        Probe,
+    )
 
 
 class Conclusion(NamedTuple):
@@ -26,16 +37,29 @@ class Conclusion(NamedTuple):
     culprits: tuple[PairResult, ...]
     cells: tuple[CellResult, ...]
     output: OutputAgreement | None
+    accepted: tuple[Accepted, ...]
 
 
 def concluded(
-    policy: Policy, cells: Sequence[CellResult], covered: Coverage, probes: Sequence[Probe] = ()
+    policy: Policy,
+    cells: Sequence[CellResult],
+    covered: Coverage,
+    probes: Sequence[Probe] = (),
+    today: date | None = None,
 ) -> Conclusion:
-    """The verdict, the criteria, and the first cell that diverged with what it blames."""
+    """The verdict, the criteria, and the first cell that diverged with what it blames.
+
+    `today` is the day that waivers are held against, by default this one (UTC).
+    """
+    cells, accepted = accepting(policy, cells, today or datetime.now(UTC).date())
     main = main_cell(cells)
     criteria = evaluate(policy, main.output, main.layers, cells)
     verdict, reason = with_probes(policy, *overall(policy, cells, criteria, covered), probes)
-    deciding = next((cell for cell in cells if cell.verdict is Verdict.DIVERGED), None)
+    if verdict is Verdict.MATCH and accepted:
+        verdict, reason = Verdict.ACCEPTED, brief(f"{accepted[0].cell}: {told(accepted)}")
+    diverged = (cell for cell in cells if cell.verdict is Verdict.DIVERGED)
+    resting = (cell for cell in cells if cell.verdict is Verdict.ACCEPTED)
+    deciding = next(diverged, None) or next(resting, None)
     return Conclusion(
         verdict,
         reason,
@@ -45,4 +69,5 @@ def concluded(
         deciding.culprits if deciding else (),
         tuple(cells),
         main.output,
+        accepted,
     )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from verifier.border import toml
 from verifier.errors import UsageError, suggestion
+from verifier.judge.rules import SiteBudget, Waiver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SHARES = frozenset({"minimum_coverage", "pearson_probabilities", "top1_agreement"})
 
@@ -51,6 +56,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         top1_agreement: Smallest share of samples with the same highest class.
         kl_mean: Largest Kullback-Leibler divergence of the class probabilities in nats, in the mean over samples.
         logit_error: Largest difference of any logit.
+        budgets: What single sites may be off by instead. What only they let pass is `accepted`, and no match.
+        waivers: Faults that are known, and accepted until a day.
     """
 
     name: str = "strict"
@@ -72,6 +79,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top1_agreement: float = 0.95
     kl_mean: float = 0.01
     logit_error: float = 1.0
+    budgets: tuple[SiteBudget, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
 
     def __post_init__(self) -> None:
         """See that every tolerance is one: NaN or less than nothing would let everything pass, or nothing.
@@ -92,7 +101,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @classmethod
     def load(cls, text: str) -> Policy:
-        """A policy by name, or from a TOML file whose keys are this record's attributes.
+        """A policy by name, or from a TOML file: its keys are this record's attributes, and `base`, a policy's name.
+
+        Of a `pyproject.toml` its table `tool.verifier` is read. What `check` runs (`KEYS_OF_CHECK`) is left aside.
 
         Raises:
             UsageError: There is no such policy or file, or the file says what no policy says.
@@ -103,16 +114,92 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if not path.is_file():
             near = suggestion(text, NAMED) or "."
             raise UsageError(f"--policy {text}: there is no such file{near} Use {_listed()} or a TOML file.")
-        content = toml.read(path, f"--policy {text}", UsageError)
-        keys = cls.__struct_fields__
-        for key in content:
-            if key not in keys:
-                near = suggestion(key, keys) or f". The keys are {', '.join(keys)}."
-                raise UsageError(f"--policy {text}: a policy has no key {key!r}{near}")
+        return cls.of(table_of(path), f"--policy {text}", path.name)
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], called: str, name: str) -> Policy:
+        """The policy that a table holds.
+
+        Args:
+            table: What a file says.
+            called: The file as messages call it.
+            name: What the policy is called, unless the table says so.
+
+        Raises:
+            UsageError: The table says what no policy says.
+        """
+        keys = ("base", *cls.__struct_fields__, *KEYS_OF_CHECK)
+        toml.check_keys(table, keys, f"{called}: a policy")
+        own = {key: value for key, value in table.items() if key not in ("base", *KEYS_OF_CHECK)}
+        for key, kind in (("budgets", SiteBudget), ("waivers", Waiver)):
+            own[key] = rules(table.get(key, ()), kind, key, called)
+        base = NAMED.get(table.get("base", STRICT.name))
+        if base is None:
+            near = suggestion(str(table["base"]), NAMED) or f". There are {_listed()}."
+            raise UsageError(f"{called}: base is {table['base']!r}, which is no policy{near}")
         try:
-            return msgspec.convert({"name": path.name, **content}, cls)
+            return msgspec.convert({**msgspec.structs.asdict(base), "name": name, **own}, cls)
         except msgspec.ValidationError as error:
-            raise UsageError(f"--policy {text}: {str(error).replace('`$.', '`')}.") from error
+            raise UsageError(f"{called}: {str(error).replace('`$.', '`')}.") from error
+
+
+R = TypeVar("R", SiteBudget, Waiver)
+
+KEYS_OF_CHECK = ("models", "defaults")
+"""Keys of a policy's file that say what is verified, and not how it is judged (`verifier.gate.policy_files`)."""
+
+
+def table_of(path: Path) -> dict[str, Any]:
+    """What a policy's file says: all of it, or the table `tool.verifier` of a `pyproject.toml`.
+
+    Raises:
+        UsageError: It cannot be read, is no TOML, or has no such table.
+    """
+    content = toml.read(path, f"--policy {path}", UsageError)
+    if path.name != PYPROJECT:
+        return content
+    tool = content.get("tool", {})
+    found = tool.get("verifier") if isinstance(tool, dict) else None
+    if not isinstance(found, dict):
+        raise UsageError(f"--policy {path}: it has no table [tool.verifier], in which a policy would stand.")
+    return found
+
+
+PYPROJECT = "pyproject.toml"
+
+
+def rules(given: Any, kind: type[R], key: str, called: str) -> tuple[R, ...]:
+    """Budgets or waivers from a list of tables.
+
+    Raises:
+        UsageError: One is none, has no reason, or says what none says.
+    """
+    if not isinstance(given, list | tuple) or not all(isinstance(each, dict) for each in given):
+        raise UsageError(f"{called}: {key} is a list of tables: write each under [[{key}]].")
+    found = []
+    for number, table in enumerate(given, 1):
+        site = f" ({table['site']})" if "site" in table else ""
+        where = f"{called}: {key[:-1]} {number}{site}"
+        toml.check_keys(table, kind.__struct_fields__, where)
+        for needed in kind.__struct_fields__:
+            if needed in _NEEDED[kind] and needed not in table:
+                raise UsageError(f"{where} has no {needed}: {_NEEDED[kind][needed]}.")
+        try:
+            found.append(msgspec.convert(table, kind))
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}: {str(error).replace('`$.', '`')}.") from error
+    return tuple(found)
+
+
+_SITE = "name the site it is for, or several"
+_NEEDED: dict[type[Any], dict[str, str]] = {
+    SiteBudget: {"site": _SITE, "reason": "say why that much is right"},
+    Waiver: {
+        "site": _SITE,
+        "reason": "say why the fault may stay",
+        "expires": "give the last day on which it counts, such as expires = 2030-01-31",
+    },
+}
 
 
 STRICT = Policy()

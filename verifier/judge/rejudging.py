@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.cells import Cell
+from verifier.judge.accepting import own_budget
 from verifier.judge.budgets import (
     DOUBLE_ROUNDOFF,
     NARROWED,
@@ -50,9 +51,10 @@ def _cell(cell: CellResult, policy: Policy) -> CellResult:
 
 
 def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
-    if row.budget is None:
-        return row
+    row = own_budget(row)
     old = row.budget
+    if old is None:
+        return row
     if old.total == 0 or old.rule == AS_GIVEN:  # whole numbers are exact by any policy
         return row
     if old.rule in NARROWED:

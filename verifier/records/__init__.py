@@ -11,6 +11,7 @@ from verifier.records.cell_results import (
     Repeatability,
     Step,
 )
+from verifier.records.checks import CHECK_VERSION, Check, CheckedModel
 from verifier.records.circumstances import (
     CertificateInfo,
     Coverage,
@@ -36,18 +37,21 @@ from verifier.records.pairs import (
     Exhibit,
     Histogram,
     Interval,
+    Limits,
     PairResult,
     Plane,
     Precision,
     Source,
 )
-from verifier.records.result import SCHEMA_VERSION, TASK, Criterion, Result
+from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
 
 __all__ = [
+    "CHECK_VERSION",
     "HEADLINE",
     "SCHEMA_VERSION",
     "TASK",
     "UNEXPLAINED",
+    "Accepted",
     "Accuracy",
     "Bisection",
     "Budget",
@@ -55,6 +59,8 @@ __all__ = [
     "CellResult",
     "CertificateInfo",
     "Change",
+    "Check",
+    "CheckedModel",
     "Comparison",
     "Coverage",
     "Criterion",
@@ -69,6 +75,7 @@ __all__ = [
     "InputRange",
     "Interval",
     "Level",
+    "Limits",
     "ModelInfo",
     "NoiseFloor",
     "OutputAgreement",

@@ -14,8 +14,15 @@ class Verdict(enum.StrEnum):
     MATCH = "match"
     DIVERGED = "diverged"
     INCONCLUSIVE = "inconclusive"
+    ACCEPTED = "accepted"
+    """No match: beyond what rounding explains, and a policy's budgets or waivers accept all of it."""
     SKIPPED = "skipped"
     """Of a cell that could not run; a whole verification never ends so."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing has to be done: a match, or what a policy accepts."""
+        return self in (Verdict.MATCH, Verdict.ACCEPTED)
 
 
 class Status(enum.StrEnum):
@@ -24,7 +31,7 @@ class Status(enum.StrEnum):
     `culprit`: its intrinsic error exceeds its budget. `amplifies`: only its total error does, and it is larger
     (relative to the tensor) than what came in, or its intrinsic error does by what could not be made equal above it.
     `carries`: only its total error does, and it is no larger than what came in. `unmatched`: the site has no partner
-    in the other model.
+    in the other model. `waived`: a culprit that a policy accepts.
     """
 
     OK = "ok"
@@ -32,6 +39,7 @@ class Status(enum.StrEnum):
     AMPLIFIES = "amplifies"
     CARRIES = "carries"
     UNMATCHED = "unmatched"
+    WAIVED = "waived"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,6 +79,16 @@ class Precision(Record, frozen=True, kw_only=True):
     elements: int
 
 
+class Limits(Record, frozen=True, kw_only=True):
+    """The limits of a budget, as `Budget` has them."""
+
+    total: float
+    intrinsic: float
+    oracle_total: float | None = None
+    oracle_intrinsic: float | None = None
+    oracle_systematic: float | None = None
+
+
 class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
 
@@ -86,7 +96,8 @@ class Budget(Record, frozen=True, kw_only=True):
     which the limits were derived from; None where they were not measured. `oracle_total`, `oracle_intrinsic` and
     `oracle_systematic` limit the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of
     terms that are summed for one element, which they grow with; `accumulated` is the largest such number here or
-    above, which `oracle_total` grows with.
+    above, which `oracle_total` grows with. `instead` holds the rule's own limits, where a policy's stand in their
+    place.
     """
 
     rule: str
@@ -100,6 +111,7 @@ class Budget(Record, frozen=True, kw_only=True):
     oracle_systematic: float | None = None
     reduction: int = 1
     accumulated: int | None = None
+    instead: Limits | None = None
 
 
 class Accuracy(Record, frozen=True, kw_only=True):

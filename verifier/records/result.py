@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from verifier.records.base import Record, Verdict
 from verifier.records.cell_results import CellResult, OutputAgreement, Step
 from verifier.records.circumstances import (
@@ -45,10 +47,31 @@ class Criterion(Record, frozen=True, kw_only=True):
         return f"{self.name} in {self.cell}" if self.cell else self.name
 
 
+class Accepted(Record, frozen=True, kw_only=True):
+    """What a policy accepts at one site of one cell, though it is beyond what rounding explains.
+
+    `by` is `waiver` or `budget`, `pattern` the sites it is for as the policy has them, `reason` why, in the words of
+    who wrote it. `expires` is a waiver's last day (ISO 8601), empty for budgets. `said` tells what was measured,
+    `code` and `cause` why the site is wrong, as far as that is known.
+    """
+
+    by: Literal["waiver", "budget"]
+    cell: str
+    baseline: str | None
+    candidate: str | None
+    pattern: str
+    reason: str
+    said: str
+    expires: str = ""
+    code: str = ""
+    cause: str = ""
+
+
 class Result(Record, frozen=True, kw_only=True):
     """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model.
 
-    `certificate` is there where a recording stood in the baseline's place.
+    `certificate` is there where a recording stood in the baseline's place. `accepted` is what a policy's budgets and
+    waivers accept; culprits that are waived stand there alone. `model` is what a policy's file calls the two.
     """
 
     verdict: Verdict
@@ -76,6 +99,8 @@ class Result(Record, frozen=True, kw_only=True):
     exercise: Exercise | None = None
     probes: tuple[Probe, ...] = ()
     certificate: CertificateInfo | None = None
+    accepted: tuple[Accepted, ...] = ()
+    model: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property

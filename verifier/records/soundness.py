@@ -75,6 +75,26 @@ def _of_whole(verification: Result) -> Iterator[str]:
     apart = next((cell for cell in verification.cells if cell.verdict is Verdict.DIVERGED), None)
     if verification.verdict is Verdict.MATCH and apart is not None and not _excused(verification.criteria):
         yield f"verdict is match, but {apart.name} diverged and no criteria stand against that"
+    yield from _of_accepted(verification)
+
+
+def _of_accepted(verification: Result) -> Iterator[str]:
+    """What a policy accepts, against the cells and the verdict that rest on it."""
+    accepting = {each.cell for each in verification.accepted}
+    resting = [cell for cell in verification.cells if cell.verdict is Verdict.ACCEPTED]
+    for cell in resting:
+        if cell.name not in accepting:
+            yield f"verdict of {cell.name} is accepted, but accepted has nothing of that cell"
+        if cell.culprits:
+            yield f"verdict of {cell.name} is accepted, but {_called(cell.culprits[0])} is blamed"
+    if verification.accepted and verification.verdict is Verdict.MATCH:
+        yield f"verdict is match, but what is in accepted (of {verification.accepted[0].cell}) is none"
+    if verification.verdict is Verdict.ACCEPTED:
+        if not verification.accepted:
+            yield "verdict is accepted, but accepted is empty"
+        apart = next((cell for cell in verification.cells if cell.verdict is Verdict.DIVERGED), None)
+        if apart is not None and not _excused(verification.criteria):
+            yield f"verdict is accepted, but {apart.name} diverged"
 
 
 def _excused(criteria: tuple[Criterion, ...]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
-from verifier.records import SCHEMA_VERSION, Record, Result, to_builtins
+from verifier.records import SCHEMA_VERSION, Check, Record, Result, to_builtins
 from verifier.records.reading import NewerError, UnknownError, read
 from verifier.records.soundness import contradictions
 from verifier.storage.folder import exchange, locked, tidy
@@ -28,6 +28,7 @@ REPORT = "report.html"
 SUMMARY = "summary.md"
 PLOT = "error-over-depth.png"
 COMPARISON = "comparison.html"
+CHECK, CHECK_PAGE = "check.json", "check.html"
 INITIALISATION = "initialisation.json"
 PREPROCESSING = "preprocessing.json"
 RENDERED = (REPORT, SUMMARY, PLOT)  # what is made of a saved result
@@ -198,6 +199,20 @@ def save_beside(
     except OutputError as error:
         return (*lost, f"{main} is saved, but what is made of it is not: {error}")
     return lost
+
+
+def save_check(found: Check, directory: str | PathLike[str]) -> tuple[str, ...]:
+    """Write how a check ended, then its page.
+
+    Returns:
+        A sentence for each file that could not be made or written.
+
+    Raises:
+        OutputError: The first cannot be written.
+    """
+    from reports import html  # noqa: PLC0415 - templates are only needed here
+
+    return save_beside(CHECK, to_json(found), {CHECK_PAGE: lambda: html.render_check(found)}, directory)
 
 
 def save_text(text: str | bytes, file: str | PathLike[str]) -> None:

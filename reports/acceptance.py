@@ -1,0 +1,51 @@
+"""What a policy accepts, in words: each site once, however many cells it was found in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports.wording import counted
+from verifier.records import tail
+
+if TYPE_CHECKING:
+    from verifier.records import Accepted, Result
+
+TITLE = "Accepted by policy, no match"
+_NAME = 48  # characters of a name in a headline
+
+
+def lines(verification: Result) -> tuple[str, ...]:
+    """A sentence for each site: what is accepted there, until when, why, and what was measured."""
+    found: dict[tuple[str, ...], list[Accepted]] = {}
+    for each in verification.accepted:
+        found.setdefault((each.by, _site(each), each.pattern, each.reason), []).append(each)
+    return tuple(_sentence(several) for several in found.values())
+
+
+def clauses(verification: Result) -> list[str]:
+    """How much is accepted, the most telling first, as clauses of a headline."""
+    said = []
+    for by, word, what in (
+        ("waiver", "culprit", "waived"),
+        ("budget", "site", "within budgets of the policy"),
+    ):
+        sites = list(dict.fromkeys(_site(each) for each in verification.accepted if each.by == by))
+        if sites:
+            more = ", ..." if sites[1:] else ""
+            said.append(f"{counted(len(sites), word)} {what} ({tail(sites[0], _NAME)}{more})")
+    until = min((each.expires for each in verification.accepted if each.expires), default="")
+    return [f"by policy, no match: {', '.join(said)}", *([f"until {until}"] if until else [])]
+
+
+def _sentence(several: list[Accepted]) -> str:
+    first = max(several, key=lambda each: bool(each.code))
+    cells = ", ".join(dict.fromkeys(each.cell for each in several))
+    how = f"waived until {first.expires}" if first.by == "waiver" else "within a budget of the policy"
+    cause = f"; {first.cause} ({first.code})" if first.code else ""
+    said = next((each.said for each in several if each.said), "")
+    measured = f"; {said}" if said else ""
+    return f"{_site(first)} in {cells}: {how} ({first.pattern}): {first.reason}{cause}{measured}"
+
+
+def _site(each: Accepted) -> str:
+    return each.baseline or each.candidate or "unnamed"

@@ -1,0 +1,100 @@
+"""A check as text and as a page: how each of a policy's models ended, and what fails in the policy itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports import signs
+from reports.acceptance import TITLE
+from reports.sections import Section, lines
+from reports.wording import counted
+from verifier.records import Verdict, brief
+
+if TYPE_CHECKING:
+    from reports.signs import Mark
+    from verifier.records import Check, CheckedModel
+
+FAILURES = "The policy itself fails"
+_NOT_RUN = signs.Mark("could not run", signs.VERDICT_SIGNS[Verdict.DIVERGED], "diverged")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A model in the list of models; `page` is the address of its report, empty for none."""
+
+    name: str
+    mark: Mark
+    said: str
+    models: str
+    page: str
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything the page prints."""
+
+    title: str
+    headline: str
+    tone: str
+    policy: str
+    failures: tuple[str, ...]
+    accepted_title: str
+    models: tuple[ModelRow, ...]
+    command: str
+    circumstances: str
+
+
+def headline(found: Check) -> str:
+    """How all of it ended, in one sentence."""
+    whole = counted(len(found.models), "model")
+    verdicts = [each.verdict for each in found.models]
+    said = [f"{verdicts.count(Verdict.MATCH):,} of {whole} match"]
+    said += [
+        f"{verdicts.count(verdict):,} {word}"
+        for verdict, word in (
+            (Verdict.ACCEPTED, "accepted by policy"),
+            (Verdict.DIVERGED, "diverged"),
+            (Verdict.INCONCLUSIVE, "inconclusive"),
+            (None, "could not run"),
+        )
+        if verdict in verdicts
+    ]
+    if found.failures:
+        said.append(f"the policy itself fails: {found.failures[0]}")
+    return brief(", ".join(said))
+
+
+def section(found: Check) -> Section:
+    """What fails in the policy itself, for the terminal."""
+    return Section(FAILURES, lines(found.failures))
+
+
+def page(found: Check) -> Page:
+    """The page of a check."""
+    tone = {0: "match", 4: "inconclusive"}.get(found.code, "diverged")
+    if found.code == 0 and any(each.verdict is Verdict.ACCEPTED for each in found.models):
+        tone = "accepted"
+    return Page(
+        title=f"check of {found.policy}: {headline(found)}",
+        headline=headline(found),
+        tone=tone,
+        policy=found.policy,
+        failures=found.failures,
+        accepted_title=TITLE,
+        models=tuple(map(_row, found.models)),
+        command=found.command,
+        circumstances=f"{found.created}, {found.seconds:.1f} s, exit code {found.code}",
+    )
+
+
+def _row(model: CheckedModel) -> ModelRow:
+    return ModelRow(
+        name=model.name,
+        mark=_NOT_RUN if model.verdict is None else signs.of_verdict(model.verdict),
+        said=model.said,
+        models=f"{model.candidate} against {model.baseline}",
+        page=model.report,
+        accepted=model.accepted,
+    )
