@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,16 +12,17 @@ from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
-from verifier.proof.stored import linear_in, unrounded
+from verifier.proof.stored import linear_in, multiplied, unrounded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from verifier.bench.bench import Bench
     from verifier.diagnose import Tried
     from verifier.diagnose.neighbourhood import Neighbourhood
+    from verifier.graph import Site
     from verifier.proof.stored import Exact
     from verifier.records import PairResult
 
@@ -59,7 +62,47 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
                 return
 
     look_at(bench.alignment, scenes, bench.lanes, look)
+    for scene in scenes:
+        _by_factor(bench, scene, found)
     return found
+
+
+def _by_factor(bench: Bench, scene: Scene, found: dict[str, Exact]) -> None:
+    """Add what a region's weights are the roundings of where one model multiplies them by a number of the program."""
+    masters = bench.subject.masters
+    halves = scene.baseline, scene.candidate
+    factors = {*chain.from_iterable(_factors(site) for half in halves for site in half.sites)}
+    used = [{use.name for site in half.sites for use in site.tensors} for half in halves]
+    for name, assembly in masters.assemblies.items():
+        whole = assembly.whole
+        if whole is None or name not in used[1] or whole not in used[0]:
+            continue
+        if whole in found[SIDES[0]] or name in found[SIDES[1]]:
+            continue
+        tensors = masters.baseline[whole], masters.candidate[name]
+        if tensors[0].shape != tensors[1].shape or torch.equal(*tensors):
+            continue
+        for side, key, own, other in zip(SIDES, (whole, name), tensors, tensors[::-1], strict=True):
+            exact = multiplied(own, other, factors)
+            if exact is not None:
+                found[side][key] = exact
+                break
+
+
+def _factors(site: Site) -> Iterator[float]:
+    """Numbers by which an operator may multiply, and those it may be split into: its own, and roots of sizes."""
+    own = [value for value in site.attributes.values() if isinstance(value, int | float) and value]
+    sizes = [site.shape[-1]] if site.shape else []
+    for value in (*own, *sizes):
+        if math.isfinite(value) and not isinstance(value, bool):
+            yield from (
+                value,
+                1 / value,
+                abs(value) ** 0.5,
+                abs(value) ** -0.5,
+                abs(value) ** 0.25,
+                abs(value) ** -0.25,
+            )
 
 
 def _held_by_both(bench: Bench) -> dict[str, set[str]]:

@@ -100,26 +100,27 @@ _SETTLED = 1e-6
 
 
 def folded(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
-    """Pairs that may hold what one model folds into the weights behind them, and the other does not.
+    """Pairs that may hold what one model folds into weights, and the other does not.
 
-    Their tensors differ, and all that reads them agrees but for the rounding of weights.
+    Their tensors differ, and all that reads them is such a pair or agrees but for the rounding of weights.
     """
-    found = []
-    for row in rows:
+    found: dict[int, Pair] = {}
+    for row in reversed(rows):
         below = [each for each in rows if row.index in each.above]
-        if (
-            row.status is Status.CULPRIT
-            and row.kind == "site"
-            and row.total is not None
-            and row.total.nrmse > _APART
-            and below
-            and all(
-                each.total is not None and each.total.nrmse > 0 and each.total.within(_NEAR) for each in below
-            )
-        ):
+        if row.kind != "site" or row.status is Status.UNMATCHED or not below or not _apart(row):
+            continue
+        if all(each.index in found or (differs(each) and _nearly(each)) for each in below):
             b = alignment.baseline.by_name[row.baseline or ""].index
-            found.append(Pair(b, alignment.partner[b]))
-    return found
+            found[row.index] = Pair(b, alignment.partner[b])
+    return list(found.values())
+
+
+def _apart(row: PairResult) -> bool:
+    return row.total is not None and row.total.nrmse > _APART
+
+
+def _nearly(row: PairResult) -> bool:
+    return row.total is not None and row.total.within(_NEAR)
 
 
 def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:
@@ -138,9 +139,7 @@ def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[
             or not below
         ):
             continue
-        if row.total.nrmse > _APART and all(
-            each.total is not None and each.total.within(_NEAR) for each in below
-        ):
+        if _apart(row) and all(map(_nearly, below)):
             sites = (
                 bench.alignment.baseline.by_name[row.baseline],
                 bench.alignment.candidate.by_name[row.candidate],

@@ -303,3 +303,30 @@ def test_gains_and_offsets_of_a_norm_may_be_folded_into_all_layers_behind_it(
 ) -> None:
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
     assert verify(Normed(), Normed(eps=eps, folded=True), x, weights="as-is").verdict == verdict
+
+
+class Scored(nn.Module):
+    """Attention whose scores are divided, or whose projections are, by the same in all."""
+
+    def __init__(self, *, q: float = 1.0, k: float = 1.0, folded: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.last, self.folded = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), folded
+        with torch.no_grad():
+            for layer, factor in ((self.q, q), (self.k, k)):
+                layer.weight.mul_(factor)
+                layer.bias.mul_(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.q(x) @ self.k(x).mT
+        y: Tensor = self.last((scores if self.folded else scores / 8**0.5).softmax(-1) @ x)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "verdict"),
+    [(8**-0.5, 1.0, "match"), (8**-0.25, 8**-0.25, "match"), (7**-0.5, 1.0, "diverged")],
+)
+def test_what_divides_scores_may_be_folded_into_what_makes_them(q: float, k: float, verdict: str) -> None:
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    assert verify(Scored(), Scored(q=q, k=k, folded=True), x, weights="as-is").verdict == verdict
