@@ -11,7 +11,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GOOD, BAD, NEITHER, STOP = 0, 1, 125, 130
 _VERDICTS = {GOOD: "match", BAD: "diverged", NEITHER: "skipped"}
@@ -22,6 +25,8 @@ _OWN = (
     "GIT_PREFIX",
     "GIT_CONFIG_PARAMETERS",
     "GIT_OBJECT_DIRECTORY",
+    "GITHUB_ACTIONS",
+    "GITHUB_STEP_SUMMARY",
 )
 
 
@@ -50,6 +55,11 @@ def _git(tree: str, *arguments: str) -> str:
     ).stdout.strip()  # fmt: skip
 
 
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a trial gets of the environment: all but git's own, and what makes a trial's faults the job's."""
+    return {name: value for name, value in environment.items() if name not in _OWN}
+
+
 def _verified(terms: dict[str, Any], commit: str) -> tuple[int, int, str]:
     """What to tell git, the run's exit code, and why."""
     place = Path(terms["tree"]) / terms["prefix"]
@@ -59,8 +69,7 @@ def _verified(terms: dict[str, Any], commit: str) -> tuple[int, int, str]:
     done = subprocess.run(  # noqa: S603 - this package, by the interpreter that runs it
         [sys.executable, "-P", terms["launch"], *terms["arguments"], "--out", str(out)],
         cwd=place,
-        # What is checked out changes faster than Python's caches notice.
-        env={**{k: v for k, v in os.environ.items() if k not in _OWN}, **terms["environment"]},
+        env={**inherited(os.environ), **terms["environment"]},
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
