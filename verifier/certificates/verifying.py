@@ -150,7 +150,9 @@ def _verification(
 ) -> Verification:
     content = certificate.content
     alignment, fit = found.alignment, found.fitted
-    covered = coverage(alignment, (), found.words, own_weights=content.weights == "as-is")
+    covered = coverage(
+        alignment, found.silent, found.words, found.read, own_weights=content.weights == "as-is"
+    )
     return Verification(
         **concluded(policy, results, covered)._asdict(),
         baseline=content.model,

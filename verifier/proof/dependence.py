@@ -56,15 +56,16 @@ class _Run(NamedTuple):
     refused: Collection[str | int]
 
 
-def read(bench: Bench) -> dict[Region, bool]:
+def read(bench: Bench, sides: Sequence[str] = ("baseline", "candidate")) -> dict[Region, bool]:
     """For each region of many operators, whether what is compared depends on all of it; without those left open.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
+        sides: Whose regions: those of models that can be run.
     """
     found: dict[Region, bool] = {}
     regions = many(bench.alignment)
-    for side in ("baseline", "candidate"):
+    for side in sides:
         own = [region for region in regions if region.side == side]
         tries = [each for region in own for each in _tries(bench.graph(side), region, own)]
         watched = {site for each in tries for site in (*each.seen, *each.held)}

@@ -33,11 +33,11 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
         bench: The two models and their pairs, on a few samples in float64.
         rows: What the pairs were measured to be off by there, free and forced.
     """
-    doubtful = _doubtful(bench.alignment, rows)
+    doubtful = in_doubt(bench.alignment, rows)
     if not doubtful:
         return _merged(bench, rows)
     sides = [
-        digests(bench, side, _open(bench.alignment, side) | set(sites))
+        digests(bench, side, without_partner(bench.alignment, side) | set(sites))
         for side, sites in (
             ("baseline", [pair.baseline for pair in doubtful.values()]),
             ("candidate", [pair.candidate for pair in doubtful.values()]),
@@ -45,17 +45,13 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     ]
     twin = twins(sides[0], sides[1])
     back = {c: b for b, c in twin.items()}
-    settled = all(
-        row.total is None or row.total.nrmse <= _SETTLED or math.isnan(row.total.nrmse)
-        for row in rows
-        if row.status is not Status.UNMATCHED and not differs(row)
-    )  # where noise allows anything, nothing is settled
+    apart = settled(rows)
     wrong = [
         pair
         for pair in doubtful.values()
         if twin.get(pair.baseline, pair.candidate) != pair.candidate
         or back.get(pair.candidate, pair.baseline) != pair.baseline
-        or (_tables_apart(bench.alignment, pair) and settled)
+        or (apart and tables_apart(bench.alignment, pair))
     ]
     agree = not any(differs(rows[k]) for k in ends(bench.alignment, rows))
     if wrong and agree and not alike_elsewhere(bench):  # other inputs would show what these do not
@@ -93,6 +89,15 @@ def _needed(pair: PairResult, rows: Sequence[PairResult]) -> bool:
         row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True))
         for row in rows
         if pair.index in row.above and not differs(row)
+    )
+
+
+def settled(rows: Sequence[PairResult]) -> bool:
+    """Whether all that counts as equal is so beyond float32: where noise allows anything, nothing is settled."""
+    return all(
+        row.total is None or row.total.nrmse <= _SETTLED or math.isnan(row.total.nrmse)
+        for row in rows
+        if row.status is not Status.UNMATCHED and not differs(row)
     )
 
 
@@ -148,7 +153,7 @@ def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[
     if not found:
         return [], []
     roles = "baseline", "candidate"
-    open_sites = [_open(bench.alignment, role) for role in roles]
+    open_sites = [without_partner(bench.alignment, role) for role in roles]
     sides = [
         digests(bench, role, open_sites[k] | {pair[k] for pair in found}) for k, role in enumerate(roles)
     ]
@@ -167,7 +172,7 @@ _APART = 1e-3  # relative error of two tensors that are not one
 _NEAR = 1e-5  # and of two that are, but for rounded weights and what a network makes of that
 
 
-def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
+def tables_apart(alignment: Alignment, pair: Pair) -> bool:
     """Whether neither site depends on the inputs, and one does not only lay out the other's numbers otherwise."""
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
     if alignment.baseline.reads_inputs[b.index] or alignment.candidate.reads_inputs[c.index]:
@@ -175,7 +180,8 @@ def _tables_apart(alignment: Alignment, pair: Pair) -> bool:
     return b.shape == c.shape or math.prod(b.shape) != math.prod(c.shape)
 
 
-def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pair]:
+def in_doubt(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pair]:
+    """The pairs whose tensors differ while all that reads them agrees, or is in doubt itself, by their rows."""
     readers: dict[int, list[PairResult]] = {}
     for row in rows:
         for above in row.above:
@@ -194,6 +200,6 @@ def _doubtful(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pai
     return doubtful
 
 
-def _open(alignment: Alignment, side: str) -> set[int]:
+def without_partner(alignment: Alignment, side: str) -> set[int]:
     """Comparable sites of one model that have no partner."""
     return {each.site for each in alignment.unmatched if each.side == side}

@@ -287,7 +287,12 @@ def recorded() -> dict[str, Certificate]:
     return {}
 
 
-@pytest.mark.parametrize("kind", swept(sorted(FAULTS), sorted(FAULTS)[1::4]))
+def verdict(found: Verification, cell: str) -> str:
+    (result,) = (each for each in found.cells if each.name == cell)
+    return str(result.verdict)
+
+
+@pytest.mark.parametrize("kind", swept(sorted(FAULTS), sorted(FAULTS)[1::9]))
 def test_a_fault_is_found_where_a_live_run_first_finds_it(
     kind: str, recorded: dict[str, Certificate]
 ) -> None:
@@ -296,8 +301,26 @@ def test_a_fault_is_found_where_a_live_run_first_finds_it(
         recorded[mutant.network] = record(mutant.baseline, mutant.inputs)
     found = verify(recorded[mutant.network], mutant.candidate, mutant.inputs)
     live = verify(mutant.baseline, mutant.candidate, mutant.inputs, weights="as-is")
-    assert found.verdict == "diverged"
+    assert found.verdict == verdict(found, "cpu/float64") == "diverged"
     assert first(found) == first(live)
+    if verdict(live, "cpu/float32") == "diverged":  # else it does not exceed rounding there
+        assert verdict(found, "cpu/float32") == "diverged"
+
+
+@pytest.mark.parametrize("network", swept(sorted(BUILDERS), ["basic"]))
+def test_an_unchanged_model_raises_no_alarm_on_other_threads_and_in_another_layout(network: str) -> None:
+    x = mutant_images(network, 4, 1)
+    certificate = record(build(network, 0), x)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                again = copy.deepcopy(build(network, 0)).to(memory_format=layout)
+                found = verify(certificate, again, x.contiguous(memory_format=layout))
+                assert found.verdict == "match", (threads, layout, found.reason)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::3]))
@@ -313,13 +336,29 @@ def test_a_benign_rewrite_raises_no_alarm(name: str) -> None:
     assert found.verdict == "match", found.reason
 
 
-@pytest.mark.parametrize(
-    "name", ["eps of a batch norm by hand", "base of a table", "adapter merged unscaled"]
+SHOWN = (
+    "constants exchanged",  # a table that is divided by, and one of reciprocals
+    "gate behind the norm",  # operators that are the other's under other names
+    "order of an lstm's gates",  # one operator for many
 )
-def test_a_region_of_other_operators_is_told_apart_only_where_what_comes_out_is(name: str) -> None:
+
+
+@pytest.mark.parametrize("name", swept(sorted(PORTS), SHOWN))
+def test_a_correct_port_matches_and_its_fault_does_not(name: str) -> None:
     port = PORTS[name]
     body = bodies(port.inputs)[0]
     x = torch.randn(port.inputs, generator=torch.Generator().manual_seed(1))
-    certificate = record(Host(port.baseline, body, 0).eval(), x)
-    assert verify(certificate, Host(port.right, body, 0).eval()).verdict in {"match", "inconclusive"}
-    assert verify(certificate, Host(port.wrong, body, 0).eval()).verdict == "diverged"
+    baseline, right, wrong = (
+        Host(region, body, 0).eval() for region in (port.baseline, port.right, port.wrong)
+    )
+    certificate = record(baseline, x)
+    said = verify(certificate, right).verdict
+    assert said == ("match" if gap(baseline, right, x) < 1e-12 else "inconclusive")
+    assert verify(certificate, wrong).verdict == "diverged"
+
+
+def gap(one: nn.Module, other: nn.Module, x: Tensor) -> float:
+    """How far apart two models are in float64, where weights that are stored rounded show."""
+    with torch.no_grad():
+        a, b = (copy.deepcopy(model).double()(x.double()) for model in (one, other))
+    return float((a - b).norm() / a.norm())
