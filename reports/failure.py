@@ -21,11 +21,11 @@ def _drawn(pair: PairResult) -> bool:
     return pair.cause is not None and pair.cause.code.endswith("-not-loaded")
 
 
-def failure(verification: Result, report: str | None = None) -> list[str]:
-    """At most `LINES` lines: the headline, the first culprits with causes and remedies, and the report's path."""
+def failure(verification: Result, report: str | None = None, advice: str = "") -> list[str]:
+    """At most `LINES` lines: the headline, the first culprits with causes and remedies, advice, the report's path."""
     found = shown(verification)
     lines = [headline(found)]
-    last = [] if report is None else [f"report: {report}"]
+    last = [*([advice] if advice else []), *([] if report is None else [f"report: {report}"])]
     for pair in found.culprits[:_CULPRITS]:
         because = "" if pair.cause is None else f": {sentences.because(pair.cause, _WIDTH)}"
         lines.append(brief(f"{sentences.site(pair, _WIDTH // 3)}{because}", _WIDTH))

@@ -10,12 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verifier.gate import renewing
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
     from torch import nn
 
+    from verifier.certificates.certificate import Certificate
     from verifier.storage.saving import Verification
 
 
@@ -32,11 +35,16 @@ class ParityError(AssertionError):
 
 @dataclass
 class Here:
-    """The test that runs: where its reports go, whether passing ones are kept too, and how many it has made."""
+    """The test that runs: where its reports go, whether passing ones are kept too, and how many it has made.
+
+    `test` is its id, and `update` whether certificates that do not fit are recorded anew.
+    """
 
     folder: Path
     every: bool = False
     made: int = field(default=0)
+    test: str = ""
+    update: bool = False
 
     def next(self) -> Path:
         """A folder for one more report."""
@@ -65,10 +73,10 @@ def folder_of(test: str) -> str:
 
 def assert_parity(
     candidate: nn.Module | str,
-    baseline: nn.Module | str,
-    inputs: Any,
+    baseline: nn.Module | str | Certificate | Path,
+    inputs: Any = None,
     *,
-    weights: str = "as-is",
+    weights: str | None = None,
     report: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Verification:
@@ -76,10 +84,13 @@ def assert_parity(
 
     Args:
         candidate: The model under test, or a specification of it.
-        baseline: The trusted model, or a specification of it.
-        inputs: What both are run on, in any form that `verifier.verify` takes.
-        weights: Each model's own, unlike in `verify`: a test that converts weights is to fail where they are wrong.
-            `transfer` gives both the baseline's, for networks with different random values.
+        baseline: The trusted model, a specification of it, or a certificate or its file. With `pytest
+            --parity-update` a file that is not there, or that the candidate does not match, is recorded anew: of the
+            candidate.
+        inputs: What both are run on, in any form that `verifier.verify` takes; None where a certificate holds them.
+        weights: Each model's own (`as-is`) where nothing is said, unlike in `verify`: a test that converts weights is
+            to fail where they are wrong. `transfer` gives both the baseline's, for networks with different random
+            values. With a certificate, what that was recorded with.
         report: Where the report goes; None for the folder of the test that runs, if pytest runs it.
         options: What else `verifier.verify` takes.
 
@@ -91,11 +102,22 @@ def assert_parity(
         UsageError, CannotRunError: As `verify` raises them.
     """
     from reports.failure import failure  # noqa: PLC0415 - pytest loads this module in every session
+    from verifier.certificates.verifying import is_certificate  # noqa: PLC0415
     from verifier.verification import verify  # noqa: PLC0415 - torch takes seconds to import
 
     __tracebackhide__ = True
     here = _here.get()
-    found = verify(baseline, candidate, inputs, weights=weights, **options)
+    kept = is_certificate(baseline)
+    file = Path(baseline) if kept and isinstance(baseline, str | Path) else None
+    test = "" if here is None else here.test
+    if file is not None and here is not None and here.update:
+        found = renewing.renewed(file, candidate, inputs, weights=weights, options=options)
+    else:
+        if file is not None:
+            renewing.check_there(file, test)
+        found = verify(
+            baseline, candidate, inputs, weights=weights or ("transfer" if kept else "as-is"), **options
+        )
     wrong = not found.verdict.passed
     place = Path(report) if report is not None else None
     if place is None and here is not None and (wrong or here.every):
@@ -104,5 +126,6 @@ def assert_parity(
         found.save(place)
     if wrong:
         page = None if place is None else str(place / "report.html")
-        raise ParityError("\n".join(failure(found, page)), found)
+        meant = "" if file is None else f"if this was meant: {renewing.command(test)}"
+        raise ParityError("\n".join(failure(found, page, meant)), found)
     return found

@@ -5,6 +5,7 @@ It is loaded with every pytest session of an environment, so it imports nothing 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ import pytest
 
 from verifier.errors import VerifierError
 from verifier.gate.parity import Here, ParityError, assert_parity, folder_of, reporting
+from verifier.gate.renewing import UPDATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+IN_CI = f"{UPDATE}-in-ci"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +30,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Keep the report of every parity assertion here, a folder a test; else only failing ones, in pytest's "
         "temporary directory.",
     )
+    group.addoption(
+        UPDATE,
+        action="store_true",
+        help="Record certificates that are not there, or that the candidate does not match, anew: of the candidate. "
+        "Refused where the environment variable CI is set.",
+    )
+    group.addoption(
+        IN_CI, action="store_true", help=f"{UPDATE}, also where the environment variable CI is set."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to record anew where nobody looks: a gate that opens itself is none."""
+    if config.getoption("parity_update") and not config.getoption("parity_update_in_ci") and _in_ci():
+        raise pytest.UsageError(
+            f"{UPDATE} is refused in CI, where it would accept whatever a change has made: record where you can "
+            f"look at it and commit the file, or say {IN_CI}"
+        )
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,7 +59,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Say where reports go while a test runs."""
     wanted = item.config.getoption("parity_report")
     root = Path(wanted).absolute() if wanted else _temporary(item)
-    with reporting(Here(root / folder_of(item.nodeid), every=wanted is not None)):
+    update = item.config.getoption("parity_update") or item.config.getoption("parity_update_in_ci")
+    here = Here(root / folder_of(item.nodeid), every=wanted is not None, test=item.nodeid, update=update)
+    with reporting(here):
         yield
 
 
@@ -58,5 +86,5 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def parity() -> Callable[..., object]:
-    """`verifier.assert_parity`: `parity(candidate, baseline, inputs)` asserts that both are one function."""
+    """`verifier.assert_parity`: `parity(candidate, baseline, inputs)`; a baseline may be a certificate."""
     return assert_parity

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.sweeps import swept
 from verifier.certificates import bits, sketch
 from verifier.certificates.summary import bits_of, compared, summarise
 from verifier.metrics import collect, compare, measure
@@ -62,6 +63,60 @@ def test_intervals_hold_the_exact_figures_of_dense_differences(monkeypatch: pyte
     assert {name for name, count in held.items() if not 0.93 <= count / DRAWS <= 0.97} == set()
     spread = math.sqrt(2 / sketch.BUCKETS / DRAWS)
     assert abs(sum(biases) / DRAWS) < 4 * spread
+
+
+def smooth(d: Tensor) -> Tensor:
+    """Each element like its neighbours."""
+    return torch.nn.functional.avg_pool1d(d[None, None], 65, 1, 32)[0, 0]
+
+
+def some(share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, d: torch.where(d.roll(1).abs() < share, d, 0.0)
+
+
+KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "independent": lambda a, d: d,
+    "of neighbours alike": lambda a, d: smooth(d),
+    "in part the tensor itself": lambda a, d: a + d,
+    "a gain": lambda a, d: a,
+    "an offset, in part": lambda a, d: 1 + 0.1 * d,
+    "of rounding": lambda a, d: (8 * a).round() / 8 - a,
+    "in a tenth of the elements": some(0.1257),  # the normal distribution's tenth about 0
+}
+TAILS = {"a gain": ("mse", "nrmse")}  # whose correlation is that of equal tensors
+
+
+SIZED = [(kind, size) for kind in KINDS for size in (1e-13, None) if size is None or "offset" not in kind]
+
+
+@pytest.mark.parametrize(("kind", "size"), swept(SIZED, [("of neighbours alike", 1e-13)]))
+def test_intervals_hold_the_exact_figures_for_differences_of_every_size(
+    kind: str, size: float | None
+) -> None:
+    """With the signs that certificates have, over tensors of drawn sizes; an offset of 1e-13 drowns in rounding."""
+    generator = torch.Generator().manual_seed(11)
+    names = TAILS.get(kind, ("mse", "nrmse", "one_minus_pearson"))
+    held = dict.fromkeys(names, 0)
+    for _ in range(DRAWS):
+        count = int(torch.randint(1000, 20_000, (1,), generator=generator))
+        a, d = torch.randn(2, count, generator=generator, dtype=torch.float64)
+        error = size or 10 ** float(-9 * torch.rand(1, generator=generator))
+        a = a + 0.5
+        b = a + error * KINDS[kind](a, d)
+        told, known = compared(summarise(a), summarise(b)), exact(a, b)
+        assert told.interval is not None
+        for name in names:
+            low, high = getattr(told.interval, name)
+            held[name] += low <= getattr(known, name) <= high
+    assert {name: count for name, count in held.items() if not 0.93 <= count / DRAWS <= 0.97} == {}
+
+
+def test_a_difference_that_is_an_offset_is_told_exactly() -> None:
+    a = torch.randn(9000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    told, known = compared(summarise(a), summarise(a + 1e-4)), exact(a, a + 1e-4)
+    assert told.interval is not None
+    assert told.mse == pytest.approx(known.mse, rel=1e-6)
+    assert told.interval.mse == pytest.approx((known.mse, known.mse), rel=1e-6)
 
 
 def one_channel(x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from verifier import Certificate
+
 ROOT = Path(__file__).parents[3]
 
 TESTS = """
@@ -63,10 +65,34 @@ def test_twice():
 """
 
 
-def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (place / "test_models.py").write_text(TESTS)
+CERTIFIED = """
+import copy
+import os
+import pytest, torch
+from torch import nn
+
+torch.manual_seed(0)
+MODEL = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8, eps=float(os.environ.get("EPS", "1e-5"))), nn.Linear(8, 3))
+X = torch.randn(5, 4)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_kept(parity, number):
+    parity(copy.deepcopy(MODEL).eval(), "kept/net.safetensors", X)
+
+
+def test_its_own_inputs(parity):
+    parity(copy.deepcopy(MODEL).eval(), "kept/net.safetensors")
+"""
+
+
+def run(
+    place: Path, *arguments: str, tests: str = TESTS, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    (place / "test_models.py").write_text(tests)
     (place / "pytest.ini").write_text("[pytest]\n")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "CI": ""}
+    env |= variables
     command = [sys.executable, "-m", "pytest", "-q", "--basetemp", str(place / "temporary"), *arguments]
     return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
 
@@ -112,3 +138,63 @@ def test_workers_keep_all_reports_where_they_are_wanted(tmp_path: Path) -> None:
     assert "5 failed, 2 passed" in done.stdout
     assert len([*tmp_path.glob("kept/*/result.json")]) == 7
     assert not (tmp_path / "temporary" / "parity").exists()
+
+
+def certified(place: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run(place, *arguments, tests=CERTIFIED, **variables)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two workers have recorded the certificate that all tests share."""
+    place = tmp_path_factory.mktemp("certified")
+    done = certified(place, "-n", "2", "--parity-update", "-k", "test_kept")
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    return place
+
+
+def test_a_missing_certificate_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    done = certified(tmp_path, "-k", "own_inputs")
+    assert done.returncode == 1
+    assert "pytest --parity-update test_models.py::test_its_own_inputs" in done.stdout
+    assert "python -m verifier record SPEC" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_workers_that_record_one_certificate_leave_it_whole(kept: Path) -> None:
+    assert [path.name for path in (kept / "kept").iterdir()] == ["net.safetensors"]
+    assert Certificate.load(kept / "kept" / "net.safetensors").content.model.type == "Sequential"
+
+
+def test_a_certificate_that_matches_stays_as_it_is_and_one_that_does_not_is_named(kept: Path) -> None:
+    file = kept / "kept" / "net.safetensors"
+    before = file.read_bytes()
+    done = certified(kept, "--parity-update")
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    wrong = certified(kept, "-k", "own_inputs", EPS="1e-3")
+    assert wrong.returncode == 1
+    assert file.read_bytes() == before
+    said = wrong.stdout.partition(" test_its_own_inputs ")[2].partition("\n")[2]
+    lines = said[: said.index("report.html")].splitlines()
+    assert lines[0].startswith("diverged: ")
+    assert len(lines) <= 8
+    assert "eps 0.001, baseline 1e-05" in said
+    assert "pytest --parity-update test_models.py::test_its_own_inputs" in said
+
+
+def test_a_change_that_was_meant_is_recorded_in_the_place_of_what_was(kept: Path) -> None:
+    file = kept / "kept" / "net.safetensors"
+    before = Certificate.load(file).digest
+    done = certified(kept, "--parity-update", "-k", "own_inputs", EPS="1e-4")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert Certificate.load(file).content.parent == before
+    assert "5 passed" in certified(kept, EPS="1e-4").stdout
+
+
+def test_nothing_is_recorded_in_ci_unless_that_is_said(tmp_path: Path) -> None:
+    refused = certified(tmp_path, "--parity-update", CI="true")
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "refused in CI" in refused.stderr
+    assert not (tmp_path / "kept").exists()
+    done = certified(tmp_path, "--parity-update-in-ci", "-k", "test_kept", CI="true")
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
