@@ -21,14 +21,19 @@ def _drawn(pair: PairResult) -> bool:
     return pair.cause is not None and pair.cause.code.endswith("-not-loaded")
 
 
+def _because(pair: PairResult) -> str:
+    """The cause; where none was looked for, what differs as written."""
+    said = "; ".join(pair.differences) if pair.cause is None else sentences.because(pair.cause, _WIDTH)
+    return f": {said}" if said else ""
+
+
 def failure(verification: Result, report: str | None = None, advice: str = "") -> list[str]:
     """At most `LINES` lines: the headline, the first culprits with causes and remedies, advice, the report's path."""
     found = shown(verification)
     lines = [headline(found)]
     last = [*([advice] if advice else []), *([] if report is None else [f"report: {report}"])]
     for pair in found.culprits[:_CULPRITS]:
-        because = "" if pair.cause is None else f": {sentences.because(pair.cause, _WIDTH)}"
-        lines.append(brief(f"{sentences.site(pair, _WIDTH // 3)}{because}", _WIDTH))
+        lines.append(brief(f"{sentences.site(pair, _WIDTH // 3)}{_because(pair)}", _WIDTH))
         if pair.cause is not None and pair.cause.remedy:
             lines.append(brief(f"  fix: {pair.cause.remedy}", _WIDTH))
     if found.weights.mode == "as-is" and all(_drawn(pair) for pair in found.culprits) and found.culprits:

@@ -152,9 +152,9 @@ def _differing(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
 
 
 def _firm(alignment: Alignment, pair: Pair) -> bool:
-    """Whether two sites are one operator on weights, which says more than a place does."""
+    """Whether a pair stands on weights, which say more than a place does."""
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
-    return bool(b.tensors and c.tensors) and b.op == c.op and math.prod(b.shape) == math.prod(c.shape)
+    return bool(b.tensors and c.tensors) and math.prod(b.shape) == math.prod(c.shape)
 
 
 def _alike(error: Error, setting: Setting, noise: Sequence[float]) -> bool:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, images
 from verifier import Certificate, CertificateError, record
 from verifier.certificates.file import KEY
@@ -181,6 +182,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 RECORDING = """
 import sys
+from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, images
 from verifier import record
 certificate = record(Net(), images())
@@ -191,9 +193,11 @@ while True:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_whoever_is_killed_while_writing_leaves_nothing_or_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", swept([2, 20], [2]))
+def test_whoever_is_killed_while_writing_leaves_nothing_or_all(times: int, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    for delay in (0.0, 0.003, 0.011):
+    left = 0
+    for turn in range(times):
         path.unlink(missing_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-c", RECORDING, str(path)],
@@ -203,8 +207,46 @@ def test_whoever_is_killed_while_writing_leaves_nothing_or_all(tmp_path: Path) -
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(delay)
+        time.sleep(0.001 * turn)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
+        left += path.exists()
         assert not path.exists() or Certificate.load(path).content.model.type == "Net"
+    assert times <= 2 or 0 < left < times  # before, and after
+
+
+KILLED = """
+import sys
+from tests.sweeps import swept
+from tests.verifier.certificates.nets import Net, images
+from verifier import record
+print("ready", flush=True)
+record(Net(), images()).save(sys.argv[1])
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_whoever_is_killed_twenty_times_while_recording_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    whole = time.perf_counter() - started
+    path.unlink()
+    killed = 0
+    for turn in range(20):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2 * whole * turn / 20)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if path.exists():  # it had come to its end
+            Certificate.load(path)
+            path.unlink()
+        else:
+            assert [*tmp_path.iterdir()] == []
+    assert killed >= 10

@@ -146,10 +146,10 @@ def certified(place: Path, *arguments: str, **variables: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two workers have recorded the certificate that all tests share."""
+    """Where the certificate that all tests share has been recorded."""
     place = tmp_path_factory.mktemp("certified")
-    done = certified(place, "-n", "2", "--parity-update", "-k", "test_kept")
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    done = certified(place, "--parity-update")
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
     return place
 
 
@@ -161,16 +161,9 @@ def test_a_missing_certificate_is_told_with_the_command_that_makes_it(tmp_path: 
     assert "Traceback" not in done.stdout
 
 
-def test_workers_that_record_one_certificate_leave_it_whole(kept: Path) -> None:
-    assert [path.name for path in (kept / "kept").iterdir()] == ["net.safetensors"]
-    assert Certificate.load(kept / "kept" / "net.safetensors").content.model.type == "Sequential"
-
-
-def test_a_certificate_that_matches_stays_as_it_is_and_one_that_does_not_is_named(kept: Path) -> None:
+def test_a_candidate_that_does_not_match_is_told_with_the_command_that_accepts_it(kept: Path) -> None:
     file = kept / "kept" / "net.safetensors"
     before = file.read_bytes()
-    done = certified(kept, "--parity-update")
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
     wrong = certified(kept, "-k", "own_inputs", EPS="1e-3")
     assert wrong.returncode == 1
     assert file.read_bytes() == before
@@ -178,23 +171,38 @@ def test_a_certificate_that_matches_stays_as_it_is_and_one_that_does_not_is_name
     lines = said[: said.index("report.html")].splitlines()
     assert lines[0].startswith("diverged: ")
     assert len(lines) <= 8
-    assert "eps 0.001, baseline 1e-05" in said
+    assert "\n1: eps 0.001, baseline 1e-05\n" in said
     assert "pytest --parity-update test_models.py::test_its_own_inputs" in said
 
 
-def test_a_change_that_was_meant_is_recorded_in_the_place_of_what_was(kept: Path) -> None:
+@pytest.mark.thorough
+def test_what_matches_stays_and_a_change_that_was_meant_takes_its_place(kept: Path) -> None:
     file = kept / "kept" / "net.safetensors"
-    before = Certificate.load(file).digest
+    before = file.stat().st_mtime_ns, Certificate.load(file).digest
+    assert "5 passed" in certified(kept, "--parity-update").stdout
+    assert file.stat().st_mtime_ns == before[0]
     done = certified(kept, "--parity-update", "-k", "own_inputs", EPS="1e-4")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
-    assert Certificate.load(file).content.parent == before
+    assert Certificate.load(file).content.parent == before[1]
     assert "5 passed" in certified(kept, EPS="1e-4").stdout
 
 
-def test_nothing_is_recorded_in_ci_unless_that_is_said(tmp_path: Path) -> None:
+@pytest.mark.thorough
+def test_workers_that_record_one_certificate_leave_it_whole(tmp_path: Path) -> None:
+    done = certified(tmp_path, "-n", "2", "--parity-update", "-k", "test_kept")
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    (file,) = (tmp_path / "kept").iterdir()
+    assert Certificate.load(file).content.model.type == "Sequential"
+
+
+def test_nothing_is_recorded_in_ci(tmp_path: Path) -> None:
     refused = certified(tmp_path, "--parity-update", CI="true")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "refused in CI" in refused.stderr
     assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.thorough
+def test_in_ci_it_is_recorded_where_that_is_said(tmp_path: Path) -> None:
     done = certified(tmp_path, "--parity-update-in-ci", "-k", "test_kept", CI="true")
     assert "4 passed" in done.stdout, done.stdout + done.stderr
