@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from verifier.certificates import file
+from verifier.certificates.keeping import Kept
 from verifier.certificates.summary import Moments, Summary
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Certificate:
     """A model's run, recorded.
 
     `weights` are the tensors that could not be drawn anew, by name; `inputs` those that went in, where they are kept,
-    in order. `digest` is the SHA-256 of the file, empty before it is saved, and `source` its name.
+    in order. `digest` is the SHA-256 of the file, empty before it is saved, and `source` its name. `full` is where
+    tensors are kept in full, if any are.
     """
 
     content: Content
@@ -46,6 +48,7 @@ class Certificate:
     inputs: Sequence[Tensor]
     digest: str = ""
     source: str = ""
+    full: Kept | None = None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the certificate, a safetensors file: all of it at once or, whatever happens, nothing.
@@ -113,4 +116,4 @@ class Certificate:
         }
         count = sum(name.startswith("inputs/") for name in tensors)
         inputs = [tensors[f"inputs/{k}"] for k in range(count)]
-        return cls(content, recordings, weights, inputs, digest, str(path))
+        return cls(content, recordings, weights, inputs, digest, str(path), Kept.beside(Path(path)))

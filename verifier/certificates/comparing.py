@@ -92,7 +92,9 @@ def compared_with(
     for cell in (ORACLE, *cells):
         recording = recordings[cell.name]
         here = bench.at(cell=cell, inputs=few if cell == ORACLE else given)
-        setting = Setting(recording, cell, protocol.policy, unit)
+        setting = Setting(
+            recording, cell, protocol.policy, unit, certificate.full if cell == ORACLE else None
+        )
         result, alignment, said = _cell(here, alignment, setting, protocol)
         results.append(result)
         words += said
@@ -113,7 +115,7 @@ def _cell(
 ) -> tuple[CellResult, Alignment, list[str]]:
     started = time.perf_counter()
     record = setting.recording.record
-    met = Met(setting.recording, alignment)
+    met = Met(setting.recording, alignment, setting.full)
     states = written(alignment, record)
     stops = [pair.candidate for pair in alignment.pairs]
     with tf32(allowed=bench.cell.dtype == "tf32"):
@@ -131,7 +133,9 @@ def _cell(
         said for said, may_say_nothing in words_apart(record.words, passes.words[0]) if not may_say_nothing
     ]
     role = "semantics" if setting.cell == ORACLE else "numerics"
-    carried = any(row.status.value in ("carries", "amplifies") for row in judged.rows)
+    carried = any(
+        row.status.value in ("carries", "amplifies") and row.intrinsic is None for row in judged.rows
+    )
     result = CellResult(
         name=setting.cell.name,
         role=role,

@@ -23,17 +23,18 @@ from verifier.judge.budgets import SINGLE_ROUNDOFF, narrowed_budget
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from verifier.align import Alignment, Pair, State
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
     from verifier.certificates.certificate import Recording
     from verifier.certificates.content import RecordingRecord
+    from verifier.certificates.keeping import Kept
     from verifier.certificates.meeting import Error, Met
     from verifier.judge import Judged, Policy
     from verifier.lockstep import Passes
-    from verifier.records import Budget, PairResult
+    from verifier.records import Budget, Comparison, PairResult
 
 _ROUNDED = ("float", "bfloat", "complex")  # what names of dtypes begin with whose numbers are rounded
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
@@ -53,6 +54,7 @@ class Setting:
     cell: Cell
     policy: Policy
     unit: float  # roundoff of the cell that the noise was measured in
+    full: Kept | None = None
 
 
 def settled(
@@ -81,11 +83,35 @@ def settled(
             if wrong:
                 alignment = alignment.repaired(wrong, (), GUESSED)
                 judged, noise = _judged(alignment, met.errors, outputs, states, setting, passes)
+    if setting.full is not None and judged.first_divergence is not None:
+        judged = _alone(judged, alignment, *met.forced(bench, alignment))
     guessed = alignment.rebuilt or bool(alignment.unmatched) or only_doubted(alignment, judged.rows)
     at_ends = noise[len(setting.recording.record.sites) :]
     if guessed and judged.verdict is Verdict.DIVERGED and _explained(outputs, at_ends):
         judged = replace(judged, verdict=Verdict.INCONCLUSIVE, reason=UNPROVED)
     return judged, alignment
+
+
+def _alone(
+    judged: Judged, alignment: Alignment, errors: Mapping[Pair, Comparison], held: Collection[Pair]
+) -> Judged:
+    """The judgement where what stands above some rows was made equal: their intrinsic errors are known."""
+    graphs = alignment.baseline, alignment.candidate
+    named = {
+        (graphs[0].sites[pair.baseline].name, graphs[1].sites[pair.candidate].name): pair for pair in errors
+    }
+    pairs = {row.index: named.get((row.baseline or "", row.candidate or "")) for row in judged.rows}
+    equal = {k for k, pair in pairs.items() if pair and (pair in held or errors[pair].max_abs == 0)}
+    rows = [
+        msgspec.structs.replace(
+            row,
+            intrinsic=errors[pair]
+            if (pair := pairs[row.index]) and row.kind == "site" and equal.issuperset(row.above)
+            else row.intrinsic,
+        )
+        for row in judged.rows
+    ]
+    return judge_rows(rows)
 
 
 def _judged(

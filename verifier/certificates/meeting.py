@@ -10,6 +10,8 @@ import torch
 
 from verifier.certificates.summary import bits_of, compared, equal, summarise
 from verifier.graph.tensors import dense
+from verifier.lockstep import overwrite
+from verifier.metrics import collect, compare, measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.align import Alignment, Pair
+    from verifier.bench.bench import Bench
     from verifier.certificates.certificate import Recording
+    from verifier.certificates.keeping import Kept
     from verifier.certificates.summary import Summary
     from verifier.records import Comparison
 
@@ -31,9 +35,10 @@ Error: TypeAlias = "tuple[tuple[int, ...], tuple[int, ...], Comparison | None]"
 class Met:
     """What meets a recording while the candidate runs: for each pair, how far apart the two are."""
 
-    def __init__(self, recording: Recording, alignment: Alignment) -> None:
+    def __init__(self, recording: Recording, alignment: Alignment, full: Kept | None = None) -> None:
         self._recording = recording
         self._alignment = alignment
+        self._full = full
         self._row = {site: k for k, site in enumerate(recording.record.sites)}
         self.errors: dict[Pair, Error] = {}
 
@@ -53,6 +58,35 @@ class Met:
         """What is recorded, by the baseline's site."""
         return {site: self._recording.summaries[row] for site, row in self._row.items()}
 
+    def whole(self, row: int) -> Tensor | None:
+        """A recorded tensor in full, where it is kept."""
+        record = self._recording.record
+        if self._full is None or row >= len(record.sites):
+            return None
+        return self._full.tensor(record.sites[row], self._recording.summaries[row].bits)
+
+    def forced(self, bench: Bench, alignment: Alignment) -> tuple[dict[Pair, Comparison], set[Pair]]:
+        """How far apart the two are where the candidate is given what is kept in full, and the pairs where it was."""
+        pairs = {pair.candidate: pair for pair in alignment.pairs if pair not in alignment.layouts}
+        errors: dict[Pair, Comparison] = {}
+        held: set[Pair] = set()
+        lane = bench.lane("candidate", stops=set(pairs))
+        try:
+            while (site := lane.advance()) is not None:
+                pair = pairs.get(site)
+                if pair is None or lane.tensor is None:
+                    continue
+                error = self.error(pair.baseline, dense(lane.tensor))
+                if error is None:
+                    continue
+                errors[pair] = error
+                whole = None if error.max_abs == 0 else self.whole(self._row[pair.baseline])
+                if whole is not None and overwrite(lane.tensor, whole.to(lane.tensor), lane):
+                    held.add(pair)
+        finally:
+            lane.close()
+        return errors, held
+
     def shape(self, pair: Pair) -> tuple[int, ...]:
         """The recorded shape at a pair."""
         return self._recording.record.shapes[self._row[pair.baseline]]
@@ -70,6 +104,9 @@ class Met:
         bits = bits_of(tensor)
         if bits == known.bits:
             return equal(known)
+        whole = self.whole(row)
+        if whole is not None:
+            return compare(collect([measure(whole.to(tensor.device), tensor)])[0])
         found = compared(known, summarise(tensor, bits))
         if found.max_abs == 0 and tensor.dtype in _LONG and known.moments.squares > _EXACT:
             # float64 does not tell them apart; they differ all the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,7 @@ from verifier.certificates.certificate import Certificate, Recording
 from verifier.certificates.content import Content, RecordingRecord, TensorRecord, WeightRecord, as_record
 from verifier.certificates.drawing import drawn, scale_of
 from verifier.certificates.file import storable
+from verifier.certificates.keeping import Kept, chosen
 from verifier.certificates.summary import Summary, summarise
 from verifier.environment import describe, preserved, tf32
 from verifier.errors import DeviceError, ModelError, UsageError
@@ -45,6 +47,7 @@ from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from os import PathLike
 
     from verifier.bench.protocol import Progress
     from verifier.graph import Graph
@@ -65,6 +68,8 @@ def record(
     cells: Sequence[str | Cell] = ("cpu/float32",),
     batch_dim: int | None = 0,
     seed: int = 0,
+    full: Sequence[str] = (),
+    beside: str | PathLike[str] | None = None,
     recipe: str = "",
     parent: str = "",
     command: str = "",
@@ -82,6 +87,10 @@ def record(
         cells: The numerics cells to record; float64 always is.
         batch_dim: The dimension of the first input along which samples lie; None where none can be run alone.
         seed: For a model built from a specification and for weights that are drawn.
+        full: Names of sites whose tensors are kept in full, of the run in float64: `*` stands for something without a
+            dot, `**` for anything. A comparison tells exactly what is beyond them.
+        beside: The certificate's file, where it will be saved; they go into a folder beside it, `net.full`, while the
+            model runs. What a killed process has left there is not written again.
         recipe: What makes the inputs again, where something does (`verifier.certificates.arguments`).
         parent: SHA-256 of the certificate this one takes the place of.
         command: How it was asked for, for the record.
@@ -91,6 +100,8 @@ def record(
         UsageError: Something asked for is wrong.
         CannotRunError: This machine cannot run it, or the model raised.
     """
+    if full and beside is None:
+        raise UsageError("tensors are kept in full beside a certificate's file: say which (beside).")
     if weights not in MODES:
         raise UsageError(f"a certificate's weights are {', '.join(MODES)}, not {weights!r}.")
     wanted = [Cell.parse(each) if isinstance(each, str) else each for each in cells]
@@ -107,6 +118,7 @@ def record(
                 weights,
                 [cell for cell in wanted if cell != ORACLE],
                 seed,
+                (full, None if beside is None else Kept.beside(Path(beside))),
                 recipe,
                 parent,
                 command,
@@ -127,6 +139,7 @@ def _recorded(
     weights: str,
     cells: Sequence[Cell],
     seed: int,
+    full: tuple[Sequence[str], Kept | None],
     recipe: str,
     parent: str,
     command: str,
@@ -144,7 +157,8 @@ def _recorded(
     own = state_of(side.model)
     scales, masters = _weights(side, own, weights, few, graph, seed)
     bench = alone(side.model, graph, masters, few)
-    recordings = list(_recordings(bench, given, few, cells, progress))
+    wide = Taken(bench.paired_sites("baseline"), chosen(graph, full[0]), full[1])
+    recordings = list(_recordings(bench, given, few, cells, wide, progress))
     hasher = Hasher()
     info = msgspec.structs.replace(given.info, digest=hasher.of_all(named(given)))
     content = Content(
@@ -165,7 +179,7 @@ def _recorded(
         by_sample=shown.by_sample,
     )
     kept = {each.name: masters[each.name] for each in content.tensors if each.stored}
-    return Certificate(content, recordings, kept, arguments.kept(given, content.inputs))
+    return Certificate(content, recordings, kept, arguments.kept(given, content.inputs), full=full[1])
 
 
 def _weights(
@@ -222,12 +236,11 @@ def alone(model: nn.Module, graph: Graph, masters: Mapping[str, Tensor], inputs:
 
 
 def _recordings(
-    bench: Bench, given: Inputs, few: Inputs, cells: Sequence[Cell], progress: Progress
+    bench: Bench, given: Inputs, few: Inputs, cells: Sequence[Cell], wide: Taken, progress: Progress
 ) -> Iterator[Recording]:
     """Each cell on all samples; at last float64, which ran beside the first of them, on a few."""
     sites, states = bench.paired_sites("baseline"), sorted(bench.graph("baseline").writes_state)
     whole = batch_size(few) == batch_size(given)
-    wide = Taken()
     noises: list[tuple[float, ...]] = []
     narrowed: tuple[int, ...] = ()
     for cell in cells:
@@ -298,8 +311,11 @@ def _distance(meeting: Meeting) -> float:
 
 @dataclass
 class Taken:
-    """What is kept of a run while it goes on."""
+    """What is kept of a run while it goes on: of `sites`, in order, and of some of them in full."""
 
+    sites: Sequence[int] = ()
+    full: frozenset[int] = frozenset()
+    kept: Kept | None = None
     summaries: list[Summary] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
@@ -309,7 +325,10 @@ class Taken:
     def take(self, tensor: Tensor) -> None:
         """Keep the summary of a site's tensor."""
         tensor = dense(tensor)
-        self.summaries.append(summarise(tensor))
+        found = summarise(tensor)
+        if self.kept is not None and (site := self.sites[len(self.summaries)]) in self.full:
+            self.kept.keep(site, tensor, found.bits)
+        self.summaries.append(found)
         self.shapes.append(tuple(tensor.shape))
 
     def end(self, passes: Passes, lane: int) -> None:

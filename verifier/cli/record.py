@@ -62,6 +62,13 @@ def record(
     cells: Annotated[
         str | None, typer.Option(metavar="LIST", help="Cells by name, instead of the two options above.")
     ] = None,
+    full: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep the tensors of these sites in full, in a folder beside the file; ** stands for all.",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     rebase: Annotated[
         Path | None,
@@ -112,6 +119,8 @@ def record(
                 cells=wanted,
                 batch_dim=given.batch_dim if before is not None else dimension(batch_dim),
                 seed=seed or (before.content.seed if before else 0),
+                full=full or (),
+                beside=target,
                 recipe=recipe,
                 parent=before.digest if before else "",
                 command=command_line(),

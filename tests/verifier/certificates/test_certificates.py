@@ -109,6 +109,61 @@ def test_the_first_divergent_site_is_the_culprit_and_what_lies_behind_is_not_jud
     assert any("live baseline" in note for cell in found.cells for note in cell.notes)
 
 
+def test_tensors_kept_in_full_tell_every_culprit_as_a_live_baseline_does(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    record(Net(), images(), full=["**"], beside=path).save(path)
+    wrong = Net(eps=1e-3)
+    wrong.end.eps = 1e-3
+    (found, live) = (verify(each, wrong, images()).cells[0] for each in (path, Net()))
+    assert (
+        [row.baseline for row in found.culprits] == [row.baseline for row in live.culprits] == ["norm", "end"]
+    )
+    assert found.notes == ()
+    for one, other in zip(found.layers, live.layers, strict=True):
+        assert one.status == other.status, one
+        assert other.total is not None
+        assert one.total == other.total or (
+            one.total is not None and other.total.max_abs == one.total.max_abs == 0
+        )
+    for row in (row for row in live.layers if row.status == "culprit"):
+        assert found.layers[row.index].intrinsic == row.intrinsic
+
+
+def test_what_lies_behind_tensors_that_are_kept_is_told_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    record(Net(), images(), full=["second"], beside=path).save(path)
+    assert [each.name for each in (tmp_path / "net.full").iterdir()] == ["00003.safetensors"]
+    wrong = Net(eps=1e-3)
+    wrong.end.eps = 1e-3
+    found = verify(path, wrong)
+    assert [row.baseline for row in found.cells[0].culprits] == ["norm", "end"]
+    assert any("live baseline" in note for note in found.cells[0].notes)  # of the sum behind both
+    for file in (tmp_path / "net.full").iterdir():  # what is not what was recorded counts for nothing
+        file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    assert [row.baseline for row in verify(path, wrong).cells[0].culprits] == ["norm"]
+
+
+def test_what_a_killed_process_has_kept_is_not_written_again(tmp_path: Path) -> None:
+    path, folder = tmp_path / "net.safetensors", tmp_path / "net.full"
+    record(Net(), images(), full=["**"], beside=path)
+    files = sorted(folder.iterdir())
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+    files[0].unlink()
+    files[1].write_bytes(b"torn")
+    record(Net(), images(), full=["**"], beside=path)
+    assert {file: file.read_bytes() for file in sorted(folder.iterdir())} == {
+        f: b for f, (b, _) in before.items()
+    }
+    assert all(file.stat().st_mtime_ns == before[file][1] for file in files[2:])
+
+
+def test_sites_to_keep_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="no site is called layer9"):
+        record(Net(), images(), full=["layer9.*"], beside=tmp_path / "net.safetensors")
+    with pytest.raises(verifier.UsageError, match="beside"):
+        record(Net(), images(), full=["**"])
+
+
 def test_estimates_hold_what_a_live_run_measures(as_is: Path) -> None:
     wrong = Net(eps=1e-3)
     told = {row.baseline: row.total for row in verify(as_is, wrong).cells[0].layers}
