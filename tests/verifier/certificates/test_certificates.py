@@ -399,6 +399,67 @@ def test_a_benign_rewrite_raises_no_alarm(name: str) -> None:
     assert found.verdict == "match", found.reason
 
 
+class Gated(nn.Module):
+    """A branch behind a gain, written by hand or by a library."""
+
+    def __init__(self, gelu: Any, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.gain = nn.Parameter(torch.full((8,), gain))
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x + self.gain * self.gelu(self.up(x)))  # type: ignore[no-any-return]
+
+
+def test_what_gains_of_0_hide_is_no_match() -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    ways: dict[str, Any] = {
+        "right": lambda h: 0.5 * h * (1 + torch.erf(h / 2**0.5)),
+        "wrong": lambda h: h * torch.sigmoid(1.702 * h),
+    }
+    library = nn.functional.gelu
+    said = {
+        (gain, weights, name): verify(
+            record(Gated(library, gain), x, weights=weights), Gated(way, gain)
+        ).verdict
+        for gain, weights in ((0.0, "as-is"), (0.0, "calibrated"), (0.5, "as-is"))
+        for name, way in ways.items()
+    }
+    assert said == {
+        (0.0, "as-is", "right"): "inconclusive",
+        (0.0, "as-is", "wrong"): "inconclusive",
+        (0.0, "calibrated", "right"): "match",
+        (0.0, "calibrated", "wrong"): "diverged",
+        (0.5, "as-is", "right"): "match",
+        (0.5, "as-is", "wrong"): "diverged",
+    }
+
+
+class Split(nn.Module):
+    """A layer and a ReLU that never lets one channel through; `late`: a bias by hand, wrong in that channel."""
+
+    def __init__(self, *, late: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 3)
+        with torch.no_grad():
+            self.first.bias[3] = -60.0
+        self.late = late
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.late:
+            return self.second(torch.relu(self.first(x)))  # type: ignore[no-any-return]
+        h = nn.functional.linear(x, self.first.weight) + (self.first.bias + (torch.arange(16) == 3))
+        return self.second(torch.relu(h))  # type: ignore[no-any-return]
+
+
+def test_a_difference_that_the_recorded_inputs_do_not_reach_is_no_match() -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    assert verify(record(Split(late=False), x), Split(late=True)).verdict == "inconclusive"
+
+
 SHOWN = (
     "constants exchanged",  # a table that is divided by, and one of reciprocals
     "gate behind the norm",  # operators that are the other's under other names
