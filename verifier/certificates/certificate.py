@@ -116,4 +116,4 @@ class Certificate:
         }
         count = sum(name.startswith("inputs/") for name in tensors)
         inputs = [tensors[f"inputs/{k}"] for k in range(count)]
-        return cls(content, recordings, weights, inputs, digest, str(path), Kept.beside(Path(path)))
+        return cls(content, recordings, weights, inputs, digest, str(path), Kept.found(Path(path)))

@@ -38,6 +38,12 @@ class Kept:
         """The folder of a certificate's file, `net.full` for `net.safetensors`."""
         return cls(certificate.with_suffix(".full"))
 
+    @classmethod
+    def found(cls, certificate: Path) -> Kept | None:
+        """The folder of a certificate's file, if there is one."""
+        kept = cls.beside(certificate)
+        return kept if kept.folder.is_dir() else None
+
     def keep(self, site: int, tensor: Tensor, bits: tuple[int, ...]) -> None:
         """Keep a site's tensor, unless that is kept already.
 

@@ -118,7 +118,7 @@ def record(
                 weights,
                 [cell for cell in wanted if cell != ORACLE],
                 seed,
-                (full, None if beside is None else Kept.beside(Path(beside))),
+                (full, Kept.beside(Path(beside)) if full and beside is not None else None),
                 recipe,
                 parent,
                 command,
