@@ -12,10 +12,10 @@ from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
-from verifier.proof.stored import linear_in, multiplied, unrounded
+from verifier.proof.stored import linear_in, rounds_to, unrounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -83,10 +83,27 @@ def _by_factor(bench: Bench, scene: Scene, found: dict[str, Exact]) -> None:
         if tensors[0].shape != tensors[1].shape or torch.equal(*tensors):
             continue
         for side, key, own, other in zip(SIDES, (whole, name), tensors, tensors[::-1], strict=True):
-            exact = multiplied(own, other, factors)
+            exact = _multiplied(own, other, factors)
             if exact is not None:
                 found[side][key] = exact
                 break
+
+
+def _multiplied(stored: Tensor, other: Tensor, factors: Iterable[float]) -> Tensor | None:
+    """What `stored` is the rounding of, if that is `other` times one of some factors other than 1."""
+    wide, times = stored.double(), other.double()
+    power = float(times.square().sum())
+    if not stored.is_floating_point() or not other.is_floating_point() or not power:
+        return None
+    ratio = float((wide * times).sum()) / power
+    for factor in factors:
+        if (
+            factor != 1
+            and abs(ratio - factor) <= SINGLE_ROUNDOFF * abs(factor)
+            and rounds_to(times * factor, wide)
+        ):
+            return times * factor
+    return None
 
 
 def _factors(site: Site) -> Iterator[float]:

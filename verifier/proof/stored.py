@@ -22,7 +22,7 @@ from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.graph import Graph, KeptCall, Site
@@ -118,7 +118,7 @@ def _computed(made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor) ->
     wide, _ = made
     for place, value in wide.items():
         if value.numel() == held.numel() and any(
-            place in each and _rounds_to(each[place], held) for each in made
+            place in each and rounds_to(each[place], held) for each in made
         ):
             return value
     return None
@@ -188,26 +188,9 @@ def _values(bench: Bench, side: str, sites: Collection[int]) -> dict[int, Tensor
     return found
 
 
-def _rounds_to(exact: Tensor, stored: Tensor) -> bool:
+def rounds_to(exact: Tensor, stored: Tensor) -> bool:
     """Whether every stored number is the exact one but for a few roundings to float32."""
     return bool(((stored - exact).abs() <= _ROUNDINGS * SINGLE_ROUNDOFF * exact.abs()).all())
-
-
-def multiplied(stored: Tensor, other: Tensor, factors: Iterable[float]) -> Tensor | None:
-    """What `stored` is the rounding of, if that is `other` times one of some factors other than 1."""
-    wide, times = stored.double(), other.double()
-    power = float(times.square().sum())
-    if not stored.is_floating_point() or not other.is_floating_point() or not power:
-        return None
-    ratio = float((wide * times).sum()) / power
-    for factor in factors:
-        if (
-            factor != 1
-            and abs(ratio - factor) <= SINGLE_ROUNDOFF * abs(factor)
-            and _rounds_to(times * factor, wide)
-        ):
-            return times * factor
-    return None
 
 
 class Linear(NamedTuple):
