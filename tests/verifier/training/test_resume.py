@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from reports.training import page, plain
+from tests.sweeps import swept
 from tests.verifier.training.conftest import COSINE, NETS, RECIPE, Killed
 from verifier.environment import describe
 from verifier.errors import UsageError
@@ -42,17 +44,28 @@ def weights(found: Experiment, directory: Path) -> dict[str, dict[str, torch.Ten
     return {each.role: load_file(directory / each.weights_file) for each in found.learners}
 
 
+RECIPES = {
+    "cosine": COSINE,
+    "milestones": MILESTONES,
+    "adam with amp": ADAM,
+    "half a step over": ODD,
+    "partly frozen": FROZEN,
+}
+KILLED = {"in the first epoch of the baseline": 50, "in the second epoch": 130}
+EARLY, LATE = KILLED
+
+
 @pytest.mark.parametrize(
-    "recipe",
-    [COSINE, MILESTONES, ADAM, ODD, FROZEN],
-    ids=["cosine", "milestones", "adam with amp", "half a step over", "partly frozen"],
-)
-@pytest.mark.parametrize(
-    "images", [50, 130], ids=["in the first epoch of the baseline", "in the second epoch"]
+    ("when", "name"),
+    swept(
+        itertools.product(KILLED, RECIPES),
+        lambda case: case[0] == (EARLY if case[1] in {"milestones", "adam with amp"} else LATE),
+    ),
 )
 def test_killed_and_resumed_a_training_ends_with_the_same_bits(
-    pictures: Data, subject: Trainee, tmp_path: Path, recipe: Any, images: int
+    pictures: Data, subject: Trainee, tmp_path: Path, name: str, when: str
 ) -> None:
+    recipe, images = RECIPES[name], KILLED[when]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for each in (whole, parts):
         each.mkdir()
