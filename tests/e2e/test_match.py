@@ -146,7 +146,8 @@ def test_on_a_terminal_there_are_a_progress_bar_and_colours_and_the_exit_code_ho
     code, written = on_a_terminal(
         place,
         clean_environment,
-        *("run", "--baseline", "nets.py:net", "--candidate", "nets.py:other_eps", "--image-size", "small"),
+        *("run", "--baseline", "nets.py:net", "--candidate", "nets.py:other_eps"),
+        *("--image-size", "small", "--batch-size", "2"),
     )
 
     assert code == 1

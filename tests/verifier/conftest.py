@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from verifier.diagnose import edited
 from verifier.records import (
     Budget,
     Cause,
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 # A record holds hundreds of values. Drawing, rendering and saving one takes what it takes on a busy machine.
 settings.register_profile("records", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("records")
+
+
+@pytest.fixture
+def brief_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No edit is found before the time for a search is over: for faults that only have a place it may be short."""
+    monkeypatch.setattr(edited, "_SECONDS", 0.5)
 
 
 def strategy(hint: Any) -> st.SearchStrategy[Any]:

@@ -159,6 +159,7 @@ def test_a_recurrent_layer_matches_however_it_is_written(name: str) -> None:
         {"gate order, two", "old state, gates apart", "a bias missing, a gated unit", "in the second layer"},
     ),
 )
+@pytest.mark.usefixtures("brief_searches")
 def test_a_fault_in_a_recurrent_layer_is_found_there(name: str) -> None:
     result = compared(FAULTS[name])
     assert result.verdict == "diverged"

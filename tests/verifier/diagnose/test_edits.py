@@ -107,6 +107,7 @@ def test_two_edits_that_do_are_both_told_and_the_baselines_is_the_cause() -> Non
     assert "(0, 2, 0, 2)" in other  # the stride of 2 does not reach the second
 
 
+@pytest.mark.usefixtures("brief_searches")
 def test_operators_in_the_place_of_others_say_where_and_not_why() -> None:
     _, cause = cause_of(
         lambda m, x: F.softmax(m.q(x), -1),

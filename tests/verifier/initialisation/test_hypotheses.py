@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from tests.sweeps import swept
 from verifier.initialisation import records
 from verifier.initialisation.distributions import USUAL, Constant, Normal, TruncatedNormal, Uniform, fans
 from verifier.initialisation.hypotheses import (
@@ -75,11 +77,12 @@ def test_each_test_of_two_tensors_is_as_rarely_wrong_as_it_says(distribution: Co
             assert not too_many(alarms, trials, rate), (tests[0].name, rate, alarms)
 
 
-def test_a_family_of_tensors_raises_alarm_no_more_often_than_asked_for() -> None:
+@pytest.mark.parametrize("families", swept([50, 200], [50]))
+def test_a_family_of_tensors_raises_alarm_no_more_often_than_asked_for(families: int) -> None:
     """Counted at a rate of 5 %, so that there is something to count."""
     generator = torch.Generator().manual_seed(2)
     sizes = [20, 64, 432] * 4
-    families, rate = 200, 0.05
+    rate = 0.05
     alarms = 0
     for _ in range(families):
         p_values = []
@@ -137,9 +140,15 @@ def test_values_where_the_distribution_has_none_need_no_chance() -> None:
     assert combined(one_sample(values, Uniform(0.3))) == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+ROUNDED = list(
+    itertools.product(
+        [Normal(0.02), Uniform(0.31), TruncatedNormal(0.023, 0.046)], [torch.bfloat16, torch.float16]
+    )
+)
+
+
 @pytest.mark.parametrize(
-    "distribution", [Normal(0.02), Uniform(0.31), TruncatedNormal(0.023, 0.046)], ids=str
+    ("distribution", "dtype"), swept(ROUNDED, [ROUNDED[0], ROUNDED[3], ROUNDED[4]]), ids=str
 )
 def test_rounded_values_raise_alarm_no_more_often_than_exact_ones(
     distribution: Continuous, dtype: torch.dtype

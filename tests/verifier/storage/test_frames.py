@@ -67,12 +67,24 @@ def test_the_text_tells_not_a_number_from_not_measured(verification: Verificatio
     assert rows[2]["candidate"] == "extra, or not"
 
 
-@settings(max_examples=40)  # a record holds hundreds of values
+@settings(max_examples=12)  # a record holds hundreds of values
 @given(st.data())
 def test_the_text_holds_every_number_exactly(
     draw_verification: Callable[[st.DataObject], Verification], data: st.DataObject
 ) -> None:
-    verification = draw_verification(data)
+    holds_every_number(draw_verification(data))
+
+
+@pytest.mark.thorough
+@settings(max_examples=40)
+@given(st.data())
+def test_the_text_holds_every_number_of_many_records_exactly(
+    draw_verification: Callable[[st.DataObject], Verification], data: st.DataObject
+) -> None:
+    holds_every_number(draw_verification(data))
+
+
+def holds_every_number(verification: Verification) -> None:
     rows = list(csv.DictReader(io.StringIO(frames.to_csv(verification), newline="")))
     expected = list(frames.rows(verification))
     assert len(rows) == len(expected)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.sweeps import swept
 from tests.verifier.training.conftest import RECIPE
 from verifier.errors import ModelError
 from verifier.training.records import Phase
@@ -283,9 +284,10 @@ def test_fetching_ahead_is_refused_in_a_sentence(twins: Pair, parity: Parity) ->
         parity(*twins, trainer=loop(), candidate_trainer=ahead)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [("off", "bfloat16"), ("bfloat16", "off"), ("bfloat16", "float16")]
-)
+AUTOCASTS = [("off", "bfloat16"), ("bfloat16", "off"), ("bfloat16", "float16")]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), swept(AUTOCASTS, AUTOCASTS[::2]))
 def test_autocast_on_one_side_is_a_difference(twins: Pair, parity: Parity, ours: str, theirs: str) -> None:
     found = parity(
         *twins,
