@@ -48,6 +48,7 @@ WAYS: dict[str, Reduce] = {"compiled": reduce_compiled, "torch": reduce_with_tor
 # What the fused kernel is interpreted for, at 30 milliseconds a pair: modules, and tests of others.
 FUSED_TOO = ("test_accuracy", "test_definitions")
 FUSED_IN_PROPERTIES = ("test_metrics_of_finite_tensors", "test_nonfinite_elements_are_counted_one_by_one")
+FUSED_IN_PIECES = ("test_moments_of_uneven_pieces_merge_into_those_of_the_whole",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -56,8 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         fused = (
             metafunc.module.__name__.endswith(FUSED_TOO) or metafunc.function.__name__ in FUSED_IN_PROPERTIES
         )
-        drawn = metafunc.function.__name__ in FUSED_IN_PROPERTIES  # hundreds of pairs
-        interpreted = pytest.param("fused", marks=[pytest.mark.thorough] if drawn else [])
+        many = metafunc.function.__name__ in FUSED_IN_PROPERTIES + FUSED_IN_PIECES  # hundreds of pairs
+        interpreted = pytest.param("fused", marks=[pytest.mark.thorough] if many else [])
         metafunc.parametrize("reduce", [*WAYS, *fused * [interpreted]], indirect=True, scope="session")
 
 
