@@ -182,7 +182,6 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 RECORDING = """
 import sys
-from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, images
 from verifier import record
 certificate = record(Net(), images())
@@ -218,7 +217,6 @@ def test_whoever_is_killed_while_writing_leaves_nothing_or_all(times: int, tmp_p
 
 KILLED = """
 import sys
-from tests.sweeps import swept
 from tests.verifier.certificates.nets import Net, images
 from verifier import record
 print("ready", flush=True)
