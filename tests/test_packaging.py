@@ -82,6 +82,7 @@ ROOMS = (
     "verifier.bench",
     "verifier.storage",
     "verifier.certificates",
+    "verifier.dumps",
     "verifier.initialisation",
     "verifier.training",
     "verifier.experiment",

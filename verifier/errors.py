@@ -49,6 +49,10 @@ class CertificateError(UsageError):
     """A certificate cannot be read, or does not fit what it is to be compared with."""
 
 
+class DumpError(UsageError):
+    """Dumped tensors cannot be read, or cannot stand in the baseline's place for what was asked."""
+
+
 class CannotRunError(VerifierError):
     """The request is sound but this machine cannot carry it out (exit 3)."""
 

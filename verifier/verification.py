@@ -26,6 +26,7 @@ from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
 from verifier.certificates.verifying import is_certificate, verified_with
+from verifier.dumps.verifying import is_dump, verified_with_dump
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
@@ -85,7 +86,8 @@ def verify(
 
     Args:
         baseline: The trusted model, a specification that leads to one (`torchvision:resnet50`), or a recording of
-            one: a certificate (`verifier.record`) or its file.
+            one: a certificate (`verifier.record`) or its file, or tensors that another program has dumped: a folder,
+            a `.zip`, a `.npz`, `.npy` or `.safetensors` file.
         candidate: The model under test, likewise.
         inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`; None where a
             certificate holds them, or how they are made.
@@ -129,9 +131,10 @@ def verify(
     requests = _requests(cells)
     if repro is not None:
         check_writable(repro)
-    if is_certificate(baseline):
-        return verified_with(
-            cast("Certificate | str | Path", baseline),
+    if (dumped := is_dump(baseline)) or is_certificate(baseline):
+        verifying: Any = verified_with_dump if dumped else verified_with
+        return verifying(
+            baseline,
             candidate,
             inputs,
             weights=weights,

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 _MOST = 6  # dimensions, which have 720 orders
 
 # Orders that models use, tried before others where the shapes alone allow several (height and width being equal).
-_USUAL = ((0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1), (1, 0, 2), (0, 2, 1, 3), (0, 2, 3, 4, 1), (0, 4, 1, 2, 3))
+_USUAL = (
+    (1, 0),
+    (0, 2, 3, 1),
+    (0, 3, 1, 2),
+    (0, 2, 1),
+    (1, 0, 2),
+    (0, 2, 1, 3),
+    (0, 2, 3, 4, 1),
+    (0, 4, 1, 2, 3),
+)
 
 
 class Layout(NamedTuple):
@@ -55,6 +64,16 @@ class Layout(NamedTuple):
     def trivial(self) -> bool:
         """Whether the elements lie in the same order, so that only the shape may differ."""
         return self.order == tuple(range(len(self.order)))
+
+    @property
+    def usual(self) -> bool:
+        """Whether models use it often: nothing changes places, or as in NCHW and NHWC, or batch and time do."""
+        return self.trivial or self.order in _USUAL
+
+    def moved(self, shape: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+        """Which dimensions of more than one element come in which order: two layouts may do the same to a tensor."""
+        sizes = other if self.finer else [shape[k] for k in self.order]
+        return tuple(k for k, size in zip(self.order, sizes, strict=True) if size != 1)
 
     @property
     def text(self) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from verifier.inputs import Inputs
 
 ALL = "all"
+_RECORDED = (".safetensors", ".npz", ".npy", ".zip")  # what stands in the baseline's place knows what went in
 _BATCH = 8
 _SMALL_BATCH = 2  # where many networks are walked on small images: enough for samples to be mixed up
 
@@ -143,7 +143,7 @@ class InputOptions:
     def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
 
-        None where the baseline is a certificate, which knows its own, and none are named.
+        None where the baseline is a certificate, which knows its own, or dumped tensors, and none are named.
 
         Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
         candidate is its model.
@@ -166,7 +166,7 @@ class InputOptions:
             given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)
-        elif job.baseline.lower().endswith(".safetensors"):
+        elif job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir():
             given = None
         else:
             given = inputs.normal(job.batch_size, job.image_size, self.seed)

@@ -1,0 +1,1 @@
+"""Tensors of a model of any framework, dumped to files, in the baseline's place."""

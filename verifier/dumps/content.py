@@ -1,0 +1,136 @@
+"""Do a dumped tensor and one of the candidate's hold the same numbers, whatever order they lie in?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from verifier.align.layouts import Layout, layouts
+from verifier.lockstep import meet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from verifier.records import Comparison
+
+_MASK = 1e30  # beyond it a number stands for an infinity
+_SUMS = 1e-12  # by which sums in float64 may be off where terms come in another order
+_TRIED = 24  # unusual layouts
+_SAMPLE = 1 << 16  # elements that likeness is told from
+
+Shape = tuple[int, ...]
+
+
+class Mark(NamedTuple):
+    """What is the same however a tensor is laid out: how many numbers, how many are finite, their sum and L2 norm.
+
+    `varies` says that the finite numbers are not all one.
+    """
+
+    elements: int
+    finite: int
+    total: float
+    size: float
+    varies: bool
+
+
+def mark(tensor: Tensor) -> Mark:
+    """The mark of a tensor."""
+    wide = torch.view_as_real(tensor).double() if tensor.is_complex() else tensor.double()
+    numbers = wide[wide.isfinite() & (wide.abs() < _MASK)]
+    if not numbers.numel():
+        return Mark(tensor.numel(), 0, 0.0, 0.0, varies=False)
+    low, high = numbers.aminmax()
+    return Mark(
+        tensor.numel(),
+        numbers.numel(),
+        float(numbers.sum()),
+        float(torch.linalg.vector_norm(numbers)),
+        varies=bool(low < high),
+    )
+
+
+def may_agree(one: Mark, two: Mark, limit: float) -> bool:
+    """Whether two tensors can be within a relative L2 distance of each other (by the Cauchy-Schwarz inequality)."""
+    if (one.elements, one.finite) != (two.elements, two.finite):
+        return False
+    slack = (limit + _SUMS) * max(one.size, two.size)
+    return abs(one.size - two.size) <= slack and abs(one.total - two.total) <= slack * math.sqrt(
+        one.finite or 1
+    )
+
+
+@cache
+def fitting(shape: Shape, other: Shape) -> tuple[Layout, ...]:
+    """The layouts that lead from one shape to another: the usual ones if any of these does, else others."""
+    found: list[Layout] = []
+    for layout in layouts(shape, other):
+        if layout.usual or (not any(each.usual for each in found) and len(found) < _TRIED):
+            found.append(layout)
+    usual = [layout for layout in found if layout.usual]
+    return tuple(_unlike(usual or found, shape, other))
+
+
+@cache
+def permuted(shape: Shape, other: Shape) -> tuple[Layout, ...]:
+    """All layouts that lead from one shape to another, as kernels need them."""
+    return tuple(_unlike(layouts(shape, other), shape, other))
+
+
+def _unlike(found: Iterable[Layout], shape: Shape, other: Shape) -> list[Layout]:
+    seen: dict[tuple[bool, Shape], Layout] = {}
+    for layout in found:
+        seen.setdefault((layout.finer, layout.moved(shape, other)), layout)
+    return list(seen.values())
+
+
+def distance(dumped: Tensor, tensor: Tensor, layout: Layout) -> Comparison | None:
+    """How far the candidate's tensor, laid out as the dumped one, is from it."""
+    return meet([dumped], [layout.back(tensor, dumped.shape)])[0].error
+
+
+def likeness(dumped: Tensor, tensor: Tensor, layout: Layout) -> float:
+    """The correlation of the two on a sample of elements; 0 where there is none."""
+    laid = layout.back(tensor, dumped.shape).reshape(-1)
+    step = max(1, laid.numel() // _SAMPLE)
+    pair = torch.stack([dumped.reshape(-1)[::step].double(), laid[::step].double()])
+    pair = pair[:, (pair.isfinite() & (pair.abs() < _MASK)).all(0)]
+    if pair.shape[1] < 2:
+        return 0.0
+    found = float(torch.corrcoef(pair)[0, 1])
+    return found if math.isfinite(found) else 0.0
+
+
+@dataclass
+class Conventions:
+    """How tensors of so many dimensions are laid out in the dump and in the candidate, as content has shown."""
+
+    votes: dict[tuple[int, int], list[Layout]] = field(default_factory=dict)
+
+    def vote(self, shape: Shape, other: Shape, layout: Layout) -> None:
+        """Note a tensor whose content has shown its layout."""
+        self.votes.setdefault((len(shape), len(other)), []).append(layout)
+
+    def between(self, shape: Shape, other: Shape) -> Layout | None:
+        """The convention, if there is one and it leads from one shape to the other."""
+        found = self.votes.get((len(shape), len(other)))
+        if not found:
+            return None
+        layout = max(found, key=found.count)  # the first of those that are as many
+        moved = layout.moved(shape, other) if _sized(layout, shape, other) else None
+        return next((each for each in fitting(shape, other) if each.moved(shape, other) == moved), None)
+
+    def order(self, shape: Shape, other: Shape) -> Layout | None:
+        """The convention, whether or not the sizes allow it; None for as it is."""
+        found = self.votes.get((len(shape), len(other)))
+        return max(found, key=found.count) if found else None
+
+
+def _sized(layout: Layout, shape: Shape, other: Shape) -> bool:
+    return len(layout.order) == (len(other) if layout.finer else len(shape))

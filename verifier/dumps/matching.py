@@ -1,0 +1,208 @@
+"""Which of the candidate's sites a dumped tensor belongs to: by content; where that cannot tell, by order and name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verifier.dumps.names import family, likeness, natural
+from verifier.dumps.sequence import FORCED, increasing, side_by_side
+from verifier.graph.operators import MOVES, SELECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from verifier.align.layouts import Layout
+    from verifier.dumps.content import Conventions, Mark, Shape
+    from verifier.graph import Site
+    from verifier.records import Comparison
+
+# What speaks for a pair whose numbers disagree. A shape alone is the least that decides: it is twice the margin.
+_MARGIN = 0.25
+_FITS = 0.5
+_ANOTHER_SHAPE = 0.1
+_NAMED = 1.5
+_LIKE = 4.0  # times how far the correlation is above 1/2, which unrelated tensors seldom reach
+
+_SURE = 4  # tensors with a place that follow each other as their names do: by chance one time in 24
+_SEVERAL = 2
+
+UNDECIDED = "neither content nor order nor name tells which site it is"
+NO_SHAPE = "no free site of the candidate has its shape, in whatever layout"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """That a dumped tensor and one of the candidate's hold the same numbers if one is laid out as the other."""
+
+    layout: Layout
+    error: Comparison
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run of the candidate has shown; places are its sites by index, then its outputs.
+
+    Attributes:
+        shapes: The shape of its tensor at each place.
+        dumped: The shapes of the dumped tensors.
+        marks: The marks of the dumped tensors.
+        agreeing: For each dumped tensor, the places whose numbers are its own.
+    """
+
+    shapes: Mapping[int, Shape]
+    dumped: Mapping[str, Shape]
+    marks: Mapping[str, Mark]
+    agreeing: Mapping[str, Mapping[int, Sequence[Agreement]]]
+
+
+@dataclass
+class Matched:
+    """Dumped tensors with their places.
+
+    `certain` are those that content decided. `same` are those that hold the same numbers as another, which has the
+    place. `order` is one in which the dump has them as the candidate computes them, None where none is known.
+    """
+
+    pairs: dict[str, int] = field(default_factory=dict)
+    certain: set[str] = field(default_factory=set)
+    same: dict[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] | None = None
+
+    def free(self, names: Sequence[str]) -> list[str]:
+        """Those that have no place."""
+        return [name for name in names if name not in self.pairs and name not in self.same]
+
+
+def by_content(
+    names: Sequence[str],
+    seen: Seen,
+    sites: Mapping[int, Site],
+    places: Collection[int],
+    conventions: Conventions,
+) -> Matched:
+    """The dumped tensors whose numbers are those of one of the places; votes for the layouts that show it."""
+    options_of = {
+        name: [place for place in seen.agreeing.get(name, ()) if place in places]
+        for name in names
+        if seen.marks[name].varies
+    }
+    telling = [name for name, options in options_of.items() if options]
+    for name in telling:
+        place = min(options_of[name])
+        found = seen.agreeing[name][place]
+        if len(found) == 1:
+            conventions.vote(seen.dumped[name], seen.shapes[place], found[0].layout)
+    found = Matched()
+    owners: dict[int, str] = {}
+    for name in telling:
+        options = sorted(
+            options_of[name],
+            key=lambda place: (
+                place in owners,
+                _moves(sites[place]),
+                -round(likeness(name, sites[place]), 2),
+                place,
+            ),
+        )
+        if options[0] in owners:
+            found.same[name] = owners[options[0]]
+            continue
+        owners[options[0]] = name
+        found.pairs[name] = options[0]
+        found.certain.add(name)
+    return found
+
+
+def _moves(site: Site) -> bool:
+    return site.op in MOVES | SELECTS
+
+
+def by_order(
+    matched: Matched,
+    names: Sequence[str],
+    columns: Sequence[int],
+    sites: Mapping[int, Site],
+    like: Mapping[tuple[str, int], float | None],
+) -> None:
+    """Give a place to those that content leaves open, as far as order, shape, name and likeness decide.
+
+    Args:
+        matched: What content has decided; added to.
+        names: The dumped tensors, in the order of the files.
+        columns: The places that may be theirs, in order of execution.
+        sites: The sites of these places.
+        like: How much a tensor resembles that of a place whose shape goes with its own (correlation), None where
+            another shape stands there that may be a fault.
+    """
+    scores = {
+        (name, place): (_ANOTHER_SHAPE if found is None else _FITS + _LIKE * max(0.0, found - 0.5))
+        + _NAMED * likeness(name, sites[place])
+        for (name, place), found in like.items()
+    }
+    orders = [tuple(names), tuple(sorted(names, key=natural))]
+    named = {key: score for key, score in scores.items() if likeness(key[0], sites[key[1]])}
+    _in_order(matched, orders, columns, scores, _SURE)
+    _in_families(matched, names, columns, named)
+    _in_order(matched, orders, columns, scores, _SEVERAL)
+    _in_families(matched, names, columns, scores)
+    _in_order(matched, orders, columns, scores, _SEVERAL)
+
+
+def _in_order(
+    matched: Matched,
+    orders: Sequence[tuple[str, ...]],
+    columns: Sequence[int],
+    scores: Mapping[tuple[str, int], float],
+    least: int,
+) -> None:
+    """Fill the gaps in an order that those with a place bear out."""
+    for order in orders:
+        placed = [name for name in order if name in matched.pairs]
+        if len(placed) < least:
+            continue
+        kept = increasing([matched.pairs[name] for name in placed])
+        if len(kept) < len(placed):
+            continue
+        matched.order = order
+        forced = {(name, matched.pairs[name]): FORCED for name in placed}
+        open_rows = set(matched.free(order))
+        taken = set(matched.pairs.values())
+        free = {key: score for key, score in scores.items() if key[0] in open_rows and key[1] not in taken}
+        rows = [name for name in order if name in open_rows or name in matched.pairs]
+        every = sorted({*columns, *taken})
+        found = side_by_side(rows, every, {**free, **forced}, _MARGIN)
+        matched.pairs |= {name: place for name, place in found.items() if name in open_rows}
+        return
+
+
+def _in_families(
+    matched: Matched, names: Sequence[str], columns: Sequence[int], scores: Mapping[tuple[str, int], float]
+) -> None:
+    """Place those whose names count, each family in its own order: `Conv_0` and `Conv_1`, whatever lies between."""
+    families: dict[str, list[str]] = {}
+    for name in sorted(names, key=natural):
+        if name not in matched.same:
+            families.setdefault(family(name), []).append(name)
+    claims: dict[int, list[tuple[float, str]]] = {}
+    for rows in families.values():
+        placed = [name for name in rows if name in matched.pairs]
+        places = [matched.pairs[name] for name in placed]
+        if places != sorted(places):
+            continue
+        taken = set(matched.pairs.values())
+        free = {
+            key: score
+            for key, score in scores.items()
+            if key[0] in rows and key[0] not in matched.pairs and key[1] not in taken
+        }
+        forced = {(name, matched.pairs[name]): FORCED for name in placed}
+        for name, place in side_by_side(
+            rows, sorted({*columns, *places}), {**free, **forced}, _MARGIN
+        ).items():
+            if name not in matched.pairs:
+                claims.setdefault(place, []).append((free[name, place], name))
+    for place, rivals in claims.items():
+        rivals.sort(reverse=True)
+        if len(rivals) == 1 or rivals[0][0] >= rivals[1][0] + _MARGIN:
+            matched.pairs[rivals[0][1]] = place
