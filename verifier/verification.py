@@ -40,7 +40,7 @@ from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from verifier.certificates.certificate import Certificate
@@ -132,8 +132,8 @@ def verify(
     if repro is not None:
         check_writable(repro)
     if (dumped := is_dump(baseline)) or is_certificate(baseline):
-        verifying: Any = verified_with_dump if dumped else verified_with
-        return verifying(
+        verified = cast("Callable[..., Verification]", verified_with_dump if dumped else verified_with)
+        return verified(
             baseline,
             candidate,
             inputs,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.dumps.content import Conventions, fitting, mark
-from verifier.dumps.matching import NO_SHAPE, UNDECIDED, Agreement, Matched, by_content, by_order
+from verifier.dumps.content import mark
+from verifier.dumps.matching import NO_SHAPE, UNDECIDED, Agreement, by_content, by_order
 from verifier.dumps.watching import as_dumped, measured, resembling, seen
 from verifier.graph.operators import MOVES, SELECTS
 from verifier.graph.sites import UNTRACED
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.align.layouts import Layout
-    from verifier.dumps.content import Shape
+    from verifier.dumps.content import Conventions, Shape
     from verifier.dumps.matching import Seen
     from verifier.dumps.watching import Runner
     from verifier.graph import Site
@@ -42,7 +42,8 @@ class Compared:
         other: The candidate's shape, as the dump lays tensors out where the two differ.
         error: How far the two are apart; None where the shapes differ.
         agrees: Whether that is inside the budget.
-        departs: Whether they agree only if they are laid out otherwise than all others.
+        departs: How they are laid out if they agree only if that is as no others are.
+        alone: Whether they agree in a layout that nothing else bears out.
     """
 
     dumped: str
@@ -53,6 +54,7 @@ class Compared:
     error: Comparison | None
     agrees: bool
     departs: Layout | None = None
+    alone: bool = False
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Aligned:
     lost: dict[str, str]
     outputs: dict[int, Compared]
     order: tuple[str, ...] | None
+    shapes: Mapping[str, Shape]
     loud: frozenset[int] = field(default_factory=frozenset)
 
 
@@ -100,7 +103,7 @@ def aligned(runner: Runner, tensors: Mapping[str, Tensor], conventions: Conventi
     )
     for name, place in open_places.items():
         compared[place] = _open(name, place, *usual[name], runner, found, conventions)
-    outputs = _outputs(runner, tensors, matched, compared, found, conventions)
+    outputs = _outputs(runner, tensors, compared, found, conventions)
     for name, place in _unaccepted(runner, compared, outputs).items():
         if name in usual:
             before = compared[place].departs
@@ -111,7 +114,7 @@ def aligned(runner: Runner, tensors: Mapping[str, Tensor], conventions: Conventi
     lost = {name: UNDECIDED if name in shaped else NO_SHAPE for name in matched.free(names)}
     _take_back(runner, compared, outputs, lost, sites)
     loud = frozenset(place for place in found.shapes if runner.loud(place))
-    return Aligned(compared, matched.same, lost, outputs, matched.order, loud)
+    return Aligned(compared, matched.same, lost, outputs, matched.order, found.dumped, loud)
 
 
 def _twins(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -209,7 +212,6 @@ def _open(
 def _outputs(
     runner: Runner,
     tensors: Mapping[str, Tensor],
-    matched: Matched,
     compared: Mapping[int, Compared],
     found: Seen,
     conventions: Conventions,
@@ -226,25 +228,33 @@ def _outputs(
         options = [name for name, at in found.agreeing.items() if place in at and found.marks[name].varies]
         own = [name for name in options if maker is not None and name == maker.dumped]
         if place in compared:
-            result[k] = compared[place]
+            result[k] = _as_returned(compared[place], found.shapes[place], conventions)
         elif own or options:
             one = _certain((own or options)[0], place, found, conventions)
-            shape, other = one.shape, found.shapes[place]
-            plain = (
-                next((each for each in fitting(shape, other) if each.trivial), None)
-                if shape == other
-                else None
-            )
-            if one.departs is None and plain is not None and conventions.between(shape, other) is None:
-                one = replace(one, departs=None if one.layout == plain else one.layout)
-            result[k] = one
+            result[k] = _as_returned(one, found.shapes[place], conventions)
         elif maker is not None:
             to_measure[maker.dumped] = place
+    apart = {k: each for k, each in result.items() if each.departs is not None and each.error is not None}
+    to_measure |= {each.dumped: len(graph.sites) + k for k, each in apart.items()}
     if to_measure:
         for name, (best, other) in measured(runner, tensors, to_measure, conventions).items():
-            place = to_measure[name]
-            result[place - len(graph.sites)] = _open(name, place, best, other, runner, found, conventions)
+            k = to_measure[name] - len(graph.sites)
+            one = _open(name, to_measure[name], best, other, runner, found, conventions)
+            result[k] = replace(one, departs=apart[k].departs, agrees=False) if k in apart else one
     return result
+
+
+def _as_returned(one: Compared, other: Shape, conventions: Conventions) -> Compared:
+    """What is compared with an output, which may be laid out as it was dumped or as other tensors are."""
+    if one.layout is None or not one.agrees:
+        return one
+    told = conventions.borne_out(one.shape, other, one.layout)
+    if told is None:
+        return replace(one, alone=True)
+    if told:
+        return one
+    apart = replace(one, departs=one.layout, agrees=False)
+    return apart if one.shape == other else replace(apart, layout=None, other=other, error=None)
 
 
 def _computing(runner: Runner, index: int, compared: Mapping[int, Compared]) -> int:
@@ -291,7 +301,7 @@ def _readers(
 
 
 def _unaccepted(
-    runner: Runner, compared: Mapping[int, Compared], outputs: dict[int, Compared]
+    runner: Runner, compared: Mapping[int, Compared], outputs: Mapping[int, Compared]
 ) -> dict[str, int]:
     """Those laid out otherwise than all others behind which that does not come right: their axes were exchanged."""
     readers = _readers(runner, compared, outputs)
@@ -304,9 +314,6 @@ def _unaccepted(
                 each.agrees and (each.departs is None or accepted.get(each.place, False)) for each in behind
             )
         )
-    for k, each in outputs.items():
-        if each.departs is not None:
-            outputs[k] = replace(each, agrees=False)
     return {compared[place].dumped: place for place, good in accepted.items() if not good}
 
 

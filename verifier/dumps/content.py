@@ -126,10 +126,32 @@ class Conventions:
         moved = layout.moved(shape, other) if _sized(layout, shape, other) else None
         return next((each for each in fitting(shape, other) if each.moved(shape, other) == moved), None)
 
+    def borne_out(self, shape: Shape, other: Shape, layout: Layout) -> bool | None:
+        """Whether an output may be laid out so: as it is, or as other tensors are. None where none of them tells."""
+        if layout.trivial:
+            return True
+        found = self.order(shape, other)
+        if found is not None:
+            return bool(kinds(found) & kinds(layout))
+        known = [max(each, key=each.count) for each in self.votes.values()]
+        return True if any(kinds(each) & kinds(layout) for each in known) else None
+
     def order(self, shape: Shape, other: Shape) -> Layout | None:
         """The convention, whether or not the sizes allow it; None for as it is."""
         found = self.votes.get((len(shape), len(other)))
         return max(found, key=found.count) if found else None
+
+
+def kinds(layout: Layout) -> frozenset[str]:
+    """What an order of dimensions means, whatever their number; nothing of one that means nothing."""
+    order, count = layout.order, len(layout.order)
+    rest = tuple(range(count))
+    found = {
+        "batch and time": (1, 0, *rest[2:]),
+        "channels first": (0, count - 1, *rest[1:-1]),
+        "channels last": (0, *rest[2:], 1),
+    }
+    return frozenset(name for name, each in found.items() if order == each and order != rest)
 
 
 def _sized(layout: Layout, shape: Shape, other: Shape) -> bool:

@@ -78,7 +78,7 @@ def judged(
             outputs.append(row_of[maker])
         else:
             outputs.append(len(rows))
-            row = _row(len(rows), each, runner, found, row_of | of_input, {})
+            row = _row(len(rows), replace(each, place=place), runner, found, row_of | of_input, {})
             name = _output(runner, k)
             rows.append(msgspec.structs.replace(row, op="output", candidate=name, position=k))
     for name, why in sorted(found.lost.items()):
@@ -88,7 +88,7 @@ def judged(
                 baseline=name,
                 candidate=None,
                 op="tensor",
-                shape=(),
+                shape=found.shapes[name],
                 status=Status.UNMATCHED,
                 reason=why,
             )
@@ -137,6 +137,8 @@ def _row(
         layout = each.layout.text
     if not each.agrees:
         passed = [graph.sites[k].name for k in sorted(between) if graph.sites[k].comparable]
+        if without := _before(each.dumped, found):
+            said_so.append(f"of the dump, before it, without a partner: {', '.join(without)}")
         if passed:
             more = ", ..." if passed[_SOME:] else ""
             said_so.append(f"not in the dump, before it: {', '.join(passed[:_SOME])}{more}")
@@ -145,7 +147,8 @@ def _row(
                 f"the numbers agree with axes exchanged: {each.departs.text} gives the candidate's"
             )
     cause = None
-    wrong = [differing[use.name] for use in site.tensors if use.name in differing] if site is not None else []
+    nearby = [graph.sites[k] for k in sorted(between)] + ([] if site is None else [site])
+    wrong = [differing[use.name] for one in reversed(nearby) for use in one.tensors if use.name in differing]
     if wrong and not each.agrees:
         kind = wrong[0].name.rpartition(".")[2]
         what = "transposed" if wrong[0].exchanged else "perturbed"
@@ -171,6 +174,19 @@ def _row(
         cause=cause,
         position=None if inside else each.place - len(graph.sites),
     )
+
+
+def _before(name: str, found: Aligned) -> list[str]:
+    """Dumped tensors without a place that come just before one, as far as the dump's order is known."""
+    if found.order is None:
+        return []
+    named: list[str] = []
+    for other in reversed(found.order[: found.order.index(name)]):
+        if other in found.lost:
+            named.append(other)
+        elif other not in found.same:
+            break
+    return named[: _SOME - 1 :][::-1]
 
 
 def _reshaped(each: Compared) -> bool:
@@ -207,6 +223,12 @@ def _open(
         return tuple(
             _output(runner, k) for k in flat
         ), f"the candidate's {_output(runner, flat[0])} is constant: it tells nothing"
+    if alone := [k for k, each in found.outputs.items() if each.alone and each.layout is not None]:
+        layout = found.outputs[alone[0]].layout
+        return tuple(_output(runner, k) for k in alone), (
+            f"the candidate's {_output(runner, alone[0])} agrees if it is laid out otherwise "
+            f"({layout.text if layout else ''}), which nothing else in the dump bears out; dump its input as well"
+        )
     names = [found.outputs[k].dumped for k in sorted(found.outputs)]
     if len(set(map(family, names))) == 1 and names != sorted(names, key=natural):
         return tuple(
@@ -249,7 +271,7 @@ def coverage(runner: Runner, found: Aligned, rows: Rows) -> Coverage:
             reached.add(here)
             stack.extend(graph.sites[here].inputs)
     computing = [site for site in graph.comparable if site.op not in MOVES or site.index in found.compared]
-    known = len(found.compared) + len(found.same)
+    known = len(found.compared)
     own = {place for place in found.compared if place < len(graph.sites)}
     lost = [
         UnmatchedSite(side="baseline", name=n, op="tensor", reason=why)

@@ -1,12 +1,13 @@
-"""Which of the candidate's sites a dumped tensor belongs to: by content; where that cannot tell, by order and name."""
+"""Which of the candidate's sites a dumped tensor belongs to: by content; where that fails, by order and name."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.dumps.names import family, likeness, natural
-from verifier.dumps.sequence import FORCED, increasing, side_by_side
+from verifier.dumps.sequence import FORCED, side_by_side
 from verifier.graph.operators import MOVES, SELECTS
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _MARGIN = 0.25
 _FITS = 0.5
 _ANOTHER_SHAPE = 0.1
+_PLAIN = 0.3  # sizes need not be joined
 _NAMED = 1.5
 _LIKE = 4.0  # times how far the correlation is above 1/2, which unrelated tensors seldom reach
 
@@ -37,6 +39,13 @@ class Agreement:
 
     layout: Layout
     error: Comparison
+
+
+class Fit(NamedTuple):
+    """How a tensor whose shape goes with a dumped one resembles it; `plain` if no sizes have to be joined."""
+
+    correlation: float
+    plain: bool
 
 
 @dataclass(frozen=True)
@@ -90,9 +99,9 @@ def by_content(
     telling = [name for name, options in options_of.items() if options]
     for name in telling:
         place = min(options_of[name])
-        found = seen.agreeing[name][place]
-        if len(found) == 1:
-            conventions.vote(seen.dumped[name], seen.shapes[place], found[0].layout)
+        shown = seen.agreeing[name][place]
+        if len(shown) == 1:
+            conventions.vote(seen.dumped[name], seen.shapes[place], shown[0].layout)
     found = Matched()
     owners: dict[int, str] = {}
     for name in telling:
@@ -123,7 +132,7 @@ def by_order(
     names: Sequence[str],
     columns: Sequence[int],
     sites: Mapping[int, Site],
-    like: Mapping[tuple[str, int], float | None],
+    like: Mapping[tuple[str, int], Fit | None],
 ) -> None:
     """Give a place to those that content leaves open, as far as order, shape, name and likeness decide.
 
@@ -132,11 +141,11 @@ def by_order(
         names: The dumped tensors, in the order of the files.
         columns: The places that may be theirs, in order of execution.
         sites: The sites of these places.
-        like: How much a tensor resembles that of a place whose shape goes with its own (correlation), None where
-            another shape stands there that may be a fault.
+        like: How a tensor resembles that of a place whose shape goes with its own, None where another shape stands
+            there that may be a fault.
     """
     scores = {
-        (name, place): (_ANOTHER_SHAPE if found is None else _FITS + _LIKE * max(0.0, found - 0.5))
+        (name, place): (_ANOTHER_SHAPE if found is None else _worth(found))
         + _NAMED * likeness(name, sites[place])
         for (name, place), found in like.items()
     }
@@ -147,6 +156,11 @@ def by_order(
     _in_order(matched, orders, columns, scores, _SEVERAL)
     _in_families(matched, names, columns, scores)
     _in_order(matched, orders, columns, scores, _SEVERAL)
+    matched.order = next((order for order in orders if _borne_out(matched, order, _SEVERAL)), None)
+
+
+def _worth(found: Fit) -> float:
+    return _FITS + _PLAIN * found.plain + _LIKE * max(0.0, found.correlation - 0.5)
 
 
 def _in_order(
@@ -158,13 +172,9 @@ def _in_order(
 ) -> None:
     """Fill the gaps in an order that those with a place bear out."""
     for order in orders:
+        if not _borne_out(matched, order, least):
+            continue
         placed = [name for name in order if name in matched.pairs]
-        if len(placed) < least:
-            continue
-        kept = increasing([matched.pairs[name] for name in placed])
-        if len(kept) < len(placed):
-            continue
-        matched.order = order
         forced = {(name, matched.pairs[name]): FORCED for name in placed}
         open_rows = set(matched.free(order))
         taken = set(matched.pairs.values())
@@ -174,6 +184,12 @@ def _in_order(
         found = side_by_side(rows, every, {**free, **forced}, _MARGIN)
         matched.pairs |= {name: place for name, place in found.items() if name in open_rows}
         return
+
+
+def _borne_out(matched: Matched, order: Sequence[str], least: int) -> bool:
+    """Whether so many have a place, and all of them one behind the other."""
+    places = [matched.pairs[name] for name in order if name in matched.pairs]
+    return len(places) >= least and all(one < two for one, two in itertools.pairwise(places))
 
 
 def _in_families(

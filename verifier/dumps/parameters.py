@@ -38,6 +38,9 @@ _GATES = (3, 4)  # of recurrent cells, and projections, that one side keeps in o
 _RESEMBLES = 0.5  # correlation
 
 
+_Votes = dict[tuple[str, str], Counter[bool]]
+
+
 class Held(NamedTuple):
     """A dumped tensor and the candidate's that it belongs to.
 
@@ -88,7 +91,7 @@ def recognised(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], graph
     marks = {name: mark(tensor) for name, tensor in targets.items()}
     user = {use.name: site.op for site in reversed(graph.sites) for use in site.tensors}
     equal: dict[str, Held] = {}
-    votes: dict[tuple[str, str, int], Counter[tuple[int, ...]]] = {}
+    votes: _Votes = {}
     free = dict(targets)
     for name, tensor in tensors.items():
         own = mark(tensor)
@@ -97,9 +100,9 @@ def recognised(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], graph
             continue
         equal[name] = found[0]
         free.pop(found[0].own, None)
-        if len(permuted(tuple(tensor.shape), tuple(targets[found[0].own].shape))) > 1 and len(found) == 1:
-            key = leaf(name), user.get(found[0].name, ""), tensor.dim()
-            votes.setdefault(key, Counter())[found[0].layout.order] += 1
+        if len(found) == 1 and tensor.dim() > 1:
+            kind = _kind(found[0], user)
+            votes.setdefault(kind, Counter())[_from_last(found[0].layout)] += 1
     held = [_by_convention(each, tensors[each.dumped], targets, votes, user) for each in equal.values()]
     siblings = {owner(each.dumped): each.name.rpartition(".")[0] for each in held}
     left = [name for name in tensors if name not in equal and of_parameter(name)]
@@ -162,26 +165,33 @@ def _by_convention(
     held: Held,
     tensor: Tensor,
     targets: Mapping[str, Tensor],
-    votes: Mapping[tuple[str, str, int], Counter[tuple[int, ...]]],
+    votes: _Votes,
     user: Mapping[str, str],
 ) -> Held:
     """The same, or with what it is off by where all others of its kind are laid out otherwise: a square one."""
-    counted = votes.get((leaf(held.dumped), user.get(held.name, ""), tensor.dim()))
-    if not counted:
+    counted = votes.get(_kind(held, user))
+    held_so = _from_last(held.layout)
+    if not counted or tensor.dim() < 2 or counted[not held_so] <= counted[held_so]:
         return held
-    order = counted.most_common(1)[0][0]
-    other = targets[held.own]
-    shape = tuple(tensor.shape)
-    if order == held.layout.order or counted[order] <= counted[held.layout.order]:
+    shape, other = tuple(tensor.shape), targets[held.own]
+    usual = [each for each in permuted(shape, tuple(other.shape)) if _from_last(each) != held_so]
+    if not usual:
         return held
-    usual = next((each for each in permuted(shape, tuple(other.shape)) if each.order == order), None)
-    if usual is None or usual.moved(shape, tuple(other.shape)) == held.layout.moved(
-        shape, tuple(other.shape)
-    ):
-        return held
-    error = distance(tensor, other, usual)
-    same = error is not None and error.within(_limit(tensor, other))
-    return held if same else held._replace(layout=usual, error=error, exchanged=True)
+    layout = max(usual, key=lambda each: likeness(tensor, other, each))
+    return held._replace(layout=layout, error=distance(tensor, other, layout), exchanged=True)
+
+
+def _kind(held: Held, user: Mapping[str, str]) -> tuple[str, str]:
+    """Tensors of one kind have inputs and outputs in one order, however many dimensions each of them takes."""
+    op = user.get(held.name, "")
+    return leaf(held.dumped), op if op.startswith("conv_transpose") else ""
+
+
+def _from_last(layout: Layout) -> bool:
+    """Whether the candidate's first dimension is not the dumped tensor's first, as with (out, in) and (in, out)."""
+    if layout.finer:
+        return bool(layout.order[0])
+    return layout.order[0] != 0
 
 
 def _guess(
@@ -189,7 +199,7 @@ def _guess(
     tensor: Tensor,
     free: Mapping[str, Tensor],
     siblings: Mapping[tuple[str, ...], str],
-    votes: Mapping[tuple[str, str, int], Counter[tuple[int, ...]]],
+    votes: _Votes,
     user: Mapping[str, str],
 ) -> Held | None:
     """Which of the candidate's a tensor is meant to be that is none of them by value."""
@@ -202,11 +212,11 @@ def _guess(
         fits = permuted(shape, tuple(other.shape))
         if not fits:
             continue
-        counted = votes.get((leaf(name), user.get(target, ""), tensor.dim()))
-        order = counted.most_common(1)[0][0] if counted else None
-        layout = next((each for each in fits if each.order == order), None)
-        if layout is None:
-            layout = max(fits, key=lambda each: likeness(tensor, other, each))
+        probe = Held(name, target, fits[0], None)
+        counted = votes.get(_kind(probe, user))
+        turned = counted.most_common(1)[0][0] if counted else None
+        usual = [each for each in fits if _from_last(each) == turned] or list(fits)
+        layout = max(usual, key=lambda each: likeness(tensor, other, each))
         near = siblings.get(owner(name)) == target.rpartition(".")[0]
         same = _limit(tensor, other)
         error = distance(tensor, other, layout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,21 +54,3 @@ def _best(
         with_row = np.concatenate([[0.0], found[i, :-1] + row])
         found[i + 1] = np.maximum.accumulate(np.maximum(found[i], with_row))
     return found
-
-
-def increasing(values: Sequence[int]) -> list[int]:
-    """Positions of a longest strictly increasing subsequence."""
-    tails: list[int] = []
-    at: list[int] = []
-    before: list[int | None] = []
-    for k, value in enumerate(values):
-        place = bisect.bisect_left(tails, value)
-        before.append(at[place - 1] if place else None)
-        tails[place : place + 1] = [value]
-        at[place : place + 1] = [k]
-    found: list[int] = []
-    k = at[-1] if at else None
-    while k is not None:
-        found.append(k)
-        k = before[k]
-    return found[::-1]

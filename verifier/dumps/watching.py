@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from verifier.cells import ORACLE, Cell
 from verifier.dumps.content import distance, fitting, likeness, mark, may_agree
-from verifier.dumps.matching import Agreement, Seen
+from verifier.dumps.matching import Agreement, Fit, Seen
 from verifier.environment import tf32
 from verifier.graph.tensors import dense
 from verifier.judge import numerics_budget, semantics_budget
@@ -147,9 +147,9 @@ def seen(runner: Runner, tensors: Mapping[str, Tensor]) -> Seen:
 
 def resembling(
     runner: Runner, tensors: Mapping[str, Tensor], columns: Sequence[int], conventions: Conventions
-) -> dict[tuple[str, int], float | None]:
+) -> dict[tuple[str, int], Fit | None]:
     """How much dumped tensors resemble those of places; None where another shape stands that may be a fault."""
-    found: dict[tuple[str, int], float | None] = {}
+    found: dict[tuple[str, int], Fit | None] = {}
     wanted = set(columns)
 
     def visit(place: int, tensor: Tensor) -> None:
@@ -161,7 +161,10 @@ def resembling(
             layout = conventions.between(shape, other)
             fits = [layout] if layout is not None else list(fitting(shape, other))
             if fits:
-                found[name, place] = max(likeness(dumped, tensor, each) for each in fits)
+                sizes = [sorted(size for size in each if size != 1) for each in (shape, other)]
+                found[name, place] = Fit(
+                    max(likeness(dumped, tensor, each) for each in fits), plain=sizes[0] == sizes[1]
+                )
             elif nearly(shape, other, conventions):
                 found[name, place] = None
 

@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# The suite is checked where jax and flax, which made the dumps, are not installed.
 """Dumps of small networks made by Flax, which the tests read: `python make_fixtures.py`, with jax and flax.
 
 The suite itself needs neither: the files lie beside this one, `flax.txt` says which versions made them.

@@ -54,7 +54,7 @@ class ConvNet(nn.Module):
         if fault == "weight":
             self.body.weight.data[0, 0, 0, 0] += 0.5
         if fault == "flipped":  # a true convolution's kernel
-            self.body.weight.data = self.body.weight.data.flip(2, 3)
+            self.body.weight.data = torch.flip(self.body.weight.data, (2, 3))
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class Recurrent(nn.Module):
         self.lstm.weight_ih_l0.data = torch.cat([_tensor(dump[f"{cell}/i{g}/kernel"].T) for g in gates])
         self.lstm.weight_hh_l0.data = torch.cat([_tensor(dump[f"{cell}/h{g}/kernel"].T) for g in gates])
         self.lstm.bias_hh_l0.data = torch.cat([_tensor(dump[f"{cell}/h{g}/bias"]) for g in gates])
-        self.lstm.bias_ih_l0.data.zero_()
+        self.lstm.bias_ih_l0.data = torch.zeros(28)
         for k, linear in enumerate((self.up, self.head)):
             linear.weight.data = _tensor(dump[f"params/Dense_{k}/kernel"].T)
             linear.bias.data = _tensor(dump[f"params/Dense_{k}/bias"])
