@@ -54,7 +54,8 @@ Baseline = Annotated[
         metavar="SPEC",
         help=(
             "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
-            "file.py:callable; for run also a certificate, FILE.safetensors."
+            "file.py:callable; for run also a certificate, FILE.safetensors, or dumped tensors: a folder, .zip, "
+            ".npz or .npy."
         ),
     ),
 ]

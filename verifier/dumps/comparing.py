@@ -248,7 +248,7 @@ def _as_returned(one: Compared, other: Shape, conventions: Conventions) -> Compa
     """What is compared with an output, which may be laid out as it was dumped or as other tensors are."""
     if one.layout is None or not one.agrees:
         return one
-    told = conventions.borne_out(one.shape, other, one.layout)
+    told = conventions.borne_out(one.dumped, one.shape, other, one.layout)
     if told is None:
         return replace(one, alone=True)
     if told:

@@ -13,7 +13,7 @@ from verifier.align.layouts import Layout, layouts
 from verifier.lockstep import meet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -111,35 +111,42 @@ def likeness(dumped: Tensor, tensor: Tensor, layout: Layout) -> float:
 class Conventions:
     """How tensors of so many dimensions are laid out in the dump and in the candidate, as content has shown."""
 
-    votes: dict[tuple[int, int], list[Layout]] = field(default_factory=dict)
+    votes: dict[tuple[int, int], list[tuple[str, Layout]]] = field(default_factory=dict)
 
-    def vote(self, shape: Shape, other: Shape, layout: Layout) -> None:
-        """Note a tensor whose content has shown its layout."""
-        self.votes.setdefault((len(shape), len(other)), []).append(layout)
+    def vote(self, name: str, shape: Shape, other: Shape, layout: Layout) -> None:
+        """Note a dumped tensor whose content has shown its layout."""
+        self.votes.setdefault((len(shape), len(other)), []).append((name, layout))
 
     def between(self, shape: Shape, other: Shape) -> Layout | None:
         """The convention, if there is one and it leads from one shape to the other."""
-        found = self.votes.get((len(shape), len(other)))
-        if not found:
+        layout = self.order(shape, other)
+        if layout is None:
             return None
-        layout = max(found, key=found.count)  # the first of those that are as many
         moved = layout.moved(shape, other) if _sized(layout, shape, other) else None
         return next((each for each in fitting(shape, other) if each.moved(shape, other) == moved), None)
 
-    def borne_out(self, shape: Shape, other: Shape, layout: Layout) -> bool | None:
-        """Whether an output may be laid out so: as it is, or as other tensors are. None where none of them tells."""
+    def borne_out(self, name: str, shape: Shape, other: Shape, layout: Layout) -> bool | None:
+        """Whether an output may be laid out so: as it is, or as other tensors are. None where no other tells."""
         if layout.trivial:
             return True
-        found = self.order(shape, other)
-        if found is not None:
-            return bool(kinds(found) & kinds(layout))
-        known = [max(each, key=each.count) for each in self.votes.values()]
-        return True if any(kinds(each) & kinds(layout) for each in known) else None
+        others = {
+            sizes: [each for who, each in found if who != name or each.trivial]
+            for sizes, found in self.votes.items()
+        }
+        same = others.get((len(shape), len(other)))
+        if same:
+            return bool(kinds(_most(same)) & kinds(layout))
+        return True if any(kinds(_most(each)) & kinds(layout) for each in others.values() if each) else None
 
     def order(self, shape: Shape, other: Shape) -> Layout | None:
-        """The convention, whether or not the sizes allow it; None for as it is."""
+        """The convention, whether or not the sizes allow it; None where there is none."""
         found = self.votes.get((len(shape), len(other)))
-        return max(found, key=found.count) if found else None
+        return _most([layout for _, layout in found]) if found else None
+
+
+def _most(found: Sequence[Layout]) -> Layout:
+    """The layout that is there most often, the first of those that are as often."""
+    return max(found, key=found.count)
 
 
 def kinds(layout: Layout) -> frozenset[str]:

@@ -101,7 +101,7 @@ def by_content(
         place = min(options_of[name])
         shown = seen.agreeing[name][place]
         if len(shown) == 1:
-            conventions.vote(seen.dumped[name], seen.shapes[place], shown[0].layout)
+            conventions.vote(name, seen.dumped[name], seen.shapes[place], shown[0].layout)
     found = Matched()
     owners: dict[int, str] = {}
     for name in telling:

@@ -77,8 +77,8 @@ def likeness(name: str, site: Site) -> float:
     if not own:
         return 0.0
     last = ".".join(site.name.split(".")[-2:])
-    theirs = words(site.op) | words(last)
-    alike = sum(any(_alike(word, other) for other in theirs) for word in own)
+    known = words(site.op) | words(last)
+    alike = sum(any(_alike(word, other) for other in known) for word in own)
     return alike / len(own)
 
 

@@ -269,7 +269,7 @@ def _inputs(dumped: Mapping[str, Tensor], given: Inputs) -> tuple[list[InputSeen
                     found.append(
                         InputSeen(position, name, other_name, text, tuple(other.shape), shape, error)
                     )
-                    conventions.vote(tuple(other.shape), shape, layout)
+                    conventions.vote(other_name, tuple(other.shape), shape, layout)
                     used.add(other_name)
                     break
             if other_name in used:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from verifier import Policy, verify
 from verifier.judge import CRITERIA
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
     from verifier import Verification
@@ -253,10 +253,18 @@ def test_other_inputs_are_the_first_divergence() -> None:
 
 
 def test_an_output_in_another_layout_that_nothing_bears_out_is_left_open(tmp_path: Path) -> None:
-    np.savez(tmp_path / "logits.npz", logits=arrays("block")["intermediates/__call__"])
-    found = verify(tmp_path / "logits.npz", Block("swapped axes"), inputs("block"))
+    """Nobody knows then whether all of the candidate is turned, or its output alone is."""
+    logits = arrays("block")["intermediates/__call__"]
+    np.savez(tmp_path / "logits.npz", logits=logits)
+    np.savez(tmp_path / "both.npz", logits=logits, inputs=arrays("block")["inputs"])
+    model, given = Block(seq_first=True), turned("block")
+    found = verify(tmp_path / "logits.npz", model, given)
     assert found.verdict == "inconclusive"
     assert "permute(1, 0, 2)" in found.reason
+    assert verify(tmp_path / "both.npz", model, given).verdict == "match"
+    for name in ("logits", "both"):
+        swapped = verify(tmp_path / f"{name}.npz", Block("swapped axes"), inputs("block"))
+        assert first(swapped) == ("logits", "output")
 
 
 class Square(nn.Module):
@@ -275,7 +283,7 @@ class Square(nn.Module):
 def test_exchanged_axes_are_no_layout_where_all_sizes_are_one(last: bool, tmp_path: Path) -> None:
     x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
     y = torch.tanh(x)
-    tensors = {"a": y, "b": torch.relu(y), "c": torch.relu(y) - 0.25}
+    tensors = {"t0": y, "t1": torch.relu(y), "t2": torch.relu(y) - 0.25}
     order = (0, 2, 3, 1) if last else (0, 1, 2, 3)
     for with_input in (True, False):
         shown = {**({"x": x} if with_input else {}), **tensors}
@@ -283,7 +291,7 @@ def test_exchanged_axes_are_no_layout_where_all_sizes_are_one(last: bool, tmp_pa
         np.savez(path, allow_pickle=False, **{k: v.permute(order).numpy() for k, v in shown.items()})
         if with_input or not last:
             assert verify(path, Square(), x).verdict == "match"
-        assert first(verify(path, Square(swap=True), x)) == ("b", "relu")
+        assert first(verify(path, Square(swap=True), x)) == ("t1", "relu")
 
 
 def test_numbers_that_are_not_finite_are_compared_as_they_are(tmp_path: Path) -> None:
@@ -293,10 +301,10 @@ def test_numbers_that_are_not_finite_are_compared_as_they_are(tmp_path: Path) ->
         def forward(self, x: Tensor) -> Tensor:
             return x.sqrt() + 1
 
-    np.savez(tmp_path / "nan.npz", root=x.sqrt().numpy(), out=(x.sqrt() + 1).numpy())
+    np.savez(tmp_path / "nan.npz", sqrt=x.sqrt().numpy(), add=(x.sqrt() + 1).numpy())
     assert verify(tmp_path / "nan.npz", Root(), x).verdict == "match"
-    np.savez(tmp_path / "finite.npz", root=x.abs().sqrt().numpy(), out=(x.abs().sqrt() + 1).numpy())
-    assert first(verify(tmp_path / "finite.npz", Root(), x)) == ("root", "sqrt")
+    np.savez(tmp_path / "finite.npz", sqrt=x.abs().sqrt().numpy(), add=(x.abs().sqrt() + 1).numpy())
+    assert first(verify(tmp_path / "finite.npz", Root(), x)) == ("sqrt", "sqrt")
 
 
 def test_half_precision_that_was_widened_is_judged_as_such(tmp_path: Path) -> None:
