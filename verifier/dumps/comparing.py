@@ -43,6 +43,7 @@ class Compared:
         error: How far the two are apart; None where the shapes differ.
         agrees: Whether that is inside the budget.
         departs: How they are laid out if they agree only if that is as no others are.
+        partly: Whether they do not agree, and yet many of their numbers do.
         alone: Whether they agree in a layout that nothing else bears out.
     """
 
@@ -54,6 +55,7 @@ class Compared:
     error: Comparison | None
     agrees: bool
     departs: Layout | None = None
+    partly: bool = False
     alone: bool = False
 
 
@@ -206,7 +208,7 @@ def _open(
     if best is None:
         return Compared(name, place, None, shape, as_dumped(shape, other, conventions), None, agrees=False)
     agrees = best.error.within(runner.budget(place).total)
-    return Compared(name, place, best.layout, shape, shape, best.error, agrees=agrees)
+    return Compared(name, place, best.layout, shape, shape, best.error, agrees=agrees, partly=best.partly)
 
 
 def _outputs(
@@ -324,13 +326,16 @@ def _take_back(
     lost: dict[str, str],
     sites: Mapping[int, Site],
 ) -> None:
-    """Leave out pairs that differ while all that is compared next behind them agrees: they were paired wrong."""
+    """Leave out pairs that differ while all that is compared next behind them agrees: they were paired wrong.
+
+    Not where part of the numbers agree: then what differs is cut off behind them on these inputs alone.
+    """
     while True:
         readers = _readers(runner, compared, outputs)
         wrong = [
             place
             for place, each in compared.items()
-            if not each.agrees
+            if not (each.agrees or each.partly)
             and readers[place]
             and all(behind.agrees and runner.rounded[behind.place] for behind in readers[place])
         ]

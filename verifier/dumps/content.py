@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MASK = 1e30  # beyond it a number stands for an infinity
 _SUMS = 1e-12  # by which sums in float64 may be off where terms come in another order
 _TRIED = 24  # unusual layouts
+_FEW, _SHARE = 3, 0.05  # of elements, which are not the same to six digits by chance
 _SAMPLE = 1 << 16  # elements that likeness is told from
 
 Shape = tuple[int, ...]
@@ -93,6 +94,16 @@ def _unlike(found: Iterable[Layout], shape: Shape, other: Shape) -> list[Layout]
 def distance(dumped: Tensor, tensor: Tensor, layout: Layout) -> Comparison | None:
     """How far the candidate's tensor, laid out as the dumped one, is from it."""
     return meet([dumped], [layout.back(tensor, dumped.shape)])[0].error
+
+
+def partly(dumped: Tensor, tensor: Tensor, layout: Layout, limit: float) -> bool:
+    """Whether so many numbers other than 0 agree within a relative distance that it cannot be chance."""
+    laid = layout.back(tensor, dumped.shape).double()
+    wide = dumped.double()
+    numbers = wide.isfinite() & (wide.abs() < _MASK) & (wide != 0)
+    size = float(wide[numbers].square().mean().sqrt()) if bool(numbers.any()) else 0.0
+    alike = int((numbers & ((wide - laid).abs() <= limit * size)).sum())
+    return alike >= max(_FEW, _SHARE * dumped.numel())
 
 
 def likeness(dumped: Tensor, tensor: Tensor, layout: Layout) -> float:

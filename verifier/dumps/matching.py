@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,8 @@ _FITS = 0.5
 _ANOTHER_SHAPE = 0.1
 _PLAIN = 0.3  # sizes need not be joined
 _NAMED = 1.5
-_LIKE = 4.0  # times how far the correlation is above 1/2, which unrelated tensors seldom reach
+_LIKE = 0.5  # for each halving of what a correlation r leaves open, 1 - r, from 1/2, which chance seldom goes below
+_BITS = 20  # of these, the most that count
 
 _SURE = 4  # tensors with a place that follow each other as their names do: by chance one time in 24
 _SEVERAL = 2
@@ -35,10 +37,14 @@ NO_SHAPE = "no free site of the candidate has its shape, in whatever layout"
 
 @dataclass(frozen=True)
 class Agreement:
-    """That a dumped tensor and one of the candidate's hold the same numbers if one is laid out as the other."""
+    """How far a dumped tensor and one of the candidate's are apart if one is laid out as the other.
+
+    `partly` says that many of their numbers agree, so that they are one tensor, with a fault in the others.
+    """
 
     layout: Layout
     error: Comparison
+    partly: bool = False
 
 
 class Fit(NamedTuple):
@@ -160,7 +166,8 @@ def by_order(
 
 
 def _worth(found: Fit) -> float:
-    return _FITS + _PLAIN * found.plain + _LIKE * max(0.0, found.correlation - 0.5)
+    bits = min(-math.log2(max(1 - found.correlation, 2.0**-_BITS)), _BITS)
+    return _FITS + _PLAIN * found.plain + _LIKE * max(0.0, bits - 1)
 
 
 def _in_order(

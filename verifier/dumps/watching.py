@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from verifier.cells import ORACLE, Cell
-from verifier.dumps.content import distance, fitting, likeness, mark, may_agree
+from verifier.dumps.content import distance, fitting, likeness, mark, may_agree, partly
 from verifier.dumps.matching import Agreement, Fit, Seen
 from verifier.environment import tf32
 from verifier.graph.tensors import dense
@@ -212,7 +212,7 @@ def measured(
             for each in fits:
                 error = distance(dumped, tensor, each)
                 if error is not None and (best is None or error.nrmse < best.error.nrmse):
-                    best = Agreement(each, error)
+                    best = Agreement(each, error, partly(dumped, tensor, each, runner.budget(place).total))
                 if shape == other and layout is None:  # as it is, where nothing says otherwise
                     break
             found[name] = best, other

@@ -294,6 +294,25 @@ def test_exchanged_axes_are_no_layout_where_all_sizes_are_one(last: bool, tmp_pa
         assert first(verify(path, Square(swap=True), x)) == ("t1", "relu")
 
 
+def test_a_difference_that_the_next_operator_cuts_off_is_one(tmp_path: Path) -> None:
+    """What comes out agrees on these inputs, and would not on others."""
+
+    class Cut(nn.Module):
+        def __init__(self, slope: float) -> None:
+            super().__init__()
+            self.slope = slope
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(nn.functional.leaky_relu(x, self.slope)) * 3
+
+    x = torch.randn(4, 9, generator=torch.Generator().manual_seed(3))
+    y = nn.functional.leaky_relu(x, 0.1)
+    tensors = {"leaky_relu": y, "relu": y.relu(), "mul": y.relu() * 3}
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **{k: v.numpy() for k, v in tensors.items()})
+    assert verify(tmp_path / "a.npz", Cut(0.1), x).verdict == "match"
+    assert first(verify(tmp_path / "a.npz", Cut(0.2), x)) == ("leaky_relu", "leaky_relu")
+
+
 def test_numbers_that_are_not_finite_are_compared_as_they_are(tmp_path: Path) -> None:
     x = torch.tensor([[-1.0, 4.0, 0.0], [2.0, -3.0, 9.0]])
 
