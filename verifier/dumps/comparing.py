@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from verifier.dumps.content import mark
-from verifier.dumps.matching import NO_SHAPE, UNDECIDED, Agreement, by_content, by_order
+from verifier.dumps.matching import LIKELY, NO_SHAPE, UNDECIDED, Agreement, by_content, by_order
 from verifier.dumps.watching import as_dumped, measured, resembling, seen
 from verifier.graph.operators import MOVES, SELECTS
 from verifier.graph.sites import UNTRACED
@@ -61,7 +61,11 @@ class Compared:
 
 @dataclass
 class Aligned:
-    """Dumped activations with their places; `lost` says why others have none, `outputs` which is each output's."""
+    """Dumped activations with their places.
+
+    `lost` says why others have none, `outputs` which is each output's. `doubtful` are those that were left out though
+    they are very like the tensors of their places.
+    """
 
     compared: dict[int, Compared]
     same: Mapping[str, str]
@@ -69,7 +73,8 @@ class Aligned:
     outputs: dict[int, Compared]
     order: tuple[str, ...] | None
     shapes: Mapping[str, Shape]
-    loud: frozenset[int] = field(default_factory=frozenset)
+    loud: frozenset[int] = frozenset()
+    doubtful: tuple[str, ...] = ()
 
 
 def aligned(runner: Runner, tensors: Mapping[str, Tensor], conventions: Conventions) -> Aligned:
@@ -114,9 +119,9 @@ def aligned(runner: Runner, tensors: Mapping[str, Tensor], conventions: Conventi
             )
     shaped = {name for name, _ in like}
     lost = {name: UNDECIDED if name in shaped else NO_SHAPE for name in matched.free(names)}
-    _take_back(runner, compared, outputs, lost, sites)
+    doubtful = _take_back(runner, compared, outputs, lost, sites)
     loud = frozenset(place for place in found.shapes if runner.loud(place))
-    return Aligned(compared, matched.same, lost, outputs, matched.order, found.dumped, loud)
+    return Aligned(compared, matched.same, lost, outputs, matched.order, found.dumped, loud, doubtful)
 
 
 def _twins(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -325,11 +330,13 @@ def _take_back(
     outputs: Mapping[int, Compared],
     lost: dict[str, str],
     sites: Mapping[int, Site],
-) -> None:
+) -> tuple[str, ...]:
     """Leave out pairs that differ while all that is compared next behind them agrees: they were paired wrong.
 
-    Not where part of the numbers agree: then what differs is cut off behind them on these inputs alone.
+    Not where part of the numbers agree: then what differs is cut off behind them on these inputs alone. Those that
+    are very like all the same are returned: a factor, say, that a norm takes out again.
     """
+    doubtful: list[str] = []
     while True:
         readers = _readers(runner, compared, outputs)
         wrong = [
@@ -340,8 +347,11 @@ def _take_back(
             and all(behind.agrees and runner.rounded[behind.place] for behind in readers[place])
         ]
         if not wrong:
-            return
+            return tuple(doubtful)
         for place in wrong:
+            error = compared[place].error
+            if error is not None and error.pearson > LIKELY:
+                doubtful.append(compared[place].dumped)
             lost[compared.pop(place).dumped] = GUESSED.format(sites[place].name)
 
 

@@ -234,6 +234,9 @@ def _open(
         return tuple(
             names
         ), f"the candidate returns {', '.join(names)} in another order than the dump counts them"
+    if found.doubtful:
+        name = found.doubtful[0]
+        return found.doubtful, f"{name} of the dump agrees nowhere: {found.lost[name]}"
     if behind := _behind(found):
         return tuple(behind), (
             f"{behind[0]} of the dump has no partner and may come behind what the candidate returns"

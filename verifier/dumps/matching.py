@@ -31,6 +31,9 @@ _BITS = 20  # of these, the most that count
 _SURE = 4  # tensors with a place that follow each other as their names do: by chance one time in 24
 _SEVERAL = 2
 
+LIKELY = 0.99
+"""Correlation above which two tensors that differ are probably one."""
+
 UNDECIDED = "neither content nor order nor name tells which site it is"
 NO_SHAPE = "no free site of the candidate has its shape, in whatever layout"
 
@@ -76,12 +79,15 @@ class Matched:
     """Dumped tensors with their places.
 
     `certain` are those that content decided. `same` are those that hold the same numbers as another, which has the
-    place. `order` is one in which the dump has them as the candidate computes them, None where none is known.
+    place; `near` those within rounding of another, as behind a norm that was never trained: they may have a place of
+    their own, at which the candidate is wrong. `order` is one in which the dump has them as the candidate computes
+    them, None where none is known.
     """
 
     pairs: dict[str, int] = field(default_factory=dict)
     certain: set[str] = field(default_factory=set)
     same: dict[str, str] = field(default_factory=dict)
+    near: dict[str, str] = field(default_factory=dict)
     order: tuple[str, ...] | None = None
 
     def free(self, names: Sequence[str]) -> list[str]:
@@ -121,7 +127,7 @@ def by_content(
             ),
         )
         if options[0] in owners:
-            found.same[name] = owners[options[0]]
+            found.near[name] = owners[options[0]]
             continue
         owners[options[0]] = name
         found.pairs[name] = options[0]
@@ -154,6 +160,7 @@ def by_order(
         (name, place): (_ANOTHER_SHAPE if found is None else _worth(found))
         + _NAMED * likeness(name, sites[place])
         for (name, place), found in like.items()
+        if name not in matched.near or (found is not None and found.correlation > LIKELY)
     }
     orders = [tuple(names), tuple(sorted(names, key=natural))]
     named = {key: score for key, score in scores.items() if likeness(key[0], sites[key[1]])}
@@ -162,6 +169,7 @@ def by_order(
     _in_order(matched, orders, columns, scores, _SEVERAL)
     _in_families(matched, names, columns, scores)
     _in_order(matched, orders, columns, scores, _SEVERAL)
+    matched.same |= {name: other for name, other in matched.near.items() if name not in matched.pairs}
     matched.order = next((order for order in orders if _borne_out(matched, order, _SEVERAL)), None)
 
 

@@ -217,7 +217,7 @@ def _guess(
         turned = counted.most_common(1)[0][0] if counted else None
         usual = [each for each in fits if _from_last(each) == turned] or list(fits)
         layout = max(usual, key=lambda each: likeness(tensor, other, each))
-        near = siblings.get(owner(name)) == target.rpartition(".")[0]
+        near = siblings.get(owner(name)) == target.rpartition(".")[0] or owner(name) == owner(target)
         same = _limit(tensor, other)
         error = distance(tensor, other, layout)
         exact = error is not None and error.within(same)

@@ -309,7 +309,7 @@ def _notes(dump: Dump, found: _Found) -> Iterator[str]:
         more = "; ..." if parameters.differing[_SOME:] else ""
         yield f"likely cause: {'; '.join(map(said, parameters.differing[:_SOME]))}{more}"
     if parameters.others:
-        yield f"dumped parameters that are none of the candidate's tensors: {_listed(parameters.others)}"
+        yield f"dumped parameters that could not be told to be any of the candidate's: {_listed(parameters.others)}"
     if aligned_.lost:
         yield f"dumped tensors without a partner: {_listed(sorted(aligned_.lost))}"
     if not found.given:

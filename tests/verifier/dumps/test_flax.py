@@ -313,6 +313,26 @@ def test_a_difference_that_the_next_operator_cuts_off_is_one(tmp_path: Path) -> 
     assert first(verify(tmp_path / "a.npz", Cut(0.2), x)) == ("leaky_relu", "leaky_relu")
 
 
+def test_a_factor_that_a_norm_takes_out_again_is_no_match(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.normalize(torch.tanh(x) * self.factor, eps=0.0) + 1
+
+    x = torch.randn(4, 9, generator=torch.Generator().manual_seed(4))
+    y = torch.tanh(x) * 3
+    z = nn.functional.normalize(y)
+    tensors = {"tanh": torch.tanh(x), "mul": y, "normalize": z, "add": z + 1}
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **{k: v.numpy() for k, v in tensors.items()})
+    assert verify(tmp_path / "a.npz", Scaled(3.0), x).verdict == "match"
+    found = verify(tmp_path / "a.npz", Scaled(4.0), x)
+    assert found.verdict == "inconclusive"
+    assert "mul of the dump" in found.reason
+
+
 def test_numbers_that_are_not_finite_are_compared_as_they_are(tmp_path: Path) -> None:
     x = torch.tensor([[-1.0, 4.0, 0.0], [2.0, -3.0, 9.0]])
 
