@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from verifier.certificates.comparing import with_intrinsic
+from verifier.certificates.judging import with_intrinsic
 from verifier.dumps.comparing import Aligned, Compared, upstream
 from verifier.dumps.names import family, natural, of_output
 from verifier.dumps.parameters import said

@@ -103,11 +103,12 @@ def assert_parity(
     """
     from reports.failure import failure  # noqa: PLC0415 - pytest loads this module in every session
     from verifier.certificates.verifying import is_certificate  # noqa: PLC0415
+    from verifier.dumps.verifying import is_dump  # noqa: PLC0415
     from verifier.verification import verify  # noqa: PLC0415 - torch takes seconds to import
 
     __tracebackhide__ = True
     here = _here.get()
-    kept = is_certificate(baseline)
+    kept = is_certificate(baseline) and not is_dump(baseline)
     file = Path(baseline) if kept and isinstance(baseline, str | Path) else None
     test = "" if here is None else here.test
     if file is not None and here is not None and here.update:

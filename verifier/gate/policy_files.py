@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from verifier.judge.rules import Rule
 
 _MODES = ("calibrated", "init", "imagenet", "as-is")
-_FILES = (".safetensors", ".npy", ".npz", ".pt", ".pth", ".pt2", ".onnx", ".xml", ".toml")
+_FILES = (".safetensors", ".npy", ".npz", ".zip", ".pt", ".pth", ".pt2", ".onnx", ".xml", ".toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
