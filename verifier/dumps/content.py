@@ -138,15 +138,17 @@ class Conventions:
 
     def borne_out(self, name: str, shape: Shape, other: Shape, layout: Layout) -> bool | None:
         """Whether an output may be laid out so: as it is, or as other tensors are. None where no other tells."""
-        if layout.trivial:
+        plain = [[size for size in each if size != 1] for each in (shape, other)]
+        if layout.trivial and plain[0] == plain[1]:
             return True
         others = {
-            sizes: [each for who, each in found if who != name or each.trivial]
+            sizes: [each for who, each in found if who != name or (each.trivial and sizes[0] == sizes[1])]
             for sizes, found in self.votes.items()
         }
         same = others.get((len(shape), len(other)))
         if same:
-            return bool(kinds(_most(same)) & kinds(layout))
+            most = _most(same)
+            return most.order == layout.order or bool(kinds(most) & kinds(layout))
         return True if any(kinds(_most(each)) & kinds(layout) for each in others.values() if each) else None
 
     def order(self, shape: Shape, other: Shape) -> Layout | None:

@@ -13,7 +13,7 @@ from verifier.dumps.names import family, natural, of_output
 from verifier.dumps.parameters import said
 from verifier.graph.operators import MOVES
 from verifier.judge import judge_rows
-from verifier.records import Cause, Coverage, PairResult, Status, UnmatchedSite, Verdict
+from verifier.records import Cause, Coverage, PairResult, Status, UnmatchedSite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -301,5 +301,5 @@ def coverage(runner: Runner, found: Aligned, rows: Rows) -> Coverage:
         else 1.0,
         outputs=(len(graph.outputs), len(graph.outputs)),
         unmatched=tuple(lost),
-        hidden=rows.hidden if rows.judged.verdict is not Verdict.DIVERGED else (),
+        hidden=rows.hidden,  # whatever diverged: by another policy that may not decide
     )

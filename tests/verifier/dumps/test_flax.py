@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import verifier
 from tests.verifier.dumps.nets import HERE, Block, ConvNet, Recurrent, arrays, inputs
 from verifier import Policy, verify
-from verifier.judge import CRITERIA
+from verifier.judge import CRITERIA, judge_again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -224,9 +224,17 @@ def test_without_the_outputs_there_is_no_match(fault: str, policy: Policy, tmp_p
     found = verify(path, ConvNet(fault), inputs("convnet"), policy=policy)
     assert found.verdict == "inconclusive"
     assert "was not compared" in found.reason
-    from verifier.judge import judge_again
-
     assert judge_again(found, policy).verdict == "inconclusive"
+
+
+def test_what_criteria_excuse_is_no_match_without_the_outputs(tmp_path: Path) -> None:
+    whole = verify(HERE / "convnet.npz", ConvNet("eps"), inputs("convnet"))
+    assert judge_again(whole, CRITERIA).verdict == "match"  # as the published criteria have it
+    path = saved(tmp_path / "inner.npz", lambda name: "Conv" in name or "Batch" in name)
+    inner = verify(path, ConvNet("eps"), inputs("convnet"))
+    assert inner.verdict == "diverged"
+    assert judge_again(inner, CRITERIA).verdict == "inconclusive"
+    assert verify(path, ConvNet("eps"), inputs("convnet"), policy=CRITERIA).verdict == "inconclusive"
 
 
 def test_a_dump_that_goes_on_behind_the_output_is_no_match(tmp_path: Path) -> None:
@@ -265,6 +273,32 @@ def test_an_output_in_another_layout_that_nothing_bears_out_is_left_open(tmp_pat
     for name in ("logits", "both"):
         swapped = verify(tmp_path / f"{name}.npz", Block("swapped axes"), inputs("block"))
         assert first(swapped) == ("logits", "output")
+
+
+def test_an_output_whose_dimensions_are_joined_is_left_open() -> None:
+    class Joined(Block):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens).flatten(0, 1)
+
+    found = verify(HERE / "block.npz", Joined(), inputs("block"))
+    assert found.verdict == "inconclusive"
+    assert "(reshape)" in found.reason
+
+
+@pytest.mark.parametrize("seq_first", [False, True])
+def test_as_many_samples_as_steps_are_told_apart(seq_first: bool, tmp_path: Path) -> None:
+    tokens = torch.randint(0, 11, (5, 5), generator=torch.Generator().manual_seed(6))
+    model, kept = Block(), {"inputs": tokens}
+    for name, module in model.named_children():
+        if not isinstance(module, nn.MultiheadAttention):
+            module.register_forward_hook(lambda _, __, y, name=name: kept.update({name: y.detach()}))
+    model(tokens)
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **{k: v.numpy() for k, v in kept.items()})
+    given = tokens.T.contiguous() if seq_first else tokens
+    assert verify(tmp_path / "a.npz", Block(seq_first=seq_first), given).verdict == "match"
+    swapped = verify(tmp_path / "a.npz", Block("swapped axes", seq_first=seq_first), given)
+    assert first(swapped) == ("head", "output")
+    assert [row.candidate for row in verify(tmp_path / "a.npz", Block("eps"), tokens).culprits] == ["ln2"]
 
 
 class Square(nn.Module):
