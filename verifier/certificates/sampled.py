@@ -1,0 +1,146 @@
+"""What is kept of a tensor while the process that made it goes on: a summary of a part of it, in little time."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from verifier.certificates.bits import HASHES, BitHash, compiled_kernel, multipliers
+from verifier.certificates.sketch import BUCKETS, MASK, PIECE, signs
+from verifier.certificates.summary import BINS, Moments, Summary, ramp, summarise
+from verifier.graph.tensors import dense
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from verifier.certificates.sketch import Array
+
+SAMPLE = 1 << 13  # elements that are read of a larger tensor
+_RUN = 16  # elements that are read in a row: of float32, what a processor fetches at once
+_PRIMES = 2 * 3 * 5 * 7 * 11 * 13  # what sizes of layers are products of
+_NONE = (0,) * HASHES
+_EMPTY = np.zeros(BINS, dtype=np.int64)
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Part:
+    """Some of a tensor's elements, by its size alone.
+
+    Of a tensor of more than `most` elements runs of 16 are read, evenly spaced, at a distance that shares no small
+    factor with any layer's size; `most` None stands for all. What lies on a device is brought here when the summary
+    is asked for, so that nothing waits for it.
+    """
+
+    __slots__ = ("_found", "_part")
+
+    def __init__(self, tensor: Tensor, most: int | None) -> None:
+        plain = dense(tensor.detach()).resolve_conj().resolve_neg()
+        few = not sampled(plain.shape, most)
+        if plain.is_complex():
+            plain = torch.view_as_real(plain)
+        part = plain.reshape(-1) if few else _picked(plain, most or 0)
+        self._part = part.clone() if part.is_cuda and few else part
+        self._found = None if part.is_cuda else self._summary()
+
+    def summary(self) -> Summary:
+        """The summary, without a histogram: hashes, moments and sketch are those of what was read."""
+        if self._found is None:
+            self._found = self._summary()
+        return self._found
+
+    def _summary(self) -> Summary:
+        found = _lean(self._part.cpu().contiguous())
+        self._part = self._part[:0]
+        return found
+
+
+def sampled(shape: Sequence[int], most: int | None) -> bool:
+    """Whether a part of a tensor of this shape is kept."""
+    return most is not None and math.prod(shape) > most
+
+
+def _picked(plain: Tensor, most: int) -> Tensor:
+    count, apart = _spacing(plain.numel(), most)
+    run = min(_RUN, apart)
+    if plain.is_contiguous():
+        return plain.view(-1)[: count * apart].view(count, apart)[:, :run].reshape(-1)
+    return plain[_places(tuple(plain.shape), count, apart, run, plain.device)]
+
+
+def _spacing(numbers: int, most: int) -> tuple[int, int]:
+    """How many runs are read, and how far apart they begin."""
+    count = max(1, most // _RUN)
+    apart = max(1, numbers // count)
+    while apart > 1 and math.gcd(apart, _PRIMES) > 1:
+        apart -= 1
+    return count, apart
+
+
+@functools.lru_cache(256)
+def _places(
+    shape: tuple[int, ...], count: int, apart: int, run: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    starts = torch.arange(count, device=device) * apart
+    flat = (starts[:, None] + torch.arange(run, device=device)).reshape(-1)
+    return torch.unravel_index(flat, shape)
+
+
+def checksum(plain: Tensor) -> Tensor:
+    """The sum of all words, modulo the size of one: no order to keep, so that threads and layouts do not count."""
+    plain = dense(plain.detach()).resolve_conj().resolve_neg()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain)
+    if plain.dtype is torch.bool:
+        plain = plain.to(torch.uint8)
+    size = plain.element_size()
+    if size >= 4:
+        words = plain.view(_WORDS[size])
+        return words.sum(dtype=words.dtype)
+    flat = plain.reshape(-1)
+    whole = len(flat) * size // 4 * 4 // size
+    words = flat[:whole].view(torch.int32)
+    return words.sum(dtype=torch.int32) + flat[whole:].view(_WORDS[size]).sum(dtype=torch.int32)
+
+
+def _lean(part: Tensor) -> Summary:
+    """`summarise` without a histogram, in one call of each kernel where the numbers are plain floats."""
+    kernel = compiled_kernel()
+    floats = part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+    count = len(floats)
+    if kernel is None or not 0 < count <= PIECE or floats.dtype not in (torch.float32, torch.float64):
+        return _bare(summarise(part))
+    own, weights, inner, outer = _tables()
+    sketch = np.zeros(BUCKETS)
+    sums = np.array([0.0, 0.0, math.inf, -math.inf, 0.0])
+    numbers = floats.numpy()
+    kernel.sketched(numbers, own[:count], weights, 0, sketch, sums)
+    total, squares, low, high, weighted = sums.tolist()
+    if not (math.isfinite(squares) and low > -MASK and high < MASK):
+        return _bare(summarise(part))
+    if floats is part:
+        found = np.zeros(HASHES, np.uint64)
+        kernel.hashed(numbers.view(np.uint32), 0, inner, outer, found)
+        bits = tuple(found.view(np.int64).tolist())
+    else:
+        hashed = BitHash(part.device)
+        hashed.add(part, 0)
+        bits = hashed.digits()
+    return Summary(bits, _NONE, Moments(count, 0, total, squares, low, high, weighted), _EMPTY, sketch)
+
+
+@functools.cache
+def _tables() -> tuple[Array, Array, Array, Array]:
+    """What the kernels multiply by: signs, weights, and random numbers for both hashes."""
+    here = torch.device("cpu")
+    inner, outer = (table.numpy().view(np.uint64) for table in multipliers(here))
+    return signs(PIECE, here).numpy(), ramp(here).numpy(), inner, outer
+
+
+def _bare(found: Summary) -> Summary:
+    return Summary(found.bits, found.mask, found.moments, _EMPTY, found.sketch)
