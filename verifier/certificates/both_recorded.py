@@ -36,7 +36,7 @@ _SOME = 3
 _DEFAULTS = ("transfer", "calibrated", "as-is")  # what is asked for where nobody asks, and what it comes to
 
 
-def are_recorded(baseline: object, candidate: object) -> bool:
+def are_recorded(baseline: Any, candidate: Any) -> bool:
     """Whether a candidate is a recording, or a baseline one of passes, or these are the names of their files."""
     return _is_recording(candidate) or (
         isinstance(baseline, Live) or (_is_recording(baseline) and is_live(baseline))
@@ -255,9 +255,7 @@ def _notes(
     )
     samples = [run.sample for run in (baseline, candidate) if run.sample is not None]
     if samples:
-        yield (
-            f"of tensors of more than {max(samples)} elements, but for outputs, only so many were read"
-        )
+        yield (f"of tensors of more than {max(samples)} elements, but for outputs, only so many were read")
     if compared > 1 or max(counts) > compared:
         more = f"; recorded were {counts[0]} and {counts[1]}" if baseline.chance and candidate.chance else ""
         yield f"pass {at + 1} of {compared} that were compared is shown{more}"

@@ -167,16 +167,16 @@ def contradictions(content: LiveContent) -> Iterator[str]:
             yield "tensors are not those of the graphs"
     if not 0 < len(content.passes) <= min(content.asked, _MOST):
         yield "there are no passes, or more than were asked for"
-    for k, each in enumerate(content.passes):
-        if not 0 <= each.graph < len(content.graphs):
+    for k, ran in enumerate(content.passes):
+        if not 0 <= ran.graph < len(content.graphs):
             yield f"passes[{k}].graph is not there"
             return
-        yield from of_recording(each.recording, content.graphs[each.graph], f"passes[{k}].recording")
-        if not is_digest(each.chance) or not all(map(is_digest, each.changed.values())):
+        yield from of_recording(ran.recording, content.graphs[ran.graph], f"passes[{k}].recording")
+        if not is_digest(ran.chance) or not all(map(is_digest, ran.changed.values())):
             yield f"passes[{k}] has a digest that is no SHA-256"
-        if not set(each.changed) <= names:
+        if not set(ran.changed) <= names:
             yield f"passes[{k}].changed names tensors that are not there"
-        yield from _of_given(each, f"passes[{k}]")
+        yield from _of_given(ran, f"passes[{k}]")
 
 
 def _of_given(record: PassRecord, path: str) -> Iterator[str]:

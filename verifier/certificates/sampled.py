@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 1 << 13  # elements that are read of a larger tensor
 _RUN = 16  # elements that are read in a row: of float32, what a processor fetches at once
-_PRIMES = 2 * 3 * 5 * 7 * 11 * 13  # what sizes of layers are products of
+_KEY = 0x5EED_5A3B1E
 _NONE = (0,) * HASHES
 _EMPTY = np.zeros(BINS, dtype=np.int64)
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -32,8 +32,8 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Part:
     """Some of a tensor's elements, by its size alone.
 
-    Of a tensor of more than `most` elements runs of 16 are read, evenly spaced, at a distance that shares no small
-    factor with any layer's size; `most` None stands for all. What lies on a device is brought here when the summary
+    Of a tensor of more than `most` elements runs of 16 are read, one of each of as many stretches of equal length;
+    `most` None stands for all. What lies on a device is brought here when the summary
     is asked for, so that nothing waits for it.
     """
 
@@ -66,29 +66,26 @@ def sampled(shape: Sequence[int], most: int | None) -> bool:
 
 
 def _picked(plain: Tensor, most: int) -> Tensor:
-    count, apart = _spacing(plain.numel(), most)
-    run = min(_RUN, apart)
+    where = _places(plain.numel(), most, plain.device)
     if plain.is_contiguous():
-        return plain.view(-1)[: count * apart].view(count, apart)[:, :run].reshape(-1)
-    return plain[_places(tuple(plain.shape), count, apart, run, plain.device)]
-
-
-def _spacing(numbers: int, most: int) -> tuple[int, int]:
-    """How many runs are read, and how far apart they begin."""
-    count = max(1, most // _RUN)
-    apart = max(1, numbers // count)
-    while apart > 1 and math.gcd(apart, _PRIMES) > 1:
-        apart -= 1
-    return count, apart
+        return plain.view(-1)[where]
+    return plain[_unravelled(tuple(plain.shape), most, plain.device)]
 
 
 @functools.lru_cache(256)
-def _places(
-    shape: tuple[int, ...], count: int, apart: int, run: int, device: torch.device
-) -> tuple[Tensor, ...]:
-    starts = torch.arange(count, device=device) * apart
-    flat = (starts[:, None] + torch.arange(run, device=device)).reshape(-1)
-    return torch.unravel_index(flat, shape)
+def _places(numbers: int, most: int, device: torch.device) -> Tensor:
+    """Of each of as many stretches as there are runs, one run: where in it is drawn, the same everywhere."""
+    count = max(1, most // _RUN)
+    apart = numbers / count
+    run = min(_RUN, int(apart))
+    spare = np.random.Philox(key=_KEY).random_raw(count).astype(np.float64) / 2.0**64 * (apart - run)
+    starts = (np.arange(count) * apart + spare).astype(np.int64)
+    return torch.from_numpy((starts[:, None] + np.arange(run)).reshape(-1)).to(device)
+
+
+@functools.lru_cache(256)
+def _unravelled(shape: tuple[int, ...], most: int, device: torch.device) -> tuple[Tensor, ...]:
+    return torch.unravel_index(_places(math.prod(shape), most, device), shape)
 
 
 def checksum(plain: Tensor) -> Tensor:

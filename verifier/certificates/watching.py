@@ -119,7 +119,7 @@ class Watch:
 
     def begin(self) -> None:
         """Stand in the place of the model's call."""
-        self._program = self.model._modules.get("_orig_mod") or self.model
+        self._program = getattr(self.model, "_orig_mod", self.model)
         self._why = closed(self.model)
         self._lock = threading.Lock()
         self._state = state_of(self._program)
@@ -175,9 +175,10 @@ class Watch:
 
     def _watched(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         parts: dict[int, Part] = {}
+        gradients = torch.is_grad_enabled()
         try:
             with torch.no_grad():
-                before = self._before(args, kwargs)
+                before = self._before(args, kwargs, gradients=gradients)
                 recorder = LiveRecorder(
                     self._program,
                     tensors_given((args, kwargs)),
@@ -213,7 +214,7 @@ class Watch:
     def _gave_up(self, why: str) -> None:
         self._unseen[f"a pass could not be recorded ({why})"] = None
 
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassRecord:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradients: bool) -> PassRecord:
         hasher = Hasher()
         named = [(name, leaf) for name, leaf in leaves(args, kwargs) if isinstance(leaf, Tensor)]
         given = tuple(
@@ -260,7 +261,7 @@ class Watch:
                 outputs=(),
             ),
             training=self._program.training,
-            gradients=torch.is_grad_enabled(),
+            gradients=gradients,
             chance=hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
             changed=changed,
         )
@@ -395,7 +396,7 @@ def _name(tensor: Tensor) -> str:
 
 
 def _capturing() -> bool:
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
 
 
 def _by_reason(closed_parts: Mapping[str, str]) -> dict[str, list[str]]:

@@ -108,7 +108,8 @@ class LiveRecorder(Recorder):
             self._stands.pop().leave()
 
     def _around(self, name: str, module: nn.Module) -> Callable[..., Any]:
-        kind = type(module._modules.get("_orig_mod", module)).__name__
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        kind = module.original_name if scripted else type(getattr(module, "_orig_mod", module)).__name__
 
         def call(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if threading.get_ident() != self._thread:
@@ -137,15 +138,15 @@ class LiveRecorder(Recorder):
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Without this mode, as if nothing were watching; where another one lies above it nothing can be done."""
-        stack = _get_current_function_mode_stack()
+        stack = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         if not stack or stack[-1] is not self:
             yield
             return
-        _pop_mode()
+        _pop_mode()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
-            _push_mode(self)
+            _push_mode(self)  # type: ignore[no-untyped-call]
 
     def _guarded(self, note: Callable[..., None], *args: Any) -> None:
         """Where something fails in here, or did before, the recording is over and the pass goes on."""
@@ -219,7 +220,8 @@ def closed(module: nn.Module) -> str:
         or hasattr(forward, "_torchdynamo_orig_callable")
     ):
         return "compiled"
-    if any(map(_is_compiled, vars(module).values())) or _calls_compiled(type(module)):
+    kind: Any = type(module)
+    if any(map(_is_compiled, vars(module).values())) or _calls_compiled(kind):
         return "calls compiled functions"
     if isinstance(module, _FUSED) and not module.training:
         return "has a fused path that is taken only where nothing watches"

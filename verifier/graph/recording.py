@@ -360,6 +360,8 @@ def _leaves_its_thread_alone(function: Callable[..., Any] | None) -> bool:
 
 def _is_leaf(module: nn.Module) -> bool:
     """Whether a module is one of torch.nn's own operators, which torchvision treats as one node."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     forward = type(module).forward
     # What was generated (a traced module's forward) has no module that it comes from.
     return (getattr(forward, "__module__", "") or "").startswith("torch.nn.") and not any(module.children())
