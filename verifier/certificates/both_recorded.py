@@ -38,9 +38,8 @@ _DEFAULTS = ("transfer", "calibrated", "as-is")  # what is asked for where nobod
 
 def are_recorded(baseline: Any, candidate: Any) -> bool:
     """Whether a candidate is a recording, or a baseline one of passes, or these are the names of their files."""
-    return _is_recording(candidate) or (
-        isinstance(baseline, Live) or (_is_recording(baseline) and is_live(baseline))
-    )
+    named = isinstance(baseline, str | Path) and _is_recording(baseline) and is_live(baseline)
+    return _is_recording(candidate) or isinstance(baseline, Live) or named
 
 
 def _is_recording(found: Any) -> bool:

@@ -16,20 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from verifier.border.error_texts import first_line
-from verifier.cells import DTYPES, HALVES, Cell
 from verifier.certificates import arguments
 from verifier.certificates.certificate import SUFFIX, Recording
 from verifier.certificates.content import (
     GraphRecord,
     RecordingRecord,
     TensorRecord,
-    WeightRecord,
     as_record,
 )
-from verifier.certificates.file import storable
 from verifier.certificates.live import GivenRecord, Live, LiveContent, PassRecord
+from verifier.certificates.noting import cell_of, dtype_of, outputs_of, weight_of
 from verifier.certificates.sampled import SAMPLE, Part, checksum
-from verifier.environment import describe, tf32_allowed
+from verifier.environment import describe
 from verifier.errors import InputError, OutputError, UsageError
 from verifier.graph.live import LiveRecorder, Stand, closed
 from verifier.graph.tensors import tensors_given
@@ -38,17 +36,13 @@ from verifier.inputs.samples import batch_size
 from verifier.models.copying import state_of
 from verifier.records import InputInfo, ModelInfo
 from verifier.storage.saving import check_file
-from verifier.weights.calibration import varies
-from verifier.weights.choosing import LEARNT
 from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from os import PathLike
 
-    from verifier.graph.returned import Returned
 
-_FULL = 1 << 16  # bytes of an output that is kept in full
 _NAMED = 3
 _LOG = logging.getLogger("verifier")
 
@@ -126,10 +120,10 @@ class Watch:
         hasher = Hasher()
         parameters = {name for name, _ in self._program.named_parameters()}
         self._tensors = {
-            name: _weight(name, tensor, hasher, learnt=name in parameters)
+            name: weight_of(name, tensor, hasher, learnt=name in parameters)
             for name, tensor in self._state.items()
         }
-        self._sums = {name: _sum(tensor) for name, tensor in self._state.items()}
+        self._sums = {name: int(checksum(tensor)) for name, tensor in self._state.items()}
         if self._why:
             self._unseen[f"the model is {self._why}: only what goes in and what comes out was seen"] = None
         self._open = True
@@ -221,7 +215,7 @@ class Watch:
             GivenRecord(
                 name=name,
                 shape=tuple(tensor.shape),
-                dtype=_name(tensor),
+                dtype=dtype_of(tensor),
                 digest=hasher.of_all([("", tensor)]),
             )
             for name, tensor in named
@@ -241,14 +235,14 @@ class Watch:
         changed = {
             name: hasher.of_all([("", tensor)])
             for name, tensor in state_of(self._program).items()
-            if name not in self._sums or _sum(tensor) != self._sums[name]
+            if name not in self._sums or int(checksum(tensor)) != self._sums[name]
         }
         if not self._taken:  # the first pass that is recorded is the one that the others are told from
             for name, digest in changed.items():
                 self._tensors[name] = msgspec.structs.replace(self._tensors[name], digest=digest, own=digest)
-                self._sums[name] = _sum(state_of(self._program)[name])
+                self._sums[name] = int(checksum(state_of(self._program)[name]))
             changed = {}
-        cell = _cell(self._program, [tensor for _, tensor in named])
+        cell = cell_of(self._program, [tensor for _, tensor in named])
         return PassRecord(
             graph=0,
             inputs=said,
@@ -278,7 +272,7 @@ class Watch:
         sites = [site.index for site in graph.comparable]
         written = sorted(graph.writes_state)
         state = state_of(self._program)
-        outputs, rest, full = _outputs(returned)
+        outputs, rest, full = outputs_of(returned)
         rest += [Part(state[name], None) for name in written]
         record = msgspec.structs.replace(
             before.recording,
@@ -286,7 +280,7 @@ class Watch:
             shapes=tuple(graph.sites[index].shape for index in sites),
             outputs=outputs,
             states=tuple(
-                TensorRecord(name=name, shape=tuple(state[name].shape), dtype=_name(state[name]))
+                TensorRecord(name=name, shape=tuple(state[name].shape), dtype=dtype_of(state[name]))
                 for name in written
             ),
             words=dict(returned.words),
@@ -343,56 +337,6 @@ class Watch:
         _LOG.info("%s: %s", self.path, self.live.told)
         for each in self._unseen:
             _LOG.warning("%s: %s", self.path, each)
-
-
-def _outputs(returned: Returned) -> tuple[tuple[TensorRecord, ...], list[Part], dict[int, Tensor]]:
-    """What is said of the outputs, their summaries, of all of their elements, and those that are kept in full."""
-    records, parts, full = [], [], {}
-    for k, tensor in enumerate(returned.values()):
-        stored = tensor.numel() * tensor.element_size() <= _FULL and storable(tensor)
-        if stored:
-            full[k] = tensor.detach().cpu().clone()
-        records.append(
-            TensorRecord(name=str(k), shape=tuple(tensor.shape), dtype=_name(tensor), stored=stored)
-        )
-        parts.append(Part(tensor, None))
-    return tuple(records), parts, full
-
-
-def _weight(name: str, tensor: Tensor, hasher: Hasher, *, learnt: bool) -> WeightRecord:
-    digest = hasher.of_all([("", tensor)])
-    return WeightRecord(
-        name=name,
-        dtype=_name(tensor),
-        shape=tuple(tensor.shape),
-        digest=digest,
-        own=digest,
-        constant=not varies(tensor),
-        learnt=learnt or name.rpartition(".")[2] in LEARNT,
-    )
-
-
-def _sum(tensor: Tensor) -> int:
-    """What changes with nearly every change of a tensor's bits, much faster than a digest."""
-    return int(checksum(tensor))
-
-
-def _cell(model: nn.Module, given: list[Tensor]) -> Cell:
-    """The setting that a pass runs in."""
-    first = next((t for t in (*state_of(model).values(), *given) if t.is_floating_point()), torch.empty(0))
-    kind = first.device.type
-    if torch.is_autocast_enabled(kind):
-        lowered = str(torch.get_autocast_dtype(kind)).removeprefix("torch.")
-        if lowered in HALVES:
-            return Cell(str(first.device), lowered, autocast=True)
-    name = _name(first)
-    if name == "float32" and kind == "cuda" and tf32_allowed():
-        name = "tf32"
-    return Cell(str(first.device), name if name in DTYPES else "float32")
-
-
-def _name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _capturing() -> bool:
