@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.align import Pair, align
-from verifier.certificates.comparing import with_intrinsic
+from verifier.certificates.judging import with_intrinsic
 from verifier.certificates.summary import compared, equal
 from verifier.graph.returned import words_apart
 from verifier.judge import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from verifier.certificates.sketch import Array
 
-SAMPLE = 1 << 13  # elements that are read of a larger tensor
+SAMPLE = 1 << 12  # elements that are read of a larger tensor
 _RUN = 16  # elements that are read in a row: of float32, what a processor fetches at once
 _KEY = 0x5EED_5A3B1E
 _NONE = (0,) * HASHES
