@@ -12,6 +12,7 @@ import pytest
 
 from tests.documents import DOCUMENTS, README, ROOT, blocks
 from tests.test_packaging import ROOMS
+from verifier.certificates.live import Live
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
 
 
 def test_the_test_of_the_documents_passes(tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "docs" / "gate.md", "python")
+    example, _ = blocks(ROOT / "docs" / "gate.md", "python")
     (tmp_path / "test_port.py").write_text(example)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     done = subprocess.run(
@@ -61,6 +62,14 @@ def test_the_test_of_the_documents_passes(tmp_path: Path) -> None:
         check=False,
     )
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_the_loop_of_the_documents_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, example = blocks(ROOT / "docs" / "gate.md", "python")
+    exec(example, {})
+    (only,) = Live.load("engine.safetensors").content.passes
+    assert only.given[0].shape == (2, 8)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

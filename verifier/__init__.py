@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.recording import record
+    from verifier.certificates.watching import recording
     from verifier.errors import (
         CannotRunError,
         CertificateError,
@@ -64,6 +65,7 @@ _HOMES = {
     "assert_parity": "gate.parity",
     "load": "storage.saving",
     "record": "certificates.recording",
+    "recording": "certificates.watching",
     "verify": "verification",
 }
 
@@ -89,6 +91,7 @@ __all__ = [
     "assert_parity",
     "load",
     "record",
+    "recording",
     "verify",
 ]
 

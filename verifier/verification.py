@@ -25,6 +25,7 @@ from verifier.border.depth import room_for
 from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
+from verifier.certificates.both_recorded import are_recorded, recordings_verified
 from verifier.certificates.verifying import is_certificate, verified_with
 from verifier.dumps.verifying import is_dump, verified_with_dump
 from verifier.environment import describe, preserved, tf32_allowed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verifier.certificates.certificate import Certificate
+    from verifier.certificates.live import Live
     from verifier.inputs import Inputs
     from verifier.records import WeightsInfo
     from verifier.weights import Masters
@@ -57,8 +59,8 @@ OUTPUTS = ("by-name", "by-order")
 
 @contained(exceptions=True)
 def verify(
-    baseline: nn.Module | str | Certificate | Path,
-    candidate: nn.Module | str,
+    baseline: nn.Module | str | Certificate | Live | Path,
+    candidate: nn.Module | str | Certificate | Live | Path,
     inputs: Any = None,
     *,
     candidate_inputs: Any = None,
@@ -86,9 +88,9 @@ def verify(
 
     Args:
         baseline: The trusted model, a specification that leads to one (`torchvision:resnet50`), or a recording of
-            one: a certificate (`verifier.record`) or its file, or tensors that another program has dumped: a folder,
-            a `.zip`, a `.npz`, `.npy` or `.safetensors` file.
-        candidate: The model under test, likewise.
+            one: a certificate (`verifier.record`), passes of a process (`verifier.recording`), or their file, or
+            tensors that another program has dumped: a folder, a `.zip`, a `.npz`, `.npy` or `.safetensors` file.
+        candidate: The model under test, likewise; a recording only if the baseline is one.
         inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`; None where a
             certificate holds them, or how they are made.
         candidate_inputs: What the candidate is given where it is prepared otherwise, in the same forms and of the
@@ -131,6 +133,20 @@ def verify(
     requests = _requests(cells)
     if repro is not None:
         check_writable(repro)
+    needing = _needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None)
+    if are_recorded(baseline, candidate):
+        return recordings_verified(
+            baseline,
+            candidate,
+            inputs,
+            weights=weights,
+            parameter_map=parameter_map,
+            protocol=protocol,
+            seed=seed,
+            command=command,
+            needing=needing,
+        )
+    candidate = cast("nn.Module | str", candidate)
     if (dumped := is_dump(baseline)) or is_certificate(baseline):
         verified = cast("Callable[..., Verification]", verified_with_dump if dumped else verified_with)
         return verified(
@@ -143,7 +159,7 @@ def verify(
             protocol=protocol,
             seed=seed,
             command=command,
-            needing=_needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None),
+            needing=needing,
         )
     baseline = cast("nn.Module | str", baseline)
     missing = missing_here(requests)

@@ -48,7 +48,7 @@ class BitHash:
         kernel = compiled_kernel()
         if kernel is not None and not piece.is_cuda and piece.dtype in (torch.float32, torch.float64):
             raw = piece.view(torch.int32).numpy().view(np.uint32)
-            tables = [table.numpy().view(np.uint64) for table in _multipliers(self._device)]
+            tables = [table.numpy().view(np.uint64) for table in multipliers(self._device)]
             kernel.hashed(raw, start * (len(raw) // len(piece)), *tables, self._sums.numpy().view(np.uint64))
             return
         words = as_words(piece)
@@ -59,7 +59,7 @@ class BitHash:
         if lead or rows * ROW != len(words):
             words = torch.nn.functional.pad(words, (lead, rows * ROW - lead - len(words)))
         words = words.view(rows, ROW)
-        inner, outer = _multipliers(self._device)
+        inner, outer = multipliers(self._device)
         at = first // ROW % _ROWS
         for k in range(HASHES):
             self._sums[k] += ((words * inner[k]).sum(1) * outer[k, at : at + rows]).sum()
@@ -80,7 +80,8 @@ def as_words(piece: Tensor) -> Tensor:
 
 
 @functools.lru_cache(8)
-def _multipliers(device: torch.device) -> tuple[Tensor, Tensor]:
+def multipliers(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The random odd numbers: of the words in a row, and, twice over, of the rows; for both hashes."""
     words = np.random.Philox(key=_KEY).random_raw(HASHES * (ROW + 2 * _ROWS)) | np.uint64(1)
     made = torch.from_numpy(words.view(np.int64)).to(device)
     return made[: HASHES * ROW].view(HASHES, ROW), made[HASHES * ROW :].view(HASHES, 2 * _ROWS)

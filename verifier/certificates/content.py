@@ -269,18 +269,18 @@ def _unpacked(value: Any) -> object:
 
 def contradictions(content: Content) -> Iterator[str]:
     """Each thing that cannot be as it is."""
-    yield from _of_graph(content.graph)
+    yield from of_graph(content.graph)
     names = [each.name for each in content.tensors]
     if set(names) != set(content.graph.tensors) or len(set(names)) < len(names):
         yield "tensors are not those of the graph, each once"
     for each in content.tensors:
-        if not (_HEX.fullmatch(each.digest) and _HEX.fullmatch(each.own)):
+        if not (is_digest(each.digest) and is_digest(each.own)):
             yield f"the digest of {each.name!r} is no SHA-256"
         if any(size < 0 for size in each.shape):
             yield f"the shape of {each.name!r} is negative"
         if each.drawn is not None and not all(map(math.isfinite, each.drawn)):
             yield f"what was drawn for {each.name!r} is not finite"
-    if content.parent and not _HEX.fullmatch(content.parent):
+    if content.parent and not is_digest(content.parent):
         yield "parent is no SHA-256"
     if not content.recordings:
         yield "there are no recordings"
@@ -288,10 +288,11 @@ def contradictions(content: Content) -> Iterator[str]:
     if len(set(cells)) < len(cells):
         yield "two recordings are of one cell"
     for k, recording in enumerate(content.recordings):
-        yield from _of_recording(recording, content.graph, f"recordings[{k}]")
+        yield from of_recording(recording, content.graph, f"recordings[{k}]")
 
 
-def _of_graph(graph: GraphRecord) -> Iterator[str]:
+def of_graph(graph: GraphRecord) -> Iterator[str]:
+    """Each thing of a graph that cannot be as it is."""
     count = len(graph.sites)
     after = 0
     for call in graph.calls:
@@ -320,6 +321,11 @@ def _of_graph(graph: GraphRecord) -> Iterator[str]:
         yield "a state that is written is not there"
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in hexadecimal digits."""
+    return _HEX.fullmatch(text) is not None
+
+
 def _plain(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_plain, value))
@@ -328,7 +334,8 @@ def _plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _of_recording(recording: RecordingRecord, graph: GraphRecord, path: str) -> Iterator[str]:
+def of_recording(recording: RecordingRecord, graph: GraphRecord, path: str) -> Iterator[str]:
+    """Each thing of a recording that cannot be as it is."""
     try:
         Cell.parse(recording.cell)
     except UsageError as error:

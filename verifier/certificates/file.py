@@ -9,8 +9,9 @@ import math
 import os
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,18 +21,25 @@ from verifier.certificates.content import CERTIFICATE_VERSION, Content, contradi
 from verifier.certificates.sketch import BUCKETS
 from verifier.certificates.summary import BINS, MOMENTS
 from verifier.errors import CertificateError, OutputError
-from verifier.records import to_builtins
+from verifier.records import Record, to_builtins
 from verifier.records.reading import DamagedError, NewerError, UnknownError, read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
+
+    from verifier.certificates.content import InputRecord, RecordingRecord
+
+C = TypeVar("C", bound=Record)
+Expected: TypeAlias = "dict[str, tuple[tuple[int, ...], torch.dtype | None]]"
 
 KEY = "certificate"
 LARGEST_HEADER = 16 << 20  # bytes
 LARGEST_FILE = 4 << 30  # bytes, which only tensors kept in full come near to
-_NAME = re.compile(r"(weights|inputs)/\d{1,7}|\d{1,3}/(bits|masks|moments|histograms|sketches|full/\d{1,7})")
+_NAME = re.compile(
+    r"(weights|inputs)/\d{1,7}|\d{1,3}/(bits|masks|moments|histograms|sketches|(full|inputs)/\d{1,7})"
+)
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -62,10 +70,10 @@ def storable(tensor: Tensor) -> bool:
     return tensor.dtype in _CODES
 
 
-def encoded(content: Content, tensors: Mapping[str, Tensor]) -> bytes:
-    """A certificate as the bytes of a safetensors file."""
+def encoded(content: Record, tensors: Mapping[str, Tensor], key: str = KEY) -> bytes:
+    """A certificate, or what else is called by `key`, as the bytes of a safetensors file."""
     said = json.dumps(to_builtins(content), separators=(",", ":"), allow_nan=False)
-    header: dict[str, Any] = {"__metadata__": {KEY: said}}
+    header: dict[str, Any] = {"__metadata__": {key: said}}
     blocks, at = [], 0
     for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous().reshape(-1)
@@ -118,8 +126,40 @@ class _Entry(NamedTuple):
     stop: int
 
 
+@dataclass(frozen=True)
+class Kind(Generic[C]):
+    """What a file may hold: its key in the metadata, the record and its version, what must be true of it.
+
+    `arrays` says of a record which arrays stand beside it, by name: shapes and dtypes.
+    """
+
+    key: str
+    record: type[C]
+    version: int
+    contradictions: Callable[[C], Iterator[str]]
+    arrays: Callable[[C], Expected]
+
+
+def called(path: Path) -> str:
+    """The key of what a file says that it holds; empty where it says nothing that can be read."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > min(LARGEST_HEADER, os.fstat(stream.fileno()).st_size):
+                return ""
+            metadata = json.loads(stream.read(length))["__metadata__"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    return next(iter(metadata), "") if isinstance(metadata, dict) else ""
+
+
 def decoded(path: Path) -> tuple[Content, dict[str, Tensor], str]:
-    """What a certificate's file holds, and its SHA-256. Nothing in it is executed, nothing is written.
+    """What a certificate's file holds, and its SHA-256: see `decoded_as`."""
+    return decoded_as(_CERTIFICATE, path)
+
+
+def decoded_as(kind: Kind[C], path: Path) -> tuple[C, dict[str, Tensor], str]:
+    """What a file holds, and its SHA-256. Nothing in it is executed, nothing is written.
 
     Sizes are checked before anything is made of them: memory is at most a few times the file's.
 
@@ -136,9 +176,9 @@ def decoded(path: Path) -> tuple[Content, dict[str, Tensor], str]:
             if length > LARGEST_HEADER or size > LARGEST_FILE:
                 _refuse(path, f"its header takes {length} bytes of {size}, more than any certificate")
             header = stream.read(length)
-            text, entries = _header(path, header, size - 8 - length)
-            content = _content(path, text)
-            _fits(path, content, entries)
+            text, entries = _header(path, header, size - 8 - length, kind.key)
+            content = _content(path, text, kind)
+            _fits(path, kind.arrays(content), entries)
             data = stream.read()
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -154,7 +194,7 @@ def _refuse(path: Path, why: str) -> NoReturn:
     raise CertificateError(f"{path} is no certificate that can be used: {shown}.")
 
 
-def _header(path: Path, header: bytes, size: int) -> tuple[str, dict[str, _Entry]]:
+def _header(path: Path, header: bytes, size: int, key: str) -> tuple[str, dict[str, _Entry]]:
     """What the certificate says, as text, and where its arrays lie."""
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,7 +211,7 @@ def _header(path: Path, header: bytes, size: int) -> tuple[str, dict[str, _Entry
     except (ValueError, RecursionError) as error:
         _refuse(path, f"its header is no JSON ({error})")
     metadata = found.pop("__metadata__", None) if isinstance(found, dict) else None
-    if not isinstance(metadata, dict) or list(metadata) != [KEY] or not isinstance(metadata[KEY], str):
+    if not isinstance(metadata, dict) or list(metadata) != [key] or not isinstance(metadata[key], str):
         _refuse(path, "nothing in it says that it is one")
     entries = {}
     for name, each in found.items():
@@ -186,7 +226,7 @@ def _header(path: Path, header: bytes, size: int) -> tuple[str, dict[str, _Entry
         at = entry.stop
     if at != size:
         _refuse(path, "it is cut off, or longer than its tensors")
-    return metadata[KEY], entries
+    return metadata[key], entries
 
 
 def _entry(value: Any) -> _Entry | None:
@@ -206,9 +246,9 @@ def _entry(value: Any) -> _Entry | None:
     return _Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
-def _content(path: Path, text: str) -> Content:
+def _content(path: Path, text: str, kind: Kind[C]) -> C:
     try:
-        content = read(text, Content, CERTIFICATE_VERSION)
+        content = read(text, kind.record, kind.version)
     except NewerError as error:
         raise CertificateError(f"{path} was written by a later version ({error}); install that.") from error
     except UnknownError:
@@ -216,7 +256,7 @@ def _content(path: Path, text: str) -> Content:
     except DamagedError as error:
         _refuse(path, str(error))
     try:
-        wrong = next(contradictions(content), "")
+        wrong = next(kind.contradictions(content), "")
     except RecursionError:
         wrong = "it is nested deeper than any"
     if wrong:
@@ -224,31 +264,44 @@ def _content(path: Path, text: str) -> Content:
     return content
 
 
-def _fits(path: Path, content: Content, entries: Mapping[str, _Entry]) -> None:
+def _fits(path: Path, expected: Expected, entries: Mapping[str, _Entry]) -> None:
     """See that the arrays are those that the content speaks of, no more and no fewer."""
-    expected: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
-        f"weights/{k}": (each.shape, _torch(each.dtype))
-        for k, each in enumerate(content.tensors)
-        if each.stored
-    }
-    if content.inputs.structure is not None:
-        shapes, dtypes = content.inputs.info.shapes, content.inputs.info.dtypes
-        expected |= {
-            f"inputs/{k}": (shape, _torch(dtype))
-            for k, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=False))
-        }
-    for k, recording in enumerate(content.recordings):
-        for name, (rest, dtype) in ARRAYS.items():
-            expected[f"{k}/{name}"] = ((recording.rows, *rest), dtype)
-        expected |= {
-            f"{k}/full/{n}": (each.shape, _torch(each.dtype))
-            for n, each in enumerate(recording.outputs)
-            if each.stored
-        }
     found = {name: (entry.shape, entry.dtype) for name, entry in entries.items()}
     if found != expected:
         wrong = next(n for n in sorted({*found, *expected}) if found.get(n) != expected.get(n))
         _refuse(path, f"its tensor {wrong} is not what its description says")
+
+
+def _arrays(content: Content) -> Expected:
+    expected: Expected = {
+        f"weights/{k}": (each.shape, _torch(each.dtype))
+        for k, each in enumerate(content.tensors)
+        if each.stored
+    }
+    expected |= of_inputs(content.inputs, "inputs")
+    for k, recording in enumerate(content.recordings):
+        expected |= of_recording(recording, str(k))
+    return expected
+
+
+def of_inputs(inputs: InputRecord, place: str) -> Expected:
+    """The arrays of inputs that are kept."""
+    if inputs.structure is None:
+        return {}
+    given = zip(inputs.info.shapes, inputs.info.dtypes, strict=False)
+    return {f"{place}/{k}": (shape, _torch(dtype)) for k, (shape, dtype) in enumerate(given)}
+
+
+def of_recording(recording: RecordingRecord, place: str) -> Expected:
+    """The arrays of a recording: a row for each tensor, and outputs in full."""
+    rows: Expected = {
+        f"{place}/{name}": ((recording.rows, *rest), dtype) for name, (rest, dtype) in ARRAYS.items()
+    }
+    return rows | {
+        f"{place}/full/{n}": (each.shape, _torch(each.dtype))
+        for n, each in enumerate(recording.outputs)
+        if each.stored
+    }
 
 
 def _torch(name: str) -> torch.dtype | None:
@@ -261,3 +314,6 @@ def _tensor(data: bytes, entry: _Entry) -> Tensor:
         return torch.empty(entry.shape, dtype=entry.dtype)
     block = np.frombuffer(data, np.uint8, entry.stop - entry.start, entry.start).copy()
     return torch.from_numpy(block).view(entry.dtype).reshape(entry.shape)
+
+
+_CERTIFICATE = Kind(KEY, Content, CERTIFICATE_VERSION, contradictions, _arrays)

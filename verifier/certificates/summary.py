@@ -118,7 +118,7 @@ def summarise(tensor: Tensor, bits: tuple[int, ...] | None = None) -> Summary:
 
 
 @functools.lru_cache(8)
-def _ramp(device: torch.device) -> Tensor:
+def ramp(device: torch.device) -> Tensor:
     """Two periods of weights."""
     return (torch.arange(2 * PERIOD, dtype=torch.float64, device=device) % PERIOD) / PERIOD
 
@@ -138,8 +138,8 @@ class _Sums:
         if kernel is not None and not values.is_cuda and values.dtype in (torch.float32, torch.float64):
             before = self.sketch.clone(), self.sums.clone()
             own = signs(start + len(values), values.device)[start:].numpy()
-            ramp = _ramp(values.device).numpy()
-            kernel.sketched(values.numpy(), own, ramp, start, self.sketch.numpy(), self.sums.numpy())
+            weights = ramp(values.device).numpy()
+            kernel.sketched(values.numpy(), own, weights, start, self.sketch.numpy(), self.sums.numpy())
             if self._plain():
                 return values
             self.sketch, self.sums = before
@@ -163,7 +163,7 @@ class _Sums:
         add(self.sketch, values, start)
         self.sums[0] += values.sum()
         self.sums[1] += torch.dot(values, values)
-        weights = _ramp(values.device)[start % PERIOD :][:PERIOD].repeat(-(-len(values) // PERIOD))
+        weights = ramp(values.device)[start % PERIOD :][:PERIOD].repeat(-(-len(values) // PERIOD))
         self.sums[4] += torch.dot(values, weights[: len(values)])
         if len(shown):
             low, high = torch.aminmax(shown)

@@ -105,14 +105,21 @@ class Instrument(TorchFunctionMode, ABC):
         self.given_memory = {same_memory(tensor) for tensor in given}
         self._known = Known(given)
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
-        _wrap_scripted(model)
         self._names: dict[int, str] = {}
         self._traced = {name: each for name, each in model.named_modules() if isinstance(each, GraphModule)}
         self._hooks: list[RemovableHandle] = []
+        self._attach(model)
+
+    def _attach(self, model: nn.Module) -> None:
+        """Put hooks on every module."""
+        _wrap_scripted(model)
         for name, module in model.named_modules():
-            self._names[id(module)] = name
-            self._hooks.append(module.register_forward_pre_hook(_Hook(self._enter), prepend=True))
-            self._hooks.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
+            self._hook(name, module)
+
+    def _hook(self, name: str, module: nn.Module) -> None:
+        self._names[id(module)] = name
+        self._hooks.append(module.register_forward_pre_hook(_Hook(self._enter), prepend=True))
+        self._hooks.append(module.register_forward_hook(_Hook(self._leave), always_call=True))
 
     @property
     def scope(self) -> str:
@@ -208,6 +215,13 @@ class Instrument(TorchFunctionMode, ABC):
         result = func(*args, **kwargs)
         if operator_name(func) in BLANK and isinstance(result, Tensor):
             _blank(result)
+        self._note(func, args, kwargs, result)
+        return result
+
+    def _note(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Show what a call returned."""
         outputs: Sequence[Tensor] = ()
         if isinstance(result, Tensor):
             outputs = [result]
@@ -224,7 +238,6 @@ class Instrument(TorchFunctionMode, ABC):
         elif operator_name(func) in READS:
             for tensor in tensors_in(args[:1]):
                 self.on_read(tensor)
-        return result
 
     def __exit__(
         self,

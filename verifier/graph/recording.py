@@ -33,6 +33,7 @@ from verifier.graph.tensors import same_memory, shape_of, tensors_given, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import CodeType
 
     from verifier.records import Source
 
@@ -52,7 +53,7 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         ModelError: It returns something without values; whatever the model itself raises passes through.
     """
     inputs = tensors_given((args, kwargs))
-    recorder = _Recorder(model, inputs)
+    recorder = Recorder(model, inputs, record.__code__)
     before = random_state()
     try:
         with torch.no_grad(), recorder:
@@ -137,8 +138,10 @@ class _Origins:
         return (producer,) if writer is None or writer <= producer else (producer, writer)
 
 
-class _Recorder(Instrument):
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+class Recorder(Instrument):
+    """Notes every call of one forward pass; frames beyond the code `outermost` are not the model's."""
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], outermost: CodeType) -> None:
         self._state: dict[int, str] = {}
         self._state_memory: set[int | None] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -154,7 +157,7 @@ class _Recorder(Instrument):
         self._buffers = {
             name: (buffer, buffer.clone()) for name, buffer in model.named_buffers() if not buffer.is_meta
         }
-        self._lines = Lines(model, record.__code__)
+        self._lines = Lines(model, outermost)
         super().__init__(model, inputs)
         self._drafts: list[_Draft] = []
         self._calls: list[Call] = []
@@ -182,9 +185,13 @@ class _Recorder(Instrument):
         kwargs: Mapping[str, Any],
         outputs: Sequence[Tensor],
     ) -> None:
+        """Draft a site for each tensor."""
         first, (scope, leaf) = len(self._drafts), self.origin
         self._suspendable &= _leaves_its_thread_alone(function)
-        named = [] if function is None else bind(function, args, kwargs)
+        if function is None:
+            named = [*((f"arg{k}", value) for k, value in enumerate(args)), *kwargs.items()]
+        else:
+            named = bind(function, args, kwargs)
         # A tensor that no operator made was made in Python, of numbers it has read off others.
         producers: list[int] = [] if function is not None else list(dict.fromkeys(self._read))
         operands: list[int | None] = []
@@ -274,6 +281,7 @@ class _Recorder(Instrument):
             last.base = name
 
     def graph(self, returned: Returned, *, draws: bool) -> Graph:
+        """What was noted, of a pass that has returned."""
         sources = tuple(next(iter(self._origins.of(tensor)[-1:]), UNTRACED) for _, tensor in returned.tensors)
         # What Python computes from numbers it read off tensors cannot be followed: any of them may have led there.
         left = self._read if UNTRACED in sources else []
@@ -352,6 +360,8 @@ def _leaves_its_thread_alone(function: Callable[..., Any] | None) -> bool:
 
 def _is_leaf(module: nn.Module) -> bool:
     """Whether a module is one of torch.nn's own operators, which torchvision treats as one node."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     forward = type(module).forward
     # What was generated (a traced module's forward) has no module that it comes from.
     return (getattr(forward, "__module__", "") or "").startswith("torch.nn.") and not any(module.children())

@@ -7,6 +7,7 @@ from verifier.judge.excess import excess, less_accurate, numeric
 from verifier.judge.hardware import hardware
 from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy
+from verifier.judge.recorded import left_between, recorded_budget, roundings
 from verifier.judge.rejudging import judge_again
 from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.sources import with_sources
@@ -29,6 +30,7 @@ __all__ = [
     "hardware",
     "judge_again",
     "judge_rows",
+    "left_between",
     "left_open",
     "less_accurate",
     "many",
@@ -36,7 +38,9 @@ __all__ = [
     "numerics_budget",
     "overall",
     "range_notes",
+    "recorded_budget",
     "regions",
+    "roundings",
     "semantics_budget",
     "too_thin",
     "with_precision",

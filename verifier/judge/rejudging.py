@@ -17,6 +17,7 @@ from verifier.judge.budgets import (
 )
 from verifier.judge.conclusion import concluded
 from verifier.judge.hardware import hardware
+from verifier.judge.recorded import RECORDED, WHOLE, left_between, recorded_budget
 from verifier.judge.statuses import judge_rows
 from verifier.judge.verdicts import AS_GIVEN, left_open
 from verifier.records import CellResult, PairResult, Result, Verdict
@@ -36,7 +37,7 @@ def _cell(cell: CellResult, policy: Policy) -> CellResult:
     if cell.verdict is Verdict.SKIPPED:
         return cell
     rows = [_budgeted(row, cell, policy) for row in cell.layers]
-    judged = judge_rows(rows)
+    judged = left_between(judge_rows(rows))
     exact = None if cell.role == "semantics" else hardware(policy, Cell.parse(cell.name), judged.rows)
     again = msgspec.structs.replace(
         cell,
@@ -61,6 +62,11 @@ def _budgeted(row: PairResult, cell: CellResult, policy: Policy) -> PairResult:
         budget = narrowed_budget(policy, old.noise_total or 0.0, old.reduction, here=old.rule == NARROWED[0])
     elif cell.role == "semantics":
         budget = semantics_budget(policy, (old.noise_total or 0.0) / DOUBLE_ROUNDOFF)
+    elif old.rule.startswith(RECORDED):
+        setting = Cell.parse(cell.name)
+        noise = old.noise_total or 0.0, old.noise_intrinsic or 0.0
+        whole = old.rule == WHOLE
+        budget = recorded_budget(policy, setting.dtype, setting.unit_roundoff, *noise, whole=whole)
     else:
         setting = Cell.parse(cell.name)
         budget = numerics_budget(

@@ -93,11 +93,11 @@ class Budget(Record, frozen=True, kw_only=True):
     """The error a pair is allowed in a cell: limits on `metric`, and the rule that gave them.
 
     `noise_total` and `noise_intrinsic` are the baseline's own distances from the float64 oracle at this pair,
-    which the limits were derived from; None where they were not measured. `oracle_total`, `oracle_intrinsic` and
-    `oracle_systematic` limit the candidate's distances from the oracle (`Accuracy`); `reduction` is the number of
-    terms that are summed for one element, which they grow with; `accumulated` is the largest such number here or
-    above, which `oracle_total` grows with. `instead` holds the rule's own limits, where a policy's stand in their
-    place.
+    which the limits were derived from; None where they were not measured, and of two recordings what rounding
+    explains. `oracle_total`, `oracle_intrinsic` and `oracle_systematic` limit the candidate's distances from the
+    oracle (`Accuracy`); `reduction` is the number of terms that are summed for one element, which they grow with;
+    `accumulated` is the largest such number here or above, which `oracle_total` grows with. `instead` holds the
+    rule's own limits, where a policy's stand in their place.
     """
 
     rule: str
