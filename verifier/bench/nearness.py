@@ -74,8 +74,9 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
     limit = STRICT.accuracy_total * max(error.distance, rounding) + room
     if not (exact.is_floating_point() or exact.is_complex()) or not math.isfinite(limit):
         return Near(same_numbers(program, other), 0.0, program)  # there is no measure
-    # One rounding of what all is multiplied by, and what is left of as many as there are elements.
-    chance = rounding * (1 + STRICT.accuracy_total / max(1, exact.numel()) ** 0.5)
+    # One rounding of what all is multiplied by, and what is left of those of as many elements as are of one size.
+    known = torch.where(exact.isfinite() & ~masks(exact), exact, 0).abs().double()
+    chance = rounding * (1 + STRICT.accuracy_total / float(_many(known, [*range(exact.dim())])) ** 0.5)
     shared = STRICT.accuracy_total * error.shared + chance + room
     given = Error.of(exact, other)
     if given.distance <= limit and given.shared > shared:
@@ -92,8 +93,9 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
     None where there is no such slice.
 
     A slice is too far if it is so beside what the program errs by in all slices together, relative to their size, and
-    beside what it errs by in that one; errors of few numbers are small by chance as often as the quantile of their
-    ratio (F distribution of that many degrees of freedom) says.
+    beside what it errs by in that one. Errors of few numbers are small by chance as often as the quantile of their
+    ratio says (F distribution); as many count as there are if all were as large: (sum of squares)^2 / sum of fourth
+    powers.
     """
     if exact.is_complex() or not exact.shape == program.shape == other.shape:
         return None
@@ -109,15 +111,25 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
         norms, errors, found = (each.square().mean(rest).sqrt() for each in (wide, own, others))
         usual = (errors.square().mean() / norms.square().mean().clamp_min(_TINY)).sqrt()
         usual = torch.maximum(usual, (errors / norms.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
-        chance = math.sqrt(float(stats.f.isf(_CHANCE / count, size, size)))
-        allowed = STRICT.accuracy_total * usual * (1 + STRICT.accuracy_total / size**0.5) + room
-        most = torch.maximum(allowed * norms, max(STRICT.accuracy_total, chance) * errors)
+        many = _many(wide, rest)
+        many = torch.where(errors == 0, many, torch.minimum(many, _many(own, rest)))
+        chance = torch.from_numpy(stats.f.isf(_CHANCE / count, many, many)).sqrt()
+        allowed = STRICT.accuracy_total * usual * (1 + STRICT.accuracy_total / many.sqrt()) + room
+        most = torch.maximum(allowed * norms, chance.clamp_min(STRICT.accuracy_total) * errors)
+        most = torch.where(many < _FEW, math.inf, most)
         if bool((found > most).any()):
             k = int((found - most).argmax())
             return float(most[k] / (norms.square().sum().sqrt()))
     return None
 
 
+def _many(tensor: Tensor, rest: list[int]) -> Tensor:
+    """How many numbers each slice holds as far as they are of one size, at least 1."""
+    squares = (tensor / tensor.abs().amax().clamp_min(_TINY)).square()
+    return (squares.sum(rest).square() / squares.square().sum(rest).clamp_min(_TINY)).clamp_min(1.0)
+
+
+_FEW = 3.0  # numbers of which nothing is told by how large they are together
 _TINY = torch.finfo(torch.float64).tiny
 _CHANCE = 1e-4  # how often one of many slices may be taken for wrong by this alone
 

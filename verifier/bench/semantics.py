@@ -33,7 +33,7 @@ from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.judge.excess import limit
 from verifier.proof.disproved import folded, wrong_guesses
-from verifier.proof.elsewhere import agree_on, alike_elsewhere, other_inputs
+from verifier.proof.elsewhere import agree_on, alike_elsewhere, inputs_within
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import unread
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from verifier.records import Budget
 
 WRONG_GUESS = "paired by its place at first, but what its tensor holds disproved that"
-_WAYS = 3  # other inputs on which models are run that are wired otherwise and give the same
 _REPAIRS = 6  # other pairs that are tried in one such round
 _GUESSES = 3  # rounds of taking back pairs; one is enough unless a wrong pair hid another
 
@@ -216,7 +215,7 @@ def _by_wiring(
 ) -> dict[int, Tried]:
     """Sites that read from elsewhere and give the same on the given inputs, but not on others that both take."""
     wired = [row.index for row in judged.rows if row.rewired and row.kind == "site" and not differs(row)]
-    for way in itertools.islice(other_inputs(bench), _WAYS) if wired else ():
+    for way in inputs_within(bench) if wired else ():
         if agree_on(bench, way) is not False:
             continue
         there = bench.at(inputs=way.inputs)

@@ -136,14 +136,14 @@ def _accepted_by_budget(row: PairResult, cell: CellResult, budgets: Sequence[Sit
 
 
 def _waived(
-    cell: CellResult, waivers: Sequence[Waiver], causes: dict[_Pair, Cause]
+    cell: CellResult, waivers: Sequence[Waiver], causes: dict[_Pair, PairResult]
 ) -> tuple[CellResult, list[Accepted]]:
     """The cell without the culprits that are waived; accepted if there is nothing wrong besides them."""
     if cell.verdict is not Verdict.DIVERGED:
         return cell, []
     taken: dict[_Place, Accepted] = {}
     for row in cell.culprits:
-        cause = row.cause or causes.get(_pair(row))
+        cause = row.cause or _lent(row, causes.get(_pair(row)))
         waiver = next((each for each in waivers if waives(each, row, cell.name, cause)), None)
         if waiver is not None:
             taken[_place(row)] = Accepted(
@@ -241,10 +241,29 @@ def _open(cell: CellResult) -> CellResult:
 _Pair = tuple[str | None, str | None, str]
 
 
-def _causes(cells: Iterable[CellResult]) -> dict[_Pair, Cause]:
-    """The causes that cells have shown, by pair: a cell that has none of its own is told the others'."""
+def _causes(cells: Iterable[CellResult]) -> dict[_Pair, PairResult]:
+    """The rows whose causes cells have shown, by pair, confirmed ones where there are any."""
     known = [row for cell in cells for row in cell.culprits if row.cause is not None]
-    return {_pair(row): row.cause for row in sorted(known, key=_confirmed) if row.cause is not None}
+    return {_pair(row): row for row in sorted(known, key=_confirmed)}
+
+
+def _lent(row: PairResult, known: PairResult | None) -> Cause | None:
+    """The cause another cell has shown, where it makes as large an error here: else there is another fault."""
+    if known is None or row.candidate_shape != known.candidate_shape:
+        return None
+    errors = [each.total if each.intrinsic is None else each.intrinsic for each in (row, known)]
+    here, there = errors
+    if here is None or there is None:
+        return known.cause if here is there else None
+    few = None if row.accuracy is None else row.accuracy.candidate_intrinsic  # on the samples of float64
+    near = abs((here.nrmse if few is None else few) - there.nrmse)
+    rounding = limit(row, intrinsic=row.intrinsic is not None)
+    alike = near <= _LIKE * there.nrmse + rounding and here.nrmse <= _MOST * there.nrmse + rounding
+    return known.cause if alike else None
+
+
+_LIKE = 0.1  # part of an error by which cells differ on the same samples
+_MOST = 4.0  # times that it may be on others
 
 
 def _confirmed(row: PairResult) -> bool:

@@ -6,6 +6,7 @@ What the given numbers do not choose (a branch, an expert, a row of a table) is 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -77,6 +78,37 @@ def other_inputs(bench: Bench) -> Iterator[Elsewhere]:
 
 
 _DRAWS = 6
+
+
+def inputs_within(bench: Bench) -> Iterator[Elsewhere]:
+    """Inputs that might have been given as well: in another order, and within their range where it has both signs.
+
+    None where several tensors are given, which may say something of each other.
+    """
+    given = bench.inputs
+    leaves = [leaf for _, leaf in leaves_in((given.args, given.kwargs)) if isinstance(leaf, torch.Tensor)]
+    if len(leaves) != 1 or not leaves[0].dim() or leaves[0].shape[-1] < 2:
+        return
+    (tensor,) = leaves
+    if tensor.is_floating_point() and bool(tensor.isfinite().all()):
+        low, high = (float(each) for each in tensor.aminmax())
+        if low < 0 < high:
+            smaller = min(-low, high) / max(-low, high)
+            yield Elsewhere("inputs of the other sign", _changed(given, lambda t: -smaller * t))
+            for seed in range(_ORDERS):
+                drawn = _drawn(seed, None)(tensor).clamp(low, high)
+                yield Elsewhere("inputs drawn anew", _changed(given, partial(_instead, drawn)))
+    for seed in range(_ORDERS):
+        order = torch.randperm(tensor.shape[-1], generator=torch.Generator().manual_seed(seed))
+        change = partial(torch.index_select, dim=-1, index=order.to(tensor.device))
+        yield Elsewhere("inputs in another order", _changed(given, change))
+
+
+_ORDERS = 4
+
+
+def _instead(other: Tensor, _tensor: Tensor) -> Tensor:
+    return other
 
 
 def _changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

@@ -17,7 +17,7 @@ from verifier.judge import regions
 from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -43,23 +43,38 @@ def excited(bench: Bench) -> Excited | None:
 
     A tensor stays as it is unless both models read it, and the candidate has all that it makes of it from there.
     """
-    for sign in (torch.sign, torch.abs):  # of some numbers a root or a logarithm is taken
-        found = _excited(bench, sign)
-        if found is None or _is_finite(found.bench):
-            break
-    return found
+    before = _finite(bench)
+    for draw in _DRAWS:  # of some numbers a root or a logarithm is taken
+        found = _excited(bench, draw)
+        if found is None or _alike(before, _finite(found.bench)):
+            return found
+    return None
 
 
-def _is_finite(bench: Bench) -> bool:
-    """Whether the baseline still returns numbers."""
+class _Draw(NamedTuple):
+    """How other numbers are made: in the place of zeros of both signs, and of a constant near that."""
+
+    signed: bool
+    near: bool
+
+
+_DRAWS = [_Draw(signed, near) for near in (False, True) for signed in (True, False)]
+
+
+def _finite(bench: Bench) -> list[Tensor] | None:
+    """Where the baseline returns numbers; None where it goes another way."""
     try:
         passes = run([bench.lane(SIDES[0], stops=())], Plan([[]], []))
     except (GraphDepartureError, ModelError):
-        return False
-    return all(bool(value.isfinite().all()) for value in passes.values[0])
+        return None
+    return [value.isfinite() for value in passes.values[0]]
 
 
-def _excited(bench: Bench, sign: Callable[[Tensor], Tensor]) -> Excited | None:
+def _alike(one: Sequence[Tensor] | None, other: Sequence[Tensor] | None) -> bool:
+    return one is not None and other is not None and all(map(torch.equal, one, other))
+
+
+def _excited(bench: Bench, draw: _Draw) -> Excited | None:
     masters = bench.subject.masters
     read, other = (
         {use.name for site in bench.graph(side).sites for use in site.tensors}
@@ -69,7 +84,7 @@ def _excited(bench: Bench, sign: Callable[[Tensor], Tensor]) -> Excited | None:
     drawn = {
         name: changed
         for name, tensor in masters.baseline.items()
-        if name in read and (changed := _changed(tensor, sign)) is not None
+        if name in read and (changed := _changed(tensor, draw)) is not None
     }
     made = {
         name: assembly
@@ -93,7 +108,7 @@ def _is_made(name: str, assembly: Assembly, bench: Bench) -> bool:
     return torch.equal(assembly.stored(masters.baseline, own), own)
 
 
-def _changed(tensor: Tensor, sign: Callable[[Tensor], Tensor]) -> Tensor | None:
+def _changed(tensor: Tensor, draw: _Draw) -> Tensor | None:
     """Other numbers of the usual size for what is all one number, in another order what is 0 and 1."""
     if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
         return None
@@ -107,8 +122,9 @@ def _changed(tensor: Tensor, sign: Callable[[Tensor], Tensor]) -> Tensor | None:
     generator = torch.Generator().manual_seed(0)  # the same for all: tensors that are tied stay so
     noise = 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
     if low:
-        return noise.to(tensor)
-    signs = sign(torch.randn(tensor.shape, generator=generator, dtype=torch.float64).sign())
+        return (low * noise if draw.near else noise).to(tensor)
+    signs = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).sign()
+    signs = signs if draw.signed else signs.abs()
     terms = tensor[0].numel() if tensor.dim() > 1 else 1
     return (signs * noise / math.sqrt(terms)).to(tensor)
 

@@ -7,7 +7,6 @@ Where nothing was compared behind them that moves, what stands in them is of no 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -120,7 +119,7 @@ def _differences(
         where = ~finite & (baseline != candidate) | ((baseline - candidate).abs() > SAME * size) & finite
         if bool(values[where].isfinite().all()):
             sizes = [_size(each[finite & part]) for each in (baseline, candidate) for part in (where, ~where)]
-            least = -_FAR * (sizes[1] + sizes[3]) if sizes[1] and sizes[3] else -math.inf
+            least = -_FAR * max(sizes[1] + sizes[3], 1.0)
             far = where & (baseline < least) & (candidate < least)
             found[pair] = _Difference(where, values, max(sizes) or 1.0, far & (far == where).all())
 

@@ -89,3 +89,30 @@ def test_rows_of_a_table_up_to_its_last_are_tried() -> None:
     tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
     assert verify(Table(99.0), Table(99.0), tokens).verdict == "match"
     assert verify(Table(99.0), Table(8.2), tokens).verdict == "diverged"  # in the row of 9 alone
+
+
+class Averaged(nn.Module):
+    """The mean over tokens that are not padded, as a mask says or the tokens themselves."""
+
+    def __init__(self, *, by_mask: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.first, self.last, self.by_mask = (
+            nn.Embedding(20, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 3),
+            by_mask,
+        )
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        told, seen = mask[..., None].float(), (tokens != 0)[..., None].float()
+        x = self.first(self.table(tokens) * seen)
+        found: Tensor = self.last((x * (told if self.by_mask else seen)).sum(1) / told.sum(1))
+        return found
+
+
+def test_inputs_that_belong_together_are_not_drawn_apart() -> None:
+    tokens = torch.randint(1, 20, (3, 6), generator=torch.Generator().manual_seed(1))
+    tokens[0, 4:] = tokens[1, 5:] = 0
+    given = {"tokens": tokens, "mask": (tokens != 0).long()}
+    assert verify(Averaged(by_mask=False), Averaged(by_mask=True), given).verdict == "match"

@@ -86,6 +86,15 @@ def test_what_stands_at_masked_places_is_no_fault(fill: float, other: float) -> 
     assert any("masked_fill" in note for cell in result.cells for note in cell.notes)
 
 
+def test_what_fills_a_mask_is_no_fault_only_where_no_scores_come_near() -> None:
+    models = [Masked(-1e9), Masked(-40.0)]
+    for model in models:
+        with torch.no_grad():
+            model.scores.weight.mul_(1e-3)
+            model.scores.bias.mul_(1e-3)
+    assert compared(*models).verdict == "diverged"
+
+
 def test_another_mask_is_a_fault_and_what_stands_there_is_none() -> None:
     result = compared(Masked(-math.inf), Masked(-1e9, shift=1))
     assert result.verdict == "diverged"
@@ -206,6 +215,38 @@ def test_a_rewritten_branch_behind_a_gate_that_is_shut_is_compared_with_it_open(
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     assert verify(Shut(quick, gate, shut), Shut(by_hand, gate, shut), x).verdict == "match"
     assert verify(Shut(quick, gate, shut), Shut(other, gate, shut), x).verdict != "match"
+
+
+class Bound(nn.Module):
+    """A branch that a share of 0 hides, beside a constant of which not every number can be made."""
+
+    def __init__(
+        self, act: Callable[[Tensor], Tensor], of: Callable[[Tensor], Tensor], constant: float
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act, self.of = act, of
+        self.before, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.share = nn.Parameter(torch.zeros(4))
+        self.constant = nn.Parameter(torch.full((4,), constant))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.of(self.constant)
+        found: Tensor = self.last(x + self.share * self.act(self.before(x)))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("of", "constant"),
+    [(lambda c: torch.sqrt(c - 1), 2.0), (lambda c: torch.log(-c), -2.0), (torch.acosh, 3.0)],
+    ids=["root", "logarithm", "acosh"],
+)
+def test_a_constant_keeps_to_where_the_program_takes_it(
+    of: Callable[[Tensor], Tensor], constant: float
+) -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    assert verify(Bound(quick, of, constant), Bound(by_hand, of, constant), x).verdict == "match"
+    assert verify(Bound(quick, of, constant), Bound(other, of, constant), x).verdict != "match"
 
 
 @pytest.mark.parametrize("how", ["linear", "norm", "gate"])
