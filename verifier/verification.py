@@ -41,7 +41,7 @@ from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from verifier.certificates.certificate import Certificate
@@ -133,34 +133,18 @@ def verify(
     requests = _requests(cells)
     if repro is not None:
         check_writable(repro)
-    needing = _needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None)
-    if are_recorded(baseline, candidate):
-        return recordings_verified(
-            baseline,
-            candidate,
-            inputs,
-            weights=weights,
-            parameter_map=parameter_map,
-            protocol=protocol,
-            seed=seed,
-            command=command,
-            needing=needing,
-        )
+    asked = {
+        "weights": weights,
+        "parameter_map": parameter_map,
+        "protocol": protocol,
+        "seed": seed,
+        "command": command,
+        "needing": _needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None),
+    }
+    recorded = _recorded(baseline, candidate, inputs, requests, asked)
+    if recorded is not None:
+        return recorded
     candidate = cast("nn.Module | str", candidate)
-    if (dumped := is_dump(baseline)) or is_certificate(baseline):
-        verified = cast("Callable[..., Verification]", verified_with_dump if dumped else verified_with)
-        return verified(
-            baseline,
-            candidate,
-            inputs,
-            weights=weights,
-            parameter_map=parameter_map,
-            requests=requests,
-            protocol=protocol,
-            seed=seed,
-            command=command,
-            needing=needing,
-        )
     baseline = cast("nn.Module | str", baseline)
     missing = missing_here(requests)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
@@ -200,6 +184,19 @@ def verify(
         probes=probes,
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
+
+
+def _recorded(
+    baseline: Any, candidate: Any, inputs: Any, requests: Sequence[Request], asked: Mapping[str, Any]
+) -> Verification | None:
+    """The verification where a recording or a dump stands in the baseline's place; None where a model does."""
+    if are_recorded(baseline, candidate):
+        return recordings_verified(baseline, candidate, inputs, **asked)
+    if is_dump(baseline):
+        return verified_with_dump(baseline, candidate, inputs, requests=requests, **asked)
+    if is_certificate(baseline):
+        return verified_with(baseline, candidate, inputs, requests=requests, **asked)
+    return None
 
 
 def _needing(
