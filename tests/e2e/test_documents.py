@@ -18,6 +18,8 @@ from PIL import Image
 from typer.main import get_command
 
 from tests.documents import DOCUMENTS, blocks
+from tests.e2e.nets import net
+from verifier import recording
 from verifier.cli.commands import app
 
 if TYPE_CHECKING:
@@ -142,7 +144,21 @@ def readers_place(place: Path) -> Path:
     for number in range(2):
         coarse = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((160, 120)).save(place / "photos" / f"{number}.png")
+    recorded_elsewhere(place)
     return place
+
+
+def recorded_elsewhere(place: Path) -> None:
+    """Write what a reader's other processes have left: passes of two of them, and tensors of a third."""
+    torch.manual_seed(0)
+    model = net().eval()
+    x = torch.randn(2, 3, 64, 64)
+    for name in ("trainer", "engine"):
+        with recording(place / f"{name}.safetensors", model), torch.no_grad():
+            y = model(x)
+    (place / "dump").mkdir()
+    for name, tensor in {"x.npy": x, "dump/y.npy": y}.items():
+        np.save(place / name, tensor.numpy())
 
 
 def test_every_command_runs(readers_place: Path, clean_environment: Mapping[str, str]) -> None:
