@@ -29,8 +29,8 @@ NO_CODES = {
     "conv-transpose",  # the beginning of codes
     "not-loaded",  # the end of codes
 }
-# Names put together that are no codes: threads, temporary files.
-NO_PATTERNS = {"verifier-*", "verifier-training-*", "*-*"}
+# Names put together that are no codes: threads, files.
+NO_PATTERNS = {"verifier-*", "verifier-training-*", "repro-*-*", "*-*"}
 
 DASHED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 PUT_TOGETHER = re.compile(r"(\*|[a-z0-9]+)(-(\*|[a-z0-9]+))+")
