@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from verifier.certificates import file
-from verifier.certificates.certificate import Recording
 from verifier.certificates.summary import Moments, Summary
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.certificates.content import RecordingRecord
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run: what is said of it, a summary for each row, and outputs that are kept in full, by position."""
+
+    record: RecordingRecord
+    summaries: tuple[Summary, ...]
+    outputs: Mapping[int, Tensor]
 
 
 def arrays_of(recording: Recording, place: str) -> dict[str, Tensor]:

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 from verifier.certificates import file
+from verifier.certificates.arrays import arrays_of, recording_of
 from verifier.certificates.keeping import Kept
-from verifier.certificates.summary import Moments, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,18 +16,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.certificates.content import Content, RecordingRecord
+    from verifier.certificates.arrays import Recording
+    from verifier.certificates.content import Content
 
 SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One run: what is said of it, a summary for each row, and outputs that are kept in full, by position."""
-
-    record: RecordingRecord
-    summaries: tuple[Summary, ...]
-    outputs: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,18 +63,7 @@ class Certificate:
         }
         tensors |= {f"inputs/{k}": tensor for k, tensor in enumerate(self.inputs)}
         for k, recording in enumerate(self.recordings):
-            rows = recording.summaries
-            for name, found in {
-                "bits": [row.bits for row in rows],
-                "masks": [row.mask for row in rows],
-                "moments": [tuple(row.moments) for row in rows],
-                "histograms": [row.histogram for row in rows],
-                "sketches": [row.sketch for row in rows],
-            }.items():
-                rest, dtype = file.ARRAYS[name]
-                array = np.array(found).reshape(len(rows), *rest)
-                tensors[f"{k}/{name}"] = torch.from_numpy(array).to(dtype)
-            tensors |= {f"{k}/full/{n}": tensor for n, tensor in recording.outputs.items()}
+            tensors |= arrays_of(recording, str(k))
         return file.encoded(self.content, tensors)
 
     @classmethod
@@ -96,21 +74,7 @@ class Certificate:
             CertificateError: It is none, damaged, or of a later version.
         """
         content, tensors, digest = file.decoded(Path(path))
-        recordings = []
-        for k, record in enumerate(content.recordings):
-            arrays = [tensors[f"{k}/{name}"].numpy() for name in file.ARRAYS]
-            rows = tuple(
-                Summary(
-                    bits=tuple(bits.tolist()),
-                    mask=tuple(mask.tolist()),
-                    moments=Moments(int(moments[0]), int(moments[1]), *map(float, moments[2:])),
-                    histogram=histogram,
-                    sketch=sketch,
-                )
-                for bits, mask, moments, histogram, sketch in zip(*arrays, strict=True)
-            )
-            outputs = {n: tensors[f"{k}/full/{n}"] for n, each in enumerate(record.outputs) if each.stored}
-            recordings.append(Recording(record, rows, outputs))
+        recordings = [recording_of(record, tensors, str(k)) for k, record in enumerate(content.recordings)]
         weights = {
             each.name: tensors[f"weights/{k}"] for k, each in enumerate(content.tensors) if each.stored
         }

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from verifier.bench.bench import Bench
     from verifier.bench.protocol import Protocol
     from verifier.bench.side import Side
-    from verifier.certificates.certificate import Certificate, Recording
+    from verifier.certificates.arrays import Recording
+    from verifier.certificates.certificate import Certificate
     from verifier.certificates.meeting import Error
     from verifier.inputs import Inputs
     from verifier.judge import Region

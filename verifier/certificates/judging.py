@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from verifier.align import Alignment, Pair, State
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
-    from verifier.certificates.certificate import Recording
+    from verifier.certificates.arrays import Recording
     from verifier.certificates.content import RecordingRecord
     from verifier.certificates.keeping import Kept
     from verifier.certificates.meeting import Error, Met

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.certificates.certificate import Recording
+    from verifier.certificates.arrays import Recording
 
 LIVE_VERSION = 1
 KEY = "live recording"

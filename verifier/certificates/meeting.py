@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment, Pair
     from verifier.bench.bench import Bench
-    from verifier.certificates.certificate import Recording
+    from verifier.certificates.arrays import Recording
     from verifier.certificates.keeping import Kept
     from verifier.certificates.summary import Summary
     from verifier.records import Comparison

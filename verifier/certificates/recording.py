@@ -25,7 +25,8 @@ from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import ORACLE, Cell, Request, missing_here
 from verifier.certificates import arguments
-from verifier.certificates.certificate import Certificate, Recording
+from verifier.certificates.arrays import Recording
+from verifier.certificates.certificate import Certificate
 from verifier.certificates.content import Content, RecordingRecord, TensorRecord, WeightRecord, as_record
 from verifier.certificates.drawing import drawn, scale_of
 from verifier.certificates.file import storable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.certificates.certificate import Recording
+    from verifier.certificates.arrays import Recording
     from verifier.certificates.content import InputRecord, WeightRecord
     from verifier.graph import Graph
     from verifier.records import Environment, ModelInfo

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from verifier.border.error_texts import first_line
 from verifier.certificates import arguments
-from verifier.certificates.certificate import SUFFIX, Recording
+from verifier.certificates.arrays import Recording
+from verifier.certificates.certificate import SUFFIX
 from verifier.certificates.content import (
     GraphRecord,
     RecordingRecord,

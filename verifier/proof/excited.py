@@ -43,10 +43,13 @@ def excited(bench: Bench) -> Excited | None:
 
     A tensor stays as it is unless both models read it, and the candidate has all that it makes of it from there.
     """
-    before = _finite(bench)
+    before = None
     for draw in _DRAWS:  # of some numbers a root or a logarithm is taken
         found = _excited(bench, draw)
-        if found is None or _alike(before, _finite(found.bench)):
+        if found is None:
+            return None
+        before = before or _finite(bench)
+        if _alike(before, _finite(found.bench)):
             return found
     return None
 
