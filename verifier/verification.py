@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.bench.as_given import as_given
+from verifier.bench.as_given import as_given, by_sample
 from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
@@ -29,7 +29,7 @@ from verifier.certificates.both_recorded import are_recorded, recordings_verifie
 from verifier.certificates.verifying import is_certificate, verified_with
 from verifier.dumps.verifying import is_dump, verified_with_dump
 from verifier.environment import describe, preserved, tf32_allowed
-from verifier.errors import GraphDepartureError, InputError, UsageError
+from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, picked, sample
@@ -217,28 +217,46 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
     """Both models as they were given, run once; then the comparison of their programs."""
     parts = batches(given, terms.batch_size)
     runs = as_given(sides[0], parts), as_given(sides[1], [part.other or part for part in parts])
-    known = replace(sides[0], runs=True), replace(sides[1], runs=True)
     with interpreted():
-        found = _on_samples(known, given, terms, by_sample=all(run.by_sample for run in runs))
-    return replace(found, runs=runs)
+        return replace(_on_samples(sides, given, terms), runs=runs)
 
 
-def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, by_sample: bool) -> Compared:
+def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
     """The comparison with a few samples for float64, or with all where a few will not do.
 
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
-    few = sample(given, SEMANTIC_SAMPLES) if by_sample else given
-    with contextlib.suppress(GraphDepartureError, InputError):
-        found = compared(sides, given, few, terms)
-        if apart := [number for number in found.samples_apart if number >= batch_size_of(few)]:
-            more = picked(given, [*range(batch_size_of(few)), *apart])
-            found = compared(sides, given, more, terms)
-        if found.samples_apart:
-            found = compared(sides, given, given, terms)
-        if not (found.sample_counts_differ and batch_size_of(few) != batch_size_of(given)):
-            return found
-    return compared(sides, given, given, terms.anew())
+    few = sample(given, SEMANTIC_SAMPLES)
+    if batch_size_of(few) < batch_size_of(given):
+        try:
+            found = compared(sides, given, few, terms)
+            if found.alone or _by_sample(sides, given, terms):
+                found = _with_samples_apart(sides, given, few, terms, found)
+                return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
+        except GraphDepartureError:
+            return compared(sides, given, given, terms.anew())
+        except (CannotRunError, InputError):
+            pass  # what fails on a few samples may run on all; else that tells why
+    try:
+        return compared(sides, given, given, terms)
+    except (GraphDepartureError, InputError):
+        return compared(sides, given, given, terms.anew())
+
+
+def _by_sample(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> bool:
+    """Whether both models give for a few samples what they give for these among all."""
+    parts = batches(given, terms.batch_size)
+    return by_sample(sides[0], parts) and by_sample(sides[1], [part.other or part for part in parts])
+
+
+def _with_samples_apart(
+    sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms, found: Compared
+) -> Compared:
+    """What was found on a few samples, or on these and those on which both part; on all if these do not tell."""
+    if apart := [number for number in found.samples_apart if number >= batch_size_of(few)]:
+        more = picked(given, [*range(batch_size_of(few)), *apart])
+        found = compared(sides, given, more, terms)
+    return compared(sides, given, given, terms) if found.samples_apart else found
 
 
 def _digested(masters: Masters, hasher: Hasher) -> WeightsInfo:

@@ -193,7 +193,7 @@ def test_the_tree_opens_where_the_culprit_is_and_marks_the_worst_inside(
     assert str(samples.deep().culprits[0].baseline) in culprit.inner_text()
     last = found.page.locator("#tree > details").last
     last.locator("summary").first.click()
-    assert last.locator("details").count() > 10
+    last.locator("details").nth(10).wait_for(state="attached")
 
 
 def test_sites_without_a_partner_show_on_both_sides_of_the_tree(opened: Callable[..., Opened]) -> None:

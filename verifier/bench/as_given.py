@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from verifier.graph.instrument import Instrument
 from verifier.graph.operators import operator_name
 from verifier.graph.returned import Returned
 from verifier.graph.tensors import same_numbers, tensors_in
-from verifier.inputs.samples import batch_size, picked
+from verifier.inputs.samples import batch_size, ends, picked, rows
 from verifier.judge import judge_rows
 from verifier.judge.verdicts import AS_GIVEN
 from verifier.lockstep import Meeting, meet
@@ -55,7 +55,6 @@ class AsGiven:
         role: `baseline` or `candidate`.
         apart: Each output of a copy in float64 against that of the model, where they are not the same; else empty.
         limits: What each of these may be apart by rounding (NRMSE).
-        by_sample: Whether its outputs on a few samples are the rows of its outputs on all of them.
         compiled: Whether any of it is compiled.
         notes: What should be known of it in any case.
     """
@@ -63,7 +62,6 @@ class AsGiven:
     role: str
     apart: tuple[Meeting, ...] = ()
     limits: tuple[float, ...] = ()
-    by_sample: bool = True
     compiled: bool = False
     notes: tuple[str, ...] = ()
 
@@ -71,8 +69,7 @@ class AsGiven:
 def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
     """Run one model as it was given, and a copy of it.
 
-    A model that is nothing but its modules is its copy, which is run in its place: a run may change what it holds.
-    What looks back from sample to sample, as over a first dimension that is time, shows at the last.
+    A model that is nothing but its modules is its copy, which runs in its place wherever it is watched.
 
     Args:
         side: The model.
@@ -82,43 +79,65 @@ def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
         InputError: The baseline does not take the inputs.
         ModelError: The candidate fails on what the baseline takes.
     """
+    compiled = bool(compiled_parts(side.given))
+    if not (compiled or patched(side.given)):
+        return AsGiven(side.role)
+    _begin(side)
+    found = [_run(side, inputs, compiled=compiled) for inputs in _one_of_each_size(parts)]
+    return next((each for each in found if each.apart), found[0])
+
+
+def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
+    """Whether a copy's outputs on a few samples are the rows of its outputs on all of them.
+
+    What looks back from sample to sample, as over a first dimension that is time, shows at the last. False where it
+    does not run on few. Arguments and errors are those of `as_given`.
+    """
+    _begin(side)
+    return all(_rows_alone(side, inputs) for inputs in _one_of_each_size(parts))
+
+
+def _begin(side: Side) -> None:
     heartbeat.stage("running the models as they were given")
     heartbeat.model(side.role)
-    found = None
-    for inputs in {batch_size(each): each for each in reversed(parts)}.values():
-        here = _run(side, inputs)
-        found = here if found is None or (here.apart and not found.apart) else found
-        found = replace(found, by_sample=found.by_sample and here.by_sample)
-    assert found is not None  # noqa: S101 - there is always a batch
-    return found
 
 
-def _run(side: Side, inputs: Inputs) -> AsGiven:
-    compiled = bool(compiled_parts(side.given))
-    ends = [batch_size(inputs) - 1, 0] if batch_size(inputs) > 1 else [0]
+def _one_of_each_size(parts: Sequence[Inputs]) -> list[Inputs]:
+    return list({batch_size(each): each for each in reversed(parts)}.values())
+
+
+def _rows_alone(side: Side, inputs: Inputs) -> bool:
+    numbers = ends(inputs)
+    few = picked(inputs, numbers)
+    try:
+        program = _program(side, _copy(side, side.cell()), inputs, side.cell(), failing=True)
+    except OutOfMemoryError:
+        if batch_size(inputs) == len(numbers):
+            raise
+        return _rows_alone(side, few)
+    small = _program(side, _copy(side, side.cell()), few, side.cell())
+    if program is None or small is None:
+        return False
+    return _all_near(_agree(side, few, small, rows(program, batch_size(inputs), numbers)))
+
+
+def _run(side: Side, inputs: Inputs, *, compiled: bool) -> AsGiven:
     copied = _copy(side, side.cell())  # before the model runs, which may change what it holds
     try:
-        whole = _given(side, inputs) if compiled or patched(side.given) else None
-        program = _program(side, copied, inputs, side.cell(), failing=whole is None)
+        whole = _given(side, inputs)
+        program = _program(side, copied, inputs, side.cell())
     except OutOfMemoryError:
-        if batch_size(inputs) == len(ends):
+        few = picked(inputs, ends(inputs))
+        if batch_size(few) == batch_size(inputs):
             raise
-        return _run(side, picked(inputs, ends))
-    few = picked(inputs, ends)
-    small = _program(side, _copy(side, side.cell()), few, side.cell())
+        return _run(side, few, compiled=compiled)
     if program is None:  # recording it tells why
-        return AsGiven(side.role, by_sample=False, compiled=compiled)
-    by_sample = small is not None and _all_near(
-        _agree(side, few, small, _rows(program, batch_size(inputs), ends))
-    )
-    if whole is None:
-        return AsGiven(side.role, by_sample=by_sample)
+        return AsGiven(side.role, compiled=compiled)
     found = _agree(side, inputs, program, whole)
     if _all_near(found):
         notes = _noted(side, whole, program) if compiled else ()
-        return AsGiven(side.role, by_sample=by_sample, compiled=compiled, notes=notes)
-    limits = tuple(each.limit for each in found)
-    return AsGiven(side.role, _apart(program, whole, found), limits, by_sample, compiled)
+        return AsGiven(side.role, compiled=compiled, notes=notes)
+    return AsGiven(side.role, _apart(program, whole, found), tuple(each.limit for each in found), compiled)
 
 
 def _all_near(found: Sequence[Near]) -> bool:
@@ -207,10 +226,6 @@ class _Teller(Instrument):
 
     def on_call(self, *_: object) -> None:
         """Nothing is kept of a call."""
-
-
-def _rows(tensors: Sequence[Tensor], samples: int, numbers: Sequence[int]) -> list[Tensor]:
-    return [t[list(numbers)] if t.dim() and t.shape[0] == samples else t for t in tensors]
 
 
 def _same(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:

@@ -39,13 +39,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calls:
-    """What bare calls of both models have shown; no tensors are kept.
+    """What bare calls of both models have shown.
 
     Attributes:
         first: The first bare calls against each other, a meeting for each output by position; empty where both models
             gave what they gave while they were watched.
         second: Likewise the second calls; empty where both gave what their first calls gave.
         others: Likewise calls on the same samples in another order, on the same copies.
+        ends: What the two returned instead for a bench's ends, if they keep no state.
         notes: What should be known of it in any case.
         differences: What the two return otherwise that is no number: other keys, other words.
     """
@@ -53,8 +54,21 @@ class Calls:
     first: tuple[Meeting, ...] = ()
     second: tuple[Meeting, ...] = ()
     others: tuple[Meeting, ...] = ()
+    ends: tuple[Sequence[Tensor], ...] = ()
     notes: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+
+    def alone(self, whole: Sequence[Sequence[Tensor]], limits: Sequence[float]) -> bool:
+        """Whether what both returned for the ends is what they return for these among all samples.
+
+        Args:
+            whole: The ends' rows of what each returns for all.
+            limits: For each output, what the baseline's is apart from float64 in this cell (NRMSE).
+        """
+        return len(self.ends) == len(whole) and all(
+            len(one) == len(two) == len(limits) and all(map(_near, one, two, limits))
+            for one, two in zip(self.ends, whole, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -87,15 +101,15 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
     for side, done in zip(SIDES, called, strict=True):
         given, graph, cell = bench.given(side), bench.graph(side), bench.cell
         held = [value.clone() for value in done.values]
-        used = unshared(done.model)
-        again = _attempt(side, used, cell, given)
+        model = unshared(done.model)
+        again = _attempt(side, model, cell, given)
         once = again
         if not _alike(done.values, held):
             notes.append(f"the {side} writes into what it returned before when it is called again")
         if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
-            used = unshared(bench.copied(side))
-            once, again = _call(side, used, cell, given), _attempt(side, used, cell, given)
-        others.append(_attempt(side, used, cell, reversed_samples(given)))
+            model = unshared(bench.copied(side))
+            once, again = _call(side, model, cell, given), _attempt(side, model, cell, given)
+        others.append(_attempt(side, model, cell, _others(bench, side)))
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
         values = once.values(graph.output_order)
         seen.append(once is again or _alike(held, values))
@@ -115,12 +129,13 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
     differences, told = _returned(first, orders[1], by_order=by_order)
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
-    elif isinstance(others[1], str) and not isinstance(others[0], str):
+    elif bench.ends is None and isinstance(others[1], str) and not isinstance(others[0], str):
         differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
     return Calls(
         first=() if all(seen) else _against(first, orders),
         second=() if all(steady) else _against(second, orders),
-        others=_against(others, orders),
+        others=_against(others, orders) if bench.ends is None else (),
+        ends=_values(others, orders) if bench.ends is not None and all(steady) else (),
         notes=(*notes, *told),
         differences=tuple(differences),
     )
@@ -156,6 +171,11 @@ def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returne
         return account(error.__cause__ or error)
 
 
+def _near(one: Tensor, two: Tensor, limit: float) -> bool:
+    """Whether two tensors are no further apart than each is from float64."""
+    return same_numbers(one, two) or _apart([one], [two]) <= 2 * limit
+
+
 def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     return len(one) == len(two) and all(map(same_numbers, one, two))
 
@@ -164,12 +184,29 @@ def _against(
     returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
 ) -> tuple[Meeting, ...]:
     sides = [
-        each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
+        each.values(order)
+        for each, order in zip(returned, orders, strict=False)
+        if isinstance(each, Returned)
     ]
     if len(sides) < 2:
         return ()
     count = min(map(len, sides))
     return meet(sides[0][:count], sides[1][:count])
+
+
+def _values(
+    returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
+) -> tuple[Sequence[Tensor], ...]:
+    return tuple(
+        each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
+    )
+
+
+def _others(bench: Bench, side: str) -> Inputs:
+    """What a model is called on that it has not been called on before, or not in this order."""
+    if bench.ends is None:
+        return reversed_samples(bench.given(side))
+    return bench.ends if side == SIDES[0] else bench.ends.other or bench.ends
 
 
 # Unit roundoffs by which kernels that add in another order every time may be apart at the end of a deep network.

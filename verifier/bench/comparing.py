@@ -13,7 +13,7 @@ from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
-from verifier.inputs.samples import batch_size, batches
+from verifier.inputs.samples import batch_size, batches, ends, picked
 from verifier.judge import numeric, regions
 from verifier.proof.dependence import read
 from verifier.proof.excited import excited, hidden
@@ -103,6 +103,11 @@ class Compared:
         return with_runs([each.result for each in self.cells], self.runs)
 
     @property
+    def alone(self) -> bool:
+        """Whether both models are known to give for samples by themselves what they give for them among all."""
+        return any(each.alone for each in self.cells)
+
+    @property
     def samples_apart(self) -> tuple[int, ...]:
         """Samples on which the models part in a numerics cell, where float64 found nothing on its few."""
         if any(_reached(result) for result in self.results if result.role == "semantics"):
@@ -147,9 +152,9 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         *flag_differences(*(side.flags for side in sides)),
         *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
     )
-    bench = Bench(prove(subject, few), few)
-    steps = progressive(bench, protocol.policy) if terms.by_block else ()
     parts = batches(given, terms.batch_size)
+    bench = Bench(prove(subject, few), few, ends=_ends(few, parts[0]))
+    steps = progressive(bench, protocol.policy) if terms.by_block else ()
     exactly = None
     if terms.semantics or ORACLE in wanted:
         typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
@@ -187,6 +192,11 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         silent,
         _not_in_batches(terms, batch_size(given)),
     )
+
+
+def _ends(few: Inputs, first: Inputs) -> Inputs | None:
+    """The last and the first sample of the first batch, where that is more than the few."""
+    return picked(first, ends(first)) if batch_size(first) > batch_size(few) else None
 
 
 def _read(bench: Bench) -> tuple[dict[Region, bool], tuple[str, ...]]:

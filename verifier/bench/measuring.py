@@ -14,7 +14,7 @@ from verifier.border.error_texts import first_line
 from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
-from verifier.inputs.samples import batch_size
+from verifier.inputs.samples import batch_size, ends, rows
 from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments
@@ -55,7 +55,8 @@ class Measured:
     `inputs` are there where the candidate was given its own. `output` says how well what a free pass returns agrees,
     `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
     is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
-    candidate, by position, ran in float32 within float64. No tensors are kept.
+    candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
+    and the first sample of the first batch; no other tensors are kept.
     """
 
     free: Run | None
@@ -66,6 +67,7 @@ class Measured:
     words: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     narrowed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+    ends: tuple[Sequence[Tensor], ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -103,8 +105,9 @@ class _Batches:
             narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
         )
 
-    def measured(self, notes: Sequence[str]) -> Measured:
+    def measured(self, notes: Sequence[str], inputs: Sequence[Inputs]) -> Measured:
         """What is kept: the tensors are read now, before a model runs again and may write into them."""
+        samples, numbers = sum(map(batch_size, inputs)), ends(inputs[0])
         return Measured(
             free=self.free,
             forced=self.forced,
@@ -117,6 +120,7 @@ class _Batches:
             words=self.words,
             narrowed=self.narrowed,
             notes=tuple(notes),
+            ends=tuple(rows(each, samples, numbers) for each in self.values),
         )
 
 
@@ -174,7 +178,7 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         offset += batch_size(batch)
     found = _merged(found, queued, kinds, bench.cell)
     assert found is not None  # noqa: S101 - there is always a batch
-    return found.measured(notes)
+    return found.measured(notes, inputs)
 
 
 # A recording costs as much of Python's time as a batch does, so it saves some from the second batch on.
@@ -231,15 +235,36 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
 
 
 def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int) -> _Batches:
+    first = _beside(passes, 0, (0, 1), inputs, cell, offset)
     runs = map(Run, passes.meetings, passes.outputs, passes.states)
-    other = inputs.other
-    return _Batches(
+    return replace(
+        first,
         free=next(runs) if kinds.free else None,
         forced=next(runs) if kinds.forced else None,
-        inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
-        values=(passes.values[0], passes.values[1]),
-        words=tuple(said for said, may_say_nothing in words_apart(*passes.words[:2]) if not may_say_nothing),
         narrowed=(passes.narrowed[0], frozenset().union(*passes.narrowed[1:])),
+    )
+
+
+def met_freely(
+    passes: Passes, comparison: int, lanes: tuple[int, int], inputs: Inputs, cell: Cell
+) -> Measured:
+    """What one of the comparisons of a run measured, between two of its lanes that nothing has overwritten."""
+    return _beside(passes, comparison, lanes, inputs, cell, 0).measured((), [inputs])
+
+
+def _beside(
+    passes: Passes, comparison: int, lanes: tuple[int, int], inputs: Inputs, cell: Cell, offset: int
+) -> _Batches:
+    baseline, candidate = lanes
+    other = inputs.other
+    said = words_apart(passes.words[baseline], passes.words[candidate])
+    return _Batches(
+        free=Run(passes.meetings[comparison], passes.outputs[comparison], passes.states[comparison]),
+        forced=None,
+        inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
+        values=(passes.values[baseline], passes.values[candidate]),
+        words=tuple(each for each, may_say_nothing in said if not may_say_nothing),
+        narrowed=(passes.narrowed[baseline], passes.narrowed[candidate]),
     )
 
 

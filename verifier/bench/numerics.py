@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
+from verifier.bench.bare_calls import called_again
 from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of, slower
 from verifier.bench.measuring import measure
 from verifier.bench.noise_floor import noise_floor
@@ -103,6 +105,10 @@ def numerics(
                 calls = standing.calls
                 measured = measure(_steps(bench, protocol, cell.name, parts), parts, forced=False)
                 words = measured.words
+                alone = calls.alone(measured.ends, standing.outputs)
+                if bench.ends is not None and not alone:
+                    calls = called_again(bench.at(ends=None), by_order=protocol.by_order)
+                    standing = replace(standing, calls=calls)
                 judged, measured, shown = _judged(bench, parts, protocol, standing, measured, verdict)
                 repeatable = _repeated(bench, parts[0], protocol)
                 stage = f"noise of {cell.name}"
@@ -128,7 +134,7 @@ def numerics(
                 noise_floor=floor,
                 hardware=hardware(protocol.policy, cell, judged.rows),
             )
-            return Assessed(left_open(result), standing.calls, measured.words)
+            return Assessed(left_open(result), standing.calls, measured.words, alone)
 
 
 def _judged(

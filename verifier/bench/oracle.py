@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.bench.bare_calls import Called, called_again
+from verifier.bench.measuring import met_freely
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.judge.budgets import SINGLE_ROUNDOFF
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from verifier.bench.bare_calls import Calls
     from verifier.bench.bench import Bench
+    from verifier.bench.measuring import Measured
     from verifier.bench.protocol import Protocol
     from verifier.lockstep import Meeting, Passes
     from verifier.metrics.precision import Reading
@@ -36,16 +38,19 @@ class Standing:
     """Where both models stand to the oracle: for each pair, then each shared output, then each state.
 
     `same` says that the two models gave the same numbers everywhere. `calls` is what calling both once more has
-    shown, with nothing that watches them.
+    shown, with nothing that watches them; `outputs` is how far each shared output of the baseline is from float64.
+    `exactly` is what free passes of both in float64 measured, where that was asked for.
     """
 
     accuracies: tuple[Accuracy, ...]
     precisions: tuple[Precision | None, ...]
     same: bool
     calls: Calls
+    outputs: tuple[float, ...] = ()
+    exactly: Measured | None = None
 
 
-def stand(bench: Bench, protocol: Protocol) -> Standing:
+def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standing:
     """Run the oracle, the baseline and the candidate side by side in the bench's cell.
 
     The free pass has the baseline in float64, with the master weights, for an oracle: *total* distances are what the
@@ -57,7 +62,8 @@ def stand(bench: Bench, protocol: Protocol) -> Standing:
 
     In half precisions the part of the intrinsic error that all samples share is measured as well.
 
-    A candidate that gave the very same numbers as the baseline needs no forced pass of its own.
+    A candidate that gave the very same numbers as the baseline needs no forced pass of its own. With `exactly` the
+    candidate runs in float64 beside the oracle, which is the baseline there.
     """
     progress = protocol.steps(f"{bench.cell.name} against float64", bench.alignment, 3)
     layouts = bench.alignment.laid_out
@@ -67,31 +73,31 @@ def stand(bench: Bench, protocol: Protocol) -> Standing:
     readings: dict[int, Reading] = {}
 
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
-        oracle, one, two = tensors
+        oracle, one, two = tensors[:3]
         dtypes[pair] = one.dtype
         wide = oracle.dtype is torch.float64 and one.is_floating_point() and two.is_floating_point()
         if wide and oracle.shape == one.shape == two.shape and pair not in layouts:
             readings[pair] = read(oracle, one, two)
 
     baseline, candidate = SIDES
+    wide = bench.at(cell=ORACLE)
     lanes = [
-        bench.at(cell=ORACLE).lane(baseline),
+        wide.lane(baseline),
         bench.lane(baseline),
         bench.lane(candidate, inputs=bench.given(candidate)),
     ]
     copies = [each.model for each in lanes[1:]]
-    passes = run(
-        lanes,
-        Plan(
-            [sites[baseline], sites[baseline], sites[candidate]],
-            [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)],  # what the two agree in is measured once
-            [states[baseline], states[baseline], states[candidate]],
-            layouts,
-        ),
-        progress,
-        visit=visit,
-    )
-    called = [Called(model, values) for model, values in zip(copies, passes.values[1:], strict=True)]
+    # What the two agree in is measured once.
+    comparisons = [Comparing(1, 2), Comparing(0, 1), Comparing(0, 2)]
+    runs = [baseline, baseline, candidate]
+    if exactly:
+        lanes.append(wide.lane(candidate, inputs=bench.given(candidate)))
+        comparisons.append(Comparing(0, 3))
+        runs.append(candidate)
+    plan = Plan([sites[each] for each in runs], comparisons, [states[each] for each in runs], layouts)
+    passes = run(lanes, plan, progress, visit=visit)
+    called = [Called(model, values) for model, values in zip(copies, passes.values[1:3], strict=True)]
+    measured = met_freely(passes, 3, (0, 3), bench.inputs, ORACLE) if exactly else None
     calls = called_again(bench, called, by_order=protocol.by_order)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
@@ -144,6 +150,8 @@ def stand(bench: Bench, protocol: Protocol) -> Standing:
         _placed(readings, len(total[0])),
         same,
         calls,
+        tuple(_distance(meeting) or 0.0 for meeting in passes.outputs[1]),
+        measured,
     )
 
 

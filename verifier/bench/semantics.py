@@ -250,7 +250,8 @@ def _unread_notes(judged: Judged) -> tuple[str, ...]:
 
 
 def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool) -> _Look:
-    standing = _probed(bench, probe, protocol)
+    few = len(inputs) == 1 and inputs[0] is bench.inputs
+    standing = _probed(bench, probe, protocol, exactly=few)
     wanted = protocol.localise != "never"
     # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
     equal = wanted and standing is not None and standing.same
@@ -258,10 +259,12 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
     def steps(stage: str) -> Bench:
         return bench.at(progress=protocol.steps(stage, bench.alignment, len(inputs)))
 
-    measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
+    measured = standing.exactly if standing else None
+    if measured is None:
+        measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
     if equal and measured.identical:
         measured = replace(measured, forced=measured.free)
-    elif equal:
+    elif wanted and measured.forced is None:
         forced = measure(steps("semantics, forced"), inputs, free=False)
         measured = measured.with_forced(forced)
     if standing is None:
@@ -272,7 +275,9 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
     budgets = [semantics_budget(protocol.policy, value / probe.unit_roundoff) for value in noise]
     if any(measured.narrowed):
         budgets = _narrowed(bench, measured, budgets, noise, protocol.policy)
-    calls = called_again(bench, by_order=protocol.by_order) if alone or standing is None else None
+    calls = (
+        called_again(bench.at(ends=None), by_order=protocol.by_order) if alone or standing is None else None
+    )
     return _Look(
         judged_by(bench, measured, budgets, calls),
         measured,
@@ -331,11 +336,11 @@ def _ways(graph: Graph, paired: Collection[int], calls: Collection[int]) -> tupl
     return here, behind
 
 
-def _probed(bench: Bench, probe: Cell, protocol: Protocol) -> Standing | None:
+def _probed(bench: Bench, probe: Cell, protocol: Protocol, *, exactly: bool) -> Standing | None:
     """Where both models stand to the oracle in the probe, for the rounding noise; None if it cannot run."""
     try:
         with tf32(allowed=probe.dtype == "tf32"):
-            return stand(bench.at(cell=probe), protocol)
+            return stand(bench.at(cell=probe), protocol, exactly=exactly)
     except GraphDepartureError:
         raise
     except CannotRunError:

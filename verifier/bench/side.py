@@ -17,6 +17,7 @@ from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
 from verifier.graph import Graph, record
+from verifier.graph.chance import same_chance
 from verifier.graph.operators import converts
 from verifier.graph.tensors import dense, same_numbers, tensors_given
 from verifier.inputs.examples import token_ids
@@ -51,7 +52,6 @@ class Side:
     given: nn.Module
     notes: tuple[str, ...] = ()
     flags: tuple[tuple[str, str, str], ...] = ()
-    runs: bool = False  # whether it is known to run as it was given
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
@@ -90,8 +90,7 @@ class Side:
 
     def trained(self, state: Mapping[str, Tensor], cell: Cell) -> nn.Module:
         """A copy in training mode with tensors of its own, which start as those of `state` are in `cell`."""
-        made = {name: cast(tensor, cell) for name, tensor in state.items()}
-        return copy_with(self.model, made, lambda tensor: cast(tensor, cell), role=self.role).train()
+        return self._copied(state, cell).train()
 
     def record(self, inputs: Inputs, cell: Cell | None = None) -> Graph:
         """The model's graph on `inputs`, as it is given or, in a `cell`, as it is trained there.
@@ -117,8 +116,26 @@ class Side:
             ) from error
         except BaseException as error:
             check_unanswered(error)
-            made = self.failure(error, inputs) if not self.runs else self._unwatched(error)
+            made = (
+                self._unwatched(error) if cell is None and self._runs(inputs) else self.failure(error, inputs)
+            )
             raise by_program(made) from error
+
+    def _runs(self, inputs: Inputs) -> bool:
+        """Whether a copy that nothing watches takes the inputs."""
+        cell = self.cell()
+        args, kwargs = arguments(inputs, cell)
+        try:
+            with torch.no_grad(), running(cell), same_chance():
+                self._copied(state_of(self.model), cell)(*args, **kwargs)
+        except BaseException as error:
+            check_unanswered(error)
+            return False
+        return True
+
+    def _copied(self, state: Mapping[str, Tensor], cell: Cell) -> nn.Module:
+        made = {name: cast(tensor, cell) for name, tensor in state.items()}
+        return copy_with(self.model, made, lambda tensor: cast(tensor, cell), role=self.role)
 
     def _unwatched(self, error: BaseException) -> VerifierError:
         """What to say of a model that ran as it was given, and not as it is compared."""
@@ -176,7 +193,7 @@ class Side:
 
     def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
         state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
-        copy = copy_with(self.model, state, lambda tensor: cast(tensor, cell), role=self.role)
+        copy = self._copied(state, cell)
         args, kwargs = arguments(inputs, cell)
         held = tensors_given((args, kwargs))  # before the run: a cache holds others afterwards
         with running(cell):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier.align import Alignment, Pair
-from verifier.bench.as_given import as_given
+from verifier.bench.as_given import as_given, by_sample
 from verifier.bench.bench import Bench
 from verifier.bench.intact import intact
 from verifier.bench.noise_floor import noise_floor
@@ -153,7 +153,8 @@ def _recorded(
             f"{side.spec}, run as it was given, gives other numbers than a copy of its modules; what it computes "
             "cannot be seen, so that no certificate can speak for it."
         )
-    few = sample(given, SAMPLES) if shown.by_sample else given
+    independent = by_sample(side, [given])
+    few = sample(given, SAMPLES) if independent else given
     graph = side.record(few)
     own = state_of(side.model)
     scales, masters = _weights(side, own, weights, few, graph, seed)
@@ -177,7 +178,7 @@ def _recorded(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         parent=parent,
-        by_sample=shown.by_sample,
+        by_sample=independent,
     )
     kept = {each.name: masters[each.name] for each in content.tensors if each.stored}
     return Certificate(content, recordings, kept, arguments.kept(given, content.inputs), full=full[1])

@@ -24,7 +24,7 @@ def app() -> NoReturn:
     try:
         from verifier.cli import interruption
 
-        interruption.listen()
+        interruption.listen(lambda: _leave(INTERRUPTED))
         _leave(_code())
     except KeyboardInterrupt:  # while this is answered, another does not interrupt
         _leave(INTERRUPTED)

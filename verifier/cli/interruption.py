@@ -1,7 +1,8 @@
 """Ctrl-C that arrives: CPython raises it once, wherever the main thread is, and there it can be lost.
 
 In a weak reference's callback it is printed and ignored; in the import system it can leave a lock held that another
-thread waits for; a library's bare `except` swallows it. So it is raised again until it has unwound everything.
+thread waits for; a library's bare `except` swallows it, and one that it meets in C++ aborts. So it is raised again
+until it has unwound everything; while this package is imported, when there is nothing to unwind, it is not raised.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from verifier.border import startup
 from verifier.border.signals import mark
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 _left = "nothing was written."
 _told = False
 _answered = False
+_leave: Callable[[], NoReturn]
 
 
 def leaves(what: str) -> None:
@@ -55,13 +58,17 @@ _SHORTLY = 0.02  # seconds
 _LATER = 1.0  # seconds; unwinding may run code that swallows nothing and needs its time
 
 _IMPORTING = "<frozen importlib._bootstrap>"
+_IMPORTED = "verifier.storage.earlier"  # before this has been, no result was touched
 
 
-def listen() -> None:
+def listen(leave: Callable[[], NoReturn]) -> None:
     """Answer SIGINT with KeyboardInterrupt from now on, again and again until the process ends.
 
-    Where the process was told to ignore it, it stays ignored.
+    While the package itself is imported the answer is `leave`. Where the process was told to ignore the signal, it
+    stays ignored.
     """
+    global _leave  # noqa: PLW0603 - as above
+    _leave = leave
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, startup.end):
         signal.signal(signal.SIGINT, _answer)
         if hasattr(signal, "pthread_kill"):
@@ -82,6 +89,8 @@ def _watch(arriving: int) -> None:
 def _answer(signum: int, frame: FrameType | None) -> None:
     global _answered  # noqa: PLW0603 - as above
     _answered = True
+    if _IMPORTED not in sys.modules and _is_importing(frame):
+        _leave()
     importing = frame is not None and frame.f_code.co_filename == _IMPORTING
     again = threading.Timer(_SHORTLY if importing else _LATER, _send, (signum,))
     again.daemon = True
@@ -89,6 +98,12 @@ def _answer(signum: int, frame: FrameType | None) -> None:
     unwinding = isinstance(sys.exc_info()[1], KeyboardInterrupt)  # some `except` or `finally` is at work
     if not (importing or unwinding):
         raise mark(KeyboardInterrupt())
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != _IMPORTING:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _send(signum: int) -> None:

@@ -150,7 +150,7 @@ def verified_with_dump(
             protocol.progress("running the model as it was given", 0, 0)
             shown = as_given(side, [given])
             with interpreted():
-                found = _compared(dump, replace(side, runs=True), given, requests, protocol)
+                found = _compared(dump, side, given, requests, protocol)
     cell = with_runs((found.cell,), (shown,))
     results = with_sources(cell, found.alignment)
     ended = concluded(protocol.policy, results, found.covered)._asdict()

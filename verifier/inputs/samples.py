@@ -49,6 +49,16 @@ def reversed_samples(inputs: Inputs) -> Inputs:
     return replace(inputs, args=args, kwargs=kwargs)
 
 
+def ends(inputs: Inputs) -> list[int]:
+    """The numbers of the last and the first sample."""
+    return sorted({batch_size(inputs) - 1, 0}, reverse=True)
+
+
+def rows(tensors: Sequence[Tensor], samples: int, numbers: Sequence[int]) -> list[Tensor]:
+    """These samples, by number, of every tensor that holds so many of them along its first dimension."""
+    return [t[list(numbers)] if t.dim() and t.shape[0] == samples else t for t in tensors]
+
+
 def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
     """The inputs in batches of `size` samples; all in one where `size` is None or they have no batch dimension."""
     count = batch_size(inputs)

@@ -146,10 +146,11 @@ def _held_by_functions(modules: Sequence[nn.Module]) -> Iterator[nn.Module | Ten
     """What the functions reach that belong to single modules: patched forwards, hooks."""
     for module in modules:
         for value in vars(module).values():
-            functions = value.values() if isinstance(value, dict) else (value,)
-            for function in functions:
-                if is_callable(function):
+            if isinstance(value, dict):
+                for function in filter(is_callable, value.values()):
                     yield from held_by(function)
+            elif is_callable(value):
+                yield from held_by(value)
 
 
 def _beside(modules: Sequence[nn.Module]) -> list[nn.Module]:
@@ -204,6 +205,10 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return memo.setdefault(id(value), type(value)())
     if is_callable(value):
         return memo.setdefault(id(value), rebound(value, lambda each: _copied(each, memo), memo))
+    if type(value) in (dict, OrderedDict) and all(type(key) is str for key in value):
+        made = memo.setdefault(id(value), type(value)())
+        made.update((key, _copied(each, memo)) for key, each in value.items())
+        return made
     if type(value) in (dict, OrderedDict) and any(map(is_callable, value.values())):
         return memo.setdefault(
             id(value), type(value)((key, _copied(each, memo)) for key, each in value.items())

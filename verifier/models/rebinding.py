@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Copying = Callable[[Any], Any]
 
 _CONTAINERS = (list, tuple, set)
+_FUNCTIONS = types.FunctionType, types.MethodType, functools.partial
 _MOST = 10_000  # objects looked through for modules: what holds a framework's own tables has no end
 
 
@@ -58,7 +59,7 @@ def rebound(value: Any, copied: Copying, memo: dict[int, Any]) -> Any:
 
 def is_callable(value: Any) -> bool:
     """Whether something is a function, method or partial that `rebound` looks into."""
-    return isinstance(value, types.FunctionType | types.MethodType | functools.partial)
+    return isinstance(value, _FUNCTIONS)
 
 
 def held_by(value: Any) -> Iterator[nn.Module | Tensor]:

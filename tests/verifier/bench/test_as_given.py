@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from verifier import verify
-from verifier.bench.as_given import as_given
+from verifier import ModelError, Verdict, Verification, verify
+from verifier.bench.as_given import as_given, by_sample
 from verifier.bench.nearness import Error, near
 from verifier.bench.side import Side
 from verifier.inputs import tensors
@@ -160,8 +160,64 @@ class TimeFirst(nn.Module):
 
 
 def test_rows_of_a_causal_model_are_no_samples() -> None:
-    assert not as_given(Side.of("baseline", TimeFirst(), 0), [tensors(inputs())]).by_sample
-    assert as_given(Side.of("baseline", net(), 0), [tensors(inputs())]).by_sample
+    assert not by_sample(Side.of("baseline", TimeFirst(), 0), [tensors(inputs())])
+    assert by_sample(Side.of("baseline", net(), 0), [tensors(inputs())])
+
+
+def _in_float64(found: Verification) -> int:
+    return next(cell for cell in found.cells if cell.role == "semantics").batch_size
+
+
+class Mixed(nn.Module):
+    """Every sample is shifted by what all of them have in common."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+class AllOrNothing(nn.Module):
+    """Takes eight samples and no other number of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x.view(8, 2, -1)).flatten(1)
+
+
+@pytest.mark.parametrize("kind", [TimeFirst, Mixed, AllOrNothing])
+@pytest.mark.parametrize("cell", ["cpu/float32", "cpu/bfloat16", "cpu/float64"])
+def test_where_a_few_samples_do_not_stand_for_all_float64_runs_on_all(
+    kind: type[nn.Module], cell: str
+) -> None:
+    found = verify(kind(), kind(), torch.randn(8, 6), cells=(cell,))
+    assert (found.verdict, _in_float64(found)) == (Verdict.MATCH, 8)
+
+
+def test_where_they_do_it_runs_on_a_few() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    found = verify(model, copy.deepcopy(model), torch.randn(8, 6))
+    assert (found.verdict, _in_float64(found)) == (Verdict.MATCH, 2)
+
+
+class UpToTwo(nn.Module):
+    """Fails on more than two samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise ValueError("too many")
+        return torch.tanh(x)
+
+
+@pytest.mark.parametrize("cell", ["cpu/float32", "cpu/float64"])
+def test_a_candidate_that_fails_on_all_samples_but_not_on_a_few_could_not_run(cell: str) -> None:
+    with pytest.raises(ModelError, match="fails on inputs that the baseline takes: ValueError: too many"):
+        verify(nn.Tanh(), UpToTwo(), torch.randn(8, 6), cells=(cell,))
+
+
+def test_a_fault_that_only_the_last_sample_shows_is_no_state_of_a_model() -> None:
+    x = inputs(16).clamp(-1, 1)
+    x[-1] *= 50
+    found = verify(nn.Hardtanh(-6, 6), nn.Identity(), x)
+    assert found.verdict is Verdict.DIVERGED
+    assert not any(row.kind == "call" for cell in found.cells for row in cell.layers)
 
 
 def test_the_samples_on_which_numerics_part_join_those_of_float64() -> None:
