@@ -52,6 +52,7 @@ class Side:
     given: nn.Module
     notes: tuple[str, ...] = ()
     flags: tuple[tuple[str, str, str], ...] = ()
+    seed: int | None = None  # with which it was built of its specification; None for a module
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
@@ -64,7 +65,7 @@ class Side:
         if isinstance(model, str):
             source = specs.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
-            return cls(role, source.spec, found.model, found.given, source.notes, source.flags)
+            return cls(role, source.spec, found.model, found.given, source.notes, source.flags, seed)
         refuse_form(role, model)
         if any(map(is_lazy, model.parameters())):
             raise UsageError(
@@ -74,6 +75,12 @@ class Side:
         program = eager(model, role)
         kind = type(program)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, model)
+
+    def drawn_otherwise(self) -> dict[str, Tensor]:
+        """All parameters and buffers by name, built with another seed; none of a module that was given."""
+        if self.seed is None:
+            return {}
+        return state_of(Side.of(self.role, self.spec, self.seed + 1).model)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all parameters and buffers by name."""

@@ -84,7 +84,7 @@ def compared_with(
     own = candidate.record(few).with_outputs_like(graph)
     told = marks(certificate, candidate.model)
     alignment = align(graph, own, told, known)
-    fit = fitted(certificate, candidate.model, alignment, told[1], known)
+    fit = fitted(certificate, candidate, alignment, told[1], known)
     alignment = replace(alignment, parameters=fit.assemblies)
     bench = alone(candidate.model, own, fit.masters, few)
     recordings = {each.record.cell: each for each in certificate.recordings}

@@ -24,9 +24,9 @@ LARGE = 4096  # elements: smaller tensors are stored
 _BITS = 24  # of a drawn number: float32 holds it as it is
 
 
-def scale_of(tensor: Tensor) -> tuple[float, float] | None:
-    """Mean and spread of what takes a large parameter's place; None where that is not drawn."""
-    if not tensor.is_floating_point() or tensor.numel() <= LARGE:
+def scale_of(tensor: Tensor, least: int = LARGE + 1) -> tuple[float, float] | None:
+    """Mean and spread of what takes the place of a parameter of at least so many numbers; None if nothing does."""
+    if not tensor.is_floating_point() or tensor.numel() < least:
         return None
     if varies(tensor):
         spread, mean = torch.std_mean(tensor.double(), correction=0)

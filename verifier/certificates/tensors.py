@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import torch
 
 from verifier.align import Assembly
 from verifier.certificates.content import shapes_of
-from verifier.certificates.drawing import drawn
+from verifier.certificates.drawing import drawn, scale_of
+from verifier.environment import describe
 from verifier.errors import CertificateError
 from verifier.models.copying import state_of
 from verifier.records import StaticDifference
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from verifier.align import Alignment
+    from verifier.bench.side import Side
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.content import WeightRecord
 
@@ -32,13 +35,17 @@ _SOME = 3
 
 @dataclass(frozen=True)
 class Fitted:
-    """The candidate's tensors: what it computes with, how it is made, and which are others than those recorded."""
+    """The candidate's tensors: what it computes with, how it is made, and which are others than those recorded.
+
+    `redrawn` are others only in that the libraries of today draw them otherwise when the model is built.
+    """
 
     masters: Mapping[str, Tensor]
     assemblies: Mapping[str, Assembly]
     kept: tuple[str, ...]
     unmapped: tuple[str, ...]
     differences: tuple[StaticDifference, ...]
+    redrawn: tuple[str, ...] = ()
 
 
 def marks(certificate: Certificate, candidate: nn.Module) -> tuple[dict[str, Hashable], dict[str, Hashable]]:
@@ -55,7 +62,7 @@ def marks(certificate: Certificate, candidate: nn.Module) -> tuple[dict[str, Has
 
 def fitted(
     certificate: Certificate,
-    candidate: nn.Module,
+    candidate: Side,
     alignment: Alignment,
     found: Mapping[str, Hashable],
     given: Mapping[str, Assembly | None],
@@ -76,7 +83,7 @@ def fitted(
         CertificateError: The recorded tensors cannot be made again here, or none belongs to the candidate's.
     """
     content = certificate.content
-    own = state_of(candidate)
+    own = state_of(candidate.model)
     records = {each.name: each for each in content.tensors}
     mapping = _by_name(records, own, found) or alignment.parameters
     mapping = {
@@ -92,7 +99,7 @@ def fitted(
             f"{certificate.source or 'the certificate'} is of another network: none of the candidate's {len(own)} "
             f"tensors belongs to one of its {len(records)}. If they do, say how with --map."
         )
-    constants = program_constants(candidate)
+    constants = program_constants(candidate.model)
     unmapped = tuple(sorted(set(own) - set(mapping) - constants))
     twins = {
         name: records[assembly.whole] for name, assembly in mapping.items() if assembly.whole is not None
@@ -101,6 +108,8 @@ def fitted(
         told = _others(twins, own, edited=False)
         return Fitted(own, mapping, tuple(own), unmapped, tuple(told))
     edits = _edits(twins, own, found) - {name for name, each in given.items() if each is not None}
+    redrawn = _redrawn(certificate, candidate, {name: twins[name] for name in edits}, own)
+    edits -= redrawn
     taken = {
         name: assembly
         for name, assembly in mapping.items()
@@ -114,7 +123,8 @@ def fitted(
     told = _others({name: twins[name] for name in edits}, own, edited=True)
     rest = {name: each for name, each in twins.items() if not each.learnt}
     kept = tuple(name for name in own if name not in taken)
-    return Fitted(masters, mapping, kept, unmapped, (*told, *_others(rest, own, edited=False)))
+    differences = (*told, *_others(rest, own, edited=False))
+    return Fitted(masters, mapping, kept, unmapped, differences, tuple(sorted(redrawn)))
 
 
 def _by_name(
@@ -138,6 +148,50 @@ def _edits(
         return set()
     hasher = Hasher()
     return {name for name, each in twins.items() if not _holds(own[name], each, each.own, hasher)}
+
+
+_BUILDERS = ("torch", "torchvision")  # libraries that draw what a model starts from
+_ERRORS = 4.0  # standard errors within which two draws of one distribution have one mean and one spread
+_SAME = 1e-9  # of the spread: what sums in another order are apart, and two draws are not
+
+
+def _redrawn(
+    certificate: Certificate, candidate: Side, twins: Mapping[str, WeightRecord], own: Mapping[str, Tensor]
+) -> set[str]:
+    """Of tensors with other values than the recorded ones those that another release of a library draws otherwise.
+
+    They are drawn when the candidate is built, as another seed shows, from the distribution that was recorded. What
+    is exactly of that mean and spread holds the same numbers elsewhere, and was edited.
+    """
+    then, here = certificate.content.environment.packages, describe().packages
+    if not twins or all(then.get(name) == here.get(name) for name in _BUILDERS):
+        return set()
+    otherwise = candidate.drawn_otherwise()
+    return {
+        name
+        for name, each in twins.items()
+        if name in otherwise
+        and not torch.equal(otherwise[name], own[name])
+        and _alike(each, certificate.weights.get(each.name), own[name])
+    }
+
+
+def _alike(record: WeightRecord, stored: Tensor | None, tensor: Tensor) -> bool:
+    """Whether a tensor is another draw of the distribution that a recorded one shows."""
+    scale = record.drawn or (scale_of(stored, least=1) if stored is not None else None)
+    found = scale_of(tensor, least=1)
+    if scale is None or found is None:
+        return False
+    (mean, spread), (other, others) = scale, found
+    deviations = (tensor.double() - other) / others
+    kurtosis = float(deviations.pow(4).mean())
+    error = _ERRORS * spread * math.sqrt(2 / tensor.numel())  # of the difference of two means
+    apart = abs(other - mean), abs(others - spread)
+    return (
+        max(apart) > _SAME * spread
+        and apart[0] <= error
+        and apart[1] <= error * math.sqrt((kurtosis - 1) / 4)
+    )
 
 
 def _holds(tensor: Tensor, record: WeightRecord, digest: str, hasher: Hasher) -> bool:

@@ -196,6 +196,14 @@ def _notes(certificate: Certificate, found: Found, *, lowered: bool) -> Iterator
     ]
     if other:
         yield f"recorded under {'; '.join(other)}"
+    redrawn = found.fitted.redrawn
+    if redrawn:
+        more = ", ..." if redrawn[_SOME:] else ""
+        yield (
+            f"{len(redrawn)} of the candidate's tensors start from other random numbers than the recorded ones, of "
+            f"the same distribution: {', '.join(redrawn[:_SOME])}{more}. This is taken for the libraries' doing; an "
+            "edit of them would not show"
+        )
     changed = [each.candidate or "" for each in found.fitted.differences]
     if changed:
         more = ", ..." if changed[_SOME:] else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -486,3 +488,61 @@ def gap(one: nn.Module, other: nn.Module, x: Tensor) -> float:
     with torch.no_grad():
         a, b = (copy.deepcopy(model).double()(x.double()) for model in (one, other))
     return float((a - b).norm() / a.norm())
+
+
+DRAWN = """
+import torch
+from torch import nn
+
+def net(change=lambda weight: weight):
+    net = nn.Sequential(nn.Linear(64, 80), nn.ReLU(), nn.Linear(80, 70), nn.ReLU(), nn.Linear(70, 5), nn.Tanh())
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        net[0].weight.copy_(change(net[0].weight.clone()))
+    torch.set_rng_state(state)
+    return net.eval()
+
+def redrawn():
+    return net(lambda weight: weight.uniform_(-0.125, 0.125))
+
+def scaled():
+    return net(lambda weight: 1.05 * weight)
+
+def permuted():
+    return net(lambda weight: weight.flip(0))
+
+def loaded():
+    return net(lambda weight: weight.uniform_(-0.125, 0.125, generator=torch.Generator().manual_seed(3)))
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificate, str]:
+    """A certificate of a model that a release of torch drew which is not this one, and where to find variants."""
+    file = tmp_path_factory.mktemp("drawn") / "nets.py"
+    file.write_text(DRAWN, encoding="utf-8")
+    made = record(f"{file}:net", torch.randn(4, 64), weights="calibrated")
+    environment = made.content.environment
+    other = msgspec.structs.replace(environment, packages={**environment.packages, "torch": "1.13"})
+    return replace(made, content=msgspec.structs.replace(made.content, environment=other)), str(file)
+
+
+def test_what_another_release_draws_otherwise_is_no_edit(drawn_elsewhere: tuple[Certificate, str]) -> None:
+    certificate, file = drawn_elsewhere
+    found = verify(certificate, f"{file}:redrawn")
+    assert found.verdict == "match"
+    assert "1 of the candidate's tensors start from other random numbers" in " ".join(found.notes)
+    assert "0.weight" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("name", ["scaled", "permuted", "loaded"])
+def test_what_is_no_other_draw_is_an_edit(drawn_elsewhere: tuple[Certificate, str], name: str) -> None:
+    certificate, file = drawn_elsewhere
+    found = verify(certificate, f"{file}:{name}")
+    assert (found.verdict, first(found)) == ("diverged", "0")
+
+
+def test_under_the_same_release_another_draw_is_an_edit(drawn_elsewhere: tuple[Certificate, str]) -> None:
+    _, file = drawn_elsewhere
+    certificate = record(f"{file}:net", torch.randn(4, 64), weights="calibrated")
+    assert verify(certificate, f"{file}:redrawn").verdict == "diverged"
