@@ -143,7 +143,9 @@ def budgets_of(policy: Policy, bench: Bench, standing: Standing) -> list[Budget]
     lengths = [at(place, own, paired=k < pairs) for k, place in enumerate(places)]
     longest = [at(place, sums, paired=True) for place in places]
     longest[pairs:] = [max(longest, default=1)] * (len(places) - pairs)
+    elements: list[int | None] = [math.prod(graphs[0].sites[b].shape) if b >= 0 else None for b, _ in places]
     rest = len(standing.accuracies) - len(lengths)  # states, behind all sums
+    elements += [None] * rest
     lengths += [1] * rest
     longest += [max(longest, default=1)] * rest
     return [
@@ -156,8 +158,9 @@ def budgets_of(policy: Policy, bench: Bench, standing: Standing) -> list[Budget]
             each.baseline_systematic,
             length,
             most,
+            count,
         )
-        for each, length, most in zip(standing.accuracies, lengths, longest, strict=True)
+        for each, length, most, count in zip(standing.accuracies, lengths, longest, elements, strict=True)
     ]
 
 

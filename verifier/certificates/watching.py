@@ -270,7 +270,7 @@ class Watch:
                 self._unseen[f"{_listed(names)}: {why}, so that only what goes in and comes out was seen"] = (
                     None
                 )
-        sites = [site.index for site in graph.comparable]
+        sites = [site.index for site in graph.comparable if site.index in parts]
         written = sorted(graph.writes_state)
         state = state_of(self._program)
         outputs, rest, full = outputs_of(returned)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
 from verifier.border.error_texts import first_line
@@ -170,7 +171,8 @@ class LiveRecorder(Recorder):
         super().on_call(op, function, args, kwargs, outputs)
         self._drew |= op in DRAWS and not self._drafts[first].identity
         for k, tensor in enumerate(outputs):
-            if not self._drafts[first + k].identity:
+            # Inside vmap and the like a tensor is one sample's view of another, and holds no numbers of its own.
+            if not (self._drafts[first + k].identity or is_functorch_wrapped_tensor(tensor)):
                 self._visit(first + k, tensor)
 
     def __torch_function__(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
+
+from scipy import stats
 
 from verifier.records import Budget
 
@@ -86,8 +89,12 @@ def numerics_budget(
     noise_systematic: float | None = None,
     reduction: int = 1,
     accumulated: int | None = None,
+    elements: int | None = None,
 ) -> Budget:
     """What a pair may be off by in a lower precision: a multiple of the baseline's own distance from float64.
+
+    That of few numbers is small by chance as often as the F distribution says, for two errors of one size in as many
+    numbers each; there the candidate may be as many times as far, but not further than the two may be apart.
 
     Args:
         policy: The constants.
@@ -99,6 +106,7 @@ def numerics_budget(
         reduction: How many terms are summed for one element; half precisions are summed in float32.
         accumulated: The same for the longest sum here or above, whose rounding errors have come along; None for
             `reduction`.
+        elements: How many numbers it was measured in; None for many.
     """
     floor = policy.floor * unit_roundoff
     adding = policy.summation * min(unit_roundoff, SINGLE_ROUNDOFF)
@@ -106,17 +114,19 @@ def numerics_budget(
     spare = policy.accuracy_floor * unit_roundoff + summing
     longest = reduction if accumulated is None else accumulated
     spare_total = policy.accuracy_floor * unit_roundoff + adding * math.sqrt(longest)
+    total = policy.factor * (noise_total or 0.0) + floor
+    oracle_total = None
+    if noise_total is not None:
+        least = max(noise_total, ROUNDING * unit_roundoff)
+        chance = min(_by_chance(elements) * least, noise_total + total)
+        oracle_total = max(policy.accuracy_total * least + spare_total, chance)
     return Budget(
         rule=f"rounding/{dtype}",
-        total=policy.factor * (noise_total or 0.0) + floor,
+        total=total,
         intrinsic=policy.factor * (noise_intrinsic or 0.0) + floor,
         noise_total=noise_total,
         noise_intrinsic=noise_intrinsic,
-        oracle_total=(
-            None
-            if noise_total is None
-            else policy.accuracy_total * max(noise_total, ROUNDING * unit_roundoff) + spare_total
-        ),
+        oracle_total=oracle_total,
         oracle_intrinsic=(
             None
             if noise_intrinsic is None
@@ -130,3 +140,15 @@ def numerics_budget(
         reduction=reduction,
         accumulated=accumulated,
     )
+
+
+_CHANCE = 1e-4  # how often one of a network's many pairs may be taken for less accurate by chance alone
+_FEW = 100  # numbers from which on chance is covered by what is allowed in any case
+
+
+@functools.cache
+def _by_chance(elements: int | None) -> float:
+    """How many times the error of so many numbers another may be that rounds as much; 0 for many."""
+    if elements is None or not 0 < elements < _FEW:
+        return 0.0
+    return math.sqrt(float(stats.f.isf(_CHANCE, elements, elements)))
