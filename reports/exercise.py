@@ -47,9 +47,12 @@ def left(verification: Result) -> str:
         said.append(f"{len(written) - _TOLD:,} more that differ as written, in result.json")
     if not _run(verification):
         other = {"evaluation": "training mode", "training": "evaluation mode"}.get(found.mode)
+        calls, drawn = (
+            ("third", " (--probe draws some)") if verification.certificate is None else ("first", "")
+        )
         said.append(
-            f"{f'{other}, ' if other else ''}gradients, calls after the third, other numbers of samples, "
-            "other values (--probe draws some)"
+            f"{f'{other}, ' if other else ''}gradients, calls after the {calls}, other numbers of samples, "
+            f"other values{drawn}"
         )
     return f"not exercised: {'; '.join(said)}" if said else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 from torch import nn
 
@@ -33,17 +34,40 @@ UNREACHED = "no compared number depends on what differs"
 
 def exercise(compared: Compared, given: Inputs) -> Exercise:
     """What both models were run on of all that was `given`, and what differs as written that no number showed."""
-    subject, tried = compared.bench.subject, compared.tried
+    subject = compared.bench.subject
+    models = subject.baseline, subject.candidate
+    found = exercised(
+        subject.alignment, models, compared.batches, given, compared.static, compared.results, compared.tried
+    )
+    return msgspec.structs.replace(found, unexercised=(*found.unexercised, *_paths(*models)))
+
+
+def exercised(
+    alignment: Alignment,
+    models: Sequence[nn.Module],
+    batches: Sequence[Inputs],
+    given: Inputs,
+    static: Iterable[StaticDifference],
+    results: Sequence[CellResult],
+    tried: Mapping[int, Tried],
+) -> Exercise:
+    """The same of some models, of which a recording may stand for the baseline.
+
+    Args:
+        alignment: The pairs.
+        models: Those that are at hand.
+        batches: All that went through them at once.
+        given: What was asked about.
+        static: What differs as written.
+        results: The cells.
+        tried: What sites that are written otherwise gave alone, by their row in float64.
+    """
     return Exercise(
-        mode=_mode(subject.baseline, subject.candidate),
-        samples=tuple(sorted({batch_size(batch) for batch in compared.batches})),
+        mode=_mode(*models),
+        samples=tuple(sorted({batch_size(batch) for batch in batches})),
         inputs=tuple(_range(name, tensor) for name, tensor in named(given)),
         alone=sum(each.alone for each in tried.values()),
-        unexercised=(
-            *_unshown(subject.alignment, compared.static, compared.results, tried),
-            *_in_training(subject.alignment),
-            *_paths(subject.baseline, subject.candidate),
-        ),
+        unexercised=(*_unshown(alignment, static, results, tried), *_in_training(alignment)),
     )
 
 

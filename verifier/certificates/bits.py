@@ -46,6 +46,7 @@ class BitHash:
     def add(self, piece: Tensor, start: int) -> None:
         """Add flat, contiguous elements that follow each other from index `start` on."""
         kernel = compiled_kernel()
+        piece = in_a_row(piece)
         if kernel is not None and not piece.is_cuda and piece.dtype in (torch.float32, torch.float64):
             raw = piece.view(torch.int32).numpy().view(np.uint32)
             tables = [table.numpy().view(np.uint64) for table in multipliers(self._device)]
@@ -67,6 +68,11 @@ class BitHash:
     def digits(self) -> tuple[int, ...]:
         """The hash, signed numbers of 64 bits."""
         return tuple(self._sums.tolist())
+
+
+def in_a_row(piece: Tensor) -> Tensor:
+    """Flat, contiguous elements whose stride says so: torch calls one element contiguous whatever its stride is."""
+    return piece.as_strided(piece.shape, (1,)) if piece.stride() != (1,) else piece
 
 
 def as_words(piece: Tensor) -> Tensor:

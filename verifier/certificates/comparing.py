@@ -13,11 +13,14 @@ from verifier.certificates.judging import Setting, settled, written
 from verifier.certificates.meeting import Met
 from verifier.certificates.recording import alone
 from verifier.certificates.tensors import Fitted, fitted, marks
+from verifier.certificates.unreached import unreached
+from verifier.diagnose import with_unreached, written_otherwise
 from verifier.environment import tf32
+from verifier.errors import GraphDepartureError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import dense
 from verifier.inputs.samples import batch_size
-from verifier.judge import ends
+from verifier.judge import ends, judge_rows
 from verifier.lockstep import Plan, run
 from verifier.metrics import collect, compare, measure
 from verifier.metrics.agreement import agreement
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
     from verifier.certificates.arrays import Recording
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.meeting import Error
+    from verifier.diagnose import Tried
     from verifier.inputs import Inputs
     from verifier.judge import Region
     from verifier.lockstep import Passes
-    from verifier.records import OutputAgreement
+    from verifier.records import OutputAgreement, StaticDifference
 
 _LIVE = "which of the sites behind it are at fault themselves only a live baseline can tell"
 
@@ -58,6 +62,8 @@ class Found:
     words: tuple[str, ...]
     read: Mapping[Region, bool]
     silent: tuple[str, ...]
+    tried: Mapping[int, Tried]
+    static: tuple[StaticDifference, ...]
 
 
 def compared_with(
@@ -90,13 +96,23 @@ def compared_with(
     recordings = {each.record.cell: each for each in certificate.recordings}
     unit = next((Cell.parse(name).unit_roundoff for name in recordings if name != ORACLE.name), 2.0**-24)
     results, words = [], []
+    tried: Mapping[int, Tried] = {}
     for cell in (ORACLE, *cells):
         recording = recordings[cell.name]
         here = bench.at(cell=cell, inputs=few if cell == ORACLE else given)
         setting = Setting(
             recording, cell, protocol.policy, unit, certificate.full if cell == ORACLE else None
         )
-        result, alignment, said = _cell(here, alignment, setting, protocol)
+        try:
+            result, alignment, said, found = _cell(here, alignment, setting, protocol)
+        except GraphDepartureError:  # a candidate may go through its samples one by one
+            if cell == ORACLE:
+                raise
+            whole = candidate.record(given).with_outputs_like(graph)
+            other = replace(align(graph, whole, told, known), parameters=fit.assemblies)
+            there = alone(candidate.model, whole, fit.masters, given).at(cell=cell)
+            result, _, said, found = _cell(there, other, setting, protocol)
+        tried = found if cell == ORACLE else tried
         results.append(result)
         words += said
     reading: Mapping[Region, bool] = {}
@@ -108,12 +124,13 @@ def compared_with(
         for name, each in fit.assemblies.items()
         if each.whole is not None and not fit.masters[name].any()
     )
-    return Found(alignment, fit, tuple(results), tuple(dict.fromkeys(words)), reading, silent)
+    static = (*written_otherwise(alignment), *fit.differences)
+    return Found(alignment, fit, tuple(results), tuple(dict.fromkeys(words)), reading, silent, tried, static)
 
 
 def _cell(
     bench: Bench, alignment: Alignment, setting: Setting, protocol: Protocol
-) -> tuple[CellResult, Alignment, list[str]]:
+) -> tuple[CellResult, Alignment, list[str], Mapping[int, Tried]]:
     started = time.perf_counter()
     record = setting.recording.record
     met = Met(setting.recording, alignment, setting.full)
@@ -130,6 +147,11 @@ def _cell(
     outputs, agreed = _outputs(met, setting.recording, passes)
     left = _states(met, setting.recording, states, passes)
     judged, alignment = settled(bench, alignment, met, outputs, left, setting, passes)
+    tried: Mapping[int, Tried] = {}
+    if setting.cell == ORACLE and judged.verdict is Verdict.MATCH:
+        tried = unreached(bench, alignment, judged.rows)
+        rows = with_unreached(judged.rows, tried)
+        judged = judged if rows == judged.rows else judge_rows(rows)
     words = [
         said for said, may_say_nothing in words_apart(record.words, passes.words[0]) if not may_say_nothing
     ]
@@ -152,7 +174,7 @@ def _cell(
         noise_floor=record.floor,
         notes=(f"compared with a recording: {_LIVE}",) if carried else (),
     )
-    return result, alignment, words
+    return result, alignment, words, tried
 
 
 def _outputs(met: Met, recording: Recording, passes: Passes) -> tuple[list[Error], OutputAgreement | None]:

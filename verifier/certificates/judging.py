@@ -78,11 +78,16 @@ def settled(
             met.errors |= {pair: (met.shape(pair), met.shape(pair), error) for pair, error in right.items()}
             alignment = alignment.repaired(wrong, right, WRONG_GUESS)
             judged, noise = _judged(alignment, met.errors, outputs, states, setting, passes)
-        if alignment.rebuilt and outputs and all(_alike(each, setting, noise) for each in outputs):
-            wrong = [pair for pair in _differing(alignment, judged.rows) if not _firm(alignment, pair)]
-            if wrong:
-                alignment = alignment.repaired(wrong, (), GUESSED)
-                judged, noise = _judged(alignment, met.errors, outputs, states, setting, passes)
+    if outputs and all(_alike(each, setting, noise) for each in outputs):
+        guesses = setting.cell == ORACLE and alignment.rebuilt
+        wrong = [
+            pair
+            for pair in _differing(alignment, judged.rows)
+            if not _firm(alignment, pair) and (guesses or not _as_many(alignment, pair))
+        ]
+        if wrong:
+            alignment = alignment.repaired(wrong, (), GUESSED)
+            judged, noise = _judged(alignment, met.errors, outputs, states, setting, passes)
     if setting.full is not None and judged.first_divergence is not None:
         judged = _alone(judged, alignment, *met.forced(bench, alignment))
     guessed = alignment.rebuilt or bool(alignment.unmatched) or only_doubted(alignment, judged.rows)
@@ -180,7 +185,13 @@ def _differing(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
 def _firm(alignment: Alignment, pair: Pair) -> bool:
     """Whether a pair stands on weights, which say more than a place does."""
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
-    return bool(b.tensors and c.tensors) and math.prod(b.shape) == math.prod(c.shape)
+    return bool(b.tensors and c.tensors) and _as_many(alignment, pair)
+
+
+def _as_many(alignment: Alignment, pair: Pair) -> bool:
+    """Whether the tensors of a pair hold as many numbers."""
+    b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
+    return math.prod(b.shape) == math.prod(c.shape)
 
 
 def _alike(error: Error, setting: Setting, noise: Sequence[float]) -> bool:

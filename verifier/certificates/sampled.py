@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from verifier.certificates.bits import HASHES, BitHash, compiled_kernel, multipliers
+from verifier.certificates.bits import HASHES, BitHash, compiled_kernel, in_a_row, multipliers
 from verifier.certificates.sketch import BUCKETS, MASK, PIECE, signs
 from verifier.certificates.summary import BINS, Moments, Summary, ramp, summarise
 from verifier.graph.tensors import dense
@@ -55,7 +55,7 @@ class Part:
         return self._found
 
     def _summary(self) -> Summary:
-        found = _lean(self._part.cpu().contiguous())
+        found = _lean(in_a_row(self._part.cpu().contiguous()))
         self._part = self._part[:0]
         return found
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.bench.as_given import as_given, with_runs
+from verifier.bench.exercise import exercised
 from verifier.bench.intact import intact
 from verifier.bench.side import Side
 from verifier.border.depth import room_for
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from verifier.bench.protocol import Protocol
     from verifier.cells import Request
+    from verifier.inputs import Inputs
     from verifier.judge import Policy
     from verifier.records import CellResult
 
@@ -106,7 +108,8 @@ def verified_with(
         side,
         found,
         results,
-        given.info,
+        given,
+        few,
         seed or content.seed,
         protocol.policy,
         command,
@@ -138,7 +141,8 @@ def _verification(
     side: Side,
     found: Found,
     results: tuple[CellResult, ...],
-    inputs: Any,
+    given: Inputs,
+    few: Inputs,
     seed: int,
     policy: Policy,
     command: str,
@@ -162,7 +166,7 @@ def _verification(
             kept=fit.kept,
             candidate_digest=Hasher().of_all(fit.masters.items()),
         ),
-        inputs=msgspec.structs.replace(inputs, digest=content.inputs.info.digest),
+        inputs=msgspec.structs.replace(given.info, digest=content.inputs.info.digest),
         seed=seed,
         environment=describe(),
         command=command,
@@ -170,7 +174,8 @@ def _verification(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=policy.name,
         notes=notes,
-        static=fit.differences,
+        static=found.static,
+        exercise=exercised(alignment, [side.model], [few, given], given, found.static, results, found.tried),
         certificate=CertificateInfo(
             source=certificate.source,
             digest=certificate.digest,

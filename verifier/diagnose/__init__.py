@@ -3,7 +3,7 @@
 from verifier.diagnose.diagnosis import diagnose, diagnose_inputs
 from verifier.diagnose.exhibits import exhibits
 from verifier.diagnose.findings import with_findings, with_unreached
-from verifier.diagnose.static import flag_differences, static_differences
+from verifier.diagnose.static import flag_differences, static_differences, written_otherwise
 from verifier.diagnose.trials import Tried
 from verifier.diagnose.unreached import unreached
 
@@ -17,4 +17,5 @@ __all__ = [
     "unreached",
     "with_findings",
     "with_unreached",
+    "written_otherwise",
 ]

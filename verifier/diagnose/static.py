@@ -36,11 +36,15 @@ def static_differences(
     """
     return (
         *_returns(alignment),
-        *_operators(alignment),
-        *_hyperparameters(alignment),
+        *written_otherwise(alignment),
         *_tensors(baseline, candidate, parameters),
         *_extra(alignment, candidate, parameters),
     )
+
+
+def written_otherwise(alignment: Alignment) -> tuple[StaticDifference, ...]:
+    """How two graphs differ: operators by number, and operators and their settings pair by pair."""
+    return (*_operators(alignment), *_hyperparameters(alignment))
 
 
 def flag_differences(

@@ -25,7 +25,7 @@ from tests.verifier.certificates.nets import Net, Renamed, images
 from verifier import Certificate, CertificateError, record, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from verifier import Verification
@@ -546,3 +546,84 @@ def test_under_the_same_release_another_draw_is_an_edit(drawn_elsewhere: tuple[C
     _, file = drawn_elsewhere
     certificate = record(f"{file}:net", torch.randn(4, 64), weights="calibrated")
     assert verify(certificate, f"{file}:redrawn").verdict == "diverged"
+
+
+class Written(nn.Module):
+    """Two layers with something between that is written as `between` says."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.first, self.last, self.between = nn.Linear(8, 8), nn.Linear(8, 4), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.between(self.first(x)))
+        return found
+
+
+@pytest.fixture(scope="module")
+def rectified() -> Certificate:
+    return record(Written(nn.functional.relu).eval(), torch.randn(4, 8).clamp(-2, 2))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.functional.relu6,
+        lambda x: x.clamp(0, 50),
+        lambda x: nn.functional.hardtanh(x, 0, 9),
+        lambda x: nn.functional.threshold(x, -1e-9, 0.5) if x.min() > 0 else x.clamp(0, 1e3),
+    ],
+)
+def test_what_the_recorded_inputs_do_not_reach_is_run_alone(
+    rectified: Certificate, between: Callable[[Tensor], Tensor]
+) -> None:
+    found = verify(rectified, Written(between).eval())
+    (culprit,) = found.culprits
+    assert (found.verdict, culprit.baseline) == ("diverged", "relu")
+    assert culprit.excited is not None
+    assert culprit.cause is not None
+    assert culprit.cause.confirmed
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x.clamp(min=0),
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+        nn.ReLU(),
+        lambda x: torch.where(x > 0, x, 0),
+        lambda x: x * (x > 0),
+    ],
+)
+def test_the_same_function_written_otherwise_matches_a_recording(
+    rectified: Certificate, between: Callable[[Tensor], Tensor]
+) -> None:
+    assert verify(rectified, Written(between).eval()).verdict == "match"
+
+
+def test_a_setting_that_the_recorded_inputs_do_not_reach_is_found() -> None:
+    recorded = record(Written(lambda x: x.clamp(-10, 10)).eval(), torch.randn(4, 8).clamp(-2, 2))
+    assert verify(recorded, Written(lambda x: x.clamp(-10, 10)).eval()).verdict == "match"
+    found = verify(recorded, Written(lambda x: x.clamp(-10, 11)).eval())
+    assert found.verdict == "diverged"
+
+
+def test_what_cannot_be_made_again_is_told_as_not_exercised() -> None:
+    def summed(x: Tensor, floor: float) -> Tensor:
+        return x + torch.einsum("...i->...", x).clamp(min=floor).unsqueeze(-1)
+
+    recorded = record(Written(lambda x: summed(x, -1e6)).eval(), torch.randn(4, 8))
+    found = verify(recorded, Written(lambda x: summed(x, -1e5)).eval())
+    assert found.verdict == "diverged"
+
+
+def test_a_candidate_that_goes_through_its_samples_one_by_one_matches_a_recording(
+    rectified: Certificate,
+) -> None:
+    class OneByOne(Written):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super(OneByOne, self).forward(each[None]) for each in x])
+
+    assert verify(rectified, OneByOne(nn.functional.relu).eval()).verdict == "match"
+    assert verify(rectified, OneByOne(nn.functional.gelu).eval()).verdict == "diverged"

@@ -79,3 +79,15 @@ def test_the_sum_of_all_bits_shows_a_change_anywhere_and_no_strides(dtype: torch
     other[5, 11] = ~other[5, 11] if dtype is torch.bool else other[5, 11] + 1
     assert int(checksum(tensor)) != int(checksum(other))
     assert int(checksum(tensor)) == int(checksum(tensor.clone()))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int32, torch.float64, torch.float16, torch.complex64, torch.bool]
+)
+def test_one_element_is_read_whatever_its_stride(dtype: torch.dtype) -> None:
+    strided = torch.arange(1, 9).to(dtype).view(2, 4).t()[:1, :1]  # contiguous, torch says, and four apart
+    plain = strided.clone(memory_format=torch.contiguous_format).reshape(1)
+    assert strided.reshape(-1).stride() == (4,)
+    for most in (None, 1):
+        assert Part(strided, most).summary().bits == Part(plain, most).summary().bits
+    assert summarise(strided.reshape(-1)).bits == summarise(plain).bits

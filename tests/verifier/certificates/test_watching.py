@@ -388,3 +388,21 @@ def test_a_status_is_given_to_every_site(tmp_path: Path, whole: bytes) -> None:
     assert {row.status for row in result.layers} == {Status.OK}
     assert result.cells[0].name == "cpu/float32"
     assert "neither was run in float64" in result.notes[0]
+
+
+def test_what_vmap_makes_of_samples_is_not_recorded_and_what_comes_of_it_is(tmp_path: Path) -> None:
+    class Each(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scaled: Tensor = torch.vmap(lambda one, other: torch.tanh(one) * other.sum())(x, self.layer(x))
+            return torch.relu(scaled)
+
+    model = Each().eval()
+    with torch.inference_mode(), verifier.recording(tmp_path / "a.safetensors", model):
+        model(torch.randn(4, 6))
+    found = verifier.verify(tmp_path / "a.safetensors", tmp_path / "a.safetensors")
+    assert found.verdict == "match"
+    assert "relu" in {row.baseline for row in found.layers}
