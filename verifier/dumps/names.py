@@ -45,7 +45,7 @@ _INPUTS = frozenset({"input", "inputs", "x", "image", "images", "tokens", "input
 _OUTPUTS = frozenset(
     {"output", "outputs", "out", "logits", "probs", "probabilities", "prediction", "predictions"}
 )
-_PARTS = re.compile(r"[/.\\:]+")
+_PARTS = re.compile(r"[/.\\:]+|(?<=[a-z0-9])__(?=[a-z0-9])")  # names of files cannot hold `/`
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
