@@ -20,6 +20,7 @@ PINNED = ("--constraint", "constraints.txt")
 # A process takes up to 3 GiB. Tests of one file share what they have built, so they stay together.
 PARALLEL = ("--numprocesses", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+OTHERS = ("torch==2.11.*", "torchvision==0.26.*", "transformers==4.57.*")  # releases to record under
 CANNOT_RUN = 3
 EXIT_CODES = {
     0: "match",
@@ -103,6 +104,16 @@ def bench(session: nox.Session) -> None:
     """Measure time and memory."""
     install(session, "test")
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def releases(session: nox.Session) -> None:
+    """Record models under other releases of torch and transformers, and compare them under the pinned ones."""
+    place = session.create_tmp()
+    session.install("--editable", ".", *OTHERS)
+    session.run("python", "-m", "tests.releases", "record", place)
+    install(session, "test")
+    session.run("python", "-m", "tests.releases", "compare", place)
 
 
 @nox.session(python=PYTHON)

@@ -223,12 +223,14 @@ def test_semantics_blames_a_planted_fault_whatever_the_other_cells_see(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("network", swept(["mixed", "plain", "training"], ["plain"]))
-def test_no_benign_rewrite_is_flagged_in_any_cell(network: str, device: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "every"),
+    swept(itertools.product(["mixed", "plain", "training"], [1, 4]), [("plain", 4)]),
+)
+def test_no_benign_rewrite_is_flagged_in_any_cell(network: str, every: int, device: str) -> None:
     baseline = build(network, 0)
-    for k, name in enumerate(sorted(BENIGN)):
-        if not applies(name, baseline):
-            continue
+    names = [name for name in sorted(BENIGN) if applies(name, baseline)]
+    for k, name in enumerate(names[::every]):
         made = variant(baseline, images(network, 2, 1), [name], random.Random(k))
         with made.around():
             options = {"weights": "as-is", **made.options, "cells": on(device, ("cpu/float32", *HALVES))}
