@@ -185,7 +185,7 @@ def verified(baseline: Net, fault: str, directory: Path, **options: Any) -> Veri
     )
 
 
-_FEW = frozenset({"eps", "weight", "bias", "padding", "activation", "wiring", "missing", "cast"})
+_FEW = frozenset({"eps", "weight", "padding", "wiring", "missing", "cast"})
 
 
 @pytest.mark.parametrize(
