@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.mutants.ports.hosts import Host
@@ -179,3 +179,33 @@ def test_the_same_edit_at_several_sites_says_where_else() -> None:
         assert culprit.cause is not None
         assert "1.702 where 1.0 is right" in culprit.cause.summary
         assert any(line.startswith("the same at 1 other site") for line in culprit.cause.evidence)
+
+
+class Pooled(nn.Module):
+    """A sequence of tokens that becomes one."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.pool, self.head = pool, nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.pool(x.sin()))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "told"),
+    [
+        (lambda x: x.mean(1), lambda x: x[:, 0], "one place along dim 1 where its mean is right"),
+        (lambda x: x.amax(1), lambda x: x.select(1, -1), "one place along dim 1 where its amax is right"),
+        (lambda x: x.sum(1), lambda x: x[..., 2, :], "one place along dim 1 where its sum is right"),
+    ],
+)
+def test_a_place_for_a_mean_is_a_cause(
+    baseline: Callable[[Tensor], Tensor], candidate: Callable[[Tensor], Tensor], told: str
+) -> None:
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+    (culprit,) = verify(Pooled(baseline).eval(), Pooled(candidate).eval(), x).culprits
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.confirmed) == ("operator-different", True)
+    assert told in culprit.cause.summary

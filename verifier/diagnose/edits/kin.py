@@ -74,6 +74,55 @@ def replaced(context: Context) -> Iterator[Edit]:
                 )
 
 
+def taken(context: Context) -> Iterator[Edit]:
+    """One place along an axis where a mean, a sum, ... over all of it is right, and the other way round."""
+    for at, step in context.steps():
+        if len(step.call.operands) != 1 or step.call.state:
+            continue
+        (x,) = step.call.operands
+        axis = _axis_of(step, x.dim())
+        if axis is not None:
+            for op, function in _FAMILIES[1].items():
+                call = KeptCall.of(function, (x, axis), {}, set())
+                yield _exchanged(context, at, call, op, f"one place along dim {axis}", f"its {op}")
+        elif step.op in _FAMILIES[1]:
+            for axis in range(x.dim()):
+                for place, which in ((0, "first"), (-1, "last")):
+                    call = KeptCall.of(torch.select, (x, axis, place), {}, set())
+                    yield _exchanged(
+                        context, at, call, "select", f"the {step.op}", f"the {which} along dim {axis}"
+                    )
+
+
+def _axis_of(step: Step, rank: int) -> int | None:
+    """The axis of which a step takes one place and leaves the others as they are; None where it does not."""
+    given = list(step.call.arguments.values())[1:]
+    if step.op == "select" and len(given) == 2 and isinstance(given[0], int):
+        return given[0] % rank
+    if step.op != "getitem" or len(given) != 1:
+        return None
+    index = given[0] if isinstance(given[0], tuple) else (given[0],)
+    index = tuple(each for each in index if each is not Ellipsis)
+    axes = [k for k, each in enumerate(index) if type(each) is int]
+    whole = all(each == slice(None) for each in index if type(each) is not int)
+    if len(axes) != 1 or not whole:
+        return None
+    behind = isinstance(given[0], tuple) and given[0][0] is Ellipsis
+    return axes[0] + rank - len(index) if behind else axes[0]
+
+
+def _exchanged(context: Context, at: int, call: KeptCall, op: str, told: str, right: str) -> Edit:
+    step = context.program.steps[at]
+    return Edit(
+        codes.of_operator(step.op, op),
+        f"it takes {told} where {right} is right",
+        f"take {right}",
+        context.program.with_step(at, replace(step, op=op, call=replace(call, widens=step.call.widens))),
+        (step.name,),
+        op in context.operators,
+    )
+
+
 def _as(step: Step, function: Make) -> KeptCall | None:
     """A step's call of another function: its tensors and its axes, where it has nothing else to say."""
     call = step.call

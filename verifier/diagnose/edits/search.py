@@ -56,6 +56,7 @@ KINDS: tuple[Kind, ...] = (
     wiring.crossed,
     operators.replaced_in_kind,
     kin.replaced,
+    kin.taken,
     operators.fewer,
     wiring.resourced,
     wiring.reads_exchanged,
