@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from verifier.align import align
 from verifier.cells import ORACLE, Cell
 from verifier.certificates.content import as_graph
@@ -21,6 +23,7 @@ from verifier.graph.returned import words_apart
 from verifier.graph.tensors import dense
 from verifier.inputs.samples import batch_size
 from verifier.judge import ends, judge_rows
+from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import Plan, run
 from verifier.metrics import collect, compare, measure
 from verifier.metrics.agreement import agreement
@@ -112,6 +115,7 @@ def compared_with(
             other = replace(align(graph, whole, told, known), parameters=fit.assemblies)
             there = alone(candidate.model, whole, fit.masters, given).at(cell=cell)
             result, _, said, found = _cell(there, other, setting, protocol)
+            result = _unseen(result, cell, few)
         tried = found if cell == ORACLE else tried
         results.append(result)
         words += said
@@ -126,6 +130,20 @@ def compared_with(
     )
     static = (*written_otherwise(alignment), *fit.differences)
     return Found(alignment, fit, tuple(results), tuple(dict.fromkeys(words)), reading, silent, tried, static)
+
+
+_OTHER_WAY = (
+    "the candidate takes another way for so many samples than for the {few} that were recorded in float64, and "
+    "{cell} rounds too coarsely to tell whether that is the same function"
+)
+
+
+def _unseen(result: CellResult, cell: Cell, few: Inputs) -> CellResult:
+    """A cell on samples of which float64 has seen none: half precision alone does not say that all is well."""
+    if result.verdict is not Verdict.MATCH or cell.unit_roundoff <= SINGLE_ROUNDOFF:
+        return result
+    reason = _OTHER_WAY.format(few=batch_size(few), cell=cell.name)
+    return msgspec.structs.replace(result, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _cell(

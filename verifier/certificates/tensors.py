@@ -152,6 +152,7 @@ def _edits(
 
 _BUILDERS = ("torch", "torchvision")  # libraries that draw what a model starts from
 _ERRORS = 4.0  # standard errors within which two draws of one distribution have one mean and one spread
+_BY_CHANCE, _SHARE = 3, 1e-5  # numbers that two draws share: some, and of many a part, as of what is cut off
 _SAME = 1e-9  # of the spread: what sums in another order are apart, and two draws are not
 
 
@@ -160,20 +161,29 @@ def _redrawn(
 ) -> set[str]:
     """Of tensors with other values than the recorded ones those that another release of a library draws otherwise.
 
-    They are drawn when the candidate is built, as another seed shows, from the distribution that was recorded. What
-    is exactly of that mean and spread holds the same numbers elsewhere, and was edited.
+    They are drawn when the candidate is built, all of their numbers, as another seed shows, and from the distribution
+    that was recorded; the tensors that the same kind of module holds by that name are others as well. What is exactly
+    of that mean and spread holds the same numbers elsewhere, and was edited.
     """
     then, here = certificate.content.environment.packages, describe().packages
     if not twins or all(then.get(name) == here.get(name) for name in _BUILDERS):
         return set()
     otherwise = candidate.drawn_otherwise()
+    kept = {_kind(candidate.model, name) for name in own if name not in twins}
     return {
         name
         for name, each in twins.items()
         if name in otherwise
-        and not torch.equal(otherwise[name], own[name])
+        and _kind(candidate.model, name) not in kept
+        and int((otherwise[name] == own[name]).sum()) <= max(_BY_CHANCE, _SHARE * own[name].numel())
         and _alike(each, certificate.weights.get(each.name), own[name])
     }
+
+
+def _kind(model: nn.Module, name: str) -> tuple[type[nn.Module], str]:
+    """What draws a tensor: the class of the module that holds it, and what it is called there."""
+    owner, _, leaf = name.rpartition(".")
+    return type(model.get_submodule(owner)), leaf
 
 
 def _alike(record: WeightRecord, stored: Tensor | None, tensor: Tensor) -> bool:

@@ -37,17 +37,19 @@ def unreached(bench: Bench, alignment: Alignment, rows: Sequence[PairResult]) ->
         rows: What was judged of them.
     """
     places = {alignment.baseline.sites[pair.baseline].name: pair for pair in alignment.pairs}
+    agree = [row for row in rows if row.status is Status.OK]
+    found = {row.index: NOT_ALONE for row in agree if row.apart and _computes(alignment, row)}
     wanted = {
         pair.candidate: (row, alignment.baseline.sites[pair.baseline])
-        for row in rows
-        if row.kind == "site" and row.status is Status.OK and row.baseline in places and row.candidate
+        for row in agree
+        if row.kind == "site" and row.baseline in places and row.candidate
         for pair in [places[row.baseline]]
         if _otherwise(alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate])
     }
     if not wanted:
-        return {}
+        return found
     trials = Trials(alignment, {}, ranges(alignment.baseline))
-    found = {row.index: NOT_ALONE for row, _ in wanted.values()}
+    found |= {row.index: NOT_ALONE for row, _ in wanted.values()}
     graph = alignment.candidate
     lane = bench.lane("candidate", stops=wanted, keep=sorted({graph.call_of[site] for site in wanted}))
     try:
@@ -68,6 +70,12 @@ def unreached(bench: Bench, alignment: Alignment, rows: Sequence[PairResult]) ->
     finally:
         lane.close()
     return found
+
+
+def _computes(alignment: Alignment, row: PairResult) -> bool:
+    """Whether anything that stands above a row on one side alone does more than move numbers."""
+    graphs = (alignment.baseline, row.between_baseline), (alignment.candidate, row.between_candidate)
+    return any(graph.by_name[name].op not in MOVES for graph, names in graphs for name in names)
 
 
 def _otherwise(baseline: Site, candidate: Site) -> bool:

@@ -494,8 +494,11 @@ DRAWN = """
 import torch
 from torch import nn
 
-def net(change=lambda weight: weight):
-    net = nn.Sequential(nn.Linear(64, 80), nn.ReLU(), nn.Linear(80, 70), nn.ReLU(), nn.Linear(70, 5), nn.Tanh())
+class First(nn.Linear):
+    pass
+
+def net(change=lambda weight: weight, kind=First):
+    net = nn.Sequential(kind(64, 80), nn.ReLU(), nn.Linear(80, 70), nn.ReLU(), nn.Linear(70, 5), nn.Tanh())
     state = torch.get_rng_state()
     with torch.no_grad():
         net[0].weight.copy_(change(net[0].weight.clone()))
@@ -507,6 +510,15 @@ def redrawn():
 
 def scaled():
     return net(lambda weight: 1.05 * weight)
+
+def zeroed():
+    return net(lambda weight: weight.index_fill(0, torch.tensor(3), 0))
+
+def negated():
+    return net(lambda weight: -weight, nn.Linear)
+
+def one_of_its_kind():
+    return net(lambda weight: weight.uniform_(-0.125, 0.125), nn.Linear)
 
 def permuted():
     return net(lambda weight: weight.flip(0))
@@ -535,7 +547,7 @@ def test_what_another_release_draws_otherwise_is_no_edit(drawn_elsewhere: tuple[
     assert "0.weight" in " ".join(found.notes)
 
 
-@pytest.mark.parametrize("name", ["scaled", "permuted", "loaded"])
+@pytest.mark.parametrize("name", ["scaled", "permuted", "loaded", "zeroed", "negated", "one_of_its_kind"])
 def test_what_is_no_other_draw_is_an_edit(drawn_elsewhere: tuple[Certificate, str], name: str) -> None:
     certificate, file = drawn_elsewhere
     found = verify(certificate, f"{file}:{name}")
@@ -627,3 +639,21 @@ def test_a_candidate_that_goes_through_its_samples_one_by_one_matches_a_recordin
 
     assert verify(rectified, OneByOne(nn.functional.relu).eval()).verdict == "match"
     assert verify(rectified, OneByOne(nn.functional.gelu).eval()).verdict == "diverged"
+
+
+def test_a_half_precision_alone_does_not_vouch_for_a_way_that_float64_has_not_seen() -> None:
+    class Wrong(Written):
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = super().forward(x)
+            return found * 1.002 if len(x) > 2 else found
+
+    recorded = record(Written(nn.functional.relu).eval(), torch.randn(8, 8), cells=["cpu/bfloat16"])
+    found = verify(recorded, Wrong(nn.functional.relu).eval(), cells=["cpu/bfloat16"])
+    assert found.verdict == "inconclusive"
+    assert "takes another way" in found.reason
+
+
+def test_operators_that_stand_on_one_side_alone_are_told_as_not_exercised(rectified: Certificate) -> None:
+    found = verify(rectified, Written(lambda x: x.relu().clamp(-1e3, 1e3)).eval())
+    assert found.exercise is not None
+    assert any("clamp" in each.summary for each in found.exercise.unexercised) or found.verdict == "diverged"
