@@ -32,7 +32,7 @@ from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
-from verifier.inputs.samples import batches, picked, sample
+from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
 from verifier.storage.repros import with_repros
@@ -226,36 +226,40 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
 
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
-    few = sample(given, SEMANTIC_SAMPLES)
-    if batch_size_of(few) < batch_size_of(given):
+    parts = batches(given, terms.batch_size)
+    numbers = sorted(ends(parts[0]))
+    if len(numbers) < SEMANTIC_SAMPLES:  # in batches of one
+        numbers = [*range(min(SEMANTIC_SAMPLES, batch_size_of(given)))]
+    if len(numbers) < batch_size_of(given):
+        found: Compared | None = None
         try:
-            found = compared(sides, given, few, terms)
-            if found.alone or _by_sample(sides, given, terms):
-                found = _with_samples_apart(sides, given, few, terms, found)
-                return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
+            found = compared(sides, given, picked(given, numbers), terms)
         except GraphDepartureError:
             return compared(sides, given, given, terms.anew())
         except (CannotRunError, InputError):
             pass  # what fails on a few samples may run on all; else that tells why
+        known = found is not None and found.alone
+        if (known or _by_sample(sides, parts)) and found is not None:
+            found = _with_samples_apart(sides, given, numbers, terms, found)
+            return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
     try:
         return compared(sides, given, given, terms)
     except (GraphDepartureError, InputError):
         return compared(sides, given, given, terms.anew())
 
 
-def _by_sample(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> bool:
-    """Whether both models give for a few samples what they give for these among all."""
-    parts = batches(given, terms.batch_size)
-    return by_sample(sides[0], parts) and by_sample(sides[1], [part.other or part for part in parts])
+def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> bool:
+    """Whether both models give for a few samples what they give for these among all; both run on all."""
+    runs = by_sample(sides[0], parts), by_sample(sides[1], [part.other or part for part in parts])
+    return all(runs)
 
 
 def _with_samples_apart(
-    sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms, found: Compared
+    sides: tuple[Side, Side], given: Inputs, numbers: Sequence[int], terms: Terms, found: Compared
 ) -> Compared:
     """What was found on a few samples, or on these and those on which both part; on all if these do not tell."""
-    if apart := [number for number in found.samples_apart if number >= batch_size_of(few)]:
-        more = picked(given, [*range(batch_size_of(few)), *apart])
-        found = compared(sides, given, more, terms)
+    if apart := [number for number in found.samples_apart if number not in numbers]:
+        found = compared(sides, given, picked(given, [*numbers, *apart]), terms)
     return compared(sides, given, given, terms) if found.samples_apart else found
 
 

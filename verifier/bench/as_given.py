@@ -94,7 +94,8 @@ def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
     does not run on few. Arguments and errors are those of `as_given`.
     """
     _begin(side)
-    return all(_rows_alone(side, inputs) for inputs in _one_of_each_size(parts))
+    found = [_rows_alone(side, inputs) for inputs in _one_of_each_size(parts)]  # each of them may fail
+    return all(found)
 
 
 def _begin(side: Side) -> None:

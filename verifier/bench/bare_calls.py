@@ -46,7 +46,7 @@ class Calls:
             gave what they gave while they were watched.
         second: Likewise the second calls; empty where both gave what their first calls gave.
         others: Likewise calls on the same samples in another order, on the same copies.
-        ends: What the two returned instead for a bench's ends, if they keep no state.
+        reversed: What the two returned there, the baseline and the candidate, if they keep no state.
         notes: What should be known of it in any case.
         differences: What the two return otherwise that is no number: other keys, other words.
     """
@@ -54,20 +54,20 @@ class Calls:
     first: tuple[Meeting, ...] = ()
     second: tuple[Meeting, ...] = ()
     others: tuple[Meeting, ...] = ()
-    ends: tuple[Sequence[Tensor], ...] = ()
+    reversed: tuple[Sequence[Tensor], ...] = ()
     notes: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
 
     def alone(self, whole: Sequence[Sequence[Tensor]], limits: Sequence[float]) -> bool:
-        """Whether what both returned for the ends is what they return for these among all samples.
+        """Whether what both returned for a few samples, in reverse, is what they return for these among all.
 
         Args:
-            whole: The ends' rows of what each returns for all.
+            whole: These samples' rows of what each returns for all.
             limits: For each output, what the baseline's is apart from float64 in this cell (NRMSE).
         """
-        return len(self.ends) == len(whole) and all(
+        return len(self.reversed) == len(whole) and all(
             len(one) == len(two) == len(limits) and all(map(_near, one, two, limits))
-            for one, two in zip(self.ends, whole, strict=True)
+            for one, two in zip(self.reversed, whole, strict=True)
         )
 
 
@@ -109,7 +109,7 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
         if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
             model = unshared(bench.copied(side))
             once, again = _call(side, model, cell, given), _attempt(side, model, cell, given)
-        others.append(_attempt(side, model, cell, _others(bench, side)))
+        others.append(_attempt(side, model, cell, reversed_samples(given)))
         assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
         values = once.values(graph.output_order)
         seen.append(once is again or _alike(held, values))
@@ -129,13 +129,13 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
     differences, told = _returned(first, orders[1], by_order=by_order)
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
-    elif bench.ends is None and isinstance(others[1], str) and not isinstance(others[0], str):
+    elif isinstance(others[1], str) and not isinstance(others[0], str):
         differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
     return Calls(
         first=() if all(seen) else _against(first, orders),
         second=() if all(steady) else _against(second, orders),
-        others=_against(others, orders) if bench.ends is None else (),
-        ends=_values(others, orders) if bench.ends is not None and all(steady) else (),
+        others=_against(others, orders),
+        reversed=_values(others, orders) if all(steady) else (),
         notes=(*notes, *told),
         differences=tuple(differences),
     )
@@ -172,8 +172,11 @@ def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returne
 
 
 def _near(one: Tensor, two: Tensor, limit: float) -> bool:
-    """Whether two tensors are no further apart than each is from float64."""
-    return same_numbers(one, two) or _apart([one], [two]) <= 2 * limit
+    """Whether two tensors are no further apart, row by row, than each is from float64."""
+    if same_numbers(one, two):
+        return True
+    rows = (one[None], two[None]) if not one.dim() or one.shape != two.shape else (one, two)
+    return all(_apart([a], [b]) <= 2 * limit for a, b in zip(*rows, strict=True))
 
 
 def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
@@ -200,13 +203,6 @@ def _values(
     return tuple(
         each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
     )
-
-
-def _others(bench: Bench, side: str) -> Inputs:
-    """What a model is called on that it has not been called on before, or not in this order."""
-    if bench.ends is None:
-        return reversed_samples(bench.given(side))
-    return bench.ends if side == SIDES[0] else bench.ends.other or bench.ends
 
 
 # Unit roundoffs by which kernels that add in another order every time may be apart at the end of a deep network.

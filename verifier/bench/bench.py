@@ -38,7 +38,6 @@ class Bench:
         subject: The two models.
         inputs: What they are run on, a few samples or many.
         cell: The setting they run in.
-        ends: The last and the first sample of a batch, if `inputs` are a few of more; else None.
         caster: Makes the tensors they compute with.
         progress: Told of every pair at which they have met.
     """
@@ -46,7 +45,6 @@ class Bench:
     subject: Subject
     inputs: Inputs
     cell: Cell = ORACLE
-    ends: Inputs | None = None
     caster: Caster = field(default_factory=Caster)
     progress: Callable[[], None] = lambda: None
 

@@ -13,7 +13,7 @@ from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
-from verifier.inputs.samples import batch_size, batches, ends, picked
+from verifier.inputs.samples import batch_size, batches
 from verifier.judge import numeric, regions
 from verifier.proof.dependence import read
 from verifier.proof.excited import excited, hidden
@@ -105,7 +105,8 @@ class Compared:
     @property
     def alone(self) -> bool:
         """Whether both models are known to give for samples by themselves what they give for them among all."""
-        return any(each.alone for each in self.cells)
+        known = [each.alone for each in self.cells if each.alone is not None]
+        return bool(known) and all(known)
 
     @property
     def samples_apart(self) -> tuple[int, ...]:
@@ -153,7 +154,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
     )
     parts = batches(given, terms.batch_size)
-    bench = Bench(prove(subject, few), few, ends=_ends(few, parts[0]))
+    bench = Bench(prove(subject, few), few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
     exactly = None
     if terms.semantics or ORACLE in wanted:
@@ -192,11 +193,6 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         silent,
         _not_in_batches(terms, batch_size(given)),
     )
-
-
-def _ends(few: Inputs, first: Inputs) -> Inputs | None:
-    """The last and the first sample of the first batch, where that is more than the few."""
-    return picked(first, ends(first)) if batch_size(first) > batch_size(few) else None
 
 
 def _read(bench: Bench) -> tuple[dict[Region, bool], tuple[str, ...]]:

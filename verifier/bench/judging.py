@@ -40,14 +40,14 @@ class Assessed:
     """The result of one cell, and what its runs have shown of the models besides.
 
     `calls` is what calling both once more has shown, None where they were not; `words` says how what the two return
-    differs that is no number. `alone` says that both are known to give for samples by themselves what
-    they give for them among all.
+    differs that is no number. `alone` says whether both gave for the first and the last sample of a batch by
+    themselves what they gave for these among all, None where nothing is known of that.
     """
 
     result: CellResult
     calls: Calls | None = None
     words: tuple[str, ...] = ()
-    alone: bool = False
+    alone: bool | None = None
 
 
 class _Limit(NamedTuple):

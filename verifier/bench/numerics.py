@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
-from verifier.bench.bare_calls import called_again
 from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of, slower
 from verifier.bench.measuring import measure
 from verifier.bench.noise_floor import noise_floor
@@ -27,6 +25,7 @@ from verifier.judge import (
     range_notes,
     with_precision,
 )
+from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.records import CellResult, Repeatability, Verdict
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ def numerics(
     notes: tuple[str, ...] = ()
     calls = standing.calls if standing else None
     words: tuple[str, ...] = ()  # what was seen stays known where the rest cannot run
+    alone: bool | None = None
     while True:
         try:
             with tf32(allowed=cell.dtype == "tf32"):
@@ -105,10 +105,8 @@ def numerics(
                 calls = standing.calls
                 measured = measure(_steps(bench, protocol, cell.name, parts), parts, forced=False)
                 words = measured.words
-                alone = calls.alone(measured.ends, standing.outputs)
-                if bench.ends is not None and not alone:
-                    calls = called_again(bench.at(ends=None), by_order=protocol.by_order)
-                    standing = replace(standing, calls=calls)
+                if cell.unit_roundoff <= SINGLE_ROUNDOFF:  # else rounding hides what depends on a batch
+                    alone = calls.alone(measured.ends, standing.outputs)
                 judged, measured, shown = _judged(bench, parts, protocol, standing, measured, verdict)
                 repeatable = _repeated(bench, parts[0], protocol)
                 stage = f"noise of {cell.name}"
@@ -116,14 +114,14 @@ def numerics(
         except OutOfMemoryError as error:
             largest = max(map(batch_size, parts))
             if largest == 1:
-                return Assessed(_skipped(cell, str(error), named=named), calls, words)
+                return Assessed(_skipped(cell, str(error), named=named), calls, words, alone=False)
             half = (largest + 1) // 2
             parts = [each for part in parts for each in batches(part, half)]
             notes = (f"out of memory with batches of {largest}: ran in batches of {half}",)
         except GraphDepartureError:
             raise
         except CannotRunError as error:
-            return Assessed(_skipped(cell, str(error), named=named), calls, words)
+            return Assessed(_skipped(cell, str(error), named=named), calls, words, alone=False)
         else:
             seconds = time.perf_counter() - started
             result = replace_struct(

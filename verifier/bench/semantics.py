@@ -275,9 +275,7 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
     budgets = [semantics_budget(protocol.policy, value / probe.unit_roundoff) for value in noise]
     if any(measured.narrowed):
         budgets = _narrowed(bench, measured, budgets, noise, protocol.policy)
-    calls = (
-        called_again(bench.at(ends=None), by_order=protocol.by_order) if alone or standing is None else None
-    )
+    calls = called_again(bench, by_order=protocol.by_order) if alone or standing is None else None
     return _Look(
         judged_by(bench, measured, budgets, calls),
         measured,

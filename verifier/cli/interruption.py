@@ -90,7 +90,10 @@ def _answer(signum: int, frame: FrameType | None) -> None:
     global _answered  # noqa: PLW0603 - as above
     _answered = True
     if _IMPORTED not in sys.modules and _is_importing(frame):
-        _leave()
+        try:
+            _leave()
+        except Exception:  # what it uses may be half imported itself
+            startup.end()
     importing = frame is not None and frame.f_code.co_filename == _IMPORTING
     again = threading.Timer(_SHORTLY if importing else _LATER, _send, (signum,))
     again.daemon = True

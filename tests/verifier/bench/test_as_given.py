@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,6 +16,9 @@ from verifier.bench.nearness import Error, near
 from verifier.bench.side import Side
 from verifier.inputs import tensors
 from verifier.judge import CRITERIA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(autouse=True)
@@ -357,3 +360,44 @@ def test_a_forward_that_is_an_object_around_a_closure_follows_the_copy() -> None
     wrong.forward = Calling(lambda x: wrong[2](wrong[0](x)))  # type: ignore[method-assign]
     assert verify(net(), right, inputs()).verdict == "match"
     assert verify(net(), wrong, inputs()).verdict == "diverged"
+
+
+class ByCount(nn.Module):
+    """Two layers, of which what comes out changes by `change` where there are many samples."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor] = lambda y: y) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.change = nn.Linear(6, 16), nn.Linear(16, 6), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        return self.change(y) if len(x) > 2 else y
+
+
+def _last_row_off(y: Tensor) -> Tensor:
+    factors = torch.ones(len(y), 1, dtype=y.dtype)
+    factors[-1] += 0.5
+    return y * factors
+
+
+def test_half_precision_does_not_tell_that_samples_stand_alone() -> None:
+    changed = ByCount(lambda y: y * 1.002)
+    found = verify(ByCount(), changed, torch.randn(8, 6), cells=("cpu/bfloat16",))
+    assert (found.verdict, _in_float64(found)) == (Verdict.DIVERGED, 8)
+
+
+def test_a_small_sample_that_is_off_shows_beside_large_ones() -> None:
+    x = torch.randn(8, 6)
+    x[:7] *= 1e9
+    assert verify(ByCount(lambda y: y), ByCount(_last_row_off), x).verdict is Verdict.DIVERGED
+
+
+def test_a_candidate_that_fails_on_the_last_batch_could_not_run() -> None:
+    def fail(y: Tensor) -> Tensor:
+        if len(y) == 3:
+            raise ValueError("three")
+        return y
+
+    with pytest.raises(ModelError, match="fails on inputs that the baseline takes: ValueError: three"):
+        verify(ByCount(), ByCount(fail), torch.randn(8, 6), batch_size=5)

@@ -111,3 +111,16 @@ def test_an_order_that_only_the_baseline_minds_is_seen(cells: tuple[str, ...]) -
     x = x[x[:, 0].argsort(descending=True)]  # the largest is the first
     found = verify(_Referring(), _ReferringToTheLargest(), x, cells=cells)
     assert found.verdict is Verdict.DIVERGED
+
+
+class _Remembering(Net):
+    """Gives again what it gave for inputs of the same sum, in whatever order they came."""
+
+    def forward(self, x: Tensor) -> Any:
+        known = self.__dict__.setdefault("known", {})
+        return known.setdefault(round(float(x.double().sum()), 4), super().forward(x))
+
+
+def test_what_is_remembered_by_what_no_order_changes_is_seen() -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(2))
+    assert verify(Net(), _Remembering(), x).verdict is Verdict.DIVERGED
