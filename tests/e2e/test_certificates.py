@@ -43,6 +43,11 @@ def test_the_unchanged_model_matches_and_a_changed_one_diverges(
     low, high = culprit["total"]["interval"]["nrmse"]
     assert low < culprit["total"]["nrmse"] < high
     assert "95 %" in other.out
+    assert other.out.startswith(
+        "diverged: bn2 is the first site beyond its budget: eps 0.0001, baseline 1e-05 ("
+    )
+    summary = (other.directory / "other" / "summary.md").read_text(encoding="utf-8")
+    assert "nets.py:other\\_eps against net.safetensors, a recording of nets.py:net from " in summary
 
 
 def test_a_certificate_is_taken_the_place_of_and_named(recorded: Ended, call: Callable[..., Ended]) -> None:

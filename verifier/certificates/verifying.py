@@ -211,6 +211,10 @@ def _notes(certificate: Certificate, found: Found, *, lowered: bool) -> Iterator
         )
     changed = [each.candidate or "" for each in found.fitted.differences]
     if changed:
+        culprits = {row.candidate for cell in found.cells for row in cell.culprits}
+        sites = found.alignment.candidate.sites
+        own = {use.name for site in sites if site.name in culprits for use in site.tensors}
+        changed.sort(key=lambda name: name not in own)  # a culprit's own ones first
         more = ", ..." if changed[_SOME:] else ""
         yield (
             f"{len(changed)} of the candidate's tensors hold other values than the recorded ones: "
