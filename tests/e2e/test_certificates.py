@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,9 +55,22 @@ def test_a_certificate_is_taken_the_place_of_and_named(recorded: Ended, call: Ca
     again = call("record", "--rebase", "net.safetensors", "--out", "new.safetensors")
     assert again.code == 0, again.err
     assert "in the place of" in again.out
+    assert again.out.endswith("\n  what changed: nothing that is recorded has changed\n")
     found = call("run", "--baseline", "new.safetensors", "--candidate", "nets.py:net")
     assert found.code == 0
     assert len(found.result()["certificate"]["parent"]) == 64
+
+
+def test_what_changed_is_told_of_a_certificate_in_anothers_place(
+    recorded: Ended, call: Callable[..., Ended]
+) -> None:
+    again = call("record", "nets.py:other_eps", "--rebase", "net.safetensors")
+    assert again.code == 0, again.err
+    assert re.search(
+        r"what changed: 4 of 8 sites give other numbers, first bn2, relative error \S+; "
+        r"settings: bn2 \(eps 0.0001, before 1e-05\)\n$",
+        again.out,
+    )
 
 
 @pytest.mark.parametrize(
