@@ -78,7 +78,7 @@ def test_what_changed_is_told_of_a_certificate_in_anothers_place(
     [
         ((*COMPARE, "nets.py:net", "--dtype", "bfloat16"), "not cpu/bfloat16"),
         ((*COMPARE, "nets.py:net", "--weights", "as-is"), "recorded with weights calibrated"),
-        ((*COMPARE, "nets.py:net", "--probe"), "needs a live baseline"),
+        ((*COMPARE, "nets.py:net", "--probe"), "--probe needs a live baseline"),
         (("run", "--baseline", "none.safetensors", "--candidate", "nets.py:net"), "cannot be read"),
         (("record", "nets.py:net"), "--out FILE.safetensors"),
         (("record", "nets.py:net", "--out", "net.bin"), "ends with .safetensors"),

@@ -85,7 +85,10 @@ def verified_with(
     started = time.perf_counter()
     for option, asked in needing.items():
         if asked:
-            raise CertificateError(f"{option} needs a live baseline, and a certificate is none.")
+            raise CertificateError(
+                f"{option} needs a live baseline, and a certificate is none: leave it out, or give the trusted model "
+                "itself as the baseline."
+            )
     certificate = baseline if isinstance(baseline, Certificate) else Certificate.load(baseline)
     content, source = certificate.content, certificate.source or "the certificate"
     if weights not in (*_DEFAULTS, content.weights):
