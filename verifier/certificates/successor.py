@@ -34,16 +34,16 @@ def _changed(before: Certificate, after: Certificate) -> Iterator[str]:
         yield from _numbers(before, after)
     else:
         yield "other inputs, so that no number can be held against the old ones"
-    ours = {site.name: site for site in as_graph(old.graph).sites}
-    theirs = {site.name: site for site in as_graph(new.graph).sites}
+    earlier = {site.name: site for site in as_graph(old.graph).sites}
+    later = {site.name: site for site in as_graph(new.graph).sites}
     settings = [
         f"{name} ({said})"
-        for name, site in theirs.items()
-        if name in ours and (said := _otherwise(ours[name], site))
+        for name, site in later.items()
+        if name in earlier and (said := _otherwise(earlier[name], site))
     ]
     if settings:
         yield f"settings: {_some(settings)}"
-    for word, those, others in (("gone", ours, theirs), ("new", theirs, ours)):
+    for word, those, others in (("gone", earlier, later), ("new", later, earlier)):
         alone = [f"{name} ({site.op})" for name, site in those.items() if name not in others]
         if alone:
             yield f"{word}: {_some(alone)}"
