@@ -124,7 +124,9 @@ def _divergence(verification: Result, first: PairResult) -> list[str]:
         ]
     else:
         kind = sentences.TOTAL if first.total or not first.intrinsic else sentences.INTRINSIC
-        said = [f"{_short(first)} is the first site beyond its budget ({sentences.excess(first, kind)})"]
+        written = "; ".join(first.differences) if first.status is Status.CULPRIT else ""
+        why = f": {brief(written, _CLAUSE)}" if written else ""
+        said = [f"{_short(first)} is the first site beyond its budget{why} ({sentences.excess(first, kind)})"]
     culprits = len(verification.culprits)
     if not culprits:
         looked = _localised(verification)

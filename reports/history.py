@@ -71,7 +71,7 @@ def plain(history: History, *, sites: bool, most: int | None = None) -> str:
     )
     sections = [] if sites else [_runs(history, title)]
     for timeline in history.timelines:
-        title = f"{_network(timeline)}: {'what changed' if _told(timeline) else 'nothing changed'}"
+        title = f"{_network(history, timeline.runs[-1])}: {'what changed' if _told(timeline) else 'nothing changed'}"
         told = _told(timeline)
         sections.append(Section(title, lines(_latest(told) or (counted(len(timeline.runs), "run"),))))
         if sites:
@@ -91,7 +91,7 @@ def page(history: History) -> Page:
         file=history.file,
         networks=tuple(
             NetworkHistory(
-                title=_network(timeline),
+                title=_network(history, timeline.runs[-1]),
                 ground=_ground(timeline.runs[-1]),
                 changes=tuple(_told(timeline)),
                 charts=tuple(_charts(timeline)),
@@ -162,10 +162,13 @@ def _headline(history: History, *, file: bool = True) -> str:
     runs = sum(len(timeline.runs) for timeline in history.timelines)
     if not runs:
         return f"no run in {history.file} is as asked for"
-    told = counted(len(history.timelines), "network")
+    networks = len({timeline.runs[-1].network for timeline in history.timelines})
+    series = len(history.timelines)
+    told = counted(networks, "network") + (f" in {series:,} series" if series > networks else "")
     where = f"{counted(runs, 'run')} of {told}{f' in {history.file}' if file else ''}, {_order(history)}"
     changed = [timeline for timeline in history.timelines if _told(timeline)]
-    said = f"{counted(len(changed), 'network')} changed" if changed else "nothing changed"
+    noun = f"{len(changed):,} of them" if series > networks else counted(len(changed), "network")
+    said = f"{noun} changed" if changed else "nothing changed"
     shown = len(history.listed)
     if shown < runs:
         are = "is" if shown == 1 else "are"
@@ -176,7 +179,8 @@ def _headline(history: History, *, file: bool = True) -> str:
 def _order(history: History) -> str:
     if not history.by_commit:
         return "in the order they were recorded"
-    rest = f", {history.unknown:,} that git does not know as recorded" if history.unknown else ""
+    unknown = counted(history.unknown, "run")
+    rest = f", but for {unknown} of no commit that git knows here" if history.unknown else ""
     return f"in the order of their commits{rest}"
 
 
@@ -186,8 +190,18 @@ def _tone(history: History) -> str:
     return "inconclusive" if last is None else str(last.verdict)
 
 
-def _network(timeline: Timeline) -> str:
-    return timeline.runs[-1].network
+def _network(history: History, run: RecordedRun) -> str:
+    """Both models, with what tells this series from others of theirs."""
+    alike = [each.runs[-1] for each in history.timelines if each.runs[-1].network == run.network]
+    apart = [
+        f"{word}{getattr(run, field)}"
+        for field, word in _GROUND.items()
+        if len({getattr(each, field) for each in alike}) > 1
+    ]
+    return f"{run.network} ({', '.join(apart)})" if apart else run.network
+
+
+_GROUND = {"weights": "weights ", "inputs": "", "seed": "seed ", "policy": "policy "}
 
 
 def _ground(run: RecordedRun) -> str:
@@ -203,7 +217,7 @@ def _runs(history: History, title: str = "Runs") -> Section:
     rows = tuple(
         (
             *_about(run),
-            brief(run.network, 2 * _NAME),
+            brief(_network(history, run), 2 * _NAME),
             tail(run.first, _NAME) or "-",
             brief(run.cause, _CAUSE) if run.cause else "-",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, exercise, sentences, signs, wording
+from reports import acceptance, besides, exercise, sentences, signs, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     sign = signs.VERDICT_SIGNS[verification.verdict]
     yield f"### {sign} {text(headline(verification))}"
     yield ""
-    yield f"{text(verification.candidate.spec)} against {text(verification.baseline.spec)}"
+    yield text(sentences.models(verification))
     if plot is not None:
         yield from ("", f"![Error over depth]({plot})")
     if verification.culprits:
@@ -64,6 +64,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             ),
         )
     for title, found in (
+        (besides.TITLE, besides.lines(verification)),
         (acceptance.TITLE, acceptance.lines(verification)),
         ("Differs, and no input reached it", exercise.silent(verification)),
         ("What they return otherwise", verification.coverage.returned),

@@ -64,6 +64,16 @@ def weights(verification: Result) -> str:
     return f"{said.partition(';')[0]}, but for {kept}"
 
 
+def models(verification: Result) -> str:
+    """Which two models, and where one is a recording its file and what it is of."""
+    found = verification.certificate
+    said = f"{verification.candidate.spec} against {verification.baseline_name}"
+    if found is None:
+        return said
+    spec = verification.baseline.spec or verification.baseline.type
+    return f"{said}, {f'a recording of {spec}' if found.source else 'recorded'} from {found.created[:10]}"
+
+
 def policy(verification: Result) -> str:
     """By which policy the verdict was given."""
     return f"policy {verification.policy}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import acceptance, exercise, preprocessing, progressive, sentences, wording
+from reports import acceptance, besides, exercise, preprocessing, progressive, sentences, wording
 from reports.headline import headline
 from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict
@@ -69,6 +69,7 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
         Section("First divergence", lines([sentences.divergence(first)] if first else [])),
         Section("Culprits", lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section(besides.TITLE, lines(besides.lines(verification))),
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
             "Published criteria",

@@ -120,11 +120,11 @@ def page(verification: Result) -> Page:
     answer = headline(verification).partition(": ")[2]
     unmatched = verification.coverage.unmatched
     return Page(
-        title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline.spec}",
+        title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline_name}",
         verdict=signs.of_verdict(verification.verdict),
         answer=answer,
         reason=_reason(verification, answer),
-        baseline=verification.baseline.spec,
+        baseline=verification.baseline_name,
         candidate=verification.candidate.spec,
         baseline_facts=_model(verification.baseline),
         candidate_facts=_model(verification.candidate),

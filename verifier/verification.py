@@ -204,12 +204,12 @@ def _needing(
 ) -> dict[str, bool]:
     """Of what only a live baseline can give, whether it was asked for."""
     return {
-        "another input for the candidate": candidate_inputs is not None,
-        "granularity block": granularity == "block",
-        "localise always": protocol.localise == "always",
-        "repeat": protocol.repeat > 1,
-        "probe": probe,
-        "repro": repro,
+        "--candidate-input": candidate_inputs is not None,
+        "--granularity block": granularity == "block",
+        "--localise always": protocol.localise == "always",
+        "--repeat": protocol.repeat > 1,
+        "--probe": probe,
+        "--repro": repro,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,15 +44,33 @@ def test_the_unchanged_model_matches_and_a_changed_one_diverges(
     low, high = culprit["total"]["interval"]["nrmse"]
     assert low < culprit["total"]["nrmse"] < high
     assert "95 %" in other.out
+    assert other.out.startswith(
+        "diverged: bn2 is the first site beyond its budget: eps 0.0001, baseline 1e-05 ("
+    )
+    summary = (other.directory / "other" / "summary.md").read_text(encoding="utf-8")
+    assert "nets.py:other\\_eps against net.safetensors, a recording of nets.py:net from " in summary
 
 
 def test_a_certificate_is_taken_the_place_of_and_named(recorded: Ended, call: Callable[..., Ended]) -> None:
     again = call("record", "--rebase", "net.safetensors", "--out", "new.safetensors")
     assert again.code == 0, again.err
     assert "in the place of" in again.out
+    assert again.out.endswith("\n  what changed: nothing that is recorded has changed\n")
     found = call("run", "--baseline", "new.safetensors", "--candidate", "nets.py:net")
     assert found.code == 0
     assert len(found.result()["certificate"]["parent"]) == 64
+
+
+def test_what_changed_is_told_of_a_certificate_in_anothers_place(
+    recorded: Ended, call: Callable[..., Ended]
+) -> None:
+    again = call("record", "nets.py:other_eps", "--rebase", "net.safetensors")
+    assert again.code == 0, again.err
+    assert re.search(
+        r"what changed: 4 of 8 sites give other numbers, first bn2, relative error \S+; "
+        r"settings: bn2 \(eps 0.0001, before 1e-05\)\n$",
+        again.out,
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +78,7 @@ def test_a_certificate_is_taken_the_place_of_and_named(recorded: Ended, call: Ca
     [
         ((*COMPARE, "nets.py:net", "--dtype", "bfloat16"), "not cpu/bfloat16"),
         ((*COMPARE, "nets.py:net", "--weights", "as-is"), "recorded with weights calibrated"),
-        ((*COMPARE, "nets.py:net", "--probe"), "needs a live baseline"),
+        ((*COMPARE, "nets.py:net", "--probe"), "--probe needs a live baseline"),
         (("run", "--baseline", "none.safetensors", "--candidate", "nets.py:net"), "cannot be read"),
         (("record", "nets.py:net"), "--out FILE.safetensors"),
         (("record", "nets.py:net", "--out", "net.bin"), "ends with .safetensors"),

@@ -34,7 +34,6 @@ FILES = {
     "old.py": "from nets import net, net as load\n",
     "fused.py": "from nets import other_eps as load\n",
     "new.py": "from nets import net, net as load\nfrom loop import train\n",
-    "inputs.py": "import torch\n\ndef tokens():\n    return {'x': torch.randn(2, 3, 64, 64)}\n",
     "baseline.toml": "lr = 0.05\n",
     "candidate.toml": "lr = 0.05\n",
     "prep.py": """
@@ -49,6 +48,8 @@ def build():
     return T.Compose([T.Resize(73), *LAST])
 """,
 }
+
+TOKENS = "def tokens():\n    return {'x': torch.randn(2, 3, 64, 64)}\n"
 
 NETS = "--baseline nets.py:net --candidate nets.py:net"
 
@@ -137,7 +138,9 @@ def readers_place(place: Path) -> Path:
     """A directory with what stands for the reader's own files, and photographs."""
     (loop,) = blocks(ROOT / "docs" / "training.md", "py")
     (policy,) = blocks(ROOT / "docs" / "gate.md", "toml")
-    for name, content in (FILES | {"loop.py": loop, "parity.toml": policy}).items():
+    (inputs,) = blocks(ROOT / "docs" / "gate.md", "py")
+    own = {"loop.py": loop, "parity.toml": policy, "inputs.py": f"{inputs}\n\n{TOKENS}"}
+    for name, content in (FILES | own).items():
         (place / name).write_text(content, encoding="utf-8")
     (place / "photos").mkdir()
     generator = np.random.default_rng(0)

@@ -64,7 +64,9 @@ def silent(count: int) -> Exercise:
         ("first clause; second clause", 20, "first clause..."),
         ("words and words and words", 16, "words and..."),
         ("x" * 30, 16, "xxxxxxxxxxxxx..."),
-        ("a (long bracket that does not end", 9, "a (lon..."),
+        ("a (long bracket that does not end", 9, "a (lo...)"),
+        ("off by 1.2 (95 %: 1.1 to 1.3), allowed", 24, "off by 1.2..."),
+        ("first (the site; off by 1.2 (95 %: 1.1 to 1.3))", 40, "first (the site; off by 1.2...)"),
     ],
 )
 def test_a_text_is_cut_where_a_clause_or_a_word_ends(text: str, most: int, said: str) -> None:

@@ -121,7 +121,30 @@ def test_a_run_that_stands_behind_another_lines_names_what_it_is_compared_with()
     told = report.plain(history(timelines=(timeline,), unknown=1), sites=False)
     assert "run 2, 22222222, 2026-01-02 10:00; match before, now diverged\n" in told
     assert "10:00; against run 1, 11111111; match before, now diverged\n" in told
-    assert "in the order of their commits, 1 that git does not know as recorded;" in told
+    assert "in the order of their commits, but for 1 run of no commit that git knows here;" in told
+
+
+def test_series_of_one_network_are_told_apart() -> None:
+    others: tuple[dict[str, Any], ...] = (
+        {},
+        {"weights": "as-is"},
+        {"policy": "parity.toml"},
+        {"candidate": "third.py:load"},
+    )
+    timelines = tuple(
+        Timeline(runs=(run(number, **fields),), befores={}, changes=(), verdicts=())
+        for number, fields in enumerate(others, 1)
+    )
+    told = report.plain(history(timelines=timelines, listed=(1, 2, 3, 4)), sites=False)
+    assert told.startswith("4 runs of 2 networks in 4 series in h.sqlite, ")
+    for said in (
+        "new.py:load against old.py:load (weights calibrated, policy strict)",
+        "new.py:load against old.py:load (weights as-is, policy strict)",
+        "new.py:load against old.py:load (weights calibrated, policy parity.toml)",
+        "third.py:load against old.py:load",
+    ):
+        assert f"\n{said}: nothing changed\n" in told
+        assert f"  {said}  " in told
 
 
 def test_where_not_all_runs_are_listed_changes_are_said_to_be_of_all() -> None:

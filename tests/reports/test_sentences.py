@@ -145,11 +145,13 @@ def test_a_culprit_is_told_with_place_difference_and_cause(diverged: Verificatio
     )
 
 
-def test_a_divergence_without_a_known_cause_says_how_far_it_is(diverged: Verification) -> None:
+def test_a_divergence_without_a_known_cause_says_what_differs_there_and_how_far_it_is(
+    diverged: Verification,
+) -> None:
     bare = tuple(msgspec.structs.replace(each, cause=None) for each in diverged.culprits)
     assert headline(msgspec.structs.replace(diverged, culprits=bare)) == (
-        "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget (relative error 0.0005, "
-        "allowed 1e-12, rule semantics/float64); 1 culprit; 6 other sites only carry what came in"
+        "diverged: bn1 (candidate: stem.bn) is the first site beyond its budget: eps 0.001, baseline 1e-05 "
+        "(relative error 0.0005, allowed 1e-12, rule semantics/float64); 1 culprit"
     )
 
 

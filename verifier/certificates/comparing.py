@@ -14,7 +14,7 @@ from verifier.certificates.content import as_graph
 from verifier.certificates.judging import Setting, settled, written
 from verifier.certificates.meeting import Met
 from verifier.certificates.recording import alone
-from verifier.certificates.tensors import Fitted, fitted, marks
+from verifier.certificates.tensors import Fitted, fitted, marks, with_tensors
 from verifier.certificates.unreached import unreached
 from verifier.diagnose import with_unreached, written_otherwise
 from verifier.environment import tf32
@@ -107,14 +107,14 @@ def compared_with(
             recording, cell, protocol.policy, unit, certificate.full if cell == ORACLE else None
         )
         try:
-            result, alignment, said, found = _cell(here, alignment, setting, protocol)
+            result, alignment, said, found = _cell(here, alignment, fit, setting, protocol)
         except GraphDepartureError:  # a candidate may go through its samples one by one
             if cell == ORACLE:
                 raise
             whole = candidate.record(given).with_outputs_like(graph)
             other = replace(align(graph, whole, told, known), parameters=fit.assemblies)
             there = alone(candidate.model, whole, fit.masters, given).at(cell=cell)
-            result, _, said, found = _cell(there, other, setting, protocol)
+            result, _, said, found = _cell(there, other, fit, setting, protocol)
             result = _unseen(result, cell, few)
         tried = found if cell == ORACLE else tried
         results.append(result)
@@ -147,7 +147,7 @@ def _unseen(result: CellResult, cell: Cell, few: Inputs) -> CellResult:
 
 
 def _cell(
-    bench: Bench, alignment: Alignment, setting: Setting, protocol: Protocol
+    bench: Bench, alignment: Alignment, fit: Fitted, setting: Setting, protocol: Protocol
 ) -> tuple[CellResult, Alignment, list[str], Mapping[int, Tried]]:
     started = time.perf_counter()
     record = setting.recording.record
@@ -165,6 +165,7 @@ def _cell(
     outputs, agreed = _outputs(met, setting.recording, passes)
     left = _states(met, setting.recording, states, passes)
     judged, alignment = settled(bench, alignment, met, outputs, left, setting, passes)
+    judged = with_tensors(judged, alignment, fit)
     tried: Mapping[int, Tried] = {}
     if setting.cell == ORACLE and judged.verdict is Verdict.MATCH:
         tried = unreached(bench, alignment, judged.rows)

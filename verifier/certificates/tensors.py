@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from verifier.align import Assembly
@@ -14,7 +15,7 @@ from verifier.certificates.drawing import drawn, scale_of
 from verifier.environment import describe
 from verifier.errors import CertificateError
 from verifier.models.copying import state_of
-from verifier.records import StaticDifference
+from verifier.records import StaticDifference, Status
 from verifier.weights.calibration import varies
 from verifier.weights.choosing import program_constants
 from verifier.weights.files import published
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from verifier.bench.side import Side
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.content import WeightRecord
+    from verifier.judge import Judged
+    from verifier.records import PairResult
 
 _SOME = 3
 
@@ -230,6 +233,27 @@ def _others(
                 candidate=name,
                 summary=f"other values than when {each.name} was recorded{more}",
             )
+
+
+def with_tensors(judged: Judged, alignment: Alignment, fit: Fitted) -> Judged:
+    """The judgement, with what a culprit's own tensors hold otherwise among what differs there."""
+    others = {each.candidate for each in fit.differences}
+    uses = {site.name: [use.name for use in site.tensors] for site in alignment.candidate.sites}
+
+    def told(row: PairResult) -> PairResult:
+        own = [name for name in uses.get(row.candidate or "", ()) if name in others]
+        if row.kind != "site" or row.status is not Status.CULPRIT or not own:
+            return row
+        said = [f"{name} holds other values than the recorded one" for name in dict.fromkeys(own)]
+        return msgspec.structs.replace(row, differences=(*row.differences, *said))
+
+    first = judged.first_divergence
+    return replace(
+        judged,
+        rows=tuple(map(told, judged.rows)),
+        culprits=tuple(map(told, judged.culprits)),
+        first_divergence=None if first is None else told(first),
+    )
 
 
 def _made(certificate: Certificate, names: set[str]) -> dict[str, Tensor]:

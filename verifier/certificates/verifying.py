@@ -85,7 +85,10 @@ def verified_with(
     started = time.perf_counter()
     for option, asked in needing.items():
         if asked:
-            raise CertificateError(f"{option} needs a live baseline, and a certificate is none.")
+            raise CertificateError(
+                f"{option} needs a live baseline, and a certificate is none: leave it out, or give the trusted model "
+                "itself as the baseline."
+            )
     certificate = baseline if isinstance(baseline, Certificate) else Certificate.load(baseline)
     content, source = certificate.content, certificate.source or "the certificate"
     if weights not in (*_DEFAULTS, content.weights):
@@ -211,6 +214,10 @@ def _notes(certificate: Certificate, found: Found, *, lowered: bool) -> Iterator
         )
     changed = [each.candidate or "" for each in found.fitted.differences]
     if changed:
+        culprits = {row.candidate for cell in found.cells for row in cell.culprits}
+        sites = found.alignment.candidate.sites
+        own = {use.name for site in sites if site.name in culprits for use in site.tensors}
+        changed.sort(key=lambda name: name not in own)  # a culprit's own ones first
         more = ", ..." if changed[_SOME:] else ""
         yield (
             f"{len(changed)} of the candidate's tensors hold other values than the recorded ones: "

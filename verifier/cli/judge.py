@@ -48,7 +48,7 @@ def judge(
         from verifier.storage.saving import load, save
 
         saved = load(directory)
-        by = policy_for(policy or "strict", saved.baseline.spec, saved.candidate.spec, saved.model)
+        by = policy_for(policy or "strict", saved.baseline_name, saved.candidate.spec, saved.model)
         if suggest:
             text, none = suggested(saved, by)
             if none:

@@ -94,6 +94,7 @@ def record(
             from verifier.certificates import arguments
             from verifier.certificates.certificate import Certificate
             from verifier.certificates.recording import record as recorded
+            from verifier.certificates.successor import changed
             from verifier.cli.verifying import CellOptions
             from verifier.storage.saving import check_file
 
@@ -128,4 +129,6 @@ def record(
             )
             certificate.save(target)
         showing.say(certificate.told(target))
+        if before is not None:
+            showing.say(f"  what changed: {changed(before, certificate)}\n")
         exits.end(0)

@@ -129,11 +129,12 @@ def verified_with_dump(
         CannotRunError: This machine cannot run it, or the candidate raised.
     """
     started = time.perf_counter()
-    asked = [
-        option for option, wanted in {**needing, "a parameter map": bool(parameter_map)}.items() if wanted
-    ]
+    asked = [option for option, wanted in {**needing, "--map": bool(parameter_map)}.items() if wanted]
     if asked:
-        raise DumpError(f"{asked[0]} needs a live baseline, and dumped tensors are none.")
+        raise DumpError(
+            f"{asked[0]} needs a live baseline, and dumped tensors are none: leave it out, or give the trusted model "
+            "itself as the baseline."
+        )
     if weights not in _OWN:
         raise DumpError(
             f"a candidate is compared with dumped tensors as it is: weights {weights} cannot be had."

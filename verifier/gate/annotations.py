@@ -40,7 +40,8 @@ def _of(outcome: Outcome) -> Iterator[str]:
         yield _command(outcome.trouble, outcome.name, None)
     for each in findings(outcome):
         where = f" (in {', '.join(each.cells)})" if each.cells else ""
-        yield _command(f"{each.message}{where}", f"{outcome.name}: {each.rule}", each.place)
+        said = "\n".join((f"{each.message}{where}", *each.besides))
+        yield _command(said, f"{outcome.name}: {each.rule}", each.place)
 
 
 def _command(message: str, title: str, place: Place | None) -> str:

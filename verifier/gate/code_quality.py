@@ -27,8 +27,7 @@ def _issues(outcome: Outcome) -> list[dict[str, Any]]:
         place = places.of_spec(outcome.spec)
         return [_issue(outcome.trouble, kind, severity, place, f"{outcome.name}: {kind}")]
     return [
-        _issue(each.message, each.rule, "critical", each.place, each.fingerprint)
-        for each in findings(outcome)
+        _issue(each.whole, each.rule, "critical", each.place, each.fingerprint) for each in findings(outcome)
     ]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from reports import sentences, wording
+from reports import besides, sentences, wording
 from verifier.gate import places
 from verifier.records import UNEXPLAINED, Status, Verdict
 
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 DIVERGED = "diverged"
 """The rule of what is no culprit: where two models first part if culprits were not looked for, or a mere verdict."""
+UNCONFIRMED = "unconfirmed"
+"""The rule of a culprit at which something differs, where causes were not tried, as with a recording."""
 RULES = {
+    UNCONFIRMED: (
+        "something differs at the site, in its settings or in its tensors; whether that is why was not tried",
+        "make it what the baseline has, or compare with a live baseline, with which causes are tried",
+    ),
     DIVERGED: (
         "the two models diverge, and no site was found or looked for that is at fault",
         "see the report; --localise always looks for culprits",
-    )
+    ),
 }
 """Rules that are no causes: what each means, and what to do."""
 
@@ -81,10 +88,11 @@ class Finding:
         rule: The code of its cause, or one of `RULES`.
         message: One sentence.
         details: The same with figures and what to change.
+        besides: What differs beside the culprits, said with the first of them.
         site: Its name in the candidate, or in the baseline where the candidate has no such site; empty for none.
         cells: Where it was found.
         place: The line in the candidate, or as near to it as is known; None where nothing is.
-        baseline: The line in the baseline.
+        baseline: The line in the baseline, unless that is a recording.
         fingerprint: What it is known by: the same as long as candidate, site and rule are, whatever lines and errors.
     """
 
@@ -96,6 +104,12 @@ class Finding:
     place: Place | None
     baseline: Place | None
     fingerprint: str
+    besides: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """The message with what differs besides."""
+        return "; ".join((self.message, *self.besides))
 
 
 def findings(outcome: Outcome) -> tuple[Finding, ...]:
@@ -111,13 +125,23 @@ def findings(outcome: Outcome) -> tuple[Finding, ...]:
     found = found or _by_pair((cell.name, row) for cell in diverged for row in blamed(cell))
     if not found:
         return (_of_verdict(outcome, result.reason),)
+    return _with_besides(
+        result,
+        [
+            _of_row(
+                outcome,
+                max((row for _, row in rows), key=_sureness),
+                tuple(dict.fromkeys(cell for cell, _ in rows)),
+            )
+            for rows in found.values()
+        ],
+    )
+
+
+def _with_besides(result: Result, found: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(
-        _of_row(
-            outcome,
-            max((row for _, row in rows), key=_sureness),
-            tuple(dict.fromkeys(cell for cell, _ in rows)),
-        )
-        for rows in found.values()
+        each if k else dataclasses.replace(each, besides=besides.lines(result))
+        for k, each in enumerate(found)
     )
 
 
@@ -135,7 +159,8 @@ def in_cell(outcome: Outcome, cell: CellResult) -> tuple[Finding, ...]:
         if row.cause is not None
     }
     rows = (replace(row, cause=row.cause or causes.get(_pair(row))) for row in blamed(cell))
-    return tuple(_of_row(outcome, row, (cell.name,)) for row in rows)
+    found = [_of_row(outcome, row, (cell.name,)) for row in rows]
+    return tuple(found) if outcome.result is None else _with_besides(outcome.result, found)
 
 
 _Pair = tuple[str | None, str | None, str]
@@ -157,11 +182,16 @@ def _of_row(outcome: Outcome, row: PairResult, cells: tuple[str, ...]) -> Findin
     if row.cause is not None:
         what = "less accurate" if row.cause.family == "precision" else "wrong"
         code, message = row.cause.code, f"{where} is {what}: {sentences.because(row.cause)}"
+    elif row.status is Status.CULPRIT and row.differences:
+        code, message = UNCONFIRMED, f"{where} is wrong: {'; '.join(row.differences)}"
     elif row.status is Status.CULPRIT:
         code, message = UNEXPLAINED, f"{where} is wrong, for no known reason"
     else:
-        code, message = DIVERGED, f"the models first part at {where}"
-    candidate, baseline = places.of_source(row.candidate_source), places.of_source(row.baseline_source)
+        code, message = DIVERGED, f"the models first part at {where}{_missing(row)}"
+    recorded = outcome.result is not None and outcome.result.certificate is not None
+    candidate = places.of_source(row.candidate_source)
+    # Lines of a recording are those of the file as it then was, and may say anything today.
+    baseline = None if recorded else places.of_source(row.baseline_source)
     return Finding(
         rule=code,
         message=message,
@@ -172,6 +202,11 @@ def _of_row(outcome: Outcome, row: PairResult, cells: tuple[str, ...]) -> Findin
         baseline=baseline,
         fingerprint=_fingerprint(outcome.name, code, row.kind, row.baseline or "", row.candidate or ""),
     )
+
+
+def _missing(row: PairResult) -> str:
+    """What stands on one side alone, without the figures behind it."""
+    return f": {row.reason.partition('; ')[0]}" if row.status is Status.UNMATCHED and row.reason else ""
 
 
 def _sureness(row: PairResult) -> int:

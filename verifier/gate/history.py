@@ -213,15 +213,17 @@ def _own_errors(file: Path) -> Iterator[None]:
 
 def _insert(connection: sqlite3.Connection, result: Result, branch: str | None, places: Sequence[str]) -> int:
     environment, cause = result.environment, next((c.cause for c in result.culprits if c.cause), None)
+    # Where causes were not tried, what differs as written at the first culprit is all that is known.
+    written = next(("; ".join(c.differences) for c in result.culprits[:1] if c.differences), None)
     first = result.first_divergence
     values = (
         result.created, environment.commit or None, environment.dirty, branch if environment.commit else None,
-        named(result.baseline.spec, places), named(result.candidate.spec, places), result.weights.mode,
+        named(result.baseline_name, places), named(result.candidate.spec, places), result.weights.mode,
         described(result.inputs.description, places), result.seed, result.policy, result.inputs.digest,
         result.weights.baseline_digest,
         environment.packages.get("torch", ""), environment.processor, ", ".join(environment.devices),
         result.command, str(result.verdict), result.reason, (first.baseline or first.candidate) if first else None,
-        cause.summary if cause else None, cause.code if cause else None, result.seconds,
+        cause.summary if cause else written, cause.code if cause else None, result.seconds,
     )  # fmt: skip
     number = _add(connection, "runs", RUN_COLUMNS, values)
     ids = _texts(

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from verifier.gate import places
 from verifier.gate.findings import findings, in_cell
 from verifier.records import Verdict
 
@@ -70,6 +71,7 @@ def _properties(suite: ET.Element, result: Result) -> None:
     properties = ET.SubElement(suite, "properties")
     said = {
         "verdict": str(result.verdict),
+        "baseline": places.without_home(result.baseline_name),
         "policy": result.policy,
         "weights": result.weights.mode,
         "pairs compared": str(result.coverage.compared),
@@ -99,7 +101,7 @@ def _case(suite: ET.Element, outcome: Outcome, cell: CellResult, *, passed: bool
 
 
 def _fail(case: ET.Element, found: Finding) -> None:
-    lines = [found.details]
+    lines = [found.details, *found.besides]
     lines += [f"candidate: {found.place}"] if found.place else []
     lines += [f"baseline: {found.baseline}"] if found.baseline else []
     _add(case, "failure", found.rule, found.message, "\n".join(lines))

@@ -37,7 +37,7 @@ class ParityError(AssertionError):
 class Here:
     """The test that runs: where its reports go, whether passing ones are kept too, and how many it has made.
 
-    `test` is its id, and `update` whether certificates that do not fit are recorded anew.
+    `test` is its id, `update` whether certificates that do not fit are recorded anew, `told` what is said of that.
     """
 
     folder: Path
@@ -45,6 +45,7 @@ class Here:
     made: int = field(default=0)
     test: str = ""
     update: bool = False
+    told: list[str] = field(default_factory=list)
 
     def next(self) -> Path:
         """A folder for one more report."""
@@ -112,7 +113,9 @@ def assert_parity(
     file = Path(baseline) if kept and isinstance(baseline, str | Path) else None
     test = "" if here is None else here.test
     if file is not None and here is not None and here.update:
-        found = renewing.renewed(file, candidate, inputs, weights=weights, options=options)
+        found = renewing.renewed(
+            file, candidate, inputs, weights=weights, options=options, tell=here.told.append
+        )
     else:
         if file is not None:
             renewing.check_there(file, test)

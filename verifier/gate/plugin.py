@@ -18,6 +18,8 @@ from verifier.gate.renewing import UPDATE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+_HERE = pytest.StashKey[Here]()
+_RECORDED = "parity_recorded"  # of a test's report, which workers send as a whole
 IN_CI = f"{UPDATE}-in-ci"
 
 
@@ -61,6 +63,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     root = Path(wanted).absolute() if wanted else _temporary(item)
     update = item.config.getoption("parity_update") or item.config.getoption("parity_update_in_ci")
     here = Here(root / folder_of(item.nodeid), every=wanted is not None, test=item.nodeid, update=update)
+    item.stash[_HERE] = here
     with reporting(here):
         yield
 
@@ -81,7 +84,20 @@ def pytest_runtest_makereport(
     brief = item.config.getoption("tbstyle") == "auto"
     if brief and call.excinfo is not None and isinstance(call.excinfo.value, ParityError | VerifierError):
         report.longrepr = str(call.excinfo.value)
+    here = item.stash.get(_HERE, None)
+    if here is not None and call.when == "call":
+        setattr(report, _RECORDED, list(here.told))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which certificates were recorded, and what changed against those whose places they took."""
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    told = dict.fromkeys(lines for each in reports if (lines := "\n".join(getattr(each, _RECORDED, ()))))
+    if told:
+        terminalreporter.section("parity: certificates recorded")
+        for lines in told:
+            terminalreporter.write_line(lines)
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from verifier.errors import CertificateError, UsageError
+from verifier.records import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from verifier.storage.saving import Verification
 
 UPDATE = "--parity-update"
+_WIDTH = 200  # characters of a line that says why
 
 
 def command(test: str) -> str:
@@ -38,12 +40,18 @@ def check_there(file: Path, test: str) -> None:
 
 
 def renewed(
-    file: Path, candidate: nn.Module | str, inputs: Any, *, weights: str | None, options: Mapping[str, Any]
+    file: Path,
+    candidate: nn.Module | str,
+    inputs: Any,
+    *,
+    weights: str | None,
+    options: Mapping[str, Any],
+    tell: Callable[[str], None],
 ) -> Verification:
     """What the candidate is to its certificate, which is recorded of it first if it is not there or does not fit.
 
     A certificate that the candidate matches stays as it is. The file is exchanged at once, so that processes which
-    record the same one leave a whole one: the last.
+    record the same one leave a whole one: the last. What is recorded, and what changed, is told.
 
     Raises:
         UsageError: There is neither a certificate nor inputs to record one on, or these are wrong.
@@ -51,19 +59,24 @@ def renewed(
     """
     from verifier.certificates.certificate import Certificate  # noqa: PLC0415 - torch takes seconds to import
     from verifier.certificates.recording import record  # noqa: PLC0415
+    from verifier.certificates.successor import changed  # noqa: PLC0415
     from verifier.verification import verify  # noqa: PLC0415
 
     mode = weights or "transfer"
     before: Certificate | None = None
+    why = ""
     if file.exists():
         try:
             before = Certificate.load(file)
             found = verify(before, candidate, inputs, weights=mode, **options)
-        except CertificateError:
-            pass  # of other inputs, cells or weights, of another network, or no certificate at all
+        except (
+            CertificateError
+        ) as error:  # of other inputs, cells or weights, another network, or none at all
+            why = brief(f"the one before could not be compared with: {error}", _WIDTH)
         else:
             if found.verdict.passed:
                 return found
+            why = str(found.verdict)
     if inputs is None:
         if before is None:
             raise UsageError(f"{file} cannot be recorded without inputs: give them to the assertion.")
@@ -80,6 +93,10 @@ def renewed(
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     certificate.save(file)
+    tell(certificate.told(file).rstrip())
+    said = [*([why] if why else []), *([] if before is None else [changed(before, certificate)])]
+    if said:
+        tell(f"  what changed: {'; '.join(said)}")
     return verify(Certificate.load(file), candidate, inputs, weights=mode, **options)
 
 

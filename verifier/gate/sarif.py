@@ -72,7 +72,7 @@ def _result(found: Finding, index: int) -> dict[str, Any]:
         "ruleId": found.rule,
         "ruleIndex": index,
         "level": "error",
-        "message": {"text": f"{found.message}."},
+        "message": {"text": f"{found.whole}."},
         "locations": [location],
         "relatedLocations": related,
         # The second is the only one that GitHub's code scanning reads.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from verifier.judge.policy import Policy
     from verifier.judge.rules import SiteBudget, Waiver
-    from verifier.records import Cause, CellResult, PairResult
+    from verifier.records import Cause, CellResult, Comparison, PairResult
 
 _Place = tuple[int, str | None, str | None]
 
@@ -120,8 +120,8 @@ def _accepted_by_budget(row: PairResult, cell: CellResult, budgets: Sequence[Sit
         ""
         if error is None or own is None
         else (
-            f"relative error {row.total.nrmse if row.total else error.nrmse:.1e} in all, "
-            f"{error.nrmse:.1e} alone; the rule {own.rule} allows {own.total:.1e} and {own.intrinsic:.1e}"
+            f"relative error {_errors(row)}; the rule {own.rule} allows {own.total:.1e} and {own.intrinsic:.1e}"
+            f"{'' if error.interval is None else '; of an estimate the lower end is judged'}"
         )
     )
     return Accepted(
@@ -133,6 +133,22 @@ def _accepted_by_budget(row: PairResult, cell: CellResult, budgets: Sequence[Sit
         reason=rule.reason,
         said=measured,
     )
+
+
+def _errors(row: PairResult) -> str:
+    """What was measured at a row, in all and alone; of an estimate with its interval."""
+    return ", ".join(
+        f"{error.nrmse:.1e}{_interval(error)} {where}"
+        for error, where in ((row.total, "in all"), (row.intrinsic, "alone"))
+        if error is not None
+    )
+
+
+def _interval(error: Comparison) -> str:
+    if error.interval is None:
+        return ""
+    low, high = error.interval.nrmse
+    return f" (95 %: {low:.1e} to {high:.1e})"
 
 
 def _waived(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from verifier.errors import UsageError
 from verifier.judge.criteria import deciding
 from verifier.judge.excess import limit, within
 from verifier.judge.policy import NAMED, STRICT, Policy
@@ -31,6 +35,7 @@ _KEYS = {
 }
 _ORACLE = ("total", "intrinsic", "systematic")
 _DIGITS = 2
+_WHILE = timedelta(days=90)  # that a suggested waiver counts
 _FEW = 3  # sites from which on a pattern reads better than their names
 
 
@@ -55,6 +60,8 @@ def suggested(result: Result, policy: Policy) -> tuple[str, str]:
     lines = [
         f"# The tightest policy beside {json.dumps(bare.name)} by which this result passes. Nothing is approved:",
         "# every figure is what was measured. Give each budget its reason, or mend the candidate.",
+        *_estimates(judged),
+        *_waivers(judged, bare),
         *_constants(judged, bare),
     ]
     if not (bare.criteria_decide or bare.task_decides):
@@ -63,6 +70,44 @@ def suggested(result: Result, policy: Policy) -> tuple[str, str]:
     text = "\n".join(lines) + "\n"
     again = judge_again(result, Policy.of(tomllib.loads(text), "the suggestion", "suggested"))
     return text, "" if again.verdict.passed else _why(again)
+
+
+def _estimates(judged: Result) -> Iterator[str]:
+    if any(row.total is not None and row.total.interval is not None for row in judged.layers):
+        yield "# Of an estimate from a recording it is the lower end of the 95 % interval, by which it is judged."
+
+
+def _waivers(judged: Result, bare: Policy) -> Iterator[str]:
+    """The same end with a waiver a fault, as comments, where there are few and that is the whole of it."""
+    faults = {
+        row.candidate or row.baseline: row
+        for row in sorted(
+            (row for cell in judged.cells for row in cell.culprits),
+            key=lambda row: row.cause is not None and row.cause.confirmed,
+        )
+    }
+    if judged.verdict is not Verdict.DIVERGED or not 0 < len(faults) <= _FEW:
+        return
+    day = datetime.now(UTC).date() + _WHILE
+    lines = []
+    for row in faults.values():
+        lines += ["[[waivers]]", *([f"model = {json.dumps(judged.model)}"] if judged.model else [])]
+        lines.append(f"site = {json.dumps(row.baseline or row.candidate)}")
+        if row.cause is not None and row.cause.confirmed:
+            codes = sorted({row.cause.code, *row.cause.also})
+            lines.append(f"cause = {json.dumps(codes[0] if len(codes) == 1 else codes)}")
+        lines += ['reason = "write here why it may stay"', f"expires = {day}"]
+    try:
+        rules = Policy.of(tomllib.loads("\n".join(lines)), "the suggestion", "suggested")
+    except UsageError:  # a name that reads as a pattern
+        return
+    waived = judge_again(judged, msgspec.structs.replace(bare, waivers=rules.waivers))
+    if waived.verdict.passed:
+        yield "# In the place of all budgets below, waivers of these faults alone do, whatever their size:"
+        yield from (f"#   {line}" for line in lines)
+    elif judged.certificate is not None:
+        yield "# A waiver of the fault may do instead, with a live baseline: behind a recording's first divergence no"
+        yield "# site is judged alone, so that none is waived along with it."
 
 
 def _why(again: Result) -> str:

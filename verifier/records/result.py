@@ -104,6 +104,12 @@ class Result(Record, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def baseline_name(self) -> str:
+        """The baseline as it was given: a recording's file where one stands in its place, else its specification."""
+        source = "" if self.certificate is None else self.certificate.source
+        return source or self.baseline.spec
+
+    @property
     def deciding_cell(self) -> CellResult:
         """The first cell that gave the verdict: the one that diverged, or the first numerics cell on a match."""
         for cell in self.cells:

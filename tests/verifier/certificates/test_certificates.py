@@ -194,6 +194,18 @@ def test_weights_that_were_changed_are_told_and_diverge(as_is: Path) -> None:
     assert [each.candidate for each in found.static if each.kind == "tensor"] == ["second.weight"]
 
 
+def test_a_culprits_own_tensors_are_its_reason_and_are_named_first() -> None:
+    drawn_apart = Renamed(2)
+    drawn_apart.a.load_state_dict(Renamed().a.state_dict())
+    found = verify(record(Renamed(), images(2)), drawn_apart, images(2))
+    said = "b.0.weight holds other values than the recorded one"
+    assert [(each.candidate, each.differences) for each in found.culprits] == [("b.0", (said,))]
+    assert found.first_divergence is not None
+    assert found.first_divergence.differences == (said,)
+    (note,) = (each for each in found.notes if "other values" in each)
+    assert note.endswith(": b.0.weight, out.weight, out.bias")
+
+
 def test_an_edited_copy_keeps_its_edit_where_weights_are_drawn(calibrated: Path) -> None:
     edited = Net()
     with torch.no_grad():

@@ -9,7 +9,17 @@ import pytest
 
 from tests import samples
 from verifier.gate.findings import Outcome
-from verifier.records import CellResult, PairResult, Result, Source, Status, Verdict
+from verifier.records import (
+    CellResult,
+    CertificateInfo,
+    PairResult,
+    Result,
+    Source,
+    StaticDifference,
+    Status,
+    UnmatchedSite,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +68,41 @@ def unlocalised() -> Result:
     return msgspec.structs.replace(found, cells=cells, culprits=())
 
 
+def against_a_recording() -> Result:
+    """A result of a certificate: causes were not tried, and what is behind the first culprit is not known."""
+    found = moved(samples.diverged(), 151)
+
+    def row(each: PairResult) -> PairResult:
+        if each.status is Status.CULPRIT:
+            return msgspec.structs.replace(each, cause=None)
+        return msgspec.structs.replace(each, differences=("p 2, baseline 1",) if each.index in (3, 4) else ())
+
+    def of(cell: CellResult) -> CellResult:
+        rows = tuple(map(row, cell.layers))
+        culprits = tuple(map(row, cell.culprits))
+        return msgspec.structs.replace(cell, layers=rows, culprits=culprits, first_divergence=culprits[0])
+
+    cells = tuple(map(of, found.cells))
+    return msgspec.structs.replace(
+        found,
+        cells=cells,
+        culprits=cells[0].culprits,
+        first_divergence=cells[0].first_divergence,
+        coverage=msgspec.structs.replace(
+            found.coverage, unmatched=(UnmatchedSite(side="baseline", name="relu", op="relu"),)
+        ),
+        static=(
+            StaticDifference(kind="tensor", baseline="fc.bias", candidate="fc.bias", summary="other values"),
+        ),
+        certificate=CertificateInfo(
+            source="kept/net.safetensors",
+            digest="0" * 64,
+            created="2026-01-01",
+            environment=found.environment,
+        ),
+    )
+
+
 OUTCOMES = {
     "match": Outcome.of(samples.verification()),
     "diverged": Outcome.of(moved(samples.diverged(), 151)),
@@ -67,6 +112,7 @@ OUTCOMES = {
     "not localised": Outcome.of(unlocalised()),
     "criteria": Outcome.of(without_blame(samples.diverged())),
     "inconclusive": Outcome.of(samples.inconclusive()),
+    "a recording": Outcome.of(against_a_recording()),
     "hostile": Outcome.of(samples.hostile()),
     "could not run": Outcome(
         "new.py:load", failure="out of memory\nat \x1b[31m layer1 ]]> <&> \udc80 \ufffe"

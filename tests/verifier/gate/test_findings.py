@@ -9,9 +9,11 @@ import pytest
 
 from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved, without_blame
+from verifier.gate import code_quality, junit, sarif
+from verifier.gate.annotations import commands, summary
 from verifier.gate.findings import Outcome, findings, rule
 from verifier.gate.places import Place, of_spec, without_home
-from verifier.records import Result, Verdict
+from verifier.records import Result, Status, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,54 @@ def test_every_culprit_is_found_in_order() -> None:
         ("layer1.0.dropout", "dropout-extra"),
         ("layer1.0.relu", "unexplained"),
     ]
+
+
+def test_with_a_recording_what_differs_is_told_in_the_place_of_a_cause() -> None:
+    [found] = findings(OUTCOMES["a recording"])
+
+    assert found.rule == "unconfirmed"
+    assert found.message == "bn1 (candidate: stem.bn) is wrong: eps 0.001, baseline 1e-05"
+    assert found.besides == (
+        "settings that differ elsewhere: layer1.0.conv1 (p 2, baseline 1), layer1.0.bn1 (p 2, baseline 1)",
+        "tensors that hold other values elsewhere: fc.bias",
+        "baseline sites without a partner: relu (relu)",
+    )
+    assert found.place == Place("nets/new.py", 161, "Bottleneck.forward")
+    assert found.baseline is None  # its lines are those of another day
+
+
+def test_every_format_tells_what_differs_besides() -> None:
+    outcome = OUTCOMES["a recording"]
+    for text in (
+        commands([outcome]),
+        sarif.document([outcome]),
+        junit.document([outcome]),
+        code_quality.document([outcome]),
+        summary([outcome]).replace("\\", ""),
+    ):
+        assert "eps 0.001, baseline 1e-05" in text
+        assert "settings that differ elsewhere: layer1.0.conv1 (p 2, baseline 1)" in text
+        assert "baseline sites without a partner: relu (relu)" in text
+        assert "resnet.py:151" not in text
+
+
+def test_what_one_side_alone_has_is_named() -> None:
+    result = OUTCOMES["not localised"].result
+    assert result is not None
+    assert result.cells[0].first_divergence is not None
+    first = msgspec.structs.replace(
+        result.cells[0].first_divergence,
+        candidate=None,
+        status=Status.UNMATCHED,
+        reason="the candidate has no batch_norm here; behind it, at relu: relative error 1.0e-01",
+    )
+    cells = tuple(msgspec.structs.replace(cell, first_divergence=first) for cell in result.cells)
+
+    [found] = findings(Outcome.of(msgspec.structs.replace(result, cells=cells)))
+
+    assert (
+        found.message == "the models first part at bn1 (baseline only): the candidate has no batch_norm here"
+    )
 
 
 def test_where_culprits_were_not_looked_for_it_is_the_first_divergence() -> None:

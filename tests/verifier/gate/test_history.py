@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from tests import samples
+from tests.verifier.gate.conftest import against_a_recording
 from verifier.errors import CannotRunError, OutputError, UsageError
 from verifier.gate.exporting import save_frame
 from verifier.gate.history import MIGRATIONS, VARIABLE, append, keep, opened, place
@@ -55,6 +56,15 @@ def at(commit: str, verification: Verification | None = None, **fields: Any) -> 
     found = samples.verification() if verification is None else verification
     environment = msgspec.structs.replace(found.environment, commit=commit, dirty=False)
     return msgspec.structs.replace(found, environment=environment, **fields)
+
+
+def test_a_certificate_goes_by_its_file_and_what_differs_stands_for_a_cause(file: Path) -> None:
+    append(against_a_recording(), file)
+
+    [timeline] = recall(file, Selection()).timelines
+
+    [run] = timeline.runs
+    assert (run.baseline, run.cause, run.code) == ("kept/net.safetensors", "eps 0.001, baseline 1e-05", "")
 
 
 def test_what_was_kept_comes_back(file: Path) -> None:

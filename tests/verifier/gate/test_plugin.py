@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("certified")
     done = certified(place, "--parity-update")
     assert "5 passed" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("kept/net.safetensors: ") == 1  # recorded by the first, matched by the others
+    assert "3 sites in cpu/float32, cpu/float64" in done.stdout
+    assert "what changed" not in done.stdout
     return place
 
 
@@ -173,6 +177,19 @@ def test_a_candidate_that_does_not_match_is_told_with_the_command_that_accepts_i
     assert len(lines) <= 8
     assert "\n1: eps 0.001, baseline 1e-05\n" in said
     assert "pytest --parity-update test_models.py::test_its_own_inputs" in said
+
+
+def test_what_is_recorded_anew_is_told_with_what_changed(kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(kept / "kept", tmp_path / "kept")
+    before = Certificate.load(tmp_path / "kept" / "net.safetensors").digest
+    done = certified(tmp_path, "-n", "2", "--parity-update", "-k", "own_inputs", EPS="1e-4")
+    told = done.stdout.partition("parity: certificates recorded")[2].splitlines()[1:3]
+    assert told[0].startswith("kept/net.safetensors: ")
+    assert told[0].endswith(f"in the place of {before[:12]}")
+    assert told[1].startswith(
+        "  what changed: diverged; 2 of 3 sites give other numbers, first 1, relative error "
+    )
+    assert told[1].endswith("; settings: 1 (eps 0.0001, before 1e-05)")
 
 
 @pytest.mark.thorough

@@ -18,7 +18,10 @@ from verifier.records import (
     Budget,
     Cause,
     CellResult,
+    CertificateInfo,
+    Comparison,
     Coverage,
+    Interval,
     PairResult,
     Probe,
     Repeatability,
@@ -339,6 +342,46 @@ def test_what_is_suggested_passes_and_nothing_tighter_does() -> None:
                 less[k][name] = budget[name] * 0.89  # less than a digit of two below
                 tighter = Policy.of({**table, "budgets": less}, "f", "f")
                 assert judge_again(saved, tighter).verdict is Verdict.DIVERGED, (k, name)
+
+
+def test_where_waivers_of_a_few_faults_do_they_are_told_beside_the_budgets() -> None:
+    saved = judged(STRICT, cell(*FAULT), cell(*FAULT, name="cpu/float32"))
+
+    text, _ = suggested(saved, STRICT)
+
+    told = tomllib.loads("\n".join(line[4:] for line in text.splitlines() if line.startswith("#   ")))
+    assert [set(each) for each in told["waivers"]] == [{"site", "cause", "reason", "expires"}]
+    assert judge_again(saved, Policy.of(told, "f", "f")).verdict is Verdict.ACCEPTED
+
+
+def estimated(error: float) -> Comparison:
+    interval = Interval(mse=(0.0, 1.0), nrmse=(0.8 * error, 1.2 * error))
+    return replace(samples.comparison(error), interval=interval)
+
+
+def test_of_estimates_the_lower_end_is_suggested_and_only_what_was_measured_is_told() -> None:
+    fault = row(1, total=1e-3, intrinsic=1e-3)
+    behind = row(2, total=2e-3, above=(1,))
+    rows = (
+        row(0),
+        replace(fault, total=estimated(1e-3), intrinsic=estimated(1e-3)),
+        replace(behind, total=estimated(2e-3), intrinsic=None),
+    )
+    recording = CertificateInfo(
+        source="net.safetensors", digest="", created="", environment=samples.verification().environment
+    )
+    saved = replace(judged(STRICT, cell(*rows)), certificate=recording)
+
+    text, _ = suggested(saved, STRICT)
+
+    table = tomllib.loads(text)
+    assert [each["total"] for each in table["budgets"]] == [8e-4, 1.6e-3]
+    assert "lower end of the 95 % interval" in text
+    assert "with a live baseline" in text
+    first, second = judge_again(saved, Policy.of(table, "f", "f")).accepted
+    assert "1.0e-03 (95 %: 8.0e-04 to 1.2e-03) alone" in first.said
+    assert "2.0e-03 (95 %: 1.6e-03 to 2.4e-03) in all; " in second.said
+    assert "alone" not in second.said
 
 
 def test_where_no_number_helps_nothing_is_suggested() -> None:
