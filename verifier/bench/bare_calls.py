@@ -175,8 +175,11 @@ def _near(one: Tensor, two: Tensor, limit: float) -> bool:
     """Whether two tensors are no further apart, row by row, than each is from float64."""
     if same_numbers(one, two):
         return True
-    rows = (one[None], two[None]) if not one.dim() or one.shape != two.shape else (one, two)
-    return all(_apart([a], [b]) <= 2 * limit for a, b in zip(*rows, strict=True))
+    if one.shape != two.shape or not one.is_floating_point():
+        return False
+    a, b = (each.double().reshape(len(each) if each.dim() else 1, -1) for each in (one, two))
+    apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, a - b)
+    return bool((apart.norm(dim=1) <= 2 * limit * b.nan_to_num(0.0, 0.0, 0.0).norm(dim=1)).all())
 
 
 def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
