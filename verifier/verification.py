@@ -50,9 +50,6 @@ if TYPE_CHECKING:
     from verifier.records import WeightsInfo
     from verifier.weights import Masters
 
-# Enough samples for a fault that mixes them to show, few enough for float64 to be quick.
-SEMANTIC_SAMPLES = 2
-
 GRANULARITIES = ("site", "block")
 OUTPUTS = ("by-name", "by-order")
 
@@ -227,9 +224,9 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
     parts = batches(given, terms.batch_size)
-    numbers = sorted(ends(parts[0]))
-    if len(numbers) < SEMANTIC_SAMPLES:  # in batches of one
-        numbers = [*range(min(SEMANTIC_SAMPLES, batch_size_of(given)))]
+    numbers = sorted(
+        ends(batch_size_of(given))
+    )  # enough for a fault that mixes samples, few enough for float64
     if len(numbers) < batch_size_of(given):
         found: Compared | None = None
         try:

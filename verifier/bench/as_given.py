@@ -108,7 +108,7 @@ def _one_of_each_size(parts: Sequence[Inputs]) -> list[Inputs]:
 
 
 def _rows_alone(side: Side, inputs: Inputs) -> bool:
-    numbers = ends(inputs)
+    numbers = ends(batch_size(inputs))
     few = picked(inputs, numbers)
     try:
         program = _program(side, _copy(side, side.cell()), inputs, side.cell(), failing=True)
@@ -128,7 +128,7 @@ def _run(side: Side, inputs: Inputs, *, compiled: bool) -> AsGiven:
         whole = _given(side, inputs)
         program = _program(side, copied, inputs, side.cell())
     except OutOfMemoryError:
-        few = picked(inputs, ends(inputs))
+        few = picked(inputs, ends(batch_size(inputs)))
         if batch_size(few) == batch_size(inputs):
             raise
         return _run(side, few, compiled=compiled)

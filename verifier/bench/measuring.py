@@ -56,7 +56,7 @@ class Measured:
     `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
     is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
     candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
-    and the first sample of the first batch; no other tensors are kept.
+    and the first sample; no other tensors are kept.
     """
 
     free: Run | None
@@ -107,7 +107,7 @@ class _Batches:
 
     def measured(self, notes: Sequence[str], inputs: Sequence[Inputs]) -> Measured:
         """What is kept: the tensors are read now, before a model runs again and may write into them."""
-        samples, numbers = sum(map(batch_size, inputs)), ends(inputs[0])
+        samples = sum(map(batch_size, inputs))
         return Measured(
             free=self.free,
             forced=self.forced,
@@ -120,7 +120,7 @@ class _Batches:
             words=self.words,
             narrowed=self.narrowed,
             notes=tuple(notes),
-            ends=tuple(rows(each, samples, numbers) for each in self.values),
+            ends=tuple(rows(each, samples, ends(samples)) for each in self.values),
         )
 
 

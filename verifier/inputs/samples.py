@@ -49,9 +49,9 @@ def reversed_samples(inputs: Inputs) -> Inputs:
     return replace(inputs, args=args, kwargs=kwargs)
 
 
-def ends(inputs: Inputs) -> list[int]:
-    """The numbers of the last and the first sample."""
-    return sorted({batch_size(inputs) - 1, 0}, reverse=True)
+def ends(samples: int) -> list[int]:
+    """The numbers of the last and the first of so many samples."""
+    return sorted({samples - 1, 0}, reverse=True)
 
 
 def rows(tensors: Sequence[Tensor], samples: int, numbers: Sequence[int]) -> list[Tensor]:

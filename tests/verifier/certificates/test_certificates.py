@@ -113,10 +113,10 @@ def test_the_first_divergent_site_is_the_culprit_and_what_lies_behind_is_not_jud
 
 def test_tensors_kept_in_full_tell_every_culprit_as_a_live_baseline_does(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    record(Net(), images(), full=["**"], beside=path).save(path)
+    record(Net(), images(2), full=["**"], beside=path).save(path)
     wrong = Net(eps=1e-3)
     wrong.end.eps = 1e-3
-    (found, live) = (verify(each, wrong, images()).cells[0] for each in (path, Net()))
+    (found, live) = (verify(each, wrong, images(2)).cells[0] for each in (path, Net()))
     assert (
         [row.baseline for row in found.culprits] == [row.baseline for row in live.culprits] == ["norm", "end"]
     )
