@@ -224,9 +224,8 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
     A model may depend on how many samples there are, and the first dimension need not be the batch.
     """
     parts = batches(given, terms.batch_size)
-    numbers = sorted(
-        ends(batch_size_of(given))
-    )  # enough for a fault that mixes samples, few enough for float64
+    # Two are enough for a fault that mixes samples to show, and few enough for float64 to be quick.
+    numbers = sorted(ends(batch_size_of(given)))
     if len(numbers) < batch_size_of(given):
         found: Compared | None = None
         try:

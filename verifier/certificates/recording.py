@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
     from verifier.lockstep import Meeting, Passes
 
-SAMPLES = 2  # of float64, as in a verification of two models
+SAMPLES = 2  # of float64, the first ones
 MODES = ("as-is", "calibrated", "imagenet")
 _FULL = 1 << 16  # bytes of an output that is kept in full
 
