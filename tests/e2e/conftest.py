@@ -100,11 +100,14 @@ def nursery() -> Nursery:
     return Nursery()
 
 
+_READ_EARLY = ("PYTHON", "CUDA_", "OMP_")  # by the interpreter, or where torch is imported
+
+
 def run_command(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
-    """Run `python -m verifier ...` in `directory` to its end; anew where its environment is special."""
+    """Run `python -m verifier ...` in `directory` to its end; anew where `env` is read before it begins."""
     environment = surroundings(directory, env or {})
     before = files_in(directory)
-    if env or not hasattr(os, "fork"):
+    if any(name.startswith(_READ_EARLY) for name in env or {}) or not hasattr(os, "fork"):
         done = subprocess.run(
             [sys.executable, "-m", "verifier", *arguments],
             cwd=directory,

@@ -110,7 +110,7 @@ def test_another_policy_is_judged_into_the_same_files(
     ("candidate", "options", "said"),
     [
         ("ends.py:is_killed", ["--isolate"], "killed"),
-        ("ends.py:loops", ["--timeout", "20"], "--timeout"),
+        ("ends.py:loops", ["--timeout", "8"], "--timeout"),
         ("nets.py:raising", [], "raised"),
         ("nets.py:nobody", [], "does not exist"),
     ],

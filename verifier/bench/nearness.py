@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from verifier.graph.tensors import same_numbers
@@ -113,7 +113,7 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
         usual = torch.maximum(usual, (errors / norms.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
         many = _many(wide, rest)
         many = torch.where(errors == 0, many, torch.minimum(many, _many(own, rest)))
-        chance = torch.from_numpy(stats.f.isf(_CHANCE / count, many, many)).sqrt()
+        chance = torch.from_numpy(special.fdtri(many.numpy(), many.numpy(), _CHANCE / count)).rsqrt()
         allowed = STRICT.accuracy_total * usual * (1 + STRICT.accuracy_total / many.sqrt()) + room
         most = torch.maximum(allowed * norms, chance.clamp_min(STRICT.accuracy_total) * errors)
         most = torch.where(many < _FEW, math.inf, most)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy.stats import chi2
+from scipy import special
 
 from verifier.metrics.walk import slices
 
@@ -134,5 +134,6 @@ def squares(sketch: Array, count: int) -> Estimate:
 
 @functools.lru_cache(4096)
 def _factors(freedom: float) -> tuple[float, float]:
-    tail = (1 - _LEVEL) / 2
-    return freedom / float(chi2.ppf(1 - tail, freedom)), freedom / float(chi2.ppf(tail, freedom))
+    tail = (1 - _LEVEL) / 2  # of a chi-square distribution
+    low, high = (freedom / float(special.chdtri(freedom, above)) for above in (tail, 1 - tail))
+    return low, high

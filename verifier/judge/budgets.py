@@ -6,7 +6,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from scipy import stats
+from scipy import special
 
 from verifier.records import Budget
 
@@ -151,4 +151,5 @@ def _by_chance(elements: int | None) -> float:
     """How many times the error of so many numbers another may be that rounds as much; 0 for many."""
     if elements is None or not 0 < elements < _FEW:
         return 0.0
-    return math.sqrt(float(stats.f.isf(_CHANCE, elements, elements)))
+    # An F distribution of equal degrees of freedom is that of its reciprocal.
+    return 1 / math.sqrt(float(special.fdtri(elements, elements, _CHANCE)))

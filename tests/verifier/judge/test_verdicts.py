@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mpmath
 import msgspec
 import pytest
 
@@ -167,6 +168,16 @@ def test_budgets_grow_with_the_baselines_own_noise() -> None:
     chaotic = semantics_budget(STRICT, 1e6)
     assert chaotic.total == pytest.approx(STRICT.factor * 1e6 * 2**-53)
     assert chaotic.intrinsic == STRICT.semantics
+
+
+@pytest.mark.parametrize("elements", [5, 6, 8])
+def test_what_few_numbers_may_err_by_is_what_chance_gives_once_in_ten_thousand(elements: int) -> None:
+    noise = 1e-3
+    budget = numerics_budget(STRICT, "float32", 2**-24, noise, 0.0, elements=elements)
+    assert budget.oracle_total is not None
+    ratio, half = (budget.oracle_total / noise) ** 2, mpmath.mpf(elements) / 2
+    beyond = mpmath.betainc(half, half, 0, 1 / (1 + mpmath.mpf(ratio)), regularized=True)
+    assert float(beyond) == pytest.approx(1e-4, rel=1e-6)
 
 
 def cell(verdict: Verdict) -> CellResult:
