@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from reports import signs
 from reports.acceptance import TITLE
 from reports.sections import Section, lines
-from reports.wording import counted
 from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ class ModelRow:
     models: str
     page: str
     accepted: tuple[str, ...]
+    weights: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,8 @@ class Page:
 
 def headline(found: Check) -> str:
     """How all of it ended, in one sentence."""
-    whole = counted(len(found.models), "model")
     verdicts = [each.verdict for each in found.models]
-    said = [f"{verdicts.count(Verdict.MATCH):,} of {whole} match"]
+    said = [f"{verdicts.count(Verdict.MATCH):,} of {len(found.models):,} models match"]
     said += [
         f"{verdicts.count(verdict):,} {word}"
         for verdict, word in (
@@ -66,9 +65,18 @@ def headline(found: Check) -> str:
     return brief(", ".join(said))
 
 
-def section(found: Check) -> Section:
-    """What fails in the policy itself, for the terminal."""
-    return Section(FAILURES, lines(found.failures))
+def sections(found: Check) -> list[Section]:
+    """What fails in the policy itself, and which weights were compared, for the terminal."""
+    said = {each.weights for each in found.models if each.weights}
+    which = [f"{each.name}: {each.weights}" for each in found.models if each.weights]
+    return [
+        Section(title, lines(texts))
+        for title, texts in (
+            (FAILURES, found.failures),
+            ("What was compared", which if len(said) > 1 else sorted(said)),
+        )
+        if texts
+    ]
 
 
 def page(found: Check) -> Page:
@@ -97,4 +105,5 @@ def _row(model: CheckedModel) -> ModelRow:
         models=f"{model.candidate} against {model.baseline}",
         page=model.report,
         accepted=model.accepted,
+        weights=model.weights,
     )

@@ -56,6 +56,8 @@ def weights(verification: Result) -> str:
     """Which weights the models computed with, and how many of the candidate's own values were kept."""
     info = verification.weights
     said = f"weights {info.mode}: {_WEIGHTS.get(info.mode, info.source)}"
+    if verification.certificate:
+        said = said.replace("(--weights", "(record --weights")
     if not info.kept or info.mode == "as-is":
         return said
     kept = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.sweeps import swept
 from verifier.cli import commands
 
 if TYPE_CHECKING:
@@ -148,8 +149,14 @@ def test_the_history_names_the_first_bad_commit(
     assert [line.strip() for line in again.splitlines() if "before, now" in line] == [line]
 
 
+@pytest.mark.parametrize(("good", "bad"), swept([(1, COMMITS), (17, BAD)], [(17, BAD)]))
 def test_bisect_finds_the_first_bad_commit_with_site_and_cause(
-    inside: Path, repository: tuple[Path, list[str]], command: Callable[..., Ended], tmp_path: Path
+    inside: Path,
+    repository: tuple[Path, list[str]],
+    command: Callable[..., Ended],
+    tmp_path: Path,
+    good: int,
+    bad: int,
 ) -> None:
     made = repository[1]
     (inside / "scale.py").write_text("SCALE = 'being edited'\n", encoding="utf-8")
@@ -163,7 +170,7 @@ def test_bisect_finds_the_first_bad_commit_with_site_and_cause(
             "--sarif",
             str(tmp_path / "bad.sarif"),
         )
-        ended = command(inside, "bisect", made[0], "main", "--", *RUN, *files)
+        ended = command(inside, "bisect", made[good - 1], made[bad - 1], "--", *RUN, *files)
         assert state(inside) == before
     finally:
         git(inside, "checkout", "--quiet", "scale.py")

@@ -65,6 +65,7 @@ def test_a_match_and_a_divergence_end_with_1_and_one_page(
     assert lines[0].split()[:2] == ["same", "match:"]
     assert lines[1].split()[:2] == ["eps", "diverged:"]
     assert "1 of 2 models match, 1 diverged" in ended.out
+    assert "the candidate's own values were not compared" in ended.out
     assert ended.new == {
         "policy.toml", "j.xml", "OUT/check.json", "OUT/check.html", "h.sqlite",
         *written("OUT/same"), *written("OUT/eps"),
@@ -128,7 +129,7 @@ def test_a_waiver_of_what_is_mended_fails_by_itself(
     ended = check(SMALL + SAME + waiver, "--junit", "j.xml")
 
     assert ended.code == 1
-    assert "1 of 1 model match, the policy itself fails: waiver 1 (bn2)" in ended.out
+    assert "1 of 1 models match, the policy itself fails: waiver 1 (bn2)" in ended.out
     assert red(place) == {"policy.toml verdict": ["policy"]}
 
 

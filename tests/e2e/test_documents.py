@@ -137,7 +137,8 @@ def test_a_command_is_one_that_exists(line: str) -> None:
 def readers_place(place: Path) -> Path:
     """A directory with what stands for the reader's own files, and photographs."""
     (loop,) = blocks(ROOT / "docs" / "training.md", "py")
-    (policy,) = blocks(ROOT / "docs" / "gate.md", "toml")
+    first, policy = blocks(ROOT / "docs" / "gate.md", "toml")
+    assert tomllib.loads(first)["models"] == tomllib.loads(policy)["models"][:1]  # the command is the same
     (inputs,) = blocks(ROOT / "docs" / "gate.md", "py")
     own = {"loop.py": loop, "parity.toml": policy, "inputs.py": f"{inputs}\n\n{TOKENS}"}
     for name, content in (FILES | own).items():

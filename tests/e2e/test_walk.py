@@ -30,10 +30,10 @@ def test_where_all_match_it_ends_with_0_and_a_line_and_a_row_for_each(walked: En
     assert lines[2].split()[:2] == ["resnet18_int8", "match:"]
     assert "it is not the same function" in lines[2]
     assert [line.split()[:4] for line in lines[4:8]] == [
-        ["network", "verdict", "policy", "pixels"],
-        ["small_resnet18", "match", "strict", "224"],
-        ["cifar_resnet20", "match", "strict", "32"],
-        ["resnet18_int8", "match", "int8", "64"],
+        ["network", "verdict", "policy", "inputs"],
+        ["small_resnet18", "match", "strict", "2x3x224x224"],
+        ["cifar_resnet20", "match", "strict", "2x3x32x32"],
+        ["resnet18_int8", "match", "int8", "2x3x64x64"],
     ]
     assert "3 of 3 networks match" in walked.out
 

@@ -14,7 +14,7 @@ from tests.mutants.scorecard import bars
 from tests.mutants.scoring import Score, score, score_variant
 from tests.sweeps import swept
 
-KINDS = swept(sorted(FAULTS), sorted(FAULTS)[::3])
+KINDS = swept(sorted(FAULTS), sorted(FAULTS)[::5])
 
 
 def drawn(kind: str) -> Mutant:
@@ -60,7 +60,7 @@ def test_a_faulty_model_is_left_as_it_was(kind: str, scores: dict[str, Score]) -
     assert scored(kind, scores).untouched
 
 
-@pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::2]))
+@pytest.mark.parametrize("name", swept(sorted(BENIGN), sorted(BENIGN)[::4]))
 def test_a_benign_variant_is_not_flagged(name: str) -> None:
     rng = random.Random(name)
     network = rng.choice([n for n in sorted(BUILDERS) if applies(name, build(n, 0))])

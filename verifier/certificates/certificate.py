@@ -55,6 +55,19 @@ class Certificate:
         parent = f", in the place of {content.parent[:12]}" if content.parent else ""
         return f"{path}: {content.model.spec}, {sites} sites in {cells}, {size / 1e6:.2f} MB{parent}\n"
 
+    @property
+    def blind(self) -> str:
+        """A sentence where nothing can be compared with a recording, empty otherwise."""
+        for each in self.recordings:
+            first = len(each.record.sites)
+            moments = [row.moments for row in each.summaries[first : first + len(each.record.outputs)]]
+            if any(0 < each.numbers == each.masked for each in moments):
+                return (
+                    f"not one number of an output is finite in {each.record.cell}, so that nothing will match "
+                    "this certificate: look at the weights and the inputs first."
+                )
+        return ""
+
     def encoded(self) -> bytes:
         """The file's bytes."""
         names = {each.name: k for k, each in enumerate(self.content.tensors)}

@@ -112,7 +112,7 @@ def carry_out(
 
 
 def _model(job: Job, row: Row) -> CheckedModel:
-    from reports import acceptance
+    from reports import acceptance, sentences
 
     result = row.outcome.result
     return CheckedModel(
@@ -123,5 +123,6 @@ def _model(job: Job, row: Row) -> CheckedModel:
         code=row.code,
         said=row.said,
         accepted=() if result is None else acceptance.lines(result),
+        weights="" if result is None else sentences.weights(result),
         report="" if result is None else f"{job.name}/{REPORT}",
     )

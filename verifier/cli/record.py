@@ -129,6 +129,7 @@ def record(
             )
             certificate.save(target)
         showing.say(certificate.told(target))
+        showing.warn([certificate.blind] if certificate.blind else [])
         if before is not None:
             showing.say(f"  what changed: {changed(before, certificate)}\n")
         exits.end(0)

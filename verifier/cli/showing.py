@@ -118,8 +118,7 @@ def show_check(found: Check, directory: Path) -> None:
     from verifier.storage.saving import CHECK_PAGE
 
     found = wording.shown(found)
-    listed = [check.section(found)] if found.failures else []
-    say(sections.text(check.headline(found), listed))
+    say(sections.text(check.headline(found), check.sections(found)))
     say(f"Page: {directory / CHECK_PAGE}\n")
 
 

@@ -28,7 +28,7 @@ _HEADER = (
     "network",
     "verdict",
     "policy",
-    "pixels",
+    "inputs",
     "parameters",
     "sites",
     "compared",
@@ -62,8 +62,9 @@ def walk(
     debug: bool,
 ) -> NoReturn:
     """Verify every job, tell `ended` of all, and end with the worst exit code."""
+    started = time.perf_counter()
     rows = walked(jobs, verify, debug=debug)
-    showing.say(_reports(rows, out))
+    showing.say(f"{_total(rows, time.perf_counter() - started)}\n{_reports(rows, out)}")
     ended([row.outcome for row in rows])
     exits.end(worst_of(row.code for row in rows))
 
@@ -81,7 +82,6 @@ def walked(jobs: Sequence[Job], verify: Callable[[Job], Verification], *, debug:
     rows = []
     written: list[str] = []
     width = max(len(job.name) for job in jobs)
-    started = time.perf_counter()
     for job in jobs:
         row = _row(job, verify, debug=debug)
         rows.append(row)
@@ -90,7 +90,7 @@ def walked(jobs: Sequence[Job], verify: Callable[[Job], Verification], *, debug:
             interruption.leaves(f"results are in {', '.join(written)}.")
         showing.say(f"{job.name.ljust(width)}  {row.said}\n")
         gc.collect()  # a model and its copies refer to each other; the next one needs the memory
-    showing.say(f"\n{_table([row.cells for row in rows])}\n{_total(rows, time.perf_counter() - started)}\n")
+    showing.say(f"\n{_table([row.cells for row in rows])}\n")
     return rows
 
 
@@ -107,7 +107,7 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             traceback.print_exc(file=streams.err())
         message, code = exits.told(error)
         seconds = f"{time.perf_counter() - started:.1f}"
-        cells = (job.name, "could not run", job.policy, str(job.image_size), "-", "-", "-", "-", seconds)
+        cells = (job.name, "could not run", job.policy, *["-"] * 5, seconds)
         note = note_of(error)
         earlier = f"{note[:1].lower()}{note[1:].rstrip('.')}"
         outcome = Outcome(job.candidate, failure=message)
@@ -125,7 +125,7 @@ def _row(job: Job, verify: Callable[[Job], Verification], *, debug: bool) -> Row
             job.name,
             str(verification.verdict),
             verification.policy,
-            str(job.image_size),
+            "x".join(map(str, next(iter(verification.inputs.shapes), ()))) or "-",
             f"{verification.candidate.parameters:,}",
             f"{verification.candidate.sites:,}",
             wording.share(verification.coverage.candidate_share),

@@ -11,7 +11,8 @@ class CheckedModel(Record, frozen=True, kw_only=True):
     """How one of a policy's models ended.
 
     `verdict` is None where there is no result; `said` is its headline, or why there is none. `accepted` are sentences
-    about what the policy accepts. `report` is the page of its own, from where the check's is; empty for none.
+    about what the policy accepts, `weights` is one on those the models computed with. `report` is the page of its
+    own, from where the check's is; empty for none.
     """
 
     name: str
@@ -21,6 +22,7 @@ class CheckedModel(Record, frozen=True, kw_only=True):
     code: int
     said: str
     accepted: tuple[str, ...] = ()
+    weights: str = ""
     report: str = ""
 
 

@@ -67,6 +67,18 @@ def test_an_unchanged_model_is_a_match_in_which_every_bit_agrees(as_is: Path) ->
     assert found.certificate.digest == Certificate.load(as_is).digest
 
 
+def test_a_recording_that_nothing_will_match_says_so(as_is: Path) -> None:
+    class Nothing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.nan
+
+    assert (
+        "not one number of an output is finite in cpu/float64"
+        in record(Nothing(2, 2), torch.ones(3, 2)).blind
+    )
+    assert Certificate.load(as_is).blind == ""
+
+
 def test_a_result_with_estimates_is_saved_and_read_back(as_is: Path, tmp_path: Path) -> None:
     found = verify(as_is, Net(eps=1e-3))
     found.save(tmp_path)
