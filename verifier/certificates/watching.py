@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier.border.error_texts import first_line
+from verifier.border.garbage import collecting_seldom
 from verifier.certificates import arguments
 from verifier.certificates.arrays import Recording
 from verifier.certificates.certificate import SUFFIX
@@ -164,7 +165,8 @@ class Watch:
             self._missed += 1
             return inner(*args, **kwargs)
         try:
-            return self._watched(inner, args, kwargs)
+            with collecting_seldom():  # what is noted of a pass lives on
+                return self._watched(inner, args, kwargs)
         finally:
             self._lock.release()
 
