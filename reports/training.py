@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import wording
+from reports import results, wording
+from reports.confusions import Confusion, compared, confusion
 from reports.curves import BOX, Curve, LineChart, chart
 from reports.sections import aligned
 from reports.templating import environment
@@ -17,30 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """One cell of a confusion matrix; `share` (0 to 10) shades it, `right` says that it is on the diagonal."""
-
-    text: str
-    share: int
-    right: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A confusion matrix: a row a true class, a column a called one."""
-
-    title: str
-    classes: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Count, ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Example:
-    """A sample with what each network says of it; `wrong` if one of them errs."""
+    """A sample with what each network says of it, and whether rightly; `wrong` if one of them errs."""
 
     png: str
     label: str
-    said: tuple[str, ...]
+    said: tuple[tuple[bool, str], ...]
     wrong: bool
 
 
@@ -54,7 +37,7 @@ class Page:
     header: tuple[str, ...]
     learners: tuple[tuple[str, ...], ...]
     charts: tuple[LineChart, ...]
-    confusions: tuple[Confusion, ...]
+    confusions: tuple[tuple[Confusion, ...], ...]
     pictures: tuple[Example, ...]
     facts: tuple[tuple[str, str], ...]
     command: str
@@ -94,6 +77,7 @@ def page(found: Experiment) -> Page:
         told=(
             f"{found.epochs} epochs of {found.training_images:,} images: {found.source}.",
             f"Recipe: {found.recipe_told}.",
+            *_scales(found),
             *_twins(found),
             *_notes(found),
         ),
@@ -110,7 +94,7 @@ def page(found: Experiment) -> Page:
         ),
         learners=tuple(_learner(each) for each in found.learners),
         charts=tuple(_charts(found)),
-        confusions=tuple(_confusion(found, each) for each in _distinct(found)),
+        confusions=tuple(_confusions(found)),
         pictures=tuple(_picture(found, each) for each in found.samples),
         facts=(
             ("device", found.device),
@@ -141,6 +125,11 @@ def _twins(found: Experiment) -> list[str]:
                 f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others."
             )
     return said
+
+
+def _scales(found: Experiment) -> list[str]:
+    sizes = ", ".join(map(str, found.test_scales))
+    return [f"Tested at {sizes} pixels; the mean of the scores tells the class."] if sizes else []
 
 
 def _notes(found: Experiment) -> list[str]:
@@ -204,48 +193,28 @@ def _charts(found: Experiment) -> Iterator[LineChart]:
         "at the start of the epoch",
         [Curve("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
     )
-    deep = [each for each in found.learners if each.depth is not None]
-    if deep:
-        yield chart(
-            "Accuracy by depth",
-            "layers with weights",
-            "test images told rightly",
-            [
-                *(
-                    Curve(f"{role}, measured", _by_depth(deep, role), style, hue)
-                    for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
-                ),
-                Curve(
-                    "published",
-                    tuple((float(each.depth or 0), share) for each in deep for share, _ in each.published),
-                    "dots",
-                    2,
-                ),
-            ],
-            percent=True,
-        )
+    yield from results.charts(found)
 
 
-def _by_depth(learners: list[Learner], role: str) -> tuple[tuple[float, float], ...]:
-    return tuple(sorted((float(each.depth or 0), each.accuracy) for each in learners if each.role == role))
-
-
-def _confusion(found: Experiment, each: Learner) -> Confusion:
-    rows = []
-    for true, counts in enumerate(each.confusion):
-        total = sum(counts) or 1
-        cells = tuple(
-            Count(str(count) if count else "", round(10 * count / total), true == called)
-            for called, count in enumerate(counts)
-        )
-        rows.append((found.classes[true], cells))
-    return Confusion(_named(each), found.classes, tuple(rows))
+def _confusions(found: Experiment) -> Iterator[tuple[Confusion, ...]]:
+    """The matrix of one network; of several the first's beside each other one's, with their difference."""
+    first, *others = _distinct(found)
+    if not others:
+        yield (confusion(_named(first), found.classes, first.confusion),)
+    for each in others:
+        apart = first.name != each.name
+        names = (first.name, each.name) if apart else (_named(first), _named(each))
+        yield compared(names, found.classes, (first.confusion, each.confusion))
 
 
 def _picture(found: Experiment, sample: SampleImage) -> Example:
-    said = tuple(
-        f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
-        for each, (called, share) in zip(found.learners, sample.predictions, strict=True)
-    )
+    said = []
+    answers = list(zip(found.learners, sample.predictions, strict=True))
+    for each, (called, share) in answers:
+        same = [one.role for one, answer in answers if (one.name, answer) == (each.name, (called, share))]
+        if each.role == same[0]:  # a twin that says the same is told with it
+            who = each.name if len(same) > 1 else _named(each)
+            what = found.classes[called] if called < len(found.classes) else str(called)
+            said.append((called == sample.label, f"{who}: {what} ({share:.1%})"))
     wrong = any(called != sample.label for called, _ in sample.predictions)
-    return Example(sample.png, found.classes[sample.label], said, wrong)
+    return Example(sample.png, found.classes[sample.label], tuple(said), wrong)

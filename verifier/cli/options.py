@@ -10,7 +10,19 @@ import typer
 DataName = Annotated[
     str,
     typer.Option(
-        metavar="digits|cifar10", help="What to learn from: scikit-learn's handwritten digits, or CIFAR-10."
+        metavar="digits|cifar10|FOLDER",
+        help=(
+            "What to learn from: scikit-learn's handwritten digits, CIFAR-10, or photographs of one's own, a folder "
+            "for each class in it."
+        ),
+    ),
+]
+PictureSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="PIXELS",
+        help="Height and width of a folder's photographs; --arch knows what fits, else 224.",
     ),
 ]
 DataDirectory = Annotated[
@@ -20,6 +32,13 @@ TrainingSeed = Annotated[
     int,
     typer.Option(
         metavar="N", min=0, max=2**31 - 1, help="For models, the order of the data and what is drawn."
+    ),
+]
+TestScales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Test at these sizes in pixels, separated by commas, and tell classes by the mean of the scores.",
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]

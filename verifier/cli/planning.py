@@ -187,6 +187,42 @@ def pixels(wanted: str | None, own: int, small: int) -> int:
     return small if wanted == "small" else parse_image_size(wanted)
 
 
+def picture_size(wanted: str | None, arch: str | None, data: str) -> int | None:
+    """The height and width of a folder's pictures: what was asked for, or what the architectures have for their own.
+
+    None where nobody says, and for data that has a size of its own.
+
+    Raises:
+        UsageError: Architectures are made for several sizes and none was asked for.
+    """
+    import reference_models
+    from verifier.training.data import DATA
+
+    known = reference_models.list()
+    entries = [reference_models.get(name) for name in _listed(arch or "") if name in known]
+    if wanted is not None:
+        return pixels(wanted, 0, min((each.small_size for each in entries), default=64))
+    sizes = sorted({each.image_size for each in entries})
+    if data in DATA or not sizes:
+        return None
+    if len(sizes) > 1:
+        raise UsageError(
+            f"these networks are made for images of {' and '.join(map(str, sizes))} pixels; give --image-size."
+        )
+    return sizes[0]
+
+
+def scales(text: str | None) -> tuple[int, ...]:
+    """The sizes in pixels that `--test-scales` lists; none if it was not given.
+
+    Raises:
+        InputError: One is no size.
+    """
+    from verifier.inputs import parse_image_size
+
+    return tuple(dict.fromkeys(parse_image_size(each) for each in _listed(text))) if text is not None else ()
+
+
 def dimension(text: str) -> int | None:
     """The batch dimension that `--batch-dim` names.
 

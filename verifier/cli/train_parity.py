@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import command_line, plan_models
+from verifier.cli.planning import command_line, picture_size, plan_models
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -42,6 +42,7 @@ def train_parity(
     ] = None,
     data: options.DataName = "digits",
     data_dir: options.DataDirectory = Path("data"),
+    image_size: options.PictureSize = None,
     batch_size: Annotated[
         int | None,
         typer.Option(metavar="N", min=2, help="Samples a batch, whatever the recipe says; else 32."),
@@ -80,7 +81,7 @@ def train_parity(
             progress("reading data", 0, 0)
             found = run(
                 *models,
-                read(data, data_dir),
+                read(data, data_dir, size=picture_size(image_size, arch, data), seed=seed),
                 recipe=for_both,
                 candidate_recipe=for_candidate,
                 trainer=loops[0],
