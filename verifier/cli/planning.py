@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ALL = "all"
 _RECORDED = (".safetensors", ".npz", ".npy", ".zip")  # what stands in the baseline's place knows what went in
 _BATCH = 8
+PREFIX = "scales"  # of a specification whose scores are averaged, see `verifier.models.scales`
 _SMALL_BATCH = 2  # where many networks are walked on small images: enough for samples to be mixed up
 
 
@@ -139,6 +140,11 @@ class InputOptions:
     candidate_file: str | None
     candidate_preprocessing: str | None
     seed: int
+    scales: tuple[int, ...] = ()
+
+    def spec(self, spec: str) -> str:
+        """A model's specification, for what it is given: of several scales it averages the scores."""
+        return f"{PREFIX}:{spec}" if self.scales else spec
 
     def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
@@ -160,17 +166,33 @@ class InputOptions:
             raise UsageError("--images and --input exclude each other; give one of them.")
         if self.images is None and self.candidate_preprocessing is not None:
             raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
+        recorded = job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir()
+        if self.scales:
+            if recorded or self.file is not None or self.candidate_file is not None:
+                what = "a recorded baseline" if recorded else "--input"
+                raise UsageError(
+                    f"--test-scales is for photographs and random pictures; {what} has sizes of its own."
+                )
+            return inputs.at_scales([self._pictures(job, size) for size in self.scales]), None
         given: Inputs | None
         if self.images is not None:
-            preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
-            given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
+            given = self._pictures(job, job.image_size)
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)
-        elif job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir():
+        elif recorded:
             given = None
         else:
-            given = inputs.normal(job.batch_size, job.image_size, self.seed)
+            given = self._pictures(job, job.image_size)
         return given, (None if self.candidate_file is None else inputs.read(self.candidate_file, self.seed))
+
+    def _pictures(self, job: Job, size: int) -> Inputs:
+        """Photographs of this size, or random ones."""
+        from verifier import inputs
+
+        if self.images is None:
+            return inputs.normal(job.batch_size, size, self.seed)
+        preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
+        return inputs.images(self.images, None, size, preparing, self.seed)
 
 
 def command_line() -> str:

@@ -10,7 +10,7 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models
+from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models, scales
 from verifier.errors import UsageError
 
 
@@ -115,6 +115,7 @@ def run(
             help="Height and width of an image, or 'small'; --arch knows what fits, else 224, and 64 if small.",
         ),
     ] = None,
+    test_scales: options.TestScales = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -202,6 +203,8 @@ def run(
             plan_models(arch, baseline, candidate)
         if no_history and history is not None:
             raise UsageError("--history and --no-history exclude each other.")
+        if test_scales is not None and image_size is not None:
+            raise UsageError("--test-scales and --image-size exclude each other; give one of them.")
         with showing.progress_bar("importing torch"):
             from verifier.cli.verifying import CellOptions, Task
             from verifier.gate.history import place
@@ -222,6 +225,7 @@ def run(
                     candidate_file=candidate_input,
                     candidate_preprocessing=candidate_preprocessing,
                     seed=seed,
+                    scales=scales(test_scales),
                 ),
                 CellOptions(
                     names=cells_wanted,

@@ -156,8 +156,8 @@ class Task:
             progress("building models", 0, 0)
             try:
                 verification = verify(
-                    job.baseline,
-                    job.candidate,
+                    self.inputs.spec(job.baseline),
+                    self.inputs.spec(job.candidate),
                     given,
                     candidate_inputs=candidates,
                     policy=self.policies[job],
