@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 ALL = "all"
 _RECORDED = (".safetensors", ".npz", ".npy", ".zip")  # what stands in the baseline's place knows what went in
 _BATCH = 8
-PREFIX = "scales"  # of a specification whose scores are averaged, see `verifier.models.scales`
 _SMALL_BATCH = 2  # where many networks are walked on small images: enough for samples to be mixed up
 
 
@@ -144,6 +143,8 @@ class InputOptions:
 
     def spec(self, spec: str) -> str:
         """A model's specification, for what it is given: of several scales it averages the scores."""
+        from verifier.models.scales import PREFIX
+
         return f"{PREFIX}:{spec}" if self.scales else spec
 
     def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:

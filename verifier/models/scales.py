@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from verifier.models import specs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREFIX = "scales"
 """Before a specification: `scales:torchvision:resnet50`."""
+
+
+def load(spec: str, *, seed: int | None) -> specs.Source:
+    """The model that a specification names, as `specs.load` builds it; after `PREFIX` one that averages its scores.
+
+    Raises:
+        SourceError: As `specs.load` does.
+        CannotRunError: Likewise.
+    """
+    kind, colon, name = spec.partition(":")
+    if not colon or kind != PREFIX:
+        return specs.load(spec, seed=seed)
+    found = specs.load(name, seed=seed)
+    return replace(found, model=averaging(found.model))
 
 
 def averaging(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from verifier.border.error_texts import account, first_line, is_users
 from verifier.border.programs import translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
-from verifier.models import scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,9 +60,6 @@ def load(spec: str, *, seed: int | None) -> Source:
         CannotRunError: torchvision is needed and does not import here.
     """
     kind, colon, name = spec.partition(":")
-    if colon and kind == scales.PREFIX:
-        one = load(name, seed=seed)
-        return replace(one, model=scales.averaging(one.model))
     with preserved(), undisturbed():
         _start(seed)
         before = flags()

@@ -11,7 +11,7 @@ import verifier
 from tests.verifier.training.conftest import NETS
 from verifier.errors import CannotRunError, InputError
 from verifier.inputs import at_scales, images, normal
-from verifier.models import specs
+from verifier.models import scales
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def nets(tmp_path: Path) -> Path:
 
 
 def test_scores_are_averaged_and_names_and_tensors_stay(nets: Path) -> None:
-    alone, averaged = (specs.load(f"{prefix}{nets}:ours", seed=0) for prefix in ("", "scales:"))
+    alone, averaged = (scales.load(f"{prefix}{nets}:ours", seed=0) for prefix in ("", "scales:"))
     assert averaged.spec == alone.spec
     assert averaged.model.state_dict().keys() == alone.model.state_dict().keys()
     assert [name for name, _ in averaged.model.named_modules()] == [
