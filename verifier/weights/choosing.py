@@ -18,7 +18,7 @@ from verifier.align import Assembly
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights.calibration import branch_ends, calibrated, varies
-from verifier.weights.files import fitted, overlap, published, read_state
+from verifier.weights.files import counts_batches, fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -146,14 +146,10 @@ def choose(
         mode=mode,
         source=source,
         parameter_map=_as_text(mapping),
-        unmapped_baseline=tuple(
-            sorted(
-                set(b_state).difference(
-                    program_constants(baseline), *(assembly.names for assembly in mapping.values())
-                )
-            )
+        unmapped_baseline=without_partner(
+            baseline, b_state, (name for assembly in mapping.values() for name in assembly.names)
         ),
-        unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - program_constants(candidate))),
+        unmapped_candidate=without_partner(candidate, c_state, mapping),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
@@ -319,6 +315,12 @@ def _told_by_values(
         if telling and all(related(made[name], candidate[name]) for name in telling):
             return assemblies
     return {}
+
+
+def without_partner(model: nn.Module, names: Iterable[str], mapped: Iterable[str]) -> tuple[str, ...]:
+    """What a model has learnt and nothing of the other belongs to, sorted; what counts batches needs no partner."""
+    left = set(names).difference(program_constants(model), mapped)
+    return tuple(sorted(name for name in left if not counts_batches(name)))
 
 
 def program_constants(model: nn.Module) -> set[str]:
