@@ -17,6 +17,7 @@ import torch
 from verifier.align import Assembly
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
+from verifier.weights import pruned
 from verifier.weights.calibration import branch_ends, calibrated, varies
 from verifier.weights.files import counts_batches, fitted, overlap, published, read_state
 
@@ -113,6 +114,13 @@ def choose(
     for choice in alignment.choices:
         decided |= _told_by_values(choice, b_state, c_state)
     mapping = {**mapping, **decided}
+    masks = pruned.masks(baseline), pruned.masks(candidate)
+    mapping = {
+        name: assembly
+        for name, assembly in mapping.items()
+        if name not in masks[1] and masks[0].isdisjoint(assembly.names)
+    }
+    mapping |= pruned.whole(candidate, c_state, b_state, mapping)
     if given:
         merged = {**mapping, **given}
         mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
@@ -319,7 +327,7 @@ def _told_by_values(
 
 def without_partner(model: nn.Module, names: Iterable[str], mapped: Iterable[str]) -> tuple[str, ...]:
     """What a model has learnt and nothing of the other belongs to, sorted; what counts batches needs no partner."""
-    left = set(names).difference(program_constants(model), mapped)
+    left = set(names).difference(program_constants(model), pruned.masks(model), mapped)
     return tuple(sorted(name for name in left if not counts_batches(name)))
 
 
