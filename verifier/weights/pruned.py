@@ -57,5 +57,5 @@ def _masked(model: nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, BasePruningMethod):
-                tensor = str(hook._tensor_name)  # type: ignore[attr-defined] - a class attribute it sets on itself
+                tensor = str(hook._tensor_name)
                 yield f"{name}.{tensor}" if name else tensor

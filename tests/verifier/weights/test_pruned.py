@@ -20,7 +20,7 @@ def net() -> Any:
     torch.manual_seed(0)
     body = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, bias=False), nn.ReLU())
     model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
-    nn.init.normal_(model[7].weight, std=30.0)  # classes that are told apart
+    nn.init.normal_(model.get_parameter("7.weight"), std=30.0)  # classes that are told apart
     return model
 
 
