@@ -166,7 +166,10 @@ def criterion(each: Criterion) -> str:
     """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{each.comparison} {figure(each.limit)}"
-    return f"{outcome}: {each.title} is {figure(each.value)}, required {required}"
+    value = (
+        "undefined, for one side is constant or not finite" if math.isnan(each.value) else figure(each.value)
+    )
+    return f"{outcome}: {each.title} is {value}, required {required}"
 
 
 def impact(output: OutputAgreement | None) -> str:

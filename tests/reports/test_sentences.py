@@ -86,6 +86,13 @@ def test_a_criterion_says_in_which_cell_it_is_judged() -> None:
     assert sentences.criterion(somewhere) == "passed: output MSE in cpu/bfloat16 is 1, required < 2"
 
 
+def test_a_criterion_that_is_no_number_says_why() -> None:
+    pearson = Criterion(name="Pearson", value=math.nan, comparison=">", limit=0.999, passed=False)
+    assert sentences.criterion(pearson) == (
+        "failed: Pearson is undefined, for one side is constant or not finite, required > 0.999"
+    )
+
+
 def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(
     diverged: Verification,
 ) -> None:

@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import command_line, plan_models
+from verifier.cli.planning import command_line, placed, plan_models
 
 
 def init(
     arch: options.Arch = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     seed: options.Seed = 0,
     draws: Annotated[
         int | None,
@@ -47,6 +49,8 @@ def init(
 ) -> None:
     """Compare what two models start from: the same bits, or draws from the same distributions."""
     with exits.translated(debug=debug):
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs

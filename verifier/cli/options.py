@@ -81,6 +81,25 @@ Baseline = Annotated[
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
 ]
+BaselinePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline-path",
+        metavar="DIR",
+        help="Where the baseline's imports start, if that is neither its file's folder nor its package's.",
+    ),
+]
+CandidatePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--candidate-path",
+        metavar="DIR",
+        help=(
+            "Where the candidate's imports start, for another version of a package: --baseline-path old "
+            "--candidate-path new with pkg.net:build for both."
+        ),
+    ),
+]
 BatchDim = Annotated[
     str,
     typer.Option(metavar="N|none", help="The dimension along which samples lie, or none if there are none."),

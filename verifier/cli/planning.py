@@ -67,6 +67,21 @@ def _check_halves(arch: str, baseline: str | None, candidate: str | None) -> Non
         )
 
 
+def placed(spec: str | None, directory: Path | None, option: str) -> str | None:
+    """A specification whose imports start in the directory that an option named, if one did.
+
+    Raises:
+        UsageError: There is no specification, or the directory and it do not go together.
+    """
+    if directory is None:
+        return spec
+    if spec is None:
+        raise UsageError(f"{option} says where imports start; give {option.removesuffix('-path')} too.")
+    from verifier.models.specs import started_in
+
+    return started_in(spec, directory, option)
+
+
 def plan_jobs(
     arch: str | None,
     baseline: str | None,

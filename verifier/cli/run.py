@@ -10,7 +10,7 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models, scales
+from verifier.cli.planning import ALL, InputOptions, dimension, placed, plan_jobs, plan_models, scales
 from verifier.errors import UsageError
 
 
@@ -49,6 +49,8 @@ def run(
     ] = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     device: Annotated[
         str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
     ] = "cpu",
@@ -199,6 +201,8 @@ def run(
     with exits.translated(debug=debug, failed=gate.failed), collecting_seldom():
         gate.check()
         isolating.where_asked(timeout, isolate=isolate)
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
         if no_history and history is not None:

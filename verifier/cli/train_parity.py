@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import command_line, picture_size, plan_models
+from verifier.cli.planning import command_line, picture_size, placed, plan_models
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -19,6 +19,8 @@ def train_parity(
     arch: options.Arch = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the optimiser.")] = 50,
     recipe: Annotated[
         Path | None,
@@ -64,6 +66,8 @@ def train_parity(
     """Train a candidate and its baseline side by side; name the first step, phase and tensor that differ."""
     with exits.translated(debug=debug):
         for_both, for_candidate = _recipes(recipe, candidate_recipe, batch_size)
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         models = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier.models import specs
