@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from verifier.graph.operators import IRRELEVANT, canonical
+from verifier.recognise.relation import constant
 from verifier.recognise.values import relate
-from verifier.records import StaticDifference
+from verifier.records import LOADING, StaticDifference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment, Assembly
 
-# Tensors whose values are described one by one; of the others only how many there are is said.
+# Tensors whose values are described one by one.
 _MOST = 50
+# Tensors without anything of the baseline's are counted if they are many, and most of those that differ.
+_MANY, _MOSTLY = 8, 0.8
 
 
 def static_differences(
@@ -120,7 +123,7 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 def _tensors(
     baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
-    said = 0
+    said = fresh = initial = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     for name, assembly in parameters.items():
         tensor = candidate.get(name)
@@ -135,13 +138,27 @@ def _tensors(
             yield _difference(
                 "layout", twin, name, f"strides {tensor.stride()}, the baseline's {made.stride()}"
             )
-        if said >= _MOST:
+        if said >= _MOST and fresh < _MOSTLY * said:
             continue
         alike = {key: each for key, each in baseline.items() if each.shape == tensor.shape}
         relation = relate(tensor, made, alike)
         if relation is not None:
             said += 1
-            yield _difference("tensor", twin, name, f"it {relation.summary}")
+            if relation.kind == "not-loaded":
+                fresh += 1
+                initial += tensor.numel() > 0 and constant(tensor) in {0, 1}
+            if said <= _MOST:
+                yield _difference("tensor", twin, name, f"it {relation.summary}")
+    if fresh >= _MANY and fresh >= _MOSTLY * said:
+        yield _difference(LOADING, None, None, _loading(fresh, said, initial, len(parameters)))
+
+
+def _loading(fresh: int, different: int, initial: int, mapped: int) -> str:
+    """How many tensors have nothing of the baseline's: only constants tell initial values from another's training."""
+    if not initial:
+        return f"{fresh} of {mapped} tensors are another draw, uncorrelated with the baseline's"
+    told = f"{fresh} of {mapped} tensors keep their initial values"
+    return f"nothing was loaded: {told}" if fresh == different and fresh >= _MOSTLY * mapped else told
 
 
 # What adds nothing to a sum, and what changes nothing in a product.

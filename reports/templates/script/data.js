@@ -32,6 +32,13 @@ const figure = (given) => {
   return `${String(Number(digits))}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
 };
 
+// Pearson's r from 1 - r, with as many digits as tell it from 1, as reports/wording.py writes it.
+const correlation = (given) => {
+  const distance = number(given);
+  if (typeof distance !== "number" || !(distance > 0 && distance < 0.1)) return figure(distance === null ? null : 1 - distance);
+  return String(Number((1 - distance).toFixed(Math.min(15, 2 - Math.floor(Math.log10(distance))))));
+};
+
 const [STATUS_WORDS, STATUS_SIGNS] = [data.statuses.map((each) => each[0]), data.statuses.map((each) => each[1])];
 const OK = data.statuses.length - 1;
 const cells = data.cells.map((cell, place) => {

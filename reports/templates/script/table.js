@@ -1,11 +1,12 @@
 /* --- the table: only the rows in sight are in the page --- */
 
+const minus = (value) => (value === null ? null : -value);
 const ROW = 30, SPARE = 12, PRINTED = 400;
 const table = (() => {
   const grid = find("grid");
   if (!grid || !cells.length) return null;
   const body = find("table").tBodies[0], head = find("table").tHead;
-  const wanted = find("wanted"), op = find("op"), cell = find("cell"), shown = find("shown");
+  const wanted = find("wanted"), op = find("op"), cell = find("cell"), shown = find("shown"), every = find("every");
   const COLUMNS = [
     ["cell", "cell", (c) => c.name, "site"],
     ["index", "#", (c, r) => c.index(r), "number"],
@@ -13,11 +14,16 @@ const table = (() => {
     ["baseline", "baseline", (c, r) => c.baseline(r), "site"],
     ["candidate", "candidate", (c, r) => c.candidate(r), "site"],
     ["op", "operator", (c, r) => c.op(r), ""],
-    ...[["total", "total"], ["allowed_total", "allowed"], ["intrinsic", "intrinsic"], ["allowed_intrinsic", "allowed"],
-      ["pearson", "1 - Pearson"], ["max_abs", "max abs"], ["times", "× baseline's rounding"], ["ulp_max", "ULP"]]
+    ...[["mse", "MSE"], ["pearson", "r", (value) => correlation(minus(value))], ["pearson", "1 - r"], ["total", "rel. error"],
+      ["allowed_total", "allowed"], ["intrinsic", "intrinsic"], ["allowed_intrinsic", "intrinsic allowed", , "more"],
+      ["intrinsic_mse", "intrinsic MSE", , "more"], ["max_abs", "max abs", , "more"],
+      ["times", "× baseline's rounding", , "more"], ["ulp_max", "ULP", , "more"]]
       .filter(([key]) => cells.some((c) => key in c.has))
-      .map(([key, label]) => [key, label, (c, r) => number(c.figures[key](r)), "number"]),
-    ["shape", "shape", (c, r) => c.shape(r), "number"],
+      .map(([key, label, show = figure, more]) =>
+        // What rises with r is -(1 - r), which keeps its digits.
+        label === "r" ? ["r", label, (c, r) => minus(number(c.figures[key](r))), "number", show, more]
+          : [key, label, (c, r) => number(c.figures[key](r)), "number", show, more]),
+    ["shape", "shape", (c, r) => c.shape(r), "number", figure, "more"],
   ];
   const renamed = cells.some((c) => { for (let r = 0; r < c.count; r++) if (c.candidate(r) !== c.baseline(r)) return true; return false; });
   let visible = [], order = [], sort = { key: "", down: false }, active = 0, from = -1, to = -1;
@@ -36,7 +42,8 @@ const table = (() => {
   if (cell.length > 1) cell.append(make("option", { value: "all", textContent: "every cell" }));
 
   const heading = () => {
-    visible = COLUMNS.filter(([key]) => (key !== "cell" || state.all) && (key !== "candidate" || renamed));
+    visible = COLUMNS.filter(([key, , , , , more]) =>
+      (key !== "cell" || state.all) && (key !== "candidate" || renamed) && (!more || every.checked));
     head.replaceChildren(make("tr", {}, ...visible.map(([key, label, , kind]) => {
       const button = make("button", { type: "button", textContent: label });
       button.dataset.key = key;
@@ -108,11 +115,11 @@ const table = (() => {
     const tr = make("tr", { className: STATUS_WORDS[c.status(r)], tabIndex: -1 });
     tr.setAttribute("aria-rowindex", String(place + 2));
     tr.dataset.place = String(place);
-    for (const [key, , read, kind] of visible) {
+    for (const [key, , read, kind, show = figure] of visible) {
       const td = make("td", { className: kind });
       const value = read(c, r);
       if (kind === "status") td.append(mark(value));
-      else td.textContent = key === "index" ? String(value) : kind === "number" ? figure(value) : value ?? "-";
+      else td.textContent = key === "index" ? String(value) : kind === "number" ? show(value) : value ?? "-";
       if (kind === "site" && value) td.title = value;
       tr.append(td);
     }
@@ -173,6 +180,7 @@ const table = (() => {
   let typed = 0;
   wanted.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(refresh, 80); });
   op.addEventListener("change", refresh);
+  every.addEventListener("change", refresh);
   cell.addEventListener("change", () =>
     cell.value === "all" ? choose(state.cell, true) : choose(Number(cell.value)));
   find("filters").addEventListener("submit", (event) => event.preventDefault());
