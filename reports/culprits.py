@@ -118,7 +118,7 @@ def _culprit(
         of=sentences.site(pair) if group.many else "",
         sites=tuple(_line(row, pair, positions.get(row.index)) for row in group.rows) if group.many else (),
         listed=f"All {wording.counted(len(group.rows), 'site')}",
-        source=sentences.located(pair),
+        source=sentences.located(verification, pair),
         figures=tuple(_figures(pair)),
         evidence=cause.evidence if cause else (),
         pattern=exhibit.pattern if exhibit else (),
@@ -139,7 +139,7 @@ def _line(row: PairResult, shown: PairResult, position: int | None) -> SiteLine:
         error=wording.figure(sentences.error(measured, sentences.metric_of(row)) if measured else None),
         mse=wording.figure(measured.mse if measured else None),
         correlation=wording.figure(measured.one_minus_pearson if measured else None),
-        source=dict(sentences.located(row)).get("candidate", ""),
+        source=f"{row.candidate_source.file}:{row.candidate_source.line}" if row.candidate_source else "",
         told=cause.summary if cause and (common is None or cause.summary != common.summary) else "",
         row=position,
     )

@@ -167,10 +167,12 @@ def _key(row: PairResult) -> Hashable:
 
 
 def _is_loading(row: PairResult) -> bool:
-    """Whether all that is wrong with a site is tensors that were never loaded."""
+    """Whether all that is wrong with a site is tensors that were never loaded, of which small ones do not show it."""
     codes = (row.cause.code, *row.cause.also) if row.cause and row.cause.confirmed else ()
-    loaded = [code for code in codes if code not in _STATISTICS]
-    return bool(loaded) and all(code.endswith("-not-loaded") for code in loaded)
+    unloaded = [code for code in codes if code.endswith("-not-loaded")]
+    return bool(unloaded) and all(
+        code in unloaded or code in _STATISTICS or code.endswith("-perturbed") for code in codes
+    )
 
 
 def _variants(found: Iterable[list[PairResult]]) -> list[list[PairResult]]:

@@ -38,7 +38,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         fix = not verification.verdict.passed
         yield from _some(
             [
-                f"{k}. {text('; '.join([grouping.sentence(each, fix=fix), *_places(each.first)]))}"
+                f"{k}. {text('; '.join([grouping.sentence(each, fix=fix), *_places(verification, each.first)]))}"
                 for k, each in enumerate(grouping.groups(verification), 1)
             ]
         )
@@ -95,8 +95,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from ("", *code(verification.command))
 
 
-def _places(pair: PairResult) -> list[str]:
-    return [f"{side} {line}" for side, line in sentences.located(pair)]
+def _places(verification: Result, pair: PairResult) -> list[str]:
+    return [f"{side} {line}" for side, line in sentences.located(verification, pair)]
 
 
 def text(given: str) -> str:

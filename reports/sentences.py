@@ -276,9 +276,13 @@ def correlation(comparison: Comparison) -> str:
     return f"{figure(r)} (1 - r {figure(distance)})"
 
 
-def located(pair: PairResult) -> tuple[tuple[str, str], ...]:
-    """Where in the source of each side a site's call is, as far as it is known: `("candidate", "nets.py:12")`."""
-    sides = (("candidate", pair.candidate_source), ("baseline", pair.baseline_source))
+def located(verification: Result, pair: PairResult) -> tuple[tuple[str, str], ...]:
+    """Where in the source of each side a site's call is, as far as it is known: `("candidate", "nets.py:12")`.
+
+    A line of a recorded baseline is one of the file as it was then.
+    """
+    baseline = "baseline" if verification.certificate is None else "baseline, when it was recorded,"
+    sides = (("candidate", pair.candidate_source), (baseline, pair.baseline_source))
     return tuple((side, f"{source.file}:{source.line}") for side, source in sides if source is not None)
 
 

@@ -158,7 +158,7 @@ def _culprits(verification: Result, *, verbose: bool) -> list[str]:
     said = []
     for group in every[:SHOWN]:
         told = grouping.sentence(group, fix=fix) if verbose else grouping.line(group, LINE, fix=fix)
-        places = ", ".join(f"{side} {line}" for side, line in sentences.located(group.first))
+        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, group.first))
         said += [told, *([f"  {places}"] if places else [])]
     rest = every[SHOWN:]
     sites = sum(len(group.rows) for group in rest)

@@ -123,7 +123,7 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 def _tensors(
     baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
-    said = fresh = initial = 0
+    said = fresh = initial = loaded = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     for name, assembly in parameters.items():
         tensor = candidate.get(name)
@@ -142,23 +142,29 @@ def _tensors(
             continue
         alike = {key: each for key, each in baseline.items() if each.shape == tensor.shape}
         relation = relate(tensor, made, alike)
-        if relation is not None:
-            said += 1
-            if relation.kind == "not-loaded":
-                fresh += 1
-                initial += tensor.numel() > 0 and constant(tensor) in {0, 1}
-            if said <= _MOST:
-                yield _difference("tensor", twin, name, f"it {relation.summary}")
-    if fresh >= _MANY and fresh >= _MOSTLY * said:
-        yield _difference(LOADING, None, None, _loading(fresh, said, initial, len(parameters)))
+        if relation is None:
+            loaded += not _is_initial(tensor)
+            continue
+        said += 1
+        if relation.kind == "not-loaded":
+            fresh += 1
+            initial += _is_initial(tensor)
+        if said <= _MOST:
+            yield _difference("tensor", twin, name, f"it {relation.summary}")
+    if fresh >= max(_MANY, _MOSTLY * said):
+        told = f"{fresh} of {len(parameters)} tensors"
+        if not initial:  # only constants tell initial values from those of another training
+            yield _difference(
+                LOADING, None, None, f"{told} are another draw, uncorrelated with the baseline's"
+            )
+        else:
+            nothing = "" if loaded else "nothing was loaded: "
+            yield _difference(LOADING, None, None, f"{nothing}{told} keep their initial values")
 
 
-def _loading(fresh: int, different: int, initial: int, mapped: int) -> str:
-    """How many tensors have nothing of the baseline's: only constants tell initial values from another's training."""
-    if not initial:
-        return f"{fresh} of {mapped} tensors are another draw, uncorrelated with the baseline's"
-    told = f"{fresh} of {mapped} tensors keep their initial values"
-    return f"nothing was loaded: {told}" if fresh == different and fresh >= _MOSTLY * mapped else told
+def _is_initial(tensor: Tensor) -> bool:
+    """Whether a tensor is all 0 or all 1, as initialisation makes biases, scales and statistics."""
+    return tensor.numel() > 0 and constant(tensor) in {0, 1}
 
 
 # What adds nothing to a sum, and what changes nothing in a product.
