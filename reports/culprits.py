@@ -86,11 +86,12 @@ class Culprit:
 
 def culprits(verification: Result) -> tuple[Culprit, ...]:
     """The causes of the deciding cell's culprits, those shown in full."""
-    cell = sentences.deciding_cell(verification)
-    exhibits = {each.index: each for each in cell.exhibits} if cell else {}
-    positions = {row.index: k for k, row in enumerate(cell.layers)} if cell else {}
+    decides = sentences.deciding_cell(verification)
+    # Of what a policy accepts the culprits are another cell's than the one that decides.
+    cell = next((each for each in verification.cells if each.culprits == verification.culprits), decides)
+    positions = {row.index: k for k, row in enumerate(decides.layers)} if decides else {}
     return tuple(
-        _culprit(verification, group, number, exhibits, positions)
+        _culprit(verification, group, number, cell, positions)
         for number, group in enumerate(grouping.groups(verification)[:SHOWN], 1)
     )
 
@@ -99,11 +100,12 @@ def _culprit(
     verification: Result,
     group: Group,
     number: int,
-    exhibits: Mapping[int, Exhibit],
+    cell: CellResult | None,
     positions: Mapping[int, int],
 ) -> Culprit:
+    exhibits = {each.index: each for each in cell.exhibits} if cell else {}
     pair = next((row for row in group.rows if row.index in exhibits), group.first)
-    exhibit, cause, cell = exhibits.get(pair.index), pair.cause, sentences.deciding_cell(verification)
+    exhibit, cause = exhibits.get(pair.index), pair.cause
     return Culprit(
         anchor=f"culprit-{number}",
         number=str(number),

@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # rows a section: the page has them all
 LINE = 160  # characters of a line about a culprit, where not all is told
-_FIRST, _CRITERIA, _TASK, _CELLS, _PROBES, _COVERAGE, _REPORT = (
+_FIRST, _CRITERIA, _TASK, _CELLS, _PROBES, _COVERAGE, _NOTES, _REPORT = (
     "First divergence",
     "Published criteria",
     "Budgets of the task",
     "Cells",
     "Probes",
     "Coverage",
+    "Notes",
     "Report",
 )
-_BRIEF = (progressive.TITLE, _FIRST, _CRITERIA, _TASK, acceptance.TITLE, _PROBES, _REPORT)
+_BRIEF = (progressive.TITLE, _FIRST, _CRITERIA, _TASK, acceptance.TITLE, _PROBES, _NOTES, _REPORT)
 
 _STYLES = {
     Verdict.MATCH: "bold green",
@@ -129,7 +130,7 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
         Section(_PROBES, lines(exercise.probes(verification))),
         Section(_COVERAGE, lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
         Section("What they return otherwise", lines(verification.coverage.returned)),
-        Section("Notes", lines(verification.notes)),
+        Section(_NOTES, lines(verification.notes)),
         Section(_REPORT, lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     told = {*_BRIEF, grouping.title(verification)}
@@ -137,7 +138,13 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
         told.add(_COVERAGE)
     if len({signs.of_cell(each, verification) for each in verification.cells}) > 1:
         told.add(_CELLS)
-    return [section for section in found if section.rows and (verbose or section.title in told)]
+    if verbose:
+        return [section for section in found if section.rows]
+    count = len(verification.notes)
+    if count:
+        hint = f"{wording.counted(count, 'note')}, with -v and on the page"
+        found = [Section(_NOTES, lines([hint])) if each.title == _NOTES else each for each in found]
+    return [section for section in found if section.rows and section.title in told]
 
 
 def _first(pair: PairResult | None, *, verbose: bool) -> list[str]:

@@ -110,6 +110,13 @@ def test_a_card_tells_mean_squared_error_and_correlation() -> None:
     assert figures["MSE in the whole model"] == "2.5e-07"
 
 
+def test_what_a_policy_accepts_is_shown_as_the_cell_has_it_that_found_it() -> None:
+    exact, single = samples.accepted().cells
+    other = msgspec.structs.replace(single, culprits=(), exhibits=())
+    found = shown(msgspec.structs.replace(samples.accepted(), cells=(exact, other)))
+    assert found.pictured.startswith("On the baseline's inputs in cpu/float64")
+
+
 def test_what_a_policy_accepts_has_no_fix() -> None:
     assert shown(samples.diverged()).remedy
     assert shown(samples.accepted()).remedy == ""

@@ -89,6 +89,12 @@ def test_without_verbose_there_is_the_answer_alone(diverged: Verification) -> No
     ]
 
 
+def test_notes_are_counted_without_verbose(diverged: Verification) -> None:
+    noted = msgspec.structs.replace(diverged, notes=("compiled", "one batch"))
+    assert "\nNotes\n  2 notes, with -v and on the page\n" in terminal.plain(noted, verbose=False)
+    assert "\nNotes\n  compiled\n  one batch\n" in terminal.plain(noted)
+
+
 def test_a_cell_that_could_not_run_is_told_without_verbose() -> None:
     assert "Cells" in titles(terminal.plain(samples.matrix(), verbose=False))
 
