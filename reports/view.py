@@ -238,12 +238,9 @@ def _reason(verification: Result, answer: str) -> str:
 def _title(verification: Result) -> str:
     if verification.verdict.passed:
         return grouping.title(verification) if verification.culprits else "First difference"
-    many = len(grouping.groups(verification)) > 1
-    return (
-        f"First divergence and {'causes' if many else 'cause'}"
-        if verification.culprits
-        else "First divergence"
-    )
+    if not verification.culprits or grouping.nothing_in_common(verification):
+        return "First divergence"
+    return f"First divergence and {'causes' if len(grouping.groups(verification)) > 1 else 'cause'}"
 
 
 def _anchor(verification: Result, first: PairResult) -> str:

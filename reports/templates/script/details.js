@@ -20,13 +20,9 @@ const details = (() => {
       const lines = figures.filter(([key]) => beside.some((c) => ![null, "", undefined].includes(c.figures[key](row))));
       if (!lines.length) continue;
       body.append(make("tr", {}, make("th", { scope: "rowgroup", colSpan: beside.length + 1, textContent: group })));
-      const line = (label, show, key) =>
+      for (const [key, label] of lines)
         body.append(make("tr", {}, make("th", { scope: "row", textContent: label }),
-          ...beside.map((c) => make("td", { textContent: show(c.figures[key](row)) || "-" }))));
-      for (const [key, label] of lines) {
-        if (label === "1 - r") line("Pearson's r", correlation, key);
-        line(label, figure, key);
-      }
+          ...beside.map((c) => make("td", { textContent: figure(c.figures[key](row)) || "-" }))));
     }
     const scroll = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Figures by cell" },
       make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...beside.map((c) => make("th", { scope: "col", textContent: c.name })))), body));

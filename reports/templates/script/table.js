@@ -1,6 +1,5 @@
 /* --- the table: only the rows in sight are in the page --- */
 
-const minus = (value) => (value === null ? null : -value);
 const ROW = 30, SPARE = 12, PRINTED = 400;
 const table = (() => {
   const grid = find("grid");
@@ -14,16 +13,12 @@ const table = (() => {
     ["baseline", "baseline", (c, r) => c.baseline(r), "site"],
     ["candidate", "candidate", (c, r) => c.candidate(r), "site"],
     ["op", "operator", (c, r) => c.op(r), ""],
-    ...[["mse", "MSE"], ["pearson", "r", (value) => correlation(minus(value))], ["pearson", "1 - r"], ["total", "rel. error"],
-      ["allowed_total", "allowed"], ["intrinsic", "intrinsic"], ["allowed_intrinsic", "intrinsic allowed", , "more"],
-      ["intrinsic_mse", "intrinsic MSE", , "more"], ["max_abs", "max abs", , "more"],
-      ["times", "× baseline's rounding", , "more"], ["ulp_max", "ULP", , "more"]]
-      .filter(([key]) => cells.some((c) => key in c.has))
-      .map(([key, label, show = figure, more]) =>
-        // What rises with r is -(1 - r), which keeps its digits.
-        label === "r" ? ["r", label, (c, r) => minus(number(c.figures[key](r))), "number", show, more]
-          : [key, label, (c, r) => number(c.figures[key](r)), "number", show, more]),
-    ["shape", "shape", (c, r) => c.shape(r), "number", figure, "more"],
+    ...[["mse", "MSE"], ["r", "r"], ["pearson", "1 - r"], ["total", "rel. error"], ["allowed_total", "allowed"],
+      ["intrinsic", "intrinsic"], ["allowed_intrinsic", "intrinsic allowed", "more"], ["intrinsic_mse", "intrinsic MSE", "more"],
+      ["max_abs", "max abs", "more"], ["times", "× baseline's rounding", "more"], ["ulp_max", "ULP", "more"]]
+      .filter(([key]) => cells.some((c) => (key === "r" ? "pearson" : key) in c.has))
+      .map(([key, label, more]) => [key, label, (c, r) => number(c.figures[key](r)), "number", more]),
+    ["shape", "shape", (c, r) => c.shape(r), "number", "more"],
   ];
   const renamed = cells.some((c) => { for (let r = 0; r < c.count; r++) if (c.candidate(r) !== c.baseline(r)) return true; return false; });
   let visible = [], order = [], sort = { key: "", down: false }, active = 0, from = -1, to = -1;
@@ -42,7 +37,7 @@ const table = (() => {
   if (cell.length > 1) cell.append(make("option", { value: "all", textContent: "every cell" }));
 
   const heading = () => {
-    visible = COLUMNS.filter(([key, , , , , more]) =>
+    visible = COLUMNS.filter(([key, , , , more]) =>
       (key !== "cell" || state.all) && (key !== "candidate" || renamed) && (!more || every.checked));
     head.replaceChildren(make("tr", {}, ...visible.map(([key, label, , kind]) => {
       const button = make("button", { type: "button", textContent: label });
@@ -115,11 +110,11 @@ const table = (() => {
     const tr = make("tr", { className: STATUS_WORDS[c.status(r)], tabIndex: -1 });
     tr.setAttribute("aria-rowindex", String(place + 2));
     tr.dataset.place = String(place);
-    for (const [key, , read, kind, show = figure] of visible) {
+    for (const [key, , read, kind] of visible) {
       const td = make("td", { className: kind });
       const value = read(c, r);
       if (kind === "status") td.append(mark(value));
-      else td.textContent = key === "index" ? String(value) : kind === "number" ? show(value) : value ?? "-";
+      else td.textContent = key === "index" ? String(value) : kind === "number" ? figure(value) : value ?? "-";
       if (kind === "site" && value) td.title = value;
       tr.append(td);
     }
