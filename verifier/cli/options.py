@@ -42,6 +42,14 @@ TestScales = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print all there is to tell; without it headline, first divergence, culprits and criteria.",
+    ),
+]
 _policy = typer.Option(
     metavar="strict|criteria|task|FILE",
     help=(

@@ -31,6 +31,7 @@ def report(
     junit: options.Junit = None,
     sarif: options.Sarif = None,
     code_quality: options.CodeQuality = None,
+    verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
     """Render the report, or the page of a training, again from what was saved, or compare two results."""
@@ -61,7 +62,7 @@ def report(
                 "--out is for two results: name a second one, or leave it out to render in place."
             )
         verification, lost = render_again(directory)
-        showing.show(verification, directory if directory.is_dir() else directory.parent)
+        showing.show(verification, directory if directory.is_dir() else directory.parent, verbose=verbose)
         _end((*lost, *formats.write([Outcome.of(verification)])))
 
 

@@ -194,6 +194,7 @@ def run(
     ] = False,
     history: options.History = None,
     no_history: options.NoHistory = False,
+    verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -254,4 +255,5 @@ def run(
                 repro=repro,
                 history=place(history, never=no_history),
             )
-        task.carry_out(several=len(task.jobs) > 1 or arch == ALL, ended=gate.ended, debug=debug)
+        several = len(task.jobs) > 1 or arch == ALL
+        task.carry_out(several=several, ended=gate.ended, verbose=verbose, debug=debug)

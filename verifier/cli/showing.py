@@ -95,8 +95,11 @@ def show_experiment(found: Experiment, directory: Path) -> None:
     say(training.plain(found, str(directory)))
 
 
-def show(verification: Result, directory: Path | None) -> None:
-    """Print the summary: in colour on a terminal, as plain text elsewhere; the verdict alone if it cannot be made."""
+def show(verification: Result, directory: Path | None, *, verbose: bool = False) -> None:
+    """Print the summary: in colour on a terminal, as plain text elsewhere; the verdict alone if it cannot be made.
+
+    With `verbose` it tells all there is, without it the answer.
+    """
     from reports import terminal
 
     out_dir = None if directory is None else str(directory)
@@ -104,9 +107,9 @@ def show(verification: Result, directory: Path | None) -> None:
         if out().isatty():
             from rich.console import Console
 
-            Console(file=out()).print(terminal.summary(verification, out_dir=out_dir))
+            Console(file=out()).print(terminal.summary(verification, out_dir=out_dir, verbose=verbose))
         else:
-            say(terminal.plain(verification, out_dir=out_dir))
+            say(terminal.plain(verification, out_dir=out_dir, verbose=verbose))
     except Exception as error:
         warn([f"the summary cannot be made of the result: {first_line(error)}."])
         say(f"{verification.verdict}: {verification.reason}\n")

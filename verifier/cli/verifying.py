@@ -129,7 +129,7 @@ class Task:
         )
 
     def carry_out(
-        self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], debug: bool
+        self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], verbose: bool, debug: bool
     ) -> NoReturn:
         """Verify every network, tell `ended` of it and end with the exit code, of several with the worst."""
         if several:
@@ -140,7 +140,7 @@ class Task:
                 save_text(as_toml(verification.weights), self.save_map)
         if str(self.save_map) == "-":
             showing.say(as_toml(verification.weights))
-        showing.show(verification, self.out)
+        showing.show(verification, self.out, verbose=verbose)
         ended([Outcome.of(verification)])
         exits.by(verification.verdict)
 

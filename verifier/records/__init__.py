@@ -13,6 +13,7 @@ from verifier.records.cell_results import (
 )
 from verifier.records.checks import CHECK_VERSION, Check, CheckedModel
 from verifier.records.circumstances import (
+    LOADING,
     CertificateInfo,
     Coverage,
     Environment,
@@ -48,6 +49,7 @@ from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, R
 __all__ = [
     "CHECK_VERSION",
     "HEADLINE",
+    "LOADING",
     "SCHEMA_VERSION",
     "TASK",
     "UNEXPLAINED",
