@@ -29,17 +29,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # rows a section: the page has them all
 LINE = 160  # characters of a line about a culprit, where not all is told
-_FIRST, _CRITERIA, _TASK, _CELLS, _PROBES, _COVERAGE, _NOTES, _REPORT = (
-    "First divergence",
-    "Published criteria",
-    "Budgets of the task",
-    "Cells",
-    "Probes",
-    "Coverage",
-    "Notes",
-    "Report",
-)
-_BRIEF = (progressive.TITLE, _FIRST, _CRITERIA, _TASK, acceptance.TITLE, _PROBES, _NOTES, _REPORT)
 
 _STYLES = {
     Verdict.MATCH: "bold green",
@@ -82,29 +71,62 @@ def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> Rend
 def sections(verification: Result, *, out_dir: str | None = None, verbose: bool = True) -> list[Section]:
     """What both summaries show below the verdict, in order; sections without rows are left out.
 
-    Without `verbose` that is where the models part, the culprits in a line each, the criteria and the page; and
-    what was compared, where that is why there is no answer.
+    Without `verbose` figures are left out that no verdict rests on. What differs is told in any case; and where the
+    verdict lets the models pass, what it says nothing of.
     """
     first = verification.first_divergence
     cell = sentences.deciding_cell(verification)
-    worst = sentences.worst(cell.layers, SHOWN) if cell else []
-    impact = sentences.impact(verification.output)
     stage_0 = verification.preprocessing
+    doubtful = verbose or verification.verdict.passed
+    unlike = len({signs.of_cell(each, verification) for each in verification.cells}) > 1
+    notes: Sequence[str] = verification.notes
+    if notes and not doubtful:
+        notes = [f"{wording.counted(len(notes), 'note')}, with -v and on the page"]
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section(_FIRST, lines(_first(first, verbose=verbose))),
+        Section("First divergence", lines(_first(first, verbose=verbose))),
         Section(grouping.title(verification), lines(_culprits(verification, verbose=verbose))),
         Section(besides.TITLE, lines(besides.lines(verification))),
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
-            _CRITERIA,
+            "Published criteria",
             lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
         ),
         Section(
-            _TASK,
+            "Budgets of the task",
             lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
         ),
+        *(_figures(verification, cell) if verbose else []),
+        Section(
+            "Weights and policy",
+            lines([sentences.weights(verification), sentences.policy(verification)] if doubtful else []),
+        ),
+        Section("Cells", tuple(_cells(verification)) if verbose or unlike else ()),
+        *(_circumstances(verification) if verbose else []),
+        Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
+        Section("Exercised", lines(exercise.lines(verification) if doubtful else [])),
+        Section("Probes", lines(exercise.probes(verification))),
+        Section(
+            "Coverage",
+            lines(
+                [sentences.coverage(verification.coverage), *_unmatched(verification)]
+                if verbose or verification.verdict is Verdict.INCONCLUSIVE
+                else []
+            ),
+        ),
+        Section("What they return otherwise", lines(verification.coverage.returned)),
+        Section("Notes", lines(notes)),
+        Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
+    ]
+    return [section for section in found if section.rows]
+
+
+def _figures(verification: Result, cell: CellResult | None) -> list[Section]:
+    worst = sentences.worst(cell.layers, SHOWN) if cell else []
+    impact = sentences.impact(verification.output)
+    stage_0 = verification.preprocessing
+    return [
         Section("Output", lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {cell.name if cell else 'no cell'}",
@@ -112,10 +134,11 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
-        Section(
-            "Weights and policy", lines([sentences.weights(verification), sentences.policy(verification)])
-        ),
-        Section(_CELLS, tuple(_cells(verification))),
+    ]
+
+
+def _circumstances(verification: Result) -> list[Section]:
+    return [
         Section(
             "The device against float64 on the CPU, one step of the baseline",
             tuple((each.name, sentences.exactness(each)) for each in verification.cells if each.hardware),
@@ -125,26 +148,7 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
-        Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
-        Section("Exercised", lines(exercise.lines(verification))),
-        Section(_PROBES, lines(exercise.probes(verification))),
-        Section(_COVERAGE, lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
-        Section("What they return otherwise", lines(verification.coverage.returned)),
-        Section(_NOTES, lines(verification.notes)),
-        Section(_REPORT, lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
-    told = {*_BRIEF, grouping.title(verification)}
-    if verification.verdict is Verdict.INCONCLUSIVE:
-        told.add(_COVERAGE)
-    if len({signs.of_cell(each, verification) for each in verification.cells}) > 1:
-        told.add(_CELLS)
-    if verbose:
-        return [section for section in found if section.rows]
-    count = len(verification.notes)
-    if count:
-        hint = f"{wording.counted(count, 'note')}, with -v and on the page"
-        found = [Section(_NOTES, lines([hint])) if each.title == _NOTES else each for each in found]
-    return [section for section in found if section.rows and section.title in told]
 
 
 def _first(pair: PairResult | None, *, verbose: bool) -> list[str]:
