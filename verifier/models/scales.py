@@ -50,7 +50,8 @@ def averaging(model: nn.Module) -> nn.Module:
                 f"scores of several scales are averaged, and {kind.__name__} returns no single tensor of them"
             )
         # No stack: its first dimension is not that of the samples, which every other site's is.
-        return functools.reduce(torch.add, scores) / len(scores)
+        mean: Tensor = functools.reduce(torch.add, scores) / len(scores)
+        return mean
 
     names: dict[str, Any] = {
         "forward": forward,
