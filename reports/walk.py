@@ -81,7 +81,7 @@ def headline(found: Walk) -> str:
     """How all of them ended, in one sentence."""
     said = counts([each.verdict for each in found.networks], "networks", len(found.awaited))
     wrong = [each.name for each in found.networks if each.verdict is Verdict.DIVERGED]
-    return brief(f"{said}: {', '.join(wrong)}" if wrong else said)
+    return brief(f"{said}; diverged: {', '.join(wrong)}" if wrong else said)
 
 
 def table(found: Walk) -> str:

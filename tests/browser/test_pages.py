@@ -46,6 +46,11 @@ def test_nothing_sticks_out_or_is_cut_off_on_a_phone(opened: Callable[..., Opene
             .map(each => each.outerHTML.slice(0, 80))"""
     )
     assert hidden == []
+    overlapped = found.tells(
+        """[...document.querySelectorAll("td, th")].filter(each => each.scrollWidth > each.clientWidth + 1)
+            .map(each => each.outerHTML.slice(0, 80))"""
+    )
+    assert overlapped == []
 
 
 @pytest.mark.parametrize("name", ["training", "train-parity"])

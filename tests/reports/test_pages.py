@@ -66,7 +66,7 @@ def test_a_page_says_how_to_run_it_again(name: str) -> None:
             "training",
             "✓ match: 4 networks learn as their baseline twins do, bit for bit; cifar_resnet20 (candidate)",
         ),
-        ("index", "1 of 4 networks match, 1 diverged, 1 could not run, 1 not reached: resnet34"),
+        ("index", "1 of 4 networks match, 1 diverged, 1 could not run, 1 not reached; diverged: resnet34"),
     ],
 )
 def test_the_title_has_the_verdict(name: str, said: str) -> None:
