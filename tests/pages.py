@@ -220,7 +220,12 @@ def preparation() -> PreparationAlone:
 
 def networks() -> Walk:
     """Four networks of which one diverged, one could not run and one is not reached."""
-    fields = {"baseline": "torchvision:x", "candidate": "reference:x", "policy": "strict", "image_size": 224}
+    fields = {
+        "baseline": "torchvision:x",
+        "candidate": "reference:x",
+        "policy": "strict",
+        "inputs": (8, 3, 224, 224),
+    }
     ended = {"parameters": 25_557_032, "sites": 175, "compared": 1.0, "largest": 1e-7, "seconds": 61.5}
     return Walk(
         networks=(

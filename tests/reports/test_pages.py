@@ -84,7 +84,7 @@ def test_an_index_of_matches_alone_is_one() -> None:
     found = pages.networks()
     found = msgspec.structs.replace(found, networks=found.networks[:1], awaited=())
     assert "answer match" in walk.render(found)
-    assert walk.headline(found) == "1 of 1 network match"
+    assert walk.headline(found) == "1 of 1 networks match"
 
 
 def test_photographs_prepared_alike_are_a_match_with_every_stage() -> None:

@@ -87,9 +87,7 @@ def walked(
 ) -> list[Row]:
     """Verify every job, with a line each, and show the table of all; `keep` is told after each how far it got.
 
-    Without `keep`, whoever called tells the total.
-
-    One that cannot run does not keep the others from it.
+    One that cannot run does not keep the others from it. Without `keep`, whoever called tells the total.
     """
     rows: list[Row] = []
     written: list[str] = []

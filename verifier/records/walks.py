@@ -13,7 +13,8 @@ class WalkedNetwork(Record, frozen=True, kw_only=True):
     `verdict` is None where there is no result; `said` is its headline, or why there is none, `code` its exit code.
     `inputs` is the shape of the first input; `parameters`, `sites` and `compared` (the share of its sites in 0..1)
     are the candidate's, `largest` is the largest relative error of the free pass; empty or None where there is no
-    result. `report` is its page, from where the walk's is; empty for none. `earlier` is where a result of before is, of a network that could not run this time.
+    result. `report` is its page, from where the walk's is; empty for none. `earlier` is where a result of before is,
+    of a network that could not run this time.
     """
 
     name: str
