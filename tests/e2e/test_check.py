@@ -120,7 +120,6 @@ def test_a_waiver_that_does_not_count_fails_beside_the_fault(
     assert ended.result("OUT/eps")["verdict"] == "diverged"
 
 
-@pytest.mark.parametrize("expires", ["2020-01-31", "9999-12-31"])
 def test_one_model_is_checked_again_by_the_command_on_its_page(
     check: Callable[..., Ended], call: Callable[..., Ended], place: Path
 ) -> None:
@@ -137,6 +136,7 @@ def test_one_model_is_checked_again_by_the_command_on_its_page(
     assert "did you mean 'same'" in call("check", "--policy", "policy.toml", "--only", "sane").err
 
 
+@pytest.mark.parametrize("expires", ["2020-01-31", "9999-12-31"])
 def test_a_waiver_of_what_is_mended_fails_by_itself(
     check: Callable[..., Ended], place: Path, expires: str
 ) -> None:
