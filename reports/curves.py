@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 WIDTH, HEIGHT = 560, 300  # of the viewBox; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 48
 # Where all charts have their frame and the words around it, in the viewBox.
 BOX = {
     "width": WIDTH,
@@ -18,17 +19,16 @@ BOX = {
     "left": LEFT,
     "right": WIDTH - RIGHT,
     "beside": LEFT - 6,
-    "below": HEIGHT - BOTTOM + 16,
+    "below": HEIGHT - BOTTOM + 21,
     "foot": HEIGHT - 6,
     "middle": (LEFT + WIDTH - RIGHT) // 2,
-    "centre": (TOP + HEIGHT - BOTTOM) // 2,
 }
 _TICKS = 5
 _DECADES = 2.5  # from so many powers of ten on, ticks stand at these alone
 _WORD, _LINE = 24, 11  # a word of four digits, wide and high
 _SAME = 1e-9  # of logarithms
 MARKS = ("dots", "rings", "diamonds")
-HUES = 6  # as many as the style sheet has colours for lines
+HUES = 8  # as many as the style sheet has colours for lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,30 @@ class LineChart:
     lines: tuple[Line, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Charts of the same series, and the legend of all of them; none where it would only say a title again."""
+
+    charts: tuple[LineChart, ...]
+    legend: tuple[Line, ...]
+
+    @property
+    def several(self) -> bool:
+        """Whether they share it."""
+        return len(self.charts) > 1
+
+
+def panels(charts: Iterable[LineChart]) -> tuple[Panel, ...]:
+    """Charts in their order; neighbours that show the same series share a legend."""
+    found = []
+    for _, group in itertools.groupby(charts, lambda each: [(line.label, line.tone) for line in each.lines]):
+        together = tuple(group)
+        lines = together[0].lines
+        told = len(lines) == 1 and lines[0].label.casefold() == together[0].title.casefold()
+        found.append(Panel(together, () if told else lines))
+    return tuple(found)
+
+
 def chart(
     title: str,
     x_label: str,
@@ -107,7 +131,7 @@ def chart(
     Args:
         title: Above it.
         x_label: Below it.
-        y_label: Beside it.
+        y_label: Beside the title.
         series: What to draw.
         percent: Whether y is a share, to be written in percent.
         powers: Whether y is laid out by its logarithm; what is not positive is left out.

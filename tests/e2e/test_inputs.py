@@ -246,7 +246,7 @@ def test_preprocessing_alone_is_compared_by_its_own_command(call: Callable[..., 
     assert (same.code, same.new) == (0, frozenset())
     assert same.out.startswith("match: the final tensors are equal bit for bit on 2 photographs")
     assert other.code == 1, other.err
-    assert other.new == {"DIR/preprocessing.json"}
+    assert other.new == {"DIR/preprocessing.json", "DIR/preprocessing.html"}
 
 
 def test_a_preprocessing_that_cannot_be_used_is_refused(compare: Callable[..., Ended], photos: Path) -> None:

@@ -61,7 +61,8 @@ def test_twins_are_trained_alike_and_the_record_has_every_tensor(call: Call) -> 
     ended = parity(call)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("match: 3 steps of both trainings agree in every number, bit for bit")
-    assert ended.new == {"training-parity/training-parity.json", "training-parity/tensors.csv"}
+    names = ("training-parity.json", "training-parity.html", "tensors.csv")
+    assert ended.new == {f"training-parity/{name}" for name in names}
     found = record(ended)
     assert (found["verdict"], found["bit_exact"], found["steps"]) == ("match", True, 3)
     phases = {row["phase"] for row in found["rows"]}

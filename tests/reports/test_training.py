@@ -115,7 +115,7 @@ def test_both_twins_are_on_the_page_and_that_they_learnt_alike(experiment: Exper
     text = Reader(render(experiment)).text
     assert "net (candidate) tells 90.00% of 10 test images rightly" in text
     assert "net: the baseline twin's curves are the same bit for bit, and so are the final weights." in text
-    for line in ("net candidate, test", "net baseline, test", "91.25% (the paper)"):
+    for line in ("net both twins, test", "91.25% (the paper)"):
         assert line in text
     assert "net (baseline): <script>one (50.0%)" in text
 

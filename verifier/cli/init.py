@@ -43,7 +43,9 @@ def init(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where initialisation.json goes; by default nothing is written."),
+        typer.Option(
+            metavar="DIR", help="Where initialisation.json and its page go; by default nothing is written."
+        ),
     ] = None,
     debug: options.Debug = False,
 ) -> None:
@@ -55,13 +57,14 @@ def init(
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
             from verifier.initialisation import verify_initialisation
+            from verifier.initialisation.saving import INITIALISATION, PAGE, save_initialisation
             from verifier.storage.earlier import awaiting
-            from verifier.storage.saving import INITIALISATION, check_writable, save_record
+            from verifier.storage.saving import check_writable
             from verifier.weights import read_map
 
             if out is not None:
                 check_writable(out)
-            stack.enter_context(awaiting(out, (INITIALISATION,)))
+            stack.enter_context(awaiting(out, (INITIALISATION, PAGE)))
             known = None if map_file is None else read_map(map_file)
             given = None if input_file is None else inputs.read(input_file, seed)
             progress("building models", 0, 0)
@@ -75,8 +78,6 @@ def init(
                 command=command_line(),
             )
             if out is not None:
-                save_record(result, out / INITIALISATION)
-        from reports import initialisation
-
-        showing.say(initialisation.plain(result, out_dir=None if out is None else str(out / INITIALISATION)))
+                showing.warn(save_initialisation(result, out))
+        showing.show_initialisation(result, None if out is None else out / PAGE)
         exits.by(result.verdict)

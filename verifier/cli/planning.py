@@ -211,9 +211,29 @@ class InputOptions:
         return inputs.images(self.images, None, size, preparing, self.seed)
 
 
-def command_line() -> str:
-    """This command, for the record."""
-    return shlex.join(["python", "-m", "verifier", *sys.argv[1:]])
+def command_line(**changes: str | None) -> str:
+    """This command, for the record, with other values for options named so; None leaves one out."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    kept: list[str] = []
+    rest = iter(sys.argv[1:])
+    for each in rest:
+        name, equals, _ = each.partition("=")
+        if name not in options:
+            kept.append(each)
+        elif not equals:
+            next(rest, None)  # the value
+    asked = ((name, value) for name, value in options.items() if value is not None)
+    return shlex.join(["python", "-m", "verifier", *kept, *(text for pair in asked for text in pair)])
+
+
+def alone(job: Job, repro: Path | None) -> str:
+    """The command that verifies one network of several as it was verified among them.
+
+    Files that tell of all of them are not written by it.
+    """
+    changes: dict[str, str | None] = {"junit": None, "sarif": None, "code_quality": None}
+    changes |= {"arch": job.name, "batch_size": str(job.batch_size), "out": str(job.out)}
+    return command_line(**changes, **({} if repro is None else {"repro": str(repro)}))
 
 
 def pixels(wanted: str | None, own: int, small: int) -> int:

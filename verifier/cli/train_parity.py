@@ -59,7 +59,7 @@ def train_parity(
     map_file: options.Map = None,
     seed: options.TrainingSeed = 0,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where training-parity.json and tensors.csv go.")
+        Path, typer.Option(metavar="DIR", help="Where training-parity.json, its page and tensors.csv go.")
     ] = Path("training-parity"),
     debug: options.Debug = False,
 ) -> None:
@@ -75,11 +75,11 @@ def train_parity(
             from verifier.storage.saving import check_writable
             from verifier.training.data import read
             from verifier.training.parity import train_parity as run
-            from verifier.training.saving import PARITY, TENSORS, save_parity
+            from verifier.training.saving import PARITY, PARITY_PAGE, TENSORS, save_parity
             from verifier.weights import read_map
 
             check_writable(out)
-            stack.enter_context(awaiting(out, (PARITY, TENSORS)))
+            stack.enter_context(awaiting(out, (PARITY, TENSORS, PARITY_PAGE)))
             loops = [None if spec is None else specs.function(spec) for spec in (trainer, candidate_trainer)]
             known = None if map_file is None else read_map(map_file)
             progress("reading data", 0, 0)
