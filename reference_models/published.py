@@ -7,8 +7,9 @@ import tomllib
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from importlib import resources
+from typing import Any
 
-QUANTITIES = ("parameters", "gflops", "depth", "top1", "cifar10")
+QUANTITIES = ("parameters", "gflops", "depth", "top1", "cifar10", "cifar10-minutes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,22 @@ class Figure:
         return any(exact.quantize(value, rounding) == value for rounding in (ROUND_HALF_UP, ROUND_DOWN))
 
 
+def family(name: str) -> str:
+    """What a family of the catalogue is called where networks are compared."""
+    called: dict[str, str] = _content()["families"]
+    return called.get(name, name.replace("_", " "))
+
+
+@functools.cache
+def _content() -> dict[str, Any]:
+    text = resources.files("reference_models").joinpath("published.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
 @functools.cache
 def figures() -> tuple[Figure, ...]:
     """All published figures, in the file's order."""
-    text = resources.files("reference_models").joinpath("published.toml").read_text(encoding="utf-8")
-    content = tomllib.loads(text)
+    content = _content()
     return tuple(
         Figure(
             network=network,

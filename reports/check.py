@@ -11,11 +11,13 @@ from reports.sections import Section, lines
 from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reports.signs import Mark
     from verifier.records import Check, CheckedModel
 
 FAILURES = "The policy itself fails"
-_NOT_RUN = signs.Mark("could not run", signs.VERDICT_SIGNS[Verdict.DIVERGED], "diverged")
+NOT_RUN = signs.Mark("could not run", signs.VERDICT_SIGNS[Verdict.DIVERGED], "diverged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,15 @@ class Page:
 
 def headline(found: Check) -> str:
     """How all of it ended, in one sentence."""
-    verdicts = [each.verdict for each in found.models]
-    said = [f"{verdicts.count(Verdict.MATCH):,} of {len(found.models):,} models match"]
+    said = [counts([each.verdict for each in found.models], "models")]
+    if found.failures:
+        said.append(f"the policy itself fails: {found.failures[0]}")
+    return brief(", ".join(said))
+
+
+def counts(verdicts: Sequence[Verdict | None], noun: str, awaited: int = 0) -> str:
+    """How many of all ended how; None stands for one that could not run, `awaited` are not reached yet."""
+    said = [f"{verdicts.count(Verdict.MATCH):,} of {len(verdicts) + awaited:,} {noun} match"]
     said += [
         f"{verdicts.count(verdict):,} {word}"
         for verdict, word in (
@@ -60,9 +69,7 @@ def headline(found: Check) -> str:
         )
         if verdict in verdicts
     ]
-    if found.failures:
-        said.append(f"the policy itself fails: {found.failures[0]}")
-    return brief(", ".join(said))
+    return ", ".join([*said, f"{awaited:,} not reached"] if awaited else said)
 
 
 def sections(found: Check) -> list[Section]:
@@ -100,7 +107,7 @@ def page(found: Check) -> Page:
 def _row(model: CheckedModel) -> ModelRow:
     return ModelRow(
         name=model.name,
-        mark=_NOT_RUN if model.verdict is None else signs.of_verdict(model.verdict),
+        mark=NOT_RUN if model.verdict is None else signs.of_verdict(model.verdict),
         said=model.said,
         models=f"{model.candidate} against {model.baseline}",
         page=model.report,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reports import sentences, signs, wording
 from reports.headline import headline
 from reports.sections import Section, cut, lines
-from verifier.records import brief
+from verifier.records import Status, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,8 @@ SHOWN_ON_PAGE = 500
 
 # Errors of two runs on other inputs or another machine differ by less than this where nothing has changed.
 FACTOR = 2.0
+
+_NOT_RUN, _NOT_JUDGED = "not run", "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Everything in which a later result differs from an earlier one."""
+    """Everything in which a later result differs from an earlier one.
+
+    `uncompared` has rows of what only one of them tells: what it is, and how it stands before and after.
+    """
 
     headline: str
     verdicts: tuple[tuple[str, str, str], ...]
@@ -55,6 +60,8 @@ class Changes:
     appeared: tuple[str, ...]
     vanished: tuple[str, ...]
     grounds: tuple[str, ...]
+    uncompared: tuple[tuple[str, str, str], ...]
+    in_both: int
 
     @property
     def unchanged(self) -> bool:
@@ -62,6 +69,7 @@ class Changes:
         return not (
             any(before != after for _, before, after in self.verdicts)
             or self.gone or self.new or self.worse or self.better or self.appeared or self.vanished
+            or self.uncompared
         )  # fmt: skip
 
 
@@ -72,11 +80,16 @@ def compare(before: Result, after: Result) -> Changes:
     better: list[Change] = []
     appeared: dict[str, None] = {}
     vanished: dict[str, None] = {}
+    uncompared: list[tuple[str, str, str]] = []
     earlier = {cell.name: cell for cell in before.cells}
-    for cell in after.cells:
-        if cell.name not in earlier:
-            continue
-        changes, new, gone = _sites(earlier[cell.name], cell)
+    common = [
+        (earlier[cell.name], cell)
+        for cell in after.cells
+        if cell.name in earlier and bool(cell.layers) == bool(earlier[cell.name].layers)
+    ]
+    for was, cell in common:
+        changes, new, gone, alone = _sites(was, cell)
+        uncompared += alone
         worse += [change for change in changes if change.size > (0, 0.0)]
         better += [change for change in changes if change.size < (0, 0.0)]
         appeared.update(dict.fromkeys(new))
@@ -93,6 +106,8 @@ def compare(before: Result, after: Result) -> Changes:
         appeared=tuple(appeared),
         vanished=tuple(vanished),
         grounds=tuple(_grounds(before, after)),
+        uncompared=(*_cells_alone(before, after), *_criteria_alone(before, after), *uncompared),
+        in_both=len(common),
     )
 
 
@@ -136,13 +151,18 @@ def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
         "New culprits": compared.new,
     }
     found = [Section(title, cut(lines(own), most)) for title, own in titled.items()]
-    changed = [row for row in (*compared.verdicts, *compared.criteria) if row[1] != row[2]]
+    changed = [
+        row for row in (*compared.verdicts, *compared.criteria) if row[1] != row[2] and _NOT_RUN not in row
+    ]
     found.insert(0, Section("Verdicts and criteria", tuple(changed), ("", "before", "after")))
     header = ("site", "cell", "status", "error", "before", "after")
     for title, changes in (("Worse", compared.worse), ("Better", compared.better)):
         found.append(
             Section(f"{title}: {len(changes):,}", cut([row(change) for change in changes], most), header)
         )
+    count = f"{len(compared.uncompared):,}"
+    title = f"Cannot be compared: {count if compared.in_both else 'no cell has sites in both results'}"
+    found.append(Section(title, cut(compared.uncompared, most), ("", "before", "after")))
     for title, names in (("Appeared", compared.appeared), ("Vanished", compared.vanished)):
         found.append(Section(f"{title}: {len(names):,}", cut(lines(names), most)))
     return [section for section in found if section.rows]
@@ -171,8 +191,32 @@ def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
     names = [*was, *(name for name in now if name not in was)]
     return (
         ("all cells", str(before.verdict), str(after.verdict)),
-        *((name, was.get(name, "not run"), now.get(name, "not run")) for name in names),
+        *((name, was.get(name, _NOT_RUN), now.get(name, _NOT_RUN)) for name in names),
     )
+
+
+def _cells_alone(before: Result, after: Result) -> Iterable[tuple[str, str, str]]:
+    """Cells of which only one result has sites."""
+    was, now = ({cell.name: cell for cell in each.cells} for each in (before, after))
+    for name in dict.fromkeys((*was, *now)):
+        one, other = was.get(name), now.get(name)
+        if one is None or other is None or bool(one.layers) != bool(other.layers):
+            yield f"cell {name}", _verdict(one), _verdict(other)
+
+
+def _verdict(cell: CellResult | None) -> str:
+    return _NOT_RUN if cell is None else str(cell.verdict)
+
+
+def _criteria_alone(before: Result, after: Result) -> Iterable[tuple[str, str, str]]:
+    """Criteria that only one of them was judged by."""
+    was, now = ([(each.name, each.cell) for each in of.criteria] for of in (before, after))
+    for each in before.criteria:
+        if (each.name, each.cell) not in now:
+            yield f"criterion {each.title}", _outcome(each), _NOT_JUDGED
+    for each in after.criteria:
+        if (each.name, each.cell) not in was:
+            yield f"criterion {each.title}", _NOT_JUDGED, _outcome(each)
 
 
 def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
@@ -200,11 +244,14 @@ def _culprits(verification: Result) -> dict[tuple[str, str], str]:
     }
 
 
-def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[str], list[str]]:
-    """Changes of the sites both have, those only the later has, and those only the earlier has."""
+def _sites(
+    before: CellResult, after: CellResult
+) -> tuple[list[Change], list[str], list[str], list[tuple[str, str, str]]]:
+    """Changes of sites both have, those only the later has, those only the earlier has, and what only one tells."""
     earlier = _by_name(before.layers)
     appeared = []
     changes = []
+    alone = []
     met: set[int] = set()
     for pair in after.layers:
         found = [*earlier.get((pair.baseline, pair.candidate), ())]
@@ -215,11 +262,27 @@ def _sites(before: CellResult, after: CellResult) -> tuple[list[Change], list[st
             appeared.append(sentences.site(pair))
             continue
         met.add(id(old))
+        if _one_tells(old, pair):
+            alone.append((f"{sentences.site(pair)}, {after.name}", _standing(old), _standing(pair)))
+            continue
         change = _change(after.name, old, pair)
         if change is not None:
             changes.append(change)
     vanished = [sentences.site(old) for old in before.layers if id(old) not in met]
-    return changes, appeared, vanished
+    return changes, appeared, vanished, alone
+
+
+def _one_tells(before: PairResult, after: PairResult) -> bool:
+    """Whether an error was measured in one result alone, as without a partner: how it changed nobody can say."""
+    measured = [each.total is not None for each in (before, after)]
+    partners = [each.status is not Status.UNMATCHED for each in (before, after)]
+    return measured[0] != measured[1] and (before.status is after.status or partners[0] != partners[1])
+
+
+def _standing(pair: PairResult) -> str:
+    if pair.total is None:
+        return str(pair.status)
+    return f"{pair.status}, total {wording.figure(_told(sentences.error(pair.total, sentences.metric_of(pair))))}"
 
 
 def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], list[PairResult]]:

@@ -1,4 +1,4 @@
-"""Every culprit with its cause, what supports it, how the two sides are written and what the error looks like."""
+"""Every cause with its culprits, what supports it, how the two sides are written and what the error looks like."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences, signs, wording
+from reports import grouping, sentences, signs, wording
 from reports.painting import Picture, bars, picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from reports.grouping import Group
     from verifier.records import CellResult, Exhibit, Histogram, PairResult, Result
 
-SHOWN = 24  # in full; further ones in a sentence each
+SHOWN = 24  # causes in full; further ones in a sentence each
+_NAMED = 3  # sites of a cause that its heading names
 WIDTH, HEIGHT = 320, 72  # of a diagram of bars
 
 
@@ -41,8 +43,21 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteLine:
+    """One of several sites of one cause: its figures, its lines in the source, and what is told of it alone."""
+
+    name: str
+    error: str
+    mse: str
+    correlation: str
+    source: str
+    told: str
+    row: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Culprit:
-    """A culprit as the page shows it."""
+    """A cause as the page shows it, at one site or at several; figures and pictures are of one, which `of` names."""
 
     anchor: str
     number: str
@@ -54,7 +69,10 @@ class Culprit:
     sure: str
     confirmed: bool
     remedy: str
-    sentence: str
+    of: str
+    sites: tuple[SiteLine, ...]
+    listed: str
+    source: tuple[tuple[str, str], ...]
     figures: tuple[tuple[str, str], ...]
     evidence: tuple[str, ...]
     pattern: tuple[str, ...]
@@ -67,47 +85,65 @@ class Culprit:
 
 
 def culprits(verification: Result) -> tuple[Culprit, ...]:
-    """The culprits of the deciding cell, those shown in full."""
-    cell = sentences.deciding_cell(verification)
-    exhibits = {each.index: each for each in cell.exhibits} if cell else {}
-    mapping = verification.weights.parameter_map
-    positions = {row.index: k for k, row in enumerate(cell.layers)} if cell else {}
+    """The causes of the deciding cell's culprits, those shown in full."""
+    decides = sentences.deciding_cell(verification)
+    # Of what a policy accepts the culprits are another cell's than the one that decides.
+    cell = next((each for each in verification.cells if each.culprits == verification.culprits), decides)
+    positions = {row.index: k for k, row in enumerate(decides.layers)} if decides else {}
     return tuple(
-        _culprit(pair, number, cell, exhibits.get(pair.index), positions.get(pair.index), mapping)
-        for number, pair in enumerate(verification.culprits[:SHOWN], 1)
+        _culprit(verification, group, number, cell, positions)
+        for number, group in enumerate(grouping.groups(verification)[:SHOWN], 1)
     )
 
 
 def _culprit(
-    pair: PairResult,
+    verification: Result,
+    group: Group,
     number: int,
     cell: CellResult | None,
-    exhibit: Exhibit | None,
-    row: int | None,
-    mapping: Mapping[str, str | tuple[str, ...]],
+    positions: Mapping[int, int],
 ) -> Culprit:
-    cause = pair.cause
+    exhibits = {each.index: each for each in cell.exhibits} if cell else {}
+    pair = next((row for row in group.rows if row.index in exhibits), group.first)
+    exhibit, cause = exhibits.get(pair.index), pair.cause
     return Culprit(
         anchor=f"culprit-{number}",
         number=str(number),
-        name=sentences.site(pair),
-        op=pair.op,
+        name=group.where,
+        op=grouping.names(group, _NAMED) if group.many else pair.op,
         status=signs.of_status(pair.status),
-        cause=cause.summary if cause else "no cause was looked for or found",
-        code=", ".join((cause.code, *cause.also)) if cause else "",
-        sure="" if cause is None else "confirmed" if cause.confirmed else "not confirmed",
-        confirmed=bool(cause and cause.confirmed),
-        remedy=cause.remedy if cause else "",
-        sentence=sentences.blame(pair),
+        cause=group.what,
+        code=", ".join(group.codes),
+        sure="" if cause is None else "confirmed" if group.confirmed else "not confirmed",
+        confirmed=group.confirmed,
+        remedy="" if verification.verdict.passed else grouping.remedy(group),
+        of=sentences.site(pair) if group.many else "",
+        sites=tuple(_line(row, pair, positions.get(row.index)) for row in group.rows) if group.many else (),
+        listed=f"All {wording.counted(len(group.rows), 'site')}",
+        source=sentences.located(verification, pair),
         figures=tuple(_figures(pair)),
         evidence=cause.evidence if cause else (),
         pattern=exhibit.pattern if exhibit else (),
-        settings=_settings(pair, exhibit, mapping),
+        settings=_settings(pair, exhibit, verification.weights.parameter_map),
         pictures=_pictures(exhibit) if exhibit else (),
         pictured=_pictured(exhibit, pair, cell) if exhibit else "",
         channels=_channels(exhibit) if exhibit else None,
         histogram=_histogram(exhibit.histogram) if exhibit and exhibit.histogram else None,
-        row=row,
+        row=positions.get(pair.index),
+    )
+
+
+def _line(row: PairResult, shown: PairResult, position: int | None) -> SiteLine:
+    cause, common = row.cause, shown.cause
+    measured = row.intrinsic or row.total
+    return SiteLine(
+        name=sentences.site(row),
+        error=wording.figure(sentences.error(measured, sentences.metric_of(row)) if measured else None),
+        mse=wording.figure(measured.mse if measured else None),
+        correlation=wording.figure(measured.one_minus_pearson if measured else None),
+        source=f"{row.candidate_source.file}:{row.candidate_source.line}" if row.candidate_source else "",
+        told=cause.summary if cause and (common is None or cause.summary != common.summary) else "",
+        row=position,
     )
 
 
@@ -132,6 +168,7 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
         yield "allowed", f"{wording.figure(budget.intrinsic)}, rule {budget.rule}"
     if pair.total is not None:
         yield f"total: {word} in the whole model", wording.figure(sentences.error(pair.total, metric))
+    yield from _agreement(pair)
     shown = pair.intrinsic or pair.total
     if shown is not None and shown.interval is not None:
         low, high = shown.interval.nrmse
@@ -151,6 +188,14 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
             b = getattr(pair.accuracy, f"baseline_{kind}")
             if c is not None and b is not None:
                 yield words, f"{wording.figure(c)}, the baseline's {wording.figure(b)}"
+
+
+def _agreement(pair: PairResult) -> Iterable[tuple[str, str]]:
+    """The figures that everybody asks for: mean squared error and correlation, alone and in the whole model."""
+    for comparison, where in ((pair.intrinsic, "on identical inputs"), (pair.total, "in the whole model")):
+        if comparison is not None:
+            yield f"MSE {where}", wording.figure(comparison.mse)
+            yield f"Pearson's r {where}", sentences.correlation(comparison)
 
 
 def _settings(

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reports import sentences, wording
+from reports import grouping, sentences, wording
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class CellErrors:
 
 @dataclass(frozen=True, slots=True)
 class CulpritFlag:
-    """The number of a culprit above the plot: its number among the culprits, and where."""
+    """The number of a culprit above the plot: that of its cause, and where."""
 
     number: str
     position: int
@@ -260,20 +260,29 @@ def _places(rows: Sequence[PairResult]) -> tuple[Gridline, ...]:
 
 
 def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[CulpritFlag, ...]:
-    """Numbers of the culprits; those that would lie on one another share a flag."""
+    """Numbers of the causes at their culprits; those that would lie on one another share a flag."""
     position = {row.index: x for x, row in enumerate(focus.layers)}
+    placed = sorted(
+        (position[row.index], number, sentences.name(row))
+        for number, group in enumerate(grouping.groups(verification), 1)
+        for row in group.rows
+        if position.get(row.index, sites) < sites
+    )
     flags: list[CulpritFlag] = []
-    first = 0
-    for number, culprit in enumerate(verification.culprits, 1):
-        x = position.get(culprit.index)
-        if x is None or x >= sites:
-            continue
+    shared: list[int] = []
+    for x, number, name in placed:
         if flags and abs(x - flags[-1].position) * _FLAGS < sites:
-            flags[-1] = replace(flags[-1], number=f"{first}–{number}")  # noqa: RUF001 - from, to
+            shared.append(number)
+            flags[-1] = replace(flags[-1], number=_range(shared))
             continue
-        first = number
-        flags.append(CulpritFlag(str(number), x, _percent(x + 0.5, sites), sentences.name(culprit)))
+        shared = [number]
+        flags.append(CulpritFlag(str(number), x, _percent(x + 0.5, sites), name))
     return tuple(flags)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low}–{high}"  # noqa: RUF001 - from, to
 
 
 def _sentence(cell: CellResult) -> str:

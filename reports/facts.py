@@ -10,6 +10,8 @@ from reports import wording
 if TYPE_CHECKING:
     from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
 
+_NAMED = 16  # tensors of a kind
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -61,10 +63,10 @@ def weights(info: WeightsInfo) -> Facts:
             ("mode", info.mode),
             ("source", info.source),
             ("mapped tensors", f"{len(info.parameter_map):,}" if info.parameter_map else ""),
-            ("baseline's without a partner", ", ".join(info.unmapped_baseline)),
-            ("candidate's without a partner", ", ".join(info.unmapped_candidate)),
-            ("kept by the candidate", ", ".join(info.kept)),
-            ("all 0 or all 1, so they reveal no fault", ", ".join(info.unexercised)),
+            ("baseline's without a partner", wording.some(info.unmapped_baseline, _NAMED)),
+            ("candidate's without a partner", wording.some(info.unmapped_candidate, _NAMED)),
+            ("kept by the candidate", wording.some(info.kept, _NAMED)),
+            ("all 0 or all 1, so they reveal no fault", wording.some(info.unexercised, _NAMED)),
             ("SHA-256 of the baseline's", info.baseline_digest),
             ("SHA-256 of the candidate's", info.candidate_digest),
         ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports import acceptance, exercise, sentences
+from reports import acceptance, exercise, grouping, sentences
 from reports.wording import counted, figure
-from verifier.records import HEADLINE, Status, Verdict, brief
+from verifier.records import HEADLINE, Status, Verdict, brief, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,8 @@ def _agreement(verification: Result) -> list[str]:
     cell = sentences.deciding_cell(verification)
     diverged = [each for each in verification.cells if each.verdict is Verdict.DIVERGED]
     if diverged:
-        return [f"the criteria of this policy are met, though {_parted(verification, cell, diverged)}"]
+        by = f"accepted by policy {tail(verification.policy, _NAME)}"
+        return [f"{by}, though {_parted(verification, cell, diverged)}"]
     said, agreeing = _counted(verification, cell.layers if cell else ())
     unseen = exercise.unreached(verification)
     if unseen:
@@ -113,11 +114,18 @@ def _parted(verification: Result, main: CellResult | None, diverged: Sequence[Ce
 
 
 def _divergence(verification: Result, first: PairResult) -> list[str]:
-    known = next((each for each in verification.culprits if _same(each, first) and each.cause), None)
-    if known is not None and known.cause is not None:
-        numeric = known.cause.family == "precision"
-        what = f"{_short(known)} is {'less accurate' if numeric else 'wrong'}: "
-        said = [what + sentences.because(known.cause, HEADLINE - len(f"{verification.verdict}: {what}"))]
+    if nothing := grouping.nothing_in_common(verification):
+        return [nothing]
+    known = next(
+        (
+            group
+            for group in grouping.groups(verification)
+            if any(_same(row, first) and row.cause for row in group.rows)
+        ),
+        None,
+    )
+    if known is not None:
+        said = [_group(verification, known, first)]
     elif first.status is Status.UNMATCHED:
         said = [
             f"the models first part at {_short(first)} ({brief(sentences.excess(first, sentences.TOTAL), _CLAUSE)})"
@@ -138,8 +146,8 @@ def _divergence(verification: Result, first: PairResult) -> list[str]:
         ]
     if known is None:
         said.append(counted(culprits, "culprit"))
-    elif culprits > 1:
-        said.append(counted(culprits - 1, "further culprit"))
+    elif culprits > len(known.rows):
+        said.append(counted(culprits - len(known.rows), "further culprit"))
     cell = sentences.deciding_cell(verification)
     followers = (
         sum(row.kind == "site" and row.status in (Status.CARRIES, Status.AMPLIFIES) for row in cell.layers)
@@ -151,6 +159,16 @@ def _divergence(verification: Result, first: PairResult) -> list[str]:
             f"{counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
         )
     return said
+
+
+def _group(verification: Result, group: grouping.Group, first: PairResult) -> str:
+    """What is wrong at the first divergence, and at how many other sites."""
+    row = next(each for each in group.rows if _same(each, first))
+    if group.loading:
+        return f"{group.what}; {group.where} are wrong, first {_short(row)}"
+    wrong = "less accurate" if row.cause is not None and row.cause.family == "precision" else "wrong"
+    at = f"{group.where} are {wrong}, first {_short(row)}: " if group.many else f"{_short(row)} is {wrong}: "
+    return at + group.told(HEADLINE - len(f"{verification.verdict}: {at}"))
 
 
 def _localised(verification: Result) -> bool:

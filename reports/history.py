@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports import sentences, wording
-from reports.curves import Curve, LineChart, chart
+from reports.curves import Curve, LineChart, Panel, chart, panels
 from reports.headline import headline
 from reports.sections import Section, lines, text
 from reports.wording import counted, figure
@@ -40,7 +40,7 @@ class NetworkHistory:
     title: str
     ground: str
     changes: tuple[str, ...]
-    charts: tuple[LineChart, ...]
+    panels: tuple[Panel, ...]
     sections: tuple[Section, ...]
 
 
@@ -94,7 +94,7 @@ def page(history: History) -> Page:
                 title=_network(history, timeline.runs[-1]),
                 ground=_ground(timeline.runs[-1]),
                 changes=tuple(_told(timeline)),
-                charts=tuple(_charts(timeline)),
+                panels=panels(_charts(timeline)),
                 sections=tuple(_tables(history, timeline)),
             )
             for timeline in history.timelines

@@ -1,9 +1,10 @@
-"""What to say at the end of a comparison of initial values."""
+"""What to say at the end of a comparison of initial values, and its page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reports import listing
 from reports.sections import Section, cut, lines, text
 from reports.wording import counted, dimensions, figure, shown
 from verifier.records import Verdict, brief
@@ -33,18 +34,44 @@ def plain(result: Initialisation, *, out_dir: str | None = None) -> str:
     return text(headline(result), sections(result, out_dir=out_dir))
 
 
-def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Section]:
-    """What the summary shows below the verdict, in order; sections without rows are left out."""
+def page(result: Initialisation) -> str:
+    """The page of a comparison of initial values, the same bytes for the same record."""
+    result = shown(result)
+    mark, answer = listing.answer(result.verdict, headline(result))
+    same = [each for each in result.tensors if each.standing == "identical"]
+    alike = Section(
+        f"The same bits: {len(same):,}",
+        cut([(_name(each), dimensions(each.shape)) for each in same], listing.SHOWN),
+        ("tensor", "shape"),
+    )
+    return listing.render(
+        listing.Page(
+            eyebrow="A comparison of initial values",
+            title=f"{mark.word}: initial values of {result.candidate} against {result.baseline}",
+            mark=mark,
+            answer=answer,
+            models=(("Baseline", result.baseline), ("Candidate", result.candidate)),
+            panels=(),
+            sections=(*sections(result, most=listing.SHOWN), *([alike] if same else [])),
+            facts=listing.surroundings(result.environment),
+            command=result.command,
+            circumstances=listing.circumstances(result.created, result.seconds),
+        )
+    )
+
+
+def sections(result: Initialisation, *, out_dir: str | None = None, most: int = SHOWN) -> list[Section]:
+    """What is shown below the verdict, in order, with at most so many rows each; those without are left out."""
     tested = [each for each in result.tensors if each.standing == "same-distribution"]
     found = [
         Section(
             "Initialised otherwise",
-            cut([_row(each) for each in result.diverged], SHOWN, ""),
+            cut([_row(each) for each in result.diverged], most, ""),
             ("tensor", "shape", "expected std", "std", "p", "why"),
         ),
         Section(
             "Other bits, same distribution",
-            cut([_row(each) for each in tested], SHOWN, ""),
+            cut([_row(each) for each in tested], most, ""),
             ("tensor", "shape", "expected std", "std", "p", "drawn from"),
         ),
         Section(
@@ -55,7 +82,7 @@ def sections(result: Initialisation, *, out_dir: str | None = None) -> list[Sect
                     for each in result.tensors
                     if each.standing in {"untold", "unmatched"}
                 ],
-                SHOWN,
+                most,
                 "",
             ),
         ),

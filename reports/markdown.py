@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, exercise, sentences, signs, wording
+from reports import acceptance, besides, exercise, grouping, sentences, signs, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
@@ -29,10 +29,18 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     yield text(sentences.models(verification))
     if plot is not None:
         yield from ("", f"![Error over depth]({plot})")
-    if verification.culprits:
-        yield from ("", "**Culprits**", "")
+    first = verification.first_divergence
+    if first is not None:
+        parted = sentences.divergence(first), sentences.agreement(first.total or first.intrinsic)
+        yield from ("", f"**First divergence:** {text('; '.join(filter(None, parted)))}")
+    if verification.culprits and not grouping.nothing_in_common(verification):
+        yield from ("", f"**{grouping.title(verification)}**", "")
+        fix = not verification.verdict.passed
         yield from _some(
-            [f"{k}. {text(sentences.blame(each))}" for k, each in enumerate(verification.culprits, 1)]
+            [
+                f"{k}. {text('; '.join([grouping.sentence(each, fix=fix), *_places(verification, each.first)]))}"
+                for k, each in enumerate(grouping.groups(verification), 1)
+            ]
         )
     if verification.cells:
         yield ""
@@ -41,12 +49,13 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             (
                 (
                     cell.name,
-                    f"{signs.VERDICT_SIGNS[cell.verdict]} {cell.verdict}",
+                    f"{mark.sign} {mark.word}",
                     str(len(cell.culprits)),
                     _largest(cell.layers),
                     "" if cell.culprits else cell.reason,
                 )
                 for cell in verification.cells
+                for mark in [signs.of_cell(cell, verification)]
             ),
         )
     if verification.criteria:
@@ -84,6 +93,10 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from (f"- {text(each)}" for each in exercise.probes(verification))
     if verification.command:
         yield from ("", *code(verification.command))
+
+
+def _places(verification: Result, pair: PairResult) -> list[str]:
+    return [f"{side} {line}" for side, line in sentences.located(verification, pair)]
 
 
 def text(given: str) -> str:

@@ -1,20 +1,22 @@
-"""The summary that a comparison of two trainings ends with."""
+"""The summary that a comparison of two trainings ends with, and its page."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING
 
-from reports import sentences, wording
-from reports.sections import Section, lines, text
+from reports import listing, sentences, wording
+from reports.curves import Curve, LineChart, chart, panels
+from reports.sections import Section, cut, lines, text
 from reports.terminal import SHOWN, coloured
 from verifier.records import UNEXPLAINED, Verdict, brief
 
 _LONGEST = 200  # characters of a headline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rich.console import RenderableType
 
@@ -31,6 +33,26 @@ def plain(found: TrainingParity, *, out_dir: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
     found = wording.shown(found)
     return text(headline(found), sections(found, out_dir=out_dir))
+
+
+def page(found: TrainingParity) -> str:
+    """The page of a comparison of two trainings, the same bytes for the same record."""
+    found = wording.shown(found)
+    mark, answer = listing.answer(found.verdict, headline(found))
+    return listing.render(
+        listing.Page(
+            eyebrow="Two trainings side by side",
+            title=f"{mark.word}: training of {found.candidate.spec} against {found.baseline.spec}",
+            mark=mark,
+            answer=answer,
+            models=(("Baseline", found.baseline.spec), ("Candidate", found.candidate.spec)),
+            panels=panels(_charts(found)),
+            sections=(*sections(found, most=listing.SHOWN), *_tensors(found)),
+            facts=listing.surroundings(found.environment),
+            command=found.command,
+            circumstances=listing.circumstances(found.created, found.seconds),
+        )
+    )
 
 
 def headline(found: TrainingParity) -> str:
@@ -105,8 +127,8 @@ def why(each: Divergence) -> str:
     return f"{each.cause.summary} ({sure}, {each.cause.code})"
 
 
-def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
-    """What both summaries show below the verdict."""
+def sections(found: TrainingParity, *, out_dir: str | None = None, most: int = SHOWN) -> list[Section]:
+    """What is shown below the verdict, with at most so many of the tensors that differ."""
     first = found.first_divergence
     every = [
         Section(
@@ -117,11 +139,11 @@ def sections(found: TrainingParity, *, out_dir: str | None) -> list[Section]:
             "Tensors that differ by themselves",
             tuple(
                 (f"step {each.step}", str(each.phase), each.what, each.tensor, why(each))
-                for each in found.culprits[:SHOWN]
+                for each in found.culprits[:most]
             )
             + (
-                (("", "", "", f"and {len(found.culprits) - SHOWN} more", ""),)
-                if len(found.culprits) > SHOWN
+                (("", "", "", f"and {len(found.culprits) - most} more", ""),)
+                if len(found.culprits) > most
                 else ()
             ),
             ("when", "phase", "what", "tensor", "why"),
@@ -168,6 +190,51 @@ def _phases(found: TrainingParity) -> Iterable[tuple[str, ...]]:
             wording.figure(rows[0].allowed.limit),
             wording.figure(_largest(error for row in rows for error in row.total)),
         )
+
+
+def _tensors(found: TrainingParity) -> Iterator[Section]:
+    """Every tensor of every phase with its largest errors."""
+    header = ("phase", "what", "tensor", "on identical inputs", "allowed", "in free training", "beyond since")
+    rows = [
+        (
+            str(row.phase),
+            row.what,
+            row.tensor,
+            wording.figure(_largest(row.intrinsic)),
+            wording.figure(row.allowed.limit),
+            wording.figure(_largest(row.total)),
+            "" if row.first_step is None else f"step {row.first_step}",
+        )
+        for row in found.rows
+    ]
+    if rows:
+        yield Section(f"Every tensor: {len(rows):,}", cut(rows, listing.SHOWN), header)
+
+
+def _charts(found: TrainingParity) -> Iterator[LineChart]:
+    """Both losses over batches, and how far weights and steps are apart, where anything is."""
+    if found.losses:
+        sides = (("baseline", "solid"), ("candidate", "dashed"))
+        curves = [
+            Curve(name, tuple((float(k), pair[side]) for k, pair in enumerate(found.losses)), style, side)
+            for side, (name, style) in enumerate(sides)
+        ]
+        yield chart("Loss in free training", "batch", "as the backward pass starts from it", curves)
+    weights = [row.total for row in found.rows if row.what == "weight"]
+    apart = [
+        Curve("on identical inputs, any phase", _over_batches([row.intrinsic for row in found.rows])),
+        Curve("weights, in free training", _over_batches(weights), "dashed", 1),
+    ]
+    shown = [each for each in apart if any(0 < y < math.inf for _, y in each.points)]
+    if shown:
+        yield chart("Largest relative error", "batch", "no point where all is exact", shown, powers=True)
+
+
+def _over_batches(rows: Iterable[tuple[float | None, ...]]) -> tuple[tuple[float, float], ...]:
+    """The largest error of each batch."""
+    columns = enumerate(itertools.zip_longest(*rows))
+    largest = ((batch, _largest(errors)) for batch, errors in columns)
+    return tuple((float(batch), error) for batch, error in largest if error is not None)
 
 
 def _course(found: TrainingParity) -> Iterable[tuple[str, ...]]:

@@ -1,18 +1,20 @@
-"""What to say of stage 0: how photographs were prepared for both models."""
+"""What to say of stage 0: how photographs were prepared for both models; its page, where it was compared alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.sections import Section, lines, text
+from reports import listing
+from reports.sections import Section, cut, lines, text
 from reports.sentences import prepared
 from reports.wording import dimensions, figure, shown
+from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from verifier.records import Preprocessing, StageDifference, StageResult
+    from verifier.records import PreparationAlone, Preprocessing, StageDifference, StageResult
 
 TITLE = "Preprocessing (stage 0), against torchvision's"
-_VERDICTS = {"differs": "diverged", "inconclusive": "inconclusive"}
+_VERDICTS = {"differs": Verdict.DIVERGED, "inconclusive": Verdict.INCONCLUSIVE}
 _UNITS = {"1/255": "steps", "1": ""}
 
 
@@ -45,14 +47,50 @@ def _lines(found: Preprocessing) -> list[str]:
 def plain(found: Preprocessing, *, out_dir: str | None = None) -> str:
     """The outcome as text; it ends with a line break."""
     found = shown(found)
-    verdict = _VERDICTS.get(found.status, "match")
-    rows = tuple((each.name, each.status, each.words) for each in found.stages)
-    parts = sections(found)
-    if found.status == "exact":
-        parts.append(Section("Stages", rows))
+    parts = _all(found)
     if out_dir:
         parts.append(Section("Report", ((out_dir,),)))
-    return text(f"{verdict}: {prepared(found)}", parts)
+    return text(f"{verdict(found)}: {prepared(found)}", parts)
+
+
+def verdict(found: Preprocessing) -> Verdict:
+    """What the stages amount to."""
+    return _VERDICTS.get(found.status, Verdict.MATCH)
+
+
+def page(found: PreparationAlone) -> str:
+    """The page of a comparison of preparations, the same bytes for the same record."""
+    found = shown(found)
+    mark, answer = listing.answer(verdict(found), prepared(found))
+    candidate = found.candidate or "this package's transforms"
+    files = Section(f"Photographs: {len(found.files):,}", cut(lines(found.files), listing.SHOWN), ("file",))
+    return listing.render(
+        listing.Page(
+            eyebrow="A comparison of how photographs are prepared",
+            title=f"{mark.word}: {candidate} prepares photographs, against torchvision's transforms",
+            mark=mark,
+            answer=answer,
+            models=(
+                ("Baseline", "torchvision's transforms"),
+                ("Candidate", candidate),
+                ("Recipe", found.recipe),
+            ),
+            panels=(),
+            sections=(*_all(found), files),
+            facts=() if found.environment is None else listing.surroundings(found.environment),
+            command=found.command,
+            circumstances=listing.circumstances(found.created, found.seconds),
+        )
+    )
+
+
+def _all(found: Preprocessing) -> list[Section]:
+    """Every stage, where all are exact too."""
+    parts = sections(found)
+    if found.status == "exact":
+        rows = tuple((each.name, each.status, each.words) for each in found.stages)
+        parts.append(Section("Stages", rows))
+    return parts
 
 
 def _row(each: StageResult) -> tuple[str, ...]:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 
+_LONG = 40  # rows
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A titled list of rows; one cell a row is a list of lines."""
@@ -16,6 +19,16 @@ class Section:
     title: str
     rows: tuple[tuple[str, ...], ...]
     header: tuple[str, ...] = ()
+
+    @property
+    def tabular(self) -> bool:
+        """Whether its rows have columns."""
+        return bool(self.header) or any(len(row) > 1 for row in self.rows)
+
+    @property
+    def long(self) -> bool:
+        """Whether it is scrolled on a page rather than shown as a whole."""
+        return len(self.rows) > _LONG
 
 
 def text(headline: str, sections: Iterable[Section]) -> str:

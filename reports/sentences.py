@@ -146,10 +146,10 @@ def step(each: Step) -> str:
     )
 
 
-def blame(pair: PairResult) -> str:
+def blame(pair: PairResult, *, fix: bool = True) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
+    remedy = [f"fix: {pair.cause.remedy}"] if fix and pair.cause is not None and pair.cause.remedy else []
     if pair.excited is not None and pair.cause is not None:
-        remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
         return "; ".join([f"{site(pair)}, {pair.op}: {because(pair.cause)}", _excited(pair.excited), *remedy])
     # A known cause tells what is missing; the figures are those of the site that reads it.
     behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
@@ -158,7 +158,6 @@ def blame(pair: PairResult) -> str:
     where = f"{site(pair)}, {pair.op}"
     if pair.cause is None:
         return "; ".join([f"{where}: {measured}", *pair.differences])
-    remedy = [f"fix: {pair.cause.remedy}"] if pair.cause.remedy else []
     return "; ".join([f"{where}: {because(pair.cause)}", measured, *remedy])
 
 
@@ -166,7 +165,10 @@ def criterion(each: Criterion) -> str:
     """A criterion with the number measured for it."""
     outcome = "passed" if each.passed else "failed"
     required = f"{each.comparison} {figure(each.limit)}"
-    return f"{outcome}: {each.title} is {figure(each.value)}, required {required}"
+    value = (
+        "undefined, for one side is constant or not finite" if math.isnan(each.value) else figure(each.value)
+    )
+    return f"{outcome}: {each.title} is {value}, required {required}"
 
 
 def impact(output: OutputAgreement | None) -> str:
@@ -234,7 +236,7 @@ def error(comparison: Comparison | None, metric: str = DEFAULT_METRIC) -> float:
 def worst(pairs: Iterable[PairResult], count: int) -> list[PairResult]:
     """The `count` pairs with the largest total errors, NaN first; those without error are left out."""
     different = [pair for pair in pairs if pair.total is not None and not _is_equal(pair.total)]
-    return sorted(different, key=lambda pair: (-_severity(pair), pair.index))[:count]
+    return sorted(different, key=lambda pair: (-severity(pair.total), pair.index))[:count]
 
 
 def metric_of(pair: PairResult) -> str:
@@ -251,10 +253,40 @@ def _is_equal(comparison: Comparison) -> bool:
     return comparison.elements == 0 or (comparison.max_abs == 0 and not comparison.nonfinite_mismatched)
 
 
-def _severity(pair: PairResult) -> float:
-    value = error(pair.total)
-    is_worse = math.isnan(value) or (pair.total is not None and pair.total.nonfinite_mismatched)
+def severity(comparison: Comparison | None) -> float:
+    """The relative error, infinite where it is none or values are not finite in one model only."""
+    value = error(comparison)
+    is_worse = math.isnan(value) or (comparison is not None and comparison.nonfinite_mismatched)
     return math.inf if is_worse else value
+
+
+def agreement(comparison: Comparison | None) -> str:
+    """The two figures that are told of every comparison: `MSE 3.4e-05, Pearson's r 0.999983 (1 - r 1.7e-05)`.
+
+    Empty where nothing was measured.
+    """
+    return (
+        "" if comparison is None else f"MSE {figure(comparison.mse)}, Pearson's r {correlation(comparison)}"
+    )
+
+
+def correlation(comparison: Comparison) -> str:
+    """Pearson's r with 1 - r beside it, which keeps its digits where r is near 1."""
+    distance = comparison.one_minus_pearson
+    r = 1 - distance if 0 < distance < 0.1 else comparison.pearson
+    if not math.isfinite(r) or distance == 0:
+        return figure(r)
+    return f"{figure(r)} (1 - r {figure(distance)})"
+
+
+def located(verification: Result, pair: PairResult) -> tuple[tuple[str, str], ...]:
+    """Where in the source of each side a site's call is, as far as it is known: `("candidate", "nets.py:12")`.
+
+    A line of a recorded baseline is one of the file as it was then.
+    """
+    baseline = "baseline" if verification.certificate is None else "baseline, when it was recorded,"
+    sides = (("candidate", pair.candidate_source), (baseline, pair.baseline_source))
+    return tuple((side, f"{source.file}:{source.line}") for side, source in sides if source is not None)
 
 
 def repeated(cell: CellResult) -> str:

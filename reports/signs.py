@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from verifier.records import Status, Verdict
+
+if TYPE_CHECKING:
+    from verifier.records import CellResult, Result
 
 VERDICT_SIGNS = {
     Verdict.MATCH: "✓",
@@ -38,6 +42,32 @@ class Mark:
 def of_verdict(verdict: Verdict) -> Mark:
     """The mark of a verdict."""
     return Mark(str(verdict), VERDICT_SIGNS[verdict], str(verdict))
+
+
+_FINER = {"float64": 0, "float32": 1}  # of all other dtypes none tells more than the others
+ACCEPTED = Mark("accepted by policy", VERDICT_SIGNS[Verdict.ACCEPTED], str(Verdict.ACCEPTED))
+
+
+def of_cell(cell: CellResult, verification: Result) -> Mark:
+    """The mark of a cell, as one of those that the verdict rests on.
+
+    What a cell calls different and a policy accepts is `accepted by policy`; and a cell in which nothing shows of
+    what a finer one has found is no match, but `within bfloat16 rounding`.
+    """
+    if cell.verdict is Verdict.ACCEPTED or (cell.verdict is Verdict.DIVERGED and verification.verdict.passed):
+        return ACCEPTED
+    found = {each.name for each in verification.cells if each.verdict in (Verdict.DIVERGED, Verdict.ACCEPTED)}
+    if cell.verdict is Verdict.MATCH and any(_fineness(name) < _fineness(cell.name) for name in found):
+        return Mark(f"within {_dtype(cell.name)} rounding", "~", "unseen")
+    return of_verdict(cell.verdict)
+
+
+def _dtype(cell: str) -> str:
+    return cell.split("/")[1] if "/" in cell else cell
+
+
+def _fineness(cell: str) -> int:
+    return _FINER.get(_dtype(cell), len(_FINER))
 
 
 def of_status(status: Status) -> Mark:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Value = float | int | str | bool | None
 
+_NEAR = 0.1  # 1 - r below which it says r to more digits than r itself
+
 # A row that only carries an error says nothing in words that its figures do not say.
 _TOLD_BY_FIGURES = {Status.OK, Status.CARRIES, Status.AMPLIFIES}
 
@@ -72,6 +74,11 @@ def _nonfinite(side: str) -> Callable[[PairResult], Value]:
     return read
 
 
+def _correlation(comparison: Comparison) -> Value:
+    """Pearson's r where it is not near 1; there the page takes it from 1 - r, which has more of its digits."""
+    return None if comparison.one_minus_pearson < _NEAR else comparison.pearson
+
+
 def _times(found: Accuracy) -> Value:
     """How many times as far from float64 the candidate is as the baseline: of this step alone, else in all."""
     for c, b in (
@@ -112,13 +119,16 @@ FIGURES: tuple[Column, ...] = (
     Column("interval", _TOTAL, "95 % interval, where estimated", "total", _interval),
     Column("allowed_total", _TOTAL, "allowed", "budget", "total"),
     Column("mse", _TOTAL, "mean squared error", "total", "mse"),
-    Column("pearson", _TOTAL, "1 - Pearson", "total", "one_minus_pearson"),
+    Column("r", _TOTAL, "Pearson's r", "total", _correlation),
+    Column("pearson", _TOTAL, "1 - r", "total", "one_minus_pearson"),
     Column("max_abs", _TOTAL, "largest absolute difference", "total", "max_abs"),
     Column("max_abs_at", _TOTAL, "at", "total", _at),
     Column("max_rel", _TOTAL, "largest relative difference", "total", "max_rel"),
     Column("intrinsic", _INTRINSIC, "relative error", "", _judged_by("intrinsic")),
     Column("allowed_intrinsic", _INTRINSIC, "allowed", "budget", "intrinsic"),
-    Column("intrinsic_pearson", _INTRINSIC, "1 - Pearson", "intrinsic", "one_minus_pearson"),
+    Column("intrinsic_mse", _INTRINSIC, "mean squared error", "intrinsic", "mse"),
+    Column("intrinsic_r", _INTRINSIC, "Pearson's r", "intrinsic", _correlation),
+    Column("intrinsic_pearson", _INTRINSIC, "1 - r", "intrinsic", "one_minus_pearson"),
     Column("intrinsic_max_abs", _INTRINSIC, "largest absolute difference", "intrinsic", "max_abs"),
     Column("intrinsic_at", _INTRINSIC, "at", "intrinsic", _at),
     Column("times", _ORACLE, "candidate's over the baseline's", "accuracy", _times),

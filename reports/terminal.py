@@ -1,14 +1,24 @@
-"""The summary a run ends with: what to know without opening the report."""
+"""The summary a run ends with: the answer in a few lines, and all there is to know without opening the report."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, exercise, preprocessing, progressive, sentences, wording
+from reports import (
+    acceptance,
+    besides,
+    exercise,
+    grouping,
+    preprocessing,
+    progressive,
+    sentences,
+    signs,
+    wording,
+)
 from reports.headline import headline
 from reports.sections import Section, lines, text
-from verifier.records import TASK, Verdict
+from verifier.records import TASK, Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from verifier.records import CellResult, PairResult, Result
 
 SHOWN = 5  # rows a section: the page has them all
+LINE = 160  # characters of a line about a culprit, where not all is told
 
 _STYLES = {
     Verdict.MATCH: "bold green",
@@ -27,16 +38,16 @@ _STYLES = {
 }
 
 
-def summary(verification: Result, *, out_dir: str | None = None) -> RenderableType:
-    """The summary in colour, for `rich.console.Console.print`."""
+def summary(verification: Result, *, out_dir: str | None = None, verbose: bool = True) -> RenderableType:
+    """The summary in colour, for `rich.console.Console.print`; without `verbose` the answer alone."""
     found = wording.shown(verification)
-    return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir))
+    return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir, verbose=verbose))
 
 
-def plain(verification: Result, *, out_dir: str | None = None) -> str:
+def plain(verification: Result, *, out_dir: str | None = None, verbose: bool = True) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
     found = wording.shown(verification)
-    return text(headline(found), sections(found, out_dir=out_dir))
+    return text(headline(found), sections(found, out_dir=out_dir, verbose=verbose))
 
 
 def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> RenderableType:
@@ -57,18 +68,25 @@ def coloured(headline: str, verdict: Verdict, listed: Sequence[Section]) -> Rend
     return Group(*parts)
 
 
-def sections(verification: Result, *, out_dir: str | None = None) -> list[Section]:
-    """What both summaries show below the verdict, in order; sections without rows are left out."""
+def sections(verification: Result, *, out_dir: str | None = None, verbose: bool = True) -> list[Section]:
+    """What both summaries show below the verdict, in order; sections without rows are left out.
+
+    Without `verbose` figures are left out that no verdict rests on. What differs is told in any case; and where the
+    verdict lets the models pass, what it says nothing of.
+    """
     first = verification.first_divergence
     cell = sentences.deciding_cell(verification)
-    worst = sentences.worst(cell.layers, SHOWN) if cell else []
-    impact = sentences.impact(verification.output)
     stage_0 = verification.preprocessing
+    doubtful = verbose or verification.verdict.passed
+    unlike = len({signs.of_cell(each, verification) for each in verification.cells}) > 1
+    notes: Sequence[str] = verification.notes
+    if notes and not doubtful:
+        notes = [f"{wording.counted(len(notes), 'note')}, with -v and on the page"]
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section("First divergence", lines([sentences.divergence(first)] if first else [])),
-        Section("Culprits", lines(_some([sentences.blame(pair) for pair in verification.culprits]))),
+        Section("First divergence", lines(_first(first, verbose=verbose))),
+        Section(grouping.title(verification), lines(_culprits(verification, verbose=verbose))),
         Section(besides.TITLE, lines(besides.lines(verification))),
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
@@ -79,6 +97,36 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
             "Budgets of the task",
             lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
         ),
+        *(_figures(verification, cell) if verbose else []),
+        Section(
+            "Weights and policy",
+            lines([sentences.weights(verification), sentences.policy(verification)] if doubtful else []),
+        ),
+        Section("Cells", tuple(_cells(verification)) if verbose or unlike else ()),
+        *(_circumstances(verification) if verbose else []),
+        Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
+        Section("Exercised", lines(exercise.lines(verification) if doubtful else [])),
+        Section("Probes", lines(exercise.probes(verification))),
+        Section(
+            "Coverage",
+            lines(
+                [sentences.coverage(verification.coverage), *_unmatched(verification)]
+                if verbose or verification.verdict is Verdict.INCONCLUSIVE
+                else []
+            ),
+        ),
+        Section("What they return otherwise", lines(verification.coverage.returned)),
+        Section("Notes", lines(notes)),
+        Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
+    ]
+    return [section for section in found if section.rows]
+
+
+def _figures(verification: Result, cell: CellResult | None) -> list[Section]:
+    worst = sentences.worst(cell.layers, SHOWN) if cell else []
+    impact = sentences.impact(verification.output)
+    stage_0 = verification.preprocessing
+    return [
         Section("Output", lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {cell.name if cell else 'no cell'}",
@@ -86,10 +134,11 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
-        Section(
-            "Weights and policy", lines([sentences.weights(verification), sentences.policy(verification)])
-        ),
-        Section("Cells", tuple(_cells(verification))),
+    ]
+
+
+def _circumstances(verification: Result) -> list[Section]:
+    return [
         Section(
             "The device against float64 on the CPU, one step of the baseline",
             tuple((each.name, sentences.exactness(each)) for each in verification.cells if each.hardware),
@@ -99,15 +148,33 @@ def sections(verification: Result, *, out_dir: str | None = None) -> list[Sectio
             tuple(_floor(each) for each in verification.cells if each.noise_floor),
             ("cell", "other threads", "other layout", "other position in the batch"),
         ),
-        Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
-        Section("Exercised", lines(exercise.lines(verification))),
-        Section("Probes", lines(exercise.probes(verification))),
-        Section("Coverage", lines([sentences.coverage(verification.coverage), *_unmatched(verification)])),
-        Section("What they return otherwise", lines(verification.coverage.returned)),
-        Section("Notes", lines(verification.notes)),
-        Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
-    return [section for section in found if section.rows]
+
+
+def _first(pair: PairResult | None, *, verbose: bool) -> list[str]:
+    if pair is None:
+        return []
+    said = sentences.divergence(pair)
+    return [
+        said if verbose else brief(said, LINE),
+        *filter(None, [sentences.agreement(pair.total or pair.intrinsic)]),
+    ]
+
+
+def _culprits(verification: Result, *, verbose: bool) -> list[str]:
+    """The causes in a sentence each, and below it where their first sites are in the source."""
+    if grouping.nothing_in_common(verification):
+        return []
+    fix, every = not verification.verdict.passed, grouping.groups(verification)
+    said = []
+    for group in every[:SHOWN]:
+        told = grouping.sentence(group, fix=fix) if verbose else grouping.line(group, LINE, fix=fix)
+        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, group.first))
+        said += [told, *([f"  {places}"] if places else [])]
+    rest = every[SHOWN:]
+    sites = sum(len(group.rows) for group in rest)
+    more = f"and {len(rest):,} more" + (f", at {sites:,} sites" if sites > len(rest) else "")
+    return [*said, *([more] if rest else [])]
 
 
 def _some(lines: Sequence[str]) -> list[str]:
@@ -132,7 +199,7 @@ def _cells(verification: Result) -> list[tuple[str, ...]]:
         (
             cell.name,
             cell.role,
-            str(cell.verdict),
+            signs.of_cell(cell, verification).word,
             f"{wording.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
             _outcome(cell, accepting=cell.name in accepting),
         )
@@ -161,6 +228,8 @@ def _outcome(cell: CellResult, *, accepting: bool) -> str:
 
 
 def _unmatched(verification: Result) -> list[str]:
+    if grouping.nothing_in_common(verification):
+        return []
     unmatched = verification.coverage.unmatched
     together = sum(each.compared_at is not None for each in unmatched)
     found = _some(

@@ -5,42 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import wording
-from reports.curves import BOX, Curve, LineChart, chart
+from reports import listing, results, signs, wording
+from reports.confusions import Confusion, compared, confusion
+from reports.curves import BOX, Curve, LineChart, Panel, chart, panels
 from reports.sections import aligned
-from reports.templating import environment
+from reports.templating import rendered
+from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reports.signs import Mark
     from verifier.training.records import Experiment, Learner, SampleImage
 
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """One cell of a confusion matrix; `share` (0 to 10) shades it, `right` says that it is on the diagonal."""
-
-    text: str
-    share: int
-    right: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A confusion matrix: a row a true class, a column a called one."""
-
-    title: str
-    classes: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Count, ...]], ...]
+_UNCOMPARED = signs.Mark("not compared", signs.VERDICT_SIGNS[Verdict.SKIPPED], "skipped")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A sample with what each network says of it; `wrong` if one of them errs."""
+    """A sample with what each network says of it, and whether rightly; `wrong` if one of them errs."""
 
     png: str
     label: str
-    said: tuple[str, ...]
+    said: tuple[tuple[bool, str], ...]
     wrong: bool
 
 
@@ -49,20 +36,23 @@ class Page:
     """Everything the template prints."""
 
     title: str
-    headline: str
+    mark: Mark
+    answer: str
     told: tuple[str, ...]
     header: tuple[str, ...]
     learners: tuple[tuple[str, ...], ...]
-    charts: tuple[LineChart, ...]
-    confusions: tuple[Confusion, ...]
+    panels: tuple[Panel, ...]
+    confusions: tuple[tuple[Confusion, ...], ...]
+    differences: bool
     pictures: tuple[Example, ...]
     facts: tuple[tuple[str, str], ...]
     command: str
+    circumstances: str
 
 
 def render(found: Experiment) -> str:
     """The page, the same bytes for the same experiment. Everything in it is escaped."""
-    return environment().get_template("training.html").render(page=page(wording.shown(found)), box=BOX)
+    return rendered("training.html", ("style.css", "training.css"), page=page(wording.shown(found)), box=BOX)
 
 
 def plain(found: Experiment, directory: str) -> str:
@@ -86,14 +76,15 @@ def plain(found: Experiment, directory: str) -> str:
 
 def page(found: Experiment) -> Page:
     """The page of an experiment."""
-    best = max(found.learners, key=lambda each: each.accuracy)
-    names = ", ".join(dict.fromkeys(each.name for each in found.learners))
+    mark, answer = verdict(found)
     return Page(
-        title=f"{names} on {found.data}",
-        headline=f"{_named(best)} tells {best.accuracy:.2%} of {found.test_images:,} test images rightly",
+        title=f"{mark.word}: {', '.join(_names(found))} trained on {found.data}",
+        mark=mark,
+        answer=answer,
         told=(
             f"{found.epochs} epochs of {found.training_images:,} images: {found.source}.",
             f"Recipe: {found.recipe_told}.",
+            *_scales(found),
             *_twins(found),
             *_notes(found),
         ),
@@ -109,20 +100,47 @@ def page(found: Experiment) -> Page:
             "weights",
         ),
         learners=tuple(_learner(each) for each in found.learners),
-        charts=tuple(_charts(found)),
-        confusions=tuple(_confusion(found, each) for each in _distinct(found)),
+        panels=panels(_charts(found)),
+        confusions=tuple(_confusions(found)),
+        differences=len(_distinct(found)) > 1,
         pictures=tuple(_picture(found, each) for each in found.samples),
         facts=(
             ("device", found.device),
             ("seed", str(found.seed)),
-            ("Python", found.environment.python),
-            ("processor", found.environment.processor),
-            ("threads", str(found.environment.threads)),
-            *found.environment.packages.items(),
-            ("when", f"{found.created}, {found.seconds:.1f} s"),
+            *listing.surroundings(found.environment),
         ),
         command=found.command,
+        circumstances=listing.circumstances(found.created, found.seconds),
     )
+
+
+def verdict(found: Experiment) -> tuple[Mark, str]:
+    """Whether networks learnt as their twins did, bit for bit, and the best of them.
+
+    Equal bits are a match. Others are left open: rounding alone makes some, and `train-parity` tells it from a fault.
+    """
+    best = max(found.learners, key=lambda each: each.accuracy)
+    told = f"{_named(best)} tells {best.accuracy:.2%} of {found.test_images:,} test images rightly"
+    other = [each for each in found.twins if each.first_other_epoch is not None or not each.same_weights]
+    alone = [name for name in _names(found) if name not in {each.name for each in found.twins}]
+    if other:
+        since = other[0].first_other_epoch
+        when = "the final weights" if since is None else f"the numbers from epoch {since} on"
+        more = f", and of {len(other) - 1} more" if other[1:] else ""
+        mark = signs.of_verdict(Verdict.INCONCLUSIVE)
+        said = f"{when} of {other[0].name}{more} are not its twin's; train-parity tells rounding from a fault"
+    elif alone:
+        mark, said = _UNCOMPARED, f"{', '.join(alone)} trained without a twin"
+    else:
+        mark = signs.of_verdict(Verdict.MATCH)
+        several = f"{len(found.twins)} networks learn as their baseline twins do"
+        one = f"{found.twins[0].name} learns as its baseline twin does"
+        said = f"{several if found.twins[1:] else one}, bit for bit"
+    return mark, brief(f"{said}; {told}")
+
+
+def _names(found: Experiment) -> list[str]:
+    return list(dict.fromkeys(each.name for each in found.learners))
 
 
 def _named(each: Learner) -> str:
@@ -130,17 +148,21 @@ def _named(each: Learner) -> str:
 
 
 def _twins(found: Experiment) -> list[str]:
-    said = []
+    """How twins learnt, in one sentence for all that did so."""
+    said: dict[str, list[str]] = {}
     for each in found.twins:
-        name = each.name
         if each.first_other_epoch is None:
             weights = "and so are the final weights" if each.same_weights else "the final weights are not"
-            said.append(f"{name}: the baseline twin's curves are the same bit for bit, {weights}.")
+            how = f"the baseline twin's curves are the same bit for bit, {weights}."
         else:
-            said.append(
-                f"{name}: from epoch {each.first_other_epoch} on the baseline twin's curves are others."
-            )
-    return said
+            how = f"from epoch {each.first_other_epoch} on the baseline twin's curves are others."
+        said.setdefault(how, []).append(each.name)
+    return [f"{', '.join(names)}: {how}" for how, names in said.items()]
+
+
+def _scales(found: Experiment) -> list[str]:
+    sizes = ", ".join(map(str, found.test_scales))
+    return [f"Tested at {sizes} pixels; the mean of the scores tells the class."] if sizes else []
 
 
 def _notes(found: Experiment) -> list[str]:
@@ -174,14 +196,18 @@ def _learner(each: Learner) -> tuple[str, ...]:
 
 
 def _charts(found: Experiment) -> Iterator[LineChart]:
-    names = list(dict.fromkeys(each.name for each in found.learners))
+    names = _names(found)
+    same = {each.name for each in found.twins if each.first_other_epoch is None}
 
     def series(measure: str, what: str, *, test: bool) -> Iterator[Curve]:
         for each in found.learners:
+            if each.name in same and each.role == "baseline":
+                continue  # the candidate's curve, once more
+            whose = "both twins" if each.name in same else each.role
             points = tuple((float(e.epoch), float(getattr(e, measure))) for e in each.epochs)
             style = "dashed" if each.role == "baseline" else "solid"
             hue = 2 * names.index(each.name) + test
-            yield Curve(f"{each.name} {each.role}, {what}", points, style, hue)
+            yield Curve(f"{each.name} {whose}, {what}", points, style, hue)
 
     yield chart(
         "Loss",
@@ -204,48 +230,28 @@ def _charts(found: Experiment) -> Iterator[LineChart]:
         "at the start of the epoch",
         [Curve("learning rate", tuple((float(e.epoch), e.lr) for e in first.epochs))],
     )
-    deep = [each for each in found.learners if each.depth is not None]
-    if deep:
-        yield chart(
-            "Accuracy by depth",
-            "layers with weights",
-            "test images told rightly",
-            [
-                *(
-                    Curve(f"{role}, measured", _by_depth(deep, role), style, hue)
-                    for role, style, hue in (("candidate", "dots", 0), ("baseline", "rings", 1))
-                ),
-                Curve(
-                    "published",
-                    tuple((float(each.depth or 0), share) for each in deep for share, _ in each.published),
-                    "dots",
-                    2,
-                ),
-            ],
-            percent=True,
-        )
+    yield from results.charts(found)
 
 
-def _by_depth(learners: list[Learner], role: str) -> tuple[tuple[float, float], ...]:
-    return tuple(sorted((float(each.depth or 0), each.accuracy) for each in learners if each.role == role))
-
-
-def _confusion(found: Experiment, each: Learner) -> Confusion:
-    rows = []
-    for true, counts in enumerate(each.confusion):
-        total = sum(counts) or 1
-        cells = tuple(
-            Count(str(count) if count else "", round(10 * count / total), true == called)
-            for called, count in enumerate(counts)
-        )
-        rows.append((found.classes[true], cells))
-    return Confusion(_named(each), found.classes, tuple(rows))
+def _confusions(found: Experiment) -> Iterator[tuple[Confusion, ...]]:
+    """The matrix of one network; of several the first's beside each other one's, with their difference."""
+    first, *others = _distinct(found)
+    if not others:
+        yield (confusion(_named(first), found.classes, first.confusion),)
+    for each in others:
+        apart = first.name != each.name
+        names = (first.name, each.name) if apart else (_named(first), _named(each))
+        yield compared(names, found.classes, (first.confusion, each.confusion))
 
 
 def _picture(found: Experiment, sample: SampleImage) -> Example:
-    said = tuple(
-        f"{_named(each)}: {found.classes[called] if called < len(found.classes) else called} ({share:.1%})"
-        for each, (called, share) in zip(found.learners, sample.predictions, strict=True)
-    )
+    said = []
+    answers = list(zip(found.learners, sample.predictions, strict=True))
+    for each, (called, share) in answers:
+        same = [one.role for one, answer in answers if (one.name, answer) == (each.name, (called, share))]
+        if each.role == same[0]:  # a twin that says the same is told with it
+            who = each.name if len(same) > 1 else _named(each)
+            what = found.classes[called] if called < len(found.classes) else str(called)
+            said.append((called == sample.label, f"{who}: {what} ({share:.1%})"))
     wrong = any(called != sample.label for called, _ in sample.predictions)
-    return Example(sample.png, found.classes[sample.label], said, wrong)
+    return Example(sample.png, found.classes[sample.label], tuple(said), wrong)

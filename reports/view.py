@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import acceptance, exercise, facts, preprocessing, progressive, sentences, signs, table, wording
+from reports import (
+    acceptance,
+    exercise,
+    facts,
+    grouping,
+    preprocessing,
+    progressive,
+    sentences,
+    signs,
+    table,
+    wording,
+)
 from reports.culprits import SHOWN, Culprit, culprits
 from reports.depth import DepthChart, chart
 from reports.headline import headline
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
 
 _MOST_UNMATCHED = 200
 _MOST_SILENT = 20
+_NAMED, _OPEN = 4, 8  # places of a difference as written that are named; differences that are not folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,8 @@ class Page:
     candidate_facts: str
     first_divergence: str
     first_anchor: str
+    first_figures: str
+    culprits_title: str
     culprits: tuple[Culprit, ...]
     further_culprits: tuple[str, ...]
     prepared: str
@@ -103,6 +117,8 @@ class Page:
     notes: tuple[str, ...]
     parts: tuple[Part, ...]
     static: tuple[tuple[str, str, str], ...]
+    static_count: str
+    static_open: bool
     chart: DepthChart | None
     has_sites: bool
     statuses: tuple[Mark, ...]
@@ -118,7 +134,9 @@ def page(verification: Result) -> Page:
     """The page of a verification."""
     first = verification.first_divergence
     answer = headline(verification).partition(": ")[2]
-    unmatched = verification.coverage.unmatched
+    nothing = grouping.nothing_in_common(verification)
+    unmatched = () if nothing else verification.coverage.unmatched
+    static = () if nothing else _static(verification)
     return Page(
         title=f"{verification.verdict}: {verification.candidate.spec} against {verification.baseline_name}",
         verdict=signs.of_verdict(verification.verdict),
@@ -129,9 +147,16 @@ def page(verification: Result) -> Page:
         baseline_facts=_model(verification.baseline),
         candidate_facts=_model(verification.candidate),
         first_divergence=sentences.divergence(first) if first else "",
-        first_anchor=_anchor(verification, first) if first else "",
-        culprits=culprits(verification),
-        further_culprits=tuple(sentences.blame(pair) for pair in verification.culprits[SHOWN:]),
+        first_anchor=_anchor(verification, first) if first and not nothing else "",
+        first_figures=sentences.agreement(first.total or first.intrinsic) if first else "",
+        culprits_title=_title(verification),
+        culprits=() if nothing else culprits(verification),
+        further_culprits=()
+        if nothing
+        else tuple(
+            grouping.sentence(group, fix=not verification.verdict.passed)
+            for group in grouping.groups(verification)[SHOWN:]
+        ),
         prepared=preprocessing.line(verification.preprocessing),
         matrix=_matrix(verification),
         cells=tuple(_cell(cell, verification) for cell in verification.cells),
@@ -158,9 +183,9 @@ def page(verification: Result) -> Page:
         ),
         notes=verification.notes,
         parts=_parts(verification),
-        static=tuple(
-            (each.kind, each.candidate or each.baseline or "", each.summary) for each in verification.static
-        ),
+        static=static,
+        static_count=wording.counted(len(static), "difference"),
+        static_open=len(static) <= _OPEN,
         chart=chart(verification),
         has_sites=any(cell.layers for cell in verification.cells),
         statuses=tuple(map(signs.of_status, signs.BY_SEVERITY)),
@@ -210,12 +235,28 @@ def _reason(verification: Result, answer: str) -> str:
     return "" if told else verification.reason
 
 
+def _title(verification: Result) -> str:
+    if verification.verdict.passed:
+        return grouping.title(verification) if verification.culprits else "First difference"
+    if not verification.culprits or grouping.nothing_in_common(verification):
+        return "First divergence"
+    return f"First divergence and {'causes' if len(grouping.groups(verification)) > 1 else 'cause'}"
+
+
 def _anchor(verification: Result, first: PairResult) -> str:
     """Where on the page the first divergence is shown in full: it mostly is a culprit."""
-    for number, pair in enumerate(verification.culprits[:SHOWN], 1):
-        if pair.index == first.index:
+    for number, group in enumerate(grouping.groups(verification)[:SHOWN], 1):
+        if any(row.index == first.index for row in group.rows):
             return f"culprit-{number}"
     return ""
+
+
+def _static(verification: Result) -> tuple[tuple[str, str, str], ...]:
+    """Differences as written: what is said of several places is said once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in verification.static:
+        found.setdefault((each.kind, each.summary), []).append(each.candidate or each.baseline or "")
+    return tuple((kind, wording.some(where, _NAMED), said) for (kind, said), where in found.items())
 
 
 def _model(model: ModelInfo) -> str:
@@ -250,7 +291,7 @@ def _matrix(verification: Result) -> Matrix | None:
         dtype, _, variant = rest.partition("/")
         row = device if not variant else f"{device}, {variant.replace('/', ', ')}"
         dtypes.setdefault(dtype)
-        places.setdefault(row, {})[dtype] = Square(signs.of_verdict(cell.verdict), _telling(cell))
+        places.setdefault(row, {})[dtype] = Square(signs.of_cell(cell, verification), _telling(cell))
     if not places:
         return None
     nothing = Square(None, "")
@@ -279,7 +320,7 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
     return CellView(
         name=cell.name,
         role=cell.role,
-        verdict=signs.of_verdict(cell.verdict),
+        verdict=signs.of_cell(cell, verification),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
         counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no rows",

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -34,6 +34,12 @@ def share(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 site`, `2 sites`, `25,557,032 parameters`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def some(texts: Sequence[str], most: int) -> str:
+    """The first texts, and how many more there are: `a, b, c and 49 more`."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def dimensions(shape: Iterable[int]) -> str:

@@ -28,6 +28,8 @@ from verifier.records import (
     PairResult,
     Plane,
     Precision,
+    Source,
+    StaticDifference,
     Status,
     UnmatchedSite,
     Verdict,
@@ -370,6 +372,98 @@ def inconclusive() -> Verification:
     )
 
 
+def caused(*causes: Cause | None, each: int = 1, other: int = 0) -> Verification:
+    """Sites at fault, `each` for every cause in turn, on a network of batch norms; `other` more are right."""
+    rows = tuple(
+        pair(
+            1,
+            total=1e-3,
+            intrinsic=comparison(1e-3 / (1 + k)),
+            status=Status.CULPRIT,
+            cause=cause,
+            baseline_source=Source(file="nets/old.py", line=20 + k, function="Net.forward"),
+            candidate_source=Source(file="nets/new.py", line=40 + k, function="Net.forward"),
+        )
+        for k, cause in enumerate(causes * each)
+    )
+    right = tuple(pair(1, total=0.0, intrinsic=comparison(0.0)) for _ in range(other))
+    layers = tuple(
+        msgspec.structs.replace(
+            row, index=k, baseline=f"layer{k // 10}.{k % 10}.bn", candidate=f"layer{k // 10}.{k % 10}.bn"
+        )
+        for k, row in enumerate((*rows, *right))
+    )
+    culprits = layers[: len(rows)]
+    bad = diverged()
+    cell = msgspec.structs.replace(
+        bad.cells[0],
+        first_divergence=culprits[0],
+        culprits=culprits,
+        layers=layers,
+        exhibits=(exhibit(index=0, site="layer0.0.bn"),),
+    )
+    covered = Coverage(
+        compared=len(layers),
+        baseline_sites=len(layers),
+        candidate_sites=len(layers),
+        baseline_share=1.0,
+        candidate_share=1.0,
+    )
+    written = tuple(
+        StaticDifference(
+            kind="hyperparameter", baseline=row.baseline, candidate=row.candidate, summary=row.cause.summary
+        )
+        for row in culprits
+        if row.cause is not None
+    )
+    return msgspec.structs.replace(
+        bad, first_divergence=culprits[0], culprits=culprits, cells=(cell,), coverage=covered, static=written
+    )
+
+
+def cause(
+    code: str = "batchnorm-eps", summary: str = "eps is 0.001, the baseline's 1e-05", **fields: Any
+) -> Cause:
+    """A confirmed cause."""
+    defaults: dict[str, Any] = {
+        "code": code,
+        "summary": summary,
+        "confirmed": True,
+        "remedy": "set eps to 1e-05",
+    }
+    return Cause(**(defaults | fields))
+
+
+def one_cause() -> Verification:
+    """Every batch norm of 52 with the same wrong eps."""
+    return caused(cause(), each=52)
+
+
+def accepted() -> Verification:
+    """What float64 calls different, and the published criteria accept."""
+    bad = diverged()
+    passed = tuple(msgspec.structs.replace(each, passed=True) for each in bad.criteria)
+    return msgspec.structs.replace(bad, verdict=Verdict.MATCH, reason="", policy="criteria", criteria=passed)
+
+
+def nothing_in_common() -> Verification:
+    """Two models of which no two sites have been paired."""
+    bad = diverged()
+    lost = tuple(
+        UnmatchedSite(side="candidate", name=f"block{k}", op="linear", reason="no such operator")
+        for k in range(7)
+    )
+    none = Coverage(
+        compared=0,
+        baseline_sites=8,
+        candidate_sites=7,
+        baseline_share=0.0,
+        candidate_share=0.0,
+        unmatched=lost,
+    )
+    return msgspec.structs.replace(bad, coverage=none)
+
+
 def from_photographs() -> Verification:
     """Photographs that were prepared otherwise, and blocks and stages that were run alone first."""
     return msgspec.structs.replace(diverged(), preprocessing=DIFFERS, steps=STEPS)
@@ -404,6 +498,9 @@ SAMPLES: dict[str, Callable[[], Verification]] = {
     "diverged": diverged,
     "three culprits": three_culprits,
     "matrix": matrix,
+    "one cause": one_cause,
+    "accepted": accepted,
+    "nothing in common": nothing_in_common,
     "inconclusive": inconclusive,
     "photographs": from_photographs,
     "hostile": hostile,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reports import html
-from tests import samples
+from tests import pages, samples
 from tests.browser.finding import chromium
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The report of a sample by its name, as a file; rendered once."""
+    """The report of a sample, or another page, by its name, as a file; rendered once."""
     directory = tmp_path_factory.mktemp("reports")
     makers = {**samples.SAMPLES, "deep": samples.deep}
 
     def file(name: str) -> Path:
         path = directory / f"{name}.html"
         if not path.exists():
-            path.write_text(html.render(makers[name]()), encoding="utf-8")
+            text = pages.PAGES[name]() if name in pages.PAGES else html.render(makers[name]())
+            path.write_text(text, encoding="utf-8")
         return path
 
     return file
@@ -92,7 +93,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def opened(browser: Browser, files: Callable[[str], Path]) -> Iterator[Callable[..., Opened]]:
-    """Opens the report of a sample from the disk, offline; at the end no page may have said or asked for anything."""
+    """Opens a page from the disk, offline; at the end none may have said or asked for anything."""
     contexts = []
     every = []
 
@@ -110,7 +111,7 @@ def opened(browser: Browser, files: Callable[[str], Path]) -> Iterator[Callable[
         found.page.on("pageerror", lambda error: found.messages.append(str(error)))
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.goto(files(name).as_uri())
-        if script:
+        if script and name not in pages.PAGES:
             found.page.wait_for_selector("html[data-ready]", state="attached")
         return found
 

@@ -34,7 +34,7 @@ BLOCK = re.compile(r"(<!-- nox -s picture -->\n```text\n)(.*?)(```\n)", re.DOTAL
 
 
 def main() -> None:
-    """Run the fault, photograph its report down to the plot, and put the summary into `docs/report.md`."""
+    """Run the fault, photograph its report down to the cause, and put the summary into `docs/report.md`."""
     if os.getloadavg()[0] > QUIET:
         raise SystemExit("this machine is busy: the seconds shown would be those of its other work")
     with tempfile.TemporaryDirectory() as directory:
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def photographed(page: Path) -> bytes:
-    """The page from its top to the plot, as a PNG of 256 colours."""
+    """The page from its top to the cause, as a PNG of 256 colours."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         opened = browser.new_page(viewport={"width": 1180, "height": 900}, color_scheme="light")
         opened.goto(page.as_uri())
         opened.wait_for_selector("html[data-ready]", state="attached")
-        end = opened.locator("#depth").bounding_box()
+        end = opened.locator("#culprits").bounding_box()
         assert end is not None
         clip = {"x": 0, "y": 0, "width": 1180, "height": end["y"] + end["height"] + 24}
         whole = opened.screenshot(full_page=True, clip=clip)  # type: ignore[arg-type]

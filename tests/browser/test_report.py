@@ -67,6 +67,55 @@ def test_a_culprit_is_shown_with_its_cause_and_pictures(opened: Callable[..., Op
     assert sizes == [[4, 4]] * 3
 
 
+def test_one_cause_at_many_sites_is_a_page_that_is_read_in_a_minute(opened: Callable[..., Opened]) -> None:
+    found = opened("one cause")
+    assert found.tells("document.documentElement.scrollHeight") <= 7000
+    assert found.page.locator(".culprit-card").count() == 1
+    card = found.page.locator("#culprit-1")
+    assert not card.locator(".sites table").is_visible()
+    card.locator(".sites summary").click()
+    assert len(found.texts(".sites tbody tr")) == 52
+    card.get_by_role("button", name="layer1.1.bn", exact=True).click()
+    assert found.page.locator("#details h3").inner_text() == "layer1.1.bn"
+    assert found.texts("main > section > h2")[:2] == ["Error over depth", "First divergence and cause"]
+
+
+def test_cards_are_folded_but_for_the_first_and_open_where_a_link_leads(
+    opened: Callable[..., Opened],
+) -> None:
+    found = opened("three culprits")
+    cards = "[...document.querySelectorAll('.culprit-card')].map(each => each.open)"
+    assert found.tells(cards) == [True, False, False]
+    found.tells("location.hash = 'culprit-3'")
+    found.page.wait_for_function("document.getElementById('culprit-3').open")
+    assert found.tells(cards) == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["match", "diverged", "three culprits", "matrix", "one cause", "accepted"])
+def test_mean_squared_error_and_correlation_are_columns_that_fit(
+    opened: Callable[..., Opened], name: str
+) -> None:
+    found = opened(name)
+    width = "document.getElementById('grid').scrollWidth - document.getElementById('grid').clientWidth"
+    assert found.tells(width) == 0
+    heads = found.texts("#table thead th")
+    assert {"MSE", "r", "1 - r"} <= set(heads)
+    assert "shape" not in heads
+    found.page.check("#every")
+    assert "shape" in found.texts("#table thead th")
+
+
+def test_r_has_the_digits_that_tell_it_from_1_and_sorts_by_them(opened: Callable[..., Opened]) -> None:
+    found = opened("diverged")
+    rows = samples.diverged().cells[0].layers
+    assert found.column("r") == [
+        wording.figure(1 - row.total.one_minus_pearson) for row in rows if row.total is not None
+    ]
+    found.page.locator("#table thead button", has_text="r").and_(found.page.locator("[data-key=r]")).click()
+    assert found.column("baseline")[0] == "conv1"
+    assert found.column("r ↓" if "r ↓" in found.texts("#table thead th") else "r")[0] == "1"
+
+
 def test_stage_0_and_blocks_have_parts_that_the_navigation_leads_to(opened: Callable[..., Opened]) -> None:
     found = opened("photographs")
     found.page.get_by_role("link", name="Preprocessing", exact=True).click()
@@ -117,9 +166,11 @@ def test_statuses_operators_and_cells_filter_the_table(opened: Callable[..., Ope
 
 def test_headings_sort_the_table_both_ways_and_back(opened: Callable[..., Opened]) -> None:
     found = opened("diverged")
-    total = found.page.locator("#table thead button", has_text="total")
+    total = found.page.locator("#table thead button", has_text="rel. error")
     total.click()
-    assert found.column("total ↓" if "total ↓" in found.texts("#table thead th") else "total")[:3] == [
+    assert found.column("rel. error ↓" if "rel. error ↓" in found.texts("#table thead th") else "rel. error")[
+        :3
+    ] == [
         "0.0007",
         "0.0006",
         "0.0005",
@@ -142,7 +193,7 @@ def test_figures_read_as_the_summary_writes_them(opened: Callable[..., Opened]) 
     found = opened("deep")
     rows = samples.deep().cells[0].layers[:20]
     expected = [wording.figure(float(f"{row.total.nrmse:.3g}")) for row in rows if row.total]
-    assert found.column("total")[:20] == expected
+    assert found.column("rel. error")[:20] == expected
 
 
 def test_a_row_shows_all_its_figures_in_every_cell_and_gives_the_focus_back(
@@ -327,7 +378,7 @@ def test_a_deep_network_in_three_cells_is_ready_soon_and_stays_smooth(opened: Ca
     )
     assert middle < 50 * SLACK  # milliseconds
     assert found.page.locator("#table tbody tr").count() < 120
-    total = found.page.locator("#table thead button", has_text="total")
+    total = found.page.locator("#table thead button", has_text="rel. error")
     started = time.perf_counter()
     total.click()
     assert time.perf_counter() - started < 0.5 * SLACK

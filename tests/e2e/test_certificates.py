@@ -33,11 +33,11 @@ def test_a_model_is_recorded_in_one_file(recorded: Ended) -> None:
 def test_the_unchanged_model_matches_and_a_changed_one_diverges(
     recorded: Ended, call: Callable[..., Ended]
 ) -> None:
-    same = call(*COMPARE, "nets.py:net")
+    same = call(*COMPARE, "nets.py:net", "-v")
     assert same.code == 0, (same.out, same.err)
     assert same.out.startswith("match")
     assert "the baseline is a recording of nets.py:net" in same.out
-    other = call(*COMPARE, "nets.py:other_eps", "--out", "other")
+    other = call(*COMPARE, "nets.py:other_eps", "--out", "other", "-v")
     assert other.code == 1
     (culprit,) = other.result("other")["culprits"]
     assert culprit["baseline"] == "bn2"

@@ -120,6 +120,22 @@ def test_a_waiver_that_does_not_count_fails_beside_the_fault(
     assert ended.result("OUT/eps")["verdict"] == "diverged"
 
 
+def test_one_model_is_checked_again_by_the_command_on_its_page(
+    check: Callable[..., Ended], call: Callable[..., Ended], place: Path
+) -> None:
+    whole_check = check(SMALL + SAME + EPS)
+    page = (place / "OUT/check.html").read_bytes()
+    command = whole_check.result("OUT/same")["command"]
+    assert command == "python -m verifier check --policy policy.toml --out OUT --only same"
+
+    again = call(*command.split()[3:])
+
+    assert (again.code, again.err) == (0, "")
+    assert (place / "OUT/check.html").read_bytes() == page
+    assert again.result("OUT/same")["command"] == command
+    assert "did you mean 'same'" in call("check", "--policy", "policy.toml", "--only", "sane").err
+
+
 @pytest.mark.parametrize("expires", ["2020-01-31", "9999-12-31"])
 def test_a_waiver_of_what_is_mended_fails_by_itself(
     check: Callable[..., Ended], place: Path, expires: str

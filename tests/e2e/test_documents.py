@@ -89,6 +89,7 @@ for line in json.load(open("commands.json")):
 ELSEWHERE = {
     "--isolate": "tests/e2e/test_ends.py",
     "--resume": "tests/e2e/test_training.py",
+    "--data figures": "tests/e2e/test_training.py",
     "bisect ": "tests/e2e/test_bisect.py",
 }
 

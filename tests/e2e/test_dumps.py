@@ -36,7 +36,9 @@ def dumped(place: Path) -> Path:
 
 
 def run(call: Callable[..., Ended], port: str, *more: str) -> Ended:
-    return call("run", "--baseline", "dump/", "--candidate", f"port.py:{port}", "--input", "x.npy", *more)
+    return call(
+        "run", "--baseline", "dump/", "--candidate", f"port.py:{port}", "--input", "x.npy", "-v", *more
+    )
 
 
 def test_a_port_is_held_against_a_folder_of_tensors(dumped: Path, call: Callable[..., Ended]) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.e2e.conftest import TWINS
 from verifier.cli.planning import plan_jobs
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def test_preprocessing_alone_is_compared_by_its_own_command(call: Callable[..., 
     assert (same.code, same.new) == (0, frozenset())
     assert same.out.startswith("match: the final tensors are equal bit for bit on 2 photographs")
     assert other.code == 1, other.err
-    assert other.new == {"DIR/preprocessing.json"}
+    assert other.new == {"DIR/preprocessing.json", "DIR/preprocessing.html"}
 
 
 def test_a_preprocessing_that_cannot_be_used_is_refused(compare: Callable[..., Ended], photos: Path) -> None:
@@ -256,3 +257,16 @@ def test_a_preprocessing_that_cannot_be_used_is_refused(compare: Callable[..., E
     assert "fails on 0.png: ValueError: no such size" in compare(*given, "prep.py:failing").refusal(3)
     message = compare(*given, "prep.py:channels_last").refusal(3)
     assert "photographs were prepared otherwise" in message
+
+
+def test_several_scales_are_compared_site_by_site_and_their_mean_is_the_output(
+    call: Callable[..., Ended],
+) -> None:
+    ended = call("run", *TWINS, "--test-scales", "32,48", "--batch-size", "2")
+    assert ended.code == 0, ended.err
+    found = ended.result()
+    assert found["inputs"]["shapes"] == [[2, 3, 32, 32], [2, 3, 48, 48]]
+    sites = [row["baseline"] for row in found["cells"][0]["layers"]]
+    assert {"conv1", "conv1_1"} <= set(sites)
+    refused = call("run", *TWINS, "--test-scales", "32,48", "--input", "anything.npy").refusal(2)
+    assert "--test-scales is for photographs and random pictures; --input has sizes of its own" in refused

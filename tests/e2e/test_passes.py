@@ -45,7 +45,7 @@ def against(engines: Path, command: Callable[..., Ended]) -> Callable[[str, str]
         return command(
             engines,
             *("run", "--baseline", f"{baseline}.safetensors", "--candidate", f"{candidate}.safetensors"),
-            *("--out", f"{baseline}-{candidate}"),
+            *("--out", f"{baseline}-{candidate}", "-v"),
         )
 
     return run

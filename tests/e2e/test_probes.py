@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def test_every_run_says_what_it_exercised_and_what_not(compare: Callable[..., Ended]) -> None:
-    ended = compare("--batch-size", "4")
+    ended = compare("--batch-size", "4", "-v")
     assert ended.code == 0, ended.err
     assert "\nExercised\n  exercised: evaluation mode, 2 and 4 samples a call, input" in ended.out
     assert (

@@ -55,6 +55,7 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         case("no device", "--device", "", says=("--device",)),
         case("an unknown dtype", "--dtype", "floaat32", says=("'floaat32'", "did you mean 'float32'")),
         case("no dtype", "--dtype", ",", says=("--dtype",)),
+        case("scales and a size", "--test-scales", "32,64", says=("--test-scales and --image-size exclude",)),
         case("an image size too small", "--image-size", "8", says=("at least 32", "8")),
         case(
             "more than fits into memory", "--image-size", "1000000", code=3, says=("memory", "--image-size")

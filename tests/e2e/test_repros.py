@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import Ended
 
-SMALL = ("--image-size", "32", "--batch-size", "2", "--repro", "attached")
+SMALL = ("--image-size", "32", "--batch-size", "2", "--repro", "attached", "-v")
 
 
 def test_a_fault_is_written_down_to_be_attached(call: Callable[..., Ended]) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.documents import blocks
 from tests.e2e.conftest import TWINS, Ended
+from tests.photographs import make
 
 if TYPE_CHECKING:
     import subprocess
@@ -60,7 +61,8 @@ def test_twins_are_trained_alike_and_the_record_has_every_tensor(call: Call) -> 
     ended = parity(call)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("match: 3 steps of both trainings agree in every number, bit for bit")
-    assert ended.new == {"training-parity/training-parity.json", "training-parity/tensors.csv"}
+    names = ("training-parity.json", "training-parity.html", "tensors.csv")
+    assert ended.new == {f"training-parity/{name}" for name in names}
     found = record(ended)
     assert (found["verdict"], found["bit_exact"], found["steps"]) == ("match", True, 3)
     phases = {row["phase"] for row in found["rows"]}
@@ -147,6 +149,57 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert not list((place / "parts").glob("*.checkpoint.pt"))
+
+
+def test_a_folder_of_photographs_is_learnt_beside_the_twin_with_the_same_bits_after_a_kill(
+    call: Call, start: Callable[..., subprocess.Popen[str]], place: Path
+) -> None:
+    """As docs/training.md has it: train --arch small_resnet18 --data figures."""
+    make(place / "figures", 4)
+    figures = ("train", "--arch", "small_resnet18", "--data", "figures", "--epochs", "2")
+    whole = call(*figures, "--out", "whole")
+    assert (whole.code, whole.err) == (0, "")
+    assert "the baseline twin's curves are the same bit for bit, and so are the final weights" in whole.out
+
+    process = start(*figures, "--out", "parts")
+    assert process.stdout is not None
+    for _ in range(2):  # both twins' first epoch
+        assert "epoch 1 of 2" in process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    resumed = call(*figures, "--out", "parts", "--resume")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert "epoch 1 of 2" not in resumed.out
+    for role in ("candidate", "baseline"):
+        one, other = (
+            load_file(place / out / f"small_resnet18-{role}.safetensors") for out in ("whole", "parts")
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--data", "nowhere"), "unknown data 'nowhere'; known are digits, cifar10, and folders that hold"),
+        (
+            ("--data", "figures", "--image-size", "200"),
+            "It is made for images of 224 x 224 pixels, and is given 200.",
+        ),
+        (
+            ("--data", "figures", "--test-scales", "224,wide"),
+            "the image size must be 'small' or a number of pixels",
+        ),
+        (("--data", "digits", "--image-size", "64"), "digits has images of 32 x 32 pixels"),
+    ],
+    ids=["no such folder", "a size the network does not take", "no size", "digits of another size"],
+)
+def test_photographs_that_cannot_be_learnt_from_are_refused(
+    call: Call, place: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    make(place / "figures", 2, size=64)
+    assert said in call("train", "--arch", "small_resnet18", *arguments).refusal(2)
 
 
 def test_an_unfinished_training_is_not_overwritten(call: Call, place: Path) -> None:

@@ -41,9 +41,32 @@ def test_where_all_match_it_ends_with_0_and_a_line_and_a_row_for_each(walked: En
 def test_each_network_has_a_folder_with_its_result(walked: Ended, written: Callable[[str], set[str]]) -> None:
     names = ("small_resnet18", "cifar_resnet20", "resnet18_int8")
 
-    assert walked.new == {file for name in names for file in written(f"OUT/{name}")}
+    index = {"OUT/index.json", "OUT/index.html"}
+    assert walked.new == index | {file for name in names for file in written(f"OUT/{name}")}
     for name in names:
         assert walked.result(f"OUT/{name}")["candidate"]["spec"] == f"reference:{name}"
+
+
+def test_each_network_says_how_to_verify_it_alone(walked: Ended) -> None:
+    options = "--image-size small --no-semantics --localise never"
+    assert walked.result("OUT/cifar_resnet20")["command"] == (
+        f"python -m verifier run {options} --arch cifar_resnet20 --batch-size 2 --out OUT/cifar_resnet20"
+    )
+
+
+def test_the_index_leads_to_every_network_and_is_rendered_again(
+    walked: Ended, command: Callable[..., Ended]
+) -> None:
+    page = walked.directory / "OUT" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    assert "3 of 3 networks match" in text
+    for name in ("small_resnet18", "cifar_resnet20", "resnet18_int8"):
+        assert f'<a href="{name}/report.html">{name}</a>' in text
+    page.unlink()
+    again = command(walked.directory, "report", "OUT")
+    assert (again.code, again.err) == (0, "")
+    assert page.read_text(encoding="utf-8") == text
+    assert again.out in walked.out
 
 
 def test_the_worst_exit_code_is_the_commands_and_the_others_are_verified_all_the_same(
@@ -84,6 +107,9 @@ def test_what_cannot_run_any_more_does_not_keep_the_result_of_before_in_its_plac
     for name, content in kept.items():
         assert (place / name.replace("small_resnet18/", "small_resnet18/earlier/")).read_bytes() == content
     assert ended.result("OUT/cifar_resnet20")["verdict"] == "match"
+    page = (place / "OUT/index.html").read_text(encoding="utf-8")
+    assert "1 of 2 networks match, 1 could not run" in page
+    assert 'report.html">small_resnet18' not in page
     assert ended.out.endswith(
         "Reports: OUT/NAME/report.html\nNo report, as it could not run: small_resnet18 "
         "(an earlier result was set aside in OUT/small_resnet18/earlier)\n"

@@ -93,6 +93,43 @@ def test_the_intrinsic_error_counts_where_both_have_it() -> None:
     assert comparison.compare(of(one), of(other)).unchanged
 
 
+def test_what_only_one_result_tells_has_a_heading_of_its_own() -> None:
+    def judged(name: str) -> Criterion:
+        return Criterion(name=name, value=0.5, comparison=">=", limit=0.9, passed=False)
+
+    alone = msgspec.structs.replace(samples.pair(1), total=None, candidate=None, status=Status.UNMATCHED)
+    before = of(samples.pair(0), alone, criteria=(judged("top-1"),))
+    after = of(samples.pair(0), samples.pair(1, total=1e-7), criteria=(judged("top-5"),))
+    found = comparison.compare(before, after)
+    assert found.uncompared == (
+        ("criterion top-1", "0.5, failed", "not judged"),
+        ("criterion top-5", "not judged", "0.5, failed"),
+        ("bn1, cpu/float32", "unmatched", "ok, total 1e-07"),
+    )
+    assert (found.worse, found.better, found.appeared, found.vanished) == ((), (), (), ())
+    assert not found.unchanged
+    [section] = comparison.sections(found)
+    assert (section.title, section.rows) == ("Cannot be compared: 3", found.uncompared)
+
+
+def test_a_site_that_went_wrong_without_a_figure_is_worse() -> None:
+    wrong = msgspec.structs.replace(samples.pair(0), total=None, status=Status.CULPRIT)
+    found = comparison.compare(of(samples.pair(0, total=1e-7)), of(wrong))
+    assert (len(found.worse), found.uncompared) == (1, ())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cells_without_sites_in_both_are_said_to_be_all_there_is(*, there: bool) -> None:
+    before = of(samples.pair(0))
+    name = "cpu/float32" if there else "cpu/float64"
+    cell = msgspec.structs.replace(before.cells[0], name=name, layers=(), verdict=Verdict.SKIPPED)
+    found = comparison.compare(before, msgspec.structs.replace(before, cells=(cell,)))
+    titles = [section.title for section in comparison.sections(found)]
+    assert "Cannot be compared: no cell has sites in both results" in titles
+    assert ("cell cpu/float32", "match", "skipped" if there else "not run") in found.uncompared
+    assert (found.appeared, found.vanished) == ((), ())
+
+
 def test_another_ground_is_told() -> None:
     one = samples.verification()
     other = msgspec.structs.replace(

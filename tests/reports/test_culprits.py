@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from reports import culprits, painting
+from reports import culprits, painting, view
 from tests import samples
 from verifier.records import Histogram, Plane, WeightsInfo
 
@@ -76,8 +76,50 @@ def test_a_channel_that_is_not_finite_has_a_full_bar() -> None:
 
 
 def test_only_the_first_culprits_are_shown_in_full() -> None:
-    many = msgspec.structs.replace(samples.diverged(), culprits=samples.diverged().culprits * 40)
+    many = samples.caused(*(samples.cause(f"code-{k}") for k in range(40)))
     assert len(culprits.culprits(many)) == culprits.SHOWN
+    assert len(view.page(many).further_culprits) == 40 - culprits.SHOWN
+
+
+def test_sites_of_one_cause_are_one_card_that_lists_them() -> None:
+    [card] = culprits.culprits(samples.one_cause())
+    assert (card.name, card.cause) == ("all 52 batch_norm sites", "eps is 0.001, the baseline's 1e-05")
+    assert card.op == "layer0.0.bn, layer0.1.bn, layer0.2.bn and 49 more"
+    assert [line.name for line in card.sites][:2] == ["layer0.0.bn", "layer0.1.bn"]
+    assert (card.sites[1].error, card.sites[1].mse, card.sites[1].correlation) == (
+        "0.0005",
+        "2.5e-07",
+        "2.5e-07",
+    )
+    assert card.sites[3].source == "nets/new.py:43"
+    assert len(card.sites) == 52
+    assert (card.of, card.remedy) == ("layer0.0.bn", "set eps to 1e-05")
+    assert card.pictures
+
+
+def test_a_card_names_the_line_of_the_call_on_both_sides() -> None:
+    [card] = culprits.culprits(samples.caused(samples.cause()))
+    assert card.source == (("candidate", "nets/new.py:40"), ("baseline", "nets/old.py:20"))
+    assert (card.name, card.sites) == ("layer0.0.bn", ())
+
+
+def test_a_card_tells_mean_squared_error_and_correlation() -> None:
+    figures = dict(shown(samples.diverged()).figures)
+    assert figures["MSE on identical inputs"] == "2.5e-07"
+    assert figures["Pearson's r on identical inputs"] == "0.99999975 (1 - r 2.5e-07)"
+    assert figures["MSE in the whole model"] == "2.5e-07"
+
+
+def test_what_a_policy_accepts_is_shown_as_the_cell_has_it_that_found_it() -> None:
+    exact, single = samples.accepted().cells
+    other = msgspec.structs.replace(single, culprits=(), exhibits=())
+    found = shown(msgspec.structs.replace(samples.accepted(), cells=(exact, other)))
+    assert found.pictured.startswith("On the baseline's inputs in cpu/float64")
+
+
+def test_what_a_policy_accepts_has_no_fix() -> None:
+    assert shown(samples.diverged()).remedy
+    assert shown(samples.accepted()).remedy == ""
 
 
 def test_a_plane_becomes_a_picture_of_as_many_pixels() -> None:

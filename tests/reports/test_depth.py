@@ -80,10 +80,13 @@ def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
 
 def test_flags_that_would_lie_on_one_another_are_told_as_one() -> None:
     deep = samples.deep(1000, ("cpu/float64",))
-    near = tuple(deep.cells[0].layers[x] for x in (500, 501, 503, 700))
+    near = tuple(
+        msgspec.structs.replace(deep.cells[0].layers[x], cause=samples.cause(f"code-{code}"))
+        for x, code in ((500, 1), (501, 2), (503, 3), (700, 4), (800, 2), (801, 2))
+    )
     found = depth.chart(msgspec.structs.replace(deep, culprits=near))
     assert found is not None
-    assert [flag.number for flag in found.flags] == ["1–3", "4"]  # noqa: RUF001 - from, to
+    assert [flag.number for flag in found.flags] == ["1–3", "4", "2"]  # noqa: RUF001 - from, to
 
 
 def test_the_cell_that_decides_is_in_focus(diverged: Verification) -> None:

@@ -205,7 +205,8 @@ def test_the_page_draws_errors_over_runs_and_needs_nothing_else() -> None:
     assert page == html.render_history(history(change()))
     assert "script-src &#39;none&#39;" in page
     assert "http" not in page.replace("http-equiv", "")
-    [chart] = report.page(history(change())).networks[0].charts
+    [panel] = report.page(history(change())).networks[0].panels
+    [chart] = panel.charts
     total, intrinsic = chart.lines
     assert (total.label, intrinsic.label) == ("bn1, total", "bn1, intrinsic")
     (_, exact), (_, wrong) = (tuple(map(float, pair.split(","))) for pair in total.path.split())

@@ -45,9 +45,33 @@ def test_without_a_plot_none_is_named(diverged: Verification) -> None:
     assert "![" not in markdown.summary(diverged)
 
 
-def test_many_culprits_are_counted(diverged: Verification) -> None:
-    many = msgspec.structs.replace(diverged, culprits=diverged.culprits * 9)
+def test_many_causes_are_counted() -> None:
+    many = samples.caused(*(samples.cause(f"code-{k}") for k in range(9)))
     assert "\nand 4 more\n" in markdown.summary(many)
+
+
+def test_one_cause_is_one_line_with_its_first_lines_in_the_source() -> None:
+    text = markdown.summary(samples.one_cause()).replace("\\", "")
+    assert text.count("fix: set eps to 1e-05") == 1
+    assert "1. all 52 batch_norm sites, first layer0.0.bn: eps is 0.001" in text
+    assert "; candidate nets/new.py:40; baseline nets/old.py:20\n" in text
+
+
+def test_the_first_divergence_has_mean_squared_error_and_correlation(diverged: Verification) -> None:
+    assert "MSE 2.5e-07, Pearson's r 0.99999975 (1 - r 2.5e-07)" in markdown.summary(diverged)
+
+
+def test_what_a_policy_accepts_is_called_so_in_every_cell() -> None:
+    text = markdown.summary(samples.accepted())
+    assert "✗" not in text
+    assert text.count("≈ accepted by policy") == 2
+    assert "fix:" not in text
+
+
+def test_models_with_nothing_in_common_have_no_list() -> None:
+    text = markdown.summary(samples.nothing_in_common())
+    assert text.startswith("### ✗ diverged: the models have nothing in common")
+    assert "Culprits**" not in text
 
 
 def test_hostile_text_is_shown_and_not_obeyed(hostile: Verification) -> None:

@@ -48,7 +48,7 @@ def test_a_match_by_the_criteria_alone_does_not_hide_what_the_sites_say(diverged
     )
     assert (
         headline(lenient)
-        == "match: the criteria of this policy are met, though only 1 of 8 sites agree: it is not the same function"
+        == "match: accepted by policy strict, though only 1 of 8 sites agree: it is not the same function"
     )
 
 
@@ -65,7 +65,7 @@ def test_where_the_main_cell_agrees_the_one_that_does_not_is_named(
         cells = (*((semantics,) if exactly else ()), numerics, half)
         lenient = msgspec.structs.replace(matching, cells=cells)
         assert headline(lenient) == (
-            "match: the criteria of this policy are met, though only 1 of 8 sites agree in cpu/bfloat16: "
+            "match: accepted by policy strict, though only 1 of 8 sites agree in cpu/bfloat16: "
             f"it is {closing}"
         )
 
@@ -74,7 +74,7 @@ def test_where_all_sites_agree_it_is_not_said_that_only_all_do(matching: Verific
     parted = msgspec.structs.replace(matching.cells[-1], verdict=Verdict.DIVERGED)
     lenient = msgspec.structs.replace(matching, cells=(parted,))
     assert headline(lenient) == (
-        "match: the criteria of this policy are met, though the models part while 8 of 8 sites agree: "
+        "match: accepted by policy strict, though the models part while 8 of 8 sites agree: "
         "it is not the same function"
     )
 
@@ -84,6 +84,13 @@ def test_a_criterion_says_in_which_cell_it_is_judged() -> None:
     assert sentences.criterion(plain) == "passed: output MSE is 1, required < 2"
     somewhere = msgspec.structs.replace(plain, cell="cpu/bfloat16")
     assert sentences.criterion(somewhere) == "passed: output MSE in cpu/bfloat16 is 1, required < 2"
+
+
+def test_a_criterion_that_is_no_number_says_why() -> None:
+    pearson = Criterion(name="Pearson", value=math.nan, comparison=">", limit=0.999, passed=False)
+    assert sentences.criterion(pearson) == (
+        "failed: Pearson is undefined, for one side is constant or not finite, required > 0.999"
+    )
 
 
 def test_a_divergence_tells_where_how_much_what_is_allowed_and_who_is_to_blame(

@@ -131,3 +131,14 @@ def test_embedded_text_cannot_end_its_element(content: object) -> None:
     text = table.embedded(["</script><!--&", content])
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == ["</script><!--&", content]
+
+
+def test_r_is_written_where_1_minus_r_does_not_say_it_to_as_many_digits() -> None:
+    known = [column for column in table.FIGURES if column.key == "r"]
+    near, far, none = (
+        samples.comparison(0.1, pearson=r, one_minus_pearson=left)
+        for r, left in ((0.999, 1e-3), (0.00139, 0.99861), (math.nan, math.nan))
+    )
+    [told] = [column.column([near, far, none]) for column in known]
+    assert told[:2] == [None, 0.00139]
+    assert math.isnan(told[2])  # type: ignore[arg-type] # a number

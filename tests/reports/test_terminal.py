@@ -11,6 +11,7 @@ from rich.console import Console
 
 from reports import sentences, terminal, wording
 from reports.headline import headline
+from tests import samples
 
 if TYPE_CHECKING:
     from verifier.records import OutputAgreement
@@ -67,11 +68,70 @@ def test_only_the_worst_sites_are_listed(diverged: Verification) -> None:
     assert [row[0] for row in section.rows] == ["fc", "avgpool", "bn1", "layer1.0.relu", "layer1.0.bn1"]
 
 
-def test_long_lists_are_cut_and_counted(diverged: Verification, inconclusive: Verification) -> None:
-    many = msgspec.structs.replace(diverged, culprits=diverged.culprits * 8)
+def test_long_lists_are_cut_and_counted(inconclusive: Verification) -> None:
+    many = samples.caused(*(samples.cause(f"code-{k}") for k in range(8)), each=2)
     assert terminal.plain(many).count("(confirmed") == terminal.SHOWN + 1  # the headline names the first
-    assert "  and 3 more\n" in terminal.plain(many)
+    assert "  and 3 more, at 6 sites\n" in terminal.plain(many)
     assert "  and 2 more\n" in terminal.plain(inconclusive)
+
+
+def titles(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith(" ")][1:]
+
+
+def test_without_verbose_there_is_the_answer_alone(diverged: Verification) -> None:
+    text = terminal.plain(diverged, out_dir="out", verbose=False)
+    assert titles(text) == ["First divergence", "Culprits", "Published criteria", "Report"]
+    assert text.splitlines()[3:5] == [
+        "  bn1 (candidate: stem.bn), batch_norm: relative error 0.0005, allowed 1e-12, rule semantics/float64, "
+        "largest absolute difference 0.002 at (0, 17, 3, 5)",
+        "  MSE 2.5e-07, Pearson's r 0.99999975 (1 - r 2.5e-07)",
+    ]
+
+
+def test_notes_are_counted_without_verbose(diverged: Verification) -> None:
+    noted = msgspec.structs.replace(diverged, notes=("compiled", "one batch"))
+    assert "\nNotes\n  2 notes, with -v and on the page\n" in terminal.plain(noted, verbose=False)
+    assert "\nNotes\n  compiled\n  one batch\n" in terminal.plain(noted)
+
+
+def test_a_cell_that_could_not_run_is_told_without_verbose() -> None:
+    assert "Cells" in titles(terminal.plain(samples.matrix(), verbose=False))
+
+
+def test_what_was_compared_is_told_where_there_is_no_answer(inconclusive: Verification) -> None:
+    assert "Coverage" in titles(terminal.plain(inconclusive, verbose=False))
+
+
+def test_a_culprit_is_a_line_and_its_place_in_the_source_another() -> None:
+    long = samples.cause(summary="its weight is " + "odd " * 60)
+    for verification in (samples.one_cause(), samples.caused(long), samples.caused(long, each=9)):
+        lines = terminal.plain(verification, verbose=False).splitlines()
+        start = lines.index("Culprits")
+        culprit, place = lines[start + 1 : start + 3]
+        assert len(culprit.strip()) <= terminal.LINE
+        assert "(confirmed, batchnorm-eps)" in culprit
+        assert place == "    candidate nets/new.py:40, baseline nets/old.py:20"
+        assert lines[start + 3] == ""
+
+
+def test_what_a_policy_accepts_is_called_so_and_not_mended() -> None:
+    text = terminal.plain(samples.accepted())
+    assert text.startswith("match: accepted by policy criteria, though only 1 of 8 sites agree")
+    assert "Beyond rounding, accepted by policy" in titles(text)
+    assert text.count("  accepted by policy  ") == 2
+    assert "fix:" not in text
+    assert "diverged" not in text
+
+
+def test_models_with_nothing_in_common_are_told_so_without_a_list() -> None:
+    text = terminal.plain(samples.nothing_in_common())
+    assert text.startswith(
+        "diverged: the models have nothing in common: none of the baseline's 8 sites has a partner among the "
+        "candidate's 7\n"
+    )
+    assert "not compared:" not in text
+    assert "Culprits" not in titles(text)
 
 
 def test_an_inconclusive_run_tells_what_was_not_compared(inconclusive: Verification) -> None:

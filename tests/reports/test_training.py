@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
 
-from reports.curves import HEIGHT, LEFT, WIDTH, Curve, chart, ticks
-from reports.training import plain, render
+from reports import results
+from reports.confusions import compared
+from reports.curves import HEIGHT, LEFT, WIDTH, Curve, chart, powers_of_ten, ticks
+from reports.training import page, plain, render
 from verifier.records import Environment
 from verifier.training.recipe import TrainingRecipe
-from verifier.training.records import Epoch, Experiment, Learner, SampleImage, Twins
+from verifier.training.records import Epoch, Experiment, Learner, Reference, SampleImage, Twins
 
 PNG = "iVBORw0KGgo="
 
@@ -112,7 +115,7 @@ def test_both_twins_are_on_the_page_and_that_they_learnt_alike(experiment: Exper
     text = Reader(render(experiment)).text
     assert "net (candidate) tells 90.00% of 10 test images rightly" in text
     assert "net: the baseline twin's curves are the same bit for bit, and so are the final weights." in text
-    for line in ("net candidate, test", "net baseline, test", "Accuracy by depth", "91.25% (the paper)"):
+    for line in ("net both twins, test", "91.25% (the paper)"):
         assert line in text
     assert "net (baseline): <script>one (50.0%)" in text
 
@@ -125,11 +128,15 @@ def test_twins_that_part_are_said_to(experiment: Experiment) -> None:
     assert said in plain(parted, "out")
 
 
-def test_a_network_of_no_known_depth_has_no_point_by_depth(experiment: Experiment) -> None:
-    alone = msgspec.structs.replace(
-        experiment, learners=(learner("net", "candidate", depth=None),), twins=(), samples=()
-    )
-    assert "Accuracy by depth" not in render(alone)
+def test_networks_of_no_known_depth_have_no_points_by_depth(experiment: Experiment) -> None:
+    def by_depth(depth: int | None) -> bool:
+        learners = tuple(learner(name, "candidate", depth=depth) for name in ("one", "other"))
+        return "Accuracy by depth" in render(
+            msgspec.structs.replace(experiment, learners=learners, twins=(), samples=())
+        )
+
+    assert by_depth(20)
+    assert not by_depth(None)
 
 
 def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Experiment) -> None:
@@ -137,6 +144,117 @@ def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Expe
     other = msgspec.structs.replace(experiment.learners[1], confusion=((6, 2), (0, 2)))
     parted = msgspec.structs.replace(experiment, learners=(experiment.learners[0], other))
     assert render(parted).count('class="confusion"') == 2
+
+
+def two(experiment: Experiment) -> Experiment:
+    """Two networks of two families, the second with published figures of both."""
+    small = learner("small", "candidate", accuracy=0.8)
+    large = msgspec.structs.replace(
+        learner("large", "candidate", depth=200, accuracy=0.9),
+        parameters=26_972_200,
+        confusion=((6, 2), (1, 1)),
+    )
+    learners = tuple(
+        msgspec.structs.replace(each, family=family) for each, family in ((small, "narrow"), (large, "wide"))
+    )
+    reference = Reference(
+        name="small",
+        family="narrow",
+        depth=20,
+        parameters=269_722,
+        accuracy=0.9161,
+        minutes=26.0,
+        source="an article",
+    )
+    sample = SampleImage(png=PNG, label=0, predictions=((0, 0.75), (1, 0.5)))
+    return msgspec.structs.replace(
+        experiment, learners=learners, twins=(), samples=(sample,), references=(reference,)
+    )
+
+
+def test_accuracy_over_size_time_and_depth_keeps_families_apart_beside_what_is_published(
+    experiment: Experiment,
+) -> None:
+    size, time, depth = results.charts(two(experiment))
+    for each in (size, time, depth):
+        assert [line.label for line in each.lines] == [
+            "narrow, candidate",
+            "narrow, published",
+            "wide, candidate",
+        ]
+        hues = [line.tone.split()[0] for line in each.lines]
+        assert hues[0] == hues[1] != hues[2]
+        assert [line.hollow for line in each.lines] == [False, True, False]
+    (measured,), (published,) = size.lines[0].dots, size.lines[1].dots
+    assert (measured.word, measured.name) == ("20", "small, candidate: 80.00%")
+    assert (published.word, published.name) == ("20", "small, an article: 91.61%")
+    assert measured.x == published.x
+    # 4 seconds and 26 minutes: a mark far to the right of what was measured.
+    assert float(time.lines[1].dots[0].x) > float(time.lines[0].dots[0].x) + 100
+    assert [tick.text for tick in depth.x_ticks] == ["20", "50", "100", "200"]
+
+
+def test_a_measure_with_one_network_or_published_ones_alone_has_no_chart(experiment: Experiment) -> None:
+    unknown = msgspec.structs.replace(
+        two(experiment), learners=(learner("net", "candidate", depth=None),), samples=()
+    )
+    assert [each.title for each in results.charts(unknown)] == ["Accuracy by size", "Accuracy by time"]
+    assert not list(results.charts(experiment))
+
+
+def test_words_beside_marks_neither_lie_on_each_other_nor_leave_the_chart() -> None:
+    names = (("20", "a"), ("56", "b"), ("1202", "c"))
+    points = ((1.0, 1.0), (1.01, 1.0), (10.0, 2.0))
+    (line,) = chart("", "", "", [Curve("", points, "dots", 0, names)]).lines
+    assert [(dot.word, dot.name, dot.left) for dot in line.dots] == [
+        ("20", "a", False),
+        ("", "b", False),
+        ("1202", "c", True),
+    ]
+
+
+def test_two_networks_matrices_are_beside_each_other_with_their_difference(experiment: Experiment) -> None:
+    ((first, second, less),) = page(two(experiment)).confusions
+    assert (first.title, second.title, less.title) == ("small", "large", "large less small")
+    texts = [[cell.text for cell in cells] for _, cells in less.rows]
+    assert texts == [["\N{MINUS SIGN}1", "+1"], ["+1", "\N{MINUS SIGN}1"]]  # (6 - 7, 2 - 1), (1 - 0, 1 - 2)
+    assert not any(cell.right for _, cells in less.rows for cell in cells)  # all of it is worse
+    back = compared(("a", "b"), ("c", "d"), (((6, 2), (1, 1)), ((7, 1), (0, 2))))[2]
+    assert all(cell.right for _, cells in back.rows for cell in cells)
+
+
+def test_each_network_has_a_mark_of_its_own_on_each_sample(experiment: Experiment) -> None:
+    (picture,) = page(two(experiment)).pictures
+    assert [right for right, _ in picture.said] == [True, False]
+    text = Reader(render(two(experiment))).text
+    assert "✓ small (candidate): zero" in text
+    assert "✗ large (candidate): <script>one" in text
+
+
+def test_twins_that_say_the_same_of_a_sample_are_told_once(experiment: Experiment) -> None:
+    sample = SampleImage(png=PNG, label=0, predictions=((0, 0.75), (0, 0.75)))
+    (picture,) = page(msgspec.structs.replace(experiment, samples=(sample,))).pictures
+    assert picture.said == ((True, "net: zero (75.0%)"),)
+
+
+def test_other_scales_are_told(experiment: Experiment) -> None:
+    scaled = msgspec.structs.replace(experiment, test_scales=(192, 224))
+    assert "Tested at 192, 224 pixels; the mean of the scores tells the class." in Reader(render(scaled)).text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (20, 1202, "20 50 100 200 500 1000 2000"),
+        (0.27, 0.27, "0.2 0.5"),
+        (1, 1, "1 2"),
+        (0.05, 900, "0.01 0.1 1 10 100 1000"),
+        (5, 20, "5 10 20"),
+    ],
+)
+def test_an_axis_of_powers_has_few_round_ticks_that_span_the_data(low: float, high: float, said: str) -> None:
+    marks = powers_of_ten(math.log10(low), math.log10(high))
+    assert " ".join(f"{10**mark:g}" for mark in marks) == said
 
 
 def test_a_line_goes_where_its_numbers_say() -> None:

@@ -34,6 +34,57 @@ def test_cells_form_a_matrix_by_dtype_and_device() -> None:
     assert [squares[-1].figure for _, squares in matrix.rows] == ["", "1 culprit", "could not run"]
 
 
+def words(verification: Verification) -> list[str]:
+    return [cell.verdict.word for cell in view.page(verification).cells]
+
+
+def test_a_cell_says_what_a_policy_accepts(diverged: Verification) -> None:
+    assert words(diverged) == ["diverged", "diverged"]
+    assert words(samples.accepted()) == ["accepted by policy", "accepted by policy"]
+    assert view.page(samples.accepted()).culprits_title == "Beyond rounding, accepted by policy"
+
+
+def test_a_cell_that_cannot_see_a_fault_that_another_saw_is_no_match(
+    diverged: Verification, matching: Verification
+) -> None:
+    blind = msgspec.structs.replace(matching.cells[0], name="cuda/bfloat16/channels_last")
+    exact, single = diverged.cells
+    same = msgspec.structs.replace(matching.cells[0], name="cpu/float64", role="semantics")
+    seen = msgspec.structs.replace(diverged, cells=(exact, single, blind))
+    assert words(seen) == ["diverged", "diverged", "within bfloat16 rounding"]
+    # A finer cell is no less of a match for what a coarser one has found.
+    half = msgspec.structs.replace(single, name="cpu/bfloat16")
+    right = msgspec.structs.replace(blind, name="cpu/float32")
+    assert words(msgspec.structs.replace(diverged, cells=(same, right, half))) == [
+        "match",
+        "match",
+        "diverged",
+    ]
+    assert words(matching) == ["match"]
+
+
+def test_differences_that_are_written_alike_are_told_once() -> None:
+    page = view.page(samples.one_cause())
+    assert page.static == (
+        (
+            "hyperparameter",
+            "layer0.0.bn, layer0.1.bn, layer0.2.bn, layer0.3.bn and 48 more",
+            "eps is 0.001, the baseline's 1e-05",
+        ),
+    )
+    assert page.static_open
+
+
+def test_models_with_nothing_in_common_have_no_cards_and_no_list() -> None:
+    page = view.page(samples.nothing_in_common())
+    assert (page.culprits, page.unmatched, page.static, page.first_anchor) == ((), (), (), "")
+    assert page.answer.startswith("the models have nothing in common")
+
+
+def test_the_first_divergence_has_mean_squared_error_and_correlation(diverged: Verification) -> None:
+    assert view.page(diverged).first_figures == "MSE 2.5e-07, Pearson's r 0.99999975 (1 - r 2.5e-07)"
+
+
 def test_stage_0_and_steps_are_parts_of_the_page_where_there_are_any(matching: Verification) -> None:
     assert view.page(matching).parts == ()
     stage_0, steps = view.page(samples.from_photographs()).parts

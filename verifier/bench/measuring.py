@@ -112,7 +112,7 @@ class _Batches:
             free=self.free,
             forced=self.forced,
             inputs=self.inputs,
-            output=None if self.free is None else agreement(*self.values),
+            output=None if self.free is None else agreement(*self.values, samples=samples),
             whole=tuple(
                 not any(tensor.is_floating_point() or tensor.is_complex() for tensor in pair)
                 for pair in zip(*self.values, strict=False)

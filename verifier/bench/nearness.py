@@ -72,7 +72,8 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
     rounding = ROUNDING * unit
     room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
     limit = STRICT.accuracy_total * max(error.distance, rounding) + room
-    if not (exact.is_floating_point() or exact.is_complex()) or not math.isfinite(limit):
+    measurable = exact.numel() > 0 and (exact.is_floating_point() or exact.is_complex())
+    if not measurable or not math.isfinite(limit):
         return Near(same_numbers(program, other), 0.0, program)  # there is no measure
     # One rounding of what all is multiplied by, and what is left of those of as many elements as are of one size.
     known = torch.where(exact.isfinite() & ~masks(exact), exact, 0).abs().double()

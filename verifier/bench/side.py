@@ -21,7 +21,7 @@ from verifier.graph.chance import same_chance
 from verifier.graph.operators import converts
 from verifier.graph.tensors import dense, same_numbers, tensors_given
 from verifier.inputs.examples import token_ids
-from verifier.models import specs
+from verifier.models import scales
 from verifier.models.casting import arguments, cast, running
 from verifier.models.compiled import eager
 from verifier.models.copying import copy_with, state_of
@@ -63,7 +63,7 @@ class Side:
         """
         heartbeat.model(role)
         if isinstance(model, str):
-            source = specs.load(model, seed=seed)
+            source = scales.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
             return cls(role, source.spec, found.model, found.given, source.notes, source.flags, seed)
         refuse_form(role, model)

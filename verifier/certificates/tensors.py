@@ -17,7 +17,7 @@ from verifier.errors import CertificateError
 from verifier.models.copying import state_of
 from verifier.records import StaticDifference, Status
 from verifier.weights.calibration import varies
-from verifier.weights.choosing import program_constants
+from verifier.weights.choosing import without_partner
 from verifier.weights.files import published
 from verifier.weights.fingerprint import Hasher
 
@@ -102,8 +102,7 @@ def fitted(
             f"{certificate.source or 'the certificate'} is of another network: none of the candidate's {len(own)} "
             f"tensors belongs to one of its {len(records)}. If they do, say how with --map."
         )
-    constants = program_constants(candidate.model)
-    unmapped = tuple(sorted(set(own) - set(mapping) - constants))
+    unmapped = without_partner(candidate.model, own, mapping)
     twins = {
         name: records[assembly.whole] for name, assembly in mapping.items() if assembly.whole is not None
     }

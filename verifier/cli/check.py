@@ -30,6 +30,12 @@ def check(
     junit: options.Junit = None,
     sarif: options.Sarif = None,
     code_quality: options.CodeQuality = None,
+    only_one: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="NAME", help="One model of the file alone; check.html stays as it is."
+        ),
+    ] = None,
     isolate: options.Isolate = False,
     timeout: options.Timeout = None,
     history: options.History = None,
@@ -44,10 +50,11 @@ def check(
         if no_history and history is not None:
             raise UsageError("--history and --no-history exclude each other.")
         with showing.progress_bar("importing torch"):
-            from verifier.cli.checking import carry_out, planned
+            from verifier.cli.checking import carry_out, only, planned
             from verifier.gate import policy_files
             from verifier.gate.history import place
 
             found = policy_files.read(policy or policy_files.find(Path.cwd()))
+            found = found if only_one is None else only(found, only_one)
             tasks = planned(found, out, place(history, never=no_history))
-        carry_out(found, tasks, out, gate.ended, debug=debug)
+        carry_out(found, tasks, out, gate.ended, whole=only_one is None, debug=debug)

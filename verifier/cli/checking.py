@@ -17,12 +17,13 @@ from verifier.cli import exits, showing
 from verifier.cli.planning import InputOptions, command_line, plan_jobs
 from verifier.cli.verifying import Task
 from verifier.cli.walking import walked, worst_of
-from verifier.errors import UsageError
+from verifier.errors import UsageError, suggestion
 from verifier.gate.breaches import expired, unused
 from verifier.gate.findings import Outcome
 from verifier.metrics import warm_up
 from verifier.records import Check, CheckedModel
-from verifier.storage.saving import REPORT, check_writable, save_check
+from verifier.storage.pages import save_check
+from verifier.storage.saving import check_writable
 from verifier.weights import read_map
 
 if TYPE_CHECKING:
@@ -33,6 +34,20 @@ if TYPE_CHECKING:
     from verifier.gate.policy_files import Entry, PolicyFile
 
 _AS_THEY_ARE = ("weights", "granularity", "localise", "semantics", "repeat", "outputs", "probe")
+
+
+def only(found: PolicyFile, name: str) -> PolicyFile:
+    """The policy with one of its models alone.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    entries = tuple(each for each in found.entries if each.name == name)
+    if not entries:
+        names = [each.name for each in found.entries]
+        near = suggestion(name, names) or f". There are {', '.join(names)}."
+        raise UsageError(f"--only {name}: {found.path} has no such model{near}")
+    return found._replace(entries=entries)
 
 
 def planned(found: PolicyFile, out: Path, history: Path | None) -> dict[str, Task]:
@@ -76,7 +91,10 @@ def _task(entry: Entry, found: PolicyFile, out: Path, history: Path | None) -> T
     settings = {name: getattr(entry, name) for name in _AS_THEY_ARE}
     settings |= {"cells": cells, "parameter_map": known}
     settings["batch_dim"] = None if entry.batch_dim == "none" else entry.batch_dim
-    return Task([job], inputs, {job: found.policies[entry.name]}, settings, None, out, history, named=True)
+    policies = {job: found.policies[entry.name]}
+    # What tells of all models is not written by it.
+    command = command_line(only=entry.name, junit=None, sarif=None, code_quality=None)
+    return Task([job], inputs, policies, settings, None, out, history, named=True, command=command)
 
 
 def carry_out(
@@ -85,17 +103,21 @@ def carry_out(
     out: Path,
     ended: Callable[[Sequence[Outcome]], None],
     *,
+    whole: bool,
     debug: bool,
 ) -> NoReturn:
-    """Verify every model, look at the policy itself, write the page, and end with the worst exit code."""
+    """Verify every model, look at the policy itself, write the page, and end with the worst exit code.
+
+    Of a part of the models (not `whole`) there is no page, and no word on what only the others may need.
+    """
     started = time.perf_counter()
     jobs = [task.jobs[0] for task in tasks.values()]
     rows = walked(jobs, lambda job: tasks[job.name].one_of_several(job), debug=debug)
     results = {job.name: row.outcome.result for job, row in zip(jobs, rows, strict=True)}
     today = datetime.now(UTC).date()
-    failures = (*expired(found.policy, today), *unused(found.policy, results, today))
+    failures = (*expired(found.policy, today), *(unused(found.policy, results, today) if whole else ()))
     code = worst_of([*(row.code for row in rows), *([1] if failures else [])])
-    whole = Check(
+    check = Check(
         policy=str(found.path),
         code=code,
         models=tuple(_model(job, row) for job, row in zip(jobs, rows, strict=True)),
@@ -104,8 +126,9 @@ def carry_out(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.perf_counter() - started,
     )
-    showing.warn(save_check(whole, out))
-    showing.show_check(whole, out)
+    if whole:
+        showing.warn(save_check(check, out))
+    showing.show_check(check, out if whole else None)
     outcomes = [row.outcome for row in rows]
     ended([*outcomes, *([Outcome.of_policy(str(found.path), failures)] if failures else [])])
     exits.end(code)
@@ -121,8 +144,8 @@ def _model(job: Job, row: Row) -> CheckedModel:
         candidate=job.candidate,
         verdict=row.outcome.verdict,
         code=row.code,
-        said=row.said,
+        said=row.network.said,
         accepted=() if result is None else acceptance.lines(result),
         weights="" if result is None else sentences.weights(result),
-        report="" if result is None else f"{job.name}/{REPORT}",
+        report="" if result is None else row.network.report,
     )

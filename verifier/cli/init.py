@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import command_line, plan_models
+from verifier.cli.planning import command_line, placed, plan_models
 
 
 def init(
     arch: options.Arch = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     seed: options.Seed = 0,
     draws: Annotated[
         int | None,
@@ -41,23 +43,28 @@ def init(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where initialisation.json goes; by default nothing is written."),
+        typer.Option(
+            metavar="DIR", help="Where initialisation.json and its page go; by default nothing is written."
+        ),
     ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare what two models start from: the same bits, or draws from the same distributions."""
     with exits.translated(debug=debug):
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
             from verifier.initialisation import verify_initialisation
+            from verifier.initialisation.saving import INITIALISATION, PAGE, save_initialisation
             from verifier.storage.earlier import awaiting
-            from verifier.storage.saving import INITIALISATION, check_writable, save_record
+            from verifier.storage.saving import check_writable
             from verifier.weights import read_map
 
             if out is not None:
                 check_writable(out)
-            stack.enter_context(awaiting(out, (INITIALISATION,)))
+            stack.enter_context(awaiting(out, (INITIALISATION, PAGE)))
             known = None if map_file is None else read_map(map_file)
             given = None if input_file is None else inputs.read(input_file, seed)
             progress("building models", 0, 0)
@@ -71,8 +78,6 @@ def init(
                 command=command_line(),
             )
             if out is not None:
-                save_record(result, out / INITIALISATION)
-        from reports import initialisation
-
-        showing.say(initialisation.plain(result, out_dir=None if out is None else str(out / INITIALISATION)))
+                showing.warn(save_initialisation(result, out))
+        showing.show_initialisation(result, None if out is None else out / PAGE)
         exits.by(result.verdict)

@@ -28,6 +28,7 @@ def judge(
     junit: options.Junit = None,
     sarif: options.Sarif = None,
     code_quality: options.CodeQuality = None,
+    verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
     """Judge the saved numbers by another policy; nothing is run again."""
@@ -59,7 +60,7 @@ def judge(
         verification = judge_again(saved, by)
         if out is not None:
             showing.warn(save(verification, out))
-        showing.show(verification, out)
+        showing.show(verification, out, verbose=verbose)
         failures = expired(by, datetime.now(UTC).date())
         for each in failures:
             streams.complain(each)

@@ -10,7 +10,19 @@ import typer
 DataName = Annotated[
     str,
     typer.Option(
-        metavar="digits|cifar10", help="What to learn from: scikit-learn's handwritten digits, or CIFAR-10."
+        metavar="digits|cifar10|FOLDER",
+        help=(
+            "What to learn from: scikit-learn's handwritten digits, CIFAR-10, or photographs of one's own, a folder "
+            "for each class in it."
+        ),
+    ),
+]
+PictureSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="PIXELS",
+        help="Height and width of a folder's photographs; --arch knows what fits, else 224.",
     ),
 ]
 DataDirectory = Annotated[
@@ -22,7 +34,22 @@ TrainingSeed = Annotated[
         metavar="N", min=0, max=2**31 - 1, help="For models, the order of the data and what is drawn."
     ),
 ]
+TestScales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Test at these sizes in pixels, separated by commas, and tell classes by the mean of the scores.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print all there is to tell; without it headline, first divergence, culprits and criteria.",
+    ),
+]
 _policy = typer.Option(
     metavar="strict|criteria|task|FILE",
     help=(
@@ -61,6 +88,25 @@ Baseline = Annotated[
 ]
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+]
+BaselinePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline-path",
+        metavar="DIR",
+        help="Where the baseline's imports start, if that is neither its file's folder nor its package's.",
+    ),
+]
+CandidatePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--candidate-path",
+        metavar="DIR",
+        help=(
+            "Where the candidate's imports start, for another version of a package: --baseline-path old "
+            "--candidate-path new with pkg.net:build for both."
+        ),
+    ),
 ]
 BatchDim = Annotated[
     str,

@@ -67,6 +67,21 @@ def _check_halves(arch: str, baseline: str | None, candidate: str | None) -> Non
         )
 
 
+def placed(spec: str | None, directory: Path | None, option: str) -> str | None:
+    """A specification whose imports start in the directory that an option named, if one did.
+
+    Raises:
+        UsageError: There is no specification, or the directory and it do not go together.
+    """
+    if directory is None:
+        return spec
+    if spec is None:
+        raise UsageError(f"{option} says where imports start; give {option.removesuffix('-path')} too.")
+    from verifier.models.specs import started_in
+
+    return started_in(spec, directory, option)
+
+
 def plan_jobs(
     arch: str | None,
     baseline: str | None,
@@ -139,6 +154,13 @@ class InputOptions:
     candidate_file: str | None
     candidate_preprocessing: str | None
     seed: int
+    scales: tuple[int, ...] = ()
+
+    def spec(self, spec: str) -> str:
+        """A model's specification, for what it is given: of several scales it averages the scores."""
+        from verifier.models.scales import PREFIX
+
+        return f"{PREFIX}:{spec}" if self.scales else spec
 
     def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
@@ -160,22 +182,58 @@ class InputOptions:
             raise UsageError("--images and --input exclude each other; give one of them.")
         if self.images is None and self.candidate_preprocessing is not None:
             raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
+        recorded = job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir()
+        if self.scales:
+            if recorded or self.file is not None or self.candidate_file is not None:
+                what = "a recorded baseline" if recorded else "--input"
+                raise UsageError(
+                    f"--test-scales is for photographs and random pictures; {what} has sizes of its own."
+                )
+            return inputs.at_scales([self._pictures(job, size) for size in self.scales]), None
         given: Inputs | None
         if self.images is not None:
-            preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
-            given = inputs.images(self.images, None, job.image_size, preparing, self.seed)
+            given = self._pictures(job, job.image_size)
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)
-        elif job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir():
+        elif recorded:
             given = None
         else:
-            given = inputs.normal(job.batch_size, job.image_size, self.seed)
+            given = self._pictures(job, job.image_size)
         return given, (None if self.candidate_file is None else inputs.read(self.candidate_file, self.seed))
 
+    def _pictures(self, job: Job, size: int) -> Inputs:
+        """Photographs of this size, or random ones."""
+        from verifier import inputs
 
-def command_line() -> str:
-    """This command, for the record."""
-    return shlex.join(["python", "-m", "verifier", *sys.argv[1:]])
+        if self.images is None:
+            return inputs.normal(job.batch_size, size, self.seed)
+        preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
+        return inputs.images(self.images, None, size, preparing, self.seed)
+
+
+def command_line(**changes: str | None) -> str:
+    """This command, for the record, with other values for options named so; None leaves one out."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    kept: list[str] = []
+    rest = iter(sys.argv[1:])
+    for each in rest:
+        name, equals, _ = each.partition("=")
+        if name not in options:
+            kept.append(each)
+        elif not equals:
+            next(rest, None)  # the value
+    asked = ((name, value) for name, value in options.items() if value is not None)
+    return shlex.join(["python", "-m", "verifier", *kept, *(text for pair in asked for text in pair)])
+
+
+def alone(job: Job, repro: Path | None) -> str:
+    """The command that verifies one network of several as it was verified among them.
+
+    Files that tell of all of them are not written by it.
+    """
+    changes: dict[str, str | None] = {"junit": None, "sarif": None, "code_quality": None}
+    changes |= {"arch": job.name, "batch_size": str(job.batch_size), "out": str(job.out)}
+    return command_line(**changes, **({} if repro is None else {"repro": str(repro)}))
 
 
 def pixels(wanted: str | None, own: int, small: int) -> int:
@@ -185,6 +243,42 @@ def pixels(wanted: str | None, own: int, small: int) -> int:
     if wanted is None:
         return own
     return small if wanted == "small" else parse_image_size(wanted)
+
+
+def picture_size(wanted: str | None, arch: str | None, data: str) -> int | None:
+    """The height and width of a folder's pictures: what was asked for, or what the architectures have for their own.
+
+    None where nobody says, and for data that has a size of its own.
+
+    Raises:
+        UsageError: Architectures are made for several sizes and none was asked for.
+    """
+    import reference_models
+    from verifier.training.data import DATA
+
+    known = reference_models.list()
+    entries = [reference_models.get(name) for name in _listed(arch or "") if name in known]
+    if wanted is not None:
+        return pixels(wanted, 0, min((each.small_size for each in entries), default=64))
+    sizes = sorted({each.image_size for each in entries})
+    if data in DATA or not sizes:
+        return None
+    if len(sizes) > 1:
+        raise UsageError(
+            f"these networks are made for images of {' and '.join(map(str, sizes))} pixels; give --image-size."
+        )
+    return sizes[0]
+
+
+def scales(text: str | None) -> tuple[int, ...]:
+    """The sizes in pixels that `--test-scales` lists; none if it was not given.
+
+    Raises:
+        InputError: One is no size.
+    """
+    from verifier.inputs import parse_image_size
+
+    return tuple(dict.fromkeys(parse_image_size(each) for each in _listed(text))) if text is not None else ()
 
 
 def dimension(text: str) -> int | None:

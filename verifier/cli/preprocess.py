@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.planning import command_line
 
 
 def preprocess(
@@ -34,34 +37,46 @@ def preprocess(
     seed: options.Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where preprocessing.json goes; by default nothing is written."),
+        typer.Option(
+            metavar="DIR", help="Where preprocessing.json and its page go; by default nothing is written."
+        ),
     ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare how photographs are prepared with torchvision's transforms, stage by stage."""
+    started = time.perf_counter()
     with exits.translated(debug=debug):
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
+            from verifier.environment import describe
             from verifier.preprocessing import REFERENCE, PhotographComparison, named
             from verifier.preprocessing import recipe as by_name
-            from verifier.records import Verdict
+            from verifier.records import PreparationAlone
             from verifier.storage.earlier import awaiting
-            from verifier.storage.saving import PREPROCESSING, check_writable, save_record
+            from verifier.storage.pages import PREPARATION, PREPARATION_PAGE, save_preparation
+            from verifier.storage.saving import check_writable
 
             if out is not None:
                 check_writable(out)
-            stack.enter_context(awaiting(out, (PREPROCESSING,)))
+            stack.enter_context(awaiting(out, (PREPARATION, PREPARATION_PAGE)))
             chosen = by_name(recipe, image_size)
             candidate = named(candidate_preprocessing or REFERENCE, chosen)
             files, _ = inputs.photographs(images)
             progress("comparing photographs", 0, 0)
             compared = PhotographComparison(chosen, candidate, seed)
             inputs.read_photographs(files, compared.add)
-            found = compared.record()
+            record = compared.record()
+            found = PreparationAlone(
+                **{name: getattr(record, name) for name in record.__struct_fields__},
+                seed=seed,
+                environment=describe(),
+                command=command_line(),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=time.perf_counter() - started,
+            )
             if out is not None:
-                save_record(found, out / PREPROCESSING)
-        from reports import preprocessing
+                showing.warn(save_preparation(found, out))
+        showing.show_preparation(found, None if out is None else out / PREPARATION_PAGE)
+        from reports.preprocessing import verdict
 
-        showing.say(preprocessing.plain(found, out_dir=None if out is None else str(out / PREPROCESSING)))
-        verdicts = {"differs": Verdict.DIVERGED, "inconclusive": Verdict.INCONCLUSIVE}
-        exits.by(verdicts.get(found.status, Verdict.MATCH))
+        exits.by(verdict(found))

@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
+from verifier.cli.rendering import KINDS, other
 from verifier.errors import CannotRunError, UsageError
 from verifier.gate.findings import Outcome
 from verifier.gate.formats import Formats
 
 
 def report(
-    directory: options.Result,
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Directory that a command wrote to, or the record in it itself."),
+    ],
     later: Annotated[
         Path | None,
         typer.Argument(
@@ -31,22 +35,19 @@ def report(
     junit: options.Junit = None,
     sarif: options.Sarif = None,
     code_quality: options.CodeQuality = None,
+    verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Render the report, or the page of a training, again from what was saved, or compare two results."""
+    """Render the page of whatever a command saved again, or compare two results."""
     formats = Formats(junit, sarif, code_quality)
     with exits.translated(debug=debug):
         formats.check()
-        from verifier.training.saving import is_experiment, load_experiment, save_experiment
-
-        training = later is None and out is None and is_experiment(directory)
-        if formats.files and (training or later is not None):
+        one = later is None and out is None
+        record = other(directory) if one else None
+        if formats.files and (record is not None or later is not None):
             raise UsageError(f"{', '.join(formats.files)}: only of one result of a comparison of two models.")
-        if training:
-            found = load_experiment(directory)
-            lost = save_experiment(found, directory)
-            showing.show_experiment(found, directory)
-            _end(lost)
+        if record is not None:
+            _end(KINDS[record.name](record))
             return
         from verifier.storage.saving import load, render_again, save_comparison
 
@@ -61,7 +62,7 @@ def report(
                 "--out is for two results: name a second one, or leave it out to render in place."
             )
         verification, lost = render_again(directory)
-        showing.show(verification, directory if directory.is_dir() else directory.parent)
+        showing.show(verification, directory if directory.is_dir() else directory.parent, verbose=verbose)
         _end((*lost, *formats.write([Outcome.of(verification)])))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, dimension, plan_jobs, plan_models
+from verifier.cli.planning import ALL, InputOptions, dimension, placed, plan_jobs, plan_models, scales
 from verifier.errors import UsageError
 
 
@@ -49,6 +49,8 @@ def run(
     ] = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     device: Annotated[
         str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
     ] = "cpu",
@@ -115,6 +117,7 @@ def run(
             help="Height and width of an image, or 'small'; --arch knows what fits, else 224, and 64 if small.",
         ),
     ] = None,
+    test_scales: options.TestScales = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -191,6 +194,7 @@ def run(
     ] = False,
     history: options.History = None,
     no_history: options.NoHistory = False,
+    verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
@@ -198,10 +202,14 @@ def run(
     with exits.translated(debug=debug, failed=gate.failed), collecting_seldom():
         gate.check()
         isolating.where_asked(timeout, isolate=isolate)
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
         if no_history and history is not None:
             raise UsageError("--history and --no-history exclude each other.")
+        if test_scales is not None and image_size is not None:
+            raise UsageError("--test-scales and --image-size exclude each other; give one of them.")
         with showing.progress_bar("importing torch"):
             from verifier.cli.verifying import CellOptions, Task
             from verifier.gate.history import place
@@ -222,6 +230,7 @@ def run(
                     candidate_file=candidate_input,
                     candidate_preprocessing=candidate_preprocessing,
                     seed=seed,
+                    scales=scales(test_scales),
                 ),
                 CellOptions(
                     names=cells_wanted,
@@ -246,4 +255,5 @@ def run(
                 repro=repro,
                 history=place(history, never=no_history),
             )
-        task.carry_out(several=len(task.jobs) > 1 or arch == ALL, ended=gate.ended, debug=debug)
+        several = len(task.jobs) > 1 or arch == ALL
+        task.carry_out(several=several, ended=gate.ended, verbose=verbose, debug=debug)

@@ -14,7 +14,8 @@ from verifier.cli.streams import err, out
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.records import Check, Result
+    from verifier.initialisation.records import Initialisation
+    from verifier.records import Check, PreparationAlone, Result, Walk
     from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]
@@ -95,8 +96,11 @@ def show_experiment(found: Experiment, directory: Path) -> None:
     say(training.plain(found, str(directory)))
 
 
-def show(verification: Result, directory: Path | None) -> None:
-    """Print the summary: in colour on a terminal, as plain text elsewhere; the verdict alone if it cannot be made."""
+def show(verification: Result, directory: Path | None, *, verbose: bool = False) -> None:
+    """Print the summary: in colour on a terminal, as plain text elsewhere; the verdict alone if it cannot be made.
+
+    With `verbose` it tells all there is, without it the answer.
+    """
     from reports import terminal
 
     out_dir = None if directory is None else str(directory)
@@ -104,22 +108,45 @@ def show(verification: Result, directory: Path | None) -> None:
         if out().isatty():
             from rich.console import Console
 
-            Console(file=out()).print(terminal.summary(verification, out_dir=out_dir))
+            Console(file=out()).print(terminal.summary(verification, out_dir=out_dir, verbose=verbose))
         else:
-            say(terminal.plain(verification, out_dir=out_dir))
+            say(terminal.plain(verification, out_dir=out_dir, verbose=verbose))
     except Exception as error:
         warn([f"the summary cannot be made of the result: {first_line(error)}."])
         say(f"{verification.verdict}: {verification.reason}\n")
 
 
-def show_check(found: Check, directory: Path) -> None:
-    """Print how a check ended as a whole, behind the table of its models."""
+def show_check(found: Check, directory: Path | None) -> None:
+    """Print how a check ended as a whole, behind the table of its models, and where its page is if it has one."""
     from reports import check, sections, wording
-    from verifier.storage.saving import CHECK_PAGE
+    from verifier.storage.pages import CHECK_PAGE
 
     found = wording.shown(found)
     say(sections.text(check.headline(found), check.sections(found)))
-    say(f"Page: {directory / CHECK_PAGE}\n")
+    if directory is not None:
+        say(f"Page: {directory / CHECK_PAGE}\n")
+
+
+def show_walk(found: Walk, *, total: bool) -> None:
+    """Print the table of several networks, and behind it how many of them match."""
+    from reports import walk, wording
+
+    found = wording.shown(found)
+    say(f"{walk.table(found)}\n" + (f"{walk.total(found)}\n" if total else ""))
+
+
+def show_initialisation(found: Initialisation, page: Path | None) -> None:
+    """Print what a comparison of initial values found, and where its page is."""
+    from reports import initialisation
+
+    say(initialisation.plain(found, out_dir=None if page is None else str(page)))
+
+
+def show_preparation(found: PreparationAlone, page: Path | None) -> None:
+    """Print how photographs are prepared, and where the page is."""
+    from reports import preprocessing
+
+    say(preprocessing.plain(found, out_dir=None if page is None else str(page)))
 
 
 def warn(lost: Sequence[str]) -> None:

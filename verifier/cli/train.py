@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import exits, interruption, options, showing
-from verifier.cli.planning import command_line, plan_models
+from verifier.cli.planning import command_line, picture_size, plan_models, scales
 from verifier.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
 
 _EPOCHS = {"digits": 12, "cifar10": 164}
+_FOLDER_EPOCHS = 12
 
 
 def train(
@@ -27,8 +28,10 @@ def train(
     candidate: options.Candidate = None,
     data: options.DataName = "digits",
     data_dir: options.DataDirectory = Path("data"),
+    image_size: options.PictureSize = None,
+    test_scales: options.TestScales = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="12 for digits, 164 for CIFAR-10 if not given.")
+        int | None, typer.Option(metavar="N", min=1, help="164 for CIFAR-10, else 12 if not given.")
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -60,8 +63,14 @@ def train(
 
             check_writable(out)
             interruption.leaves(f"finished epochs are kept in {out}, and --resume goes on from there.")
-            learnt = read(data, data_dir)
-            length = epochs or _EPOCHS[data]
+            learnt = read(
+                data,
+                data_dir,
+                size=picture_size(image_size, arch, data),
+                seed=seed,
+                scales=scales(test_scales),
+            )
+            length = epochs or _EPOCHS.get(data, _FOLDER_EPOCHS)
             found = twins.train(
                 trainees,
                 learnt,
@@ -85,6 +94,7 @@ def train(
 def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, twin: bool) -> list[Trainee]:
     """What to train: the architectures, or the two models named."""
     import reference_models
+    from reference_models.published import family
     from verifier.experiment.twins import Trainee
 
     names = [None] if arch is None else [name.strip() for name in arch.split(",") if name.strip()]
@@ -96,9 +106,9 @@ def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, 
     for name in dict.fromkeys(names):
         alone = name is None and candidate is not None and not twin
         b, c = ("", candidate or "") if alone else plan_models(name, baseline, candidate)
-        known = name is not None and name in reference_models.list()
-        depth = reference_models.get(name).depth if name is not None and known else None
-        found.append(Trainee(name or _short(c), c, b if twin else None, depth))
+        of = reference_models.get(name) if name is not None and name in reference_models.list() else None
+        facts = (None, None, None) if of is None else (of.depth, family(of.family), of.image_size)
+        found.append(Trainee(name or _short(c), c, b if twin else None, *facts))
     return found
 
 
@@ -110,9 +120,9 @@ def _short(spec: str) -> str:
 def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -> TrainingRecipe:
     import msgspec
 
-    from verifier.training.recipe import article, digits, read_recipe
+    from verifier.training.recipe import article, digits, photographs, read_recipe
 
-    made = article(epochs) if data == "cifar10" else digits()
+    made = article(epochs) if data == "cifar10" else digits() if data == "digits" else photographs()
     made = made if file is None else read_recipe(file, made)
     return made if batch_size is None else msgspec.structs.replace(made, batch_size=batch_size)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import command_line, plan_models
+from verifier.cli.planning import command_line, picture_size, placed, plan_models
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -19,6 +19,8 @@ def train_parity(
     arch: options.Arch = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the optimiser.")] = 50,
     recipe: Annotated[
         Path | None,
@@ -42,6 +44,7 @@ def train_parity(
     ] = None,
     data: options.DataName = "digits",
     data_dir: options.DataDirectory = Path("data"),
+    image_size: options.PictureSize = None,
     batch_size: Annotated[
         int | None,
         typer.Option(metavar="N", min=2, help="Samples a batch, whatever the recipe says; else 32."),
@@ -56,13 +59,15 @@ def train_parity(
     map_file: options.Map = None,
     seed: options.TrainingSeed = 0,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where training-parity.json and tensors.csv go.")
+        Path, typer.Option(metavar="DIR", help="Where training-parity.json, its page and tensors.csv go.")
     ] = Path("training-parity"),
     debug: options.Debug = False,
 ) -> None:
     """Train a candidate and its baseline side by side; name the first step, phase and tensor that differ."""
     with exits.translated(debug=debug):
         for_both, for_candidate = _recipes(recipe, candidate_recipe, batch_size)
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
         models = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier.models import specs
@@ -70,17 +75,17 @@ def train_parity(
             from verifier.storage.saving import check_writable
             from verifier.training.data import read
             from verifier.training.parity import train_parity as run
-            from verifier.training.saving import PARITY, TENSORS, save_parity
+            from verifier.training.saving import PARITY, PARITY_PAGE, TENSORS, save_parity
             from verifier.weights import read_map
 
             check_writable(out)
-            stack.enter_context(awaiting(out, (PARITY, TENSORS)))
+            stack.enter_context(awaiting(out, (PARITY, TENSORS, PARITY_PAGE)))
             loops = [None if spec is None else specs.function(spec) for spec in (trainer, candidate_trainer)]
             known = None if map_file is None else read_map(map_file)
             progress("reading data", 0, 0)
             found = run(
                 *models,
-                read(data, data_dir),
+                read(data, data_dir, size=picture_size(image_size, arch, data), seed=seed),
                 recipe=for_both,
                 candidate_recipe=for_candidate,
                 trainer=loops[0],

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
-from verifier.cli.planning import command_line, explained
+from verifier.cli.planning import alone, command_line, explained
 from verifier.cli.walking import walk
 from verifier.errors import ModelError, UsageError
 from verifier.gate.breaches import expired
@@ -67,7 +67,8 @@ class CellOptions:
 class Task:
     """Networks to verify, and all that `verify` takes with each; `settings` are options it takes as they are.
 
-    `named` says that a policy's file gives the jobs their names, which their results then have.
+    `named` says that a policy's file gives the jobs their names, which their results then have; `command` is what
+    verifies the only one of them alone, where that is another than this process was given.
     """
 
     jobs: Sequence[Job]
@@ -79,6 +80,7 @@ class Task:
     history: Path | None = None
     repro: Path | None = None
     named: bool = False
+    command: str = ""
 
     @classmethod
     def of(
@@ -129,7 +131,7 @@ class Task:
         )
 
     def carry_out(
-        self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], debug: bool
+        self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], verbose: bool, debug: bool
     ) -> NoReturn:
         """Verify every network, tell `ended` of it and end with the exit code, of several with the worst."""
         if several:
@@ -140,7 +142,7 @@ class Task:
                 save_text(as_toml(verification.weights), self.save_map)
         if str(self.save_map) == "-":
             showing.say(as_toml(verification.weights))
-        showing.show(verification, self.out)
+        showing.show(verification, self.out, verbose=verbose)
         ended([Outcome.of(verification)])
         exits.by(verification.verdict)
 
@@ -150,22 +152,23 @@ class Task:
             return self._verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
 
     def _verified(self, job: Job, progress: showing.Progress) -> Verification:
+        repro = None if self.repro is None else self.repro / job.out.relative_to(self.out)
         with awaiting(job.out, WRITTEN):
             progress("reading inputs", 0, 0)
             given, candidates = self.inputs.read(job)
             progress("building models", 0, 0)
             try:
                 verification = verify(
-                    job.baseline,
-                    job.candidate,
+                    self.inputs.spec(job.baseline),
+                    self.inputs.spec(job.candidate),
                     given,
                     candidate_inputs=candidates,
                     policy=self.policies[job],
                     batch_size=job.batch_size,
                     seed=self.inputs.seed,
-                    command=command_line(),
+                    command=self.command or (command_line() if job.out == self.out else alone(job, repro)),
                     progress=progress,
-                    repro=None if self.repro is None else self.repro / job.out.relative_to(self.out),
+                    repro=repro,
                     **self.settings,
                 )
             except ModelError as error:

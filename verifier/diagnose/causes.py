@@ -256,20 +256,23 @@ def _told(missing: Sequence[str], extra: Sequence[str], row: PairResult) -> str:
     return f"{_listed(extra)} before {before} stands where the baseline has {_listed(missing)}"
 
 
-_MOST_NAMED = 12
+_MOST_NAMED = 8
 
 
 def _listed(ops: Sequence[str]) -> str:
-    """Operators in a sentence; of many the first."""
-    shown = ", ".join(ops[:_MOST_NAMED])
-    return shown if len(ops) <= _MOST_NAMED else f"{shown}, ... ({len(ops)} operators)"
+    """Operators in a sentence; of many how many."""
+    return ", ".join(ops) if len(ops) <= _MOST_NAMED else f"a region of {len(ops)} operators"
+
+
+def _the(ops: Sequence[str]) -> str:
+    return _listed(ops) if len(ops) > _MOST_NAMED else f"the {_listed(ops)}"
 
 
 def _mend(missing: Sequence[str], extra: Sequence[str]) -> str:
     if not extra:
-        return f"add the {_listed(missing)}"
+        return f"add {_the(missing)}"
     if not missing:
-        return f"remove the {_listed(extra)}"
+        return f"remove {_the(extra)}"
     return f"put {_listed(missing)} in place of {_listed(extra)}"
 
 

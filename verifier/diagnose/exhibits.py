@@ -45,7 +45,7 @@ def exhibits(
     culprits: Sequence[PairResult],
     open_lanes: Callable[[], tuple[Lane, Lane]],
 ) -> tuple[Exhibit, ...]:
-    """Settings and pictures of the first culprits, from one forced pass.
+    """Settings and pictures of the first culprits, and of the first of each cause, from one forced pass.
 
     Args:
         alignment: The pairs.
@@ -53,7 +53,7 @@ def exhibits(
         culprits: Those to look at.
         open_lanes: Makes the baseline's lane and the candidate's.
     """
-    places = [_Place.of(alignment, rows, culprit) for culprit in culprits[:MOST]]
+    places = [_Place.of(alignment, rows, culprit) for culprit in _chosen(culprits)]
     wanted = {place.pair: place for place in places if place.pair is not None}
     seen: dict[int, Exhibit] = {}
 
@@ -74,6 +74,16 @@ def exhibits(
             if place.output is not None:
                 look(place, passes.values[0][place.output], passes.values[1][place.output])
     return tuple(seen.get(place.culprit.index, place.bare) for place in places)
+
+
+def _chosen(culprits: Sequence[PairResult]) -> list[PairResult]:
+    """As many as are pictured, in order of execution: the first of each cause, then the first of all."""
+    first: dict[object, int] = {}
+    for k, row in enumerate(culprits):
+        first.setdefault((row.cause.code, row.cause.summary) if row.cause else None, k)
+    leading = first.values()
+    others = sorted({*range(len(culprits))} - {*leading})
+    return [culprits[k] for k in sorted([*leading, *others][:MOST])]
 
 
 @dataclass(frozen=True)

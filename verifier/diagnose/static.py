@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from verifier.graph.operators import IRRELEVANT, canonical
+from verifier.recognise.relation import constant
 from verifier.recognise.values import relate
-from verifier.records import StaticDifference
+from verifier.records import LOADING, StaticDifference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment, Assembly
 
-# Tensors whose values are described one by one; of the others only how many there are is said.
+# Tensors whose values are described one by one.
 _MOST = 50
+# Tensors without anything of the baseline's are counted if they are many, and most of those that differ.
+_MANY, _MOSTLY = 8, 0.8
 
 
 def static_differences(
@@ -120,7 +123,7 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 def _tensors(
     baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
 ) -> Iterator[StaticDifference]:
-    said = 0
+    said = fresh = initial = loaded = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
     for name, assembly in parameters.items():
         tensor = candidate.get(name)
@@ -135,13 +138,33 @@ def _tensors(
             yield _difference(
                 "layout", twin, name, f"strides {tensor.stride()}, the baseline's {made.stride()}"
             )
-        if said >= _MOST:
+        if said >= _MOST and fresh < _MOSTLY * said:
             continue
         alike = {key: each for key, each in baseline.items() if each.shape == tensor.shape}
         relation = relate(tensor, made, alike)
-        if relation is not None:
-            said += 1
+        if relation is None:
+            loaded += not _is_initial(tensor)
+            continue
+        said += 1
+        if relation.kind == "not-loaded":
+            fresh += 1
+            initial += _is_initial(tensor)
+        if said <= _MOST:
             yield _difference("tensor", twin, name, f"it {relation.summary}")
+    if fresh >= max(_MANY, _MOSTLY * said):
+        told = f"{fresh} of {len(parameters)} tensors"
+        if not initial:  # only constants tell initial values from those of another training
+            yield _difference(
+                LOADING, None, None, f"{told} are another draw, uncorrelated with the baseline's"
+            )
+        else:
+            nothing = "" if loaded else "nothing was loaded: "
+            yield _difference(LOADING, None, None, f"{nothing}{told} keep their initial values")
+
+
+def _is_initial(tensor: Tensor) -> bool:
+    """Whether a tensor is all 0 or all 1, as initialisation makes biases, scales and statistics."""
+    return tensor.numel() > 0 and constant(tensor) in {0, 1}
 
 
 # What adds nothing to a sum, and what changes nothing in a product.

@@ -100,10 +100,11 @@ def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             "exact resume needs. Finish it with that version, or delete it to train from the start."
         )
     was, now = _settings(then), _settings(request)
-    others = [name for name in now if name not in was or was[name] != now[name]]
+    # What an older version did not know of is off where it is None.
+    others = [name for name in {**now, **was} if was.get(name) != now.get(name)]
     if others:
         told = "; ".join(
-            f"{name} was {_shown(was.get(name))}, now {_shown(now[name])}" for name in others[:3]
+            f"{name} was {_shown(was.get(name))}, now {_shown(now.get(name))}" for name in others[:3]
         )
         told += f"; and {len(others) - 3} more" if len(others) > 3 else ""
         raise UsageError(

@@ -20,7 +20,7 @@ from verifier.training.records import Epoch
 from verifier.training.surroundings import changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from verifier.training.data import Data
     from verifier.training.recipe import TrainingRecipe
 
-_TEST_BATCH = 250
+_TEST_PIXELS = 250 * 32 * 32  # that are tested at once
+_SMALLEST_BATCH = 8
 
 
 @dataclass
@@ -97,6 +98,8 @@ class Pupil:
         return {
             "network": self.spec,
             "data": self.data.name,
+            "photographs": self.data.digest[:12] or None,
+            "test scales": _sizes(self.data.test_scales),
             "epochs": self.total,
             "seed": self.seed,
             "device": self.device,
@@ -147,15 +150,23 @@ class Pupil:
         return epoch
 
     def test(self) -> Tensor:
-        """The logits of all test images, (M, classes), float32 on the CPU."""
+        """The logits of all test images, (M, classes), float32 on the CPU; at several scales their mean.
+
+        He et al. (2015), section 3.4, average the scores, too.
+        """
         self.model.eval()
         with torch.no_grad():
-            return torch.cat(
-                [
-                    self.model(self.data.prepared(images).to(self.device)).float().cpu()
-                    for images in torch.split(self.data.test_images, _TEST_BATCH)
-                ]
-            )
+            return torch.stack([self._scores(images) for images in self.data.tested]).mean(0)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        """The logits of images of one size."""
+        batch = max(_SMALLEST_BATCH, _TEST_PIXELS // images[0, 0].numel())
+        return torch.cat(
+            [
+                self.model(self.data.prepared(each).to(self.device)).float().cpu()
+                for each in torch.split(images, batch)
+            ]
+        )
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
@@ -188,6 +199,11 @@ class Pupil:
                 f"{self.name} {self.role} went on after epoch {len(self.epochs)} with {differing}: its numbers are "
                 "not bit for bit those of a training without an interruption"
             )
+
+
+def _sizes(scales: Sequence[Tensor]) -> str | None:
+    """Sizes in pixels, as `--test-scales` takes them; None for none."""
+    return ",".join(str(images.shape[-1]) for images in scales) or None
 
 
 def _first_other(those: dict[str, Tensor], these: dict[str, Tensor]) -> str | None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
-from reference_models.published import figures
 from verifier.bench.side import Side
 from verifier.border.programs import contained, translating
 from verifier.cells import Cell
@@ -22,6 +22,7 @@ from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError
 from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
+from verifier.experiment.references import published_accuracies, references
 from verifier.models.copying import state_of
 from verifier.training.failing import failed
 from verifier.training.pairing import Pairing, pair
@@ -30,7 +31,7 @@ from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -41,17 +42,23 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 _SHOWN = 24  # sample predictions
+_THUMBNAIL = 96  # pixels: as large as the page shows them
 _PROBE = 4  # images to pair two networks on
 
 
 @dataclass(frozen=True)
 class Trainee:
-    """A network to train: its name, what it is built from, its depth if known, and its baseline twin if wanted."""
+    """A network to train: its name, what it is built from and its baseline twin if wanted.
+
+    Of a network of the catalogue `depth`, `family` and `size`, the pixels it is made for, are known.
+    """
 
     name: str
     candidate: str
     baseline: str | None = None
     depth: int | None = None
+    family: str | None = None
+    size: int | None = None
 
     def checkpoints(self, directory: Path) -> list[Path]:
         """Where its checkpoints go."""
@@ -111,7 +118,8 @@ def train(
         around = surroundings(environment, cell.device)
 
         def ready(trainee: Trainee) -> tuple[Pairing | None, list[Pupil]]:
-            pairing, models = _models(trainee, data, cell, seed)
+            with _told_the_size(trainee, data):
+                pairing, models = _models(trainee, data, cell, seed)
             pupils = [
                 Pupil(
                     name=trainee.name,
@@ -156,6 +164,7 @@ def train(
         classes=data.classes,
         training_images=len(data.labels),
         test_images=len(data.test_labels),
+        test_scales=tuple(images.shape[-1] for images in data.test_scales),
         recipe=recipe,
         recipe_told=recipe.told(),
         epochs=epochs,
@@ -166,10 +175,26 @@ def train(
         seed=seed,
         environment=environment,
         notes=tuple(notes),
+        references=references(data.name),
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+@contextlib.contextmanager
+def _told_the_size(trainee: Trainee, data: Data) -> Iterator[None]:
+    """Add to a refusal of the images for which size the network is made, where they have another."""
+    try:
+        yield
+    except InputError as error:
+        sizes = {images.shape[-1] for images in (data.images, *data.tested)}
+        if trainee.size is None or sizes == {trainee.size}:
+            raise
+        raise InputError(
+            f"{str(error).rstrip('.')}. It is made for images of {trainee.size} x {trainee.size} pixels, and is "
+            f"given {', '.join(map(str, sorted(sizes)))}."
+        ) from error
 
 
 def _models(
@@ -182,7 +207,9 @@ def _models(
         _check_outputs(side, images, data, cell)
         return None, [(side, side.trained(state_of(side.model), cell))]
     pairing = pair(trainee.baseline, trainee.candidate, images, cell, seed=seed)
-    alone = [*pairing.masters.info.unmapped_candidate, *pairing.masters.info.unmapped_baseline]
+    counts = {name for side in pairing.sides for name in _counts(side.model)}
+    info = pairing.masters.info
+    alone = [name for name in (*info.unmapped_candidate, *info.unmapped_baseline) if name not in counts]
     if alone:
         raise UsageError(
             f"{trainee.candidate} and {trainee.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
@@ -202,21 +229,22 @@ def _check_outputs(side: Side, images: Tensor, data: Data, cell: Cell) -> None:
         OutOfMemoryError: There is no memory for them.
     """
 
-    def refused(why: str) -> InputError:
+    def refused(given: Tensor, why: str) -> InputError:
         return InputError(
-            f"the {side.role} {side.spec} does not take inputs of shape {tuple(images.shape)}: {why}"
+            f"the {side.role} {side.spec} does not take inputs of shape {tuple(given.shape)}: {why}"
         )
 
     model = side.trained(state_of(side.model), cell)  # a copy, whose running statistics may move
-    for mode in (True, False):
-        with translating(partial(failed, f"the {side.role}", refused)), torch.no_grad():
-            outputs = model.train(mode)(images)
+    tests = [data.prepared(each[: len(images)]).to(cell.device) for each in data.test_scales] or [images]
+    for mode, given in ((True, images), *((False, each) for each in tests)):
+        with translating(partial(failed, f"the {side.role}", partial(refused, given))), torch.no_grad():
+            outputs = model.train(mode)(given)
         is_tensor = isinstance(outputs, torch.Tensor)
-        if not is_tensor or tuple(outputs.shape) != (len(images), len(data.classes)):
-            given = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
+        if not is_tensor or tuple(outputs.shape) != (len(given), len(data.classes)):
+            gives = f"a tensor of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
             raise UsageError(
-                f"the {side.role} {side.spec} gives {given} for {len(images)} images; {data.name} needs "
-                f"({len(images)}, {len(data.classes)}), one number a class. Give a network that ends so."
+                f"the {side.role} {side.spec} gives {gives} for {len(given)} images; {data.name} needs "
+                f"({len(given)}, {len(data.classes)}), one number a class. Give a network that ends so."
             )
 
 
@@ -263,27 +291,21 @@ def _learner(trainee: Trainee, pupil: Pupil, logits: Tensor, directory: Path) ->
         role=pupil.role,
         spec=pupil.spec,
         depth=trainee.depth,
+        family=trainee.family,
         parameters=sum(parameter.numel() for parameter in pupil.model.parameters()),
         epochs=tuple(pupil.epochs),
         confusion=tuple(tuple(row) for row in counts.tolist()),
-        digest=_digest(tensors),
+        digest=_digest({name: tensors[name] for name in sorted(tensors.keys() - set(_counts(pupil.model)))}),
         weights_file=file.name,
         published=published_accuracies(pupil.name, pupil.data.name) if pupil.role == "candidate" else (),
     )
 
 
-def published_accuracies(name: str, data: str) -> tuple[tuple[float, str], ...]:
-    """Test accuracies, as shares in 0..1, that others published of a network of the catalogue, with their sources.
-
-    Args:
-        name: As `--arch` takes it, such as `cifar_resnet20` (option A, the paper's) or `cifar_resnet20_b`.
-        data: As `--data` takes it; of digits nothing is published.
-    """
-    return tuple(
-        (float(Decimal(each.value) / 100), f"{each.source}; {each.note}" if each.note else each.source)
-        for each in figures()
-        if (each.network, each.quantity) == (name, data)
-    )
+def _counts(model: nn.Module) -> Iterator[str]:
+    """Names of the buffers that count batches and no number depends on: those of norms whose momentum is given."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.momentum is not None:
+            yield f"{name}.num_batches_tracked".lstrip(".")
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -310,17 +332,22 @@ def _twins(trainee: Trainee, pupils: Sequence[Pupil], pairing: Pairing) -> Twins
 
 
 def _samples(data: Data, answers: Sequence[Tensor]) -> tuple[SampleImage, ...]:
-    """Test images that some network gets wrong, then others, at most half of them wrong."""
+    """Test images that networks tell otherwise, then that all get wrong, then others; at most half are missed."""
     from PIL import Image  # noqa: PLC0415 - only needed at the end
 
     probabilities = [logits.softmax(1) for logits in answers]
-    wrong = torch.stack([each.argmax(1) != data.test_labels for each in probabilities]).any(0)
-    missed = wrong.nonzero().flatten().tolist()[: _SHOWN // 2]
+    called = torch.stack([each.argmax(1) for each in probabilities])
+    wrong = (called != data.test_labels).any(0)
+    apart = (called != called[0]).any(0)
+    order = [*(wrong & apart).nonzero().flatten().tolist(), *(wrong & ~apart).nonzero().flatten().tolist()]
+    missed = order[: _SHOWN // 2]
     told = (~wrong).nonzero().flatten().tolist()[: _SHOWN - len(missed)]
     found = []
     for index in (*missed, *told):
         stream = io.BytesIO()
-        Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy()).save(stream, format="PNG")
+        picture = Image.fromarray(data.test_images[index].permute(1, 2, 0).numpy())
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        picture.save(stream, format="PNG")
         found.append(
             SampleImage(
                 png=base64.b64encode(stream.getvalue()).decode("ascii"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WRITTEN = ("--history", "--save-map")  # files that need not exist yet
 _PLACED = (
     *("--baseline", "--candidate", "--images", "--input", "--candidate-input", "--candidate-preprocessing"),
-    *("--weights", "--map", "--policy"),
+    *("--weights", "--map", "--policy", "--baseline-path", "--candidate-path"),
 )
 """Options whose values may be paths, with a colon and a name behind."""
 

@@ -19,6 +19,7 @@ from verifier.initialisation.testing import ENOUGH, OpenTensors, measured, same_
 from verifier.models.copying import state_of
 from verifier.records import Verdict
 from verifier.weights import resolve
+from verifier.weights.files import counts_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,11 @@ def verify_initialisation(
         b_state, c_state = state_of(b_model), state_of(c_model)
         known = resolve(parameter_map or {}, _shapes(b_state), _shapes(c_state))
         recipes = correspondence(b_model, c_model, known, inputs, (b.spec, c.spec))
-        rows = [_at_once(name, tensor, recipes.get(name), b_state) for name, tensor in c_state.items()]
+        rows = [
+            _at_once(name, tensor, recipes.get(name), b_state)
+            for name, tensor in c_state.items()
+            if name in recipes or not counts_batches(name)
+        ]
         open_rows = {
             row.candidate: recipes[row.candidate]
             for row in rows
@@ -107,7 +112,7 @@ def verify_initialisation(
             reason="no tensor of the candidate belongs to it",
         )
         for name, tensor in b_state.items()
-        if name not in used
+        if name not in used and not counts_batches(name)
     ]
     verdict, reason = _verdict(rows)
     return Initialisation(

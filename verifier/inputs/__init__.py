@@ -4,10 +4,12 @@ from verifier.inputs.files import file
 from verifier.inputs.functions import function, read
 from verifier.inputs.given import Inputs, named, normal, paired, parse_image_size, tensors
 from verifier.inputs.images import SAMPLES, images, photographs, read_photographs
+from verifier.inputs.scales import at_scales
 
 __all__ = [
     "SAMPLES",
     "Inputs",
+    "at_scales",
     "file",
     "function",
     "images",

@@ -105,8 +105,13 @@ def photographs(directory: str | Path) -> tuple[list[Path], str]:
     return _in_directory(Path(directory)), f"photographs from {directory}"
 
 
-def read_photographs(files: Sequence[Path], prepare: Callable[[Path], T]) -> list[T]:
-    """Each photograph as `prepare` makes it.
+def read_photographs(
+    files: Sequence[Path],
+    prepare: Callable[[Path], T],
+    place: Path | None = None,
+    name: Callable[[Path], str] = lambda file: file.name,
+) -> list[T]:
+    """Each photograph as `prepare` makes it; messages tell its `name` in `place`, the folder of the first if None.
 
     Raises:
         InputError: Some cannot be read, or are too large to be; they are counted and the first ones named.
@@ -115,10 +120,11 @@ def read_photographs(files: Sequence[Path], prepare: Callable[[Path], T]) -> lis
     from verifier.preprocessing.photographs import MOST_PIXELS, pixels  # noqa: PLC0415 - only photographs need it
 
     # All sizes stand in the files' first bytes; decoding a single one of these would take a minute.
-    large = [f"{file.name} ({size / 1e6:.0f})" for file in files if (size := pixels(file)) > MOST_PIXELS]
+    place = files[0].parent if place is None else place
+    large = [f"{name(file)} ({size / 1e6:.0f})" for file in files if (size := pixels(file)) > MOST_PIXELS]
     if large:
         raise InputError(
-            f"{len(large)} of {len(files)} images in {files[0].parent} have more than the {MOST_PIXELS // 10**6} "
+            f"{len(large)} of {len(files)} images in {place} have more than the {MOST_PIXELS // 10**6} "
             f"megapixels that are decoded here: {listed(large)}. Scale them down, or leave them out."
         )
     made = []
@@ -130,10 +136,10 @@ def read_photographs(files: Sequence[Path], prepare: Callable[[Path], T]) -> lis
             raise
         except Exception as error:  # each decoder has its own ways to fail
             strange = type(error).__name__ == "UnidentifiedImageError"
-            unreadable.append(f"{file.name} ({'not an image' if strange else reason(error)})")
+            unreadable.append(f"{name(file)} ({'not an image' if strange else reason(error)})")
     if unreadable:
         raise InputError(
-            f"{len(unreadable)} of {len(files)} images in {files[0].parent} cannot be read: "
+            f"{len(unreadable)} of {len(files)} images in {place} cannot be read: "
             f"{listed(unreadable)}. Mend or remove them."
         )
     return made

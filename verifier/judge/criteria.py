@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from verifier.records import TASK, Criterion, Verdict
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from verifier.records import CellResult, OutputAgreement, PairResult
 
 # "ResNet18 from scratch in PyTorch: complete reproduction and verification of consistent results", section 4.3.
+OUTPUT = "output MSE"
 SOURCE = "published acceptance criteria for a re-implemented ResNet-18, float32"
 
 
@@ -22,7 +24,10 @@ def evaluate(
     layers: Iterable[PairResult],
     cells: Iterable[CellResult] = (),
 ) -> tuple[Criterion, ...]:
-    """Each criterion with what was measured for it. What is NaN does not pass.
+    """Each criterion with what was measured for it. What is NaN does not pass; what both lack is not evaluated.
+
+    Nothing found in a picture has no error, and class probabilities that are constant on both sides have no
+    correlation.
 
     Args:
         policy: The limits.
@@ -38,7 +43,10 @@ def evaluate(
         if layer.total is not None and layer.total.elements > layer.total.nonfinite_baseline
     ]
     if output is not None and told:
-        found.append(_below("output MSE", output.mse, policy.output_mse))
+        if not math.isnan(
+            output.mse
+        ):  # what disagrees about a NaN is infinite: there is no number in any output
+            found.append(_below(OUTPUT, output.mse, policy.output_mse))
         if output.pearson_probabilities is not None:
             value = output.pearson_probabilities
             found.append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.judge.consistency import contradiction
-from verifier.judge.criteria import deciding, judged_by_task
+from verifier.judge.criteria import OUTPUT, deciding, judged_by_task
 from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict, brief
 
 AS_GIVEN = "as given"
@@ -132,6 +132,8 @@ def _left_open(
     decide = policy.criteria_decide or policy.task_decides
     if all(cell.verdict is Verdict.SKIPPED for cell in cells) or (decide and not deciding(policy, criteria)):
         return Verdict.INCONCLUSIVE, "nothing was compared"
+    if policy.criteria_decide and all(criterion.name != OUTPUT for criterion in criteria):
+        return Verdict.INCONCLUSIVE, "no number is returned to hold the published criteria against"
     if policy.task_decides:
         judged = {criterion.cell for criterion in deciding(policy, criteria)}
         for cell in judged_by_task(cells):

@@ -19,21 +19,31 @@ if TYPE_CHECKING:
 SMALL = 1e-2
 
 
-def agreement(baseline: Sequence[Tensor], candidate: Sequence[Tensor]) -> OutputAgreement | None:
+def agreement(
+    baseline: Sequence[Tensor], candidate: Sequence[Tensor], *, samples: int | None = None
+) -> OutputAgreement | None:
     """Agreement of two models' output tensors; None if no two share a position and a shape.
 
-    `mse` and `bit_exact` are over all such tensors. The first that is floating point, of shape (samples, classes)
-    with at least two classes, is read as class scores, in float64: `OutputAgreement` tells what is made of them.
+    `mse` and `bit_exact` are over all such tensors. The first that is floating point, of shape (rows, classes) with
+    at least two classes, is read as class scores, in float64: `OutputAgreement` tells what is made of them.
+
+    Args:
+        baseline: What one returns.
+        candidate: What the other does.
+        samples: How many went in. Rows that are not as many, and each of which has a whole number of its own in
+            another output, are what was found in a picture (boxes with their labels), and no class scores.
     """
     shared = [(a, b) for a, b in zip(baseline, candidate, strict=False) if a.shape == b.shape]
     if not shared:
         return None
     pooled = reduce(Moments.merge, collect([measure(a, b) for a, b in shared]))
+    labelled = {len(a) for a, _ in shared if a.dim() == 1 and not (a.is_floating_point() or a.is_complex())}
     scores = next(
         (
             (a.detach().double(), b.detach().to(a.device, torch.float64))
             for a, b in shared
             if a.is_floating_point() and not b.is_complex() and a.dim() == 2 and a.shape[1] > 1
+            if samples in (None, a.shape[0]) or a.shape[0] not in labelled
         ),
         None,
     )
@@ -41,10 +51,18 @@ def agreement(baseline: Sequence[Tensor], candidate: Sequence[Tensor]) -> Output
     if scores is not None:
         a, b = (torch.softmax(side, dim=1) for side in scores)
         (probabilities,) = collect([measure(a, b)])
-        told = {"pearson_probabilities": compare(probabilities).pearson, **_impact(*scores)}
+        defined = not (probabilities.nonfinite_mismatched == 0 and _constant(a) and _constant(b))
+        pearson = compare(probabilities).pearson if defined else None
+        told = {"pearson_probabilities": pearson, **_impact(*scores)}
     return OutputAgreement(
         mse=compare(pooled).mse, bit_exact=_bit_exact(shared), worst_channel=_worst_channel(shared), **told
     )
+
+
+def _constant(tensor: Tensor) -> bool:
+    """Whether all finite numbers are one, or there are none: what has no correlation with anything."""
+    finite = tensor[tensor.isfinite()]
+    return finite.numel() == 0 or bool(finite.amin() == finite.amax())
 
 
 def _worst_channel(shared: Sequence[tuple[Tensor, Tensor]]) -> float | None:

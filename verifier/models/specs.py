@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
-import importlib.machinery
-import importlib.util
 import inspect
-import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from verifier.border.error_texts import account, first_line, is_users
+from verifier.border.error_texts import account, first_line
 from verifier.border.programs import translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
+from verifier.models.importing import ROOT, importable, imported, located, rooted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import ModuleType
 
 FORMS = "torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or path/to/file.py:callable"
@@ -116,10 +112,29 @@ def arch(name: str) -> tuple[str, str]:
             f"{name!r} has no twin to be the baseline. Name one with --baseline and use "
             f"--candidate reference:{name}."
         )
+    if elsewhere := _named(name):
+        raise UsageError(
+            f"--arch has no {name!r}: there is no reference model of it to be the candidate. Use --baseline "
+            f"{elsewhere[0]}, and --candidate with your model."
+        )
     raise UsageError(
         f"unknown architecture {name!r}{suggestion(name, paired) or '.'} `verifier models` lists "
         "what it takes; other models are named with --baseline and --candidate."
     )
+
+
+def _named(name: str) -> list[str]:
+    """The specifications without a place of the user's that lead to a model of this name."""
+    import reference_models  # noqa: PLC0415 - builds every family, which only this function and its kin need
+
+    known: dict[str, Collection[str]] = {"reference": reference_models.list()}
+    with contextlib.suppress(Exception):  # torchvision does not import here: a name is being explained
+        from torchvision import models  # noqa: PLC0415 - half a second, and not every run needs it
+
+        from verifier.models import composed_baselines  # noqa: PLC0415 - imports torchvision
+
+        known = {"torchvision": models.list_models(), **known, "baseline": composed_baselines.BUILDERS}
+    return [f"{kind}:{name}" for kind, names in known.items() if name in names]
 
 
 def _start(seed: int | None) -> None:
@@ -181,9 +196,9 @@ def _reference_model(spec: str, name: str, seed: int | None) -> nn.Module:
     try:
         build = reference_models.get(name)
     except LookupError as error:
-        raise SourceError(
-            f"there is no reference model {name!r}{suggestion(name, reference_models.list())}"
-        ) from error
+        known = _named(name)
+        hint = f"; there is {known[0]}" if known else suggestion(name, reference_models.list())
+        raise SourceError(f"there is no reference model {name!r}{hint}") from error
     return _call(build, spec, seed)
 
 
@@ -205,10 +220,53 @@ def holding(spec: str) -> Iterator[Any]:
         SourceError: As `attribute` does.
     """
     place, target = _split(spec)
+    root, place = rooted(place)
+    if root is not None:
+        with imported(_below(root, place, spec), spec, root) as module:
+            yield _attribute(module, target, spec)
+    elif file := _as_file(place):
+        with imported(file, spec) as module:
+            yield _attribute(module, target, spec)
+    else:
+        with importable((str(Path.cwd()),)):
+            yield _attribute(_import_module(place, spec), target, spec)
+
+
+def started_in(spec: str, directory: Path, option: str) -> str:
+    """A user's specification whose imports start in a directory: `directory/./package/net.py:build`.
+
+    Args:
+        spec: The specification without it: a file, named from here or from there, or a module there.
+        directory: Where imports start.
+        option: What asked for it, for messages.
+
+    Raises:
+        SourceError: It is no such specification, or does not lie there.
+    """
+    kind, colon, _ = spec.partition(":")
+    if (colon and kind in ("torchvision", "reference", "baseline")) or not spec.rpartition(":")[1]:
+        raise SourceError(
+            f"{option} goes with package.module:callable or path/to/file.py:callable, not with {spec!r}"
+        )
+    if not directory.is_dir():
+        raise SourceError(f"{option} is {str(directory)!r}, which is no directory")
+    place, target = _split(spec)
     file = _as_file(place)
-    with _importable(file.resolve().parent if file else Path.cwd()):
-        module = _import_file(file, spec) if file else _import_module(place, spec)
-        yield _attribute(module, target, spec)
+    if file is not None and file.is_file() and file.resolve().is_relative_to(directory.resolve()):
+        place = file.resolve().relative_to(directory.resolve()).as_posix()
+    whole = f"{directory}{ROOT}{place}:{target}"
+    _below(directory, place, spec)
+    return whole
+
+
+def _below(root: Path, place: str, spec: str) -> Path:
+    """The file that a path or a module's name leads to below a folder."""
+    if _as_file(place):
+        return root / place
+    found = located(root, place) if all(part.isidentifier() for part in place.split(".")) else None
+    if found is None:
+        raise SourceError(f"there is no module {place!r} in {root} for {spec!r}")
+    return found
 
 
 def _users_model(spec: str, seed: int | None) -> nn.Module:
@@ -221,7 +279,7 @@ def _split(spec: str) -> tuple[str, str]:
     place, colon, target = spec.rpartition(":")
     is_drive = len(place) == 1 and place.isalpha() and re.search(r"[\\/]|\.py$", target, re.IGNORECASE)
     if not colon or is_drive:
-        example = f"torchvision:{spec} or reference:{spec}" if spec.isidentifier() else f"{spec}:build"
+        example = " or ".join(_named(spec)) or f"{spec}:build"
         raise SourceError(f"{spec!r} does not say what to build: expected {FORMS}, such as {example}")
     if not place:
         raise SourceError(f"{spec!r} has nothing before its colon: expected {FORMS}")
@@ -237,47 +295,6 @@ def _as_file(place: str) -> Path | None:
     if path.suffix.lower() == ".py" or path.is_file():
         return path
     return path if re.search(r"[\\/]", place) or place.startswith("~") else None
-
-
-def _import_file(file: Path, spec: str) -> ModuleType:
-    if file.is_dir():
-        raise SourceError(f"{file} in {spec!r} is a folder; name the Python file in it that builds the model")
-    if not file.is_file():
-        with_suffix = file.with_name(f"{file.name}.py")
-        raise SourceError(
-            f"{file} in {spec!r} does not exist"
-            + (f"; did you mean {with_suffix}?" if with_suffix.is_file() else f" (looked from {Path.cwd()})")
-        )
-    try:
-        code = file.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}") from error
-    # One name per file and content: an edited file is imported afresh, two specifications of one share its classes.
-    digest = hashlib.sha256(os.fsencode(file.resolve()) + b"\0" + code).hexdigest()[:12]
-    name = f"{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    loader = importlib.machinery.SourceFileLoader(name, str(file.resolve()))
-    module_spec = importlib.util.spec_from_file_location(name, file.resolve(), loader=loader)
-    if module_spec is None:
-        raise SourceError(f"{file} cannot be imported as Python")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickle look there
-    try:
-        with translating(
-            lambda error: SourceError(f"{file} does not import: {account(error)}{_hint(error)}")
-        ):
-            # As the file is now: what Python caches is told apart by whole seconds, and edits are faster.
-            exec(loader.source_to_code(loader.get_data(loader.path), loader.path), module.__dict__)  # noqa: S102
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
-
-
-def _hint(error: BaseException) -> str:
-    is_relative = isinstance(error, ImportError) and "relative import" in str(error)
-    return "; name its package instead, as package.module:callable" if is_relative else ""
 
 
 def _import_module(name: str, spec: str) -> ModuleType:
@@ -357,44 +374,3 @@ def _missing_arguments(build: Callable[..., object]) -> list[str]:
         return []  # some built-in callables do not tell
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
-
-
-# Which modules came into being as neighbours of which user's file. Two versions of one program, side by
-# side, have neighbours of the same names: the candidate would be given the baseline's and always match.
-_neighbours: dict[str, Path] = {}
-
-
-@contextlib.contextmanager
-def _importable(root: Path) -> Iterator[None]:
-    """Let imports find what lies in `root`, and there only its own neighbours of a user's file."""
-    hidden = {
-        name: sys.modules.pop(name)
-        for name, home in _neighbours.items()
-        if home != root and name in sys.modules and _provides(root, name.partition(".")[0])
-    }
-    known = set(sys.modules)
-    entry, before = str(root), sys.path
-    sys.path = [entry, *before]  # another list: a thread that imports walks through this one meanwhile
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        left = [*sys.path]
-        with contextlib.suppress(ValueError):
-            left.remove(entry)
-        sys.path = before if left == before else left
-        for name in set(sys.modules) - known:
-            place = _place_of(sys.modules[name])
-            if place and Path(place).is_relative_to(root) and is_users(place):
-                _neighbours.setdefault(name, root)
-        sys.modules.update(hidden)
-
-
-def _place_of(module: ModuleType) -> str | None:
-    """The file a module came from, or the first folder of a package without one."""
-    file = getattr(module, "__file__", None)
-    return file or next(iter(getattr(module, "__path__", ())), None)
-
-
-def _provides(root: Path, name: str) -> bool:
-    return (root / f"{name}.py").is_file() or (root / name).is_dir()

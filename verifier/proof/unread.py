@@ -185,6 +185,8 @@ def _seen(
             if difference is None:
                 if not outputs:
                     found.append(_digest(tensor))
+            elif tensor.shape != difference.values.shape:  # how much is found depends on what was moved
+                return None
             else:
                 noise = torch.rand(
                     tensor.shape, generator=torch.Generator().manual_seed(site), dtype=torch.float64

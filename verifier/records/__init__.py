@@ -1,5 +1,6 @@
 """The records a verification ends in. Frozen, free of tensors, and all that reports may look at."""
 
+from verifier.records.alone import PREPARATION_VERSION, PreparationAlone
 from verifier.records.base import Record, Status, Verdict, to_builtins
 from verifier.records.brief import HEADLINE, brief, tail
 from verifier.records.cell_results import (
@@ -13,6 +14,7 @@ from verifier.records.cell_results import (
 )
 from verifier.records.checks import CHECK_VERSION, Check, CheckedModel
 from verifier.records.circumstances import (
+    LOADING,
     CertificateInfo,
     Coverage,
     Environment,
@@ -44,13 +46,17 @@ from verifier.records.pairs import (
     Source,
 )
 from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
+from verifier.records.walks import WALK_VERSION, Walk, WalkedNetwork
 
 __all__ = [
     "CHECK_VERSION",
     "HEADLINE",
+    "LOADING",
+    "PREPARATION_VERSION",
     "SCHEMA_VERSION",
     "TASK",
     "UNEXPLAINED",
+    "WALK_VERSION",
     "Accepted",
     "Accuracy",
     "Bisection",
@@ -83,6 +89,7 @@ __all__ = [
     "Plane",
     "Point",
     "Precision",
+    "PreparationAlone",
     "Preprocessing",
     "Probe",
     "Record",
@@ -101,6 +108,8 @@ __all__ = [
     "Unexercised",
     "UnmatchedSite",
     "Verdict",
+    "Walk",
+    "WalkedNetwork",
     "WeightsInfo",
     "brief",
     "tail",

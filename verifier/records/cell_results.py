@@ -55,13 +55,14 @@ class Hardware(Record, frozen=True, kw_only=True):
 class OutputAgreement(Record, frozen=True, kw_only=True):
     """Agreement of the final outputs in the first numerics cell.
 
-    `mse` and `bit_exact` are over all outputs of one shape. `bit_exact` says that they are equal bit for bit, NaN
-    payloads and the sign of zero included; it is None where dtypes differ.
+    `mse` and `bit_exact` are over all outputs of one shape; of no numbers `mse` is NaN. `bit_exact` says that they
+    are equal bit for bit, NaN payloads and the sign of zero included; it is None where dtypes differ.
 
     All else reads the first two-dimensional floating-point output as class scores (logits), one row for each of
-    `samples`, and is None where there is none:
+    `samples`, and is None where there is none; boxes with labels of their own are none:
 
-    - `pearson_probabilities` is the correlation of the class probabilities.
+    - `pearson_probabilities` is the correlation of the class probabilities, None where they are constant or not
+      finite on both sides alike.
     - `top1_agreement` and `top5_agreement` are the shares (0..1) of samples with the same highest class, and the same
       set of five highest classes (None for fewer than six classes). Of equal scores the one of the lower class is the
       higher; a sample with a NaN in either model has no highest classes and agrees in nothing.

@@ -149,11 +149,16 @@ class CertificateInfo(Record, frozen=True, kw_only=True):
     parent: str = ""
 
 
+LOADING = "loading"
+"""The kind of the difference that says how many tensors were never loaded."""
+
+
 class StaticDifference(Record, frozen=True, kw_only=True):
     """Something in which the two models differ as written, seen before anything was compared.
 
     `kind` is `output` (names of what is returned), `operators` (how often one occurs), `hyperparameter`, `tensor` (a
-    parameter or buffer, by value), `dtype`, `layout` or `flag` (a backend flag that building one of them changed).
+    parameter or buffer, by value), `loading` (how many of these were never loaded, where they are many), `dtype`,
+    `layout` or `flag` (a backend flag that building one of them changed).
     `baseline` and `candidate` say where, `summary` what; `harmless` that no number can come out otherwise for it.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
-from verifier.records import SCHEMA_VERSION, Check, Record, Result, to_builtins
+from verifier.records import SCHEMA_VERSION, Record, Result, to_builtins
 from verifier.records.reading import NewerError, UnknownError, read
 from verifier.records.soundness import contradictions
 from verifier.storage.folder import exchange, locked, tidy
@@ -28,9 +28,6 @@ REPORT = "report.html"
 SUMMARY = "summary.md"
 PLOT = "error-over-depth.png"
 COMPARISON = "comparison.html"
-CHECK, CHECK_PAGE = "check.json", "check.html"
-INITIALISATION = "initialisation.json"
-PREPROCESSING = "preprocessing.json"
 RENDERED = (REPORT, SUMMARY, PLOT)  # what is made of a saved result
 _ROOM = 1 << 20  # bytes: as much as a result takes, and its pages
 WRITTEN = (RESULT, LAYERS, *RENDERED)  # all that `save` writes
@@ -201,20 +198,6 @@ def save_beside(
     return lost
 
 
-def save_check(found: Check, directory: str | PathLike[str]) -> tuple[str, ...]:
-    """Write how a check ended, then its page.
-
-    Returns:
-        A sentence for each file that could not be made or written.
-
-    Raises:
-        OutputError: The first cannot be written.
-    """
-    from reports import html  # noqa: PLC0415 - templates are only needed here
-
-    return save_beside(CHECK, to_json(found), {CHECK_PAGE: lambda: html.render_check(found)}, directory)
-
-
 def save_text(text: str | bytes, file: str | PathLike[str]) -> None:
     """Write one file, whole or not at all; its directory is created if need be.
 
@@ -234,15 +217,6 @@ def save_files(
         OutputError: They cannot be written.
     """
     _write(contents, Path(directory), family)
-
-
-def save_record(record: Record, file: str | PathLike[str]) -> None:
-    """Write any record as strict JSON, whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    save_text(to_json(record), file)
 
 
 def check_file(file: str | PathLike[str]) -> None:

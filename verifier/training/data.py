@@ -1,10 +1,11 @@
-"""What is learnt from: handwritten digits that need no download, or CIFAR-10 by torchvision's loader."""
+"""What is learnt from: handwritten digits that need no download, CIFAR-10 or a folder by torchvision's loaders."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 from verifier.errors import CannotRunError, DownloadError, UsageError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -22,6 +22,7 @@ DATA = ("digits", "cifar10")
 
 _HELD_OUT = 5  # every fifth digit is kept for testing
 _SPLIT_SEED = 0
+_PHOTOGRAPH = 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,20 @@ class Data:
     """Images and labels to learn from, and others to test on.
 
     Attributes:
-        name: One of `DATA`.
+        name: One of `DATA`, or what a folder is called.
         source: Where it comes from, for the record.
-        images: (N, 3, 32, 32), uint8.
+        images: (N, 3, H, W), uint8; H and W are 32 but in a folder.
         labels: (N,), int64.
-        test_images: (M, 3, 32, 32), uint8.
+        test_images: (M, 3, H, W), uint8.
         test_labels: (M,), int64.
         classes: Names of the classes.
         mean: Of each channel of the training images in 0..1.
         std: Their standard deviations.
         padding: Zeros around an image before a random part of its size is cut out of it.
         flips: Whether mirrored images are of the same class.
+        test_scales: The test images at other sizes, (M, 3, h, w) each, to be told by all of them together; none for
+            `test_images` alone.
+        digest: SHA-256 of what is no published data.
     """
 
     name: str
@@ -53,6 +57,13 @@ class Data:
     std: tuple[float, float, float]
     padding: int
     flips: bool
+    test_scales: tuple[Tensor, ...] = ()
+    digest: str = ""
+
+    @property
+    def tested(self) -> tuple[Tensor, ...]:
+        """The test images at each size they are told at."""
+        return self.test_scales or (self.test_images,)
 
     def prepared(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 images (N, 3, H, W) as networks take them: divided by 255, less the mean, by the deviation."""
@@ -91,24 +102,42 @@ def augmented(images: Tensor, padding: int, *, flips: bool, draws: torch.Generat
     ]
 
 
-def read(name: str, directory: Path) -> Data:
+def read(
+    name: str, directory: Path, *, size: int | None = None, seed: int = 0, scales: Sequence[int] = ()
+) -> Data:
     """The data called `name`.
 
     Args:
-        name: One of `DATA`.
+        name: One of `DATA`, or a folder that holds a folder of photographs for each class.
         directory: Where CIFAR-10 lies or is downloaded to.
+        size: Height and width in pixels of a folder's pictures; None for 224.
+        seed: For what of a folder is held out for testing.
+        scales: Sizes in pixels to test at instead.
 
     Raises:
-        UsageError: There is no such data.
+        UsageError: There is no such data, or it does not come in this size.
         DownloadError: CIFAR-10 is not there and cannot be downloaded, or its archive is damaged.
-        CannotRunError: The package that has it is not installed.
+        CannotRunError: The package that has it is not installed, or memory is too small for it.
     """
-    if name == "digits":
-        return _digits()
-    if name == "cifar10":
-        return _cifar10(directory)
-    hint = suggestion(name, DATA) or f"; known are {', '.join(DATA)}."
-    raise UsageError(f"unknown data {name!r}{hint}")
+    if name not in DATA:
+        from verifier.training.folder import read_folder  # noqa: PLC0415 - which imports this
+
+        if not Path(name).is_dir():
+            known = (
+                f"known are {', '.join(DATA)}, and folders that hold a folder of photographs for each class."
+            )
+            raise UsageError(f"unknown data {name!r}{suggestion(name, DATA) or f'; {known}'}")
+        return read_folder(Path(name), size or _PHOTOGRAPH, seed, scales)
+    if size is not None:
+        raise UsageError(f"--image-size is for a folder of photographs; {name} has images of 32 x 32 pixels.")
+    found = _digits() if name == "digits" else _cifar10(directory)
+    return replace(found, test_scales=tuple(resized(found.test_images, each) for each in scales))
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """(N, 3, H, W) uint8 images at another size, bilinear, antialiased."""
+    large = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+    return large.round().clamp(0, 255).to(torch.uint8)
 
 
 def _digits() -> Data:

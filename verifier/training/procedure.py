@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.optim import lr_scheduler
 
 from verifier.errors import UsageError, suggestion
+from verifier.models.specs import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +45,7 @@ class Procedure:
         epoch_batches: Batches of one epoch. Those that make one step may lie on both sides of its end.
 
     Raises:
-        UsageError: The recipe freezes a parameter the model has not, or all of them.
+        UsageError: The recipe freezes a parameter the model has not, or all of them, or names no teacher.
     """
 
     def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, batches: int, epoch_batches: int) -> None:
@@ -56,6 +57,7 @@ class Procedure:
             self.optimiser, recipe, batches // (epoch_batches if by_epoch else recipe.accumulate)
         )
         self._device = next(model.parameters()).device.type
+        self._teacher = _teacher(model, recipe)
         self._scaler = torch.amp.GradScaler(
             self._device, init_scale=recipe.initial_scale or 1.0, enabled=recipe.initial_scale is not None
         )
@@ -79,6 +81,10 @@ class Procedure:
         with self._autocast():
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            if self._teacher is not None:
+                loss = (1 - recipe.distillation) * loss + recipe.distillation * self._distilled(
+                    images, logits
+                )
         self._scaler.scale(loss / recipe.accumulate if recipe.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
         self._batches += 1
         if self._batches % recipe.accumulate == 0:
@@ -86,6 +92,20 @@ class Procedure:
         if self._epoch_batches and self._batches % self._epoch_batches == 0:
             self._end_epoch()
         return Learnt(logits.detach(), loss.detach())
+
+    def _distilled(self, images: Tensor, logits: Tensor) -> Tensor:
+        """The divergence of the teacher's classes from the model's, softened, as large as the labels' loss is."""
+        assert self._teacher is not None  # noqa: S101 - where there is none, nothing is distilled
+        temperature = self.recipe.temperature
+        with torch.no_grad():
+            wanted = self._teacher(images)
+        if wanted.shape != logits.shape:
+            raise UsageError(
+                f"the teacher {self.recipe.teacher} returns {tuple(wanted.shape)}, the model {tuple(logits.shape)}: "
+                "they are to tell the same classes apart."
+            )
+        soft, known = (F.log_softmax(each / temperature, dim=1) for each in (logits, wanted))
+        return F.kl_div(soft, known, reduction="batchmean", log_target=True) * temperature**2
 
     def _step(self) -> None:
         scaler, recipe = self._scaler, self.recipe
@@ -158,6 +178,14 @@ def trainer(recipe: TrainingRecipe, *, steps: int, epoch_steps: int) -> Trainer:
             procedure.learn(images, labels)
 
     return train
+
+
+def _teacher(model: nn.Module, recipe: TrainingRecipe) -> nn.Module | None:
+    """The network to learn from, on the device and in the dtype of the model."""
+    if not recipe.teacher:
+        return None
+    like = next(model.parameters())
+    return load(recipe.teacher, seed=0).model.to(like.device, like.dtype).requires_grad_(requires_grad=False)
 
 
 def _optimiser(model: nn.Module, recipe: TrainingRecipe) -> Optimizer:

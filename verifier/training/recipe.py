@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -48,6 +49,11 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         loss_scale: Factor on the loss before the backward pass, halved when a gradient overflows; None for the
             usual one: 65536 under float16, none elsewhere.
         label_smoothing: Share of each label that is spread over all classes.
+        teacher: Specification of a network to learn from besides (Hinton et al., 2015,
+            https://arxiv.org/abs/1503.02531); built with seed 0, it stays as it is. Empty for none.
+        temperature: What the scores of both are divided by before the softmax.
+        distillation: Share of the loss that is the divergence of the teacher's classes, times the temperature
+            squared; the rest is the labels'.
         batch_size: Samples a batch.
     """
 
@@ -71,6 +77,9 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     amp: Literal["off", "bfloat16", "float16"] = "off"
     loss_scale: Positive | None = None
     label_smoothing: Fraction = 0.0
+    teacher: str = ""
+    temperature: Positive = 4.0
+    distillation: Share = 0.9
     batch_size: Annotated[int, msgspec.Meta(ge=2)] = 128
 
     @property
@@ -94,6 +103,10 @@ class TrainingRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             parts.append(f"gradients clipped to norm {self.clip_norm:g}")
         if self.label_smoothing:
             parts.append(f"label smoothing {self.label_smoothing:g}")
+        if self.teacher:
+            parts.append(
+                f"{self.distillation:g} distilled from {self.teacher} at temperature {self.temperature:g}"
+            )
         if self.amp != "off":
             parts.append(f"autocast to {self.amp}")
         if self.initial_scale is not None:
@@ -129,6 +142,11 @@ def article(epochs: int) -> TrainingRecipe:
 def digits() -> TrainingRecipe:
     """What suits 1,437 small images: batches of 64 and one cosine, since there are too few steps for milestones."""
     return TrainingRecipe(batch_size=64)
+
+
+def photographs() -> TrainingRecipe:
+    """What suits some hundred photographs of one's own: Adam in batches of 16, so that there are enough steps."""
+    return TrainingRecipe(batch_size=16, optimiser="adam", lr=1e-3)
 
 
 def read_recipe(path: Path, base: TrainingRecipe) -> TrainingRecipe:

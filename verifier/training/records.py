@@ -131,7 +131,7 @@ class Epoch(Record, frozen=True, kw_only=True):
 
 
 class SampleImage(Record, frozen=True, kw_only=True):
-    """A test image as a PNG in base64, its label, and what each network of the run says (class, probability)."""
+    """A test image, small, as a PNG in base64, its label, and what each network says of it (class, probability)."""
 
     png: str
     label: int
@@ -142,7 +142,8 @@ class Learner(Record, frozen=True, kw_only=True):
     """A network and how it learnt.
 
     `confusion[i][j]` counts test images of class i that were called j. `published` is a published accuracy of the
-    network on this data, in 0..1, with its source. `digest` is that of the final parameters and buffers.
+    network on this data, in 0..1, with its source. `digest` is that of the final parameters and buffers, counts of
+    batches left out. `family` is what its family is called.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Learner(Record, frozen=True, kw_only=True):
     digest: str
     weights_file: str
     published: tuple[tuple[float, str], ...] = ()
+    family: str | None = None
 
     @property
     def accuracy(self) -> float:
@@ -170,9 +172,23 @@ class Twins(Record, frozen=True, kw_only=True):
     same_weights: bool
 
 
+class Reference(Record, frozen=True, kw_only=True):
+    """A published result on the same data: a network, its accuracy in 0..1 and, where told, minutes of training."""
+
+    name: str
+    family: str
+    depth: int
+    parameters: int
+    accuracy: float
+    minutes: float | None
+    source: str
+
+
 class Experiment(Record, frozen=True, kw_only=True):
     """Networks trained to the end. Serialises to `training.json`.
 
+    `test_scales` are sizes in pixels at which test images were told, by the mean of the scores; none for their own.
+    `references` has what is published of networks on this data.
     `notes` has what keeps the numbers from being those of a training without an interruption, if anything does.
     """
 
@@ -194,4 +210,6 @@ class Experiment(Record, frozen=True, kw_only=True):
     seconds: float
     created: str
     notes: tuple[str, ...] = ()
+    test_scales: tuple[int, ...] = ()
+    references: tuple[Reference, ...] = ()
     schema_version: int = SCHEMA_VERSION

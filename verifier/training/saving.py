@@ -7,16 +7,17 @@ import io
 from typing import TYPE_CHECKING
 
 from verifier.storage.frames import inert
-from verifier.storage.saving import RESULT, read_file, save_beside, to_json
-from verifier.training.records import SCHEMA_VERSION, Experiment
+from verifier.storage.saving import read_file, save_beside, to_json
+from verifier.training.records import SCHEMA_VERSION, Experiment, TrainingParity
 
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    from verifier.training.records import TensorRow, TrainingParity
+    from verifier.training.records import TensorRow
 
 PARITY = "training-parity.json"
+PARITY_PAGE = "training-parity.html"
 TENSORS = "tensors.csv"
 EXPERIMENT = "training.json"
 PAGE = "training.html"
@@ -37,7 +38,7 @@ COLUMNS = (
 
 
 def save_parity(found: TrainingParity, directory: str | PathLike[str]) -> tuple[str, ...]:
-    """Write `training-parity.json`, with every error of every batch, then `tensors.csv`, one row a tensor.
+    """Write `training-parity.json`, with every error of every batch, then `tensors.csv`, a row a tensor, and a page.
 
     Returns:
         A sentence for what could not be made of the first.
@@ -45,7 +46,10 @@ def save_parity(found: TrainingParity, directory: str | PathLike[str]) -> tuple[
     Raises:
         OutputError: The directory cannot be written.
     """
-    return save_beside(PARITY, to_json(found), {TENSORS: lambda: to_csv(found.rows)}, directory)
+    from reports.parity import page  # noqa: PLC0415 - templates are only needed here
+
+    made = {TENSORS: lambda: to_csv(found.rows), PARITY_PAGE: lambda: page(found)}
+    return save_beside(PARITY, to_json(found), made, directory)
 
 
 def save_experiment(found: Experiment, directory: str | PathLike[str]) -> tuple[str, ...]:
@@ -72,18 +76,18 @@ def unfinished(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.checkpoint.pt"))
 
 
-def is_experiment(directory: Path) -> bool:
-    """Whether an experiment was saved in `directory`, and no verification."""
-    return (directory / EXPERIMENT).is_file() and not (directory / RESULT).exists()
-
-
-def load_experiment(directory: Path) -> Experiment:
+def load_experiment(file: Path) -> Experiment:
     """Read a saved experiment.
 
     Raises:
         OutputError: There is none, it is damaged, or a newer version of this package wrote it.
     """
-    return read_file(directory / EXPERIMENT, Experiment, SCHEMA_VERSION)
+    return read_file(file, Experiment, SCHEMA_VERSION)
+
+
+def load_parity(file: Path) -> TrainingParity:
+    """Read a saved comparison of two trainings; raises as above."""
+    return read_file(file, TrainingParity, SCHEMA_VERSION)
 
 
 def to_csv(rows: tuple[TensorRow, ...]) -> str:

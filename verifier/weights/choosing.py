@@ -17,8 +17,9 @@ import torch
 from verifier.align import Assembly
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
+from verifier.weights import pruned
 from verifier.weights.calibration import branch_ends, calibrated, varies
-from verifier.weights.files import fitted, overlap, published, read_state
+from verifier.weights.files import counts_batches, fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -113,6 +114,13 @@ def choose(
     for choice in alignment.choices:
         decided |= _told_by_values(choice, b_state, c_state)
     mapping = {**mapping, **decided}
+    masks = pruned.masks(baseline), pruned.masks(candidate)
+    mapping = {
+        name: assembly
+        for name, assembly in mapping.items()
+        if name not in masks[1] and masks[0].isdisjoint(assembly.names)
+    }
+    mapping |= pruned.whole(candidate, c_state, b_state, mapping)
     if given:
         merged = {**mapping, **given}
         mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
@@ -146,14 +154,10 @@ def choose(
         mode=mode,
         source=source,
         parameter_map=_as_text(mapping),
-        unmapped_baseline=tuple(
-            sorted(
-                set(b_state).difference(
-                    program_constants(baseline), *(assembly.names for assembly in mapping.values())
-                )
-            )
+        unmapped_baseline=without_partner(
+            baseline, b_state, (name for assembly in mapping.values() for name in assembly.names)
         ),
-        unmapped_candidate=tuple(sorted(set(c_state) - set(mapping) - program_constants(candidate))),
+        unmapped_candidate=without_partner(candidate, c_state, mapping),
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
@@ -319,6 +323,12 @@ def _told_by_values(
         if telling and all(related(made[name], candidate[name]) for name in telling):
             return assemblies
     return {}
+
+
+def without_partner(model: nn.Module, names: Iterable[str], mapped: Iterable[str]) -> tuple[str, ...]:
+    """What a model has learnt and nothing of the other belongs to, sorted; what counts batches needs no partner."""
+    left = set(names).difference(program_constants(model), pruned.masks(model), mapped)
+    return tuple(sorted(name for name in left if not counts_batches(name)))
 
 
 def program_constants(model: nn.Module) -> set[str]:

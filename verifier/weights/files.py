@@ -106,10 +106,15 @@ def overlap(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
     return sum(name in expected and expected[name].shape == tensor.shape for name, tensor in state.items())
 
 
+def counts_batches(name: str) -> bool:
+    """Whether a tensor counts what a batch norm was trained on: another spelling of one may do without."""
+    return name.rpartition(".")[2] == "num_batches_tracked"
+
+
 def fitted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """`state` in the dtypes a model's are in; every parameter and running statistic must be there in its shape."""
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in state if name not in expected]
+    missing = [name for name in expected if name not in state and not counts_batches(name)]
+    unknown = [name for name in state if name not in expected and not counts_batches(name)]
     shapes = [
         f"{name} is {tuple(state[name].shape)}, the model's {tuple(expected[name].shape)}"
         for name in expected

@@ -16,7 +16,7 @@ const reader = (column) => {
   if ("words" in column) return (row) => column.words[column.at[row]];
   return () => column.all;
 };
-// Three significant digits, as reports/sentences.py writes a figure.
+// Three significant digits, near 1 as many more as tell it from 1, as reports/wording.py writes a figure.
 const figure = (given) => {
   const value = number(given);
   if (value === null || value === undefined) return "-";
@@ -26,6 +26,9 @@ const figure = (given) => {
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (value === 0) return "0";
   if (Number.isInteger(value) && Math.abs(value) >= 1000 && Math.abs(value) < 1e16) return value.toLocaleString("en-US");
+  const distance = 1 - Math.abs(value);
+  if (distance > 0 && distance < 0.1)
+    return String(Number(value.toFixed(Math.min(15, 2 - Math.floor(Math.log10(distance))))));
   const [digits, power] = value.toExponential(2).split("e");
   const exponent = Number(power);
   if (exponent >= -4 && exponent < 3) return String(Number(value.toPrecision(3)));
@@ -39,6 +42,10 @@ const cells = data.cells.map((cell, place) => {
   const baseline = reader(list.baseline), candidate = reader(list.candidate);
   const figures = {};
   for (const [, group] of data.groups) for (const [key] of group) figures[key] = reader(cell.figures[key]);
+  for (const [r, left] of [["r", "pearson"], ["intrinsic_r", "intrinsic_pearson"]]) {
+    const known = figures[r], rest = figures[left];
+    figures[r] = (row) => known(row) ?? (typeof rest(row) === "number" ? 1 - rest(row) : rest(row));
+  }
   return {
     place, name: cell.name, list: cell.list, count: list.count, has: cell.figures, figures,
     index: reader(list.index), baseline, op: reader(list.op), shape: reader(list.shape), status: reader(cell.status),

@@ -5,7 +5,7 @@ const table = (() => {
   const grid = find("grid");
   if (!grid || !cells.length) return null;
   const body = find("table").tBodies[0], head = find("table").tHead;
-  const wanted = find("wanted"), op = find("op"), cell = find("cell"), shown = find("shown");
+  const wanted = find("wanted"), op = find("op"), cell = find("cell"), shown = find("shown"), every = find("every");
   const COLUMNS = [
     ["cell", "cell", (c) => c.name, "site"],
     ["index", "#", (c, r) => c.index(r), "number"],
@@ -13,11 +13,12 @@ const table = (() => {
     ["baseline", "baseline", (c, r) => c.baseline(r), "site"],
     ["candidate", "candidate", (c, r) => c.candidate(r), "site"],
     ["op", "operator", (c, r) => c.op(r), ""],
-    ...[["total", "total"], ["allowed_total", "allowed"], ["intrinsic", "intrinsic"], ["allowed_intrinsic", "allowed"],
-      ["pearson", "1 - Pearson"], ["max_abs", "max abs"], ["times", "× baseline's rounding"], ["ulp_max", "ULP"]]
-      .filter(([key]) => cells.some((c) => key in c.has))
-      .map(([key, label]) => [key, label, (c, r) => number(c.figures[key](r)), "number"]),
-    ["shape", "shape", (c, r) => c.shape(r), "number"],
+    ...[["mse", "MSE"], ["r", "r"], ["pearson", "1 - r"], ["total", "rel. error"], ["allowed_total", "allowed"],
+      ["intrinsic", "intrinsic"], ["allowed_intrinsic", "intrinsic allowed", "more"], ["intrinsic_mse", "intrinsic MSE", "more"],
+      ["max_abs", "max abs", "more"], ["times", "× baseline's rounding", "more"], ["ulp_max", "ULP", "more"]]
+      .filter(([key]) => cells.some((c) => (key === "r" ? "pearson" : key) in c.has))
+      .map(([key, label, more]) => [key, label, (c, r) => number(c.figures[key](r)), "number", more]),
+    ["shape", "shape", (c, r) => c.shape(r), "number", "more"],
   ];
   const renamed = cells.some((c) => { for (let r = 0; r < c.count; r++) if (c.candidate(r) !== c.baseline(r)) return true; return false; });
   let visible = [], order = [], sort = { key: "", down: false }, active = 0, from = -1, to = -1;
@@ -36,7 +37,8 @@ const table = (() => {
   if (cell.length > 1) cell.append(make("option", { value: "all", textContent: "every cell" }));
 
   const heading = () => {
-    visible = COLUMNS.filter(([key]) => (key !== "cell" || state.all) && (key !== "candidate" || renamed));
+    visible = COLUMNS.filter(([key, , , , more]) =>
+      (key !== "cell" || state.all) && (key !== "candidate" || renamed) && (!more || every.checked));
     head.replaceChildren(make("tr", {}, ...visible.map(([key, label, , kind]) => {
       const button = make("button", { type: "button", textContent: label });
       button.dataset.key = key;
@@ -173,6 +175,7 @@ const table = (() => {
   let typed = 0;
   wanted.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(refresh, 80); });
   op.addEventListener("change", refresh);
+  every.addEventListener("change", refresh);
   cell.addEventListener("change", () =>
     cell.value === "all" ? choose(state.cell, true) : choose(Number(cell.value)));
   find("filters").addEventListener("submit", (event) => event.preventDefault());

@@ -223,3 +223,15 @@ def test_many_culprits_are_pictured_up_to_a_number() -> None:
     cell = verified(candidate, baseline).cells[0]
     assert len(cell.culprits) == MOST + 6
     assert [each.index for each in cell.exhibits] == [row.index for row in cell.culprits[:MOST]]
+
+
+def test_a_cause_behind_many_of_another_is_pictured_too() -> None:
+    torch.manual_seed(0)
+    baseline = nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(MOST + 2)), nn.ReLU()).eval()
+    candidate = copy.deepcopy(baseline)
+    for norm in candidate[:-1]:
+        norm.eps = 1e-2  # type: ignore[assignment]
+    candidate[-1] = nn.GELU()
+    cell = verified(candidate, baseline).cells[0]
+    rows = [*cell.culprits[: MOST - 1], cell.culprits[-1]]
+    assert [each.index for each in cell.exhibits] == [row.index for row in rows]

@@ -319,3 +319,31 @@ def test_a_cuda_device_says_the_same() -> None:
     assert there == apart
     assert there.kl_max == pytest.approx(here.kl_max, rel=1e-9)
     assert (there.smallest_margin, there.top5_agreement) == (here.smallest_margin, here.top5_agreement)
+
+
+def test_boxes_with_labels_of_their_own_are_no_class_scores() -> None:
+    boxes, labels, logits = draw(7, 4), torch.arange(7), draw(2, 5)
+    found = agreement([boxes, labels, logits], [boxes, labels, logits + 0.1], samples=2)
+    assert found is not None
+    assert found.samples == 2
+    for count in (7, 0):
+        some = [boxes[:count], labels[:count]]
+        few = agreement(some, some, samples=2)
+        assert few is not None
+        assert (few.top1_agreement, few.pearson_probabilities, few.samples) == (None, None, None)
+    a_row_each = agreement([boxes, labels], [boxes, labels], samples=7)
+    assert a_row_each is not None
+    assert a_row_each.samples == 7
+    flattened = agreement([boxes], [boxes], samples=1)
+    assert flattened is not None
+    assert flattened.samples == 7
+
+
+def test_class_probabilities_that_are_constant_on_both_sides_have_no_correlation() -> None:
+    level, other = torch.zeros(2, 3), draw(2, 3)
+    assert agree(level, level).pearson_probabilities is None
+    assert math.isnan(agree(level, other).pearson_probabilities or 0.0)
+    assert math.isnan(agree(other, level).pearson_probabilities or 0.0)
+    hidden = torch.full((2, 3), NAN)
+    assert agree(hidden, hidden).pearson_probabilities is None
+    assert math.isnan(agree(other, hidden).pearson_probabilities or 0.0)

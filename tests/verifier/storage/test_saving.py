@@ -160,8 +160,8 @@ def interrupt_when_files_are_written(
 
 
 def damaged(verification: Verification) -> Verification:
-    """A record of which neither the page nor the summary can be made: they go through these lists."""
-    broken: Verification = msgspec.structs.replace(verification, static=None, notes=None)
+    """A record of which neither the page nor the summary can be made: they tell of these."""
+    broken: Verification = msgspec.structs.replace(verification, weights=None, notes=None)
     return broken
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_rendered_is_told_beside_a_saved_result(
 
     (told,) = saving.save(broken, tmp_path)
 
-    assert told.startswith("report.html cannot be made of the saved result: TypeError")
+    assert told.startswith("report.html cannot be made of the saved result: AttributeError")
     assert listing(tmp_path) == [name for name in FILES if name != "report.html"]
     assert json.loads((tmp_path / "result.json").read_text())["notes"] is None
     with pytest.warns(RuntimeWarning, match=r"report\.html cannot be made"):
@@ -186,7 +186,7 @@ def test_a_summary_that_cannot_be_shown_leaves_the_verdict(
     showing.show(damaged(verification), None)
     said = capsys.readouterr()
     assert said.out == "diverged: bn1 diverges\n"
-    assert said.err.startswith("verifier: warning: the summary cannot be made of the result: TypeError")
+    assert said.err.startswith("verifier: warning: the summary cannot be made of the result: AttributeError")
 
 
 def test_pages_do_not_go_beside_the_result_of_another(verification: Verification, tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.verifier.training.conftest import COSINE, NETS
 from verifier.errors import OutOfMemoryError, UsageError
-from verifier.experiment.twins import Trainee, published_accuracies, train
+from verifier.experiment.references import published_accuracies, references
+from verifier.experiment.twins import Trainee, train
+from verifier.models import specs
+from verifier.training.data import resized
 from verifier.training.saving import checkpoint_file
 
 if TYPE_CHECKING:
@@ -157,6 +162,112 @@ def test_published_accuracies_are_those_of_the_shortcut_each_source_uses() -> No
     assert (
         published_accuracies("cifar_resnet20", "digits") == published_accuracies("resnet18", "cifar10") == ()
     )
+
+
+def test_all_that_is_published_on_the_data_is_there_to_be_drawn_beside_what_is_measured() -> None:
+    found = {(each.name, each.accuracy): each for each in references("cifar10")}
+    accuracies = {name: accuracy for name, accuracy in found if name.endswith(("_b", "_cifar"))}
+    assert accuracies == {
+        "cifar_resnet20_b": 0.9161,
+        "cifar_resnet56_b": 0.9305,
+        "cifar_resnet110_b": 0.9271,
+        "cifar_resnet1202_b": 0.9361,
+        "resnet34_cifar": 0.9484,
+    }
+    minutes = {name: each.minutes for (name, _), each in found.items() if each.minutes is not None}
+    assert minutes == {"cifar_resnet20_b": 26, "resnet34_cifar": 40, "cifar_resnet1202_b": 15 * 60}
+    assert {each.family for each in found.values()} == {"CIFAR ResNets", "standard ResNets"}
+    assert references("digits") == references("folder cifar10") == ()
+
+
+def test_tested_at_several_scales_the_mean_of_the_scores_tells_the_class(
+    pictures: Data, subject: Trainee, tmp_path: Path
+) -> None:
+    sizes = (8, 12)
+    data = dataclasses.replace(
+        pictures, test_scales=tuple(resized(pictures.test_images, size) for size in sizes)
+    )
+    assert torch.equal(data.test_scales[0], pictures.test_images)
+    found = train([subject], data, tmp_path, recipe=COSINE, epochs=1)
+    assert found.test_scales == sizes
+    model = specs.load(subject.candidate, seed=0).model.eval()
+    model.load_state_dict(load_file(tmp_path / found.learners[0].weights_file))
+    with torch.no_grad():
+        one, other = (model(data.prepared(images)) for images in data.test_scales)
+    expected = torch.nn.functional.cross_entropy((one + other) / 2, data.test_labels)
+    assert found.learners[0].epochs[0].test_loss == pytest.approx(float(expected), rel=1e-6)
+    alone = torch.nn.functional.cross_entropy(one, data.test_labels)
+    assert found.learners[0].epochs[0].test_loss != pytest.approx(float(alone), rel=1e-4)
+
+
+SIZED = """
+def sized():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+"""
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["alone", "with its twin"])
+def test_a_size_that_the_network_does_not_take_is_told_with_the_one_it_is_made_for(
+    pictures: Data, tmp_path: Path, twin: bool
+) -> None:
+    file = tmp_path / "sized.py"
+    file.write_text(NETS + SIZED, encoding="utf-8")
+    spec = f"{file}:sized"
+    trainee = Trainee("net", spec, spec if twin else None, size=8)
+    data = dataclasses.replace(pictures, test_scales=(resized(pictures.test_images, 12),))
+    said = r"\(4, 3, 12, 12\): RuntimeError: .* It is made for images of 8 x 8 pixels, and is given 8, 12\."
+    with pytest.raises(UsageError, match=said):
+        train([trainee], data, tmp_path, recipe=COSINE, epochs=1)
+
+
+COUNTING = """
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+        self.gamma, self.beta = nn.Parameter(torch.ones(4)), nn.Parameter(torch.zeros(4))
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("variance", torch.ones(4))
+
+    def forward(self, x):
+        x = nn.functional.batch_norm(
+            self.conv(x), self.mean, self.variance, self.gamma, self.beta, training=self.training
+        )
+        return self.fc(x.relu().mean((2, 3)))
+
+class Counted(nn.Module):
+    def __init__(self, momentum):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+        self.norm = nn.BatchNorm2d(4, momentum=momentum)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+def bare():
+    return Bare()
+
+def counted():
+    return Counted(0.1)
+
+def averaged():
+    return Counted(None)
+"""
+
+
+def test_a_twin_that_does_not_count_batches_is_one_unless_the_count_is_used(
+    pictures: Data, tmp_path: Path
+) -> None:
+    file = tmp_path / "counting.py"
+    file.write_text(NETS + COUNTING, encoding="utf-8")
+    trainee = Trainee("net", f"{file}:counted", f"{file}:bare")
+    found = train([trainee], pictures, tmp_path, recipe=COSINE, epochs=2)
+    assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(None, True)]
+    assert found.learners[0].digest == found.learners[1].digest
+    with pytest.raises(UsageError, match=r"norm\.num_batches_tracked has no partner"):
+        train(
+            [Trainee("net", f"{file}:averaged", f"{file}:bare")], pictures, tmp_path, recipe=COSINE, epochs=2
+        )
 
 
 def test_a_network_that_runs_out_of_memory_is_told_as_that(pictures: Data, tmp_path: Path) -> None:

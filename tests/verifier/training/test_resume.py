@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,23 @@ def test_a_checkpoint_of_another_recipe_is_refused_whatever_differs(
     other = msgspec.structs.replace(COSINE, **change)
     with pytest.raises(UsageError, match=said):
         train([alone], pictures, tmp_path, recipe=other, epochs=1, resume=True)
+
+
+def test_a_checkpoint_of_other_photographs_or_scales_is_refused(
+    pictures: Data, subject: Trainee, tmp_path: Path
+) -> None:
+    alone = Trainee("net", subject.candidate)
+    train([alone], pictures, tmp_path, recipe=COSINE, epochs=1)
+    scaled = dataclasses.replace(pictures, test_scales=(pictures.test_images,))
+    for other, said in (
+        (scaled, "test scales was none, now 8"),
+        (dataclasses.replace(pictures, digest="0123456789abcdef"), "photographs was none, now 0123456789ab"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train([alone], other, tmp_path, recipe=COSINE, epochs=1, resume=True)
+    train([alone], scaled, tmp_path, recipe=COSINE, epochs=1)
+    with pytest.raises(UsageError, match="test scales was 8, now none"):
+        train([alone], pictures, tmp_path, recipe=COSINE, epochs=1, resume=True)
 
 
 def test_a_checkpoint_of_a_network_without_its_twin_is_refused_for_twins(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,16 @@ from torchvision import models
 import reference_models
 from tests.networks import Rewritten, images, network
 from tests.verifier.graph.test_recording import graph_of
+from verifier import verify
 from verifier.align import Assembly, align
 from verifier.errors import UsageError, WeightsError
+from verifier.initialisation import verify_initialisation
+from verifier.initialisation.records import TensorStanding
 from verifier.models.copying import copy_with, state_of
 from verifier.weights import Masters, choose, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def chosen(
@@ -240,3 +247,34 @@ def test_half_precision_files_become_the_models_dtype(tmp_path: Path) -> None:
         network().state_dict()["0.weight"].half().float().numpy()
     )
     assert np.isfinite(masters.baseline["0.weight"].numpy()).all()
+
+
+class _NormOnesOwn(nn.Module):
+    """A batch norm in evaluation mode, written without what counts batches."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        return nn.functional.batch_norm(x, mean, var, self.weight, self.bias)
+
+
+def test_what_counts_batches_is_no_missing_partner_and_no_missing_tensor_of_a_file(tmp_path: Path) -> None:
+    def net(norm: Callable[[int], nn.Module]) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.ReLU()).eval()
+
+    torch.save(net(nn.BatchNorm2d).state_dict(), tmp_path / "state.pt")
+    for norms in ((_NormOnesOwn, nn.BatchNorm2d), (nn.BatchNorm2d, _NormOnesOwn)):
+        baseline, candidate = map(net, norms)
+        for weights in ("transfer", str(tmp_path / "state.pt")):
+            found = verify(baseline, candidate, torch.randn(2, 3, 8, 8), weights=weights)
+            assert found.verdict == "match"
+            assert (found.weights.unmapped_baseline, found.weights.unmapped_candidate) == ((), ())
+            assert not any("no partner in the baseline" in note for note in found.notes)
+        started = verify_initialisation(partial(net, norms[0]), partial(net, norms[1]))
+        assert {row.standing for row in started.tensors} == {TensorStanding.IDENTICAL}
