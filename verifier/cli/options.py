@@ -47,7 +47,7 @@ Verbose = Annotated[
     typer.Option(
         "--verbose",
         "-v",
-        help="Print all there is to tell; without it headline, first divergence, culprits and criteria.",
+        help="Print all there is to tell, figures that no verdict rests on as well.",
     ),
 ]
 _policy = typer.Option(
