@@ -188,7 +188,7 @@ def photos(place: Path) -> Path:
 
 def test_how_photographs_are_prepared_is_compared_first(compare: Callable[..., Ended], photos: Path) -> None:
     assert compare("--images", "photos").result()["preprocessing"] is None
-    ended = compare("--images", "photos", "--candidate-preprocessing", "reference")
+    ended = compare("--images", "photos", "--candidate-preprocessing", "reference", "-v")
 
     assert ended.code == 0, ended.err
     found = ended.result()["preprocessing"]

@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -73,6 +74,7 @@ class Context:
     def _provides(self, top: str) -> bool:
         if f"{self.name}.{top}" in sys.modules:
             return True
+        self.folders[:0] = self._put_first()
         spec = importlib.machinery.PathFinder.find_spec(top, self.folders)
         if spec is None and (above := _above(Path(self.folders[0]), top)) is not None:
             self.folders.append(above)
@@ -87,6 +89,14 @@ class Context:
             return True
         elsewhere = importlib.util.find_spec(top)  # a folder alone gives way to any package
         return elsewhere is None or elsewhere.origin is None
+
+    def _put_first(self) -> list[str]:
+        """Folders that the program has put before its own on Python's path, and are no other's."""
+        known = {folder for context in _contexts.values() for folder in context.folders}
+        if not any(folder in sys.path for folder in self.folders):
+            return []
+        before = itertools.takewhile(lambda each: each not in self.folders, sys.path)
+        return [each for each in before if each not in known]
 
     def is_current(self) -> bool:
         """Whether all that ran still stands in its file."""

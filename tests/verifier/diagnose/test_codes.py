@@ -30,7 +30,7 @@ NO_CODES = {
     "not-loaded",  # the end of codes
 }
 # Names put together that are no codes: threads, files.
-NO_PATTERNS = {"verifier-*", "verifier-training-*", "repro-*-*", "*-*"}
+NO_PATTERNS = {"verifier-*", "verifier-training-*", "repro-*-*", "*-minutes", "*-*"}
 
 DASHED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 PUT_TOGETHER = re.compile(r"(\*|[a-z0-9]+)(-(\*|[a-z0-9]+))+")

@@ -186,7 +186,7 @@ def test_a_summary_that_cannot_be_shown_leaves_the_verdict(
     showing.show(damaged(verification), None)
     said = capsys.readouterr()
     assert said.out == "diverged: bn1 diverges\n"
-    assert said.err.startswith("verifier: warning: the summary cannot be made of the result: AttributeError")
+    assert said.err.startswith("verifier: warning: the summary cannot be made of the result: TypeError")
 
 
 def test_pages_do_not_go_beside_the_result_of_another(verification: Verification, tmp_path: Path) -> None:

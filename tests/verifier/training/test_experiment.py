@@ -255,7 +255,7 @@ def averaged():
 """
 
 
-def test_a_twin_that_does_not_count_batches_is_one_unless_the_count_is_used(
+def test_a_twin_that_does_not_count_batches_is_one_and_differs_where_the_count_is_used(
     pictures: Data, tmp_path: Path
 ) -> None:
     file = tmp_path / "counting.py"
@@ -264,10 +264,9 @@ def test_a_twin_that_does_not_count_batches_is_one_unless_the_count_is_used(
     found = train([trainee], pictures, tmp_path, recipe=COSINE, epochs=2)
     assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(None, True)]
     assert found.learners[0].digest == found.learners[1].digest
-    with pytest.raises(UsageError, match=r"norm\.num_batches_tracked has no partner"):
-        train(
-            [Trainee("net", f"{file}:averaged", f"{file}:bare")], pictures, tmp_path, recipe=COSINE, epochs=2
-        )
+    trainee = Trainee("net", f"{file}:averaged", f"{file}:bare")
+    found = train([trainee], pictures, tmp_path, recipe=COSINE, epochs=2)
+    assert [(each.first_other_epoch, each.same_weights) for each in found.twins] == [(1, False)]
 
 
 def test_a_network_that_runs_out_of_memory_is_told_as_that(pictures: Data, tmp_path: Path) -> None:
