@@ -207,10 +207,8 @@ def _models(
         _check_outputs(side, images, data, cell)
         return None, [(side, side.trained(state_of(side.model), cell))]
     pairing = pair(trainee.baseline, trainee.candidate, images, cell, seed=seed)
-    counts = {name for side in pairing.sides for name in _counts(side.model)}
     info = pairing.masters.info
-    alone = [name for name in (*info.unmapped_candidate, *info.unmapped_baseline) if name not in counts]
-    if alone:
+    if alone := (*info.unmapped_candidate, *info.unmapped_baseline):
         raise UsageError(
             f"{trainee.candidate} and {trainee.baseline} are no twins: {alone[0]} has no partner. Use --no-twin, or "
             "see what `verifier run` says of them."
