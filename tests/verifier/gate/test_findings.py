@@ -78,7 +78,9 @@ def test_every_format_tells_what_differs_besides() -> None:
         assert "eps 0.001, baseline 1e-05" in text
         assert "settings that differ elsewhere: layer1.0.conv1 (p 2, baseline 1)" in text
         assert "baseline sites without a partner: relu (relu)" in text
-        assert "resnet.py:151" not in text.replace("when it was recorded, torchvision/models/resnet.py:151", "")
+        assert "resnet.py:151" not in text.replace(
+            "when it was recorded, torchvision/models/resnet.py:151", ""
+        )
 
 
 def test_what_one_side_alone_has_is_named() -> None:
