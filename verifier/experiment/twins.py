@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from verifier.bench.side import Side
 from verifier.border.programs import contained, translating
@@ -29,6 +28,7 @@ from verifier.training.pairing import Pairing, pair
 from verifier.training.records import Experiment, Learner, SampleImage, Twins
 from verifier.training.saving import checkpoint_file
 from verifier.training.surroundings import surroundings
+from verifier.weights.files import counts_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -293,17 +293,10 @@ def _learner(trainee: Trainee, pupil: Pupil, logits: Tensor, directory: Path) ->
         parameters=sum(parameter.numel() for parameter in pupil.model.parameters()),
         epochs=tuple(pupil.epochs),
         confusion=tuple(tuple(row) for row in counts.tolist()),
-        digest=_digest({name: tensors[name] for name in sorted(tensors.keys() - set(_counts(pupil.model)))}),
+        digest=_digest({name: tensors[name] for name in sorted(tensors) if not counts_batches(name)}),
         weights_file=file.name,
         published=published_accuracies(pupil.name, pupil.data.name) if pupil.role == "candidate" else (),
     )
-
-
-def _counts(model: nn.Module) -> Iterator[str]:
-    """Names of the buffers that count batches and no number depends on: those of norms whose momentum is given."""
-    for name, module in model.named_modules():
-        if isinstance(module, _NormBase) and module.momentum is not None:
-            yield f"{name}.num_batches_tracked".lstrip(".")
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
