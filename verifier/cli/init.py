@@ -56,7 +56,7 @@ def init(
         specs = plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
             from verifier import inputs
-            from verifier.initialisation import verify_initialisation
+            from verifier.initialisation.comparing import verify_initialisation
             from verifier.initialisation.saving import INITIALISATION, PAGE, save_initialisation
             from verifier.storage.earlier import awaiting
             from verifier.storage.saving import check_writable

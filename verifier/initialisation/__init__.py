@@ -1,10 +1,5 @@
-"""Do two models start from the same values, or from the same distributions?"""
+"""Do two models start from the same values, or from the same distributions?
 
-from verifier.initialisation.comparing import verify_initialisation
-from verifier.initialisation.records import Initialisation, TensorStanding
-
-__all__ = [
-    "Initialisation",
-    "TensorStanding",
-    "verify_initialisation",
-]
+`comparing.verify_initialisation` answers it; `records` are what it leaves behind, and all that reports may look at.
+Nothing here imports torch before it is needed.
+"""

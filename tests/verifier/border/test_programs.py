@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from verifier import VerifierError, inputs, verify
 from verifier.border import programs, signals
 from verifier.errors import ModelError, SourceError
-from verifier.initialisation import verify_initialisation
+from verifier.initialisation.comparing import verify_initialisation
 from verifier.models import specs
 from verifier.training.data import read
 from verifier.training.parity import train_parity

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from tests.sweeps import swept
 from verifier.errors import ModelError, UsageError
-from verifier.initialisation import TensorStanding, verify_initialisation
+from verifier.initialisation.comparing import verify_initialisation
 from verifier.initialisation.declared import FAMILIES, declarations
 from verifier.initialisation.distributions import KAIMING_OUT, Constant
 from verifier.initialisation.hypotheses import combined, holm, one_sample
+from verifier.initialisation.records import TensorStanding
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.initialisation import Initialisation
+    from verifier.initialisation.records import Initialisation
 
 
 class Block(nn.Module):

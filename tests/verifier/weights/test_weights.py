@@ -19,7 +19,7 @@ from tests.verifier.graph.test_recording import graph_of
 from verifier import verify
 from verifier.align import Assembly, align
 from verifier.errors import UsageError, WeightsError
-from verifier.initialisation import verify_initialisation
+from verifier.initialisation.comparing import verify_initialisation
 from verifier.initialisation.records import TensorStanding
 from verifier.models.copying import copy_with, state_of
 from verifier.weights import Masters, choose, read_state
