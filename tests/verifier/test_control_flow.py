@@ -72,9 +72,11 @@ def _message(model: Callable[[], nn.Module], **options: object) -> str:
 
 
 def test_a_branch_on_autocast_is_called_one() -> None:
-    message = _message(ByAutocast, cells=["cpu/bfloat16/autocast"])
+    found = verify(Plain(), ByAutocast(), X, weights="as-is", cells=["cpu/bfloat16/autocast"])
 
-    assert "depends on whether autocast is on" in message
+    assert found.verdict == "inconclusive"
+    assert "depends on whether autocast is on" in found.cells[1].reason
+    assert [cell.verdict for cell in found.cells] == ["match", "skipped"]
 
 
 def test_a_branch_that_changes_between_calls_blames_no_dtype_and_no_batch_size() -> None:
@@ -118,3 +120,50 @@ def test_experts_in_a_loop_are_recorded_on_all_samples(batch_size: int | None) -
     found = verify(Experts(), Experts(1.01), x, batch_size=batch_size)
     assert found.verdict == "diverged"
     assert {row.op for row in found.culprits} == {"mul"}
+
+
+class Detector(nn.Module):
+    """Boxes above a score, none too close to a better one: how many there are depends on all tensors.
+
+    What lies behind depends on it too, as the sizes of a detector's second stage do.
+    """
+
+    def __init__(self, overlap: float = 0.3, score: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.overlap, self.score = overlap, score
+        self.scores, self.boxes = nn.Linear(6, 1), nn.Linear(6, 4)
+        nn.init.zeros_(self.scores.weight)  # as it is built, it finds nothing
+        nn.init.constant_(self.scores.bias, -0.2)
+        self.second = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, boxes = self.scores(x)[:, 0], self.boxes(x)
+        found = torch.where(scores > self.score)[0]
+        if len(found) == 0:
+            return boxes.new_zeros(0, 3)
+        scores, boxes = scores[found], boxes[found]
+        near = torch.cdist(boxes, boxes) < self.overlap
+        better = scores[None] > scores[:, None]
+        kept = torch.where(~(near & better).any(1))[0]
+        second = self.second(boxes[kept]).reshape(len(kept), 3)
+        best = second[:, 0].argsort(descending=True)[:4]
+        return second[best] * torch.ones(len(best), 1)
+
+
+PLACES = torch.randn(40, 6, generator=torch.Generator().manual_seed(5))
+
+
+def test_a_model_whose_way_depends_on_its_weights_is_recorded_with_those_it_is_compared_with() -> None:
+    assert len(Detector()(PLACES)) == 0
+    found = verify(Detector(), Detector(), PLACES, weights="calibrated")
+    assert found.verdict == "match"
+    assert found.baseline.sites > 15  # the branch that the drawn weights take
+
+
+@pytest.mark.parametrize(("wrong", "site"), [({"overlap": 1.2}, "lt"), ({"score": 0.4}, "gt")])
+def test_a_fault_that_changes_how_much_is_found_is_one_culprit(wrong: dict[str, float], site: str) -> None:
+    """Other numbers of boxes make other sizes behind, and indices that do not fit: none of that is a fault."""
+    found = verify(Detector(), Detector(**wrong), PLACES, weights="calibrated")
+    assert found.verdict == "diverged"
+    assert [row.op for row in found.culprits] == [site]

@@ -46,7 +46,8 @@ class Terms:
         by_block: Whether blocks and stages are verified before the network.
         semantics: Whether float64 on a few samples comes first.
         batch_size: Samples that go through at once; None for all of them.
-        at_any_rate: Whether a cell in which a model departs from what it did when recorded is skipped, not an error.
+        at_any_rate: Whether both are recorded with the tensors they are compared with, and a cell in which a model
+            departs from that is skipped, not an error.
         protocol: How everything is compared and judged.
         split: The batch size that was asked for and could not be kept to.
     """
@@ -64,7 +65,7 @@ class Terms:
     split: int | None = None
 
     def anew(self) -> Terms:
-        """The same terms where a few samples, or batches of some, have turned out to take another way than all."""
+        """The same terms where other samples, batches or weights have turned out to take another way."""
         return replace(self, batch_size=None, at_any_rate=True, split=self.batch_size)
 
 
@@ -147,7 +148,15 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     """Compare two models on `given`, and on a `few` samples of it wherever float64 is needed."""
     protocol = terms.protocol
     wanted = [request.cell for request in terms.requests if request.cell not in terms.missing]
-    subject = pair(*sides, few, weights=terms.weights, known=terms.known, seed=terms.seed, proof=False)
+    subject = pair(
+        *sides,
+        few,
+        weights=terms.weights,
+        known=terms.known,
+        seed=terms.seed,
+        proof=False,
+        anew=terms.at_any_rate,
+    )
     masters = subject.masters
     static = (
         *flag_differences(*(side.flags for side in sides)),
@@ -165,6 +174,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
             typical,
             protocol,
             alone={*wanted} <= {ORACLE},
+            at_any_rate=terms.at_any_rate,
         )
         bench = bench.at(subject=exactly.subject)
     verdict = exactly.assessed.result.verdict if exactly else None

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Meetings = tuple[Meeting, ...]
 
 
+LOST = "given the baseline's tensors, a model did not come to its end; what lies behind was judged by its total error"
+
+
 class Run(NamedTuple):
     """Where two lanes met: at each pair, each shared output and each state."""
 
@@ -93,6 +96,7 @@ class _Batches:
     values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
     words: tuple[str, ...]
     narrowed: tuple[frozenset[int], frozenset[int]]
+    lost: tuple[str, ...] = ()
 
     def merge(self, later: _Batches) -> _Batches:
         """These and a further batch."""
@@ -103,6 +107,7 @@ class _Batches:
             values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
             words=(*self.words, *later.words),
             narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
+            lost=tuple(dict.fromkeys((*self.lost, *later.lost))),
         )
 
     def measured(self, notes: Sequence[str], inputs: Sequence[Inputs]) -> Measured:
@@ -119,7 +124,7 @@ class _Batches:
             ),
             words=self.words,
             narrowed=self.narrowed,
-            notes=tuple(notes),
+            notes=(*notes, *(f"{LOST}: {why}" for why in self.lost)),
             ends=tuple(rows(each, samples, ends(samples)) for each in self.values),
         )
 
@@ -242,6 +247,7 @@ def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int
         free=next(runs) if kinds.free else None,
         forced=next(runs) if kinds.forced else None,
         narrowed=(passes.narrowed[0], frozenset().union(*passes.narrowed[1:])),
+        lost=passes.lost,
     )
 
 
@@ -279,5 +285,5 @@ def _merged_meetings(a: Meetings, b: Meetings) -> Meetings:
 def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(
         torch.cat([one, two]) if one.dim() and one.shape[1:] == two.shape[1:] else one
-        for one, two in zip(a, b, strict=True)
+        for one, two in zip(a, b, strict=False)  # a forced lane that was lost has returned nothing
     )

@@ -33,6 +33,7 @@ def pair(
     cell: Cell | None = None,
     graphs: tuple[Graph, Graph] | None = None,
     proof: bool = True,
+    anew: bool = False,
 ) -> Subject:
     """Which sites and tensors of two models belong together, and what both compute with.
 
@@ -46,6 +47,8 @@ def pair(
         cell: Where both are recorded in training mode; None to record each as it is given.
         graphs: What both do with `inputs`, where that is known already.
         proof: Whether what structure claims is proved by numbers.
+        anew: Whether both are recorded again with the tensors they are compared with, since what they do depends on
+            their numbers.
 
     Raises:
         InputError: The baseline does not take the inputs.
@@ -65,6 +68,13 @@ def pair(
         baseline_spec=baseline.spec,
         seed=seed,
     )
+    if anew and weights != "as-is":
+        graphs = (
+            baseline.record(inputs, state=masters.baseline),
+            candidate.record(inputs.other or inputs, state=masters.candidate),
+        )
+        found = {**known, **masters.assemblies}
+        alignment = align(graphs[0], graphs[1].with_outputs_like(graphs[0]), marks, found)
     subject = Subject(baseline.model, candidate.model, alignment, masters)
     return prove(subject, inputs) if proof else subject
 

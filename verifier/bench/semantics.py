@@ -88,7 +88,13 @@ class _Look:
 
 
 def semantics(
-    bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool = False
+    bench: Bench,
+    inputs: Sequence[Inputs],
+    probe: Cell,
+    protocol: Protocol,
+    *,
+    alone: bool = False,
+    at_any_rate: bool = False,
 ) -> Semantics:
     """Is it the same program?
 
@@ -99,9 +105,12 @@ def semantics(
         protocol: How they are compared and judged.
         alone: Whether no numerics cell will follow; the models are then called bare here, as they are where the probe
             cannot run.
+        at_any_rate: Whether the probe is left out where a model takes another way in it than in float64.
     """
     started = time.perf_counter()
-    again = partial(_look, inputs=inputs, probe=probe, protocol=protocol, alone=alone)
+    again = partial(
+        _look, inputs=inputs, probe=probe, protocol=protocol, alone=alone, at_any_rate=at_any_rate
+    )
     look = again(bench)
     words = list(look.measured.words)
     for _ in range(_GUESSES):
@@ -249,9 +258,19 @@ def _unread_notes(judged: Judged) -> tuple[str, ...]:
     return (f"{names[0]}{more}: the two differ only in elements that nothing behind them reads",)
 
 
-def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protocol, *, alone: bool) -> _Look:
+def _look(
+    bench: Bench,
+    inputs: Sequence[Inputs],
+    probe: Cell,
+    protocol: Protocol,
+    *,
+    alone: bool,
+    at_any_rate: bool,
+) -> _Look:
     few = len(inputs) == 1 and inputs[0] is bench.inputs
-    standing = _probed(bench, probe, protocol, exactly=few)
+    standing, departed = _probed(bench, probe, protocol, exactly=few)
+    if departed is not None and not at_any_rate:
+        raise departed
     wanted = protocol.localise != "never"
     # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
     equal = wanted and standing is not None and standing.same
@@ -261,7 +280,10 @@ def _look(bench: Bench, inputs: Sequence[Inputs], probe: Cell, protocol: Protoco
 
     measured = standing.exactly if standing else None
     if measured is None:
-        measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
+        try:
+            measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
+        except GraphDepartureError as error:
+            raise departed or error from None  # in the probe the conditions are those of the recording
     if equal and measured.identical:
         measured = replace(measured, forced=measured.free)
     elif wanted and measured.forced is None:
@@ -334,12 +356,17 @@ def _ways(graph: Graph, paired: Collection[int], calls: Collection[int]) -> tupl
     return here, behind
 
 
-def _probed(bench: Bench, probe: Cell, protocol: Protocol, *, exactly: bool) -> Standing | None:
-    """Where both models stand to the oracle in the probe, for the rounding noise; None if it cannot run."""
+def _probed(
+    bench: Bench, probe: Cell, protocol: Protocol, *, exactly: bool
+) -> tuple[Standing | None, GraphDepartureError | None]:
+    """Where both models stand to the oracle in the probe, for the rounding noise; None if it cannot run there.
+
+    With it comes how a model departed there from what it did when it was recorded.
+    """
     try:
         with tf32(allowed=probe.dtype == "tf32"):
-            return stand(bench.at(cell=probe), protocol, exactly=exactly)
-    except GraphDepartureError:
-        raise
+            return stand(bench.at(cell=probe), protocol, exactly=exactly), None
+    except GraphDepartureError as error:
+        return None, error
     except CannotRunError:
-        return None
+        return None, None

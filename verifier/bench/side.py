@@ -99,10 +99,13 @@ class Side:
         """A copy in training mode with tensors of its own, which start as those of `state` are in `cell`."""
         return self._copied(state, cell).train()
 
-    def record(self, inputs: Inputs, cell: Cell | None = None) -> Graph:
+    def record(
+        self, inputs: Inputs, cell: Cell | None = None, state: Mapping[str, Tensor] | None = None
+    ) -> Graph:
         """The model's graph on `inputs`, as it is given or, in a `cell`, as it is trained there.
 
         As it is given it is recorded in float64 if it converts anything: a cast to float32 is nothing in float32.
+        With a `state` it is recorded with other tensors than its own.
 
         Raises:
             InputError: The baseline does not take such inputs.
@@ -114,7 +117,7 @@ class Side:
         try:
             if cell is not None:
                 return record(self.trained(state_of(self.model), cell), *arguments(inputs, cell))
-            return self._exactly(inputs, self._recorded(inputs, self.cell()))
+            return self._exactly(inputs, self._recorded(inputs, self.cell(), state), state)
         except VerifierError:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -192,14 +195,14 @@ class Side:
             "--input FILE, or --input inputs.py:make for what a function returns"
         )
 
-    def _exactly(self, inputs: Inputs, graph: Graph) -> Graph:
+    def _exactly(self, inputs: Inputs, graph: Graph, state: Mapping[str, Tensor] | None) -> Graph:
         if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
             with contextlib.suppress(Exception):  # what fails there may still run as it was given
-                return self._recorded(inputs, ORACLE)
+                return self._recorded(inputs, ORACLE, state)
         return graph
 
-    def _recorded(self, inputs: Inputs, cell: Cell) -> Graph:
-        state = {name: cast(tensor, cell) for name, tensor in state_of(self.model).items()}
+    def _recorded(self, inputs: Inputs, cell: Cell, state: Mapping[str, Tensor] | None = None) -> Graph:
+        state = {name: cast(tensor, cell) for name, tensor in (state or state_of(self.model)).items()}
         copy = self._copied(state, cell)
         args, kwargs = arguments(inputs, cell)
         held = tensors_given((args, kwargs))  # before the run: a cache holds others afterwards

@@ -208,7 +208,7 @@ def look_at(
     passes = forced(alignment, lanes, visit, names)
     left = dict(zip(states, zip(*passes.left, strict=True), strict=True))
     for k, scene in enumerate(scenes):
-        if k in left:
+        if k in left and not passes.lost:
             here(k, *left[k])
-        elif scene.baseline.site is None:
+        elif scene.baseline.site is None and not passes.lost:
             here(k, *(values[scene.output] for values in passes.values))

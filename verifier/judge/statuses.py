@@ -90,6 +90,10 @@ class _Judge:
         self.rows = rows
         self.localised = any(row.intrinsic is not None for row in rows)
         self.diverged = [row.status is not Status.UNMATCHED and differs(row) for row in rows]
+        self._first_sized: dict[tuple[int, int], int] = {}
+        for row in rows:
+            for sizes in _resized(row):
+                self._first_sized.setdefault(sizes, row.index)
 
     def judged(self, row: PairResult) -> PairResult:
         """`row` with its status and reason."""
@@ -111,14 +115,17 @@ class _Judge:
             alone = self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
             return Status.CULPRIT if alone else self._inherited(row)
         if row.replayed_shape is not None:
+            # A number of the other shape, which the baseline's tensors do not allow, or a tensor of that shape.
+            if (row.replayed_shape == () != row.shape or row.inputs_differ) and self._sized_above(row):
+                return self._inherited(row)
             if _own_fault(row) or (row.inputs_differ and not row.apart):
                 return Status.CULPRIT
             return self._inherited(row)
         if row.misshapen:
-            alone = _clean(row) and self._same_shapes_above(row)
+            alone = _clean(row) and self._same_shapes_above(row) and not self._sized_above(row)
             return Status.CULPRIT if alone or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
-            if _wrong_alone(row):
+            if self._wrong_alone(row):
                 return Status.CULPRIT
         elif self._rewired_at_fault(row) or (row.composed and self._disagrees(row)):
             return Status.CULPRIT
@@ -148,6 +155,11 @@ class _Judge:
         """Whether all this row reads could be overwritten, so that its intrinsic error is its own."""
         return not any(self.rows[a].misshapen for a in row.above)
 
+    def _sized_above(self, row: PairResult) -> bool:
+        """Whether each size in which the row's shapes differ already differed in the same way before."""
+        resized = _resized(row)
+        return bool(resized) and all(self._first_sized[sizes] < row.index for sizes in resized)
+
     def _rewired_at_fault(self, row: PairResult) -> bool:
         return row.rewired and not row.apart and self._disagrees(row)
 
@@ -167,10 +179,17 @@ class _Judge:
             return False
         if row.misshapen:
             return True
-        if self.localised:
-            return _wrong_alone(row)
+        return self._wrong_alone(row) or (not self.localised and self._first_apart(row))
+
+    def _wrong_alone(self, row: PairResult) -> bool:
+        """Whether the row is beyond a budget on identical inputs, or on alike ones where no forced run came to it."""
         if less_accurate(row, intrinsic=True):
             return True
+        if row.intrinsic is None:
+            return self.localised and row.total is not None and self._first_apart(row)
+        return not within(row.intrinsic, limit(row, intrinsic=True))
+
+    def _first_apart(self, row: PairResult) -> bool:
         return self.diverged[row.index] and not any(self.diverged[a] for a in row.above)
 
     def stand_in(self, row: PairResult, rows: Sequence[PairResult]) -> PairResult:
@@ -244,10 +263,12 @@ def _tells_something(row: PairResult) -> bool:
     return row.total is not None and row.total.elements > row.total.nonfinite_baseline
 
 
-def _wrong_alone(row: PairResult) -> bool:
-    """Whether the row is beyond a budget on identical inputs, as far as that was measured."""
-    wrong = row.intrinsic is not None and not within(row.intrinsic, limit(row, intrinsic=True))
-    return wrong or less_accurate(row, intrinsic=True)
+def _resized(row: PairResult) -> set[tuple[int, int]]:
+    """The baseline's and the candidate's sizes in which shapes of one rank differ."""
+    other = row.candidate_shape
+    if other is None or len(other) != len(row.shape):
+        return set()
+    return {(b, c) for b, c in zip(row.shape, other, strict=True) if b != c}
 
 
 def _clean(row: PairResult) -> bool:

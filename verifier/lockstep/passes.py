@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
+from verifier.errors import ModelError
 from verifier.graph.tensors import dense, same_memory
 from verifier.lockstep.meeting import Meeting, Met, kept, masks, met_at, resolve
 from verifier.lockstep.memory import memory_held
@@ -69,6 +70,7 @@ class Queued:
     left: tuple[tuple[Tensor, ...], ...]
     words: tuple[Mapping[str, str], ...]
     narrowed: tuple[frozenset[int], ...]
+    lost: tuple[str, ...] = ()
 
     def fetch(self) -> Passes:
         """All of it, once the device has come to its end."""
@@ -80,6 +82,7 @@ class Queued:
             self.left,
             self.words,
             self.narrowed,
+            self.lost,
         )
 
     def kept(self, offset: int) -> Queued:
@@ -96,6 +99,7 @@ class Queued:
             left,
             self.words,
             self.narrowed,
+            self.lost,
         )
 
 
@@ -111,6 +115,7 @@ class Passes:
         left: The states of each lane, as tensors.
         words: What each lane returned that is no number, by place.
         narrowed: The calls of each lane, by position, that had to run in float32 within float64.
+        lost: Why forced lanes did not come to their end; what they missed has no moments.
     """
 
     meetings: tuple[tuple[Meeting, ...], ...]
@@ -120,6 +125,7 @@ class Passes:
     left: tuple[tuple[Tensor, ...], ...]
     words: tuple[Mapping[str, str], ...]
     narrowed: tuple[frozenset[int], ...]
+    lost: tuple[str, ...] = ()
 
 
 def queue(
@@ -136,7 +142,8 @@ def queue(
     different orders is a tensor copied, until the others have come to its pair. A forced lane's tensor is
     overwritten in place, so views of it and in-place operators on it stay what they are; left alone are
     tensors that share memory with a parameter, a buffer or an input, and tensors whose elements overlap (`expand`),
-    whose source was forced before.
+    whose source was forced before. Numbers that are not its own can make a forced lane take another way than it was
+    recorded on, or fail (indices of another's longer list): the others then go on without it.
 
     All lanes are closed when this returns or raises, Ctrl-C included.
 
@@ -145,7 +152,8 @@ def queue(
         plan: Where they meet, and what is done there.
         progress: Called once a pair.
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
-        visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten.
+        visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten, while all
+            lanes run.
         passing: Called with a lane's position, site and tensor where it stops at a site of no pair.
     """
     comparisons, layouts, rounded = plan.comparisons, plan.layouts, plan.rounded
@@ -171,14 +179,22 @@ def queue(
         ]
         met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
         for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
-            own = [traveller.reach(pair) for traveller in travellers]
-            tensors = _together(own)
-            visit(pair, [dense(tensor) for tensor in tensors])
+            reached = [traveller.reach(pair) for traveller in travellers]
+            own = [tensor for tensor in reached if tensor is not None]
+            tensors = dict(
+                zip((k for k, t in enumerate(reached) if t is not None), _together(own), strict=True)
+            )
+            if len(tensors) == len(lanes):
+                visit(pair, [dense(tensor) for tensor in tensors.values()])
             # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
             alike: dict[int, int] = {}
             measured: dict[tuple[int, int], Met] = {}
             for k, comparing in enumerate(comparisons):
-                reference, other = tensors[comparing.reference], tensors[comparing.lane]
+                reference = tensors[comparing.reference]
+                if comparing.lane not in tensors:
+                    met[k][pair] = _missed(reference)
+                    continue
+                other = tensors[comparing.lane]
                 one_program = lanes[comparing.reference].graph is lanes[comparing.lane].graph
                 layout = None if one_program else layouts.get(pair)
                 between = (comparing.reference, alike.get(comparing.lane, comparing.lane))
@@ -197,13 +213,16 @@ def queue(
                 if comparing.force and found.differs:
                     if layout is not None:
                         reference = layout.forth(reference, other.shape)
-                    overwrite(other, reference, lanes[comparing.lane])
-            del own, tensors
+                    travellers[comparing.lane].forced |= overwrite(other, reference, lanes[comparing.lane])
+            del reached, own, tensors
             progress()
         for traveller in travellers:
             traveller.finish()
+        lost = [bool(traveller.lost) for traveller in travellers]
         ends = [
-            [
+            [_missed(a) for a in lanes[c.reference].outputs]
+            if lost[c.lane]
+            else [
                 met_at(a, b, offset)
                 for a, b in zip(lanes[c.reference].outputs, lanes[c.lane].outputs, strict=False)
             ]
@@ -214,7 +233,10 @@ def queue(
             for lane, names in zip(lanes, plan.states or [()] * len(lanes), strict=True)
         ]
         compared = [
-            [met_at(a, b, 0) for a, b in zip(left[c.reference], left[c.lane], strict=True)]
+            [
+                _missed(a) if lost[c.lane] else met_at(a, b, 0)
+                for a, b in zip(left[c.reference], left[c.lane], strict=True)
+            ]
             for c in comparisons
         ]
         return Queued(
@@ -225,7 +247,13 @@ def queue(
             tuple(left),
             tuple(lane.words for lane in lanes),
             tuple(frozenset(lane.narrowed) for lane in lanes),
+            tuple(traveller.lost for traveller in travellers if traveller.lost),
         )
+
+
+def _missed(reference: Tensor) -> Met:
+    """What is known of a pair that a lane did not come to."""
+    return Met(tuple(reference.shape), tuple(reference.shape), None)
 
 
 def _fetching(queueing: Callable[P, Queued]) -> Callable[P, Passes]:
@@ -240,7 +268,10 @@ run = _fetching(queue)
 
 
 class _Traveller:
-    """A lane and the copies it left at pairs it passed before the others came there."""
+    """A lane and the copies it left at pairs it passed before the others came there.
+
+    One that holds other numbers than its own is `forced`; it may then be `lost`, which says why.
+    """
 
     def __init__(
         self,
@@ -249,18 +280,22 @@ class _Traveller:
         passing: Callable[[int, Tensor], None],
         rounded: Mapping[int, torch.dtype],
     ) -> None:
+        self.lost = ""
+        self.forced = False
         self._lane = lane
         self._pair_of = pair_of
         self._passing = passing
         self._rounded = rounded
         self._left: dict[int, Tensor] = {}
 
-    def reach(self, pair: int) -> Tensor:
-        """The lane's tensor at `pair`: where it stands after going there, or the copy it left."""
+    def reach(self, pair: int) -> Tensor | None:
+        """The lane's tensor at `pair`: where it stands after going there, or the copy it left; None if it is lost."""
         if pair in self._left:
             return self._left.pop(pair)
         while True:
-            site = self._lane.advance()
+            site = self._advance()
+            if self.lost:
+                return None
             if site is None or self._lane.tensor is None:
                 raise AssertionError(f"{self._lane.role} ended before pair {pair}")
             here = self._pair_of.get(site)
@@ -275,9 +310,18 @@ class _Traveller:
 
     def finish(self) -> None:
         """Run the lane to its end."""
-        while (site := self._lane.advance()) is not None:
+        while (site := self._advance()) is not None:
             if site not in self._pair_of and self._lane.tensor is not None:
                 self._passing(site, self._lane.tensor)
+
+    def _advance(self) -> int | None:
+        try:
+            return None if self.lost else self._lane.advance()
+        except ModelError as error:
+            if not self.forced:
+                raise
+            self.lost = str(error)
+            return None
 
 
 def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
