@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences, signs, wording
+from reports import grouping, sentences, signs, wording
 from reports.headline import headline
 from reports.sections import Section, cut, lines
 from verifier.records import Status, brief
@@ -99,8 +99,8 @@ def compare(before: Result, after: Result) -> Changes:
         headline=_headline(before, after),
         verdicts=_verdicts(before, after),
         criteria=_criteria(before, after),
-        gone=tuple(sentence for key, sentence in old.items() if key not in new_),
-        new=tuple(sentence for key, sentence in new_.items() if key not in old),
+        gone=_alone(before, old, new_),
+        new=_alone(after, new_, old),
         worse=tuple(sorted(worse, key=lambda each: each.size, reverse=True)),
         better=tuple(sorted(better, key=lambda each: each.size)),
         appeared=tuple(appeared),
@@ -236,12 +236,20 @@ def _outcome(criterion: Criterion) -> str:
     return f"{wording.figure(criterion.value)}, {signs.of_outcome(passed=criterion.passed).word}"
 
 
-def _culprits(verification: Result) -> dict[tuple[str, str], str]:
-    """The culprits by site and cause, with the sentence about each."""
+def _culprits(verification: Result) -> dict[tuple[str, str], PairResult]:
+    """The culprits by site and cause."""
     return {
-        (sentences.site(pair), pair.cause.code if pair.cause else ""): sentences.blame(pair)
-        for pair in verification.culprits
+        (sentences.site(pair), pair.cause.code if pair.cause else ""): pair for pair in verification.culprits
     }
+
+
+def _alone(
+    verification: Result, own: dict[tuple[str, str], PairResult], others: dict[tuple[str, str], PairResult]
+) -> tuple[str, ...]:
+    """Culprits that the others are not, in a sentence for each cause."""
+    rows = [pair for key, pair in own.items() if key not in others]
+    found = grouping.together(verification, rows, sentences.deciding_cell(verification))
+    return tuple(grouping.sentence(each, fix=not verification.verdict.passed) for each in found)
 
 
 def _sites(

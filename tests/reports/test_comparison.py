@@ -44,6 +44,13 @@ def test_a_mended_fault_is_told_with_all_that_got_better() -> None:
     assert (found.worse, found.new) == ((), ())
 
 
+def test_new_culprits_of_one_cause_are_one_sentence() -> None:
+    before, after = samples.caused(samples.cause(), each=1, other=2), samples.caused(samples.cause(), each=3)
+    [new] = comparison.compare(before, after).new
+    assert new.startswith("2 of 3 batch_norm sites, first layer0.1.bn: eps is 0.001")
+    assert comparison.compare(after, before).gone == (new,)
+
+
 def test_better_and_worse_are_the_same_seen_from_either_side() -> None:
     one, other = samples.diverged(), samples.three_culprits()
     there, back = comparison.compare(one, other), comparison.compare(other, one)

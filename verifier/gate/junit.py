@@ -1,4 +1,4 @@
-"""JUnit XML: a suite for each candidate, a case for each cell, a failure for each culprit.
+"""JUnit XML: a suite for each candidate, a case for each cell, a failure for each cause.
 
 The format has no standard; this is what the schema of Jenkins' xUnit plugin (junit-10.xsd) allows.
 """
@@ -102,8 +102,11 @@ def _case(suite: ET.Element, outcome: Outcome, cell: CellResult, *, passed: bool
 
 def _fail(case: ET.Element, found: Finding) -> None:
     lines = [found.details, *found.besides]
-    lines += [f"candidate: {found.place}"] if found.place else []
-    lines += [f"baseline: {found.baseline}"] if found.baseline else []
+    several = sum(len(each.sites) for each in found.spots) > 1
+    for spot in found.spots:
+        sites = f": {', '.join(spot.sites)}" if several else ""
+        lines += [f"candidate: {spot.place or 'no line is known'}{sites}"] if spot.place or several else []
+    lines += [f"baseline: {each}" for each in found.baseline]
     _add(case, "failure", found.rule, found.message, "\n".join(lines))
 
 
