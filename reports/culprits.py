@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import grouping, sentences, signs, wording
+from reports import grouping, sentences, wording
 from reports.painting import Picture, bars, picture
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class Culprit:
     number: str
     name: str
     op: str
-    status: signs.Mark
     cause: str
     code: str
     sure: str
@@ -111,7 +110,6 @@ def _culprit(
         number=str(number),
         name=group.where,
         op=grouping.names(group, _NAMED) if group.many else pair.op,
-        status=signs.of_status(pair.status),
         cause=group.what,
         code=", ".join(group.codes),
         sure="" if cause is None else "confirmed" if group.confirmed else "not confirmed",

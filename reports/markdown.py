@@ -23,7 +23,7 @@ def summary(verification: Result, *, plot: str | None = None) -> str:
 
 
 def _lines(verification: Result, plot: str | None) -> Iterator[str]:
-    sign = signs.VERDICT_SIGNS[verification.verdict]
+    sign, passed = signs.VERDICT_SIGNS[verification.verdict], verification.verdict.passed
     yield f"### {sign} {text(headline(verification))}"
     yield ""
     yield text(sentences.models(verification))
@@ -32,20 +32,18 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     first = verification.first_divergence
     if first is not None:
         parted = sentences.divergence(first), sentences.agreement(first.total or first.intrinsic)
-        yield from ("", f"**First divergence:** {text('; '.join(filter(None, parted)))}")
+        yield from ("", f"**{sentences.first(verification)}:** {text('; '.join(filter(None, parted)))}")
     if verification.culprits and not grouping.nothing_in_common(verification):
         yield from ("", f"**{grouping.title(verification)}**", "")
-        fix = not verification.verdict.passed
-        yield from _some(
-            [
-                f"{k}. {text('; '.join([grouping.sentence(each, fix=fix), *_places(verification, each.first)]))}"
-                for k, each in enumerate(grouping.groups(verification), 1)
-            ]
-        )
+        causes = [
+            "; ".join([grouping.sentence(each, fix=not passed), *_places(verification, each.first)])
+            for each in grouping.groups(verification)
+        ]
+        yield from _some([f"{k}. {text(each)}" for k, each in enumerate(causes, 1)])
     if verification.cells:
         yield ""
         yield from _table(
-            ("cell", "verdict", "culprits", "largest error", "why"),
+            ("cell", "verdict", "beyond rounding" if passed else "culprits", "largest error", "why"),
             (
                 (
                     cell.name,

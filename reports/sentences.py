@@ -289,6 +289,20 @@ def located(verification: Result, pair: PairResult) -> tuple[tuple[str, str], ..
     return tuple((side, f"{source.file}:{source.line}") for side, source in sides if source is not None)
 
 
+def culprits(count: int, verification: Result) -> str:
+    """So many culprits, or sites, where a policy accepts them: `3 culprits`, `1 site beyond rounding`."""
+    return (
+        f"{counted(count, 'site')} beyond rounding"
+        if verification.verdict.passed
+        else counted(count, "culprit")
+    )
+
+
+def first(verification: Result) -> str:
+    """What the place where the models first part is to a verification."""
+    return "First difference" if verification.verdict.passed else "First divergence"
+
+
 def repeated(cell: CellResult) -> str:
     """Whether the models gave the same numbers in every run, if that was asked for."""
     found = cell.repeatable

@@ -98,6 +98,7 @@ class Page:
     candidate: str
     baseline_facts: str
     candidate_facts: str
+    first_title: str
     first_divergence: str
     first_anchor: str
     first_figures: str
@@ -121,7 +122,7 @@ class Page:
     static_open: bool
     chart: DepthChart | None
     has_sites: bool
-    statuses: tuple[Mark, ...]
+    accepting: bool
     weights: Facts
     mapping: tuple[tuple[str, str], ...]
     facts: tuple[Facts, ...]
@@ -146,6 +147,7 @@ def page(verification: Result) -> Page:
         candidate=verification.candidate.spec,
         baseline_facts=_model(verification.baseline),
         candidate_facts=_model(verification.candidate),
+        first_title=sentences.first(verification),
         first_divergence=sentences.divergence(first) if first else "",
         first_anchor=_anchor(verification, first) if first and not nothing else "",
         first_figures=sentences.agreement(first.total or first.intrinsic) if first else "",
@@ -188,7 +190,7 @@ def page(verification: Result) -> Page:
         static_open=len(static) <= _OPEN,
         chart=chart(verification),
         has_sites=any(cell.layers for cell in verification.cells),
-        statuses=tuple(map(signs.of_status, signs.BY_SEVERITY)),
+        accepting=verification.verdict.passed,
         weights=facts.weights(verification.weights),
         mapping=facts.mapping(verification.weights),
         facts=facts.others(verification),
@@ -237,10 +239,11 @@ def _reason(verification: Result, answer: str) -> str:
 
 def _title(verification: Result) -> str:
     if verification.verdict.passed:
-        return grouping.title(verification) if verification.culprits else "First difference"
+        return grouping.title(verification) if verification.culprits else sentences.first(verification)
     if not verification.culprits or grouping.nothing_in_common(verification):
-        return "First divergence"
-    return f"First divergence and {'causes' if len(grouping.groups(verification)) > 1 else 'cause'}"
+        return sentences.first(verification)
+    causes = len(grouping.groups(verification))
+    return f"{sentences.first(verification)} and {'one cause' if causes == 1 else wording.counted(causes, 'cause')}"
 
 
 def _anchor(verification: Result, first: PairResult) -> str:
@@ -291,7 +294,9 @@ def _matrix(verification: Result) -> Matrix | None:
         dtype, _, variant = rest.partition("/")
         row = device if not variant else f"{device}, {variant.replace('/', ', ')}"
         dtypes.setdefault(dtype)
-        places.setdefault(row, {})[dtype] = Square(signs.of_cell(cell, verification), _telling(cell))
+        places.setdefault(row, {})[dtype] = Square(
+            signs.of_cell(cell, verification), _telling(cell, verification)
+        )
     if not places:
         return None
     nothing = Square(None, "")
@@ -301,11 +306,11 @@ def _matrix(verification: Result) -> Matrix | None:
     )
 
 
-def _telling(cell: CellResult) -> str:
+def _telling(cell: CellResult, verification: Result) -> str:
     if cell.verdict is Verdict.SKIPPED:
         return "could not run"
     if cell.culprits:
-        return wording.counted(len(cell.culprits), "culprit")
+        return sentences.culprits(len(cell.culprits), verification)
     return f"largest error {_largest(cell)}"
 
 
@@ -323,7 +328,12 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         verdict=signs.of_cell(cell, verification),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
-        counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no rows",
+        counts=", ".join(
+            f"{count:,} {signs.of_status(status, verification).word}"
+            for status, count in counts.items()
+            if count
+        )
+        or "no rows",
         largest=_largest(cell) if cell.layers else "-",
         output=sentences.impact(cell.output),
         floor=_floor(cell),

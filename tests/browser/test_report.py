@@ -164,6 +164,17 @@ def test_statuses_operators_and_cells_filter_the_table(opened: Callable[..., Ope
     assert found.column("cell") == ["cpu/float64", "cpu/float32"]
 
 
+def test_what_a_policy_accepts_is_called_so_in_every_part(opened: Callable[..., Opened]) -> None:
+    found = opened("accepted")
+    assert found.texts("#statuses label")[0] == "≈ accepted by policy 1"
+    assert found.column("status")[1] == "≈ accepted by policy"
+    assert "accepted by policy" in found.page.locator("#tree").inner_text()
+    found.page.locator("#table tbody tr[data-place='1']").click()
+    assert "accepted by policy" in found.page.locator("#details").inner_text()
+    shown = found.page.locator("nav, main > section:not(#method)").all_inner_texts()
+    assert not [text for text in shown if "culprit" in text.lower() or "divergence" in text.lower()]
+
+
 def test_headings_sort_the_table_both_ways_and_back(opened: Callable[..., Opened]) -> None:
     found = opened("diverged")
     total = found.page.locator("#table thead button", has_text="rel. error")

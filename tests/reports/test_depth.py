@@ -117,6 +117,29 @@ def test_the_plot_is_told_in_a_sentence(diverged: Verification) -> None:
     assert found.sentence == "Total error of 8 sites in cpu/float64: at most 0.0007, at fc; 1 culprit"
 
 
+def test_what_a_policy_accepts_is_no_culprit_in_the_plot() -> None:
+    found = depth.chart(samples.accepted())
+    assert found is not None
+    assert found.sentence.endswith("; 1 site beyond rounding")
+    assert "accepted by policy, numbered above" in [key.word for key in found.keys]
+
+
+def test_the_legend_has_the_signs_that_are_there(matching: Verification, diverged: Verification) -> None:
+    def legend(verification: Verification) -> list[str]:
+        found = depth.chart(verification)
+        assert found is not None
+        return [key.word for key in found.keys]
+
+    assert legend(matching) == ["total error", "allowed in total"]
+    assert legend(diverged) == [
+        "total error",
+        "intrinsic error",
+        "allowed in total",
+        "culprit, numbered above",
+    ]
+    assert legend(samples.three_culprits())[-1] == "amplifies what came in"
+
+
 def test_without_rows_there_is_no_plot(inconclusive: Verification) -> None:
     assert depth.chart(inconclusive) is None
     assert plot.png(inconclusive) is None
