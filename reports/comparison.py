@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import grouping, sentences, signs, wording
+from reports import criteria, grouping, sentences, signs, wording
 from reports.headline import headline
 from reports.sections import Section, cut, lines
 from verifier.records import Status, brief
@@ -236,7 +236,7 @@ def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
 
 
 def _outcome(criterion: Criterion) -> str:
-    return f"{wording.figure(criterion.value)}, {signs.of_outcome(passed=criterion.passed).word}"
+    return f"{criteria.measured(criterion)}, {signs.of_outcome(passed=criterion.passed).word}"
 
 
 def _culprits(verification: Result) -> dict[tuple[str, str], PairResult]:

@@ -118,8 +118,8 @@ def _culprit(
         of=sentences.site(pair) if group.many else "",
         sites=tuple(_line(row, pair, positions.get(row.index)) for row in group.rows) if group.many else (),
         listed=f"All {wording.counted(len(group.rows), 'site')}",
-        source=sentences.located(verification, pair),
-        figures=tuple(_figures(pair)),
+        source=sentences.located(verification, pair, *group.rows),
+        figures=(*_figures(pair), *_worst(group)),
         evidence=cause.evidence if cause else (),
         pattern=exhibit.pattern if exhibit else (),
         settings=_settings(pair, exhibit, verification.weights.parameter_map),
@@ -186,6 +186,17 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
             b = getattr(pair.accuracy, f"baseline_{kind}")
             if c is not None and b is not None:
                 yield words, f"{wording.figure(c)}, the baseline's {wording.figure(b)}"
+
+
+def _worst(group: Group) -> Iterable[tuple[str, str]]:
+    """Of several sites the one that is farthest off."""
+    row = group.worst
+    if group.many and row.intrinsic is not None:
+        error = sentences.error(row.intrinsic, sentences.metric_of(row))
+        yield (
+            f"largest of all {len(group.rows):,} sites",
+            f"{wording.figure(error)}, MSE {wording.figure(row.intrinsic.mse)}, at {sentences.name(row)}",
+        )
 
 
 def _agreement(pair: PairResult) -> Iterable[tuple[str, str]]:

@@ -136,9 +136,9 @@ class DepthChart:
 
 
 def chart(verification: Result) -> DepthChart | None:
-    """The plot of a verification, or None where no cell has rows."""
+    """The plot of a verification, or None where no cell has rows, or none of pairs."""
     cells = [cell for cell in verification.cells if cell.layers]
-    if not cells:
+    if not cells or grouping.nothing_in_common(verification):
         return None
     deciding = sentences.deciding_cell(verification)
     focus = deciding if deciding in cells else cells[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, exercise, grouping, sentences, signs, wording
+from reports import acceptance, besides, criteria, exercise, grouping, sentences, signs, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from reports.grouping import Group
     from verifier.records import PairResult, Result
 
 SHOWN = 5  # culprits and sites: the page has them all
@@ -36,7 +37,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     if verification.culprits and not grouping.nothing_in_common(verification):
         yield from ("", f"**{grouping.title(verification)}**", "")
         causes = [
-            "; ".join([grouping.sentence(each, fix=not passed), *_places(verification, each.first)])
+            "; ".join([grouping.sentence(each, fix=not passed), *_places(verification, each)])
             for each in grouping.groups(verification)
         ]
         yield from _some([f"{k}. {text(each)}" for k, each in enumerate(causes, 1)])
@@ -63,7 +64,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             (
                 (
                     each.title,
-                    wording.figure(each.value),
+                    criteria.measured(each),
                     f"{each.comparison} {wording.figure(each.limit)}",
                     signs.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
                 )
@@ -93,8 +94,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from ("", *code(verification.command))
 
 
-def _places(verification: Result, pair: PairResult) -> list[str]:
-    return [f"{side} {line}" for side, line in sentences.located(verification, pair)]
+def _places(verification: Result, group: Group) -> list[str]:
+    return [f"{side} {line}" for side, line in sentences.located(verification, *group.rows)]
 
 
 def text(given: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports import (
     acceptance,
     besides,
+    criteria,
     exercise,
     grouping,
     preprocessing,
@@ -91,11 +92,11 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
             "Published criteria",
-            lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+            lines([criteria.sentence(each) for each in verification.criteria if each.source != TASK]),
         ),
         Section(
             "Budgets of the task",
-            lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+            lines([criteria.sentence(each) for each in verification.criteria if each.source == TASK]),
         ),
         *(_figures(verification, cell) if verbose else []),
         Section(
@@ -169,7 +170,7 @@ def _culprits(verification: Result, *, verbose: bool) -> list[str]:
     said = []
     for group in every[:SHOWN]:
         told = grouping.sentence(group, fix=fix) if verbose else grouping.line(group, LINE, fix=fix)
-        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, group.first))
+        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, *group.rows))
         said += [told, *([f"  {places}"] if places else [])]
     rest = every[SHOWN:]
     sites = sum(len(group.rows) for group in rest)

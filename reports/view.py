@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reports import (
     acceptance,
+    criteria,
     exercise,
     facts,
     grouping,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 _MOST_UNMATCHED = 200
 _MOST_SILENT = 20
 _NAMED, _OPEN = 4, 8  # places of a difference as written that are named; differences that are not folded
+_GATE = {
+    Verdict.MATCH: "passed (exit code 0)",
+    Verdict.ACCEPTED: "passed (exit code 0)",
+    Verdict.DIVERGED: "not passed (exit code 1)",
+    Verdict.INCONCLUSIVE: "not decided (exit code 4)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,8 @@ class Page:
     candidate: str
     baseline_facts: str
     candidate_facts: str
+    policy: str
+    gate: str
     first_title: str
     first_divergence: str
     first_anchor: str
@@ -147,6 +156,8 @@ def page(verification: Result) -> Page:
         candidate=verification.candidate.spec,
         baseline_facts=_model(verification.baseline),
         candidate_facts=_model(verification.candidate),
+        policy=verification.policy,
+        gate=_GATE[verification.verdict],
         first_title=sentences.first(verification),
         first_divergence=sentences.divergence(first) if first else "",
         first_anchor=_anchor(verification, first) if first and not nothing else "",
@@ -187,7 +198,8 @@ def page(verification: Result) -> Page:
         parts=_parts(verification),
         static=static,
         static_count=wording.counted(len(static), "difference"),
-        static_open=len(static) <= _OPEN,
+        # What was found to be the cause stands on its card.
+        static_open=len(static) <= _OPEN and not _explained(verification),
         chart=chart(verification),
         has_sites=any(cell.layers for cell in verification.cells),
         accepting=verification.verdict.passed,
@@ -196,7 +208,7 @@ def page(verification: Result) -> Page:
         facts=facts.others(verification),
         method=facts.METHOD,
         command=verification.command,
-        circumstances=f"{verification.created}, {verification.seconds:.1f} s, policy {verification.policy}",
+        circumstances=f"{verification.created}, {verification.seconds:.1f} s",
     )
 
 
@@ -254,6 +266,11 @@ def _anchor(verification: Result, first: PairResult) -> str:
     return ""
 
 
+def _explained(verification: Result) -> bool:
+    found = grouping.groups(verification)
+    return bool(found) and all(each.confirmed for each in found)
+
+
 def _static(verification: Result) -> tuple[tuple[str, str, str], ...]:
     """Differences as written: what is said of several places is said once."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -277,7 +294,7 @@ def _criteria(verification: Result) -> tuple[CriterionRow, ...]:
     return tuple(
         CriterionRow(
             name=each.title,
-            value=wording.figure(each.value),
+            value=criteria.measured(each),
             required=f"{each.comparison} {wording.figure(each.limit)}",
             outcome=signs.of_outcome(passed=each.passed),
         )
@@ -309,6 +326,8 @@ def _matrix(verification: Result) -> Matrix | None:
 def _telling(cell: CellResult, verification: Result) -> str:
     if cell.verdict is Verdict.SKIPPED:
         return "could not run"
+    if grouping.nothing_in_common(verification):
+        return "no site has a partner"
     if cell.culprits:
         return sentences.culprits(len(cell.culprits), verification)
     return f"largest error {_largest(cell)}"
