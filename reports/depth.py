@@ -45,7 +45,7 @@ class CellErrors:
 
     `total`, `budget` and `intrinsic` have a point for each site where there is one: sites without a partner leave
     none, and a line goes on behind them. `culprits` and `amplifies` are points of the total error where a site has
-    that status, as far as it has one.
+    that status, or of the line beside it where it has none.
     """
 
     name: str
@@ -206,7 +206,7 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
 
     own = {row.index for row in cell.culprits}
     culprits = tuple(
-        total[x] or intrinsic[x] or (x, _BROKEN)
+        total[x] or intrinsic[x] or _on_the_line(total, x)
         for x, row in enumerate(cell.layers)
         if row.status is Status.CULPRIT or row.index in own
     )
@@ -220,6 +220,12 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
         amplifies=of(Status.AMPLIFIES),
         focus=focus,
     )
+
+
+def _on_the_line(points: Sequence[Point | None], x: int) -> Point:
+    """Where what has no error of its own is marked: as high as what follows, or else what stands before it."""
+    near = next((point for point in (*points[x:], *reversed(points[:x])) if point is not None), (x, _BROKEN))
+    return x, near[1]
 
 
 def _total(row: PairResult) -> float | None:
@@ -304,7 +310,8 @@ def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[Culprit
             continue
         shared = [number]
         flags.append(CulpritFlag(str(number), x, _percent(x + 0.5, sites), name))
-    return tuple(flags)
+    # Of a run of one number the first says it.
+    return tuple(flag for k, flag in enumerate(flags) if not k or flag.number != flags[k - 1].number)
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -174,7 +174,7 @@ def data(verification: Result) -> dict[str, Any]:
     shown, deciding = verification.cells, sentences.deciding_cell(verification)
     return {
         "statuses": [[mark.word, mark.sign, mark.tone] for mark in marks],
-        "wrong": signs.ACCEPTED.word if verification.verdict.passed else "wrong",
+        "wrong": "accepted" if verification.verdict.passed else "wrong",
         "groups": _groups(),
         "lists": lists,
         "cells": cells,

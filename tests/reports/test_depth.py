@@ -75,6 +75,9 @@ def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
     [series] = found.series
     assert [x for x, _ in series.culprits] == [1, 4, 5]
     assert [x for x, _ in series.amplifies] == [3]
+    heights, missing = dict(series.total), dict(series.culprits)[4]
+    assert 4 not in heights  # it has no partner
+    assert missing == heights[5]
     assert [(flag.number, flag.position) for flag in found.flags] == [("1", 1), ("2", 4), ("3", 5)]
 
 
@@ -87,6 +90,13 @@ def test_flags_that_would_lie_on_one_another_are_told_as_one() -> None:
     found = depth.chart(msgspec.structs.replace(deep, culprits=near))
     assert found is not None
     assert [flag.number for flag in found.flags] == ["1–3", "4", "2"]  # noqa: RUF001 - from, to
+
+
+def test_one_cause_has_one_flag() -> None:
+    found = depth.chart(samples.one_cause())
+    assert found is not None
+    assert [(flag.number, flag.position) for flag in found.flags] == [("1", 0)]
+    assert len(found.series[0].culprits) == 52
 
 
 def test_the_cell_that_decides_is_in_focus(diverged: Verification) -> None:

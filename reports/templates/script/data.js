@@ -55,7 +55,8 @@ const cells = data.cells.map((cell, place) => {
 });
 const mark = (status) =>
   make("span", { className: `mark ${STATUS_TONES[status]}` },
-    make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }), ` ${STATUS_WORDS[status]}`);
+    make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }),
+    make("span", { className: "word", textContent: ` ${STATUS_WORDS[status]}` }));
 
 const state = { cell: data.first, all: false };
 const listeners = [];

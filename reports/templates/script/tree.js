@@ -6,9 +6,7 @@
   const leaf = (c, row) => {
     const side = (name) => make("span", name === null ? { className: "none", textContent: "no partner" } : { className: "site", textContent: name });
     const status = c.status(row);
-    const sign = make("span", { className: `mark ${STATUS_TONES[status]}` },
-      make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }), make("span", { className: "word", textContent: ` ${STATUS_WORDS[status]}` }));
-    const node = make("button", { type: "button", className: "leaf" }, sign, side(c.baseline(row)), side(c.candidate(row)),
+    const node = make("button", { type: "button", className: "leaf" }, mark(status), side(c.baseline(row)), side(c.candidate(row)),
       make("span", { className: "op faint", textContent: c.op(row) }));
     node.addEventListener("click", () => details.show(c, row, node));
     return node;
