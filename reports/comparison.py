@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences, signs, wording
+from reports import criteria, grouping, sentences, signs, wording
 from reports.headline import headline
 from reports.sections import Section, cut, lines
 from verifier.records import Status, brief
@@ -29,8 +29,8 @@ _NOT_RUN, _NOT_JUDGED = "not run", "not judged"
 class Change:
     """A site that is not what it was: in which cell, both statuses, both errors, and by how much it changed.
 
-    `kind` is the error that is compared: intrinsic where both results have it, else total. `size` orders changes:
-    the difference in severity, then the factor between the errors as a power of ten.
+    `kind` is the error that is compared: intrinsic where both results have it and it is not what it was, else total.
+    `size` orders changes: the difference in severity, then the factor between the errors as a power of ten.
     """
 
     cell: str
@@ -47,7 +47,8 @@ class Change:
 class Changes:
     """Everything in which a later result differs from an earlier one.
 
-    `uncompared` has rows of what only one of them tells: what it is, and how it stands before and after.
+    `accepting` says that the later one passes whatever is `new`. `uncompared` has rows of what only one of them
+    tells: what it is, and how it stands before and after.
     """
 
     headline: str
@@ -55,6 +56,7 @@ class Changes:
     criteria: tuple[tuple[str, str, str], ...]
     gone: tuple[str, ...]
     new: tuple[str, ...]
+    accepting: bool
     worse: tuple[Change, ...]
     better: tuple[Change, ...]
     appeared: tuple[str, ...]
@@ -88,7 +90,7 @@ def compare(before: Result, after: Result) -> Changes:
         if cell.name in earlier and bool(cell.layers) == bool(earlier[cell.name].layers)
     ]
     for was, cell in common:
-        changes, new, gone, alone = _sites(was, cell)
+        changes, new, gone, alone = _sites(was, cell, before, after)
         uncompared += alone
         worse += [change for change in changes if change.size > (0, 0.0)]
         better += [change for change in changes if change.size < (0, 0.0)]
@@ -99,8 +101,9 @@ def compare(before: Result, after: Result) -> Changes:
         headline=_headline(before, after),
         verdicts=_verdicts(before, after),
         criteria=_criteria(before, after),
-        gone=tuple(sentence for key, sentence in old.items() if key not in new_),
-        new=tuple(sentence for key, sentence in new_.items() if key not in old),
+        gone=_alone(before, old, new_, fix=False),
+        new=_alone(after, new_, old, fix=not after.verdict.passed),
+        accepting=after.verdict.passed,
         worse=tuple(sorted(worse, key=lambda each: each.size, reverse=True)),
         better=tuple(sorted(better, key=lambda each: each.size)),
         appeared=tuple(appeared),
@@ -148,7 +151,7 @@ def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
     titled = {
         "Not on the same ground": compared.grounds,
         "Culprits that are gone": compared.gone,
-        "New culprits": compared.new,
+        "New beyond rounding, accepted by policy" if compared.accepting else "New culprits": compared.new,
     }
     found = [Section(title, cut(lines(own), most)) for title, own in titled.items()]
     changed = [
@@ -186,8 +189,8 @@ def _headline(before: Result, after: Result) -> str:
 
 
 def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
-    was = {cell.name: str(cell.verdict) for cell in before.cells}
-    now = {cell.name: str(cell.verdict) for cell in after.cells}
+    was = {cell.name: signs.of_cell(cell, before).word for cell in before.cells}
+    now = {cell.name: signs.of_cell(cell, after).word for cell in after.cells}
     names = [*was, *(name for name in now if name not in was)]
     return (
         ("all cells", str(before.verdict), str(after.verdict)),
@@ -233,19 +236,31 @@ def _criteria(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]
 
 
 def _outcome(criterion: Criterion) -> str:
-    return f"{wording.figure(criterion.value)}, {signs.of_outcome(passed=criterion.passed).word}"
+    return f"{criteria.measured(criterion)}, {signs.of_outcome(passed=criterion.passed).word}"
 
 
-def _culprits(verification: Result) -> dict[tuple[str, str], str]:
-    """The culprits by site and cause, with the sentence about each."""
+def _culprits(verification: Result) -> dict[tuple[str, str], PairResult]:
+    """The culprits by site and cause."""
     return {
-        (sentences.site(pair), pair.cause.code if pair.cause else ""): sentences.blame(pair)
-        for pair in verification.culprits
+        (sentences.site(pair), pair.cause.code if pair.cause else ""): pair for pair in verification.culprits
     }
 
 
+def _alone(
+    verification: Result,
+    own: dict[tuple[str, str], PairResult],
+    others: dict[tuple[str, str], PairResult],
+    *,
+    fix: bool,
+) -> tuple[str, ...]:
+    """Culprits that the others are not, in a sentence for each cause."""
+    rows = [pair for key, pair in own.items() if key not in others]
+    found = grouping.together(verification, rows, sentences.deciding_cell(verification))
+    return tuple(grouping.sentence(each, fix=fix) for each in found)
+
+
 def _sites(
-    before: CellResult, after: CellResult
+    before: CellResult, after: CellResult, was: Result, now: Result
 ) -> tuple[list[Change], list[str], list[str], list[tuple[str, str, str]]]:
     """Changes of sites both have, those only the later has, those only the earlier has, and what only one tells."""
     earlier = _by_name(before.layers)
@@ -263,9 +278,9 @@ def _sites(
             continue
         met.add(id(old))
         if _one_tells(old, pair):
-            alone.append((f"{sentences.site(pair)}, {after.name}", _standing(old), _standing(pair)))
+            alone.append((f"{sentences.site(pair)}, {after.name}", _standing(old, was), _standing(pair, now)))
             continue
-        change = _change(after.name, old, pair)
+        change = _change(after.name, (old, was), (pair, now))
         if change is not None:
             changes.append(change)
     vanished = [sentences.site(old) for old in before.layers if id(old) not in met]
@@ -279,10 +294,11 @@ def _one_tells(before: PairResult, after: PairResult) -> bool:
     return measured[0] != measured[1] and (before.status is after.status or partners[0] != partners[1])
 
 
-def _standing(pair: PairResult) -> str:
+def _standing(pair: PairResult, of: Result) -> str:
+    status = signs.of_status(pair.status, of).word
     if pair.total is None:
-        return str(pair.status)
-    return f"{pair.status}, total {wording.figure(_told(sentences.error(pair.total, sentences.metric_of(pair))))}"
+        return status
+    return f"{status}, total {wording.figure(_told(sentences.error(pair.total, sentences.metric_of(pair))))}"
 
 
 def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], list[PairResult]]:
@@ -294,21 +310,25 @@ def _by_name(rows: Iterable[PairResult]) -> dict[tuple[str | None, str | None], 
     return found
 
 
-def _change(cell: str, before: PairResult, after: PairResult) -> Change | None:
+def _change(cell: str, earlier: tuple[PairResult, Result], later: tuple[PairResult, Result]) -> Change | None:
     """How a site changed; None where neither its status nor, by more than a factor of two, its error did."""
-    kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
+    (before, of_before), (after, of_after) = earlier, later
     metric = sentences.metric_of(after)
-    was, now = (sentences.error(getattr(each, kind), metric) for each in (before, after))
     order = {status: len(signs.BY_SEVERITY) - k for k, status in enumerate(signs.BY_SEVERITY)}
     steps = order[after.status] - order[before.status]
+    kind = "intrinsic" if before.intrinsic is not None and after.intrinsic is not None else "total"
+    was, now = (sentences.error(getattr(each, kind), metric) for each in (before, after))
+    if steps and was == now:
+        kind = "total"
+        was, now = (sentences.error(each.total, metric) for each in (before, after))
     power = _power(was, now)
     if not steps and abs(power) <= math.log10(FACTOR):
         return None
     return Change(
         cell=cell,
         site=sentences.site(after),
-        before=str(before.status),
-        after=str(after.status),
+        before=signs.of_status(before.status, of_before).word,
+        after=signs.of_status(after.status, of_after).word,
         kind=kind,
         error_before=was,
         error_after=now,

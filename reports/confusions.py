@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
+_SHORT = 2  # characters of a name that a column is wide enough for
 
 Counts = tuple[tuple[int, ...], ...]
 
@@ -30,6 +31,11 @@ class Confusion:
     classes: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Count, ...]], ...]
     difference: bool = False
+
+    @property
+    def sideways(self) -> bool:
+        """Whether the names of its columns are too long to stand beside one another."""
+        return any(len(name) > _SHORT for name in self.classes)
 
 
 def confusion(title: str, classes: tuple[str, ...], counts: Counts) -> Confusion:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import grouping, sentences, signs, wording
+from reports import grouping, sentences, wording
 from reports.painting import Picture, bars, picture
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class Culprit:
     number: str
     name: str
     op: str
-    status: signs.Mark
     cause: str
     code: str
     sure: str
@@ -111,7 +110,6 @@ def _culprit(
         number=str(number),
         name=group.where,
         op=grouping.names(group, _NAMED) if group.many else pair.op,
-        status=signs.of_status(pair.status),
         cause=group.what,
         code=", ".join(group.codes),
         sure="" if cause is None else "confirmed" if group.confirmed else "not confirmed",
@@ -120,8 +118,8 @@ def _culprit(
         of=sentences.site(pair) if group.many else "",
         sites=tuple(_line(row, pair, positions.get(row.index)) for row in group.rows) if group.many else (),
         listed=f"All {wording.counted(len(group.rows), 'site')}",
-        source=sentences.located(verification, pair),
-        figures=tuple(_figures(pair)),
+        source=sentences.located(verification, pair, *group.rows),
+        figures=(*_figures(pair), *_worst(group)),
         evidence=cause.evidence if cause else (),
         pattern=exhibit.pattern if exhibit else (),
         settings=_settings(pair, exhibit, verification.weights.parameter_map),
@@ -188,6 +186,17 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
             b = getattr(pair.accuracy, f"baseline_{kind}")
             if c is not None and b is not None:
                 yield words, f"{wording.figure(c)}, the baseline's {wording.figure(b)}"
+
+
+def _worst(group: Group) -> Iterable[tuple[str, str]]:
+    """Of several sites the one that is farthest off."""
+    row = group.worst
+    if group.many and row.intrinsic is not None:
+        error = sentences.error(row.intrinsic, sentences.metric_of(row))
+        yield (
+            f"largest of all {len(group.rows):,} sites",
+            f"{wording.figure(error)}, MSE {wording.figure(row.intrinsic.mse)}, at {sentences.name(row)}",
+        )
 
 
 def _agreement(pair: PairResult) -> Iterable[tuple[str, str]]:

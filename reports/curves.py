@@ -26,6 +26,7 @@ BOX = {
 _TICKS = 5
 _DECADES = 2.5  # from so many powers of ten on, ticks stand at these alone
 _WORD, _LINE = 24, 11  # a word of four digits, wide and high
+_BESIDE = 8  # of a point its word begins
 _SAME = 1e-9  # of logarithms
 MARKS = ("dots", "rings", "diamonds")
 HUES = 8  # as many as the style sheet has colours for lines
@@ -153,6 +154,7 @@ def chart(
         return f"{HEIGHT - BOTTOM - (y - y_span[0]) / (y_span[1] - y_span[0]) * (HEIGHT - TOP - BOTTOM):.1f}"
 
     taken: list[tuple[float, float]] = []
+    marks = [(float(across(x)), float(down(y))) for each in kept if _marked(each) for x, y in each.points]
     return LineChart(
         title=title,
         x_label=x_label,
@@ -165,8 +167,8 @@ def chart(
             Line(
                 label=each.label,
                 path=" ".join(f"{across(x)},{down(y)}" for x, y in each.points),
-                dots=tuple(_dots(each, [(across(x), down(y)) for x, y in each.points], taken))
-                if each.style in MARKS or len(each.points) == 1
+                dots=tuple(_dots(each, [(across(x), down(y)) for x, y in each.points], taken, marks))
+                if _marked(each)
                 else (),
                 tone=f"hue{each.hue % HUES} {each.style}",
                 radius=6 if each.style == "rings" else 4,
@@ -176,15 +178,43 @@ def chart(
     )
 
 
-def _dots(each: Curve, places: Sequence[tuple[str, str]], taken: list[tuple[float, float]]) -> Iterator[Dot]:
-    """A curve's points; a word that would lie on one that is `taken` is left to the point's full name."""
+def _marked(each: Curve) -> bool:
+    """Whether its points are drawn by themselves."""
+    return each.style in MARKS or len(each.points) == 1
+
+
+def _dots(
+    each: Curve,
+    places: Sequence[tuple[str, str]],
+    taken: list[tuple[float, float]],
+    marks: Sequence[tuple[float, float]],
+) -> Iterator[Dot]:
+    """A curve's points, each with its word on the right, or on the left where there is more room.
+
+    A word that would lie on one that is `taken`, or under one of the `marks`, is left to the point's full name.
+    """
     for (x, y), (word, name) in zip(places, each.names or [("", "")] * len(places), strict=True):
-        left = float(x) > WIDTH - RIGHT - _WORD
-        place = float(x) - left * _WORD, float(y)
-        free = all(abs(place[0] - a) >= _WORD or abs(place[1] - b) >= _LINE for a, b in taken)
-        if word and free:
-            taken.append(place)
-        yield Dot(x, y, word if free else "", name, left)
+        for left in (False, True):
+            place = float(x) - left * (_WORD + 2 * _BESIDE), float(y)
+            if word and _free(place, taken, marks):
+                taken.append(place)
+                yield Dot(x, y, word, name, left)
+                break
+        else:
+            yield Dot(x, y, "", name)
+
+
+def _free(
+    place: tuple[float, float], taken: Sequence[tuple[float, float]], marks: Sequence[tuple[float, float]]
+) -> bool:
+    """Whether a word beside a point at `place` can be read there: inside the frame, on no other word or mark."""
+    start = place[0] + _BESIDE
+    return (
+        start + _WORD <= WIDTH
+        and start >= LEFT
+        and all(abs(place[0] - a) >= _WORD or abs(place[1] - b) >= _LINE for a, b in taken)
+        and not any(start - 4 < a < start + _WORD + 4 and -4 < place[1] - b < _LINE + 9 for a, b in marks)
+    )
 
 
 def _laid_out(each: Curve, *, x_powers: bool, y_powers: bool) -> Curve:

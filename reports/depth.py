@@ -10,12 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reports import grouping, sentences, wording
+from reports import grouping, sentences, signs, wording
 from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from reports.signs import Mark
     from verifier.records import CellResult, PairResult, Result
 
 HEIGHT = 1000
@@ -44,7 +45,7 @@ class CellErrors:
 
     `total`, `budget` and `intrinsic` have a point for each site where there is one: sites without a partner leave
     none, and a line goes on behind them. `culprits` and `amplifies` are points of the total error where a site has
-    that status, as far as it has one.
+    that status, or of the line beside it where it has none.
     """
 
     name: str
@@ -98,21 +99,46 @@ class CulpritFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """What a sign in the plot means: its class, its path, and the words."""
+
+    tone: str
+    path: str
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
 class DepthChart:
-    """The whole plot; `sites` are as many as the longest cell has."""
+    """The whole plot; `sites` are as many as the longest cell has, `blame` says what its culprits are."""
 
     sites: int
+    blame: Mark
     series: tuple[CellErrors, ...]
     vertical: tuple[Gridline, ...]
     horizontal: tuple[Gridline, ...]
     flags: tuple[CulpritFlag, ...]
     sentence: str
 
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The legend: of signs that not every plot has only those that are there."""
+        blamed = f"{self.blame.word}, numbered above" if self.flags else self.blame.word
+        return (
+            Key("k-line", "M0 5H24", "total error"),
+            *([Key("k-own", "M4 5h0M12 5h0M20 5h0", "intrinsic error")] if self._has("intrinsic") else []),
+            Key("k-band", "M0 0H24V10H0z", "allowed in total"),
+            *([Key("k-wrong", "M12 5h0", blamed)] if self._has("culprits") else []),
+            *([Key("k-more", "M12 5h0", "amplifies what came in")] if self._has("amplifies") else []),
+        )
+
+    def _has(self, name: str) -> bool:
+        return any(getattr(each, name) for each in self.series)
+
 
 def chart(verification: Result) -> DepthChart | None:
-    """The plot of a verification, or None where no cell has rows."""
+    """The plot of a verification, or None where no cell has rows, or none of pairs."""
     cells = [cell for cell in verification.cells if cell.layers]
-    if not cells:
+    if not cells or grouping.nothing_in_common(verification):
         return None
     deciding = sentences.deciding_cell(verification)
     focus = deciding if deciding in cells else cells[0]
@@ -121,11 +147,12 @@ def chart(verification: Result) -> DepthChart | None:
     numbers = {id(cell): k for k, cell in enumerate(verification.cells)}
     return DepthChart(
         sites=sites,
+        blame=signs.of_status(Status.CULPRIT, verification),
         series=tuple(_series(cell, numbers[id(cell)], scale, focus=cell is focus) for cell in cells),
         vertical=vertical,
         horizontal=_places(max(cells, key=lambda cell: len(cell.layers)).layers),
         flags=_flags(verification, focus, sites),
-        sentence=_sentence(focus),
+        sentence=_sentence(focus, verification),
     )
 
 
@@ -179,7 +206,7 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
 
     own = {row.index for row in cell.culprits}
     culprits = tuple(
-        total[x] or intrinsic[x] or (x, _BROKEN)
+        total[x] or intrinsic[x] or _on_the_line(total, x)
         for x, row in enumerate(cell.layers)
         if row.status is Status.CULPRIT or row.index in own
     )
@@ -193,6 +220,12 @@ def _series(cell: CellResult, number: int, height: Callable[[float], int], *, fo
         amplifies=of(Status.AMPLIFIES),
         focus=focus,
     )
+
+
+def _on_the_line(points: Sequence[Point | None], x: int) -> Point:
+    """Where what has no error of its own is marked: as high as what follows, or else what stands before it."""
+    near = next((point for point in (*points[x:], *reversed(points[:x])) if point is not None), (x, _BROKEN))
+    return x, near[1]
 
 
 def _total(row: PairResult) -> float | None:
@@ -277,7 +310,8 @@ def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[Culprit
             continue
         shared = [number]
         flags.append(CulpritFlag(str(number), x, _percent(x + 0.5, sites), name))
-    return tuple(flags)
+    # Of a run of one number the first says it.
+    return tuple(flag for k, flag in enumerate(flags) if not k or flag.number != flags[k - 1].number)
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -285,13 +319,13 @@ def _range(numbers: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}–{high}"  # noqa: RUF001 - from, to
 
 
-def _sentence(cell: CellResult) -> str:
+def _sentence(cell: CellResult, verification: Result) -> str:
     """What the plot shows, for those who do not see it."""
     largest = next(iter(sentences.worst(cell.layers, 1)), None)
     said = f"Total error of {wording.counted(len(cell.layers), 'site')} in {cell.name}"
     if largest is None:
         return f"{said}: none anywhere"
-    culprits = wording.counted(len(cell.culprits), "culprit")
+    culprits = sentences.culprits(len(cell.culprits), verification)
     error = wording.figure(sentences.error(largest.total))
     return f"{said}: at most {error}, at {sentences.name(largest)}; {culprits}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import sentences, wording
+from reports import grouping, sentences, wording
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def left(verification: Result) -> str:
     if found is None:
         return ""
     written = [each for each in found.unexercised if each.kind != "tensor"]  # those have a list of their own
+    if grouping.nothing_in_common(verification):
+        written = []
     said = [difference(each) for each in written[:_TOLD]]
     if len(written) > _TOLD:
         said.append(f"{len(written) - _TOLD:,} more that differ as written, in result.json")

@@ -10,7 +10,7 @@ from reports import sentences, wording
 from verifier.records import LOADING, UNEXPLAINED, Status, brief, tail
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Sequence
 
     from verifier.records import CellResult, PairResult, Result
 
@@ -82,12 +82,16 @@ class Group:
 
 def groups(verification: Result) -> tuple[Group, ...]:
     """The culprits of the deciding cell by their causes, in order of the first of each."""
+    return together(verification, verification.culprits, sentences.deciding_cell(verification))
+
+
+def together(verification: Result, rows: Sequence[PairResult], cell: CellResult | None) -> tuple[Group, ...]:
+    """Rows by their causes, in order of the first of each; `cell` says of how many sites they are some."""
     found: dict[Hashable, list[PairResult]] = {}
-    for row in verification.culprits:
+    for row in rows:
         found.setdefault(_key(row), []).append(row)
-    cell = sentences.deciding_cell(verification)
     loading = next((each.summary for each in verification.static if each.kind == LOADING), "")
-    place = {id(row): k for k, row in enumerate(verification.culprits)}
+    place = {id(row): k for k, row in enumerate(rows)}
     merged = [sorted(rows, key=lambda row: place[id(row)]) for rows in _variants(found.values())]
     return tuple(_group(rows, cell, loading) for rows in sorted(merged, key=lambda rows: place[id(rows[0])]))
 
@@ -110,6 +114,13 @@ _FEW = 3  # sites of a model of which it says nothing that none is paired
 def title(verification: Result) -> str:
     """What the culprits of a verification are to it."""
     return "Beyond rounding, accepted by policy" if verification.verdict.passed else "Culprits"
+
+
+def wrong(group: Group, row: PairResult, most: int | None = None) -> str:
+    """That its sites are wrong, as the subject of a sentence that says why; `row` is the first that counts."""
+    how = "less accurate" if row.cause is not None and row.cause.family == "precision" else "wrong"
+    own = sentences.site(row, most)
+    return f"{group.where} are {how}, first {own}" if group.many else f"{own} is {how}"
 
 
 def line(group: Group, most: int, *, fix: bool = True) -> str:

@@ -166,8 +166,7 @@ def _group(verification: Result, group: grouping.Group, first: PairResult) -> st
     row = next(each for each in group.rows if _same(each, first))
     if group.loading:
         return f"{group.what}; {group.where} are wrong, first {_short(row)}"
-    wrong = "less accurate" if row.cause is not None and row.cause.family == "precision" else "wrong"
-    at = f"{group.where} are {wrong}, first {_short(row)}: " if group.many else f"{_short(row)} is {wrong}: "
+    at = f"{grouping.wrong(group, row, _NAME)}: "
     return at + group.told(HEADLINE - len(f"{verification.verdict}: {at}"))
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import sentences, wording
+from reports import grouping, wording
 from reports.curves import Curve, LineChart, Panel, chart, panels
 from reports.headline import headline
 from reports.sections import Section, lines, text
@@ -137,7 +137,7 @@ def bisected(found: Bisection, result: Result | None) -> str:
     sections = [Section("Commit", tuple(rows))]
     if result is not None:
         result = wording.shown(result)
-        culprits = [sentences.blame(pair) for pair in result.culprits[:3]]
+        culprits = [grouping.sentence(group) for group in grouping.groups(result)[:3]]
         sections.append(Section("Verdict there", lines((headline(result),))))
         sections.append(Section("Site and cause", lines(culprits)))
     return text(f"first bad commit: {told[0]}", [section for section in sections if section.rows])

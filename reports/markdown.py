@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, exercise, grouping, sentences, signs, wording
+from reports import acceptance, besides, criteria, exercise, grouping, sentences, signs, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from reports.grouping import Group
     from verifier.records import PairResult, Result
 
 SHOWN = 5  # culprits and sites: the page has them all
@@ -23,7 +24,7 @@ def summary(verification: Result, *, plot: str | None = None) -> str:
 
 
 def _lines(verification: Result, plot: str | None) -> Iterator[str]:
-    sign = signs.VERDICT_SIGNS[verification.verdict]
+    sign, passed = signs.VERDICT_SIGNS[verification.verdict], verification.verdict.passed
     yield f"### {sign} {text(headline(verification))}"
     yield ""
     yield text(sentences.models(verification))
@@ -32,20 +33,18 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     first = verification.first_divergence
     if first is not None:
         parted = sentences.divergence(first), sentences.agreement(first.total or first.intrinsic)
-        yield from ("", f"**First divergence:** {text('; '.join(filter(None, parted)))}")
+        yield from ("", f"**{sentences.first(verification)}:** {text('; '.join(filter(None, parted)))}")
     if verification.culprits and not grouping.nothing_in_common(verification):
         yield from ("", f"**{grouping.title(verification)}**", "")
-        fix = not verification.verdict.passed
-        yield from _some(
-            [
-                f"{k}. {text('; '.join([grouping.sentence(each, fix=fix), *_places(verification, each.first)]))}"
-                for k, each in enumerate(grouping.groups(verification), 1)
-            ]
-        )
+        causes = [
+            "; ".join([grouping.sentence(each, fix=not passed), *_places(verification, each)])
+            for each in grouping.groups(verification)
+        ]
+        yield from _some([f"{k}. {text(each)}" for k, each in enumerate(causes, 1)])
     if verification.cells:
         yield ""
         yield from _table(
-            ("cell", "verdict", "culprits", "largest error", "why"),
+            ("cell", "verdict", "beyond rounding" if passed else "culprits", "largest error", "why"),
             (
                 (
                     cell.name,
@@ -65,7 +64,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
             (
                 (
                     each.title,
-                    wording.figure(each.value),
+                    criteria.measured(each),
                     f"{each.comparison} {wording.figure(each.limit)}",
                     signs.of_outcome(passed=each.passed).sign + (" passed" if each.passed else " failed"),
                 )
@@ -95,8 +94,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from ("", *code(verification.command))
 
 
-def _places(verification: Result, pair: PairResult) -> list[str]:
-    return [f"{side} {line}" for side, line in sentences.located(verification, pair)]
+def _places(verification: Result, group: Group) -> list[str]:
+    return [f"{side} {line}" for side, line in sentences.located(verification, *group.rows)]
 
 
 def text(given: str) -> str:

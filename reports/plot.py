@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reports import wording
 from reports.depth import HEIGHT, DepthChart, chart
+from reports.signs import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ _FINER = 2  # drawn so many times as large and then made small: lines get smooth
 
 # As in templates/style.css, on a white ground that any page can be put around.
 _GROUND, _INK, _FAINT, _LINE = "#ffffff", "#1c1d1f", "#5a5e63", "#dcdcd6"
-_WRONG, _AMPLIFIES = "#b0271d", "#8a4a00"
+_WRONG, _ACCEPTED, _AMPLIFIES = "#b0271d", "#7a5200", "#8a4a00"
 _CELLS = ("#1c4fa0", "#0a7a6c", "#8a3ab0", "#7a5d00", "#b3326a", "#4d6070")
 
 
@@ -35,6 +36,7 @@ def png(verification: Result) -> bytes | None:
 class _Painter:
     def __init__(self, drawn: DepthChart) -> None:
         self.chart = drawn
+        self.blame = _ACCEPTED if drawn.blame is ACCEPTED else _WRONG
         self.image = Image.new("RGB", (_WIDE * _FINER, _HIGH * _FINER), _GROUND)
         self.pen = ImageDraw.Draw(self.image)
         self.font = ImageFont.load_default(12 * _FINER)
@@ -50,7 +52,7 @@ class _Painter:
         for one in sorted(self.chart.series, key=lambda each: each.focus):
             self._series(one)
         for flag in self.chart.flags:
-            self._text((self._x(flag.position) / _FINER, _ABOVE - 8), flag.number, "ms", _WRONG)
+            self._text((self._x(flag.position) / _FINER, _ABOVE - 8), flag.number, "ms", self.blame)
         self._legend()
         stream = io.BytesIO()
         small = self.image.resize((_WIDE, _HIGH), Image.Resampling.LANCZOS)
@@ -78,7 +80,7 @@ class _Painter:
                 self.pen.polygon([*self._points(one.budget), *ends], _tint(colour, 0.1))
             for x, _ in one.culprits:
                 self.pen.line(
-                    [self._x(x), self._y(0), self._x(x), self._y(HEIGHT)], _tint(_WRONG, 0.4), _FINER
+                    [self._x(x), self._y(0), self._x(x), self._y(HEIGHT)], _tint(self.blame, 0.4), _FINER
                 )
             self._dots(one.intrinsic, _tint(colour, 0.6), 1.3)
         if len(one.total) > 1:
@@ -89,7 +91,7 @@ class _Painter:
             self._dots(one.total, colour, 1)
         if one.focus:
             self._dots(one.amplifies, _AMPLIFIES, 3, square=True)
-            self._dots(one.culprits, _WRONG, 4.5)
+            self._dots(one.culprits, self.blame, 4.5)
 
     def _dots(self, points: Sequence[Point], colour: str, radius: float, *, square: bool = False) -> None:
         draw = self.pen.rectangle if square else self.pen.ellipse
@@ -111,9 +113,10 @@ class _Painter:
                 break
         if any(one.culprits for one in self.chart.series if one.focus):
             self.pen.ellipse(
-                [(left) * _FINER, (height - 4) * _FINER, (left + 8) * _FINER, (height + 4) * _FINER], _WRONG
+                [(left) * _FINER, (height - 4) * _FINER, (left + 8) * _FINER, (height + 4) * _FINER],
+                self.blame,
             )
-            self._text((left + 14, height), "culprit", "lm")
+            self._text((left + 14, height), self.chart.blame.word, "lm")
 
 
 def _tint(colour: str, strength: float) -> str:

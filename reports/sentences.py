@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         CellResult,
         Comparison,
         Coverage,
-        Criterion,
         Excited,
         OutputAgreement,
         PairResult,
@@ -161,16 +160,6 @@ def blame(pair: PairResult, *, fix: bool = True) -> str:
     return "; ".join([f"{where}: {because(pair.cause)}", measured, *remedy])
 
 
-def criterion(each: Criterion) -> str:
-    """A criterion with the number measured for it."""
-    outcome = "passed" if each.passed else "failed"
-    required = f"{each.comparison} {figure(each.limit)}"
-    value = (
-        "undefined, for one side is constant or not finite" if math.isnan(each.value) else figure(each.value)
-    )
-    return f"{outcome}: {each.title} is {value}, required {required}"
-
-
 def impact(output: OutputAgreement | None) -> str:
     """What the difference does to the classes; empty where the output is no class scores or this was not recorded."""
     if output is None or not output.samples or output.top1_agreement is None:
@@ -212,13 +201,14 @@ def coverage(covered: Coverage) -> str:
             f"{counted(covered.baseline_sites, 'site')} and {share(covered.candidate_share)} of the candidate's "
             f"{covered.candidate_sites:,}"
         )
-    told = " and ".join(
+    told = [
         f"{counted(sites - covered.compared, f'further {side} site')} without a partner"
         for side, sites, _ in sides
-    )
+        if sites != covered.compared
+    ]
     return (
-        f"{pairs}, {told}; with what is compared as a whole that is {share(covered.baseline_share)} of what the "
-        f"baseline computes and {share(covered.candidate_share)} of what the candidate does"
+        f"{', '.join([pairs, *told])}; with what is compared as a whole that is {share(covered.baseline_share)} of "
+        f"what the baseline computes and {share(covered.candidate_share)} of what the candidate does"
     )
 
 
@@ -279,14 +269,39 @@ def correlation(comparison: Comparison) -> str:
     return f"{figure(r)} (1 - r {figure(distance)})"
 
 
-def located(verification: Result, pair: PairResult) -> tuple[tuple[str, str], ...]:
+def located(verification: Result, pair: PairResult, *others: PairResult) -> tuple[tuple[str, str], ...]:
     """Where in the source of each side a site's call is, as far as it is known: `("candidate", "nets.py:12")`.
 
-    A line of a recorded baseline is one of the file as it was then.
+    Of the lines of others of its cause it is told how many there are: `nets.py:12 and 3 other lines`. A line of a
+    recorded baseline is one of the file as it was then.
     """
     baseline = "baseline" if verification.certificate is None else "baseline, when it was recorded,"
-    sides = (("candidate", pair.candidate_source), (baseline, pair.baseline_source))
-    return tuple((side, f"{source.file}:{source.line}") for side, source in sides if source is not None)
+    rows = (pair, *others)
+    sides = (
+        ("candidate", [row.candidate_source for row in rows]),
+        (baseline, [row.baseline_source for row in rows]),
+    )
+    found = []
+    for side, (first, *further) in sides:
+        if first is not None:
+            more = len({(each.file, each.line) for each in further if each} - {(first.file, first.line)})
+            rest = f" and {counted(more, 'other line')}" if more else ""
+            found.append((side, f"{first.file}:{first.line}{rest}"))
+    return tuple(found)
+
+
+def culprits(count: int, verification: Result) -> str:
+    """So many culprits, or sites, where a policy accepts them: `3 culprits`, `1 site beyond rounding`."""
+    return (
+        f"{counted(count, 'site')} beyond rounding"
+        if verification.verdict.passed
+        else counted(count, "culprit")
+    )
+
+
+def first(verification: Result) -> str:
+    """What the place where the models first part is to a verification."""
+    return "First difference" if verification.verdict.passed else "First divergence"
 
 
 def repeated(cell: CellResult) -> str:

@@ -70,8 +70,10 @@ def _fineness(cell: str) -> int:
     return _FINER.get(_dtype(cell), len(_FINER))
 
 
-def of_status(status: Status) -> Mark:
-    """The mark of a status."""
+def of_status(status: Status, verification: Result) -> Mark:
+    """The mark of a status; a culprit is `accepted by policy` where the verdict passes all the same."""
+    if status is Status.CULPRIT and verification.verdict.passed:
+        return ACCEPTED
     return Mark(str(status), STATUS_SIGNS[status], str(status))
 
 

@@ -170,9 +170,11 @@ def data(verification: Result) -> dict[str, Any]:
         own = known[key]
         trees.append((own, cell.layers))
         cells.append({"name": cell.name, "verdict": str(cell.verdict), "list": own, **_figures(cell)})
+    marks = [signs.of_status(status, verification) for status in signs.BY_SEVERITY]
     shown, deciding = verification.cells, sentences.deciding_cell(verification)
     return {
-        "statuses": [[str(status), signs.STATUS_SIGNS[status]] for status in signs.BY_SEVERITY],
+        "statuses": [[mark.word, mark.sign, mark.tone] for mark in marks],
+        "wrong": "accepted" if verification.verdict.passed else "wrong",
         "groups": _groups(),
         "lists": lists,
         "cells": cells,

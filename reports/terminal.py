@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports import (
     acceptance,
     besides,
+    criteria,
     exercise,
     grouping,
     preprocessing,
@@ -85,17 +86,17 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section("First divergence", lines(_first(first, verbose=verbose))),
+        Section(sentences.first(verification), lines(_first(first, verbose=verbose))),
         Section(grouping.title(verification), lines(_culprits(verification, verbose=verbose))),
         Section(besides.TITLE, lines(besides.lines(verification))),
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),
         Section(
             "Published criteria",
-            lines([sentences.criterion(each) for each in verification.criteria if each.source != TASK]),
+            lines([criteria.sentence(each) for each in verification.criteria if each.source != TASK]),
         ),
         Section(
             "Budgets of the task",
-            lines([sentences.criterion(each) for each in verification.criteria if each.source == TASK]),
+            lines([criteria.sentence(each) for each in verification.criteria if each.source == TASK]),
         ),
         *(_figures(verification, cell) if verbose else []),
         Section(
@@ -130,7 +131,7 @@ def _figures(verification: Result, cell: CellResult | None) -> list[Section]:
         Section("Output", lines([impact] if impact else [])),
         Section(
             f"Largest total errors in {cell.name if cell else 'no cell'}",
-            tuple(_site(pair) for pair in worst),
+            tuple(_site(pair, verification) for pair in worst),
             ("site", "op", "status", "total", "intrinsic", "allowed"),
         ),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status != "differs" else []),
@@ -169,7 +170,7 @@ def _culprits(verification: Result, *, verbose: bool) -> list[str]:
     said = []
     for group in every[:SHOWN]:
         told = grouping.sentence(group, fix=fix) if verbose else grouping.line(group, LINE, fix=fix)
-        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, group.first))
+        places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, *group.rows))
         said += [told, *([f"  {places}"] if places else [])]
     rest = every[SHOWN:]
     sites = sum(len(group.rows) for group in rest)
@@ -181,12 +182,12 @@ def _some(lines: Sequence[str]) -> list[str]:
     return progressive.some(list(lines), SHOWN)
 
 
-def _site(pair: PairResult) -> tuple[str, ...]:
+def _site(pair: PairResult, verification: Result) -> tuple[str, ...]:
     metric = sentences.metric_of(pair)
     return (
         sentences.name(pair),
         pair.op,
-        str(pair.status),
+        signs.of_status(pair.status, verification).word,
         wording.figure(sentences.error(pair.total, metric)),
         wording.figure(sentences.error(pair.intrinsic, metric) if pair.intrinsic else None),
         wording.figure(pair.budget.total if pair.budget else None),
@@ -194,14 +195,13 @@ def _site(pair: PairResult) -> tuple[str, ...]:
 
 
 def _cells(verification: Result) -> list[tuple[str, ...]]:
-    accepting = {each.cell for each in verification.accepted}
     return [
         (
             cell.name,
             cell.role,
             signs.of_cell(cell, verification).word,
             f"{wording.counted(cell.batch_size, 'sample')}, {cell.seconds:.1f} s",
-            _outcome(cell, accepting=cell.name in accepting),
+            _outcome(cell, verification),
         )
         for cell in verification.cells
     ]
@@ -213,9 +213,9 @@ def _floor(cell: CellResult) -> tuple[str, ...]:
     return (cell.name, *map(wording.figure, figures))
 
 
-def _outcome(cell: CellResult, *, accepting: bool) -> str:
+def _outcome(cell: CellResult, verification: Result) -> str:
     """A divergence's place, as its figures are told above; else the reason for the verdict, if any."""
-    if accepting and not cell.culprits:
+    if cell.name in {each.cell for each in verification.accepted} and not cell.culprits:
         return cell.reason
     if cell.first_divergence is None:
         broken = cell.repeatable.broken if cell.repeatable else ""
@@ -223,7 +223,7 @@ def _outcome(cell: CellResult, *, accepting: bool) -> str:
         repeated = "" if told else sentences.repeated(cell)
         return "; ".join(each for each in (cell.reason, repeated, *cell.notes) if each)
     known = sentences.localised(cell) or cell.culprits
-    culprits = wording.counted(len(cell.culprits), "culprit") if known else "culprits not looked for"
+    culprits = sentences.culprits(len(cell.culprits), verification) if known else "culprits not looked for"
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reports import (
     acceptance,
+    criteria,
     exercise,
     facts,
     grouping,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 _MOST_UNMATCHED = 200
 _MOST_SILENT = 20
 _NAMED, _OPEN = 4, 8  # places of a difference as written that are named; differences that are not folded
+_GATE = {
+    Verdict.MATCH: "passed (exit code 0)",
+    Verdict.ACCEPTED: "passed (exit code 0)",
+    Verdict.DIVERGED: "not passed (exit code 1)",
+    Verdict.INCONCLUSIVE: "not decided (exit code 4)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,9 @@ class Page:
     candidate: str
     baseline_facts: str
     candidate_facts: str
+    policy: str
+    gate: str
+    first_title: str
     first_divergence: str
     first_anchor: str
     first_figures: str
@@ -121,7 +131,7 @@ class Page:
     static_open: bool
     chart: DepthChart | None
     has_sites: bool
-    statuses: tuple[Mark, ...]
+    accepting: bool
     weights: Facts
     mapping: tuple[tuple[str, str], ...]
     facts: tuple[Facts, ...]
@@ -146,6 +156,9 @@ def page(verification: Result) -> Page:
         candidate=verification.candidate.spec,
         baseline_facts=_model(verification.baseline),
         candidate_facts=_model(verification.candidate),
+        policy=verification.policy,
+        gate=_GATE[verification.verdict],
+        first_title=sentences.first(verification),
         first_divergence=sentences.divergence(first) if first else "",
         first_anchor=_anchor(verification, first) if first and not nothing else "",
         first_figures=sentences.agreement(first.total or first.intrinsic) if first else "",
@@ -185,16 +198,17 @@ def page(verification: Result) -> Page:
         parts=_parts(verification),
         static=static,
         static_count=wording.counted(len(static), "difference"),
-        static_open=len(static) <= _OPEN,
+        # What was found to be the cause stands on its card.
+        static_open=len(static) <= _OPEN and not _explained(verification),
         chart=chart(verification),
         has_sites=any(cell.layers for cell in verification.cells),
-        statuses=tuple(map(signs.of_status, signs.BY_SEVERITY)),
+        accepting=verification.verdict.passed,
         weights=facts.weights(verification.weights),
         mapping=facts.mapping(verification.weights),
         facts=facts.others(verification),
         method=facts.METHOD,
         command=verification.command,
-        circumstances=f"{verification.created}, {verification.seconds:.1f} s, policy {verification.policy}",
+        circumstances=f"{verification.created}, {verification.seconds:.1f} s",
     )
 
 
@@ -237,10 +251,11 @@ def _reason(verification: Result, answer: str) -> str:
 
 def _title(verification: Result) -> str:
     if verification.verdict.passed:
-        return grouping.title(verification) if verification.culprits else "First difference"
+        return grouping.title(verification) if verification.culprits else sentences.first(verification)
     if not verification.culprits or grouping.nothing_in_common(verification):
-        return "First divergence"
-    return f"First divergence and {'causes' if len(grouping.groups(verification)) > 1 else 'cause'}"
+        return sentences.first(verification)
+    causes = len(grouping.groups(verification))
+    return f"{sentences.first(verification)} and {'one cause' if causes == 1 else wording.counted(causes, 'cause')}"
 
 
 def _anchor(verification: Result, first: PairResult) -> str:
@@ -249,6 +264,11 @@ def _anchor(verification: Result, first: PairResult) -> str:
         if any(row.index == first.index for row in group.rows):
             return f"culprit-{number}"
     return ""
+
+
+def _explained(verification: Result) -> bool:
+    found = grouping.groups(verification)
+    return bool(found) and all(each.confirmed for each in found)
 
 
 def _static(verification: Result) -> tuple[tuple[str, str, str], ...]:
@@ -274,7 +294,7 @@ def _criteria(verification: Result) -> tuple[CriterionRow, ...]:
     return tuple(
         CriterionRow(
             name=each.title,
-            value=wording.figure(each.value),
+            value=criteria.measured(each),
             required=f"{each.comparison} {wording.figure(each.limit)}",
             outcome=signs.of_outcome(passed=each.passed),
         )
@@ -291,7 +311,9 @@ def _matrix(verification: Result) -> Matrix | None:
         dtype, _, variant = rest.partition("/")
         row = device if not variant else f"{device}, {variant.replace('/', ', ')}"
         dtypes.setdefault(dtype)
-        places.setdefault(row, {})[dtype] = Square(signs.of_cell(cell, verification), _telling(cell))
+        places.setdefault(row, {})[dtype] = Square(
+            signs.of_cell(cell, verification), _telling(cell, verification)
+        )
     if not places:
         return None
     nothing = Square(None, "")
@@ -301,11 +323,13 @@ def _matrix(verification: Result) -> Matrix | None:
     )
 
 
-def _telling(cell: CellResult) -> str:
+def _telling(cell: CellResult, verification: Result) -> str:
     if cell.verdict is Verdict.SKIPPED:
         return "could not run"
+    if grouping.nothing_in_common(verification):
+        return "no site has a partner"
     if cell.culprits:
-        return wording.counted(len(cell.culprits), "culprit")
+        return sentences.culprits(len(cell.culprits), verification)
     return f"largest error {_largest(cell)}"
 
 
@@ -323,7 +347,12 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         verdict=signs.of_cell(cell, verification),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
-        counts=", ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "no rows",
+        counts=", ".join(
+            f"{count:,} {signs.of_status(status, verification).word}"
+            for status, count in counts.items()
+            if count
+        )
+        or "no rows",
         largest=_largest(cell) if cell.layers else "-",
         output=sentences.impact(cell.output),
         floor=_floor(cell),

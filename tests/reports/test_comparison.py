@@ -44,11 +44,41 @@ def test_a_mended_fault_is_told_with_all_that_got_better() -> None:
     assert (found.worse, found.new) == ((), ())
 
 
+def test_new_culprits_of_one_cause_are_one_sentence() -> None:
+    before, after = samples.caused(samples.cause(), each=1, other=2), samples.caused(samples.cause(), each=3)
+    [new] = comparison.compare(before, after).new
+    assert new.startswith("2 of 3 batch_norm sites, first layer0.1.bn: eps is 0.001")
+    assert new.endswith("; fix: set eps to 1e-05")
+    [gone] = comparison.compare(after, before).gone
+    assert gone == new.removesuffix("; fix: set eps to 1e-05")
+
+
+def test_what_a_policy_accepts_is_no_culprit_in_a_comparison() -> None:
+    before, after = samples.verification(), samples.accepted()
+    cell = msgspec.structs.replace(before.cells[0], name="cpu/float64")
+    found = comparison.compare(msgspec.structs.replace(before, cells=(cell,)), after)
+    said = str([(section.title, section.rows) for section in comparison.sections(found)])
+    assert "culprit" not in said
+    assert "ok, now accepted by policy" in said
+    assert ("cpu/float64", "match", "accepted by policy") in found.verdicts
+    assert "fix:" not in said
+
+
+def test_a_site_that_now_carries_is_told_with_the_error_that_it_carries() -> None:
+    before = of(samples.pair(2, intrinsic=samples.comparison(0.0)))
+    after = of(
+        samples.pair(2, total=1e-3, intrinsic=samples.comparison(0.0), status=Status.CARRIES),
+    )
+    [change] = comparison.compare(before, after).worse
+    assert (change.kind, change.error_before, change.error_after) == ("total", 0.0, 1e-3)
+
+
 def test_better_and_worse_are_the_same_seen_from_either_side() -> None:
     one, other = samples.diverged(), samples.three_culprits()
     there, back = comparison.compare(one, other), comparison.compare(other, one)
     assert {change.site for change in there.worse} == {change.site for change in back.better}
-    assert (there.new, there.gone) == (back.gone, back.new)
+    assert [each.partition("; fix: ")[0] for each in there.new] == list(back.gone)
+    assert [each.partition("; fix: ")[0] for each in back.new] == list(there.gone)
     assert (there.appeared, there.vanished) == (back.vanished, back.appeared)
 
 

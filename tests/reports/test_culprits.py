@@ -94,6 +94,7 @@ def test_sites_of_one_cause_are_one_card_that_lists_them() -> None:
     assert card.sites[3].source == "nets/new.py:43"
     assert len(card.sites) == 52
     assert (card.of, card.remedy) == ("layer0.0.bn", "set eps to 1e-05")
+    assert dict(card.figures)["largest of all 52 sites"] == "0.001, MSE 1e-06, at layer0.0.bn"
     assert card.pictures
 
 

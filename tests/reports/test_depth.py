@@ -75,6 +75,9 @@ def test_culprits_and_amplifiers_are_marked_on_the_line() -> None:
     [series] = found.series
     assert [x for x, _ in series.culprits] == [1, 4, 5]
     assert [x for x, _ in series.amplifies] == [3]
+    heights, missing = dict(series.total), dict(series.culprits)[4]
+    assert 4 not in heights  # it has no partner
+    assert missing == heights[5]
     assert [(flag.number, flag.position) for flag in found.flags] == [("1", 1), ("2", 4), ("3", 5)]
 
 
@@ -87,6 +90,13 @@ def test_flags_that_would_lie_on_one_another_are_told_as_one() -> None:
     found = depth.chart(msgspec.structs.replace(deep, culprits=near))
     assert found is not None
     assert [flag.number for flag in found.flags] == ["1–3", "4", "2"]  # noqa: RUF001 - from, to
+
+
+def test_one_cause_has_one_flag() -> None:
+    found = depth.chart(samples.one_cause())
+    assert found is not None
+    assert [(flag.number, flag.position) for flag in found.flags] == [("1", 0)]
+    assert len(found.series[0].culprits) == 52
 
 
 def test_the_cell_that_decides_is_in_focus(diverged: Verification) -> None:
@@ -115,6 +125,29 @@ def test_the_plot_is_told_in_a_sentence(diverged: Verification) -> None:
     found = depth.chart(diverged)
     assert found is not None
     assert found.sentence == "Total error of 8 sites in cpu/float64: at most 0.0007, at fc; 1 culprit"
+
+
+def test_what_a_policy_accepts_is_no_culprit_in_the_plot() -> None:
+    found = depth.chart(samples.accepted())
+    assert found is not None
+    assert found.sentence.endswith("; 1 site beyond rounding")
+    assert "accepted by policy, numbered above" in [key.word for key in found.keys]
+
+
+def test_the_legend_has_the_signs_that_are_there(matching: Verification, diverged: Verification) -> None:
+    def legend(verification: Verification) -> list[str]:
+        found = depth.chart(verification)
+        assert found is not None
+        return [key.word for key in found.keys]
+
+    assert legend(matching) == ["total error", "allowed in total"]
+    assert legend(diverged) == [
+        "total error",
+        "intrinsic error",
+        "allowed in total",
+        "culprit, numbered above",
+    ]
+    assert legend(samples.three_culprits())[-1] == "amplifies what came in"
 
 
 def test_without_rows_there_is_no_plot(inconclusive: Verification) -> None:

@@ -170,9 +170,8 @@ def test_counts_of_coverage_add_up() -> None:
         unmatched=tuple(lost),
     )
     assert sentences.coverage(covered) == (
-        "8 pairs compared, 4 further baseline sites without a partner and 0 further candidate sites without a "
-        "partner; with what is compared as a whole that is 100 % of what the baseline computes and 100 % of what "
-        "the candidate does"
+        "8 pairs compared, 4 further baseline sites without a partner; with what is compared as a whole "
+        "that is 100 % of what the baseline computes and 100 % of what the candidate does"
     )
     assert headline(samples.verification(coverage=covered)).startswith("match: all 8 pairs agree;")
 

@@ -84,7 +84,8 @@ def test_the_page_holds_everything_there_is_to_review(diverged: Verification) ->
         "Imaginary CPU",
         "cudnn tf32",
         "python -m verifier run --arch resnet50",
-        "2026-01-01T00:00:00+00:00, 12.5 s, policy strict",
+        "2026-01-01T00:00:00+00:00, 12.5 s",
+        "strict: not passed (exit code 1)",
     ):
         assert told in words
 

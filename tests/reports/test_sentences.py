@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reports import sentences, wording
 from reports.headline import headline
 from tests import samples
-from verifier.records import Coverage, Criterion, Status, Verdict
+from verifier.records import Coverage, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,20 +76,6 @@ def test_where_all_sites_agree_it_is_not_said_that_only_all_do(matching: Verific
     assert headline(lenient) == (
         "match: accepted by policy strict, though the models part while 8 of 8 sites agree: "
         "it is not the same function"
-    )
-
-
-def test_a_criterion_says_in_which_cell_it_is_judged() -> None:
-    plain = Criterion(name="output MSE", value=1.0, comparison="<", limit=2.0, passed=True)
-    assert sentences.criterion(plain) == "passed: output MSE is 1, required < 2"
-    somewhere = msgspec.structs.replace(plain, cell="cpu/bfloat16")
-    assert sentences.criterion(somewhere) == "passed: output MSE in cpu/bfloat16 is 1, required < 2"
-
-
-def test_a_criterion_that_is_no_number_says_why() -> None:
-    pearson = Criterion(name="Pearson", value=math.nan, comparison=">", limit=0.999, passed=False)
-    assert sentences.criterion(pearson) == (
-        "failed: Pearson is undefined, for one side is constant or not finite, required > 0.999"
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from reports import results
-from reports.confusions import compared
+from reports.confusions import compared, confusion
 from reports.curves import HEIGHT, LEFT, WIDTH, Curve, chart, powers_of_ten, ticks
 from reports.training import page, plain, render
 from verifier.records import Environment
@@ -140,10 +140,10 @@ def test_networks_of_no_known_depth_have_no_points_by_depth(experiment: Experime
 
 
 def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Experiment) -> None:
-    assert render(experiment).count('class="confusion"') == 1
+    assert render(experiment).count('<table class="confusion') == 1
     other = msgspec.structs.replace(experiment.learners[1], confusion=((6, 2), (0, 2)))
     parted = msgspec.structs.replace(experiment, learners=(experiment.learners[0], other))
-    assert render(parted).count('class="confusion"') == 2
+    assert render(parted).count('<table class="confusion') == 2
 
 
 def two(experiment: Experiment) -> Experiment:
@@ -203,14 +203,21 @@ def test_a_measure_with_one_network_or_published_ones_alone_has_no_chart(experim
 
 
 def test_words_beside_marks_neither_lie_on_each_other_nor_leave_the_chart() -> None:
-    names = (("20", "a"), ("56", "b"), ("1202", "c"))
-    points = ((1.0, 1.0), (1.01, 1.0), (10.0, 2.0))
+    names = (("20", "a"), ("56", "b"), ("110", "d"), ("1202", "c"))
+    points = ((1.0, 1.0), (1.01, 1.0), (1.02, 1.0), (10.0, 2.0))
     (line,) = chart("", "", "", [Curve("", points, "dots", 0, names)]).lines
     assert [(dot.word, dot.name, dot.left) for dot in line.dots] == [
         ("20", "a", False),
-        ("", "b", False),
+        ("56", "b", True),
+        ("", "d", False),
         ("1202", "c", True),
     ]
+
+
+def test_a_word_does_not_lie_under_another_mark() -> None:
+    word, near = Curve("", ((5.0, 1.0),), "dots", 0, (("20", "a"),)), ((5.4, 1.03), (0.0, 0.0), (10.0, 2.0))
+    (line, _) = chart("", "", "", [word, Curve("", near, "rings", 1)]).lines
+    assert [(dot.word, dot.left) for dot in line.dots] == [("20", True)]
 
 
 def test_two_networks_matrices_are_beside_each_other_with_their_difference(experiment: Experiment) -> None:
@@ -221,6 +228,11 @@ def test_two_networks_matrices_are_beside_each_other_with_their_difference(exper
     assert not any(cell.right for _, cells in less.rows for cell in cells)  # all of it is worse
     back = compared(("a", "b"), ("c", "d"), (((6, 2), (1, 1)), ((7, 1), (0, 2))))[2]
     assert all(cell.right for _, cells in back.rows for cell in cells)
+
+
+def test_names_of_columns_lie_sideways_only_where_they_are_long() -> None:
+    counts = ((1, 0), (0, 1))
+    assert [confusion("", names, counts).sideways for names in (("0", "9"), ("0", "truck"))] == [False, True]
 
 
 def test_each_network_has_a_mark_of_its_own_on_each_sample(experiment: Experiment) -> None:

@@ -72,13 +72,38 @@ def test_differences_that_are_written_alike_are_told_once() -> None:
             "eps is 0.001, the baseline's 1e-05",
         ),
     )
-    assert page.static_open
+
+
+def test_differences_as_written_are_folded_where_they_are_the_causes_on_the_cards(
+    diverged: Verification,
+) -> None:
+    assert not view.page(samples.one_cause()).static_open
+    unexplained = samples.caused(samples.cause(confirmed=False))
+    assert view.page(unexplained).static_open
+    assert view.page(samples.verification(static=unexplained.static)).static_open
 
 
 def test_models_with_nothing_in_common_have_no_cards_and_no_list() -> None:
     page = view.page(samples.nothing_in_common())
     assert (page.culprits, page.unmatched, page.static, page.first_anchor) == ((), (), (), "")
     assert page.answer.startswith("the models have nothing in common")
+    assert page.chart is None
+    assert page.matrix is not None
+    assert {square.figure for _, row in page.matrix.rows for square in row} == {"no site has a partner"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("match", "strict passed (exit code 0)"),
+        ("accepted", "criteria passed (exit code 0)"),
+        ("one cause", "strict not passed (exit code 1)"),
+        ("inconclusive", "strict not decided (exit code 4)"),
+    ],
+)
+def test_the_policy_and_what_it_decides_stand_at_the_top(name: str, said: str) -> None:
+    page = view.page(samples.SAMPLES[name]())
+    assert f"{page.policy} {page.gate}" == said
 
 
 def test_the_first_divergence_has_mean_squared_error_and_correlation(diverged: Verification) -> None:

@@ -139,13 +139,13 @@ Junit = Annotated[
     typer.Option(
         "--junit",
         metavar="FILE",
-        help="Write JUnit XML here: a case for each cell, a failure for each culprit.",
+        help="Write JUnit XML here: a case for each cell, a failure for each cause.",
     ),
 ]
 Sarif = Annotated[
     Path | None,
     typer.Option(
-        "--sarif", metavar="FILE", help="Write SARIF 2.1.0 here: culprits at the lines they stand in."
+        "--sarif", metavar="FILE", help="Write SARIF 2.1.0 here: causes at the lines they stand in."
     ),
 ]
 CodeQuality = Annotated[

@@ -76,6 +76,11 @@ class Parameters(NamedTuple):
         return frozenset((*(each.dumped for each in self.held), *self.others))
 
     @property
+    def lost(self) -> tuple[str, ...]:
+        """Those that belong to none, but for counters of batches, which need no partner."""
+        return tuple(name for name in self.others if leaf(name) != "num_batches_tracked")
+
+    @property
     def differing(self) -> tuple[Held, ...]:
         """Those that hold other values."""
         return tuple(each for each in self.held if each.error is not None)

@@ -171,7 +171,7 @@ def verified_with_dump(
             mode="as-is",
             source=dump.source if parameters.held else "",
             parameter_map={held.own: held.text for held in parameters.held if "[" not in held.own},
-            unmapped_baseline=parameters.others,
+            unmapped_baseline=parameters.lost,
             candidate_digest=Hasher().of_all(state_of(side.model).items()),
         ),
         inputs=msgspec.structs.replace(given.info, digest=Hasher().of_all(named(given))),
@@ -309,8 +309,8 @@ def _notes(dump: Dump, found: _Found) -> Iterator[str]:
     if parameters.differing:
         more = "; ..." if parameters.differing[_SOME:] else ""
         yield f"likely cause: {'; '.join(map(said, parameters.differing[:_SOME]))}{more}"
-    if parameters.others:
-        yield f"dumped parameters that could not be told to be any of the candidate's: {_listed(parameters.others)}"
+    if parameters.lost:
+        yield f"dumped parameters that could not be told to be any of the candidate's: {_listed(parameters.lost)}"
     if aligned_.lost:
         yield f"dumped tensors without a partner: {_listed(sorted(aligned_.lost))}"
     if not found.given:

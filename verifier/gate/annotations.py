@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reports import markdown
+from reports import markdown, wording
 from verifier.gate.findings import findings
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from verifier.gate.places import Place
 
 _MOST = 10  # annotations of a kind that GitHub shows of a step
+_PLACES = 5  # further lines that an annotation names
 _ROOM = 1 << 20  # bytes that the summary of a step may have
 
 
@@ -27,7 +28,7 @@ def wanted() -> bool:
 
 
 def commands(outcomes: Sequence[Outcome]) -> str:
-    """A line for each culprit and each missing answer; of too many the last says how many more."""
+    """A line for each cause and each missing answer; of too many the last says how many more."""
     lines = [line for outcome in outcomes for line in _of(outcome)]
     if len(lines) > _MOST:
         rest = len(lines) - (_MOST - 1)
@@ -40,7 +41,8 @@ def _of(outcome: Outcome) -> Iterator[str]:
         yield _command(outcome.trouble, outcome.name, None)
     for each in findings(outcome):
         where = f" (in {', '.join(each.cells)})" if each.cells else ""
-        said = "\n".join((f"{each.message}{where}", *each.besides))
+        also = [f"also at {wording.some([*map(str, each.further)], _PLACES)}"] if each.further else []
+        said = "\n".join((f"{each.message}{where}", *also, *each.besides))
         yield _command(said, f"{outcome.name}: {each.rule}", each.place)
 
 

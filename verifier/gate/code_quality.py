@@ -1,4 +1,7 @@
-"""GitLab's code quality report: a JSON list of issues, in the part of Code Climate's format that GitLab reads."""
+"""GitLab's code quality report: a JSON list of issues in Code Climate's format, of which GitLab reads a part.
+
+It shows one place an issue; `other_locations` is for what else reads that format.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def document(outcomes: Sequence[Outcome]) -> str:
-    """The JSON text: an issue for each culprit, and one where there is no answer."""
+    """The JSON text: an issue for each cause, and one where there is no answer."""
     found = [issue for outcome in outcomes for issue in _issues(outcome)]
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
@@ -27,16 +30,21 @@ def _issues(outcome: Outcome) -> list[dict[str, Any]]:
         place = places.of_spec(outcome.spec)
         return [_issue(outcome.trouble, kind, severity, place, f"{outcome.name}: {kind}")]
     return [
-        _issue(each.whole, each.rule, "critical", each.place, each.fingerprint) for each in findings(outcome)
+        _issue(each.whole, each.rule, "critical", each.place, each.fingerprint)
+        | ({"other_locations": [_location(place) for place in each.further]} if each.further else {})
+        for each in findings(outcome)
     ]
 
 
 def _issue(message: str, rule: str, severity: str, place: Place | None, fingerprint: str) -> dict[str, Any]:
-    place = place or places.REPOSITORY
     return {
         "description": message,
         "check_name": rule,
         "fingerprint": fingerprint,
         "severity": severity,
-        "location": {"path": place.file, "lines": {"begin": place.line or 1}},
+        "location": _location(place or places.REPOSITORY),
     }
+
+
+def _location(place: Place) -> dict[str, Any]:
+    return {"path": place.file, "lines": {"begin": place.line or 1}}

@@ -1,21 +1,23 @@
-"""What there is to report of a verification: each culprit once, however many cells it was found in."""
+"""What there is to report of a verification: each cause once, however many sites and cells it was found in."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from reports import besides, sentences, wording
+from reports import besides, grouping, sentences, wording
 from verifier.gate import places
 from verifier.records import UNEXPLAINED, Status, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from reports.grouping import Group
     from verifier.gate.places import Place
     from verifier.records import CellResult, PairResult, Result
 
@@ -80,6 +82,13 @@ class Outcome:
         return f"inconclusive: {self.result.reason}" if self.verdict is Verdict.INCONCLUSIVE else ""
 
 
+class Spot(NamedTuple):
+    """A line that several sites may share: where it is, None where nothing is known, and their names."""
+
+    place: Place | None
+    sites: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something to report: which rule it breaks, what is to be said of it, and where it stands.
@@ -89,22 +98,32 @@ class Finding:
         message: One sentence.
         details: The same with figures and what to change.
         besides: What differs beside the culprits, said with the first of them.
-        site: Its name in the candidate, or in the baseline where the candidate has no such site; empty for none.
         cells: Where it was found.
-        place: The line in the candidate, or as near to it as is known; None where nothing is.
-        baseline: The line in the baseline, unless that is a recording.
-        fingerprint: What it is known by: the same as long as candidate, site and rule are, whatever lines and errors.
+        spots: Where it stands in the candidate, each line once, as near to it as is known. Sites go by their names in
+            the candidate, or in the baseline where the candidate has no such site; there may be none.
+        baseline: The lines in the baseline, unless that is a recording.
+        fingerprint: What it is known by: the same as long as candidate, first site and rule are, whatever lines and
+            errors.
     """
 
     rule: str
     message: str
     details: str
-    site: str
     cells: tuple[str, ...]
-    place: Place | None
-    baseline: Place | None
+    spots: tuple[Spot, ...]
+    baseline: tuple[Place, ...]
     fingerprint: str
     besides: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Place | None:
+        """Where its first site stands."""
+        return self.spots[0].place
+
+    @property
+    def further(self) -> tuple[Place, ...]:
+        """Where else it stands."""
+        return tuple(each.place for each in self.spots[1:] if each.place is not None)
 
     @property
     def whole(self) -> str:
@@ -115,7 +134,8 @@ class Finding:
 def findings(outcome: Outcome) -> tuple[Finding, ...]:
     """What is wrong, in order of execution; nothing where the two match or there is no answer (`Outcome.trouble`).
 
-    That is the culprits of all cells. Where no cell has one, it is where they first part, and else the verdict.
+    That is the causes of the culprits of all cells. Where no cell has one, it is where they first part, and else the
+    verdict.
     """
     result = outcome.result
     if result is None or result.verdict is not Verdict.DIVERGED:
@@ -125,20 +145,27 @@ def findings(outcome: Outcome) -> tuple[Finding, ...]:
     found = found or _by_pair((cell.name, row) for cell in diverged for row in blamed(cell))
     if not found:
         return (_of_verdict(outcome, result.reason),)
-    return _with_besides(
-        result,
-        [
-            _of_row(
-                outcome,
-                max((row for _, row in rows), key=_sureness),
-                tuple(dict.fromkeys(cell for cell, _ in rows)),
-            )
-            for rows in found.values()
-        ],
-    )
+    known = {pair: max((row for _, row in rows), key=_sureness) for pair, rows in found.items()}
+    cells = {pair: tuple(dict.fromkeys(cell for cell, _ in rows)) for pair, rows in found.items()}
+    first = next((cell for cell in diverged if cell.culprits), None)
+    return _of_rows(outcome, result, tuple(known.values()), first, cells)
 
 
-def _with_besides(result: Result, found: Sequence[Finding]) -> tuple[Finding, ...]:
+def _of_rows(
+    outcome: Outcome,
+    result: Result,
+    rows: Sequence[PairResult],
+    cell: CellResult | None,
+    cells: Mapping[_Pair, tuple[str, ...]],
+) -> tuple[Finding, ...]:
+    """A finding for each cause; without culprits, so that `cell` is None, for each row."""
+    alone = [grouping.together(result, (row,), None)[0] for row in rows] if cell is None else ()
+    found = [
+        _of_group(
+            outcome, group, tuple(dict.fromkeys(name for row in group.rows for name in cells[_pair(row)]))
+        )
+        for group in alone or grouping.together(result, rows, cell)
+    ]
     return tuple(
         each if k else dataclasses.replace(each, besides=besides.lines(result))
         for k, each in enumerate(found)
@@ -152,15 +179,17 @@ def blamed(cell: CellResult) -> tuple[PairResult, ...]:
 
 def in_cell(outcome: Outcome, cell: CellResult) -> tuple[Finding, ...]:
     """What is wrong in one cell that diverged, with the causes that other cells have shown."""
+    if outcome.result is None:
+        return ()
     causes = {
         _pair(row): row.cause
-        for each in (outcome.result.cells if outcome.result else ())
+        for each in outcome.result.cells
         for row in sorted(each.culprits, key=_sureness)
         if row.cause is not None
     }
-    rows = (replace(row, cause=row.cause or causes.get(_pair(row))) for row in blamed(cell))
-    found = [_of_row(outcome, row, (cell.name,)) for row in rows]
-    return tuple(found) if outcome.result is None else _with_besides(outcome.result, found)
+    rows = tuple(replace(row, cause=row.cause or causes.get(_pair(row))) for row in blamed(cell))
+    cells = {_pair(row): (cell.name,) for row in rows}
+    return _of_rows(outcome, outcome.result, rows, cell if cell.culprits else None, cells)
 
 
 _Pair = tuple[str | None, str | None, str]
@@ -177,31 +206,37 @@ def _by_pair(rows: Iterable[tuple[str, PairResult]]) -> dict[_Pair, list[tuple[s
     return found
 
 
-def _of_row(outcome: Outcome, row: PairResult, cells: tuple[str, ...]) -> Finding:
-    where = sentences.site(row)
+def _of_group(outcome: Outcome, group: Group, cells: tuple[str, ...]) -> Finding:
+    row = group.first
+    wrong = grouping.wrong(group, row)
     if row.cause is not None:
-        what = "less accurate" if row.cause.family == "precision" else "wrong"
-        code, message = row.cause.code, f"{where} is {what}: {sentences.because(row.cause)}"
+        code, message = row.cause.code, f"{wrong}: {group.because}"
     elif row.status is Status.CULPRIT and row.differences:
-        code, message = UNCONFIRMED, f"{where} is wrong: {'; '.join(row.differences)}"
+        code, message = UNCONFIRMED, f"{wrong}: {group.what}"
     elif row.status is Status.CULPRIT:
-        code, message = UNEXPLAINED, f"{where} is wrong, for no known reason"
+        code, message = UNEXPLAINED, f"{wrong}, for no known reason"
     else:
-        code, message = DIVERGED, f"the models first part at {where}{_missing(row)}"
+        code, message = DIVERGED, f"the models first part at {sentences.site(row)}{_missing(row)}"
     recorded = outcome.result is not None and outcome.result.certificate is not None
-    candidate = places.of_source(row.candidate_source)
     # Lines of a recording are those of the file as it then was, and may say anything today.
-    baseline = None if recorded else places.of_source(row.baseline_source)
+    baseline = () if recorded else tuple(places.of_source(each.baseline_source) for each in group.rows)
     return Finding(
         rule=code,
         message=message,
-        details=sentences.blame(row) if code != DIVERGED else sentences.divergence(row),
-        site=row.candidate or row.baseline or "",
+        details=grouping.sentence(group) if code != DIVERGED else sentences.divergence(row),
         cells=cells,
-        place=candidate or places.of_spec(outcome.spec) or baseline,
-        baseline=baseline,
+        spots=_spots(outcome, group, baseline),
+        baseline=tuple(dict.fromkeys(each for each in baseline if each is not None)),
         fingerprint=_fingerprint(outcome.name, code, row.kind, row.baseline or "", row.candidate or ""),
     )
+
+
+def _spots(outcome: Outcome, group: Group, baseline: tuple[Place | None, ...]) -> tuple[Spot, ...]:
+    found: dict[Place | None, list[str]] = {}
+    for row, other in itertools.zip_longest(group.rows, baseline):
+        place = places.of_source(row.candidate_source) or places.of_spec(outcome.spec) or other
+        found.setdefault(place, []).extend(filter(None, [row.candidate or row.baseline]))
+    return tuple(Spot(place, tuple(dict.fromkeys(sites))) for place, sites in found.items())
 
 
 def _missing(row: PairResult) -> str:
@@ -218,10 +253,9 @@ def _of_verdict(outcome: Outcome, reason: str) -> Finding:
         rule=DIVERGED,
         message=f"the models diverge: {reason}",
         details=reason,
-        site="",
         cells=(),
-        place=places.of_spec(outcome.spec),
-        baseline=None,
+        spots=(Spot(places.of_spec(outcome.spec), ()),),
+        baseline=(),
         fingerprint=_fingerprint(outcome.name, DIVERGED),
     )
 

@@ -1,4 +1,4 @@
-"""JUnit XML: a suite for each candidate, a case for each cell, a failure for each culprit.
+"""JUnit XML: a suite for each candidate, a case for each cell, a failure for each cause.
 
 The format has no standard; this is what the schema of Jenkins' xUnit plugin (junit-10.xsd) allows.
 """
@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from reports import signs
 from verifier.gate import places
 from verifier.gate.findings import findings, in_cell
 from verifier.records import Verdict
@@ -45,7 +46,7 @@ def _suite(root: ET.Element, outcome: Outcome) -> tuple[int, int, int]:
         suite.set("timestamp", result.created.partition("+")[0])
         _properties(suite, result)
         for cell in result.cells:
-            _case(suite, outcome, cell, passed=result.verdict.passed)
+            _case(suite, outcome, result, cell)
     answered = suite.find("testcase/failure" if outcome.verdict is Verdict.DIVERGED else "testcase/error")
     if not (outcome.verdict and outcome.verdict.passed) and answered is None:
         case = ET.SubElement(suite, "testcase", classname=_text(outcome.name), name=WHOLE)
@@ -81,20 +82,21 @@ def _properties(suite: ET.Element, result: Result) -> None:
         ET.SubElement(properties, "property", name=name, value=_text(value))
 
 
-def _case(suite: ET.Element, outcome: Outcome, cell: CellResult, *, passed: bool) -> None:
+def _case(suite: ET.Element, outcome: Outcome, result: Result, cell: CellResult) -> None:
     """A cell; where the whole is a match (a policy may see to the outputs alone), what it says is no failure."""
     case = ET.SubElement(
         suite, "testcase", classname=_text(outcome.name), name=_text(cell.name), time=f"{cell.seconds:.3f}"
     )
     if cell.verdict is Verdict.MATCH:
         return
+    passed = result.verdict.passed
     if cell.verdict is Verdict.SKIPPED and (passed or not cell.named):
         ET.SubElement(case, "skipped", message=_text(cell.reason))
-    elif cell.verdict is Verdict.DIVERGED and outcome.verdict is Verdict.DIVERGED:
+    elif cell.verdict is Verdict.DIVERGED and result.verdict is Verdict.DIVERGED:
         for found in in_cell(outcome, cell):
             _fail(case, found)
     elif passed or cell.verdict in (Verdict.DIVERGED, Verdict.ACCEPTED):
-        ET.SubElement(case, "system-out").text = _text(f"{cell.verdict}: {cell.reason}")
+        ET.SubElement(case, "system-out").text = _text(f"{signs.of_cell(cell, result).word}: {cell.reason}")
     else:
         kind = "could not run" if cell.verdict is Verdict.SKIPPED else "inconclusive"
         _add(case, "error", kind, f"{kind}: {cell.reason}", "")
@@ -102,8 +104,11 @@ def _case(suite: ET.Element, outcome: Outcome, cell: CellResult, *, passed: bool
 
 def _fail(case: ET.Element, found: Finding) -> None:
     lines = [found.details, *found.besides]
-    lines += [f"candidate: {found.place}"] if found.place else []
-    lines += [f"baseline: {found.baseline}"] if found.baseline else []
+    several = sum(len(each.sites) for each in found.spots) > 1
+    for spot in found.spots:
+        sites = f": {', '.join(spot.sites)}" if several else ""
+        lines += [f"candidate: {spot.place or 'no line is known'}{sites}"] if spot.place or several else []
+    lines += [f"baseline: {each}" for each in found.baseline]
     _add(case, "failure", found.rule, found.message, "\n".join(lines))
 
 

@@ -16,7 +16,7 @@ from verifier.records import Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.gate.findings import Finding, Outcome
+    from verifier.gate.findings import Finding, Outcome, Spot
     from verifier.gate.places import Place
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -25,7 +25,7 @@ _CODES = {Verdict.MATCH: 0, Verdict.ACCEPTED: 0, Verdict.DIVERGED: 1, Verdict.IN
 
 
 def document(outcomes: Sequence[Outcome]) -> str:
-    """The JSON text. A result is a culprit; why there is no answer is a notification of the run."""
+    """The JSON text. A result is a cause; why there is no answer is a notification of the run."""
     found = {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(outcome) for outcome in outcomes]}
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
@@ -60,21 +60,17 @@ def _rule(code: str) -> dict[str, Any]:
 
 
 def _result(found: Finding, index: int) -> dict[str, Any]:
-    location = _physical(found.place or REPOSITORY)
-    if found.site:
-        location["logicalLocations"] = [{"fullyQualifiedName": found.site, "kind": "member"}]
-    related = (
-        []
-        if found.baseline is None
-        else [_physical(found.baseline) | {"id": 1, "message": {"text": "the baseline"}}]
-    )
     return {
         "ruleId": found.rule,
         "ruleIndex": index,
         "level": "error",
         "message": {"text": f"{found.whole}."},
-        "locations": [location],
-        "relatedLocations": related,
+        # The standard has several where all of them have to be changed; GitHub shows the first.
+        "locations": [_location(each) for each in found.spots],
+        "relatedLocations": [
+            _physical(each) | {"id": k, "message": {"text": "the baseline"}}
+            for k, each in enumerate(found.baseline, 1)
+        ],
         # The second is the only one that GitHub's code scanning reads.
         "partialFingerprints": {
             "parityFinding/v1": found.fingerprint,
@@ -82,6 +78,13 @@ def _result(found: Finding, index: int) -> dict[str, Any]:
         },
         "properties": {"cells": list(found.cells), "details": found.details},
     }
+
+
+def _location(spot: Spot) -> dict[str, Any]:
+    location = _physical(spot.place or REPOSITORY)
+    if spot.sites:
+        location["logicalLocations"] = [{"fullyQualifiedName": each, "kind": "member"} for each in spot.sites]
+    return location
 
 
 def _physical(place: Place) -> dict[str, Any]:

@@ -35,7 +35,7 @@ const figure = (given) => {
   return `${String(Number(digits))}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
 };
 
-const [STATUS_WORDS, STATUS_SIGNS] = [data.statuses.map((each) => each[0]), data.statuses.map((each) => each[1])];
+const [STATUS_WORDS, STATUS_SIGNS, STATUS_TONES] = [0, 1, 2].map((k) => data.statuses.map((each) => each[k]));
 const OK = data.statuses.length - 1;
 const cells = data.cells.map((cell, place) => {
   const list = data.lists[cell.list];
@@ -54,8 +54,9 @@ const cells = data.cells.map((cell, place) => {
   };
 });
 const mark = (status) =>
-  make("span", { className: `mark ${STATUS_WORDS[status]}` },
-    make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }), ` ${STATUS_WORDS[status]}`);
+  make("span", { className: `mark ${STATUS_TONES[status]}` },
+    make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }),
+    make("span", { className: "word", textContent: ` ${STATUS_WORDS[status]}` }));
 
 const state = { cell: data.first, all: false };
 const listeners = [];

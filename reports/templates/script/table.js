@@ -107,7 +107,7 @@ const table = (() => {
   };
   const line = (place) => {
     const [c, r] = order[place];
-    const tr = make("tr", { className: STATUS_WORDS[c.status(r)], tabIndex: -1 });
+    const tr = make("tr", { className: c.status(r) === 0 ? "wrong" : "", tabIndex: -1 });
     tr.setAttribute("aria-rowindex", String(place + 2));
     tr.dataset.place = String(place);
     for (const [key, , read, kind] of visible) {

@@ -6,9 +6,7 @@
   const leaf = (c, row) => {
     const side = (name) => make("span", name === null ? { className: "none", textContent: "no partner" } : { className: "site", textContent: name });
     const status = c.status(row);
-    const sign = make("span", { className: `mark ${STATUS_WORDS[status]}` },
-      make("span", { ariaHidden: "true", textContent: STATUS_SIGNS[status] }), make("span", { className: "word", textContent: ` ${STATUS_WORDS[status]}` }));
-    const node = make("button", { type: "button", className: "leaf" }, sign, side(c.baseline(row)), side(c.candidate(row)),
+    const node = make("button", { type: "button", className: "leaf" }, mark(status), side(c.baseline(row)), side(c.candidate(row)),
       make("span", { className: "op faint", textContent: c.op(row) }));
     node.addEventListener("click", () => details.show(c, row, node));
     return node;
@@ -17,7 +15,7 @@
   const branch = (c, column, [label, inside, worst, wrong], depth) => {
     const count = sites(inside), bad = wrong[column];
     const summary = make("summary", {}, mark(worst[column]), make("span", { className: "site", textContent: label }),
-      make("span", { className: "sum number", textContent: `${count.toLocaleString("en-US")} ${count === 1 ? "site" : "sites"}${bad ? `, ${bad} wrong` : ""}` }));
+      make("span", { className: "sum number", textContent: `${count.toLocaleString("en-US")} ${count === 1 ? "site" : "sites"}${bad ? `, ${bad} ${data.wrong}` : ""}` }));
     const node = make("details", {}, summary);
     const fill = () => {
       if (node.childElementCount === 1) node.append(make("div", { className: "in" }, ...children(c, column, inside, depth + 1)));
@@ -40,7 +38,7 @@
       make("div", { className: "tree-head" }, make("span", { textContent: "status" }), make("span", { textContent: "baseline" }),
         make("span", { textContent: "candidate" }), make("span", { textContent: "operator" })),
       ...children(c, column, tree[1], 0));
-    const culprit = home.querySelector(".leaf:has(.culprit)");
+    const culprit = home.querySelector(`.leaf:has(.${STATUS_TONES[0]})`);
     home.scrollTop = culprit && culprit.offsetTop > home.clientHeight - 60 ? culprit.offsetTop - home.clientHeight / 2 : 0;
   };
   listeners.push(draw);

@@ -107,6 +107,8 @@ OUTCOMES = {
     "match": Outcome.of(samples.verification()),
     "diverged": Outcome.of(moved(samples.diverged(), 151)),
     "three culprits": Outcome.of(moved(samples.three_culprits(), 20)),
+    "one cause": Outcome.of(samples.caused(samples.cause(), each=3, other=2)),
+    "one line": Outcome.of(moved(samples.caused(samples.cause(), each=3), 151)),
     "no lines": Outcome.of(samples.diverged()),
     "cells": Outcome.of(samples.matrix()),
     "not localised": Outcome.of(unlocalised()),

@@ -47,6 +47,18 @@ def test_a_culprit_of_several_cells_is_annotated_once() -> None:
     ]
 
 
+def test_of_one_cause_further_lines_are_named() -> None:
+    assert read(commands([OUTCOMES["one cause"]])) == [
+        (
+            {"file": "nets/new.py", "line": "40", "title": "reference:resnet50: batchnorm-eps"},
+            "3 of 5 batch_norm sites are wrong, first layer0.0.bn: eps is 0.001, the baseline's 1e-05 (confirmed, "
+            "batchnorm-eps) (in cpu/float64)\nalso at nets/new.py:41 (Net.forward), nets/new.py:42 (Net.forward)",
+        )
+    ]
+    [(_, message)] = read(commands([OUTCOMES["one line"]]))
+    assert "also at" not in message
+
+
 def test_every_outcome_is_well_formed(outcome: Outcome) -> None:
     assert bool(read(commands([outcome]))) == (outcome.verdict is not Verdict.MATCH)
 
@@ -78,7 +90,9 @@ def many(count: int) -> Result:
     result = samples.diverged()
     [cell, _] = result.cells
     rows = tuple(
-        msgspec.structs.replace(result.culprits[0], baseline=f"bn{k}", candidate=f"bn{k}")
+        msgspec.structs.replace(
+            result.culprits[0], baseline=f"bn{k}", candidate=f"bn{k}", cause=samples.cause(f"code-{k}")
+        )
         for k in range(count)
     )
     return msgspec.structs.replace(result, cells=(msgspec.structs.replace(cell, culprits=rows),))

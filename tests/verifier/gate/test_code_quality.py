@@ -37,6 +37,8 @@ DOCUMENTED = {
                     },
                 },
             },
+            # codeclimate's specification, "Other locations"; GitLab passes over it.
+            "other_locations": {"type": "array", "minItems": 1},
         },
     },
 }
@@ -59,6 +61,17 @@ def test_an_issue_is_a_culprit_at_its_line() -> None:
     assert first["location"] == {"path": "nets/new.py", "lines": {"begin": 30}}
     assert first["check_name"] == "batchnorm-eps"
     assert len({each["fingerprint"] for each in (first, *rest)}) == 3
+
+
+def test_an_issue_of_several_places_has_the_others_beside_the_first() -> None:
+    [issue] = issues(OUTCOMES["one cause"])
+
+    assert issue["location"]["lines"] == {"begin": 40}
+    assert issue["other_locations"] == [
+        {"path": "nets/new.py", "lines": {"begin": line}} for line in (41, 42)
+    ]
+    [issue] = issues(OUTCOMES["one line"])
+    assert "other_locations" not in issue
 
 
 def test_without_an_answer_the_issue_is_at_the_candidates_file() -> None:

@@ -1,4 +1,4 @@
-"""What there is to report: each culprit once, known by what does not change."""
+"""What there is to report: each cause once, known by what does not change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests import samples
 from tests.verifier.gate.conftest import OUTCOMES, moved, without_blame
 from verifier.gate import code_quality, junit, sarif
 from verifier.gate.annotations import commands, summary
-from verifier.gate.findings import Outcome, findings, rule
+from verifier.gate.findings import Finding, Outcome, findings, in_cell, rule
 from verifier.gate.places import Place, of_spec, without_home
 from verifier.records import Result, Status, Verdict
 
@@ -19,17 +19,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def site_of(found: Finding) -> str:
+    """The site of a finding of one."""
+    [[site]] = [each.sites for each in found.spots]
+    return site
+
+
 def test_a_culprit_of_several_cells_is_one_finding() -> None:
     [found] = findings(OUTCOMES["diverged"])
 
     assert found.cells == ("cpu/float64", "cpu/float32")
+    assert [each.sites for each in found.spots] == [("stem.bn",)]
     assert found.rule == "batchnorm-eps"
     assert (
         found.message
         == "bn1 (candidate: stem.bn) is wrong: eps is 0.001 instead of 1e-05 (confirmed, batchnorm-eps)"
     )
     assert found.place == Place("nets/new.py", 161, "Bottleneck.forward")
-    assert found.baseline == Place("torchvision/models/resnet.py", 151, "Bottleneck.forward")
+    assert found.baseline == (Place("torchvision/models/resnet.py", 151, "Bottleneck.forward"),)
 
 
 def test_of_several_cells_the_one_that_knows_a_cause_speaks() -> None:
@@ -44,8 +51,58 @@ def test_of_several_cells_the_one_that_knows_a_cause_speaks() -> None:
     assert found.cells == ("cpu/float64", "cpu/float32")
 
 
+def test_culprits_of_one_cause_are_one_finding_known_by_the_first_of_them() -> None:
+    [found] = findings(OUTCOMES["one cause"])
+
+    assert found.message == (
+        "3 of 5 batch_norm sites are wrong, first layer0.0.bn: eps is 0.001, the baseline's 1e-05 "
+        "(confirmed, batchnorm-eps)"
+    )
+    assert [(each.place and each.place.line, each.sites) for each in found.spots] == [
+        (40 + k, (f"layer0.{k}.bn",)) for k in range(3)
+    ]
+    assert [each.line for each in found.baseline] == [20, 21, 22]
+    [alone] = findings(Outcome.of(samples.caused(samples.cause())))
+    assert found.fingerprint == alone.fingerprint
+
+
+def test_of_one_cause_what_other_cells_find_besides_belongs_to_it() -> None:
+    result = samples.caused(samples.cause(), each=3)
+    [cell] = result.cells
+    cells = (
+        msgspec.structs.replace(cell, culprits=cell.culprits[:1]),
+        msgspec.structs.replace(
+            cell,
+            name="cpu/float32",
+            culprits=tuple(msgspec.structs.replace(row, cause=None) for row in cell.culprits[:1])
+            + cell.culprits[1:],
+        ),
+    )
+    outcome = Outcome.of(msgspec.structs.replace(result, cells=cells))
+
+    [found] = findings(outcome)
+    assert found.cells == ("cpu/float64", "cpu/float32")
+    assert len(found.spots) == 3
+    assert [len(each.spots) for each in in_cell(outcome, cells[1])] == [3]
+
+
+def test_where_no_culprit_is_known_cells_that_part_elsewhere_are_findings_of_their_own() -> None:
+    result = OUTCOMES["not localised"].result
+    assert result is not None
+    [first, second] = result.cells
+    assert second.first_divergence is not None
+    elsewhere = msgspec.structs.replace(second.first_divergence, baseline="fc", candidate="fc")
+    cells = (first, msgspec.structs.replace(second, first_divergence=elsewhere))
+
+    found = findings(Outcome.of(msgspec.structs.replace(result, cells=cells)))
+    assert [(site_of(each), each.cells) for each in found] == [
+        ("stem.bn", ("cpu/float64",)),
+        ("fc", ("cpu/float32",)),
+    ]
+
+
 def test_every_culprit_is_found_in_order() -> None:
-    assert [(each.site, each.rule) for each in findings(OUTCOMES["three culprits"])] == [
+    assert [(site_of(each), each.rule) for each in findings(OUTCOMES["three culprits"])] == [
         ("stem.bn", "batchnorm-eps"),
         ("layer1.0.dropout", "dropout-extra"),
         ("layer1.0.relu", "unexplained"),
@@ -63,7 +120,7 @@ def test_with_a_recording_what_differs_is_told_in_the_place_of_a_cause() -> None
         "baseline sites without a partner: relu (relu)",
     )
     assert found.place == Place("nets/new.py", 161, "Bottleneck.forward")
-    assert found.baseline is None  # its lines are those of another day
+    assert found.baseline == ()  # its lines are those of another day
 
 
 def test_every_format_tells_what_differs_besides() -> None:
@@ -105,7 +162,7 @@ def test_what_one_side_alone_has_is_named() -> None:
 def test_where_culprits_were_not_looked_for_it_is_the_first_divergence() -> None:
     [found] = findings(OUTCOMES["not localised"])
 
-    assert (found.site, found.rule) == ("stem.bn", "diverged")
+    assert (site_of(found), found.rule) == ("stem.bn", "diverged")
     assert found.message == "the models first part at bn1 (candidate: stem.bn)"
 
 
@@ -113,7 +170,7 @@ def test_a_verdict_that_no_cell_gave_is_a_finding_of_its_own() -> None:
     [found] = findings(OUTCOMES["criteria"])
 
     assert found.message == "the models diverge: published criteria failed: output MSE"
-    assert (found.site, found.rule) == ("", "diverged")
+    assert (found.spots[0].sites, found.rule) == ((), "diverged")
 
 
 def test_there_is_a_finding_exactly_where_two_models_diverge(outcome: Outcome) -> None:

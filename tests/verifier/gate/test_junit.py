@@ -21,7 +21,7 @@ def cases(xml: JUnitXml) -> list[TestCase]:
     return [case for suite in xml for case in suite]
 
 
-def test_a_case_is_a_cell_and_a_failure_a_culprit() -> None:
+def test_a_case_is_a_cell_and_a_failure_a_cause() -> None:
     [case] = cases(read(OUTCOMES["three culprits"]))
 
     assert case.name == "cpu/float64"
@@ -32,6 +32,20 @@ def test_a_case_is_a_cell_and_a_failure_a_culprit() -> None:
     ]
     assert "candidate: nets/new.py:30 (Bottleneck.forward)" in case.result[0].text
     assert "fix: set eps to 1e-05" in case.result[0].text
+
+
+def test_a_failure_names_all_sites_of_its_cause_by_their_lines() -> None:
+    [[failure]] = [case.result for case in cases(read(OUTCOMES["one cause"]))]
+
+    assert failure.message.startswith("3 of 5 batch_norm sites are wrong, first layer0.0.bn: eps is 0.001")
+    assert [line for line in failure.text.splitlines() if line.startswith("candidate: ")] == [
+        f"candidate: nets/new.py:4{k} (Net.forward): layer0.{k}.bn" for k in range(3)
+    ]
+    [[failure]] = [case.result for case in cases(read(OUTCOMES["one line"]))]
+    assert (
+        "candidate: nets/new.py:161 (Bottleneck.forward): layer0.0.bn, layer0.1.bn, layer0.2.bn"
+        in failure.text.splitlines()
+    )
 
 
 def test_something_is_red_exactly_where_the_verdict_is_no_match(outcome: Outcome) -> None:
@@ -80,7 +94,7 @@ def test_a_cell_that_diverged_is_no_failure_where_the_policy_is_content() -> Non
     found = cases(read(Outcome.of(result)))
 
     assert [case.result for case in found] == [[], []]
-    assert all("diverged: " in (case.system_out or "") for case in found)
+    assert all((case.system_out or "").startswith("accepted by policy: ") for case in found)
 
 
 def test_a_verdict_that_no_cell_gave_has_a_case() -> None:

@@ -175,7 +175,7 @@ def test_a_candidate_that_does_not_match_is_told_with_the_command_that_accepts_i
     lines = said[: said.index("report.html")].splitlines()
     assert lines[0].startswith("diverged: ")
     assert len(lines) <= 8
-    assert "\n1: eps 0.001, baseline 1e-05\n" in said
+    assert "\n1, layer_norm: eps 0.001, baseline 1e-05\n" in said
     assert "pytest --parity-update test_models.py::test_its_own_inputs" in said
 
 

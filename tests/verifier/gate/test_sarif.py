@@ -56,6 +56,29 @@ def test_a_result_stands_at_the_candidates_line() -> None:
     assert baseline["physicalLocation"]["region"] == {"startLine": 151}
 
 
+def test_a_result_stands_at_every_line_of_its_cause() -> None:
+    [result] = run_of(OUTCOMES["one cause"])["results"]
+
+    found = [
+        (each["physicalLocation"]["region"]["startLine"], each["logicalLocations"][0]["fullyQualifiedName"])
+        for each in result["locations"]
+    ]
+    assert found == [(40, "layer0.0.bn"), (41, "layer0.1.bn"), (42, "layer0.2.bn")]
+    assert [(each["id"], each["physicalLocation"]["region"]) for each in result["relatedLocations"]] == [
+        (k, {"startLine": 19 + k}) for k in (1, 2, 3)
+    ]
+
+
+def test_sites_that_share_a_line_are_at_one_location() -> None:
+    [result] = run_of(OUTCOMES["one line"])["results"]
+
+    [location] = result["locations"]
+    assert [each["fullyQualifiedName"] for each in location["logicalLocations"]] == [
+        f"layer0.{k}.bn" for k in range(3)
+    ]
+    assert len(result["relatedLocations"]) == 1
+
+
 def test_a_result_without_a_line_stands_somewhere_all_the_same() -> None:
     """GitHub refuses a whole file for one result without a place."""
     for name in ("no lines", "criteria"):
