@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import re
 import subprocess
 import sys
@@ -25,19 +28,45 @@ if TYPE_CHECKING:
     from verifier.storage.saving import Verification
 
 _BARE = """
-import runpy, sys
+import json, os, runpy, sys
 sys.modules.update(dict.fromkeys(("verifier", "reports", "reference_models", "safetensors", "torchvision", "tests")))
-runpy.run_path(sys.argv[1], run_name="__main__")
+import torch
+for line in sys.stdin:
+    script, *outputs = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(end.code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def run(script: Path) -> tuple[int, str]:
-    """How a script ends in a process where nothing but torch can be imported, and what it says."""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", _BARE, str(script)], capture_output=True, text=True, check=False
+@functools.cache
+def bare() -> subprocess.Popen[str]:
+    """Forks a process for each script; nothing but torch can be imported there, and it is already."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", _BARE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return ended.returncode, ended.stdout
+    atexit.register(process.communicate)
+    return process
+
+
+def run(script: Path) -> tuple[int, str]:
+    """How a script ends where nothing but torch can be imported, and what it says."""
+    outputs = [script.with_suffix(f".{name}") for name in ("out", "err")]
+    to, back = bare().stdin, bare().stdout
+    assert to is not None
+    assert back is not None
+    print(json.dumps([str(script), *map(str, outputs)]), file=to, flush=True)
+    code = int(back.readline())
+    said, complained = (each.read_text() for each in outputs)
+    assert "Traceback" not in complained, complained
+    return code, said
 
 
 class Net(nn.Module):
