@@ -123,6 +123,13 @@ def scorecard(session: nox.Session) -> None:
     session.run("python", "-m", "tests.mutants.scorecard", *session.posargs)
 
 
+@nox.session(python=PYTHON)
+def families(session: nox.Session) -> None:
+    """Verify families of timm and transformers, and find a fault in each: `nox -s families -- timm --count 60`."""
+    install(session, "test")
+    session.run("python", "-m", "tests.zoo.families", *session.posargs)
+
+
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package with its sample images and digits, and dependency groups.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from verifier.bench.as_given import AsGiven, with_runs
 from verifier.bench.bench import Bench
 from verifier.bench.numerics import every_cell
-from verifier.bench.pairing import pair, prove
+from verifier.bench.pairing import pair, prove, recorded_again
 from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
@@ -46,8 +46,8 @@ class Terms:
         by_block: Whether blocks and stages are verified before the network.
         semantics: Whether float64 on a few samples comes first.
         batch_size: Samples that go through at once; None for all of them.
-        at_any_rate: Whether both are recorded with the tensors they are compared with, and a cell in which a model
-            departs from that is skipped, not an error.
+        at_any_rate: Whether both are recorded with the tensors they are compared with, and again in a cell in which
+            a model departs from that.
         protocol: How everything is compared and judged.
         split: The batch size that was asked for and could not be kept to.
     """
@@ -178,6 +178,10 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         )
         bench = bench.at(subject=exactly.subject)
     verdict = exactly.assessed.result.verdict if exactly else None
+
+    def in_cell(cell: Cell) -> Bench:
+        return Bench(recorded_again(bench.subject, sides, given, terms.known, cell), given, cell)
+
     standings = exactly.standings if exactly else {}
     cells = every_cell(
         bench,
@@ -187,7 +191,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         standings,
         protocol,
         verdict,
-        at_any_rate=terms.at_any_rate,
+        anew=in_cell if terms.at_any_rate else None,
     )
     assessed = (*([exactly.assessed] if exactly else []), *cells)
     parted = any(each.result.verdict is Verdict.DIVERGED for each in assessed)

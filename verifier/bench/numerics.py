@@ -26,10 +26,10 @@ from verifier.judge import (
     with_precision,
 )
 from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.records import CellResult, Repeatability, Verdict
+from verifier.records import Budget, CellResult, Repeatability, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.bench.measuring import Measured
@@ -50,7 +50,7 @@ def every_cell(
     protocol: Protocol,
     verdict: Verdict | None,
     *,
-    at_any_rate: bool = False,
+    anew: Callable[[Cell], Bench] | None = None,
 ) -> Iterator[Assessed]:
     """Every cell that was asked for but the one in float64; `missing` says why some cannot run here.
 
@@ -62,7 +62,8 @@ def every_cell(
         standings: Where the models stand to the oracle in cells that were tried before.
         protocol: How they are compared and judged.
         verdict: What float64 said of the two models, None where it was not asked.
-        at_any_rate: Whether a cell is skipped where a model departs from what it did when it was recorded.
+        anew: Records both in a cell in which one departs from what it did when it was recorded; None if that is an
+            error.
     """
     for cell, named in requests:
         if cell in missing:
@@ -73,9 +74,33 @@ def every_cell(
                     bench.at(cell=cell), inputs, protocol, standings.get(cell), verdict=verdict, named=named
                 )
             except GraphDepartureError as error:
-                if not at_any_rate:
+                if anew is None:
                     raise
-                yield Assessed(_skipped(cell, str(error), named=named))
+                yield _alike(anew, cell, inputs, str(error), named=named)
+
+
+def _alike(
+    anew: Callable[[Cell], Bench], cell: Cell, inputs: Sequence[Inputs], departs: str, *, named: bool
+) -> Assessed:
+    """A match where both do the same in a cell, bit for bit; float64 goes another way and cannot judge more."""
+    started = time.perf_counter()
+    try:
+        with tf32(allowed=cell.dtype == "tf32"):
+            bench = anew(cell)
+            measured = measure(bench, inputs, forced=False)
+    except CannotRunError:
+        return Assessed(_skipped(cell, departs, named=named))
+    if not measured.identical or measured.words:
+        return Assessed(_skipped(cell, departs, named=named))
+    exact = Budget(rule=f"bits/{cell.name}", total=0.0, intrinsic=0.0)
+    places = len(bench.alignment.pairs) + len(bench.alignment.same_outputs) + len(bench.subject.states)
+    judged = judged_by(bench, measured, [exact] * places, None)
+    seconds = time.perf_counter() - started
+    result = result_of(bench, "numerics", inputs, judged, measured, (), seconds)
+    note = (
+        f"both were recorded here again, and agree bit for bit; float64 could not be asked, since {departs}"
+    )
+    return Assessed(left_open(replace_struct(result, named=named, notes=(note,))))
 
 
 def numerics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verifier.align import align
@@ -68,15 +69,31 @@ def pair(
         baseline_spec=baseline.spec,
         seed=seed,
     )
-    if anew and weights != "as-is":
-        graphs = (
-            baseline.record(inputs, state=masters.baseline),
-            candidate.record(inputs.other or inputs, state=masters.candidate),
-        )
-        found = {**known, **masters.assemblies}
-        alignment = align(graphs[0], graphs[1].with_outputs_like(graphs[0]), marks, found)
     subject = Subject(baseline.model, candidate.model, alignment, masters)
+    if anew and weights != "as-is":
+        subject = recorded_again(subject, (baseline, candidate), inputs, known)
     return prove(subject, inputs) if proof else subject
+
+
+def recorded_again(
+    subject: Subject,
+    sides: tuple[Side, Side],
+    inputs: Inputs,
+    known: Mapping[str, Assembly | None],
+    cell: Cell | None = None,
+) -> Subject:
+    """The subject as its models run on `inputs` with the tensors they are compared with, in a `cell` if one is given.
+
+    Raises:
+        ModelError: One of them fails there.
+    """
+    baseline, candidate = sides
+    masters = subject.masters
+    first = baseline.record(inputs, cell, masters.baseline)
+    second = candidate.record(inputs.other or inputs, cell, masters.candidate)
+    marks = fingerprints(state_of(baseline.model)), fingerprints(state_of(candidate.model))
+    alignment = align(first, second.with_outputs_like(first), marks, {**known, **masters.assemblies})
+    return replace(subject, alignment=alignment)
 
 
 def prove(subject: Subject, inputs: Inputs) -> Subject:

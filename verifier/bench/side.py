@@ -105,7 +105,7 @@ class Side:
         """The model's graph on `inputs`, as it is given or, in a `cell`, as it is trained there.
 
         As it is given it is recorded in float64 if it converts anything: a cast to float32 is nothing in float32.
-        With a `state` it is recorded with other tensors than its own.
+        With a `state` it is recorded with other tensors than its own, and not trained.
 
         Raises:
             InputError: The baseline does not take such inputs.
@@ -115,6 +115,8 @@ class Side:
         heartbeat.stage("recording the first call")
         heartbeat.model(self.role)
         try:
+            if cell is not None and state is not None:
+                return self._recorded(inputs, cell, state)
             if cell is not None:
                 return record(self.trained(state_of(self.model), cell), *arguments(inputs, cell))
             return self._exactly(inputs, self._recorded(inputs, self.cell(), state), state)
