@@ -74,16 +74,20 @@ def _agreement(verification: Result) -> list[str]:
             size = figure(sentences.error(largest.total))
             clauses.append(f"largest relative error {size} at {_short(largest)}{where}")
             break
-    huge = {row.baseline for each in ran for row in each.layers if not _measured(row)}
+    unmeasured = [row for each in ran for row in each.layers if not _measured(row)]
+    empty = {row.baseline for row in unmeasured if row.total is not None and not row.total.elements}
+    huge = {row.baseline for row in unmeasured} - empty
     if huge:
         clauses.append(f"{counted(len(huge), 'site')} of numbers too large for a figure")
+    if empty:
+        clauses.append(f"{counted(len(empty), 'site')} of no elements")
     if not clauses and agreeing:
         return [said.replace(" agree", " agree exactly", 1)]
     return [said, *clauses]
 
 
 def _measured(pair: PairResult) -> bool:
-    """Whether the error at a pair that agrees is a number; that of the largest numbers of a dtype overflows."""
+    """Whether the error at a pair that agrees is a number; that of the largest numbers overflows, of none is none."""
     return pair.total is None or math.isfinite(pair.total.nrmse) or pair.status is not Status.OK
 
 

@@ -146,6 +146,17 @@ def test_nothing_agrees_to_infinity() -> None:
     assert headline(alone) == "match: 8 of 8 sites agree; 1 site of numbers too large for a figure"
 
 
+def test_tensors_of_no_elements_are_not_called_large() -> None:
+    """A detector that finds nothing hands on empty tensors, of which no error can be told."""
+    found = samples.pair(2, total=float("nan"), status=Status.OK)
+    assert found.total is not None
+    empty = msgspec.structs.replace(found, total=msgspec.structs.replace(found.total, elements=0))
+    cell = samples.verification().cells[0]
+    layers = (*(samples.pair(k) for k in range(2)), empty, *(samples.pair(k) for k in range(3, 8)))
+    alone = samples.verification(cells=(msgspec.structs.replace(cell, layers=layers),))
+    assert headline(alone) == "match: 8 of 8 sites agree; 1 site of no elements"
+
+
 def test_what_is_no_pair_of_sites_is_counted_as_none() -> None:
     ends = [
         msgspec.structs.replace(samples.pair(k), index=8 + k, op="output", status=Status.CARRIES)
