@@ -183,8 +183,8 @@ def _scores(place: Place) -> bool:
     return isinstance(place.parent, Attention) and place.name.endswith("scores")
 
 
-# The dataflow is the same as if the two had each other's tensors.
-@fault("query-and-key-exchanged", "wiring-different", "weight-swapped", where=_scores)
+# The dataflow is the same as if the two had each other's tensors, or the product its operands exchanged.
+@fault("query-and-key-exchanged", "wiring-different", "weight-swapped", "operand-order", where=_scores)
 def _(spot: Spot) -> None:
     spot.run(lambda _, a, b: b @ a.transpose(1, 2))
     spot.blame_or(f"{spot.place.prefix}query", f"{spot.place.prefix}key")
