@@ -64,6 +64,11 @@ class Group:
         return all(row.cause is not None and row.cause.confirmed for row in self.rows)
 
     @property
+    def known(self) -> bool:
+        """Whether it is a cause, and not what none was found for."""
+        return bool(self.codes) and self.codes[0] != UNEXPLAINED
+
+    @property
     def because(self) -> str:
         """What is wrong, how sure that is, and the codes."""
         return f"{self.what} ({self._sure}, {', '.join(self.codes)})" if self.codes else self.what

@@ -254,8 +254,9 @@ def _title(verification: Result) -> str:
         return grouping.title(verification) if verification.culprits else sentences.first(verification)
     if not verification.culprits or grouping.nothing_in_common(verification):
         return sentences.first(verification)
-    causes = len(grouping.groups(verification))
-    return f"{sentences.first(verification)} and {'one cause' if causes == 1 else wording.counted(causes, 'cause')}"
+    found = grouping.groups(verification)
+    what = "one cause" if len(found) == 1 else wording.counted(len(found), "cause")
+    return f"{sentences.first(verification)} and {what if all(each.known for each in found) else 'culprits'}"
 
 
 def _anchor(verification: Result, first: PairResult) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from tests.prepared import DIFFERS, STEPS
 from verifier.records import (
+    LOADING,
     Accuracy,
     Budget,
     Cause,
@@ -439,6 +440,25 @@ def one_cause() -> Verification:
     return caused(cause(), each=52)
 
 
+def nothing_loaded() -> Verification:
+    """Sites whose tensors keep their initial values."""
+    conv = cause("weight-not-loaded", "its weight is a fresh draw", remedy="load conv.weight")
+    norm = cause("running-mean", "its running mean is all 0", also=("running-var", "weight-not-loaded"))
+    found = caused(conv, norm, each=20)
+    said = "nothing was loaded: 105 of 122 tensors keep their initial values"
+    names = tuple(f"layer{k // 10}.{k % 10}.weight" for k in range(105))
+    tensors = tuple(
+        StaticDifference(
+            kind="tensor", baseline=name, candidate=name, summary=f"it is a fresh draw of std {k}"
+        )
+        for k, name in enumerate(names[:7])
+    )
+    loading = StaticDifference(kind=LOADING, baseline=None, candidate=None, summary=said)
+    return msgspec.structs.replace(
+        found, static=(loading, *tensors), weights=WeightsInfo(mode="as-is", kept=names)
+    )
+
+
 def accepted() -> Verification:
     """What float64 calls different, and the published criteria accept."""
     bad = diverged()
@@ -499,6 +519,7 @@ SAMPLES: dict[str, Callable[[], Verification]] = {
     "three culprits": three_culprits,
     "matrix": matrix,
     "one cause": one_cause,
+    "nothing loaded": nothing_loaded,
     "accepted": accepted,
     "nothing in common": nothing_in_common,
     "inconclusive": inconclusive,

@@ -75,6 +75,15 @@ def test_one_cause_at_many_sites_is_a_page_that_is_read_in_a_minute(opened: Call
     assert found.texts("main > section > h2")[:2] == ["Error over depth", "First divergence and one cause"]
 
 
+def test_where_nothing_was_loaded_the_page_is_no_longer_than_of_one_cause(
+    opened: Callable[..., Opened],
+) -> None:
+    height = "document.documentElement.scrollHeight"
+    found = opened("nothing loaded")
+    assert found.page.locator(".culprit-card").count() == 1
+    assert found.tells(height) <= opened("one cause").tells(height) + 100
+
+
 def test_cards_are_folded_but_for_the_first_and_open_where_a_link_leads(
     opened: Callable[..., Opened],
 ) -> None:

@@ -82,6 +82,7 @@ def test_what_nothing_explains_is_not_said_to_have_one_cause() -> None:
     [group] = grouping.groups(samples.caused(*causes, each=6))
     assert group.because == "nothing that differs as written explains it (not confirmed, unexplained)"
     assert not group.confirmed
+    assert not group.known
 
 
 def unloaded() -> Verification:

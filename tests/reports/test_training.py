@@ -140,10 +140,10 @@ def test_networks_of_no_known_depth_have_no_points_by_depth(experiment: Experime
 
 
 def test_twins_with_the_same_answers_share_one_confusion_matrix(experiment: Experiment) -> None:
-    assert render(experiment).count('<table class="confusion') == 1
+    assert render(experiment).count('class="confusion sideways"') == 1
     other = msgspec.structs.replace(experiment.learners[1], confusion=((6, 2), (0, 2)))
     parted = msgspec.structs.replace(experiment, learners=(experiment.learners[0], other))
-    assert render(parted).count('<table class="confusion') == 2
+    assert render(parted).count('class="confusion sideways"') == 2
 
 
 def two(experiment: Experiment) -> Experiment:

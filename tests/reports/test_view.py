@@ -14,7 +14,7 @@ from tests.prepared import prepared, stage, step
 from verifier.records import Level, Verdict
 
 if TYPE_CHECKING:
-    from verifier.records import OutputAgreement
+    from verifier.records import Cause, OutputAgreement
     from verifier.storage.saving import Verification
 
 
@@ -81,6 +81,19 @@ def test_differences_as_written_are_folded_where_they_are_the_causes_on_the_card
     unexplained = samples.caused(samples.cause(confirmed=False))
     assert view.page(unexplained).static_open
     assert view.page(samples.verification(static=unexplained.static)).static_open
+
+
+@pytest.mark.parametrize(
+    ("causes", "said"),
+    [
+        ([samples.cause()], "First divergence and one cause"),
+        ([samples.cause("a", "a"), samples.cause("b", "b")], "First divergence and 2 causes"),
+        ([samples.cause("unexplained", "nobody knows", confirmed=False)], "First divergence and culprits"),
+        ([samples.cause(), None], "First divergence and culprits"),
+    ],
+)
+def test_the_title_of_the_cards_says_how_many_causes_there_are(causes: list[Cause | None], said: str) -> None:
+    assert view.page(samples.caused(*causes, each=2)).culprits_title == said
 
 
 def test_models_with_nothing_in_common_have_no_cards_and_no_list() -> None:
