@@ -138,7 +138,8 @@ class Detector(nn.Module):
         self.second = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores, boxes = self.scores(x)[:, 0], self.boxes(x)
+        scores: Tensor = self.scores(x)[:, 0]
+        boxes: Tensor = self.boxes(x)
         found = torch.where(scores > self.score)[0]
         if len(found) == 0:
             return boxes.new_zeros(0, 3)
@@ -146,7 +147,7 @@ class Detector(nn.Module):
         near = torch.cdist(boxes, boxes) < self.overlap
         better = scores[None] > scores[:, None]
         kept = torch.where(~(near & better).any(1))[0]
-        second = self.second(boxes[kept]).reshape(len(kept), 3)
+        second: Tensor = self.second(boxes[kept]).reshape(len(kept), 3)
         best = second[:, 0].argsort(descending=True)[:4]
         return second[best] * torch.ones(len(best), 1)
 
