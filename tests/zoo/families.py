@@ -252,7 +252,7 @@ def planted(family: Family, number: int) -> tuple[str, str, nn.Module] | None:
     for k in range(len(FAULTS)):
         what, fits, change = FAULTS[(number + k) % len(FAULTS)]
         places = [name for name, module in called if fits(module)]
-        for place in places[len(places) // 2 :]:
+        for place in [*places[len(places) // 2 :], *places[: len(places) // 2]]:
             faulty = family.copied()
             change(faulty.get_submodule(place))
             if _differ(family, faulty):
@@ -300,10 +300,9 @@ def examined(family: Family, number: int) -> dict[str, Any]:
             result = verify(family.model, faulty, family.inputs)
             culprits = [row.baseline or "" for row in result.culprits]
             found |= {"verdict": result.verdict.value, "culprits": culprits}
-    places = {
-        site == found.get("place") or site.startswith(f"{found.get('place')}.")
-        for site in found.get("culprits", ())
-    }
+    # The second call of a module that is called twice is named like the first, with a number.
+    sites = [re.sub(r"_\d+$", "", each) for each in found.get("culprits", ())]
+    places = {site == found["place"] or site.startswith(f"{found['place']}.") for site in sites}
     found["exact"] = places == {True}
     found["seconds"] = round(time.perf_counter() - started, 1)
     return found
