@@ -53,9 +53,12 @@ def figures(comparison: Comparison) -> tuple[str, ...]:
 
 
 def constant(tensor: Tensor) -> float | None:
-    """The value of all elements, if it is one."""
-    low, high = tensor.aminmax()
-    return float(low) if bool(low == high) else None
+    """The value of all elements, if it is one real number."""
+    value = tensor.reshape(-1)[0]
+    if not bool((tensor == value).all()):
+        return None
+    found = complex(value.item())
+    return found.real if not found.imag else None
 
 
 def sample(two: Reals) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import msgspec
 import torch
 
 from verifier.align import Assembly
+from verifier.metrics.convert import as_reals
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights import pruned
@@ -178,7 +179,7 @@ _TELLING = 64  # elements: two tensors of random numbers agree in none of them
 
 def _fingerprint(tensor: Tensor) -> Hashable:
     flat = tensor.detach().reshape(-1)
-    return tuple(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING].double().tolist())
+    return tuple(_wide(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING]).tolist())
 
 
 def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> dict[str, Assembly] | None:
@@ -288,8 +289,8 @@ def _carry_over(
         if not copied or torch.equal(tensor, candidate[name]):
             continue
         if live or name in buffers or _is_edit(tensor, candidate[name]):
-            difference = candidate[name].double() - tensor.double()
-            chosen[name] = (chosen[name].double() + difference).to(candidate[name].dtype)
+            difference = _wide(candidate[name]) - _wide(tensor)
+            chosen[name] = (_wide(chosen[name]) + difference).to(candidate[name].dtype)
             kept.append(name)
     return chosen, tuple(kept)
 
@@ -351,16 +352,22 @@ def program_constants(model: nn.Module) -> set[str]:
 def _is_edit(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
     if not (varies(baseline) and varies(candidate)):
-        return float((candidate.double() - baseline.double()).abs().max()) < 0.5
+        return float((_wide(candidate) - _wide(baseline)).abs().max()) < 0.5
     return related(baseline, candidate)
 
 
 def related(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether one tensor was made from the other; fresh draws correlate by chance only."""
-    both = torch.stack([baseline.flatten().double(), candidate.flatten().double()])
+    if baseline.is_complex() != candidate.is_complex():
+        return False
+    both = torch.stack([as_reals(_wide(baseline).contiguous()), as_reals(_wide(candidate).contiguous())])
     # Of n numbers drawn independently the correlation is spread by 1 / sqrt(n).
     least = min(0.99, max(0.5, 4 / math.sqrt(max(1, baseline.numel()))))
     return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > least
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:

@@ -74,3 +74,29 @@ def test_weights_of_another_training_are_no_initial_values() -> None:
 
 def test_where_all_was_loaded_nothing_is_said() -> None:
     assert loading(compared(trained(1))) == []
+
+
+class Turning(nn.Module):
+    """Rotary positions as complex numbers, in a buffer that is saved, as some language models keep theirs."""
+
+    turns: Tensor
+
+    def __init__(self, base: float = 100.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(8, 8)
+        angles = torch.outer(torch.arange(5.0), base ** -(torch.arange(4.0) / 4))
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(self.linear(x).reshape(*x.shape[:-1], 4, 2))
+        out: Tensor = torch.view_as_real(pairs * self.turns).flatten(-2)
+        return out
+
+
+def test_complex_buffers_are_compared_as_others() -> None:
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
+    assert verify(Turning(), Turning(), x).verdict == "match"
+    found = verify(Turning(), Turning(90.0), x)
+    assert found.verdict == "diverged"
+    assert {row.op for row in found.culprits} == {"mul"}
