@@ -67,11 +67,20 @@ def of_timm() -> Iterator[Family]:
                     if _parameters(timm.create_model(name, **options)) > _LARGEST:
                         break
                 torch.manual_seed(0)
-                model = timm.create_model(name, **options)
+                model = _filled(timm.create_model(name, **options))
                 found = Family(module, model.eval(), (torch.randn(2, 3, size, size),))
                 if _runs(found):
                     yield found
                     break
+
+
+def _filled(model: nn.Module) -> nn.Module:
+    """The model without weights of 0, as constructors leave heads and last gains, which hide all that is before them."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.any() and name.rpartition(".")[2] != "bias":
+                parameter.normal_(0.5 if parameter.dim() < 2 else 0.0, 0.05)
+    return model
 
 
 # What makes a configuration small, by the names that families give it.
