@@ -75,7 +75,7 @@ def of_timm() -> Iterator[Family]:
 
 
 def _filled(model: nn.Module) -> nn.Module:
-    """The model without weights of 0, as constructors leave heads and last gains, which hide all that is before them."""
+    """The model without weights of 0, as constructors leave heads and last gains, which hide what is before them."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not parameter.any() and name.rpartition(".")[2] != "bias":
