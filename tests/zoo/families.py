@@ -258,6 +258,7 @@ def _called_modules(family: Family) -> list[tuple[str, nn.Module]]:
 def planted(family: Family, number: int) -> tuple[str, str, nn.Module] | None:
     """One of the faults in a module in the middle: what it is, where, and the model that has it."""
     called = _called_modules(family)
+    hidden = None  # what shows in nothing that is returned, where a network has all but lost its signal
     for k in range(len(FAULTS)):
         what, fits, change = FAULTS[(number + k) % len(FAULTS)]
         places = [name for name, module in called if fits(module)]
@@ -266,7 +267,8 @@ def planted(family: Family, number: int) -> tuple[str, str, nn.Module] | None:
             change(faulty.get_submodule(place))
             if _differ(family, faulty):
                 return what, place, faulty
-    return None
+            hidden = hidden or (what, place, faulty)
+    return hidden
 
 
 def _differ(family: Family, faulty: nn.Module) -> bool:
