@@ -152,6 +152,41 @@ class Detector(nn.Module):
         return second[best] * torch.ones(len(best), 1)
 
 
+class InHalfOnly(Plain):
+    """Adds a constant in bfloat16 alone, where it is rounded away: equal bits there say nothing of it."""
+
+    def __init__(self, added: float) -> None:
+        super().__init__()
+        self.added = added
+
+    def between(self, x: Tensor) -> Tensor:
+        return 2 + x.tanh() + self.added if x.dtype is torch.bfloat16 else 2 + x.tanh()
+
+
+def test_equal_bits_of_a_way_that_float64_never_takes_are_no_match() -> None:
+    found = verify(InHalfOnly(1e-3), InHalfOnly(-1e-3), X, weights="as-is", cells=["cpu/bfloat16"])
+    assert found.verdict == "inconclusive"
+    assert [cell.verdict for cell in found.cells] == ["match", "skipped"]
+
+
+class InSingleOnly(Plain):
+    """Multiplies in float32 alone, and casts, so that float64 is what it is recorded in."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def between(self, x: Tensor) -> Tensor:
+        y = x.to(x.dtype)
+        return y * self.factor if x.dtype is torch.float32 else y
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(2.0, "match"), (2.0 + 2**-22, "inconclusive")])
+def test_one_program_in_a_cell_matches_there_bit_for_bit(factor: float, verdict: str) -> None:
+    found = verify(InSingleOnly(2.0), InSingleOnly(factor), X, weights="as-is", cells=["cpu/float32"])
+    assert found.verdict == verdict
+
+
 PLACES = torch.randn(40, 6, generator=torch.Generator().manual_seed(5))
 
 
@@ -160,6 +195,7 @@ def test_a_model_whose_way_depends_on_its_weights_is_recorded_with_those_it_is_c
     found = verify(Detector(), Detector(), PLACES, weights="calibrated")
     assert found.verdict == "match"
     assert found.baseline.sites > 15  # the branch that the drawn weights take
+    assert any("takes another way" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("wrong", "site"), [({"overlap": 1.2}, "lt"), ({"score": 0.4}, "gt")])
@@ -168,3 +204,43 @@ def test_a_fault_that_changes_how_much_is_found_is_one_culprit(wrong: dict[str, 
     found = verify(Detector(), Detector(**wrong), PLACES, weights="calibrated")
     assert found.verdict == "diverged"
     assert [row.op for row in found.culprits] == [site]
+
+
+class Branches(nn.Module):
+    """Two convolutions of the same input, of which neither reads the other."""
+
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = (nn.Conv2d(3, 4, 3, padding=1, stride=stride) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(x), self.two(x)
+
+
+def test_the_same_fault_in_two_branches_is_blamed_in_both() -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert [row.baseline for row in verify(Branches(), Branches(2), x).culprits] == ["one", "two"]
+
+
+class Sum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin().sum(-1) * 2
+
+
+class OwnSum(nn.Module):
+    """Adds in another order, and goes on with its very own numbers alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.sin().flip(-1).sum(-1)
+        with torch._C.DisableTorchFunction():
+            if not torch.equal(y, x.sin().flip(-1).sum(-1)):
+                raise IndexError("not its own numbers")
+        return y * 2
+
+
+def test_a_forced_run_that_does_not_come_to_its_end_leaves_no_match() -> None:
+    x = torch.randn(4, 100, generator=torch.Generator().manual_seed(1))
+    found = verify(Sum(), OwnSum(), x, cells=["cpu/float64"])
+    assert found.verdict == "inconclusive"
+    assert "not its own numbers" in found.reason

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from verifier.bench.judging import Assessed
     from verifier.bench.protocol import Protocol
     from verifier.bench.side import Side
+    from verifier.bench.subject import Subject
     from verifier.cells import Request
     from verifier.diagnose import Tried
     from verifier.inputs import Inputs
@@ -46,7 +47,7 @@ class Terms:
         by_block: Whether blocks and stages are verified before the network.
         semantics: Whether float64 on a few samples comes first.
         batch_size: Samples that go through at once; None for all of them.
-        at_any_rate: Whether both are recorded with the tensors they are compared with, and again in a cell in which
+        recorded_anew: Whether both are recorded with the tensors they are compared with, and again in a cell in which
             a model departs from that.
         protocol: How everything is compared and judged.
         split: The batch size that was asked for and could not be kept to.
@@ -61,12 +62,12 @@ class Terms:
     semantics: bool
     batch_size: int | None
     protocol: Protocol
-    at_any_rate: bool = False
+    recorded_anew: bool = False
     split: int | None = None
 
     def anew(self) -> Terms:
         """The same terms where other samples, batches or weights have turned out to take another way."""
-        return replace(self, batch_size=None, at_any_rate=True, split=self.batch_size)
+        return replace(self, batch_size=None, recorded_anew=True, split=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         known=terms.known,
         seed=terms.seed,
         proof=False,
-        anew=terms.at_any_rate,
+        anew=terms.recorded_anew,
     )
     masters = subject.masters
     static = (
@@ -174,7 +175,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
             typical,
             protocol,
             alone={*wanted} <= {ORACLE},
-            at_any_rate=terms.at_any_rate,
+            anew=terms.recorded_anew,
         )
         bench = bench.at(subject=exactly.subject)
     verdict = exactly.assessed.result.verdict if exactly else None
@@ -191,7 +192,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         standings,
         protocol,
         verdict,
-        anew=in_cell if terms.at_any_rate else None,
+        anew=in_cell if terms.recorded_anew else None,
     )
     assessed = (*([exactly.assessed] if exactly else []), *cells)
     parted = any(each.result.verdict is Verdict.DIVERGED for each in assessed)
@@ -205,7 +206,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         exactly.tried if exactly else {},
         reading,
         silent,
-        _not_in_batches(terms, batch_size(given)),
+        (*_not_in_batches(terms, batch_size(given)), *_rerouted(subject)),
     )
 
 
@@ -225,6 +226,15 @@ def _unexplained(static: Sequence[StaticDifference], bench: Bench) -> tuple[Stat
     """What differs as written, without tensors that are the other model's, rounded: a note tells of those."""
     rounded = bench.subject.exact.get("candidate", {})
     return tuple(each for each in static if each.kind != "tensor" or each.candidate not in rounded)
+
+
+def _rerouted(subject: Subject) -> tuple[str, ...]:
+    if not subject.rerouted:
+        return ()
+    return (
+        "with the tensors that were compared a model takes another way than with those it was given; what it does "
+        "with its own alone was not compared (--weights as-is does)",
+    )
 
 
 def _not_in_batches(terms: Terms, samples: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from msgspec.structs import replace as replace_struct
 
 from verifier.bench.bare_calls import Calls
+from verifier.bench.measuring import LOST
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, stretches
 from verifier.graph.tensors import tensors_given
@@ -207,12 +208,15 @@ def result_of(
     shown: tuple[Exhibit, ...],
     seconds: float,
 ) -> CellResult:
-    """The record of a cell that ran on `inputs`."""
+    """The record of a cell that ran on `inputs`; what only totals tell of is no match."""
+    verdict, reason = judged.verdict, judged.reason
+    if verdict is Verdict.MATCH and measured.lost:
+        verdict, reason = Verdict.INCONCLUSIVE, f"{LOST}: {measured.lost[0]}"
     return CellResult(
         name=bench.cell.name,
         role=role,
-        verdict=judged.verdict,
-        reason=judged.reason,
+        verdict=verdict,
+        reason=reason,
         batch_size=sum(map(batch_size, inputs)),
         first_divergence=judged.first_divergence,
         culprits=judged.culprits,

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 Meetings = tuple[Meeting, ...]
 
 
-LOST = "given the baseline's tensors, a model did not come to its end; what lies behind was judged by its total error"
+LOST = (
+    "given other numbers than its own a run did not come to its end, and only totals tell of what lies behind"
+)
 
 
 class Run(NamedTuple):
@@ -59,7 +61,7 @@ class Measured:
     `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
     is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
     candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
-    and the first sample; no other tensors are kept.
+    and the first sample; no other tensors are kept. `lost` says why forced runs did not come to their end.
     """
 
     free: Run | None
@@ -71,6 +73,7 @@ class Measured:
     notes: tuple[str, ...] = ()
     narrowed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     ends: tuple[Sequence[Tensor], ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -83,7 +86,12 @@ class Measured:
 
     def with_forced(self, other: Measured) -> Measured:
         """These measurements of free passes, and others of forced ones."""
-        return replace(self, forced=other.forced, notes=tuple(dict.fromkeys((*self.notes, *other.notes))))
+        return replace(
+            self,
+            forced=other.forced,
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            lost=(*self.lost, *other.lost),
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class _Batches:
             narrowed=self.narrowed,
             notes=(*notes, *(f"{LOST}: {why}" for why in self.lost)),
             ends=tuple(rows(each, samples, ends(samples)) for each in self.values),
+            lost=self.lost,
         )
 
 

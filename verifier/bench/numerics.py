@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as replace_struct
 
+from verifier.bench.bare_calls import called_again
 from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of, slower
 from verifier.bench.measuring import measure
 from verifier.bench.noise_floor import noise_floor
@@ -26,7 +28,7 @@ from verifier.judge import (
     with_precision,
 )
 from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.records import Budget, CellResult, Repeatability, Verdict
+from verifier.records import Budget, CellResult, Repeatability, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,31 +78,54 @@ def every_cell(
             except GraphDepartureError as error:
                 if anew is None:
                     raise
-                yield _alike(anew, cell, inputs, str(error), named=named)
+                yield _alike(anew, cell, inputs, str(error), protocol, named=named)
 
 
 def _alike(
-    anew: Callable[[Cell], Bench], cell: Cell, inputs: Sequence[Inputs], departs: str, *, named: bool
+    anew: Callable[[Cell], Bench],
+    cell: Cell,
+    inputs: Sequence[Inputs],
+    departs: str,
+    protocol: Protocol,
+    *,
+    named: bool,
 ) -> Assessed:
-    """A match where both do the same in a cell, bit for bit; float64 goes another way and cannot judge more."""
+    """A match where both are the same program in a cell, site by site and bit for bit; else it is skipped.
+
+    Float64 takes another way and judges no rounding here. In coarser cells than float32 equal bits say too little: a
+    constant that is not the baseline's may be rounded away.
+    """
     started = time.perf_counter()
+    skipped = Assessed(_skipped(cell, departs, named=named))
+    if cell.unit_roundoff > SINGLE_ROUNDOFF:
+        return skipped
     try:
         with tf32(allowed=cell.dtype == "tf32"):
             bench = anew(cell)
             measured = measure(bench, inputs, forced=False)
+            calls = called_again(bench, by_order=protocol.by_order)
+            repeatable = _repeated(bench, inputs[0], protocol)
     except CannotRunError:
-        return Assessed(_skipped(cell, departs, named=named))
-    if not measured.identical or measured.words:
-        return Assessed(_skipped(cell, departs, named=named))
+        return skipped
     exact = Budget(rule=f"bits/{cell.name}", total=0.0, intrinsic=0.0)
     places = len(bench.alignment.pairs) + len(bench.alignment.same_outputs) + len(bench.subject.states)
-    judged = judged_by(bench, measured, [exact] * places, None)
+    judged = judged_by(bench, measured, [exact] * places, calls)
+    otherwise = any(row.differences or row.status is Status.UNMATCHED for row in judged.rows)
+    returned = [len(bench.graph(side).outputs) for side in SIDES]
+    if otherwise or not measured.identical or measured.words or returned[0] != returned[1]:
+        return skipped
     seconds = time.perf_counter() - started
-    result = result_of(bench, "numerics", inputs, judged, measured, (), seconds)
-    note = (
-        f"both were recorded here again, and agree bit for bit; float64 could not be asked, since {departs}"
+    result = replace_struct(
+        result_of(bench, "numerics", inputs, judged, measured, (), seconds),
+        named=named,
+        notes=(
+            "in this cell both take another way than in float64, which says nothing of it: recorded here, they are "
+            "one program site by site and agree bit for bit",
+            *measured.notes,
+        ),
+        repeatable=repeatable,
     )
-    return Assessed(left_open(replace_struct(result, named=named, notes=(note,))))
+    return Assessed(left_open(result), calls, measured.words)
 
 
 def numerics(
@@ -129,6 +154,7 @@ def numerics(
                 standing = standing or stand(bench, protocol)
                 calls = standing.calls
                 measured = measure(_steps(bench, protocol, cell.name, parts), parts, forced=False)
+                measured = replace(measured, lost=(*standing.lost, *measured.lost))
                 words = measured.words
                 if cell.unit_roundoff <= SINGLE_ROUNDOFF:  # else rounding hides what depends on a batch
                     alone = calls.alone(measured.ends, standing.outputs)

@@ -39,7 +39,8 @@ class Standing:
 
     `same` says that the two models gave the same numbers everywhere. `calls` is what calling both once more has
     shown, with nothing that watches them; `outputs` is how far each shared output of the baseline is from float64.
-    `exactly` is what free passes of both in float64 measured, where that was asked for.
+    `exactly` is what free passes of both in float64 measured, where that was asked for. `lost` says why forced passes
+    did not come to their end.
     """
 
     accuracies: tuple[Accuracy, ...]
@@ -48,6 +49,7 @@ class Standing:
     calls: Calls
     outputs: tuple[float, ...] = ()
     exactly: Measured | None = None
+    lost: tuple[str, ...] = ()
 
 
 def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standing:
@@ -103,6 +105,7 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
     intrinsic: list[list[float | None]] = [[None] * len(total[0])] * 2
     shared: list[dict[int, Tensor]] = [{}, {}]
+    lost: list[str] = []
     same = all(meeting.identical for meeting in _met(passes, 0, shared_outputs))
     # Where all is computed in one precision, gains and offsets are rounded as everything else is.
     wanted = not same and bench.cell.unit_roundoff > SINGLE_ROUNDOFF
@@ -127,6 +130,7 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
             progress,
             visit=partial(keep, SIDES.index(side)),
         )
+        lost.extend(passes.lost)
         return _distances(passes, 0, shared_outputs)
 
     if protocol.localise != "never":
@@ -152,6 +156,7 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
         calls,
         tuple(_distance(meeting) or 0.0 for meeting in passes.outputs[1]),
         measured,
+        () if same else tuple(lost),
     )
 
 

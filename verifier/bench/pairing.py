@@ -93,7 +93,13 @@ def recorded_again(
     second = candidate.record(inputs.other or inputs, cell, masters.candidate)
     marks = fingerprints(state_of(baseline.model)), fingerprints(state_of(candidate.model))
     alignment = align(first, second.with_outputs_like(first), marks, {**known, **masters.assemblies})
-    return replace(subject, alignment=alignment)
+    before = subject.alignment.baseline, subject.alignment.candidate
+    other = any(_steps(one) != _steps(two) for one, two in zip(before, (first, second), strict=True))
+    return replace(subject, alignment=alignment, rerouted=other)
+
+
+def _steps(graph: Graph) -> list[str]:
+    return [call.op for call in graph.calls]
 
 
 def prove(subject: Subject, inputs: Inputs) -> Subject:

@@ -146,7 +146,13 @@ def _steps(level: Level, units: Sequence[_Unit], bench: Bench, policy: Policy) -
             alignment.candidate.sites[partner[index]].name for index in sorted(unit.sites) if index in partner
         ]
         yield _judged(
-            level, unit, (inside[0], inside[-1]) if inside else None, compared, len(ends), policy.semantics
+            level,
+            unit,
+            (inside[0], inside[-1]) if inside else None,
+            compared,
+            len(ends),
+            policy.semantics,
+            lost=bool(passes.lost),
         )
 
 
@@ -157,10 +163,14 @@ def _judged(
     compared: Sequence[Meeting],
     ends: int,
     allowed: float,
+    *,
+    lost: bool,
 ) -> Step:
     moments = [meeting.moments for meeting in compared if meeting.moments is not None]
     error = compare(reduce(Moments.merge, moments)) if moments else None
-    if len(moments) < len(compared):
+    if lost and any(each.moments is None and each.shape == each.other_shape for each in compared):
+        verdict, reason = Verdict.INCONCLUSIVE, "on the baseline's inputs the candidate did not come to it"
+    elif len(moments) < len(compared):
         verdict, reason = Verdict.DIVERGED, "it gives another shape on the baseline's inputs"
     elif any(not compare(each).within(allowed) for each in moments):
         verdict, reason = Verdict.DIVERGED, ""

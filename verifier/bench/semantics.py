@@ -94,7 +94,7 @@ def semantics(
     protocol: Protocol,
     *,
     alone: bool = False,
-    at_any_rate: bool = False,
+    anew: bool = False,
 ) -> Semantics:
     """Is it the same program?
 
@@ -105,12 +105,10 @@ def semantics(
         protocol: How they are compared and judged.
         alone: Whether no numerics cell will follow; the models are then called bare here, as they are where the probe
             cannot run.
-        at_any_rate: Whether the probe is left out where a model takes another way in it than in float64.
+        anew: Whether the probe is left out where a model takes another way in it than in float64.
     """
     started = time.perf_counter()
-    again = partial(
-        _look, inputs=inputs, probe=probe, protocol=protocol, alone=alone, at_any_rate=at_any_rate
-    )
+    again = partial(_look, inputs=inputs, probe=probe, protocol=protocol, alone=alone, anew=anew)
     look = again(bench)
     words = list(look.measured.words)
     for _ in range(_GUESSES):
@@ -265,11 +263,11 @@ def _look(
     protocol: Protocol,
     *,
     alone: bool,
-    at_any_rate: bool,
+    anew: bool,
 ) -> _Look:
     few = len(inputs) == 1 and inputs[0] is bench.inputs
     standing, departed = _probed(bench, probe, protocol, exactly=few)
-    if departed is not None and not at_any_rate:
+    if departed is not None and not anew:
         raise departed
     wanted = protocol.localise != "never"
     # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.

@@ -102,7 +102,7 @@ class Side:
     def record(
         self, inputs: Inputs, cell: Cell | None = None, state: Mapping[str, Tensor] | None = None
     ) -> Graph:
-        """The model's graph on `inputs`, as it is given or, in a `cell`, as it is trained there.
+        """The model's graph on `inputs`, as it is given or, in a `cell` alone, as it is trained there.
 
         As it is given it is recorded in float64 if it converts anything: a cast to float32 is nothing in float32.
         With a `state` it is recorded with other tensors than its own, and not trained.

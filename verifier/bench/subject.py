@@ -21,7 +21,8 @@ SIDES = ("baseline", "candidate")
 class Subject:
     """Two models that are compared: the modules, their pairs, and the tensors they compute with.
 
-    `exact` holds, by side, what some of these are the roundings of: float64 uses that in their place.
+    `exact` holds, by side, what some of these are the roundings of: float64 uses that in their place. `rerouted` says
+    that one takes another way with the tensors it is compared with than with those it was given.
     """
 
     baseline: nn.Module
@@ -29,6 +30,7 @@ class Subject:
     alignment: Alignment
     masters: Masters
     exact: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    rerouted: bool = False
 
     def with_exact(self, found: Mapping[str, Mapping[str, Tensor]]) -> Subject:
         """The same models, where more is known of what their tensors are the roundings of."""

@@ -73,7 +73,7 @@ def _result(found: Finding, index: int) -> dict[str, Any]:
         ],
         # The second is the only one that GitHub's code scanning reads.
         "partialFingerprints": {
-            "parityFinding/v1": found.fingerprint,
+            "parityFinding/v2": found.fingerprint,
             "primaryLocationLineHash": f"{found.fingerprint}:1",
         },
         "properties": {"cells": list(found.cells), "details": found.details},

@@ -92,7 +92,7 @@ class _Judge:
         self.diverged = [row.status is not Status.UNMATCHED and differs(row) for row in rows]
         self._first_sized: dict[tuple[int, int], int] = {}
         for row in rows:
-            for sizes in _resized(row):
+            for sizes in () if row.unread else _resized(row):
                 self._first_sized.setdefault(sizes, row.index)
 
     def judged(self, row: PairResult) -> PairResult:
@@ -116,13 +116,15 @@ class _Judge:
             return Status.CULPRIT if alone else self._inherited(row)
         if row.replayed_shape is not None:
             # A number of the other shape, which the baseline's tensors do not allow, or a tensor of that shape.
-            if (row.replayed_shape == () != row.shape or row.inputs_differ) and self._sized_above(row):
+            unlike = row.inputs_differ and not row.differences
+            if (row.replayed_shape == () != row.shape or unlike) and self._sized_above(row):
                 return self._inherited(row)
             if _own_fault(row) or (row.inputs_differ and not row.apart):
                 return Status.CULPRIT
             return self._inherited(row)
         if row.misshapen:
-            alone = _clean(row) and self._same_shapes_above(row) and not self._sized_above(row)
+            follows = not row.differences and self._sized_above(row)
+            alone = _clean(row) and self._same_shapes_above(row) and not follows
             return Status.CULPRIT if alone or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
             if self._wrong_alone(row):
@@ -156,9 +158,12 @@ class _Judge:
         return not any(self.rows[a].misshapen for a in row.above)
 
     def _sized_above(self, row: PairResult) -> bool:
-        """Whether each size in which the row's shapes differ already differed in the same way before."""
+        """Whether each size in which the row's shapes differ already differed in the same way before.
+
+        A program hands a size on as a number, outside all tensors, so it need not come from what the row reads.
+        """
         resized = _resized(row)
-        return bool(resized) and all(self._first_sized[sizes] < row.index for sizes in resized)
+        return bool(resized) and all(self._first_sized.get(sizes, row.index) < row.index for sizes in resized)
 
     def _rewired_at_fault(self, row: PairResult) -> bool:
         return row.rewired and not row.apart and self._disagrees(row)

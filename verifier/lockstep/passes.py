@@ -220,7 +220,10 @@ def queue(
             traveller.finish()
         lost = [bool(traveller.lost) for traveller in travellers]
         ends = [
-            [_missed(a) for a in lanes[c.reference].outputs]
+            [
+                _missed(a)
+                for a, _ in zip(lanes[c.reference].outputs, lanes[c.lane].graph.outputs, strict=False)
+            ]
             if lost[c.lane]
             else [
                 met_at(a, b, offset)

@@ -163,6 +163,8 @@ def hidden(bench: Bench) -> Mapping[Region, bool]:
         )
     except (GraphDepartureError, ModelError):
         return {}
+    if passes.lost:
+        return {}
     apart = {
         (side, site)
         for k, side in enumerate(SIDES)
