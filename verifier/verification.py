@@ -35,6 +35,7 @@ from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
+from verifier.models.memos import unmemoised
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
 from verifier.weights import resolve
@@ -214,7 +215,7 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
     """Both models as they were given, run once; then the comparison of their programs."""
     parts = batches(given, terms.batch_size)
     runs = as_given(sides[0], parts), as_given(sides[1], [part.other or part for part in parts])
-    with interpreted():
+    with interpreted(), unmemoised(*(side.model for side in sides)):
         return replace(_on_samples(sides, given, terms), runs=runs)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -221,6 +222,55 @@ class Branches(nn.Module):
 def test_the_same_fault_in_two_branches_is_blamed_in_both() -> None:
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     assert [row.baseline for row in verify(Branches(), Branches(2), x).culprits] == ["one", "two"]
+
+
+def _kept(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A decorator of somebody's, around a memo of one entry."""
+    memo = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def kept(*args: Any) -> Tensor:
+        return memo(*args)
+
+    return kept
+
+
+class Positions(nn.Module):
+    """Looks positions up twice in a pass; the second time it is served from a memo that all copies share."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - what people write
+    def method(self, count: int, dtype: torch.dtype) -> Tensor:
+        return torch.arange(count, dtype=dtype) * self.scale
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1)
+    def static(count: int, dtype: torch.dtype, scale: float) -> Tensor:
+        return torch.arange(count, dtype=dtype) * scale
+
+    @staticmethod
+    @_kept
+    def wrapped(count: int, dtype: torch.dtype, scale: float) -> Tensor:
+        return torch.arange(count, dtype=dtype) * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = (x + self.method(x.shape[-1], x.dtype)).tanh()
+            x = (x + self.static(x.shape[-1], x.dtype, self.scale)).tanh()
+            x = (x + self.wrapped(x.shape[-1], x.dtype, self.scale)).tanh()
+        return x
+
+
+def test_copies_that_run_side_by_side_do_not_share_a_memo() -> None:
+    memos = Positions.method, vars(Positions)["static"], Positions.wrapped(4, torch.float32, 1.0)
+    assert verify(Positions(), Positions(), X).verdict == "match"
+    culprits = verify(Positions(), Positions(1.1), X).culprits
+    assert [row.op for row in culprits] == ["mul"] * 6
+    assert (Positions.method, vars(Positions)["static"]) == memos[:2]
+    assert Positions.wrapped(4, torch.float32, 1.0) is memos[2]
 
 
 class Sum(nn.Module):
