@@ -250,13 +250,15 @@ def _reason(verification: Result, answer: str) -> str:
 
 
 def _title(verification: Result) -> str:
-    if verification.verdict.passed:
-        return grouping.title(verification) if verification.culprits else sentences.first(verification)
+    first = sentences.first(verification)
     if not verification.culprits or grouping.nothing_in_common(verification):
-        return sentences.first(verification)
+        return first
     found = grouping.groups(verification)
+    known = all(each.known for each in found)
     what = "one cause" if len(found) == 1 else wording.counted(len(found), "cause")
-    return f"{sentences.first(verification)} and {what if all(each.known for each in found) else 'culprits'}"
+    if verification.verdict.passed:
+        return f"{grouping.title(verification)}: {what}" if known else grouping.title(verification)
+    return f"{first} and {what if known else 'culprits'}"
 
 
 def _anchor(verification: Result, first: PairResult) -> str:

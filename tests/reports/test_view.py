@@ -41,7 +41,7 @@ def words(verification: Verification) -> list[str]:
 def test_a_cell_says_what_a_policy_accepts(diverged: Verification) -> None:
     assert words(diverged) == ["diverged", "diverged"]
     assert words(samples.accepted()) == ["accepted by policy", "accepted by policy"]
-    assert view.page(samples.accepted()).culprits_title == "Beyond rounding, accepted by policy"
+    assert view.page(samples.accepted()).culprits_title == "Beyond rounding, accepted by policy: one cause"
 
 
 def test_a_cell_that_cannot_see_a_fault_that_another_saw_is_no_match(
