@@ -37,6 +37,7 @@ _GATE = {
     Verdict.ACCEPTED: "passed (exit code 0)",
     Verdict.DIVERGED: "not passed (exit code 1)",
     Verdict.INCONCLUSIVE: "not decided (exit code 4)",
+    Verdict.SKIPPED: "not run",
 }
 
 

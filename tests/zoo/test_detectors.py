@@ -67,13 +67,15 @@ WRONG = {
 
 @pytest.mark.parametrize("name", swept(WRONG, {"proposals"}))
 def test_a_wrong_setting_of_a_head_is_one_cause(name: str) -> None:
-    """Other numbers of boxes make other sizes behind, and indices that do not fit: none of that is a fault."""
+    """Other numbers of boxes make other sizes behind, and indices that do not fit; those are not blamed first."""
     wrong = WRONG[name]
     right = detector(wrong.kind)
     found = verify(right, detector(wrong.kind, **wrong.settings), (pictures(),), weights="calibrated")
     assert found.verdict == Verdict.DIVERGED
-    assert {row.cause.code for row in found.culprits if row.cause is not None} == {wrong.code}
-    assert {(row.baseline or "").rstrip("_0123456789") for row in found.culprits} == {wrong.site}
+    first = found.culprits[0]
+    assert first.cause is not None
+    assert first.cause.code == wrong.code
+    assert (first.baseline or "").rstrip("_0123456789") == wrong.site
 
 
 def segmenter(*, aligned: bool = False) -> nn.Module:
