@@ -10,7 +10,7 @@ from reports import wording
 if TYPE_CHECKING:
     from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
 
-_NAMED = 16  # tensors of a kind
+_NAMED = 6  # tensors of a kind
 
 
 @dataclass(frozen=True, slots=True)

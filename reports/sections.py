@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 
-_LONG = 40  # rows
+_LONG, _FEW = 40, 3  # rows, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,11 @@ class Section:
     def tabular(self) -> bool:
         """Whether its rows have columns."""
         return bool(self.header) or any(len(row) > 1 for row in self.rows)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its columns are few enough to stand side by side on a phone."""
+        return all(len(row) <= _FEW for row in self.rows)
 
     @property
     def long(self) -> bool:
