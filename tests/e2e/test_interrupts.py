@@ -86,6 +86,32 @@ def test_an_interruption_while_modules_are_imported(
     check_interrupted(place, process)
 
 
+# As torch does in C++, where an exception on its way through ends the process.
+TERMINATES = """
+import os, pathlib, time
+try:
+    pathlib.Path({mark!r}).touch()
+    time.sleep(60)
+except BaseException:
+    os.abort()
+"""
+
+
+def test_an_interruption_where_torch_lets_no_exception_pass(
+    place: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    library = place / "spying" / "torch"
+    library.mkdir(parents=True)
+    mark = place / "importing"
+    (library / "__init__.py").write_text(TERMINATES.format(mark=str(mark)), encoding="utf-8")
+    process = start(
+        *("run", "--baseline", "nets.py:net", "--candidate", "nets.py:net", "--image-size", "small"),
+        env={"PYTHONPATH": str(place / "spying")},
+    )
+    wait_for(mark, process)
+    check_interrupted(place, process)
+
+
 @pytest.mark.parametrize(
     ("candidate", "step"),
     [("slow_at_once", 0), ("dawdling", 3), ("stuck", 0), ("deaf", 0)],

@@ -2,7 +2,8 @@
 
 In a weak reference's callback it is printed and ignored; in the import system it can leave a lock held that another
 thread waits for; a library's bare `except` swallows it, and one that it meets in C++ aborts. So it is raised again
-until it has unwound everything; while this package is imported, when there is nothing to unwind, it is not raised.
+until it has unwound everything; while this package or torch is imported, when there is nothing to unwind, it is not
+raised.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ _IMPORTED = "verifier.storage.earlier"  # before this has been, no result was to
 def listen(leave: Callable[[], NoReturn]) -> None:
     """Answer SIGINT with KeyboardInterrupt from now on, again and again until the process ends.
 
-    While the package itself is imported the answer is `leave`. Where the process was told to ignore the signal, it
-    stays ignored.
+    While the package itself or torch is imported the answer is `leave`. Where the process was told to ignore the
+    signal, it stays ignored.
     """
     global _leave  # noqa: PLW0603 - as above
     _leave = leave
@@ -89,7 +90,7 @@ def _watch(arriving: int) -> None:
 def _answer(signum: int, frame: FrameType | None) -> None:
     global _answered  # noqa: PLW0603 - as above
     _answered = True
-    if _IMPORTED not in sys.modules and _is_importing(frame):
+    if _is_importing(frame):
         try:
             _leave()
         except Exception:  # what it uses may be half imported itself
@@ -104,9 +105,16 @@ def _answer(signum: int, frame: FrameType | None) -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_filename != _IMPORTING:
+    """Whether there is nothing to unwind: the package is imported, or torch, before anything is written."""
+    early = _IMPORTED not in sys.modules
+    while frame is not None:
+        code = frame.f_code
+        if early and code.co_filename == _IMPORTING:
+            return True
+        if code.co_name == "<module>" and frame.f_globals.get("__name__") == "torch":
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _send(signum: int) -> None:
