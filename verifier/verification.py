@@ -159,8 +159,14 @@ def verify(
             probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
-    own = masters.info.mode == "as-is"
-    covered = coverage(alignment, found.silent, returned_otherwise(found), found.read, own_weights=own)
+    covered = coverage(
+        alignment,
+        found.silent,
+        returned_otherwise(found),
+        found.read,
+        own_weights=masters.info.mode == "as-is",
+        resized=masters.resized,
+    )
     hasher = Hasher()
     verification = Verification(
         **concluded(policy, results, covered, probes)._asdict(),

@@ -121,7 +121,8 @@ def _weights(compared: Compared) -> Iterator[str]:
             f"a structural difference that is harmless: the candidate has {len(silent)} tensors that the baseline "
             f"does not have, biases of 0 or gains of 1: {_some(silent)}"
         )
-    lost = [name for name in masters.info.unmapped_candidate if name not in silent]
+    known = {*silent, *compared.bench.subject.exact.get("candidate", {})}
+    lost = [name for name in masters.info.unmapped_candidate if name not in known]
     if lost and masters.info.mode != "as-is":
         yield (
             f"{len(lost)} of the candidate's tensors have no partner in the baseline and kept values of their own: "

@@ -32,7 +32,7 @@ from verifier.graph.reductions import reduction
 from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.judge.excess import limit
-from verifier.proof.disproved import folded, wrong_guesses
+from verifier.proof.disproved import cut_out, folded, wrong_guesses
 from verifier.proof.elsewhere import agree_on, alike_elsewhere, inputs_within
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
@@ -125,6 +125,7 @@ def semantics(
         words += look.measured.words
     bench, look = _with_exact(bench, look, again)
     bench, look = _without_folded(bench, look, again)
+    bench, look = _without_cut(bench, look, again)
     words += look.measured.words
     apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
     if apart and alike_elsewhere(bench):
@@ -178,6 +179,16 @@ def _with_exact(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> t
     if not any(exact.values()):
         return bench, look
     bench = bench.at(subject=bench.subject.with_exact(exact))
+    return bench, again(bench)
+
+
+def _without_cut(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
+    """Without pairs of channels that are cut out and count for nothing, beside a fault that the outputs show."""
+    pairs = [] if _ends_agree(bench, look.judged) else cut_out(bench.alignment, look.judged.rows)
+    if not pairs:
+        return bench, look
+    alignment = replace(bench.alignment.repaired(pairs, (), WRONG_GUESS), rebuilt=True)
+    bench = bench.at(subject=replace(bench.subject, alignment=alignment))
     return bench, again(bench)
 
 

@@ -41,6 +41,7 @@ def coverage(
     read: Mapping[Region, bool] | None = None,
     *,
     own_weights: bool = False,
+    resized: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> Coverage:
     """How much of both models was paired, and what was not; `returned` is how what they return differs otherwise.
 
@@ -48,14 +49,15 @@ def coverage(
     a region, all its weights mapped, that is compared as a whole where it leads: at pairs and outputs. Not if such a
     pair multiplies by one of the baseline's `silent` parameters, all 0, which may hide it, nor where `read` says
     that it hides. A region of many operators counts only where `read` says that what is compared depends on it in
-    numbers. With `own_weights` both models compute with what they were given, so that none need be mapped.
+    numbers. With `own_weights` both models compute with what they were given, so that none need be mapped; `resized`
+    names tensors of either that stand in the other's place in another shape, and were kept.
     """
     baseline, candidate = alignment.baseline, alignment.candidate
     mapped = (
         set(baseline.tensors)
         if own_weights
-        else {name for assembly in alignment.parameters.values() for name in assembly.names},
-        set(candidate.tensors if own_weights else alignment.parameters),
+        else {name for assembly in alignment.parameters.values() for name in assembly.names} | {*resized[0]},
+        set(candidate.tensors if own_weights else alignment.parameters) | {*resized[1]},
     )
     paired = ({pair.baseline for pair in alignment.pairs}, {pair.candidate for pair in alignment.pairs})
     shares = []

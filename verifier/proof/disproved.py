@@ -27,7 +27,8 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
     A pair is in doubt if its tensors differ while all that reads them agrees; it is wrong if one of its two
     tensors turns up elsewhere in the other model, or if neither depends on the inputs. Where the models return the
     same, that is asked on other inputs as well.
-    So it is if its two sites stand among operators that differ: the models then come to one result in two ways.
+    So it is if its two sites stand among operators that differ, or give another number of elements, as where channels
+    are cut out that count for nothing: the models then come to one result in two ways.
 
     Args:
         bench: The two models and their pairs, on a few samples in float64.
@@ -67,12 +68,14 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
 def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
     """Those of the pairs in doubt, by their rows, around which operators differ, or around one that they lead to.
 
-    They do as well where what reads a pair differs once the candidate is given the baseline's tensor.
+    They do as well where what reads a pair differs once the candidate is given the baseline's tensor, or cannot be
+    given it, as it holds another number of elements.
     """
     found = {
         k
         for k, row in enumerate(rows)
-        if k in doubtful and (row.apart or row.rewired or row.candidate_op is not None or _needed(row, rows))
+        if k in doubtful
+        and (row.apart or row.rewired or row.candidate_op is not None or _resized(row) or _needed(row, rows))
     }
     stack = [*found]
     while stack:
@@ -81,6 +84,10 @@ def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list
         found |= beside
         stack.extend(beside)
     return [doubtful[k] for k in sorted(found)]
+
+
+def _resized(row: PairResult) -> bool:
+    return row.candidate_shape is not None and math.prod(row.candidate_shape) != math.prod(row.shape)
 
 
 def _needed(pair: PairResult, rows: Sequence[PairResult]) -> bool:
@@ -126,6 +133,30 @@ def _apart(row: PairResult) -> bool:
 
 def _nearly(row: PairResult) -> bool:
     return row.total is not None and row.total.within(_NEAR)
+
+
+def cut_out(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
+    """Pairs of other numbers of elements that lead to the same from what both are given, beside a fault elsewhere.
+
+    Channels may be cut out that count for nothing. Where nothing else is at fault, `wrong_guesses` finds them.
+    """
+    readers: dict[int, list[PairResult]] = {}
+    for row in rows:
+        for above in row.above:
+            readers.setdefault(above, []).append(row)
+    found: dict[int, Pair] = {}
+    for row in reversed(rows):
+        if row.kind != "site" or row.status is Status.UNMATCHED or not _resized(row):
+            continue
+        below = readers.get(row.index, [])
+        if below and all(each.index in found or _agrees_alone(each) for each in below):
+            b = alignment.baseline.by_name[row.baseline or ""].index
+            found[row.index] = Pair(b, alignment.partner[b])
+    return list(found.values())
+
+
+def _agrees_alone(row: PairResult) -> bool:
+    return row.intrinsic is not None and within(row.intrinsic, limit(row, intrinsic=True))
 
 
 def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:

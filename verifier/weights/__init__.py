@@ -1,6 +1,7 @@
 """Which tensors both models compute with: drawn, loaded, taken over or left as they are."""
 
-from verifier.weights.choosing import Masters, choose, fingerprints
+from verifier.weights.choosing import Masters, choose
+from verifier.weights.copies import fingerprints
 from verifier.weights.files import read_state
 from verifier.weights.maps import as_toml, read_map, resolve
 

@@ -40,6 +40,7 @@ def calibrated(
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     seed: int,
     quiet: Collection[str] = (),
+    own: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Tensors under which every parameter of `model` shows in its output and nothing overflows.
 
@@ -48,12 +49,14 @@ def calibrated(
     and variance are set to those of its own input, layer by layer, so that activations keep their scale at any
     depth (the idea of data-dependent initialisation: Mishkin & Matas, "All you need is a good init", 2016).
     Gains named in `quiet` are drawn smaller: where every residual branch is as loud as its trunk, a random
-    network is chaotic and multiplies rounding errors by a constant per block.
+    network is chaotic and multiplies rounding errors by a constant per block. Those named in `own` stay as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {name for name, _ in model.named_parameters()}
     drawn = {
-        name: _draw(tensor, generator, _QUIET if name in quiet else 1.0) if name in parameters else tensor
+        name: _draw(tensor, generator, _QUIET if name in quiet else 1.0)
+        if name in parameters and name not in own
+        else tensor
         for name, tensor in state.items()
     }
     args, kwargs = inputs
@@ -61,7 +64,7 @@ def calibrated(
     with torch.no_grad(), _Calibration(generator):
         copy(*args, **kwargs)
     measured = state_of(copy)
-    return {name: drawn[name] if name in parameters else measured[name] for name in state}
+    return {name: drawn[name] if name in parameters or name in own else measured[name] for name in state}
 
 
 class _Calibration(torch.overrides.TorchFunctionMode):

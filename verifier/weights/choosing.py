@@ -6,7 +6,6 @@ memory with the baseline's wherever the parameter map says so; neither model is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,15 @@ import msgspec
 import torch
 
 from verifier.align import Assembly
-from verifier.metrics.convert import as_reals
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights import pruned
 from verifier.weights.calibration import branch_ends, calibrated, varies
+from verifier.weights.copies import is_copy, is_edit, looks_drawn, related, stored, wide
 from verifier.weights.files import counts_batches, fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
 class Masters:
     """Master tensors by qualified name for each model, how they belong together, and what to say about them.
 
-    `decided` names the candidate's tensors whose own values tell how they were made from the baseline's.
+    `decided` names the candidate's tensors whose own values tell how they were made from the baseline's, `resized`
+    those of each that stand in each other's place in another shape, and keep their own values.
     """
 
     baseline: Mapping[str, Tensor]
@@ -42,6 +42,7 @@ class Masters:
     info: WeightsInfo
     assemblies: Mapping[str, Assembly]
     decided: frozenset[str] = frozenset()
+    resized: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
     def remade(self, assemblies: Iterable[Mapping[str, Assembly]]) -> Masters:
         """The same baseline, with some of the candidate's tensors made otherwise from its own, but what it kept."""
@@ -62,6 +63,7 @@ class Masters:
             msgspec.structs.replace(self.info, parameter_map=_as_text(merged)),
             merged,
             self.decided,
+            self.resized,
         )
 
     @property
@@ -126,8 +128,12 @@ def choose(
         merged = {**mapping, **given}
         mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
     source = ""
+    constants = program_constants(candidate)
+    copied = is_copy(stored(b_state, c_state, mapping, constants), c_state)
+    resized = _resized(alignment, mapping) if copied else (frozenset(), frozenset())
     if mode == "calibrated":
-        masters = calibrated(baseline, b_state, inputs, seed, quiet=branch_ends(alignment.baseline))
+        quiet = branch_ends(alignment.baseline)
+        masters = calibrated(baseline, b_state, inputs, seed, quiet=quiet, own=resized[0])
     elif mode in {"init", "transfer", "as-is"}:
         masters = b_state
     elif mode == "imagenet":
@@ -140,7 +146,6 @@ def choose(
     else:
         buffers = {name for name, _ in candidate.named_buffers()}
         live = mode == "transfer"
-        constants = program_constants(candidate)
         candidates, kept = _carry_over(
             b_state,
             c_state,
@@ -162,24 +167,11 @@ def choose(
         unexercised=tuple(_unexercised(baseline, masters)),
         kept=kept,
     )
-    return Masters(masters, candidates, info, mapping, frozenset(decided))
+    return Masters(masters, candidates, info, mapping, frozenset(decided), resized)
 
 
 def _as_text(assemblies: Mapping[str, Assembly]) -> dict[str, str | tuple[str, ...]]:
     return {name: assembly.text for name, assembly in assemblies.items()}
-
-
-def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
-    """What tells the tensors of a model apart by value: a few of their elements. None for constants."""
-    return {name: _fingerprint(tensor) if varies(tensor) else None for name, tensor in state.items()}
-
-
-_TELLING = 64  # elements: two tensors of random numbers agree in none of them
-
-
-def _fingerprint(tensor: Tensor) -> Hashable:
-    flat = tensor.detach().reshape(-1)
-    return tuple(_wide(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING]).tolist())
 
 
 def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> dict[str, Assembly] | None:
@@ -190,9 +182,7 @@ def _by_name(baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) ->
     """
     if {n: t.shape for n, t in baseline.items()} != {n: t.shape for n, t in candidate.items()}:
         return None
-    telling = _telling(baseline)
-    same = sum(related(baseline[name], candidate[name]) for name in telling)
-    return {name: Assembly.of(name) for name in baseline} if same > len(telling) / 2 else None
+    return {name: Assembly.of(name) for name in baseline} if is_copy(baseline, candidate) else None
 
 
 def _drawn_elsewhere(
@@ -220,31 +210,8 @@ def _drawn_elsewhere(
         and all(operators[1][name].isdisjoint(operators[0].get(each, ())) for each in assembly.names)
     }
     telling = [name for name in foreign if varies(candidate[name])]
-    drawn = sum(_looks_drawn(name, candidate) for name in telling)
+    drawn = sum(looks_drawn(name, candidate) for name in telling)
     return set(foreign) if drawn > len(telling) / 2 else set()
-
-
-def _telling(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that tell whether others were made from them: a few numbers do not, where there are more."""
-    found = [name for name, tensor in tensors.items() if varies(tensor)]
-    return [name for name in found if tensors[name].numel() >= _TELLING] or found
-
-
-def _looks_drawn(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor lies as torch's linear layers and convolutions draw theirs: evenly within 1 / sqrt(fan-in).
-
-    Of n numbers the largest is about n / (n + 1) of the bound (torch.nn.Linear.reset_parameters).
-    """
-    owner = name.rpartition(".")[0]
-    weight = state.get(f"{owner}.weight" if owner else "weight")
-    if weight is None or weight.dim() < 2 or not weight.is_floating_point():
-        return False
-    bound = 1 / math.sqrt(weight[0].numel())
-    largest, count = float(state[name].abs().max()), state[name].numel()
-    return (1 - _SPREAD / count) * bound <= largest <= bound * (1 + 1e-6)
-
-
-_SPREAD = 8  # the largest of n even draws is below 1 - 8 / n once in three thousand times (e^-8)
 
 
 def _carry_over(
@@ -267,15 +234,8 @@ def _carry_over(
     that only start from another constant, are initialisation and are replaced. What is made of which tensor is
     certain (`given`) is made of it.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
-    before = {
-        name: assembly.stored(baseline, candidate[name])
-        for name, assembly in mapping.items()
-        if assembly.fits(shapes, candidate[name].shape) and name not in constants
-    }
-    telling = _telling(before)
-    same = sum(related(before[name], candidate[name]) for name in telling)
-    copied = len(telling) > 0 and same > len(telling) / 2
+    before = stored(baseline, candidate, mapping, constants)
+    copied = is_copy(before, candidate)
     chosen = dict(candidate)
     kept = [name for name in candidate if name not in before and name not in constants]
     for name, tensor in before.items():
@@ -288,11 +248,30 @@ def _carry_over(
         chosen[name] = mapping[name].make(masters, tensor.shape)
         if not copied or torch.equal(tensor, candidate[name]):
             continue
-        if live or name in buffers or _is_edit(tensor, candidate[name]):
-            difference = _wide(candidate[name]) - _wide(tensor)
-            chosen[name] = (_wide(chosen[name]) + difference).to(candidate[name].dtype)
+        if live or name in buffers or is_edit(tensor, candidate[name]):
+            difference = wide(candidate[name]) - wide(tensor)
+            chosen[name] = (wide(chosen[name]) + difference).to(candidate[name].dtype)
             kept.append(name)
     return chosen, tuple(kept)
+
+
+def _resized(alignment: Alignment, mapping: Mapping[str, Assembly]) -> tuple[frozenset[str], frozenset[str]]:
+    """Tensors of both models that stand in each other's place in another shape, as where channels are cut out.
+
+    What is drawn for one of the two says nothing of the other.
+    """
+    taken = {name for assembly in mapping.values() for name in assembly.names}
+    found: set[tuple[str, str]] = set()
+    for b, c in alignment.pairs:
+        roles = {use.role: use for use in alignment.baseline.sites[b].tensors}
+        for use in alignment.candidate.sites[c].tensors:
+            twin = roles.get(use.role)
+            if twin is not None and use.shape != twin.shape:
+                found.add((twin.name, use.name))
+    return (
+        frozenset(name for name, _ in found) - taken,
+        frozenset(name for _, name in found).difference(mapping),
+    )
 
 
 def _is_other_constant(name: str, baseline: Tensor, candidate: Tensor) -> bool:
@@ -347,27 +326,6 @@ def program_constants(model: nn.Module) -> set[str]:
             or not (buffer.is_floating_point() or buffer.is_complex() or buffer.dim() == 0)
         )
     }
-
-
-def _is_edit(baseline: Tensor, candidate: Tensor) -> bool:
-    """Whether a parameter that differs from its twin was edited rather than initialised otherwise."""
-    if not (varies(baseline) and varies(candidate)):
-        return float((_wide(candidate) - _wide(baseline)).abs().max()) < 0.5
-    return related(baseline, candidate)
-
-
-def related(baseline: Tensor, candidate: Tensor) -> bool:
-    """Whether one tensor was made from the other; fresh draws correlate by chance only."""
-    if baseline.is_complex() != candidate.is_complex():
-        return False
-    both = torch.stack([as_reals(_wide(baseline).contiguous()), as_reals(_wide(candidate).contiguous())])
-    # Of n numbers drawn independently the correlation is spread by 1 / sqrt(n).
-    least = min(0.99, max(0.5, 4 / math.sqrt(max(1, baseline.numel()))))
-    return torch.equal(both[0], both[1]) or float(torch.corrcoef(both)[0, 1]) > least
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:

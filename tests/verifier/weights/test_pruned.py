@@ -71,3 +71,80 @@ def test_a_mask_of_the_baselines_is_no_partner_either() -> None:
     found = verify(masked(net()), permanent, X)
     assert found.verdict == "match"
     assert not any("mask" in str(used) for used in found.weights.parameter_map.values())
+
+
+class Block(nn.Module):
+    """A residual block of which the channels inside may be fewer."""
+
+    def __init__(self, inside: int = 8) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(6, inside, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inside)
+        self.conv2 = nn.Conv2d(inside, 6, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(x + self.bn2(self.conv2(inside)))
+
+
+def blocks(*, shift: float = 0.0) -> Any:
+    """Three blocks, of which every third channel inside gives 0, or a number that the ReLU behind it cuts off."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), Block(), Block(), Block(), nn.Flatten(), nn.Linear(1176, 5))
+    for block in (model.get_submodule(str(k)) for k in (1, 2, 3)):
+        assert isinstance(block, Block)
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            block.bn1.weight[::3] = 0.0 if shift == 0 else 0.1
+            block.bn1.bias[::3] = shift
+    return model.eval()
+
+
+def cut(model: Any) -> Any:
+    """A copy without these channels."""
+    made = copy.deepcopy(model)
+    kept = torch.tensor([1, 2, 4, 5, 7])
+    for k in (1, 2, 3):
+        block, before = Block(5), made[k]
+        block.conv2.weight.data = before.conv2.weight.data[:, kept].clone()
+        block.conv1.weight.data = before.conv1.weight.data[kept].clone()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(block.bn1, name).data = getattr(before.bn1, name).data[kept].clone()
+        block.bn2 = before.bn2
+        made[k] = block
+    return made.eval()
+
+
+@pytest.mark.parametrize("weights", ["transfer", "calibrated", "as-is"])
+def test_channels_that_count_for_nothing_may_be_cut_out(weights: str) -> None:
+    found = verify(blocks(), cut(blocks()), X, weights=weights)
+    assert (found.verdict, found.culprits) == ("match", ())
+    assert found.coverage.baseline_share == 1.0
+
+
+@pytest.mark.parametrize("weights", ["transfer", "calibrated", "as-is"])
+def test_a_fault_where_channels_are_cut_out_is_found_alone(weights: str) -> None:
+    faulty = cut(blocks())
+    faulty[2].bn2.eps = 1e-2
+    found = verify(blocks(), faulty, X, weights=weights)
+    assert [culprit.baseline for culprit in found.culprits] == ["2.bn2"]
+    assert found.culprits[0].cause is not None
+    assert found.culprits[0].cause.code == "batchnorm-eps"
+
+
+def test_channels_that_are_cut_out_and_count_are_found() -> None:
+    faulty = blocks()
+    with torch.no_grad():
+        faulty[2].bn1.bias[3] = 0.5
+    found = verify(faulty, cut(blocks()), X, weights="as-is")
+    assert found.verdict == "diverged"
+    assert found.first_divergence is not None
+    assert str(found.first_divergence.baseline).startswith("2.")
+
+
+def test_channels_that_only_the_given_inputs_leave_silent_are_no_match() -> None:
+    baseline = blocks(shift=-2.0)
+    assert torch.equal(baseline(X), cut(baseline)(X))
+    assert verify(baseline, cut(baseline), X, weights="as-is").verdict != "match"
