@@ -36,6 +36,7 @@ from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
+from verifier.records import Verdict
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
 from verifier.weights import resolve
@@ -155,8 +156,9 @@ def verify(
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
             results = with_sources(found.results, found.bench.alignment)
-            whole = found.bench.at(inputs=given)
-            probes = tuple(probing(whole, policy, known, seed, protocol.progress)) if probe else ()
+            probes = (
+                tuple(probing(found.bench, given, policy, known, seed, protocol.progress)) if probe else ()
+            )
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     covered = coverage(
@@ -228,33 +230,62 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
 def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
     """The comparison with a few samples for float64, or with all where a few will not do.
 
-    A model may depend on how many samples there are, and the first dimension need not be the batch.
+    A model may depend on how many samples there are, and the first dimension need not be the batch. Where one of the
+    two depends on it alone, they are compared on the few by themselves, too.
     """
     parts = batches(given, terms.batch_size)
     # Two are enough for a fault that mixes samples to show, and few enough for float64 to be quick.
     numbers = sorted(ends(batch_size_of(given)))
+    found: Compared | None = None
+    alone = (True, True)
+    anew = False
     if len(numbers) < batch_size_of(given):
-        found: Compared | None = None
         try:
             found = compared(sides, given, picked(given, numbers), terms)
         except GraphDepartureError:
-            return compared(sides, given, given, terms.anew())
+            anew = True
         except (CannotRunError, InputError):
             pass  # what fails on a few samples may run on all; else that tells why
-        known = found is not None and found.alone
-        if (known or _by_sample(sides, parts)) and found is not None:
+        if found is None or not found.alone:
+            alone = _by_sample(sides, parts)
+        if found is not None and all(alone):
             found = _with_samples_apart(sides, given, numbers, terms, found)
             return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
+    one, note = alone[0] != alone[1], _otherwise_on_few(alone, len(numbers), batch_size_of(given))
+    if one and (apart := _parted(sides, picked(given, numbers), terms)):
+        return replace(apart, notes=(*apart.notes, f"{note}; compared on these alone"))
+    whole = _on_all(sides, given, terms, anew=anew)
+    return replace(whole, notes=(*whole.notes, f"{note}; compared on all")) if one else whole
+
+
+def _on_all(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, anew: bool) -> Compared:
+    if not anew:
+        with contextlib.suppress(GraphDepartureError, InputError):
+            return compared(sides, given, given, terms)
+    return compared(sides, given, given, terms.anew())
+
+
+def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> tuple[bool, bool]:
+    """Whether each model gives for a few samples what it gives for these among all; both run on all."""
+    return by_sample(sides[0], parts), by_sample(sides[1], [part.other or part for part in parts])
+
+
+def _parted(sides: tuple[Side, Side], few: Inputs, terms: Terms) -> Compared | None:
+    """The comparison on a few samples and nothing else, where the models part there."""
     try:
-        return compared(sides, given, given, terms)
-    except (GraphDepartureError, InputError):
-        return compared(sides, given, given, terms.anew())
+        found = compared(sides, few, few, terms)
+    except (GraphDepartureError, CannotRunError, InputError):
+        return None
+    return found if any(each.result.verdict is Verdict.DIVERGED for each in found.cells) else None
 
 
-def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> bool:
-    """Whether both models give for a few samples what they give for these among all; both run on all."""
-    runs = by_sample(sides[0], parts), by_sample(sides[1], [part.other or part for part in parts])
-    return all(runs)
+def _otherwise_on_few(alone: tuple[bool, bool], few: int, count: int) -> str:
+    side = "candidate" if alone[0] else "baseline"
+    samples = f"{few} sample{'s' * (few > 1)}"
+    return (
+        f"given {samples}, the {side} alone gives something else than for {'these' if few > 1 else 'it'} among "
+        f"{count}, or does not run"
+    )
 
 
 def _with_samples_apart(

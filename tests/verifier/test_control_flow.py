@@ -88,6 +88,65 @@ def test_a_branch_that_changes_between_calls_blames_no_dtype_and_no_batch_size()
     assert "batch size" not in message
 
 
+class OnFew(Plain):
+    """What it does with small batches, behind its first layer and at its end."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._steps = between, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        few = len(x) < 3
+        out = self.first(x)
+        out = self.second(self._steps[0](out) if few else out)
+        return self._steps[1](out) if few else out
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x * 2
+
+
+@pytest.mark.parametrize(("between", "last"), [(doubled, same), (same, doubled), (torch.relu, same)])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_candidate_that_does_otherwise_with_few_samples_is_no_match(
+    between: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor], batch_size: int | None
+) -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    found = verify(Plain(), OnFew(between, last), x, batch_size=batch_size)
+    assert found.verdict == "diverged"
+    assert any("the candidate alone gives something else" in note for note in found.notes)
+
+
+def test_a_baseline_that_does_otherwise_with_few_samples_is_no_match_either() -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    found = verify(OnFew(doubled, same), Plain(), x)
+    assert found.verdict == "diverged"
+    assert any("the baseline alone gives something else" in note for note in found.notes)
+
+
+def test_two_models_that_do_the_same_otherwise_with_few_samples_match() -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    found = verify(OnFew(doubled, torch.relu), OnFew(doubled, torch.relu), x)
+    assert found.verdict == "match"
+    assert not any("alone gives something else" in note for note in found.notes)
+
+
+class OfEight(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).view(8, 4)
+
+
+def test_a_candidate_that_takes_no_fewer_samples_is_told() -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    found = verify(Plain(), OfEight(), x)
+    assert found.verdict == "match"
+    assert any("the candidate alone gives something else" in note for note in found.notes)
+
+
 def test_batches_that_take_different_ways_are_compared_as_one_and_that_is_told() -> None:
     found = verify(ByBatch(), ByBatch(), X, batch_size=3)
     assert found.verdict == "match"

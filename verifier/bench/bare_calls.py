@@ -117,7 +117,11 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
             once is again or (not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
         )
         if not seen[-1] and _apart(held, values) <= _UNREPEATABLE * cell.unit_roundoff:
-            notes.append(f"the {side} does not give the same bits every time it is run, only within rounding")
+            notes.append(
+                f"the {side} gives other bits when nothing watches it (a fused operator, say), within rounding"
+                if steady[-1]
+                else f"the {side} does not give the same bits every time it is run, only within rounding"
+            )
         else:
             if not seen[-1]:
                 notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, values)}")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
 
 _MOST = 16  # samples: what mixes them up shows, and float64 stays quick
-_FEW = 2
 
 
 class Draw(NamedTuple):
@@ -34,13 +33,16 @@ class Draw(NamedTuple):
     training: bool = False
 
 
-def draws(given: Inputs, seed: int) -> Iterator[Draw]:
-    """Every probe that changes anything; numbers that choose among things stay in the range they were given in."""
+def draws(given: Inputs, seed: int, samples_at_once: int) -> Iterator[Draw]:
+    """Every probe that changes anything; numbers that choose among things stay in the range they were given in.
+
+    Other numbers are drawn for so many samples as were compared in float64, which shows nothing but the numbers.
+    """
     given = replace(given, other=None)
     count = batch_size(given)
-    few = sample(given, _FEW)
-    for samples in (1, 3, min(_MOST, 2 * count)):
-        if samples != count:
+    few = sample(given, samples_at_once)
+    for samples in dict.fromkeys((1, 2, 3, min(_MOST, 2 * count))):
+        if samples not in (count, samples_at_once):
             words = f"{samples} sample{'s' if samples > 1 else ''} a call"
             yield Draw(words, _repeated(given, count, samples), resized=True)
     for name, change in _NUMBERS:

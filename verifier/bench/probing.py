@@ -18,6 +18,7 @@ from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError
 from verifier.graph import record
+from verifier.inputs.samples import batch_size
 from verifier.judge import semantics_budget
 from verifier.models.casting import arguments, cast
 from verifier.models.copying import copy_with, state_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from verifier.bench.probes import Draw
     from verifier.bench.subject import Subject
     from verifier.graph import Graph
+    from verifier.inputs import Inputs
     from verifier.judge import Policy
     from verifier.lockstep import Meeting
     from verifier.records import Comparison
@@ -45,6 +47,7 @@ _SPECK = 1e-11
 
 def probing(
     bench: Bench,
+    given: Inputs,
     policy: Policy,
     known: Mapping[str, Assembly | None],
     seed: int,
@@ -53,13 +56,14 @@ def probing(
     """Run both models on every probe.
 
     Args:
-        bench: The two models with their proved pairs, in float64, and the inputs that were given.
+        bench: The two models with their proved pairs, in float64, and the samples that were compared there.
+        given: All inputs that were given.
         policy: What a pair may be off by.
         known: What is known of the parameter map, should a probe need pairs of its own.
         seed: For numbers that are drawn.
         progress: Told how far this has come.
     """
-    every = list(draws(bench.inputs, seed))
+    every = list(draws(given, seed, batch_size(bench.inputs)))
     for number, draw in enumerate(every):
         progress("probes", number, len(every))
         yield _probed(bench.at(inputs=draw.inputs), draw, policy, known)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -124,3 +125,12 @@ class _Remembering(Net):
 def test_what_is_remembered_by_what_no_order_changes_is_seen() -> None:
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(2))
     assert verify(Net(), _Remembering(), x).verdict is Verdict.DIVERGED
+
+
+def test_other_bits_of_a_fused_way_are_not_called_chance() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()  # fused where nothing watches it
+    found = verify(layer, copy.deepcopy(layer), torch.randn(2, 5, 16), weights="as-is")
+    assert found.verdict == "match"
+    assert any("gives other bits when nothing watches it" in note for note in found.notes)
+    assert not any("every time" in note for note in found.notes)

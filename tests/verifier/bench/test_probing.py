@@ -167,7 +167,9 @@ def test_dropouts_that_draw_are_held_against_nobody() -> None:
 
 def test_whole_numbers_are_drawn_again_in_their_range() -> None:
     given = torch.tensor([[3, 9, 4], [4, 4, 5]])
-    drawn = [draw.inputs.args[0] for draw in draws(tensors(given), 0) if draw.name.startswith("other whole")]
+    drawn = [
+        draw.inputs.args[0] for draw in draws(tensors(given), 0, 2) if draw.name.startswith("other whole")
+    ]
     assert len(drawn) == 1
     assert drawn[0].dtype == given.dtype
     assert drawn[0].shape == given.shape
@@ -208,3 +210,16 @@ def test_what_probes_show_stays_when_it_is_judged_again_but_not_by_the_task() ->
     found = probed(Net(FAULTS["of-one-sample"][0]).eval())
     assert judge_again(found, STRICT).verdict is Verdict.DIVERGED
     assert judge_again(found, TASK).verdict is Verdict.MATCH
+
+
+def test_a_probe_blames_numbers_only_for_what_numbers_show() -> None:
+    """A candidate that needs three samples or more is told by the probes of fewer, and by no other."""
+
+    def step(_: nn.Module, x: Tensor) -> Tensor:
+        return F.relu(x) if len(x) > 2 else F.relu(x) * 2
+
+    def other(_: nn.Module, x: Tensor) -> Tensor:
+        return F.relu(x) if len(x) > 2 else F.relu(x) * 3
+
+    found = probed(Net(step).eval(), Net(other).eval())
+    assert shown(found) == ["1 sample a call", "2 samples a call"]
