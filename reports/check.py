@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reports.signs import Mark
     from verifier.records import Check, CheckedModel
 
+LATER = "Checked again alone since"
 FAILURES = "The policy itself fails"
 NOT_RUN = signs.Mark("could not run", signs.VERDICT_SIGNS[Verdict.DIVERGED], "diverged")
 
@@ -31,6 +32,8 @@ class ModelRow:
     page: str
     accepted: tuple[str, ...]
     weights: str
+    later: str
+    later_accepted: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Page:
     policy: str
     failures: tuple[str, ...]
     accepted_title: str
+    later_title: str
     models: tuple[ModelRow, ...]
     command: str
     circumstances: str
@@ -51,6 +55,8 @@ class Page:
 def headline(found: Check) -> str:
     """How all of it ended, in one sentence."""
     said = [counts([each.verdict for each in found.models], "models")]
+    if again := sum(each.later is not None for each in found.models):
+        said.append(f"{again:,} checked again since")
     if found.failures:
         said.append(f"the policy itself fails: {found.failures[0]}")
     return brief(", ".join(said))
@@ -73,13 +79,15 @@ def counts(verdicts: Sequence[Verdict | None], noun: str, awaited: int = 0) -> s
 
 
 def sections(found: Check) -> list[Section]:
-    """What fails in the policy itself, and which weights were compared, for the terminal."""
+    """What was checked again, fails in the policy itself or is accepted by it, and which weights were compared."""
     said = {each.weights for each in found.models if each.weights}
     which = [f"{each.name}: {each.weights}" for each in found.models if each.weights]
     return [
         Section(title, lines(texts))
         for title, texts in (
+            (LATER, [f"{each.name}: {_later(each, found)}" for each in found.models if each.later]),
             (FAILURES, found.failures),
+            (TITLE, [f"{each.name}: {said}" for each in found.models for said in _accepted(each)]),
             ("What was compared", which if len(said) > 1 else sorted(said)),
         )
         if texts
@@ -98,13 +106,27 @@ def page(found: Check) -> Page:
         policy=found.policy,
         failures=found.failures,
         accepted_title=TITLE,
-        models=tuple(map(_row, found.models)),
+        later_title=LATER,
+        models=tuple(_row(each, found) for each in found.models),
         command=found.command,
         circumstances=f"{found.created}, {found.seconds:.1f} s, exit code {found.code}",
     )
 
 
-def _row(model: CheckedModel) -> ModelRow:
+def _accepted(model: CheckedModel) -> tuple[str, ...]:
+    """What is accepted of a model, as it was looked at last."""
+    return model.accepted if model.later is None else model.later.accepted
+
+
+def _later(model: CheckedModel, found: Check) -> str:
+    """When a model was checked again, how it ended then, and by which policy if by another; empty if it was not."""
+    if model.later is None:
+        return ""
+    policy = "" if model.later.policy == found.policy else f", {model.later.policy}"
+    return f"{model.later.said} ({model.later.created}{policy})"
+
+
+def _row(model: CheckedModel, found: Check) -> ModelRow:
     return ModelRow(
         name=model.name,
         mark=NOT_RUN if model.verdict is None else signs.of_verdict(model.verdict),
@@ -113,4 +135,6 @@ def _row(model: CheckedModel) -> ModelRow:
         page=model.report,
         accepted=model.accepted,
         weights=model.weights,
+        later=_later(model, found),
+        later_accepted=() if model.later is None else model.later.accepted,
     )

@@ -16,6 +16,7 @@ from tests.prepared import CAUSE, GAP, prepared, stage
 from verifier.initialisation.records import Initialisation, Statistics, TensorResult, TensorStanding
 from verifier.records import (
     Check,
+    CheckedLater,
     CheckedModel,
     PreparationAlone,
     Status,
@@ -274,10 +275,17 @@ def check() -> Check:
         said=f"diverged: {LONG} is wrong {HOSTILE}",
         report="port/report.html",
     )
+    later = CheckedLater(
+        policy=f"{LONG}.toml", verdict=Verdict.ACCEPTED, code=0, said=f"accepted: {LONG} {HOSTILE}", created=WHEN,
+        accepted=(f"{LONG}: waived until 2099-12-31: {HOSTILE}",),
+    )  # fmt: skip
     return Check(
         policy="policy.toml",
         code=1,
-        models=(model, msgspec.structs.replace(model, name="other", verdict=None, report="")),
+        models=(
+            msgspec.structs.replace(model, later=later),
+            msgspec.structs.replace(model, name="other", verdict=None, report=""),
+        ),
         failures=("waiver 1 is not needed any more",),
         command="python -m verifier check --policy policy.toml",
         created=WHEN,

@@ -86,6 +86,10 @@ def test_a_waived_fault_is_accepted_and_told_everywhere(
 
     assert (ended.code, ended.err) == (0, "")
     assert "1 of 2 models match, 1 accepted by policy" in ended.out
+    assert (
+        "eps: bn2 in cpu/float64, cpu/float32: waived until 9999-12-31 (bn2): until the next training"
+        in ended.out
+    )
     assert red(place) == {}
     result = ended.result("OUT/eps")
     assert (result["verdict"], result["culprits"], result["model"]) == ("accepted", [], "eps")
@@ -124,16 +128,54 @@ def test_one_model_is_checked_again_by_the_command_on_its_page(
     check: Callable[..., Ended], call: Callable[..., Ended], place: Path
 ) -> None:
     whole_check = check(SMALL + SAME + EPS)
-    page = (place / "OUT/check.html").read_bytes()
     command = whole_check.result("OUT/same")["command"]
     assert command == "python -m verifier check --policy policy.toml --out OUT --only same"
 
     again = call(*command.split()[3:])
 
     assert (again.code, again.err) == (0, "")
-    assert (place / "OUT/check.html").read_bytes() == page
     assert again.result("OUT/same")["command"] == command
     assert "did you mean 'same'" in call("check", "--policy", "policy.toml", "--only", "sane").err
+
+
+def test_the_page_of_all_marks_what_was_checked_alone_since(
+    check: Callable[..., Ended], call: Callable[..., Ended], place: Path
+) -> None:
+    check(SMALL + SAME + EPS)
+
+    alone = check(SMALL + SAME + EPS + WAIVER, "--only", "eps")
+
+    assert (alone.code, alone.err) == (0, "")
+    told = call("report", "OUT").out
+    assert told.startswith("1 of 2 models match, 1 diverged, 1 checked again since\n")
+    assert "eps: accepted: by policy, no match: 1 culprit waived (bn2); until 9999-12-31 (2" in told
+    page = (place / "OUT/check.html").read_text(encoding="utf-8")
+    assert page.count("Checked again alone since") == 1
+    same, eps = whole(alone)["models"]
+    assert (same["verdict"], same["later"]) == ("match", None)
+    assert (eps["verdict"], eps["later"]["verdict"], eps["report"]) == (
+        "diverged",
+        "accepted",
+        "eps/report.html",
+    )
+    failed = check(SMALL + EPS.replace("other_eps", "nobody"), "--only", "eps")
+    assert failed.code == 2
+    assert whole(failed)["models"][1]["later"]["verdict"] is None
+    again = check(SMALL + SAME + EPS)
+    assert [each["later"] for each in whole(again)["models"]] == [None, None]
+
+
+def test_rules_of_the_only_model_asked_for_are_judged_and_no_others(check: Callable[..., Ended]) -> None:
+    budget = '[[budgets]]\nmodel = "same"\nsite = "nowhere"\ntotal = 1e-5\nreason = "x"\n'
+    of_all = '[[budgets]]\nsite = "nowhere_else"\ntotal = 1e-5\nreason = "x"\n'
+
+    own = check(SMALL + SAME + EPS + budget + of_all, "--only", "same")
+    others = check(SMALL + SAME + EPS + WAIVER.replace("bn2", "bn1") + of_all, "--only", "same")
+
+    assert (own.code, others.code) == (1, 0)
+    assert "1 of 1 models match, the policy itself fails: budget 1 (nowhere) is for no site" in own.out
+    assert "nowhere_else" not in own.out + others.out
+    assert not (own.directory / "OUT/check.html").exists()
 
 
 @pytest.mark.parametrize("expires", ["2020-01-31", "9999-12-31"])

@@ -104,3 +104,13 @@ def test_a_closed_pipe_is_no_reason_to_complain(place: Path, start: Callable[...
     process = start("models")
     process.stdout.close()  # type: ignore[attr-defined]
     assert process.stderr.read() == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("command", "takes"), [("run", True), ("train", False), ("train-parity", False)])
+def test_what_may_stand_in_a_models_place_is_told_where_it_may(
+    call: Callable[..., Ended], command: str, takes: bool
+) -> None:
+    said = " ".join(call(command, "--help").out.split())
+
+    assert "The trusted model: torchvision:NAME" in said
+    assert ("certificate" in said.partition("--baseline SPEC")[2].partition("--candidate SPEC")[0]) is takes

@@ -53,6 +53,18 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         case("an unknown device", "--device", "gpu", says=("unknown device 'gpu'", "cuda")),
         case("an unsupported device", "--device", "mps", says=("'mps' is not supported",)),
         case("no device", "--device", "", says=("--device",)),
+        case(
+            "a dump that is not there",
+            *("--baseline", "gone.npz", "--candidate", "nets.py:net"),
+            says=("there is no file gone.npz",),
+        ),
+        case(
+            "a folder that is not there",
+            *("--baseline", "gone/", "--candidate", "nets.py:net"),
+            says=("there is no folder gone/",),
+        ),
+        case("a word misspelt", "--localise", "alwyas", says=("--localise alwyas", "did you mean 'always'?")),
+        case("a word that is none", "--outputs", "7", says=("--outputs 7", "by-name, by-order")),
         case("an unknown dtype", "--dtype", "floaat32", says=("'floaat32'", "did you mean 'float32'")),
         case("no dtype", "--dtype", ",", says=("--dtype",)),
         case("scales and a size", "--test-scales", "32,64", says=("--test-scales and --image-size exclude",)),

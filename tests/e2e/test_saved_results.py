@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import pages
+from verifier.training.saving import save_experiment
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -66,6 +69,17 @@ def test_out_without_a_second_result_is_refused(saved: Path, call: Callable[...,
 
 def test_a_second_result_that_is_missing_is_told(saved: Path, call: Callable[..., Ended]) -> None:
     assert "there is no saved result at NOWHERE" in call("report", "DIR", "NOWHERE").refusal(2)
+
+
+def test_what_is_no_result_is_neither_compared_nor_judged(
+    saved: Path, call: Callable[..., Ended], place: Path
+) -> None:
+    save_experiment(pages.experiment(), place / "LEARNT")
+
+    said = "LEARNT holds a training; two results of `run` are compared."
+    assert call("report", "DIR", "LEARNT").refusal(2) == said
+    assert call("report", "LEARNT", "DIR").refusal(2) == said
+    assert "LEARNT holds a training" in call("judge", "LEARNT", "--policy", "strict").refusal(2)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import pages
 from tests.documents import blocks
 from tests.e2e.conftest import TWINS, Ended
 from tests.photographs import make
+from verifier.training.saving import save_experiment
 
 if TYPE_CHECKING:
     import subprocess
@@ -102,6 +104,11 @@ def test_a_loop_of_ones_own_is_compared_with_another(call: Call, trainers: Path)
     ("arguments", "code", "said"),
     [
         (("--recipe", "bad.toml"), 2, "a recipe has no 'learning_rate'"),
+        (
+            ("--batch-size", "1500"),
+            2,
+            "1500 is more than the 1437 images there are: give --batch-size 1437, or",
+        ),
         (("--candidate-trainer", "loops.py:failing"), 3, "failed at batch 0: ZeroDivisionError: no water"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else None,
@@ -238,6 +245,43 @@ def test_what_others_left_unfinished_is_left_alone_and_told(call: Call, place: P
     assert ended.out.endswith(
         "Left alone: other-candidate.checkpoint.pt in parts is an unfinished training that was not asked for.\n"
     )
+
+
+def test_a_network_is_named_after_its_file_wherever_that_lies(call: Call, place: Path) -> None:
+    spec = f"../{place.name}/nets.py:net"
+    ended = call("train", "--candidate", spec, "--no-twin", "--epochs", "1", "--batch-size", "512")
+
+    assert ended.code == 0, ended.err
+    assert "training/nets-py-net-candidate.safetensors" in ended.new
+    assert ended.out.startswith("nets-py-net candidate, epoch 1 of 1")
+
+
+@pytest.mark.parametrize(
+    ("names", "epochs", "said"),
+    [
+        (
+            ("nets-py-net",),
+            5,
+            "is finished, and cannot be made longer or shorter: it was asked for --epochs 3, now",
+        ),
+        (
+            ("nets-py-net",),
+            3,
+            "is finished. Leave out --resume to train anew, or give another --out to keep it.",
+        ),
+        (("other",), 3, "learnt holds a finished training of other, and nothing to go on with."),
+    ],
+    ids=["longer", "the same", "another network"],
+)
+def test_a_finished_training_is_not_gone_on_with(
+    call: Call, place: Path, names: tuple[str, ...], epochs: int, said: str
+) -> None:
+    save_experiment(pages.experiment(names), place / "learnt")
+
+    refused = call("train", *TWINS, "--epochs", str(epochs), "--out", "learnt", "--resume").refusal(2)
+
+    assert said in refused
+    assert "Leave out --resume to train anew" in refused
 
 
 def test_a_network_without_the_classes_of_the_data_is_refused(call: Call, place: Path) -> None:

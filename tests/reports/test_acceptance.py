@@ -6,7 +6,7 @@ import re
 
 from msgspec.structs import replace
 
-from reports import check, html, markdown, terminal
+from reports import acceptance, check, html, markdown, terminal
 from reports.headline import headline
 from tests import samples
 from verifier.records import Accepted, Check, CheckedModel, Result, Verdict
@@ -73,6 +73,35 @@ def test_the_page_of_a_check_leads_to_its_models_and_says_what_fails() -> None:
     assert check.headline(found).startswith(
         "1 of 3 models match, 1 accepted by policy, 1 could not run, the policy itself fails: waiver 1"
     )
+
+
+def test_sites_of_one_rule_and_cause_are_told_in_one_sentence() -> None:
+    more = tuple(replace(WAIVED, baseline=f"bn{k}") for k in range(3, 55))
+    unshown = replace(WAIVED, cell="cpu/float32", code="", cause="")
+
+    first, second, third = acceptance.by_rule(
+        replace(
+            accepted(), accepted=(WAIVED, unshown, *more, replace(WAIVED, baseline="x", reason="y"), ALLOWED)
+        )
+    )
+
+    assert first.startswith(
+        "bn2 and 52 other sites in cpu/float64, cpu/float32: waived until 2030-01-31 (bn*): kept until"
+    )
+    assert second.startswith("x in cpu/float64: waived until 2030-01-31 (bn*): y; eps is 0.001")
+    assert third.startswith("fc in cpu/float64: within a budget of the policy (fc)")
+
+
+def test_the_terminal_tells_what_is_waived_beside_another_fault() -> None:
+    model = CheckedModel(
+        name="a", baseline="x", candidate="y", verdict=Verdict.DIVERGED, code=1, said="diverged",
+        accepted=(WHY,),
+    )  # fmt: skip
+    found = Check(policy="p", code=1, failures=(), command="", created="", seconds=0.0, models=(model,))
+
+    [told] = [each for each in check.sections(found) if each.title == acceptance.TITLE]
+
+    assert told.rows == ((f"a: {WHY}",),)
 
 
 def test_a_check_that_passes_with_a_waiver_has_not_the_colour_of_a_match() -> None:

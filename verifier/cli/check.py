@@ -33,7 +33,7 @@ def check(
     only_one: Annotated[
         str | None,
         typer.Option(
-            "--only", metavar="NAME", help="One model of the file alone; check.html stays as it is."
+            "--only", metavar="NAME", help="One model of the file alone; in check.html it is marked as later."
         ),
     ] = None,
     isolate: options.Isolate = False,

@@ -22,7 +22,7 @@ from verifier.gate.breaches import expired, unused
 from verifier.gate.findings import Outcome
 from verifier.metrics import warm_up
 from verifier.records import Check, CheckedModel
-from verifier.storage.pages import save_check
+from verifier.storage.pages import mark_later, save_check
 from verifier.storage.saving import check_writable
 from verifier.weights import read_map
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from verifier.cli.planning import Job
     from verifier.cli.walking import Row
     from verifier.gate.policy_files import Entry, PolicyFile
+    from verifier.records import Result
 
 _AS_THEY_ARE = ("weights", "granularity", "localise", "semantics", "repeat", "outputs", "probe")
 
@@ -108,14 +109,18 @@ def carry_out(
 ) -> NoReturn:
     """Verify every model, look at the policy itself, write the page, and end with the worst exit code.
 
-    Of a part of the models (not `whole`) there is no page, and no word on what only the others may need.
+    Of a part of the models (not `whole`) there is no page: in that of all they are marked as checked later. What only
+    the others may need is let be.
     """
     started = time.perf_counter()
     jobs = [task.jobs[0] for task in tasks.values()]
     rows = walked(jobs, lambda job: tasks[job.name].one_of_several(job), debug=debug)
-    results = {job.name: row.outcome.result for job, row in zip(jobs, rows, strict=True)}
+    results: dict[str, Result | None] = dict.fromkeys(
+        found.policies
+    )  # nothing is known of those not asked for
+    results |= {job.name: row.outcome.result for job, row in zip(jobs, rows, strict=True)}
     today = datetime.now(UTC).date()
-    failures = (*expired(found.policy, today), *(unused(found.policy, results, today) if whole else ()))
+    failures = (*expired(found.policy, today), *unused(found.policy, results, today))
     code = worst_of([*(row.code for row in rows), *([1] if failures else [])])
     check = Check(
         policy=str(found.path),
@@ -126,8 +131,7 @@ def carry_out(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.perf_counter() - started,
     )
-    if whole:
-        showing.warn(save_check(check, out))
+    showing.warn(save_check(check, out) if whole else mark_later(check, out))
     showing.show_check(check, out if whole else None)
     outcomes = [row.outcome for row in rows]
     ended([*outcomes, *([Outcome.of_policy(str(found.path), failures)] if failures else [])])
@@ -145,7 +149,7 @@ def _model(job: Job, row: Row) -> CheckedModel:
         verdict=row.outcome.verdict,
         code=row.code,
         said=row.network.said,
-        accepted=() if result is None else acceptance.lines(result),
+        accepted=() if result is None else acceptance.by_rule(result),
         weights="" if result is None else sentences.weights(result),
         report="" if result is None else row.network.report,
     )

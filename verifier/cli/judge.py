@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, gating, options, showing, streams
+from verifier.cli.rendering import check_result
 from verifier.errors import UsageError
 
 
@@ -48,6 +49,7 @@ def judge(
         from verifier.judge.suggesting import suggested
         from verifier.storage.saving import load, save
 
+        check_result(directory, "a result of `run` is judged")
         saved = load(directory)
         by = policy_for(policy or "strict", saved.baseline_name, saved.candidate.spec, saved.model)
         if suggest:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from verifier.errors import UsageError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DataName = Annotated[
     str,
@@ -75,17 +80,22 @@ Arch = Annotated[
         ),
     ),
 ]
-Baseline = Annotated[
+_TRUSTED = (
+    "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
+    "file.py:callable"
+)
+Baseline = Annotated[str | None, typer.Option(metavar="SPEC", help=f"{_TRUSTED}.")]
+BaselineOrRecorded = Annotated[
     str | None,
     typer.Option(
+        "--baseline",
         metavar="SPEC",
         help=(
-            "The trusted model: torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or "
-            "file.py:callable; for run also a certificate, FILE.safetensors, or dumped tensors: a folder, .zip, "
-            ".npz or .npy."
+            f"{_TRUSTED}; or a certificate, FILE.safetensors, or dumped tensors: a folder, .zip, .npz or .npy."
         ),
     ),
 ]
+"""Something recorded may stand in the model's place."""
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
 ]
@@ -178,3 +188,14 @@ History = Annotated[
     ),
 ]
 NoHistory = Annotated[bool, typer.Option("--no-history", help="Do not record this run.")]
+
+
+def check_choice(option: str, value: str, known: Sequence[str]) -> None:
+    """See that an option was given one of its words.
+
+    Raises:
+        UsageError: It was not.
+    """
+    if value not in known:
+        near = suggestion(value, known) or f". It takes {', '.join(known)}."
+        raise UsageError(f"{option} {value}: there is no such choice{near}")

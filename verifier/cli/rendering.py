@@ -77,6 +77,30 @@ KINDS = {
 """Each renders what was saved in a file again, beside it, shows it, and returns what could not be made."""
 
 
+_CALLED = {
+    "check.json": "a check of several models, each in a folder of its own",
+    "index.json": "several networks, each in a folder of its own",
+    "initialisation.json": "a comparison of initial values",
+    "preprocessing.json": "a comparison of preprocessings",
+    "training-parity.json": "a comparison of two trainings",
+    "training.json": "a training",
+}
+
+
+def check_result(path: Path, purpose: str) -> None:
+    """See that a path is not that of another record; `purpose` says what only results serve for.
+
+    Raises:
+        UsageError: It is.
+    """
+    if path.is_dir():
+        there = [] if (path / RESULT).exists() else [name for name in KINDS if (path / name).is_file()]
+    else:
+        there = [path.name] if path.name in KINDS and path.is_file() else []
+    if there:
+        raise UsageError(f"{path} holds {' and '.join(_CALLED[name] for name in there)}; {purpose}.")
+
+
 def other(path: Path) -> Path | None:
     """The record at `path`, a file or a folder, that is no result; None where there is a result, or nothing known.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.rendering import KINDS, other
+from verifier.cli.rendering import KINDS, check_result, other
 from verifier.errors import CannotRunError, UsageError
 from verifier.gate.findings import Outcome
 from verifier.gate.formats import Formats
@@ -52,6 +52,8 @@ def report(
         from verifier.storage.saving import load, render_again, save_comparison
 
         if later is not None:
+            for each in (directory, later):
+                check_result(each, "two results of `run` are compared")
             verification, after = load(directory), load(later)
             if out is not None:
                 save_comparison(verification, after, out)

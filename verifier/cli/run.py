@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,27 +12,9 @@ from verifier.cli import exits, gating, isolating, options, showing
 from verifier.cli.planning import ALL, InputOptions, dimension, placed, plan_jobs, plan_models, scales
 from verifier.errors import UsageError
 
-
-class Granularity(enum.StrEnum):
-    """What is verified besides the network itself."""
-
-    SITE = "site"
-    BLOCK = "block"
-
-
-class Outputs(enum.StrEnum):
-    """How what two models return is paired."""
-
-    BY_NAME = "by-name"
-    BY_ORDER = "by-order"
-
-
-class Localise(enum.StrEnum):
-    """When to run forced passes in the numerics cells."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
+_GRANULARITIES = ("site", "block")
+_LOCALISE = ("auto", "always", "never")
+_OUTPUTS = ("by-name", "by-order")
 
 
 def run(
@@ -47,7 +28,7 @@ def run(
             ),
         ),
     ] = None,
-    baseline: options.Baseline = None,
+    baseline: options.BaselineOrRecorded = None,
     candidate: options.Candidate = None,
     baseline_path: options.BaselinePath = None,
     candidate_path: options.CandidatePath = None,
@@ -159,17 +140,19 @@ def run(
     code_quality: options.CodeQuality = None,
     policy: options.PolicyOrOwn = None,
     granularity: Annotated[
-        Granularity,
+        str,
         typer.Option(
-            help="block: each block alone on the baseline's inputs first, then each stage, then the network."
+            metavar="|".join(_GRANULARITIES),
+            help="block: each block alone on the baseline's inputs first, then each stage, then the network.",
         ),
-    ] = Granularity.SITE,
+    ] = "site",
     localise: Annotated[
-        Localise,
+        str,
         typer.Option(
-            help="Forced passes, which tell culprits from pairs that only inherit: auto if it diverged."
+            metavar="|".join(_LOCALISE),
+            help="Forced passes, which tell culprits from pairs that only inherit: auto if it diverged.",
         ),
-    ] = Localise.AUTO,
+    ] = "auto",
     semantics: Annotated[
         bool, typer.Option(help="Compare two samples in float64 first, where any difference is real.")
     ] = True,
@@ -177,9 +160,12 @@ def run(
         int, typer.Option(metavar="N", min=1, help="Run every cell N times and say whether it is repeatable.")
     ] = 1,
     outputs: Annotated[
-        Outputs,
-        typer.Option(help="How what the models return is paired; by-order takes other names for the same."),
-    ] = Outputs.BY_NAME,
+        str,
+        typer.Option(
+            metavar="|".join(_OUTPUTS),
+            help="How what the models return is paired; by-order takes other names for the same.",
+        ),
+    ] = "by-name",
     isolate: options.Isolate = False,
     timeout: options.Timeout = None,
     probe: Annotated[
@@ -201,6 +187,9 @@ def run(
     gate = gating.Gate(junit, sarif, code_quality, candidate or arch or "")
     with exits.translated(debug=debug, failed=gate.failed), collecting_seldom():
         gate.check()
+        options.check_choice("--granularity", granularity, _GRANULARITIES)
+        options.check_choice("--localise", localise, _LOCALISE)
+        options.check_choice("--outputs", outputs, _OUTPUTS)
         isolating.where_asked(timeout, isolate=isolate)
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
@@ -242,11 +231,11 @@ def run(
                 {
                     "weights": weights,
                     "batch_dim": dimension(batch_dim),
-                    "granularity": granularity.value,
-                    "localise": localise.value,
+                    "granularity": granularity,
+                    "localise": localise,
                     "semantics": semantics,
                     "repeat": repeat,
-                    "outputs": outputs.value,
+                    "outputs": outputs,
                     "probe": probe,
                 },
                 map_file=map_file,

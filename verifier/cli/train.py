@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from verifier.cli import exits, interruption, options, showing
 from verifier.cli.planning import command_line, picture_size, plan_models, scales
-from verifier.errors import UsageError
+from verifier.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from verifier.experiment.twins import Trainee
@@ -54,7 +55,7 @@ def train(
     with exits.translated(debug=debug):
         trainees = _trainees(arch, baseline, candidate, twin=twin)
         files = [file for trainee in trainees for file in trainee.checkpoints(out)]
-        _check_unfinished(out, files, resume=resume)
+        _check_unfinished(out, files, epochs, resume=resume)
         with showing.training_bar() as (progress, log):
             from verifier.experiment import twins
             from verifier.storage.saving import check_writable
@@ -113,8 +114,9 @@ def _trainees(arch: str | None, baseline: str | None, candidate: str | None, *, 
 
 
 def _short(spec: str) -> str:
-    """A specification as part of a file's name."""
-    return "".join(char if char.isalnum() or char in "-_" else "-" for char in spec)
+    """A specification as a network's name and part of a file's: without folders, and not with a dash in front."""
+    last = re.split(r"[\\/]", spec)[-1]
+    return "".join(char if char.isalnum() or char in "-_" else "-" for char in last).lstrip("-") or "network"
 
 
 def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -> TrainingRecipe:
@@ -127,7 +129,7 @@ def _recipe(file: Path | None, data: str, epochs: int, batch_size: int | None) -
     return made if batch_size is None else msgspec.structs.replace(made, batch_size=batch_size)
 
 
-def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
+def _check_unfinished(out: Path, files: list[Path], epochs: int | None, *, resume: bool) -> None:
     """Refuse what would train over an unfinished training, or go on where there is nothing to go on with.
 
     With --resume, what others left unfinished stays as it is: whoever names networks means these.
@@ -138,7 +140,7 @@ def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
     asked = [file for file in left if file in files]
     if resume:
         if not asked and (out / EXPERIMENT).exists():
-            raise UsageError(f"the training in {out} is finished. Leave out --resume to train anew.")
+            raise UsageError(_finished(out / EXPERIMENT, files, epochs))
     elif asked:
         raise UsageError(
             f"{out} holds an unfinished training ({asked[0].name}). Add --resume to go on with it, or give another "
@@ -149,6 +151,30 @@ def _check_unfinished(out: Path, files: list[Path], *, resume: bool) -> None:
             f"{out} holds an unfinished training of another network ({left[0].name}). Ask for that one with "
             "--resume, or give another --out."
         )
+
+
+def _finished(file: Path, files: list[Path], epochs: int | None) -> str:
+    """Why there is nothing to go on with beside a finished training, and what to do.
+
+    It cannot be made longer: the schedule of its learning rate was for all of its epochs, and no checkpoint is left.
+    """
+    from verifier.training.saving import checkpoint_file, load_experiment
+
+    where = file.parent
+    anew = "Leave out --resume to train anew, or give another --out to keep it"
+    try:
+        found = load_experiment(file)
+    except OutputError:  # what cannot be read is about to be replaced
+        return f"the training in {where} is finished. {anew}."
+    if not {checkpoint_file(where, each.name, each.role) for each in found.learners} & {*files}:
+        names = ", ".join(dict.fromkeys(each.name for each in found.learners))
+        return f"{where} holds a finished training of {names}, and nothing to go on with. {anew}."
+    if epochs is None or epochs == found.epochs:
+        return f"the training in {where} is finished. {anew}."
+    return (
+        f"the training in {where} is finished, and cannot be made longer or shorter: it was asked for --epochs "
+        f"{found.epochs}, now for {epochs}. {anew}."
+    )
 
 
 def _tell_of_others(out: Path) -> None:

@@ -78,7 +78,12 @@ def is_dump(baseline: object) -> bool:
     ending = path.suffix.lower()
     if ending == _SAFETENSORS and not path.is_dir():
         return _plain(path)
-    return ending in ENDINGS or path.is_dir()
+    return ending in ENDINGS or path.is_dir() or _names_folder(baseline)
+
+
+def _names_folder(baseline: str | Path) -> bool:
+    """Whether it is written as only a folder is, be there one or not."""
+    return isinstance(baseline, str) and baseline.endswith(("/", "\\"))
 
 
 def _plain(path: Path) -> bool:
@@ -139,6 +144,9 @@ def verified_with_dump(
         raise DumpError(
             f"a candidate is compared with dumped tensors as it is: weights {weights} cannot be had."
         )
+    if not Path(baseline).exists():  # before more is asked for that would be for nothing
+        what = "folder" if _names_folder(baseline) else "file"
+        raise DumpError(f"there is no {what} {baseline} to read dumped tensors from.")
     if inputs is None:
         raise DumpError(
             "dumped tensors do not say what they were computed from: give the inputs (--input FILE)."

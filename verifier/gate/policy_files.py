@@ -11,6 +11,7 @@ import msgspec
 
 from verifier.border.toml import check_keys
 from verifier.errors import UsageError, suggestion
+from verifier.gate.cause_codes import misspelt
 from verifier.judge.policy import NAMED, PYPROJECT, Policy, table_of
 from verifier.judge.rules import Waiver, is_for, several, words
 
@@ -106,6 +107,7 @@ def read(path: Path) -> PolicyFile:
     if not entries:
         raise UsageError(f"{called} names no models, so there is nothing to check: add one under [[models]].")
     _check_rules(policy, [each.name for each in entries], called)
+    _check_causes(policy, called)
     policies = {each.name: _policy_of(each, table, called, path.name) for each in entries}
     return PolicyFile(path, entries, policy, policies)
 
@@ -125,6 +127,7 @@ def policy_for(text: str, baseline: str, candidate: str, model: str = "") -> Pol
     policy = Policy.load(text)
     if not (policy.budgets or policy.waivers):
         return policy
+    _check_causes(policy, f"--policy {text}")
     path = Path(text)
     table = table_of(path)
     known = _entries(table, f"--policy {text}", path.parent)
@@ -218,6 +221,17 @@ def _check_rules(policy: Policy, names: Sequence[str], called: str) -> None:
             raise UsageError(
                 f"{where} would waive whatever goes wrong there in any model: name its model, or the cause as well."
             )
+
+
+def _check_causes(policy: Policy, called: str) -> None:
+    """See that no waiver names a cause that is a known one misspelt: it would waive nothing."""
+    for number, each in enumerate(policy.waivers, 1):
+        for code in several(each.cause):
+            if meant := misspelt(code):
+                raise UsageError(
+                    f"{called}: waiver {number} ({words(each)}) names the cause {code!r}, which there is not; "
+                    f"did you mean {meant!r}?"
+                )
 
 
 def _resolved(entry: Entry, folder: Path) -> Entry:

@@ -12,7 +12,7 @@ from verifier.records.cell_results import (
     Repeatability,
     Step,
 )
-from verifier.records.checks import CHECK_VERSION, Check, CheckedModel
+from verifier.records.checks import CHECK_VERSION, Check, CheckedLater, CheckedModel
 from verifier.records.circumstances import (
     LOADING,
     CertificateInfo,
@@ -66,6 +66,7 @@ __all__ = [
     "CertificateInfo",
     "Change",
     "Check",
+    "CheckedLater",
     "CheckedModel",
     "Comparison",
     "Coverage",

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from verifier.errors import OutputError
 from verifier.records import (
     CHECK_VERSION,
     PREPARATION_VERSION,
     WALK_VERSION,
     Check,
+    CheckedLater,
+    CheckedModel,
     PreparationAlone,
     Walk,
 )
@@ -36,6 +41,39 @@ def save_check(found: Check, directory: str | PathLike[str]) -> tuple[str, ...]:
     from reports import html  # noqa: PLC0415 - templates are only needed here
 
     return save_beside(CHECK, to_json(found), {CHECK_PAGE: lambda: html.render_check(found)}, directory)
+
+
+def mark_later(found: Check, directory: Path) -> tuple[str, ...]:
+    """Mark in the page of an earlier check which of its models were checked alone since: their reports are of that.
+
+    Without a page there is nothing to mark; models that it does not have are left out.
+
+    Returns:
+        A sentence for what could not be marked.
+    """
+    if not (directory / CHECK).exists():
+        return ()
+    again = {each.name: each for each in found.models}
+    try:
+        before = load_check(directory / CHECK)
+        models = tuple(
+            _marked(each, again[each.name], found) if each.name in again else each for each in before.models
+        )
+        return save_check(msgspec.structs.replace(before, models=models), directory)
+    except OutputError as error:
+        return (f"{CHECK_PAGE} is of an earlier check, and cannot be marked so: {error}",)
+
+
+def _marked(before: CheckedModel, now: CheckedModel, found: Check) -> CheckedModel:
+    later = CheckedLater(
+        policy=found.policy,
+        verdict=now.verdict,
+        code=now.code,
+        said=now.said,
+        created=found.created,
+        accepted=now.accepted,
+    )
+    return msgspec.structs.replace(before, report=now.report, later=later)
 
 
 def save_walk(found: Walk, directory: str | PathLike[str]) -> tuple[str, ...]:

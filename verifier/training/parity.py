@@ -215,7 +215,10 @@ def _in_float64(found: TrainingParity, exactly: TrainingParity) -> TrainingParit
 def _batches(data: Data, size: int, count: int, cell: Cell, seed: int) -> Iterator[Batch]:
     """`count` whole batches, epoch after epoch."""
     if len(data.labels) < size:
-        raise UsageError(f"a batch of {size} is more than the {len(data.labels)} images there are.")
+        raise UsageError(
+            f"a batch of {size} is more than the {len(data.labels)} images there are: give --batch-size "
+            f"{len(data.labels)}, or less."
+        )
     made, epoch = 0, 0
     while made < count:
         for images, labels in data.batches(size, seed=seed, epoch=epoch, dtype=cell.torch_dtype):

@@ -182,6 +182,17 @@ def test_a_waiver_that_was_needed_fails_nothing() -> None:
     assert unused(policy, results(taken(KNOWN)), TODAY) == ()
 
 
+def test_a_cause_that_is_misspelt_is_refused_with_the_code_that_was_meant() -> None:
+    text = MODEL + WAIVER + 'cause = ["relu-missing", "batchnorm-epps"]\n'
+    said = (
+        "waiver 1 (bn2) names the cause 'batchnorm-epps', which there is not; did you mean 'batchnorm-eps'?"
+    )
+
+    assert said in refusal(text)
+    with pytest.raises(UsageError, match="did you mean 'batchnorm-eps'"):
+        policy_for("p.toml", "old.py:build", "new.py:build")
+
+
 def test_one_that_has_expired_fails_and_is_told_once() -> None:
     policy, tomorrow = Policy(waivers=(KNOWN,)), date(2026, 6, 2)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import pages
-from verifier.cli.rendering import KINDS, other
+from verifier.cli.rendering import KINDS, check_result, other
 from verifier.errors import OutputError, UsageError
 from verifier.initialisation.saving import save_initialisation
-from verifier.storage.pages import clear_walk, save_check, save_preparation, save_walk
+from verifier.storage.pages import clear_walk, mark_later, save_check, save_preparation, save_walk
 from verifier.training.saving import save_experiment, save_parity
 
 if TYPE_CHECKING:
@@ -88,3 +88,26 @@ def test_the_index_of_an_earlier_walk_goes_before_its_networks_do(tmp_path: Path
     clear_walk(tmp_path)
     clear_walk(tmp_path)
     assert contents(tmp_path) == {}
+
+
+def test_an_earlier_check_that_cannot_be_read_is_left_as_it_is_with_a_warning(tmp_path: Path) -> None:
+    assert mark_later(pages.check(), tmp_path) == ()  # there is none to mark
+    assert contents(tmp_path) == {}
+    (tmp_path / "check.json").write_text("{}", encoding="utf-8")
+
+    [said] = mark_later(pages.check(), tmp_path)
+
+    assert said.startswith("check.html is of an earlier check, and cannot be marked so: ")
+    assert contents(tmp_path) == {"check.json": b"{}"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_result_is_told_by_what_it_is(tmp_path: Path, name: str) -> None:
+    file = saved(name, tmp_path)
+
+    for path in (tmp_path, file):
+        with pytest.raises(UsageError, match=f"{path} holds .*; results are compared"):
+            check_result(path, "results are compared")
+    (tmp_path / "result.json").touch()
+    check_result(tmp_path, "results are compared")
+    check_result(tmp_path / "nowhere", "results are compared")
