@@ -271,12 +271,16 @@ def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> tuple[bool,
 
 
 def _parted(sides: tuple[Side, Side], few: Inputs, terms: Terms) -> Compared | None:
-    """The comparison on a few samples and nothing else, where the models part there."""
+    """The comparison on a few samples and nothing else, where the models part there.
+
+    Not where they return other numbers of samples: that one is made for a fixed number is told, and no fault.
+    """
     try:
         found = compared(sides, few, few, terms)
     except (GraphDepartureError, CannotRunError, InputError):
         return None
-    return found if any(each.result.verdict is Verdict.DIVERGED for each in found.cells) else None
+    parted = any(each.result.verdict is Verdict.DIVERGED for each in found.cells)
+    return found if parted and not found.sample_counts_differ else None
 
 
 def _otherwise_on_few(alone: tuple[bool, bool], few: int, count: int) -> str:

@@ -84,15 +84,17 @@ def composed(row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood)
             f"both were given the same, and {row.candidate} differs",
             *_settings_apart(baseline, candidate),
         ),
-        remedy=f"see what {made} do otherwise than {expected}",
+        remedy=f"compare {made} with {expected}",
     )
 
 
 def _settings_apart(baseline: Neighbourhood, candidate: Neighbourhood) -> list[str]:
     """Where an operator that stands once on both sides has other settings."""
+    calls = [(*side.between, *_itself(side)) for side in (baseline, candidate)]
+    counts = [Counter(site.op for site, _ in each) for each in calls]
     b, c = (
-        {site.op: settings(call) for site, call in (*side.between, *_itself(side))}
-        for side in (baseline, candidate)
+        {site.op: settings(call) for site, call in each if counts[0][site.op] == counts[1][site.op] == 1}
+        for each in calls
     )
     return [
         f"{op}: {name} is {canonical(value)}, the baseline's {canonical(b[op][name])}"

@@ -152,6 +152,9 @@ def cut_out(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
         if below and all(each.index in found or _agrees_alone(each) for each in below):
             b = alignment.baseline.by_name[row.baseline or ""].index
             found[row.index] = Pair(b, alignment.partner[b])
+    for row in rows:  # what comes in is of one size
+        if row.index in found and any(rows[a].candidate_shape and a not in found for a in row.above):
+            del found[row.index]
     return list(found.values())
 
 

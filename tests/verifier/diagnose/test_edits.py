@@ -209,3 +209,63 @@ def test_a_place_for_a_mean_is_a_cause(
     assert culprit.cause is not None
     assert (culprit.cause.code, culprit.cause.confirmed) == ("operator-different", True)
     assert told in culprit.cause.summary
+
+
+class Heads(nn.Module):
+    """Attention written by hand; `joined` puts its heads side by side again."""
+
+    def __init__(self, joined: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+        self._joined = joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).view(2, 5, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        a = (q @ k.transpose(-1, -2) / math.sqrt(4)).softmax(-1)
+        out: Tensor = self.o(self._joined(a @ v).reshape(2, 5, 8))
+        return out
+
+
+class Attended(nn.Module):
+    def __init__(self, joined: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(8, 8)
+        self.mixed: Any = nn.MultiheadAttention(8, 2, batch_first=True) if joined is None else Heads(joined)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        mixed = self.mixed(x) if isinstance(self.mixed, Heads) else self.mixed(x, x, x)[0]
+        out: Tensor = self.last(mixed)
+        return out
+
+
+def test_heads_that_are_not_put_side_by_side_again_are_a_missing_transpose() -> None:
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
+    right, wrong = Attended(lambda a: a.transpose(1, 2)).eval(), Attended(lambda a: a).eval()
+    assert verify(Attended().eval(), right, x).verdict == "match"
+    (culprit,) = verify(Attended().eval(), wrong, x).culprits
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.confirmed) == ("transpose-missing", True)
+    assert "(1, 2)" in culprit.cause.summary
+
+
+class Thinned(nn.Conv2d):
+    """A convolution without its smallest weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.weight.abs()
+        kept = self.weight * (size > size.flatten().kthvalue(20).values)
+        return F.conv2d(x, kept, self.bias)
+
+
+def test_what_is_done_to_a_weight_on_the_way_is_one_operator_too_many() -> None:
+    """And not an operator that makes the rest of it do nothing."""
+    torch.manual_seed(0)
+    baseline = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    candidate = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Thinned(8, 4, 3)).eval()
+    (culprit,) = verify(baseline, candidate, torch.randn(2, 3, 9, 9)).culprits
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.confirmed) == ("scale-extra", True)
+    assert culprit.cause.summary == "mul is one operator too many"

@@ -6,6 +6,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from verifier.diagnose import codes
 from verifier.diagnose.edits.edit import Edit, shown
 from verifier.diagnose.edits.leaves import is_number, leaves
@@ -84,19 +86,22 @@ def _inserted(program: Program, step: Step, slot: int, place: Place) -> Program 
 
 
 def fewer(context: Context) -> Iterator[Edit]:
-    """One operator left out: what reads it reads one of its operands."""
+    """One operator left out: what reads it reads one of its operands, be it a parameter."""
     program = context.program
     for at, step in context.steps():
-        for slot, source in enumerate(step.sources):
-            if source is not None:
-                yield Edit(
-                    codes.of_region([], [step.op], _reader(program, step.first)),
-                    f"{step.op} is one operator too many",
-                    f"remove the {step.op}",
-                    program.bypassed(at, slot),
-                    (step.name,),
-                    step.op not in context.operators,
-                )
+        left = [program.bypassed(at, slot) for slot, source in enumerate(step.sources) if source is not None]
+        if step.first != program.result:
+            held = [step.call.arguments[name] for name in step.call.state]
+            left += [program.unread(at, tensor) for tensor in held if isinstance(tensor, Tensor)]
+        for changed in left:
+            yield Edit(
+                codes.of_region([], [step.op], _reader(program, step.first)),
+                f"{step.op} is one operator too many",
+                f"remove the {step.op}",
+                changed,
+                (step.name,),
+                step.op not in context.operators,
+            )
 
 
 def without(context: Context) -> Iterator[Edit]:
@@ -128,10 +133,11 @@ def _reader(program: Program, key: Key) -> str:
 
 
 def more(context: Context) -> Iterator[Edit]:
-    """One operator of the baseline's added where the candidate has none."""
+    """One operator of the baseline's added where the candidate has none: of which it has fewer."""
     program = context.program
-    have = [step.op for step in program.steps]
-    for extra in sorted(context.baseline.steps, key=lambda step: have.count(step.op)):
+    here, there = ([step.op for step in each.steps] for each in (program, context.baseline))
+    lacking = [step for step in context.baseline.steps if here.count(step.op) < there.count(step.op)]
+    for extra in sorted(lacking, key=lambda step: here.count(step.op)):
         for slot, sources in _readable(context, extra):
             step = replace(extra, sources=sources)
             for place in context.places(program):

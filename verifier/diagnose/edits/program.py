@@ -170,6 +170,12 @@ class Program:
         source = step.sources[slot]
         return self if source is None else self.renamed({step.first: source}, at)
 
+    def unread(self, at: int, instead: Tensor) -> Program:
+        """The same program where what reads a step's tensor brings another one along. The step stays."""
+        key = self.steps[at].first
+        steps = [_with_constant(step, key, instead) for step in self.steps[at + 1 :]]
+        return replace(self, steps=(*self.steps[: at + 1], *steps))
+
     def places(self) -> list[Place]:
         """Where a step can be put: on each edge, behind each tensor that is read more than once, and at the end."""
         found: list[Place] = [Edge(at, slot) for at, slot, _ in self.edges()]
@@ -211,6 +217,18 @@ class Program:
         else:
             changed = self.renamed({source: new.first}, index - 1)
         return replace(changed, steps=(*changed.steps[:index], new, *changed.steps[index:]))
+
+
+def _with_constant(step: Step, key: Key, constant: Tensor) -> Step:
+    """The same step where it brings a tensor along which it read under a key."""
+    if key not in step.sources:
+        return step
+    operands = [
+        constant if source == key else operand
+        for source, operand in zip(step.sources, step.call.operands, strict=True)
+    ]
+    sources = tuple(None if source == key else source for source in step.sources)
+    return replace(step, call=step.call.with_operands(operands), sources=sources)
 
 
 def _named(graph: Graph, key: Key) -> str:

@@ -49,6 +49,26 @@ def turned(context: Context) -> Iterator[Edit]:
             )
 
 
+def swapped(context: Context) -> Iterator[Edit]:
+    """Two axes of a tensor exchanged before it is laid out anew: the transpose between heads and tokens, say."""
+    program = context.program
+    for place in _places(context):
+        key, reader = program.read_at(place), program.reader_at(place)
+        if key is None or reader is None or reader.op not in MOVES:
+            continue
+        tensor = context.tensor(key)
+        for axes in itertools.combinations(_long(tensor), 2):
+            call = KeptCall.of(torch.transpose, (tensor, *axes), {}, set())
+            yield Edit(
+                codes.of_region(["transpose"], [], reader.op),
+                f"transpose {axes} is missing between {named(program, key)} and {reader.op}",
+                f"add transpose {axes}",
+                program.inserted(Step("transpose", "transpose", call, (key,), fresh()), 0, place),
+                (reader.name,),
+                "transpose" in context.operators,
+            )
+
+
 def turned_and_back(context: Context) -> Iterator[Edit]:
     """A tensor that comes in turned about along one axis, and what goes out turned back."""
     program = context.program

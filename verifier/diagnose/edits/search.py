@@ -67,6 +67,7 @@ KINDS: tuple[Kind, ...] = (
     kin.one_more,
     kin.missing,
     reordering.undone_less,
+    reordering.swapped,
     operators.chains,
     places.padded,
     places.grouped,
