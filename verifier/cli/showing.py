@@ -155,12 +155,12 @@ def warn(lost: Sequence[str]) -> None:
         streams.complain(f"warning: {each}")
 
 
-def show_comparison(before: Result, after: Result) -> None:
-    """Print what changed from one result to another, as `show` does."""
+def show_comparison(before: Result, after: Result, page: Path | None) -> None:
+    """Print what changed from one result to another, as `show` does, and where its page is if it has one."""
     from reports import comparison, sections, terminal
 
     compared = comparison.compare(before, after)
-    listed = comparison.sections(compared)
+    listed = comparison.sections(compared, page=None if page is None else str(page))
     if out().isatty():
         from rich.console import Console
 
