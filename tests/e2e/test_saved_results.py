@@ -52,7 +52,9 @@ def test_two_results_are_put_side_by_side(saved: Path, call: Callable[..., Ended
     assert ended.new == {"SIDE/comparison.html"}
 
 
-def test_a_result_beside_itself_is_told_with_what_is_the_same(saved: Path, call: Callable[..., Ended]) -> None:
+def test_a_result_beside_itself_is_told_with_what_is_the_same(
+    saved: Path, call: Callable[..., Ended]
+) -> None:
     ended = call("report", "DIR", "DIR/result.json")
 
     assert (ended.code, ended.err) == (0, "")
