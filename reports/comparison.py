@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from reports import criteria, grouping, sentences, signs, wording
 from reports.headline import headline
 from reports.sections import Section, cut, lines
-from verifier.records import Status, brief
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,8 @@ class Changes:
     """Everything in which a later result differs from an earlier one.
 
     `accepting` says that the later one passes whatever is `new`. `uncompared` has rows of what only one of them
-    tells: what it is, and how it stands before and after.
+    tells: what it is, and how it stands before and after. `grounds` says in what the two runs differ besides the
+    candidate, and `same` in what they do not.
     """
 
     headline: str
@@ -62,6 +64,7 @@ class Changes:
     appeared: tuple[str, ...]
     vanished: tuple[str, ...]
     grounds: tuple[str, ...]
+    same: tuple[str, ...]
     uncompared: tuple[tuple[str, str, str], ...]
     in_both: int
 
@@ -97,6 +100,7 @@ def compare(before: Result, after: Result) -> Changes:
         appeared.update(dict.fromkeys(new))
         vanished.update(dict.fromkeys(gone))
     old, new_ = _culprits(before), _culprits(after)
+    grounds = [*_grounds(before, after)]
     return Changes(
         headline=_headline(before, after),
         verdicts=_verdicts(before, after),
@@ -108,7 +112,8 @@ def compare(before: Result, after: Result) -> Changes:
         better=tuple(sorted(better, key=lambda each: each.size)),
         appeared=tuple(appeared),
         vanished=tuple(vanished),
-        grounds=tuple(_grounds(before, after)),
+        grounds=tuple(itertools.chain.from_iterable(ground.differs for ground in grounds)),
+        same=tuple(ground.what for ground in grounds if ground.known and not ground.differs),
         uncompared=(*_cells_alone(before, after), *_criteria_alone(before, after), *uncompared),
         in_both=len(common),
     )
@@ -116,21 +121,23 @@ def compare(before: Result, after: Result) -> Changes:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything the page of a comparison prints."""
+    """Everything the page of a comparison prints; the reports are where the two results' own pages are, if known."""
 
     title: str
     headline: str
     tone: str
     before: str
     before_when: str
+    before_report: str
     after: str
     after_when: str
+    after_report: str
     unchanged: bool
     sections: tuple[Section, ...]
 
 
-def page(before: Result, after: Result) -> Page:
-    """The page of a comparison."""
+def page(before: Result, after: Result, reports: tuple[str, str] = ("", "")) -> Page:
+    """The page of a comparison; `reports` are the addresses of both results' own pages, empty where there is none."""
     before, after = wording.shown(before), wording.shown(after)
     compared = compare(before, after)
     return Page(
@@ -139,15 +146,17 @@ def page(before: Result, after: Result) -> Page:
         tone=str(after.verdict),
         before=f"{before.candidate.spec} against {before.baseline.spec}",
         before_when=before.created,
+        before_report=reports[0],
         after=f"{after.candidate.spec} against {after.baseline.spec}",
         after_when=after.created,
+        after_report=reports[1],
         unchanged=compared.unchanged,
         sections=tuple(sections(compared, SHOWN_ON_PAGE)),
     )
 
 
-def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
-    """The comparison as titled lists of at most so many rows; empty ones are left out."""
+def sections(compared: Changes, most: int = SHOWN, *, page: str | None = None) -> list[Section]:
+    """The comparison as titled lists of at most so many rows; empty ones are left out. `page` is where its own is."""
     titled = {
         "Not on the same ground": compared.grounds,
         "Culprits that are gone": compared.gone,
@@ -168,6 +177,8 @@ def sections(compared: Changes, most: int = SHOWN) -> list[Section]:
     found.append(Section(title, cut(compared.uncompared, most), ("", "before", "after")))
     for title, names in (("Appeared", compared.appeared), ("Vanished", compared.vanished)):
         found.append(Section(f"{title}: {len(names):,}", cut(lines(names), most)))
+    found.append(Section("The same in both", lines([", ".join(compared.same)] if compared.same else [])))
+    found.append(Section("Report", lines([] if page is None else [page])))
     return [section for section in found if section.rows]
 
 
@@ -185,7 +196,7 @@ def _told(error: float) -> float | None:
 def _headline(before: Result, after: Result) -> str:
     still = before.verdict is after.verdict
     said = f"still {after.verdict}" if still else f"{before.verdict} before, {after.verdict} now"
-    return brief(f"{said}: {headline(after).partition(': ')[2]}")
+    return headline(after, said)
 
 
 def _verdicts(before: Result, after: Result) -> tuple[tuple[str, str, str], ...]:
@@ -349,22 +360,32 @@ def _power(before: float, after: float) -> float:
     return math.log10(after) - math.log10(before)
 
 
-def _grounds(before: Result, after: Result) -> Iterable[str]:
-    """In what the two runs differ besides the candidate: figures then do not compare one to one."""
-    if before.baseline.spec != after.baseline.spec:
-        yield f"baseline {before.baseline.spec}, now {after.baseline.spec}"
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Something that two runs rest on besides the candidate: in what it `differs`, if both of them tell of it."""
+
+    what: str
+    differs: tuple[str, ...] = ()
+    known: bool = True
+
+
+def _grounds(before: Result, after: Result) -> Iterable[_Ground]:
+    """What the two runs rest on: where that differs, figures do not compare one to one."""
+
+    def changed(what: str, was: str, now: str) -> tuple[str, ...]:
+        return (f"{what} {was}, now {now}",) if was != now else ()
+
+    yield _Ground("baseline", changed("baseline", before.baseline.spec, after.baseline.spec))
     was, now = before.inputs, after.inputs
-    if (was.digest and now.digest and was.digest != now.digest) or was.settings != now.settings:
-        yield f"inputs: {was.description}, now {now.description}"
+    known = bool(was.digest and now.digest)
+    other = (known and was.digest != now.digest) or was.settings != now.settings
+    yield _Ground("inputs", (f"inputs: {was.description}, now {now.description}",) if other else (), known)
     digests = before.weights.baseline_digest, after.weights.baseline_digest
-    if all(digests) and digests[0] != digests[1]:
-        yield "the baseline's weights are others"
-    if before.policy != after.policy:
-        yield f"policy {before.policy}, now {after.policy}"
+    other = all(digests) and digests[0] != digests[1]
+    yield _Ground("weights", ("the baseline's weights are others",) if other else (), all(digests))
+    yield _Ground("policy", changed("policy", before.policy, after.policy))
     old, new = before.environment, after.environment
-    if old.processor != new.processor:
-        yield f"processor {old.processor}, now {new.processor}"
-    for name in dict.fromkeys((*old.packages, *new.packages)):
-        was_, now_ = (each.packages.get(name, "absent") for each in (old, new))
-        if was_ != now_:
-            yield f"{name} {was_}, now {now_}"
+    yield _Ground("processor", changed("processor", old.processor, new.processor))
+    names = dict.fromkeys((*old.packages, *new.packages))
+    packages = (changed(n, old.packages.get(n, "absent"), new.packages.get(n, "absent")) for n in names)
+    yield _Ground("versions", (*changed("Python", old.python, new.python), *itertools.chain(*packages)))

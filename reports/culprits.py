@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reports import grouping, sentences, wording
 from reports.painting import Picture, bars, picture
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -122,7 +123,7 @@ def _culprit(
         figures=(*_figures(pair), *_worst(group)),
         evidence=cause.evidence if cause else (),
         pattern=exhibit.pattern if exhibit else (),
-        settings=_settings(pair, exhibit, verification.weights.parameter_map),
+        settings=_settings(pair, exhibit, verification.weights.parameter_map, extra=_is_extra(pair, cell)),
         pictures=_pictures(exhibit) if exhibit else (),
         pictured=_pictured(exhibit, pair, cell) if exhibit else "",
         channels=_channels(exhibit) if exhibit else None,
@@ -150,6 +151,9 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
     metric = sentences.metric_of(pair)
     word = sentences.METRICS.get(metric, metric)
     budget = pair.budget
+    # What stands in one model alone has no error: that is of the site behind it, and run again was that one.
+    lonely = pair.status is Status.UNMATCHED
+    behind = ", behind it" if lonely else ""
     if pair.candidate_shape is not None:
         yield (
             "shape",
@@ -159,13 +163,13 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
         yield "shape", wording.dimensions(pair.shape)
     if pair.intrinsic is not None:
         yield (
-            f"intrinsic: {word} on identical inputs",
+            f"intrinsic: {word} on identical inputs{behind}",
             wording.figure(sentences.error(pair.intrinsic, metric)),
         )
     if budget is not None:
         yield "allowed", f"{wording.figure(budget.intrinsic)}, rule {budget.rule}"
     if pair.total is not None:
-        yield f"total: {word} in the whole model", wording.figure(sentences.error(pair.total, metric))
+        yield f"total: {word} in the whole model{behind}", wording.figure(sentences.error(pair.total, metric))
     yield from _agreement(pair)
     shown = pair.intrinsic or pair.total
     if shown is not None and shown.interval is not None:
@@ -175,7 +179,7 @@ def _figures(pair: PairResult) -> Iterable[tuple[str, str]]:
         yield "largest absolute difference", f"{wording.figure(shown.max_abs)} at {shown.max_abs_index}"
     if shown is not None and shown.nonfinite_mismatched:
         yield "not finite in one model only", wording.counted(shown.nonfinite_mismatched, "value")
-    if pair.replayed is not None:
+    if pair.replayed is not None and not lonely:
         yield "run again on the baseline's inputs", wording.figure(sentences.error(pair.replayed, metric))
     if pair.accuracy is not None:
         for kind, words in (
@@ -207,10 +211,21 @@ def _agreement(pair: PairResult) -> Iterable[tuple[str, str]]:
             yield f"Pearson's r {where}", sentences.correlation(comparison)
 
 
+def _is_extra(pair: PairResult, cell: CellResult | None) -> bool:
+    """Whether a culprit is what the candidate alone has: it then stands at the row of the site behind it."""
+    at = next((row for row in (cell.layers if cell else ()) if row.index == pair.index), pair)
+    return pair.status is Status.UNMATCHED and at.status is not Status.UNMATCHED
+
+
 def _settings(
-    pair: PairResult, exhibit: Exhibit | None, mapping: Mapping[str, str | tuple[str, ...]]
+    pair: PairResult,
+    exhibit: Exhibit | None,
+    mapping: Mapping[str, str | tuple[str, ...]],
+    *,
+    extra: bool,
 ) -> tuple[SettingRow, ...]:
-    b: Mapping[str, str] = exhibit.baseline_settings if exhibit else {}
+    # The baseline's site behind what is extra is written in another way since it is another operator.
+    b: Mapping[str, str] = exhibit.baseline_settings if exhibit and not extra else {}
     c: Mapping[str, str] = exhibit.candidate_settings if exhibit else {}
     names = [*b, *(name for name in c if name not in b)]
     lines = [

@@ -122,7 +122,11 @@ class DepthChart:
     @property
     def keys(self) -> tuple[Key, ...]:
         """The legend: of signs that not every plot has only those that are there."""
-        blamed = f"{self.blame.word}, numbered above" if self.flags else self.blame.word
+        blamed = self.blame.word
+        if self.flags:
+            own = {flag.position for flag in self.flags}
+            each = all(x in own for one in self.series if one.focus for x, _ in one.culprits)
+            blamed += ", numbered above" if each else ", its cause numbered above or to the left"
         return (
             Key("k-line", "M0 5H24", "total error"),
             *([Key("k-own", "M4 5h0M12 5h0M20 5h0", "intrinsic error")] if self._has("intrinsic") else []),

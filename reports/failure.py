@@ -28,7 +28,7 @@ def failure(verification: Result, report: str | None = None, advice: str = "") -
     last = [*([advice] if advice else []), *([] if report is None else [f"report: {report}"])]
     groups = grouping.groups(found)
     for group in groups[:_CAUSES]:
-        lines.append(grouping.line(group, _WIDTH, fix=False))
+        lines.append(grouping.line(group, _WIDTH))
         if remedy := grouping.remedy(group):
             lines.append(brief(f"  fix: {remedy}", _WIDTH))
     if found.weights.mode == "as-is" and all(_drawn(pair) for pair in found.culprits) and found.culprits:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from verifier.records import CellResult, PairResult, Result
 
 _NAME = 48  # characters of a site's name in a sentence
+_LINES = 3  # that a cause has at most, where it does not fit beside the names of its sites
 _VARIANTS = 3  # causes of one code that differ in their figures alone: more of them are told as one
 _STATISTICS = frozenset({"running-mean", "running-var"})
 
@@ -24,14 +27,12 @@ class Group:
     """Culprits of one cause, in order of execution.
 
     `what` says what is wrong, `where` at how many sites of how many: `all 53 batch_norm sites`, or the one's name.
-    `differing` says that each is wrong in figures of its own, of which `what` tells the first's, and `loading` that
-    their tensors were never loaded.
+    `loading` says that their tensors were never loaded.
     """
 
     rows: tuple[PairResult, ...]
     what: str
     where: str
-    differing: bool = False
     loading: bool = False
 
     @property
@@ -121,24 +122,61 @@ def title(verification: Result) -> str:
     return "Beyond rounding, accepted by policy" if verification.verdict.passed else "Culprits"
 
 
-def wrong(group: Group, row: PairResult, most: int | None = None) -> str:
-    """That its sites are wrong, as the subject of a sentence that says why; `row` is the first that counts."""
+def wrong(group: Group, row: PairResult, own: str | None = None) -> str:
+    """That its sites are wrong, as the subject of a sentence that says why; `row` is the first that counts.
+
+    `own` is what that is called, where its whole name is too long.
+    """
     how = "less accurate" if row.cause is not None and row.cause.family == "precision" else "wrong"
-    own = sentences.site(row, most)
+    own = sentences.site(row) if own is None else own
     return f"{group.where} are {how}, first {own}" if group.many else f"{own} is {how}"
 
 
-def line(group: Group, most: int, *, fix: bool = True) -> str:
-    """What is wrong, where, and what to change, in as many characters."""
-    first = f", first {sentences.site(group.first, _NAME)}" if group.many else f", {group.first.op}"
-    where = f"{group.where}{first}: " if group.many else f"{sentences.site(group.first, _NAME)}{first}: "
-    room = most - len(where)
+def line(group: Group, most: int) -> str:
+    """Where and what is wrong, in as many characters: names are shortened before what is wrong is cut."""
+    places = _places(group)
+    where = next((each for each in places if len(f"{each}: {_why(group)}") <= most), places[-1])
+    return f"{where}: {_why(group, most - len(f'{where}: '))}"
+
+
+def told(group: Group, most: int, *, fix: bool = True) -> list[str]:
+    """What is wrong, where, and what to change, in lines of as many characters: in one if that is enough."""
+    places = _places(group)
+    where = next((each for each in places if len(each) < most), places[-1])
+    mended = f"fix: {remedy(group)}" if fix and remedy(group) else ""
+    said = f"{where}: {_why(group)}"
+    if len("; ".join(filter(None, (said, mended)))) <= most:
+        return ["; ".join(filter(None, (said, mended)))]
+    room = _LINES * (most - len(_BELOW[1]))
+    lines = [said] if len(said) <= most else [f"{where}:", *below(_why(group, room), most)]
+    return [*lines, *below(brief(mended, room), most)]
+
+
+_BELOW = "  ", "    "  # before a line that belongs to the one above it, and before what that goes on with
+
+
+def below(said: str, most: int) -> list[str]:
+    """A sentence as lines of as many characters that belong to the one above them."""
+    first, following = _BELOW
+    return textwrap.wrap(
+        said, most, initial_indent=first, subsequent_indent=following, break_on_hyphens=False
+    )
+
+
+def _places(group: Group) -> list[str]:
+    """Where it is wrong, from the longest form to the shortest."""
+    forms = sentences.forms(group.first)
+    if group.many:
+        return [*(f"{group.where}, first {each}" for each in forms), group.where]
+    return [f"{each}, {group.first.op}" for each in forms]
+
+
+def _why(group: Group, most: int | None = None) -> str:
+    """What is wrong, or where nothing is known of that, how far off it is; in as many characters."""
     if group.codes or group.first.differences:
-        said = where + group.told(room)
-    else:
-        said = where + brief(sentences.excess(group.worst, sentences.INTRINSIC), room)
-    mended = f"{said}; fix: {remedy(group)}"
-    return mended if fix and remedy(group) and len(mended) <= most else said
+        return group.because if most is None else group.told(most)
+    far = sentences.excess(group.worst, sentences.INTRINSIC)
+    return far if most is None else brief(far, most)
 
 
 def sentence(group: Group, *, fix: bool = True) -> str:
@@ -214,14 +252,29 @@ def _group(rows: list[PairResult], cell: CellResult | None, loading: str) -> Gro
         what = cause.summary if cause else "; ".join(first.differences) or "no cause was looked for or found"
         return Group(tuple(rows), what, sentences.site(first))
     unloaded = _is_loading(first)
-    differing = not unloaded and len({row.cause.summary if row.cause else "" for row in rows}) > 1
     if cause is None:
         what = "; ".join(first.differences) or "no cause was looked for or found"
     elif unloaded:
         what = loading or "tensors were not loaded"
     else:
-        what = f"{cause.summary}; elsewhere alike, in other figures" if differing else cause.summary
-    return Group(tuple(rows), what, _where(rows, cell), differing, unloaded)
+        what = (
+            f"{cause.summary}; likewise at the others, with other numbers"
+            if _differing(rows, cell)
+            else cause.summary
+        )
+    return Group(tuple(rows), what, _where(rows, cell), unloaded)
+
+
+def _differing(rows: list[PairResult], cell: CellResult | None) -> bool:
+    """Whether each of several sites is wrong by numbers of its own, and not by its name and its shape alone."""
+    sites = [*rows, *(cell.layers if cell else ())]
+    known = {name for row in sites for name in (row.baseline, row.candidate) if name}
+    own = re.compile(r"[^\s,;:()]+")  # a word, in which a name may stand
+    said = (_SHAPE.sub("", row.cause.summary) for row in rows if row.cause)
+    return len({own.sub(lambda word: "" if word[0] in known else word[0], each) for each in said}) > 1
+
+
+_SHAPE = re.compile(r"\(\d+,\)|\(\d+(, \d+)+\)|\b\d+( x \d+)+\b")
 
 
 def _where(rows: list[PairResult], cell: CellResult | None) -> str:

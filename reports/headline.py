@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 _NAME, _CLAUSE = 48, 100  # characters of a name, and of what is put in brackets, in a headline
 
 
-def headline(verification: Result) -> str:
+def headline(verification: Result, said: str | None = None) -> str:
     """The verdict and what it rests on, in one sentence of at most `HEADLINE` characters.
 
-    What does not fit into it is told below it: of its clauses the last ones are left out first.
+    What does not fit into it is told below it: of its clauses the last ones are left out first. `said` stands in the
+    verdict's place, if given.
     """
     first = verification.first_divergence
+    said = str(verification.verdict) if said is None else said
+    room = HEADLINE - len(f"{said}: ")
     if verification.verdict is Verdict.MATCH:
         clauses = _agreement(verification)
     elif verification.verdict is Verdict.ACCEPTED:
         clauses = acceptance.clauses(verification)
     elif verification.verdict is Verdict.DIVERGED and first is not None:
-        clauses = _divergence(verification, first)
+        clauses = _divergence(verification, first, room)
         beside = bool(verification.accepted) and not verification.culprits
         if verification.reason and (beside or not _by_sites(verification, first)):
             clauses.insert(0, verification.reason)
@@ -37,10 +40,9 @@ def headline(verification: Result) -> str:
     stage_0 = verification.preprocessing
     if verification.verdict is Verdict.DIVERGED and stage_0 is not None and stage_0.applied:
         clauses.insert(0, sentences.prepared(stage_0))
-    room = HEADLINE - len(f"{verification.verdict}: ")
     while len(clauses) > 1 and len("; ".join(clauses)) > room:
         clauses.pop()
-    return f"{verification.verdict}: {brief('; '.join(clauses), room)}"
+    return f"{said}: {brief('; '.join(clauses), room)}"
 
 
 def _by_sites(verification: Result, first: PairResult) -> bool:
@@ -117,7 +119,7 @@ def _parted(verification: Result, main: CellResult | None, diverged: Sequence[Ce
     return f"{what}: it is {'the same function, less accurate' if same else 'not the same function'}"
 
 
-def _divergence(verification: Result, first: PairResult) -> list[str]:
+def _divergence(verification: Result, first: PairResult, room: int) -> list[str]:
     if nothing := grouping.nothing_in_common(verification):
         return [nothing]
     known = next(
@@ -129,7 +131,7 @@ def _divergence(verification: Result, first: PairResult) -> list[str]:
         None,
     )
     if known is not None:
-        said = [_group(verification, known, first)]
+        said = [_group(known, first, room)]
     elif first.status is Status.UNMATCHED:
         said = [
             f"the models first part at {_short(first)} ({brief(sentences.excess(first, sentences.TOTAL), _CLAUSE)})"
@@ -153,25 +155,44 @@ def _divergence(verification: Result, first: PairResult) -> list[str]:
     elif culprits > len(known.rows):
         said.append(counted(culprits - len(known.rows), "further culprit"))
     cell = sentences.deciding_cell(verification)
-    followers = (
-        sum(row.kind == "site" and row.status in (Status.CARRIES, Status.AMPLIFIES) for row in cell.layers)
-        if cell
-        else 0
-    )
+    followers = _followers(cell) if cell else []
     if followers:
-        said.append(
-            f"{counted(followers, 'other site')} only {'carries' if followers == 1 else 'carry'} what came in"
-        )
+        words = [
+            each for status, each in _FOLLOWING.items() if any(row.status is status for row in followers)
+        ]
+        do = " or ".join(each[len(followers) > 1] for each in words)
+        said.append(f"{counted(len(followers), 'other site')} only {do} what came in")
     return said
 
 
-def _group(verification: Result, group: grouping.Group, first: PairResult) -> str:
-    """What is wrong at the first divergence, and at how many other sites."""
+_FOLLOWING = {Status.CARRIES: ("carries", "carry"), Status.AMPLIFIES: ("amplifies", "amplify")}
+"""What a site does with what came in, of one and of several."""
+
+
+def _followers(cell: CellResult) -> list[PairResult]:
+    """The sites that are not at fault but differ; what is told as an unmatched culprit shows at the one behind it."""
+    regions = [row for row in cell.culprits if row.status is Status.UNMATCHED]
+    places = {row.index for row in regions}
+    lonely = {name for row in regions for name in (row.baseline, row.candidate) if name}
+
+    def is_behind(row: PairResult) -> bool:
+        alone = row.status is Status.AMPLIFIES or row.intrinsic is None
+        through = lonely.intersection((*row.between_baseline, *row.between_candidate))
+        return row.index in places or (alone and bool(through))
+
+    return [
+        row for row in cell.layers if row.kind == "site" and row.status in _FOLLOWING and not is_behind(row)
+    ]
+
+
+def _group(group: grouping.Group, first: PairResult, room: int) -> str:
+    """What is wrong at the first divergence, and at how many other sites, in as many characters."""
     row = next(each for each in group.rows if _same(each, first))
     if group.loading:
         return f"{group.what}; {group.where} are wrong, first {_short(row)}"
-    at = f"{grouping.wrong(group, row, _NAME)}: "
-    return at + group.told(HEADLINE - len(f"{verification.verdict}: {at}"))
+    starts = [f"{grouping.wrong(group, row, own)}: " for own in sentences.forms(row)]
+    at = next((each for each in starts if len(each) + len(group.because) <= room), starts[-1])
+    return at + group.told(room - len(at))
 
 
 def _localised(verification: Result) -> bool:

@@ -33,9 +33,12 @@ def render(verification: Result) -> str:
     )
 
 
-def render_comparison(before: Result, after: Result) -> str:
-    """The page that puts two results side by side; it has no script."""
-    return rendered("comparison.html", page=comparison.page(before, after))
+def render_comparison(before: Result, after: Result, reports: tuple[str, str] = ("", "")) -> str:
+    """The page that puts two results side by side; it has no script.
+
+    `reports` are the addresses of their own pages, as seen from this one; empty where there is none.
+    """
+    return rendered("comparison.html", page=comparison.page(before, after, reports))
 
 
 def render_history(found: History) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from reports import listing
 from reports.sections import Section, cut, lines, text
 from reports.wording import counted, dimensions, figure, shown
-from verifier.records import Verdict, brief
+from verifier.records import HEADLINE, Verdict, brief, tail
 
 if TYPE_CHECKING:
     from verifier.initialisation.records import Initialisation, Statistics, TensorResult
 
 SHOWN = 20  # rows; the file has them all
+_NAME = 48  # characters of a name in a headline
 
 
 def headline(result: Initialisation) -> str:
@@ -21,11 +22,22 @@ def headline(result: Initialisation) -> str:
     wrong = result.diverged
     if result.verdict is not Verdict.DIVERGED or not wrong:
         return brief(f"{result.verdict}: {result.reason or counts}")
-    return brief(
+    first = wrong[0]
+    start = (
         f"{result.verdict}: {counted(len(wrong), 'tensor')} of {len(result.tensors)} "
-        f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first {_name(wrong[0])}: "
-        f"{wrong[0].reason}{_explained(wrong[0])}"
+        f"{'is' if len(wrong) == 1 else 'are'} initialised otherwise, first "
     )
+    # What does not fit as a whole sentence stands in the list below.
+    told = [f": {first.reason}{_explained(first)}", f": {first.reason}", _spread(first), ""]
+    names = [_name(first), tail(_name(first), _NAME)]
+    whole = (f"{start}{name}{why}" for why in told for name in names)
+    return next((each for each in whole if len(each) <= HEADLINE), brief(f"{start}{names[-1]}"))
+
+
+def _spread(each: TensorResult) -> str:
+    """How widely a tensor's values are spread, and how widely they should be, where that differs."""
+    expected, measured = _std(each.expected), _std(each.measured)
+    return "" if expected == measured else f": std {measured}, expected {expected}"
 
 
 def plain(result: Initialisation, *, out_dir: str | None = None) -> str:
@@ -96,17 +108,18 @@ def sections(result: Initialisation, *, out_dir: str | None = None, most: int = 
 
 def _counts(result: Initialisation) -> str:
     words = {
-        "identical": "hold the same bits",
-        "same-distribution": "are drawn from the same distribution",
-        "diverged": "are initialised otherwise",
-        "untold": "are too small to tell",
-        "unmatched": "have no partner",
+        "identical": ("holds the same bits", "hold the same bits"),
+        "same-distribution": ("is drawn from the same distribution", "are drawn from the same distribution"),
+        "diverged": ("is initialised otherwise", "are initialised otherwise"),
+        "untold": ("is too small to tell", "are too small to tell"),
+        "unmatched": ("has no partner", "have no partner"),
     }
     counts = {standing: sum(each.standing == standing for each in result.tensors) for standing in words}
     whole = len(result.tensors)
     if counts["identical"] == whole:
-        return f"all {counted(whole, 'tensor')} hold the same bits from seed {result.seed}"
-    said = [f"{count} {words[standing]}" for standing, count in counts.items() if count]
+        every = "the one tensor holds" if whole == 1 else f"all {counted(whole, 'tensor')} hold"
+        return f"{every} the same bits from seed {result.seed}"
+    said = [f"{count} {words[standing][count != 1]}" for standing, count in counts.items() if count]
     return f"of {counted(whole, 'tensor')}, {', '.join(said)} (seed {result.seed})"
 
 

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from verifier.training.records import Divergence, TrainingParity
 
 
-def summary(found: TrainingParity, *, out_dir: str | None = None) -> RenderableType:
-    """The summary in colour, for `rich.console.Console.print`."""
+def summary(found: TrainingParity, *, page: str | None = None) -> RenderableType:
+    """The summary in colour, for `rich.console.Console.print`; `page` is where its page lies."""
     found = wording.shown(found)
-    return coloured(headline(found), found.verdict, sections(found, out_dir=out_dir))
+    return coloured(headline(found), found.verdict, sections(found, page=page))
 
 
-def plain(found: TrainingParity, *, out_dir: str | None = None) -> str:
+def plain(found: TrainingParity, *, page: str | None = None) -> str:
     """The summary as text, for pipes, logs and files; it ends with a line break."""
     found = wording.shown(found)
-    return text(headline(found), sections(found, out_dir=out_dir))
+    return text(headline(found), sections(found, page=page))
 
 
 def page(found: TrainingParity) -> str:
@@ -127,7 +127,7 @@ def why(each: Divergence) -> str:
     return f"{each.cause.summary} ({sure}, {each.cause.code})"
 
 
-def sections(found: TrainingParity, *, out_dir: str | None = None, most: int = SHOWN) -> list[Section]:
+def sections(found: TrainingParity, *, page: str | None = None, most: int = SHOWN) -> list[Section]:
     """What is shown below the verdict, with at most so many of the tensors that differ."""
     first = found.first_divergence
     every = [
@@ -175,7 +175,7 @@ def sections(found: TrainingParity, *, out_dir: str | None = None, most: int = S
             ),
         ),
         Section("Notes", lines(found.notes)),
-        Section("Saved", lines([out_dir] if out_dir is not None else [])),
+        Section("Report", lines([page] if page is not None else [])),
     ]
     return [section for section in every if section.rows]
 

@@ -67,7 +67,7 @@ def page(found: PreparationAlone) -> str:
     return listing.render(
         listing.Page(
             eyebrow="A comparison of how photographs are prepared",
-            title=f"{mark.word}: {candidate} prepares photographs, against torchvision's transforms",
+            title=f"{mark.word}: {_compared(found)}",
             mark=mark,
             answer=answer,
             models=(
@@ -82,6 +82,17 @@ def page(found: PreparationAlone) -> str:
             circumstances=listing.circumstances(found.created, found.seconds),
         )
     )
+
+
+def _compared(found: Preprocessing) -> str:
+    """Whether photographs are prepared as torchvision's transforms do, in a few words."""
+    whose = f"{found.candidate} prepares" if found.candidate else "this package's transforms prepare"
+    if found.status == "inconclusive":
+        return f"whether {whose} photographs as torchvision's transforms do cannot be told"
+    if found.status == "differs":
+        return f"{whose} photographs otherwise than torchvision's transforms"
+    rounding = ", but for rounding" if found.status == "rounding" else ""
+    return f"{whose} photographs as torchvision's transforms do{rounding}"
 
 
 def _all(found: Preprocessing) -> list[Section]:

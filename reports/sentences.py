@@ -39,6 +39,7 @@ DEFAULT_METRIC = "nrmse"
 
 TOTAL, INTRINSIC = "total", "intrinsic"
 _CODE = 48  # characters of a code
+_NAMES = (48, 32, 20)  # and of a name, where there is less and less room
 
 
 _WEIGHTS = {
@@ -127,11 +128,24 @@ def site(pair: PairResult, most: int | None = None) -> str:
     return f"{own} (candidate: {pair.candidate if most is None else tail(pair.candidate, most)})"
 
 
+def forms(pair: PairResult) -> tuple[str, ...]:
+    """What a pair is called in a sentence, from the longest to the shortest: both names, the one, and its end."""
+    alone = pair.baseline is None or pair.candidate is None
+    shorter = (site(pair, most) if alone else tail(name(pair), most) for most in _NAMES)
+    return tuple(dict.fromkeys((site(pair, _NAMES[0]), *shorter)))
+
+
 def divergence(pair: PairResult) -> str:
     """Where the models first part, how far, and what was allowed."""
+    return ": ".join(parted(pair))
+
+
+def parted(pair: PairResult) -> tuple[str, str]:
+    """Where the models first part, and how far."""
+    where = f"{site(pair)}, {pair.op}"
     if pair.excited is not None:
-        return f"{site(pair)}, {pair.op}: not on the given inputs; {_excited(pair.excited)}"
-    return f"{site(pair)}, {pair.op}: {excess(pair, TOTAL)}{_largest(pair.total)}"
+        return where, f"not on the given inputs; {_excited(pair.excited)}"
+    return where, f"{excess(pair, TOTAL)}{_largest(pair.total)}"
 
 
 def step(each: Step) -> str:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # rows a section: the page has them all
 LINE = 160  # characters of a line about a culprit, where not all is told
+_ROOM = LINE - 2  # as sections are indented
+_FAR = 2  # lines of how far off the first divergence is
 
 _STYLES = {
     Verdict.MATCH: "bold green",
@@ -113,7 +115,7 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
             lines(
                 [sentences.coverage(verification.coverage), *_unmatched(verification)]
                 if verbose or verification.verdict is Verdict.INCONCLUSIVE
-                else []
+                else _alone(verification)
             ),
         ),
         Section("What they return otherwise", lines(verification.coverage.returned)),
@@ -155,23 +157,24 @@ def _circumstances(verification: Result) -> list[Section]:
 def _first(pair: PairResult | None, *, verbose: bool) -> list[str]:
     if pair is None:
         return []
-    said = sentences.divergence(pair)
-    return [
-        said if verbose else brief(said, LINE),
-        *filter(None, [sentences.agreement(pair.total or pair.intrinsic)]),
-    ]
+    where, how_far = sentences.parted(pair)
+    said = [f"{where}: {how_far}"]
+    if not verbose and len(said[0]) > _ROOM:
+        called = next((each for each in (where, *sentences.forms(pair)) if len(each) < _ROOM), "")
+        said = [f"{called}:", *grouping.below(brief(how_far, _FAR * _ROOM), _ROOM)]
+    return [*said, *filter(None, [sentences.agreement(pair.total or pair.intrinsic)])]
 
 
 def _culprits(verification: Result, *, verbose: bool) -> list[str]:
-    """The causes in a sentence each, and below it where their first sites are in the source."""
+    """The causes, each with its fix, and below it where its first sites are in the source."""
     if grouping.nothing_in_common(verification):
         return []
     fix, every = not verification.verdict.passed, grouping.groups(verification)
     said = []
     for group in every[:SHOWN]:
-        told = grouping.sentence(group, fix=fix) if verbose else grouping.line(group, LINE, fix=fix)
+        told = [grouping.sentence(group, fix=fix)] if verbose else grouping.told(group, _ROOM, fix=fix)
         places = ", ".join(f"{side} {line}" for side, line in sentences.located(verification, *group.rows))
-        said += [told, *([f"  {places}"] if places else [])]
+        said += [*told, *([f"  {places}"] if places else [])]
     rest = every[SHOWN:]
     sites = sum(len(group.rows) for group in rest)
     more = f"and {len(rest):,} more" + (f", at {sites:,} sites" if sites > len(rest) else "")
@@ -225,6 +228,27 @@ def _outcome(cell: CellResult, verification: Result) -> str:
     known = sentences.localised(cell) or cell.culprits
     culprits = sentences.culprits(len(cell.culprits), verification) if known else "culprits not looked for"
     return f"first at {sentences.name(cell.first_divergence)}, {culprits}"
+
+
+def _alone(verification: Result) -> list[str]:
+    """How many sites have no partner, in one line; they are named on the page."""
+    unmatched = verification.coverage.unmatched
+    if not unmatched or grouping.nothing_in_common(verification):
+        return []
+    counts = {side: sum(each.side == side for each in unmatched) for side in ("baseline", "candidate")}
+    sites = wording.counted(counts["baseline"] or counts["candidate"], "site")
+    sides = " and ".join(
+        f"{sites if not k else f'{count:,}'} of the {side}"
+        for k, (side, count) in enumerate((side, count) for side, count in counts.items() if count)
+    )
+    alone = sum(each.compared_at is None for each in unmatched)
+    if not alone:
+        how = "compared with what they lead to" if len(unmatched) > 1 else "compared with what it leads to"
+    elif alone == len(unmatched):
+        how = "not compared"
+    else:
+        how = f"{alone:,} of them not compared"
+    return [f"{sides} without a partner, {how}"]
 
 
 def _unmatched(verification: Result) -> list[str]:

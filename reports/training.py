@@ -56,8 +56,9 @@ def render(found: Experiment) -> str:
 
 
 def plain(found: Experiment, directory: str) -> str:
-    """The summary an experiment ends with, as text; it ends with a line break."""
+    """The summary an experiment ends with, as text, its verdict first; it ends with a line break."""
     found = wording.shown(found)
+    mark, said = verdict(found)
     rows = [("network", "parameters", "test accuracy", "time")]
     rows += [
         (
@@ -69,7 +70,17 @@ def plain(found: Experiment, directory: str) -> str:
         for each in found.learners
     ]
     return (
-        "\n".join([*aligned(rows), "", *_twins(found), *_notes(found), f"Report: {directory}/training.html"])
+        "\n".join(
+            [
+                f"{mark.word}: {said}",
+                "",
+                *aligned(rows),
+                "",
+                *_twins(found),
+                *_notes(found),
+                f"Report: {directory}/training.html",
+            ]
+        )
         + "\n"
     )
 
@@ -82,7 +93,8 @@ def page(found: Experiment) -> Page:
         mark=mark,
         answer=answer,
         told=(
-            f"{found.epochs} epochs of {found.training_images:,} images: {found.source}.",
+            f"{wording.counted(found.epochs, 'epoch')} of {wording.counted(found.training_images, 'image')}: "
+            f"{found.source}.",
             f"Recipe: {found.recipe_told}.",
             *_scales(found),
             *_twins(found),

@@ -343,7 +343,6 @@ def _largest(cell: CellResult) -> str:
 
 
 def _cell(cell: CellResult, verification: Result) -> CellView:
-    counts = {status: sum(pair.status is status for pair in cell.layers) for status in Status}
     told = (cell.reason, sentences.repeated(cell), *cell.notes)
     return CellView(
         name=cell.name,
@@ -351,12 +350,7 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         verdict=signs.of_cell(cell, verification),
         samples=wording.counted(cell.batch_size, "sample"),
         seconds=f"{cell.seconds:.1f} s",
-        counts=", ".join(
-            f"{count:,} {signs.of_status(status, verification).word}"
-            for status, count in counts.items()
-            if count
-        )
-        or "no rows",
+        counts=_counts(cell, verification),
         largest=_largest(cell) if cell.layers else "-",
         output=sentences.impact(cell.output),
         floor=_floor(cell),
@@ -364,6 +358,19 @@ def _cell(cell: CellResult, verification: Result) -> CellView:
         notes=tuple(each for each in told if each),
         decides=cell is sentences.deciding_cell(verification),
     )
+
+
+def _counts(cell: CellResult, verification: Result) -> str:
+    """How many rows have which status; and how many are culprits, where that is what has no partner."""
+    counts = {status: sum(pair.status is status for pair in cell.layers) for status in Status}
+    said = ", ".join(
+        f"{count:,} {signs.of_status(status, verification).word}" for status, count in counts.items() if count
+    )
+    lonely = sum(pair.status is Status.UNMATCHED for pair in cell.culprits)
+    if not lonely or grouping.nothing_in_common(verification):
+        return said or "no rows"
+    some = "" if lonely == len(cell.culprits) else f"{lonely:,} of them "
+    return f"{said}; {sentences.culprits(len(cell.culprits), verification)}, {some}unmatched"
 
 
 def _floor(cell: CellResult) -> str:

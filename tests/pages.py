@@ -299,7 +299,8 @@ def compared() -> str:
     cell = msgspec.structs.replace(before.cells[0], verdict=Verdict.MATCH)
     first = msgspec.structs.replace(cell.layers[0], total=None, candidate=None, status=Status.UNMATCHED)
     cell = msgspec.structs.replace(cell, layers=(first, *cell.layers[1:]))
-    return html.render_comparison(before, msgspec.structs.replace(after, cells=(cell,)))
+    reports = "../before/report.html", "../after/report.html"
+    return html.render_comparison(before, msgspec.structs.replace(after, cells=(cell,)), reports)
 
 
 PAGES: dict[str, Callable[[], str]] = {

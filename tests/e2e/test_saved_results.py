@@ -55,12 +55,15 @@ def test_two_results_are_put_side_by_side(saved: Path, call: Callable[..., Ended
     assert ended.new == {"SIDE/comparison.html"}
 
 
-def test_a_result_beside_itself_is_told_in_one_line(saved: Path, call: Callable[..., Ended]) -> None:
+def test_a_result_beside_itself_is_told_with_what_is_the_same(
+    saved: Path, call: Callable[..., Ended]
+) -> None:
     ended = call("report", "DIR", "DIR/result.json")
 
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("still diverged: ")
-    assert ended.out.count("\n") == 1
+    _, same = ended.out.split("\n", 1)
+    assert same == "\nThe same in both\n  baseline, inputs, weights, policy, processor, versions\n"
 
 
 def test_out_without_a_second_result_is_refused(saved: Path, call: Callable[..., Ended]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from reports import comparison
 from tests import samples
-from verifier.records import Criterion, PairResult, Status, Verdict
+from verifier.records import HEADLINE, Criterion, PairResult, Status, Verdict
 
 if TYPE_CHECKING:
     from verifier.storage.saving import Verification
@@ -24,7 +24,7 @@ def test_a_result_beside_itself_shows_no_change(sample: Verification) -> None:
     assert found.unchanged
     assert (found.worse, found.better, found.appeared, found.vanished, found.grounds) == ((), (), (), (), ())
     assert found.headline.startswith(f"still {sample.verdict}: ")
-    assert comparison.sections(found) == []
+    assert [section.title for section in comparison.sections(found)] == ["The same in both"]
 
 
 def test_a_mended_fault_is_told_with_all_that_got_better() -> None:
@@ -138,7 +138,7 @@ def test_what_only_one_result_tells_has_a_heading_of_its_own() -> None:
     )
     assert (found.worse, found.better, found.appeared, found.vanished) == ((), (), (), ())
     assert not found.unchanged
-    [section] = comparison.sections(found)
+    section, _ = comparison.sections(found)
     assert (section.title, section.rows) == ("Cannot be compared: 3", found.uncompared)
 
 
@@ -183,12 +183,50 @@ def test_another_ground_is_told() -> None:
     )
 
 
+def test_the_same_ground_is_told_as_far_as_it_is_known() -> None:
+    one = samples.verification()
+    assert comparison.compare(one, one).same == ("baseline", "policy", "processor", "versions")
+    known = msgspec.structs.replace(
+        one,
+        inputs=msgspec.structs.replace(one.inputs, digest="a"),
+        weights=msgspec.structs.replace(one.weights, baseline_digest="c"),
+    )
+    last = comparison.sections(comparison.compare(known, known))[-1]
+    assert last.title == "The same in both"
+    assert last.rows == (("baseline, inputs, weights, policy, processor, versions",),)
+    newer = msgspec.structs.replace(known.environment, python="3.13.0")
+    found = comparison.compare(known, msgspec.structs.replace(known, environment=newer))
+    assert (found.grounds, "versions" in found.same) == (("Python 3.11.7, now 3.13.0",), False)
+
+
+def test_the_page_of_a_comparison_is_named_at_its_end() -> None:
+    one = samples.verification()
+    assert "Report" not in [section.title for section in comparison.sections(comparison.compare(one, one))]
+    last = comparison.sections(comparison.compare(one, one), page="out/comparison.html")[-1]
+    assert (last.title, last.rows) == ("Report", (("out/comparison.html",),))
+
+
+def test_a_long_headline_keeps_its_cause_behind_both_verdicts() -> None:
+    why = "the constant of the division by the root of the width is 3.0 where 2.82843 is right and so on"
+    bad = samples.diverged()
+    named = msgspec.structs.replace(
+        bad.culprits[0],
+        baseline="blocks.0.attn.multi_head_attention_forward",
+        cause=samples.cause(summary=why),
+    )
+    bad = msgspec.structs.replace(bad, culprits=(named,), first_divergence=named)
+    said = comparison.compare(samples.verification(), bad).headline
+    assert said.startswith("match before, diverged now: ")
+    assert f" is wrong: {why} (confirmed, batchnorm-eps)" in said
+    assert len(said) <= HEADLINE
+
+
 def test_long_lists_are_cut_and_counted() -> None:
     before = of(*(msgspec.structs.replace(samples.pair(0), index=k, baseline=f"s{k}") for k in range(30)))
     after = of(
         *(msgspec.structs.replace(samples.pair(0, total=1.0), index=k, baseline=f"s{k}") for k in range(30))
     )
-    [section] = comparison.sections(comparison.compare(before, after))
+    section, _ = comparison.sections(comparison.compare(before, after))
     assert section.title == "Worse: 30"
     assert len(section.rows) == comparison.SHOWN + 1
     assert section.rows[-1][0] == "and 20 more"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from PIL import Image
 
 from reports import culprits, painting, view
 from tests import samples
-from verifier.records import Histogram, Plane, WeightsInfo
+from verifier.records import Histogram, Plane, Status, WeightsInfo
 
 if TYPE_CHECKING:
     from verifier.storage.saving import Verification
@@ -67,6 +67,52 @@ def test_pictures_are_told_with_place_and_scale() -> None:
 def test_where_a_culprit_has_no_partner_the_pictures_name_the_pair_behind_it() -> None:
     second = culprits.culprits(samples.three_culprits())[1]
     assert " at layer1.0.relu: " in second.pictured
+
+
+def extra(**fields: Any) -> Verification:
+    """A culprit that the candidate alone has, told at the row behind it; that row was run again, too."""
+    bad = samples.diverged()
+    behind = msgspec.structs.replace(
+        bad.culprits[0], status=Status.AMPLIFIES, replayed=samples.comparison(0.0), cause=None
+    )
+    blamed = msgspec.structs.replace(
+        behind, candidate="mul", status=Status.UNMATCHED, cause=samples.cause("residual-scaled"), **fields
+    )
+    settings = {"operator": "mul", "shape": "8 x 64", "other": "0.5"}
+    exhibit = samples.exhibit(
+        baseline_settings={"operator": "add", "shape": "8 x 64"}, candidate_settings=settings
+    )
+    cell = bad.cells[0]
+    rows = (cell.layers[0], behind, *cell.layers[2:])
+    cell = msgspec.structs.replace(
+        cell, layers=rows, culprits=(blamed,), first_divergence=blamed, exhibits=(exhibit,)
+    )
+    return msgspec.structs.replace(bad, cells=(cell,), culprits=(blamed,), first_divergence=blamed)
+
+
+def test_what_is_extra_is_not_compared_with_the_operator_behind_it() -> None:
+    found = shown(extra())
+    assert [(line.name, line.baseline, line.candidate, line.differs) for line in found.settings] == [
+        ("operator", "-", "mul", True),
+        ("shape", "-", "8 x 64", True),
+        ("other", "-", "0.5", True),
+    ]
+
+
+def test_the_figures_of_what_is_extra_are_those_behind_it() -> None:
+    figures = dict(shown(extra()).figures)
+    assert figures["intrinsic: relative error on identical inputs, behind it"] == "0.0005"
+    assert "total: relative error in the whole model, behind it" in figures
+    assert "run again on the baseline's inputs" not in figures  # what was, was the site behind it
+
+
+def test_what_stands_in_the_place_of_another_is_compared_with_it() -> None:
+    found = extra()
+    cell = found.cells[0]
+    missing = msgspec.structs.replace(cell.layers[1], candidate=None, status=Status.UNMATCHED)
+    cell = msgspec.structs.replace(cell, layers=(cell.layers[0], missing, *cell.layers[2:]))
+    [operator, *_] = shown(msgspec.structs.replace(found, cells=(cell,))).settings
+    assert (operator.baseline, operator.candidate, operator.differs) == ("add", "mul", True)
 
 
 def test_a_channel_that_is_not_finite_has_a_full_bar() -> None:

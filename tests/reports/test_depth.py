@@ -148,6 +148,8 @@ def test_the_legend_has_the_signs_that_are_there(matching: Verification, diverge
         "culprit, numbered above",
     ]
     assert legend(samples.three_culprits())[-1] == "amplifies what came in"
+    # Of 52 sites of one cause the first alone has its number.
+    assert "culprit, its cause numbered above or to the left" in legend(samples.one_cause())
 
 
 def test_without_rows_there_is_no_plot(inconclusive: Verification) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -60,8 +60,22 @@ def test_a_cause_told_with_the_name_of_its_site_is_the_same_elsewhere() -> None:
         for row in found.culprits
     )
     [group] = grouping.groups(msgspec.structs.replace(found, culprits=rows))
-    assert group.differing
-    assert group.what == "relu is missing before layer0.0.bn; elsewhere alike, in other figures"
+    assert group.what == "relu is missing before layer0.0.bn"
+
+
+def test_shapes_and_names_of_neighbours_are_no_other_figures() -> None:
+    """What else is told of a site is its own: the others are wrong in the same way, not with other numbers."""
+    found = samples.caused(samples.cause(), each=2)
+    causes = (
+        samples.cause("residual-scaled", f"mul of shape ({k}, 8), {k} x 8, before layer0.{1 - k}.bn is new")
+        for k in range(2)
+    )
+    rows = tuple(
+        msgspec.structs.replace(row, cause=cause, status=Status.UNMATCHED)
+        for row, cause in zip(found.culprits, causes, strict=True)
+    )
+    [group] = grouping.groups(msgspec.structs.replace(found, culprits=rows))
+    assert group.what == "mul of shape (0, 8), 0 x 8, before layer0.1.bn is new"
 
 
 def test_figures_of_a_few_sites_are_causes_of_their_own_and_of_many_one() -> None:
@@ -72,7 +86,9 @@ def test_figures_of_a_few_sites_are_causes_of_their_own_and_of_many_one() -> Non
         return samples.caused(*causes)
 
     assert len(texts(scaled(3))) == 3
-    assert texts(scaled(9)) == [(9, "its weight is 1.0 x the baseline's; elsewhere alike, in other figures")]
+    assert texts(scaled(9)) == [
+        (9, "its weight is 1.0 x the baseline's; likewise at the others, with other numbers")
+    ]
 
 
 def test_what_nothing_explains_is_not_said_to_have_one_cause() -> None:
@@ -139,6 +155,47 @@ def test_a_line_has_its_length_whatever_is_told() -> None:
     for group in grouping.groups(msgspec.structs.replace(found, culprits=rows)):
         assert len(grouping.line(group, 160)) <= 160
     assert len(headline(msgspec.structs.replace(found, culprits=rows, first_divergence=rows[0]))) <= HEADLINE
+
+
+def long_named(summary: str, **fields: Any) -> Verification:
+    """Two sites of long names on both sides."""
+    found = samples.caused(samples.cause(summary=summary, **fields), each=2)
+    rows = tuple(
+        msgspec.structs.replace(
+            row, baseline=f"blocks.{k}.attn.multi_head_attention_forward", candidate=f"layers.{k}.att.o"
+        )
+        for k, row in enumerate(found.culprits)
+    )
+    cell = msgspec.structs.replace(found.cells[0], first_divergence=rows[0], culprits=rows, layers=rows)
+    return msgspec.structs.replace(found, cells=(cell,), culprits=rows, first_divergence=rows[0])
+
+
+CONSTANT = "the constant of the division by the root of the width is 3.0 where 2.82843 is right"
+
+
+def test_names_are_shortened_before_the_cause_is() -> None:
+    found = long_named(CONSTANT)
+    [group] = grouping.groups(found)
+    for said, most in ((headline(found), HEADLINE), (grouping.line(group, 160), 160)):
+        assert len(said) <= most
+        assert said.endswith(f": {CONSTANT} (confirmed, batchnorm-eps)")
+
+
+def test_what_does_not_fit_beside_the_names_stands_below_them() -> None:
+    [group] = grouping.groups(long_named(CONSTANT))
+    assert grouping.told(group, 200, fix=False) == [
+        "all 2 batch_norm sites, first blocks.0.attn.multi_head_attention_forward (candidate: layers.0.att.o):",
+        f"  {CONSTANT} (confirmed, batchnorm-eps)",
+    ]
+    whole = grouping.sentence(group).partition("; up to")[0]
+    assert grouping.told(group, 300) == [f"{whole}; fix: set eps to 1e-05"]
+    assert grouping.told(group, len(whole)) == [whole, "  fix: set eps to 1e-05"]
+    assert grouping.told(group, len(whole) - 1, fix=False)[1:] == [f"  {CONSTANT} (confirmed, batchnorm-eps)"]
+    odd = " ".join(["odd"] * 80)
+    [group] = grouping.groups(long_named(odd, remedy=odd))
+    lines = grouping.told(group, 160)
+    assert max(map(len, lines)) <= 160
+    assert " ".join(map(str.strip, lines)).endswith(f"{odd} (confirmed, batchnorm-eps) fix: {odd}")
 
 
 def test_the_worst_of_a_group_is_the_farthest_on_identical_inputs() -> None:

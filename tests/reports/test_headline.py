@@ -90,7 +90,7 @@ def test_a_long_cause_keeps_its_certainty_and_its_code() -> None:
     said = headline(blaming(culprit))
     assert len(said) <= HEADLINE
     assert said.endswith("... (not confirmed, region-different)")
-    assert "features.a (candidate: stem.bn) is wrong: it stands where mul" in said
+    assert "features.a is wrong: it stands where mul" in said
     told = sentences.blame(culprit)
     for told in (terminal.plain(blaming(culprit)), markdown.summary(blaming(culprit))):
         assert "mul, add, " * 90 in told.replace("\\", "")
@@ -168,6 +168,68 @@ def test_what_is_no_pair_of_sites_is_counted_as_none() -> None:
     bad = samples.diverged()
     more = msgspec.structs.replace(bad.cells[0], layers=(*bad.cells[0].layers, *ends))
     assert "6 other sites only carry" in headline(msgspec.structs.replace(bad, cells=(more,)))
+
+
+def behind(extra: str | None, status: Status) -> Verification:
+    """Row 2 shows what is wrong in front of it: an extra site, told there, or a missing one, told at row 1."""
+    bad = samples.diverged()
+    first, culprit, reader, *others = bad.cells[0].layers
+    between = {"between_candidate": (extra,)} if extra else {"between_baseline": (culprit.baseline,)}
+    far = samples.comparison(0.5)
+    reader = msgspec.structs.replace(reader, status=status, intrinsic=far, **between)
+    lonely = msgspec.structs.replace(
+        culprit,
+        candidate=None,
+        status=Status.UNMATCHED,
+        total=None,
+        intrinsic=None,
+        differences=(),
+        cause=None,
+    )
+    place = reader if extra else lonely
+    blamed = msgspec.structs.replace(
+        place,
+        candidate=extra,
+        status=Status.UNMATCHED,
+        intrinsic=far,
+        cause=culprit.cause,
+        **dict.fromkeys(between, ()),
+    )
+    layers = (first, samples.pair(1) if extra else lonely, reader, *others)
+    cell = msgspec.structs.replace(bad.cells[0], layers=layers, culprits=(blamed,), first_divergence=blamed)
+    return msgspec.structs.replace(bad, cells=(cell,), culprits=(blamed,), first_divergence=blamed)
+
+
+@pytest.mark.parametrize("extra", ["mul", None])
+def test_the_site_behind_a_culprit_without_a_partner_is_not_counted_again(extra: str | None) -> None:
+    found = behind(extra, Status.AMPLIFIES)
+    assert headline(found).endswith("; 5 other sites only carry what came in")
+    # What does nothing wrong with identical inputs does carry what came in.
+    cell = found.cells[0]
+    right = msgspec.structs.replace(cell.layers[2], status=Status.CARRIES, intrinsic=samples.comparison(0.0))
+    right = msgspec.structs.replace(right, index=3, baseline="layer1.0.conv1")
+    rows = (*cell.layers[:3], right, *cell.layers[4:])
+    again = msgspec.structs.replace(found, cells=(msgspec.structs.replace(cell, layers=rows),))
+    assert headline(again).endswith("; 5 other sites only carry what came in")
+
+
+def test_sites_that_amplify_are_not_said_to_carry_alone() -> None:
+    bad = samples.diverged()
+    cell = bad.cells[0]
+
+    def told(*statuses: Status) -> str:
+        rows = (
+            msgspec.structs.replace(row, status=status)
+            for row, status in zip(cell.layers[2:], statuses, strict=False)
+        )
+        layers = (*cell.layers[:2], *rows)
+        return headline(msgspec.structs.replace(bad, cells=(msgspec.structs.replace(cell, layers=layers),)))
+
+    carries, amplifies = Status.CARRIES, Status.AMPLIFIES
+    assert told(carries, amplifies, carries).endswith("; 3 other sites only carry or amplify what came in")
+    assert told(amplifies, amplifies).endswith("; 2 other sites only amplify what came in")
+    assert told(carries).endswith("; 1 other site only carries what came in")
+    assert told(amplifies).endswith("; 1 other site only amplifies what came in")
 
 
 def test_counts_of_coverage_add_up() -> None:

@@ -110,6 +110,11 @@ def test_what_has_no_tensor_is_named_once() -> None:
     assert place(rate) == "step 1, schedule, learning rate"
 
 
+def test_the_summary_ends_with_its_page(match: TrainingParity) -> None:
+    assert plain(match, page="out/training-parity.html").endswith("\nReport\n  out/training-parity.html\n")
+    assert "Report" not in plain(match)
+
+
 def test_the_summary_has_each_phase_and_no_control_characters(match: TrainingParity) -> None:
     text = plain(
         msgspec.structs.replace(match, verdict=Verdict.DIVERGED, culprits=(FROZEN,), first_divergence=FROZEN)

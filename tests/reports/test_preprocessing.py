@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from html import unescape
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 
 from reports import preprocessing, sentences, terminal
 from reports.headline import headline
 from tests.prepared import DIFFERS, GAP, prepared, stage
-from verifier.records import Verdict
+from verifier.records import PreparationAlone, Verdict
 
 if TYPE_CHECKING:
     from verifier.storage.saving import Verification
@@ -47,6 +49,27 @@ def test_the_verdict_of_a_run_begins_with_stage_0_where_it_differs(matching: Ver
     assert headline(diverged).startswith("diverged: prep.py:made prepares photographs otherwise")
     assert preprocessing.TITLE in terminal.plain(diverged)
     assert preprocessing.TITLE not in terminal.plain(matching)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("exact", "match: prep.py:made prepares photographs as torchvision's transforms do"),
+        (
+            "rounding",
+            "match: prep.py:made prepares photographs as torchvision's transforms do, but for rounding",
+        ),
+        ("differs", "diverged: prep.py:made prepares photographs otherwise than torchvision's transforms"),
+        (
+            "inconclusive",
+            "inconclusive: whether prep.py:made prepares photographs as torchvision's transforms do cannot be told",
+        ),
+    ],
+)
+def test_the_title_of_the_page_says_whether_they_are_prepared_alike(status: str, said: str) -> None:
+    found = prepared(status, stage("resize", "unseen"))
+    alone = PreparationAlone(**{name: getattr(found, name) for name in found.__struct_fields__})
+    assert f"<title>{said}</title>" in unescape(preprocessing.page(alone))
 
 
 def test_names_cannot_drive_a_terminal() -> None:

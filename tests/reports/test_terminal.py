@@ -12,6 +12,7 @@ from rich.console import Console
 from reports import sentences, terminal, wording
 from reports.headline import headline
 from tests import samples
+from verifier.records import UnmatchedSite
 
 if TYPE_CHECKING:
     from verifier.records import OutputAgreement
@@ -105,18 +106,65 @@ def test_what_was_compared_is_told_where_there_is_no_answer(inconclusive: Verifi
 
 def test_a_culprit_is_a_line_and_its_place_in_the_source_another() -> None:
     long = samples.cause(summary="its weight is " + "odd " * 60)
-    for verification, more in (
-        (samples.one_cause(), " and 51 other lines"),
-        (samples.caused(long), ""),
-        (samples.caused(long, each=9), " and 8 other lines"),
+    for verification, length, more in (
+        (samples.one_cause(), 1, " and 51 other lines"),
+        (samples.caused(long), 4, ""),
+        (samples.caused(long, each=9), 4, " and 8 other lines"),
     ):
         lines = terminal.plain(verification, verbose=False).splitlines()
-        start = lines.index("Culprits")
-        culprit, place = lines[start + 1 : start + 3]
-        assert len(culprit.strip()) <= terminal.LINE
-        assert "(confirmed, batchnorm-eps)" in culprit
+        start = lines.index("Culprits") + 1
+        culprit, place = lines[start : start + length], lines[start + length]
+        assert max(map(len, culprit)) <= terminal.LINE
+        assert "(confirmed, batchnorm-eps)" in " ".join(culprit)
+        assert culprit[-1].endswith("fix: set eps to 1e-05")
         assert place == f"    candidate nets/new.py:40{more}, baseline nets/old.py:20{more}"
-        assert lines[start + 3] == ""
+        assert lines[start + length + 1] == ""
+
+
+def test_what_a_long_first_divergence_measures_stands_below_its_names(diverged: Verification) -> None:
+    assert diverged.first_divergence is not None
+    named = msgspec.structs.replace(
+        diverged.first_divergence, baseline="features.bn" * 4, candidate="stem.bn" * 4
+    )
+    lines = terminal.plain(
+        msgspec.structs.replace(diverged, first_divergence=named), verbose=False
+    ).splitlines()
+    assert lines[3:5] == [
+        f"  {'features.bn' * 4} (candidate: {'stem.bn' * 4}), batch_norm:",
+        "    relative error 0.0005, allowed 1e-12, rule semantics/float64, "
+        "largest absolute difference 0.002 at (0, 17, 3, 5)",
+    ]
+    assert max(map(len, lines[2:])) <= terminal.LINE
+
+
+@pytest.mark.parametrize(
+    ("sides", "alone", "said"),
+    [
+        (
+            "bcc",
+            0,
+            "1 site of the baseline and 2 of the candidate without a partner, compared with what they lead to",
+        ),
+        ("c", 0, "1 site of the candidate without a partner, compared with what it leads to"),
+        ("bb", 2, "2 sites of the baseline without a partner, not compared"),
+        ("bc", 1, "1 site of the baseline and 1 of the candidate without a partner, 1 of them not compared"),
+    ],
+)
+def test_a_match_says_how_many_sites_have_no_partner(sides: str, alone: int, said: str) -> None:
+    lost = tuple(
+        UnmatchedSite(
+            side="baseline" if side == "b" else "candidate",
+            name=f"s{k}",
+            op="add",
+            compared_at=None if k < alone else "fc",
+        )
+        for k, side in enumerate(sides)
+    )
+    matching = samples.verification()
+    covered = msgspec.structs.replace(matching.coverage, unmatched=lost)
+    found = msgspec.structs.replace(matching, coverage=covered)
+    assert f"\nCoverage\n  {said}\n" in terminal.plain(found, verbose=False)
+    assert "Coverage" not in titles(terminal.plain(matching, verbose=False))
 
 
 def test_what_a_policy_accepts_is_called_so_and_not_mended() -> None:

@@ -128,6 +128,22 @@ def test_twins_that_part_are_said_to(experiment: Experiment) -> None:
     assert said in plain(parted, "out")
 
 
+def test_the_summary_begins_with_the_verdict_of_the_page(experiment: Experiment) -> None:
+    parted = (Twins(name="net", first_other_epoch=2, same_weights=False),)
+    for twins, word in ((experiment.twins, "match"), (parted, "inconclusive"), ((), "not compared")):
+        found = msgspec.structs.replace(experiment, twins=twins)
+        first, empty, *_ = plain(found, "out").splitlines()
+        assert first.startswith(f"{word}: ")
+        assert first.endswith(" of 10 test images rightly")
+        assert not empty
+
+
+def test_one_epoch_is_no_epochs(experiment: Experiment) -> None:
+    told = page(msgspec.structs.replace(experiment, epochs=1)).told[0]
+    assert told.startswith("1 epoch of ")
+    assert page(experiment).told[0].startswith("2 epochs of ")
+
+
 def test_networks_of_no_known_depth_have_no_points_by_depth(experiment: Experiment) -> None:
     def by_depth(depth: int | None) -> bool:
         learners = tuple(learner(name, "candidate", depth=depth) for name in ("one", "other"))

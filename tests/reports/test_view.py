@@ -22,6 +22,17 @@ def test_a_cell_counts_its_sites_by_status(diverged: Verification) -> None:
     assert view.page(diverged).cells[0].counts == "1 ok, 1 culprit, 6 carries"
 
 
+def test_a_cell_counts_culprits_without_a_partner_as_the_matrix_does() -> None:
+    page = view.page(samples.three_culprits())
+    assert page.matrix is not None
+    [(_, [square])] = page.matrix.rows
+    assert square.figure == "3 culprits"
+    [cell] = page.cells
+    assert cell.counts == (
+        "1 ok, 2 culprit, 1 amplifies, 2 carries, 1 unmatched; 3 culprits, 1 of them unmatched"
+    )
+
+
 def test_cells_form_a_matrix_by_dtype_and_device() -> None:
     matrix = view.page(samples.matrix()).matrix
     assert matrix is not None

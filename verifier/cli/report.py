@@ -49,15 +49,15 @@ def report(
         if record is not None:
             _end(KINDS[record.name](record))
             return
-        from verifier.storage.saving import load, render_again, save_comparison
+        from verifier.storage.saving import COMPARISON, load, render_again, save_comparison
 
         if later is not None:
             for each in (directory, later):
                 check_result(each, "two results of `run` are compared")
             verification, after = load(directory), load(later)
             if out is not None:
-                save_comparison(verification, after, out)
-            showing.show_comparison(verification, after)
+                save_comparison(verification, after, out, (directory, later))
+            showing.show_comparison(verification, after, None if out is None else out / COMPARISON)
             return
         if out is not None:
             raise UsageError(

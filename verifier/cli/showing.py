@@ -155,12 +155,12 @@ def warn(lost: Sequence[str]) -> None:
         streams.complain(f"warning: {each}")
 
 
-def show_comparison(before: Result, after: Result) -> None:
-    """Print what changed from one result to another, as `show` does."""
+def show_comparison(before: Result, after: Result, page: Path | None) -> None:
+    """Print what changed from one result to another, as `show` does, and where its page is if it has one."""
     from reports import comparison, sections, terminal
 
     compared = comparison.compare(before, after)
-    listed = comparison.sections(compared)
+    listed = comparison.sections(compared, page=None if page is None else str(page))
     if out().isatty():
         from rich.console import Console
 
@@ -179,13 +179,15 @@ def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> str:
 def show_parity(found: TrainingParity, directory: Path) -> None:
     """Print what a comparison of two trainings found, as `show` does."""
     from reports import parity
+    from verifier.training.saving import PARITY_PAGE
 
+    page = str(directory / PARITY_PAGE)
     if out().isatty():
         from rich.console import Console
 
-        Console(file=out()).print(parity.summary(found, out_dir=str(directory)))
+        Console(file=out()).print(parity.summary(found, page=page))
     else:
-        say(parity.plain(found, out_dir=str(directory)))
+        say(parity.plain(found, page=page))
 
 
 def say(text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from verifier.border.error_texts import first_line
 from verifier.errors import OutputError
@@ -162,15 +164,38 @@ def made(
     return found, tuple(lost)
 
 
-def save_comparison(before: Result, after: Result, directory: str | PathLike[str]) -> None:
+def save_comparison(
+    before: Result,
+    after: Result,
+    directory: str | PathLike[str],
+    origins: tuple[Path | None, Path | None] = (None, None),
+) -> None:
     """Write the page that puts two results side by side, whole or not at all.
+
+    Of the results' `origins`, the folders or files that they were read from, it leads to the reports that are there.
 
     Raises:
         OutputError: The directory cannot be written.
     """
     from reports import html  # noqa: PLC0415 - templates are only needed here
 
-    _write({COMPARISON: html.render_comparison(before, after)}, Path(directory))
+    target = Path(directory)
+    earlier, later = (_report_of(each, target) for each in origins)
+    _write({COMPARISON: html.render_comparison(before, after, (earlier, later))}, target)
+
+
+def _report_of(origin: Path | None, target: Path) -> str:
+    """The address of a saved result's page as seen from a folder; empty where there is none."""
+    if origin is None:
+        return ""
+    page = (origin if origin.is_dir() else origin.parent) / REPORT
+    if not page.is_file():
+        return ""
+    try:
+        way = os.path.relpath(os.path.realpath(page), os.path.realpath(target))
+    except ValueError:  # on another drive
+        return ""
+    return quote(way.replace(os.sep, "/"))
 
 
 def save_beside(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,16 @@ def test_a_result_of_before_pictures_and_digests_is_read(verification: Verificat
 def test_a_comparison_is_saved_as_a_page(verification: Verification, tmp_path: Path) -> None:
     saving.save_comparison(verification, verification, tmp_path / "out")
     assert listing(tmp_path / "out") == ["comparison.html"]
+
+
+def test_a_comparison_leads_to_the_reports_that_are_there(verification: Verification, tmp_path: Path) -> None:
+    saving.save(verification, tmp_path / "last week")
+    saving.save(verification, tmp_path / "now")
+    (tmp_path / "now" / "report.html").unlink()
+    origins = tmp_path / "last week" / "result.json", tmp_path / "now"
+    saving.save_comparison(verification, verification, tmp_path / "out", origins)
+    page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"]*)"', page) == ["../last%20week/report.html"]
 
 
 def test_a_pair_is_one_line_of_the_file(verification: Verification) -> None:
