@@ -39,10 +39,15 @@ def peak_memory(function: Callable[[], object]) -> tuple[int, int]:
     """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
-    before = _status("VmRSS")
+    reset_peak()
+    before = resident("VmRSS")
     function()
-    return before, _status("VmHWM")
+    return before, resident("VmHWM")
+
+
+def reset_peak() -> None:
+    """Begin anew to note the most that is resident."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def can_measure_memory() -> bool:
@@ -50,7 +55,8 @@ def can_measure_memory() -> bool:
     return sys.platform == "linux" and Path("/proc/self/clear_refs").exists()
 
 
-def _status(field: str) -> int:
+def resident(field: str) -> int:
+    """Resident bytes: `VmRSS` now, `VmHWM` at the most since `reset_peak`."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

@@ -31,14 +31,14 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        choices=["passes", "memory", "depth", "command", "device", "certificates", []],
+        choices=["passes", "memory", "depth", "command", "account", "device", "certificates", []],
         default=[],
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
-    wanted = options.what or ["passes", "memory", "depth", "command", "device", "certificates"]
+    wanted = options.what or ["passes", "memory", "depth", "command", "account", "device", "certificates"]
     import torch
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -56,6 +56,12 @@ def main() -> None:
         depth()
     if "command" in wanted:
         command(max(3, options.rounds // 3))
+    if "account" in wanted:
+        from tests.benchmarks.account import account
+        from tests.benchmarks.subjects import of_the_account
+
+        for given in of_the_account():
+            account(given, max(3, options.rounds // 5))
     if "certificates" in wanted:
         from tests.benchmarks.certificates import certificates
 

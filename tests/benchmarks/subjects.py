@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import reference_models
+from verifier import verify
 from verifier.align import align
 from verifier.bench.bench import Bench
 from verifier.bench.measuring import measure
@@ -23,9 +24,10 @@ from verifier.models.copying import copy_with, state_of
 from verifier.weights import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from verifier.inputs import Inputs
+    from verifier.storage.saving import Verification
 
 CELL = Cell("cpu", "float32")
 
@@ -137,3 +139,95 @@ class Chain(nn.Module):
 def chain(depth: int, width: int = 16, batch_size: int = 32, image_size: int = 32) -> Prepared:
     """Two residual chains of `depth` weighted layers."""
     return Prepared(Chain(depth, width).eval(), Chain(depth, width).eval(), normal(batch_size, image_size, 0))
+
+
+class Given:
+    """Two models as a user gives them, and what `verify` is told.
+
+    Args:
+        name: What the pair is called.
+        baseline: Builds the baseline.
+        candidate: Builds the candidate.
+        inputs: One tensor, with samples along its first dimension.
+        cells: What is asked for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        baseline: Callable[[], nn.Module],
+        candidate: Callable[[], nn.Module],
+        inputs: Tensor,
+        cells: tuple[str, ...] = ("cpu/float32",),
+    ) -> None:
+        self.name, self.inputs, self.cells = name, inputs, cells
+        self._builders = {"baseline": baseline, "candidate": candidate}
+        self.baseline, self.candidate = (self.built(side) for side in self._builders)
+
+    def built(self, side: str) -> nn.Module:
+        """One of the two, built anew, in evaluation mode."""
+        torch.manual_seed(0)
+        return self._builders[side]().eval()
+
+    def bare(self) -> None:
+        """Both forwards, nothing else, in the dtype of the last cell."""
+        dtype = getattr(torch, self.cells[-1].rpartition("/")[2])
+        with torch.no_grad():
+            for model in (self.baseline, self.candidate):
+                model.to(dtype)(self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs)
+
+    def verify(self) -> Verification:
+        """The whole verification, as `verifier.verify` makes it."""
+        for model in (self.baseline, self.candidate):
+            model.float()
+        return verify(self.baseline, self.candidate, self.inputs, cells=self.cells)
+
+
+def of_the_account() -> Iterator[Given]:
+    """The pairs whose cost is kept an account of; those whose library is not installed are left out, and told."""
+    import torchvision
+
+    images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    yield Given("ResNet-50, batch 8", torchvision.models.resnet50, reference_models.get("resnet50"), images)
+
+    def faulty() -> nn.Module:
+        model: nn.Module = torchvision.models.resnet50()
+        norm = model.get_submodule("layer2.1.bn2")
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.eps = 1e-3
+        return model
+
+    yield Given("ResNet-50, batch 8, one culprit", torchvision.models.resnet50, faulty, images)
+    halves = ("cpu/bfloat16",)
+    small = reference_models.get("resnet18")
+    yield Given("ResNet-18, batch 8, bfloat16 alone", torchvision.models.resnet18, small, images, halves)
+    try:
+        import transformers
+    except ImportError:
+        print("\nLlama: transformers is not installed")
+    else:
+        config = transformers.LlamaConfig(
+            hidden_size=768,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=2048,
+            vocab_size=32000,
+            use_cache=False,
+        )
+
+        def llama() -> nn.Module:
+            return transformers.LlamaForCausalLM(config)
+
+        ids = torch.randint(0, 32000, (2, 128), generator=torch.Generator().manual_seed(0))
+        yield Given("Llama, 12 layers of 768, 2 x 128 tokens", llama, llama, ids)
+    try:
+        import timm
+    except ImportError:
+        print("\nViT-B/16: timm is not installed")
+    else:
+        yield Given(
+            "ViT-B/16 of torchvision and of timm, batch 2",
+            torchvision.models.vit_b_16,
+            lambda: timm.create_model("vit_base_patch16_224"),
+            images[:2],
+        )
