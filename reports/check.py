@@ -55,8 +55,9 @@ class Page:
 def headline(found: Check) -> str:
     """How all of it ended, in one sentence."""
     said = [counts([each.verdict for each in found.models], "models")]
-    if again := sum(each.later is not None for each in found.models):
-        said.append(f"{again:,} checked again since")
+    if again := [each.later.verdict for each in found.models if each.later is not None]:
+        ended = ", ".join(dict.fromkeys("could not run" if each is None else str(each) for each in again))
+        said.append(f"{len(again):,} checked again since ({ended})")
     if found.failures:
         said.append(f"the policy itself fails: {found.failures[0]}")
     return brief(", ".join(said))

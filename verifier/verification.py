@@ -12,12 +12,12 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.bench.as_given import as_given, by_sample
+from verifier.bench.as_given import as_given, by_sample, made_for
 from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
 from verifier.bench.notes import notes, returned_otherwise
-from verifier.bench.probing import probing
+from verifier.bench.probing import probing, probing_otherwise
 from verifier.bench.protocol import LOCALISE, Progress, Protocol, silent
 from verifier.bench.reproducing import reproduced
 from verifier.bench.side import Side
@@ -36,7 +36,6 @@ from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
-from verifier.records import Verdict
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
 from verifier.weights import resolve
@@ -156,9 +155,9 @@ def verify(
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
             results = with_sources(found.results, found.bench.alignment)
-            probes = (
-                tuple(probing(found.bench, given, policy, known, seed, protocol.progress)) if probe else ()
-            )
+            probes = probing_otherwise(found.bench, found.doubtful, policy, known)
+            if probe:
+                probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
     covered = coverage(
@@ -231,7 +230,7 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
     """The comparison with a few samples for float64, or with all where a few will not do.
 
     A model may depend on how many samples there are, and the first dimension need not be the batch. Where one of the
-    two depends on it alone, they are compared on the few by themselves, too.
+    two alone does, or the batches asked for go another way, they are to be probed with so many samples, too.
     """
     parts = batches(given, terms.batch_size)
     # Two are enough for a fault that mixes samples to show, and few enough for float64 to be quick.
@@ -251,45 +250,34 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
         if found is not None and all(alone):
             found = _with_samples_apart(sides, given, numbers, terms, found)
             return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
-    one, note = alone[0] != alone[1], _otherwise_on_few(alone, len(numbers), batch_size_of(given))
-    if one and (apart := _parted(sides, picked(given, numbers), terms)):
-        return replace(apart, notes=(*apart.notes, f"{note}; compared on these alone"))
-    whole = _on_all(sides, given, terms, anew=anew)
-    return replace(whole, notes=(*whole.notes, f"{note}; compared on all")) if one else whole
-
-
-def _on_all(sides: tuple[Side, Side], given: Inputs, terms: Terms, *, anew: bool) -> Compared:
     if not anew:
-        with contextlib.suppress(GraphDepartureError, InputError):
-            return compared(sides, given, given, terms)
-    return compared(sides, given, given, terms.anew())
+        try:
+            whole = compared(sides, given, given, terms)
+        except (GraphDepartureError, InputError):
+            anew = True
+    if anew:
+        whole = compared(sides, given, given, terms.anew())
+    doubtful = [*parts] if anew else []
+    notes = whole.notes
+    if alone[0] != alone[1]:
+        odd = sides[0] if alone[1] else sides[1]
+        if made_for(odd, given):
+            notes = (
+                *notes,
+                f"the {odd.role} is made for {batch_size_of(given)} samples: others give other numbers",
+            )
+        else:
+            doubtful.append(picked(given, numbers))
+    elif not all(alone) and found is not None and found.diverged:
+        notes = (*notes, f"on {len(numbers)} samples the two part; both depend on how many there are")
+    sizes = {batch_size_of(each): each for each in doubtful}
+    sizes.pop(batch_size_of(given), None)
+    return replace(whole, notes=notes, doubtful=tuple(sizes.values()))
 
 
 def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> tuple[bool, bool]:
     """Whether each model gives for a few samples what it gives for these among all; both run on all."""
     return by_sample(sides[0], parts), by_sample(sides[1], [part.other or part for part in parts])
-
-
-def _parted(sides: tuple[Side, Side], few: Inputs, terms: Terms) -> Compared | None:
-    """The comparison on a few samples and nothing else, where the models part there.
-
-    Not where they return other numbers of samples: that one is made for a fixed number is told, and no fault.
-    """
-    try:
-        found = compared(sides, few, few, terms)
-    except (GraphDepartureError, CannotRunError, InputError):
-        return None
-    parted = any(each.result.verdict is Verdict.DIVERGED for each in found.cells)
-    return found if parted and not found.sample_counts_differ else None
-
-
-def _otherwise_on_few(alone: tuple[bool, bool], few: int, count: int) -> str:
-    side = "candidate" if alone[0] else "baseline"
-    samples = f"{few} sample{'s' * (few > 1)}"
-    return (
-        f"given {samples}, the {side} alone gives something else than for {'these' if few > 1 else 'it'} among "
-        f"{count}, or does not run"
-    )
 
 
 def _with_samples_apart(

@@ -147,7 +147,7 @@ def test_the_page_of_all_marks_what_was_checked_alone_since(
 
     assert (alone.code, alone.err) == (0, "")
     told = call("report", "OUT").out
-    assert told.startswith("1 of 2 models match, 1 diverged, 1 checked again since\n")
+    assert told.startswith("1 of 2 models match, 1 diverged, 1 checked again since (accepted)\n")
     assert "eps: accepted: by policy, no match: 1 culprit waived (bn2); until 9999-12-31 (2" in told
     page = (place / "OUT/check.html").read_text(encoding="utf-8")
     assert page.count("Checked again alone since") == 1

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from verifier import GraphDepartureError, verify
+from verifier.gate.policy_files import policy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from verifier.storage.saving import Verification
 
 X = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -110,41 +113,94 @@ def doubled(x: Tensor) -> Tensor:
     return x * 2
 
 
+MANY = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+
+
+def probed(found: Verification) -> list[tuple[str, str]]:
+    return [(each.name, str(each.verdict)) for each in found.probes]
+
+
 @pytest.mark.parametrize(("between", "last"), [(doubled, same), (same, doubled), (torch.relu, same)])
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_a_candidate_that_does_otherwise_with_few_samples_is_no_match(
     between: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor], batch_size: int | None
 ) -> None:
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-    found = verify(Plain(), OnFew(between, last), x, batch_size=batch_size)
+    found = verify(Plain(), OnFew(between, last), MANY, batch_size=batch_size)
     assert found.verdict == "diverged"
-    assert any("the candidate alone gives something else" in note for note in found.notes)
+    assert ("2 samples a call", "diverged") in probed(found)
+    assert "the given inputs do not show it" in found.reason
 
 
 def test_a_baseline_that_does_otherwise_with_few_samples_is_no_match_either() -> None:
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-    found = verify(OnFew(doubled, same), Plain(), x)
-    assert found.verdict == "diverged"
-    assert any("the baseline alone gives something else" in note for note in found.notes)
+    assert verify(OnFew(doubled, same), Plain(), MANY).verdict == "diverged"
 
 
 def test_two_models_that_do_the_same_otherwise_with_few_samples_match() -> None:
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-    found = verify(OnFew(doubled, torch.relu), OnFew(doubled, torch.relu), x)
-    assert found.verdict == "match"
-    assert not any("alone gives something else" in note for note in found.notes)
+    found = verify(OnFew(doubled, torch.relu), OnFew(doubled, torch.relu), MANY)
+    assert (found.verdict, [verdict for _, verdict in probed(found)]) == ("match", [])
 
 
-class OfEight(Plain):
+def test_batches_that_were_asked_for_are_compared_where_they_go_another_way() -> None:
+    class OfOne(Plain):
+        def between(self, x: Tensor) -> Tensor:
+            return x * 2 if len(x) == 1 else x
+
+    found = verify(Plain(), OfOne(), MANY[:3], batch_size=1)
+    assert (found.verdict, probed(found)) == ("diverged", [("1 sample a call", "diverged")])
+
+
+class Fixed(Plain):
+    """Made for eight samples: it fails with others."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x.view(8, 4)
+
+
+class Heads(Plain):
+    """Swaps the tokens of each sample, with the number of samples written out or not."""
+
+    def __init__(self, *, samples: int | None) -> None:
+        super().__init__()
+        self._samples = samples
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).view(8, 4)
+        out = self.first(x)
+        swapped = out.reshape(self._samples or len(x), -1, 4).flip(1)
+        result: Tensor = self.second(swapped.reshape(x.shape))
+        return result
 
 
-def test_a_candidate_that_takes_no_fewer_samples_is_told() -> None:
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-    found = verify(Plain(), OfEight(), x)
+def test_a_candidate_that_fails_with_other_numbers_of_samples_is_told() -> None:
+    found = verify(Plain(), Fixed(), MANY)
+    assert (found.verdict, probed(found)) == ("match", [])
+    assert "the candidate is made for 8 samples: others give other numbers" in found.notes
+
+
+def test_a_number_of_samples_that_is_written_out_is_told_and_no_fault() -> None:
+    x = torch.randn(8, 8, 4, generator=torch.Generator().manual_seed(1))
+    right, written = Heads(samples=None), Heads(samples=8)
+    assert not right(x[:2]).equal(written(x[:2]))  # which takes two samples for eight
+    found = verify(right, written, x)
     assert found.verdict == "match"
-    assert any("the candidate alone gives something else" in note for note in found.notes)
+    assert "the candidate is made for 8 samples: others give other numbers" in found.notes
+
+
+class Coarse(Plain):
+    """Rounds by the largest of a batch, so that what an outlier does to others shows in a whole batch alone."""
+
+    def between(self, x: Tensor) -> Tensor:
+        scale = x.abs().amax() / 127
+        return (x / scale).round() * scale
+
+
+def test_a_policy_of_the_task_is_judged_on_all_that_was_given() -> None:
+    x = torch.cat([MANY, MANY, MANY, MANY])
+    x[7] = 300.0  # which the first and the last sample do not know of
+    found = verify(Plain(), Coarse(), x, weights="as-is", policy=policy_for("int8", "net", "coarse"))
+    (top,) = [each for each in found.criteria if "top-1" in each.name]
+    assert top.value < 0.9
+    assert found.verdict == "diverged"
+    assert found.output is None or found.output.samples == 32
 
 
 def test_batches_that_take_different_ways_are_compared_as_one_and_that_is_told() -> None:

@@ -98,6 +98,20 @@ def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
     return all(found)
 
 
+def made_for(side: Side, inputs: Inputs) -> bool:
+    """Whether a copy gives other rows with one sample more, or does not run: it is made for so many as were given.
+
+    Arguments are those of `as_given`.
+    """
+    count = batch_size(inputs)
+    more = picked(inputs, [*range(count), 0])
+    _begin(side)
+    try:
+        return not _rows_alone(side, more, range(count))
+    except ModelError:
+        return True
+
+
 def _begin(side: Side) -> None:
     heartbeat.stage("running the models as they were given")
     heartbeat.model(side.role)
@@ -107,8 +121,9 @@ def _one_of_each_size(parts: Sequence[Inputs]) -> list[Inputs]:
     return list({batch_size(each): each for each in reversed(parts)}.values())
 
 
-def _rows_alone(side: Side, inputs: Inputs) -> bool:
-    numbers = ends(batch_size(inputs))
+def _rows_alone(side: Side, inputs: Inputs, numbers: Sequence[int] = ()) -> bool:
+    """Whether some samples, the last and the first if none are named, give the rows that they give among all."""
+    numbers = numbers or ends(batch_size(inputs))
     few = picked(inputs, numbers)
     try:
         program = _program(side, _copy(side, side.cell()), inputs, side.cell(), failing=True)

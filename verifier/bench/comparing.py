@@ -86,6 +86,7 @@ class Compared:
         silent: The baseline's parameters that are all 0, and were not compared with other numbers in them.
         notes: What was done otherwise than it was asked for.
         runs: What the two models as they were given have shown.
+        doubtful: Fewer samples, with which a model does otherwise than with those that were compared.
     """
 
     bench: Bench
@@ -98,6 +99,7 @@ class Compared:
     silent: tuple[str, ...]
     notes: tuple[str, ...] = ()
     runs: tuple[AsGiven, ...] = ()
+    doubtful: tuple[Inputs, ...] = ()
 
     @property
     def results(self) -> tuple[CellResult, ...]:
@@ -126,6 +128,11 @@ class Compared:
         errors = [error for row in rows for error in (row.intrinsic, row.total) if error is not None]
         found = (error.max_abs_index[0] for error in errors if error.max_abs_index)
         return tuple(dict.fromkeys(found))[:_JOINING]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any cell diverged."""
+        return any(each.result.verdict is Verdict.DIVERGED for each in self.cells)
 
     @property
     def sample_counts_differ(self) -> bool:

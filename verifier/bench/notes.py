@@ -121,8 +121,13 @@ def _weights(compared: Compared) -> Iterator[str]:
             f"a structural difference that is harmless: the candidate has {len(silent)} tensors that the baseline "
             f"does not have, biases of 0 or gains of 1: {_some(silent)}"
         )
-    known = {*silent, *compared.bench.subject.exact.get("candidate", {})}
+    known = {*silent, *compared.bench.subject.exact.get("candidate", {}), *masters.resized[1]}
     lost = [name for name in masters.info.unmapped_candidate if name not in known]
+    if masters.resized[1] and masters.info.mode != "as-is":
+        yield (
+            f"{len(masters.resized[1])} of the candidate's tensors have another shape than those in whose place they "
+            f"stand; both models kept their own: {_some(sorted(masters.resized[1]))}"
+        )
     if lost and masters.info.mode != "as-is":
         yield (
             f"{len(lost)} of the candidate's tensors have no partner in the baseline and kept values of their own: "

@@ -43,8 +43,7 @@ def draws(given: Inputs, seed: int, samples_at_once: int) -> Iterator[Draw]:
     few = sample(given, samples_at_once)
     for samples in dict.fromkeys((1, 2, 3, min(_MOST, 2 * count))):
         if samples not in (count, samples_at_once):
-            words = f"{samples} sample{'s' if samples > 1 else ''} a call"
-            yield Draw(words, _repeated(given, count, samples), resized=True)
+            yield Draw(a_call(samples), _repeated(given, count, samples), resized=True)
     for name, change in _NUMBERS:
         made = _changed(few, change)
         if made is not None:
@@ -60,6 +59,11 @@ def draws(given: Inputs, seed: int, samples_at_once: int) -> Iterator[Draw]:
     if larger is not None:
         yield Draw("one row and one column more", larger, resized=True)
     yield Draw("training mode, without dropouts", few, training=True)
+
+
+def a_call(samples: int) -> str:
+    """How a probe with so many samples is called."""
+    return f"{samples} sample{'s' if samples > 1 else ''} a call"
 
 
 def _scaled(factor: float) -> Callable[[Tensor], Tensor]:

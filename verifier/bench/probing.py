@@ -11,7 +11,7 @@ from torch import nn
 from verifier.align import align
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
-from verifier.bench.probes import draws
+from verifier.bench.probes import Draw, a_call, draws
 from verifier.bench.protocol import Progress, Protocol
 from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
@@ -27,12 +27,11 @@ from verifier.records import Probe, Verdict
 from verifier.weights import fingerprints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from verifier.align import Alignment, Assembly
     from verifier.bench.bench import Bench
     from verifier.bench.measuring import Measured
-    from verifier.bench.probes import Draw
     from verifier.bench.subject import Subject
     from verifier.graph import Graph
     from verifier.inputs import Inputs
@@ -68,6 +67,16 @@ def probing(
         progress("probes", number, len(every))
         yield _probed(bench.at(inputs=draw.inputs), draw, policy, known)
     progress("probes", len(every), len(every))
+
+
+def probing_otherwise(
+    bench: Bench, doubtful: Sequence[Inputs], policy: Policy, known: Mapping[str, Assembly | None]
+) -> tuple[Probe, ...]:
+    """Run both models on other numbers of samples, with which one of them does otherwise; as `probing` does."""
+    return tuple(
+        _probed(bench.at(inputs=each), Draw(a_call(batch_size(each)), each, resized=True), policy, known)
+        for each in doubtful
+    )
 
 
 def _probed(bench: Bench, draw: Draw, policy: Policy, known: Mapping[str, Assembly | None]) -> Probe:
@@ -106,7 +115,7 @@ def _recorded(bench: Bench, side: str) -> Graph:
     """One model's graph on other inputs, in float64, with the tensors it computes with."""
     state = bench.caster.state(bench.masters(side), ORACLE)
     copy = copy_with(getattr(bench.subject, side), state, lambda tensor: cast(tensor, ORACLE), role=side)
-    args, kwargs = arguments(bench.inputs, ORACLE)
+    args, kwargs = arguments(bench.given(side), ORACLE)
     return record(copy, args, kwargs)
 
 
@@ -118,11 +127,26 @@ def _aligned(
     if baseline.calls == old.baseline.calls and candidate.calls == old.candidate.calls:
         return replace(subject, alignment=replace(old, baseline=baseline, candidate=candidate))
     states = fingerprints(state_of(subject.baseline)), fingerprints(state_of(subject.candidate))
-    alignment = align(baseline, candidate, states, known)
+    alignment = _without(align(baseline, candidate, states, known), old)
     # The tensors are shared out already; recipes of other pairs say nothing new.
     alignment = replace(alignment, parameters=old.parameters, choices=())
     found = replace(subject, alignment=alignment)
     return proved(bench.at(subject=found)) if alignment.rebuilt else found
+
+
+def _without(alignment: Alignment, old: Alignment) -> Alignment:
+    """The alignment without pairs of sites that both were left alone on the inputs that were given."""
+    open_sites = {
+        side: {graph.sites[each.site].name for each in old.unmatched if each.side == side}
+        for side, graph in (("baseline", old.baseline), ("candidate", old.candidate))
+    }
+    wrong = [
+        pair
+        for pair in alignment.pairs
+        if alignment.baseline.sites[pair.baseline].name in open_sites["baseline"]
+        and alignment.candidate.sites[pair.candidate].name in open_sites["candidate"]
+    ]
+    return alignment.repaired(wrong, (), "left alone on the given inputs") if wrong else alignment
 
 
 def _in_training(model: nn.Module) -> nn.Module:

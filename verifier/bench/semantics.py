@@ -32,7 +32,8 @@ from verifier.graph.reductions import reduction
 from verifier.judge import differs, ends, judge_rows, semantics_budget
 from verifier.judge.budgets import narrowed_budget
 from verifier.judge.excess import limit
-from verifier.proof.disproved import cut_out, folded, wrong_guesses
+from verifier.proof.cut_out import cut_out
+from verifier.proof.disproved import folded, wrong_guesses
 from verifier.proof.elsewhere import agree_on, alike_elsewhere, inputs_within
 from verifier.proof.excited import excited
 from verifier.proof.misplaced import misplaced
@@ -184,7 +185,7 @@ def _with_exact(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> t
 
 def _without_cut(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
     """Without pairs of channels that are cut out and count for nothing, beside a fault that the outputs show."""
-    pairs = [] if _ends_agree(bench, look.judged) else cut_out(bench.alignment, look.judged.rows)
+    pairs = [] if _ends_agree(bench, look.judged) else cut_out(bench, look.judged.rows)
     if not pairs:
         return bench, look
     alignment = replace(bench.alignment.repaired(pairs, (), WRONG_GUESS), rebuilt=True)

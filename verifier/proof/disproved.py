@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from verifier.align import Pair
 from verifier.judge import differs, ends
 from verifier.judge.excess import limit, within
+from verifier.proof.cut_out import fewer_channels, resized
 from verifier.proof.digests import digests, twins
 from verifier.proof.elsewhere import alike_elsewhere
 from verifier.proof.unread import heeded
@@ -59,35 +60,34 @@ def wrong_guesses(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair],
         return [], []
     touched = {pair.baseline for pair in wrong}, {pair.candidate for pair in wrong}
     right = [Pair(b, c) for b, c in twin.items() if b in touched[0] or c in touched[1]]
-    otherwise = [pair for pair in _otherwise(doubtful, rows) if pair not in wrong]
+    otherwise = [pair for pair in _otherwise(bench.alignment, doubtful, rows) if pair not in wrong]
     if otherwise and alike_elsewhere(bench):
         wrong += heeded(bench, otherwise)
     return wrong, right
 
 
-def _otherwise(doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
+def _otherwise(alignment: Alignment, doubtful: Mapping[int, Pair], rows: Sequence[PairResult]) -> list[Pair]:
     """Those of the pairs in doubt, by their rows, around which operators differ, or around one that they lead to.
 
     They do as well where what reads a pair differs once the candidate is given the baseline's tensor, or cannot be
     given it, as it holds another number of elements.
     """
-    found = {
-        k
-        for k, row in enumerate(rows)
-        if k in doubtful
-        and (row.apart or row.rewired or row.candidate_op is not None or _resized(row) or _needed(row, rows))
-    }
+    found = {k for k, row in enumerate(rows) if k in doubtful and _may_be_two(alignment, row, rows)}
+    stay = {k for k in doubtful if fewer_channels(rows[k])} - found
     stack = [*found]
     while stack:
         here = stack.pop()
-        beside = {k for k in doubtful if here in rows[k].above or k in rows[here].above} - found
+        beside = {k for k in doubtful if here in rows[k].above or k in rows[here].above} - found - stay
         found |= beside
         stack.extend(beside)
     return [doubtful[k] for k in sorted(found)]
 
 
-def _resized(row: PairResult) -> bool:
-    return row.candidate_shape is not None and math.prod(row.candidate_shape) != math.prod(row.shape)
+def _may_be_two(alignment: Alignment, row: PairResult, rows: Sequence[PairResult]) -> bool:
+    if row.apart or row.rewired or _needed(row, rows):
+        return True
+    # One place with fewer channels and something else done there is looked at as a pair.
+    return resized(alignment, row, rows) or (row.candidate_op is not None and not fewer_channels(row))
 
 
 def _needed(pair: PairResult, rows: Sequence[PairResult]) -> bool:
@@ -133,33 +133,6 @@ def _apart(row: PairResult) -> bool:
 
 def _nearly(row: PairResult) -> bool:
     return row.total is not None and row.total.within(_NEAR)
-
-
-def cut_out(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
-    """Pairs of other numbers of elements that lead to the same from what both are given, beside a fault elsewhere.
-
-    Channels may be cut out that count for nothing. Where nothing else is at fault, `wrong_guesses` finds them.
-    """
-    readers: dict[int, list[PairResult]] = {}
-    for row in rows:
-        for above in row.above:
-            readers.setdefault(above, []).append(row)
-    found: dict[int, Pair] = {}
-    for row in reversed(rows):
-        if row.kind != "site" or row.status is Status.UNMATCHED or not _resized(row):
-            continue
-        below = readers.get(row.index, [])
-        if below and all(each.index in found or _agrees_alone(each) for each in below):
-            b = alignment.baseline.by_name[row.baseline or ""].index
-            found[row.index] = Pair(b, alignment.partner[b])
-    for row in rows:  # what comes in is of one size
-        if row.index in found and any(rows[a].candidate_shape and a not in found for a in row.above):
-            del found[row.index]
-    return list(found.values())
-
-
-def _agrees_alone(row: PairResult) -> bool:
-    return row.intrinsic is not None and within(row.intrinsic, limit(row, intrinsic=True))
 
 
 def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:

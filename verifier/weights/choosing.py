@@ -18,7 +18,7 @@ from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights import pruned
 from verifier.weights.calibration import branch_ends, calibrated, varies
-from verifier.weights.copies import is_copy, is_edit, looks_drawn, related, stored, wide
+from verifier.weights.copies import is_copy, is_edit, is_part, looks_drawn, related, stored, wide
 from verifier.weights.files import counts_batches, fitted, overlap, published, read_state
 
 if TYPE_CHECKING:
@@ -129,8 +129,10 @@ def choose(
         mapping = {name: assembly for name, assembly in merged.items() if assembly is not None}
     source = ""
     constants = program_constants(candidate)
-    copied = is_copy(stored(b_state, c_state, mapping, constants), c_state)
-    resized = _resized(alignment, mapping) if copied else (frozenset(), frozenset())
+    others = _of_other_shape(alignment)
+    parts = sum(is_part(b_state[b], c_state[c]) for b, c in others)
+    copied = is_copy(stored(b_state, c_state, mapping, constants), c_state) or 2 * parts > len(others)
+    resized = _resized(others, mapping) if copied else (frozenset[str](), frozenset[str]())
     if mode == "calibrated":
         quiet = branch_ends(alignment.baseline)
         masters = calibrated(baseline, b_state, inputs, seed, quiet=quiet, own=resized[0])
@@ -155,6 +157,7 @@ def choose(
             constants,
             {*(given or {}), *_drawn_elsewhere(alignment, mapping, b_state, c_state)},
             live=live,
+            copied=copied,
         )
     info = WeightsInfo(
         mode=mode,
@@ -224,6 +227,7 @@ def _carry_over(
     given: Collection[str],
     *,
     live: bool,
+    copied: bool,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The candidate's tensors: the baseline's by the parameter map, with the candidate's own edits kept.
 
@@ -235,7 +239,6 @@ def _carry_over(
     certain (`given`) is made of it.
     """
     before = stored(baseline, candidate, mapping, constants)
-    copied = is_copy(before, candidate)
     chosen = dict(candidate)
     kept = [name for name in candidate if name not in before and name not in constants]
     for name, tensor in before.items():
@@ -255,22 +258,26 @@ def _carry_over(
     return chosen, tuple(kept)
 
 
-def _resized(alignment: Alignment, mapping: Mapping[str, Assembly]) -> tuple[frozenset[str], frozenset[str]]:
-    """Tensors of both models that stand in each other's place in another shape, as where channels are cut out.
-
-    What is drawn for one of the two says nothing of the other.
-    """
-    taken = {name for assembly in mapping.values() for name in assembly.names}
-    found: set[tuple[str, str]] = set()
+def _of_other_shape(alignment: Alignment) -> set[tuple[str, str]]:
+    """Tensors of the two models that stand in each other's place in another shape, as where channels are cut out."""
+    found = set()
     for b, c in alignment.pairs:
         roles = {use.role: use for use in alignment.baseline.sites[b].tensors}
         for use in alignment.candidate.sites[c].tensors:
             twin = roles.get(use.role)
             if twin is not None and use.shape != twin.shape:
                 found.add((twin.name, use.name))
+    return found
+
+
+def _resized(
+    others: Collection[tuple[str, str]], mapping: Mapping[str, Assembly]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Those of either model that go without a partner: what is drawn for one says nothing of the other."""
+    taken = {name for assembly in mapping.values() for name in assembly.names}
     return (
-        frozenset(name for name, _ in found) - taken,
-        frozenset(name for _, name in found).difference(mapping),
+        frozenset(name for name, _ in others) - taken,
+        frozenset(name for _, name in others).difference(mapping),
     )
 
 

@@ -40,6 +40,11 @@ def is_copy(stored: Mapping[str, Tensor], candidate: Mapping[str, Tensor]) -> bo
     return len(telling) > 0 and same > len(telling) / 2
 
 
+def is_part(baseline: Tensor, candidate: Tensor) -> bool:
+    """Whether the numbers of one tensor, of another shape, are all among those of the other."""
+    return varies(candidate) and bool(torch.isin(candidate, baseline.to(candidate)).all())
+
+
 def related(baseline: Tensor, candidate: Tensor) -> bool:
     """Whether one tensor was made from the other; fresh draws correlate by chance only."""
     if baseline.is_complex() != candidate.is_complex():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from torch.nn.utils import prune
 
 from verifier import verify
 from verifier.gate.policy_files import policy_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -148,3 +151,49 @@ def test_channels_that_only_the_given_inputs_leave_silent_are_no_match() -> None
     baseline = blocks(shift=-2.0)
     assert torch.equal(baseline(X), cut(baseline)(X))
     assert verify(baseline, cut(baseline), X, weights="as-is").verdict != "match"
+
+
+class Masked(nn.Module):
+    """Two linear layers with something between, of which every other channel gives 0 and may be cut out."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor], kept: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first, last = nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)
+        first.weight.data[::2] = 0.0
+        rows = torch.arange(8) if kept == 8 else torch.arange(1, 8, 2)
+        self.first, self.last = nn.Linear(6, kept, bias=False), nn.Linear(kept, 3, bias=False)
+        self.first.weight.data, self.last.weight.data = first.weight.data[rows], last.weight.data[:, rows]
+        self._between = between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self._between(self.first(x)))
+        return out
+
+
+ROWS = torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("weights", ["transfer", "calibrated", "as-is"])
+def test_a_network_of_which_no_tensor_keeps_its_shape_is_known_by_what_they_hold(weights: str) -> None:
+    found = verify(Masked(torch.relu), Masked(torch.relu, 4), ROWS, weights=weights)
+    assert (found.verdict, found.coverage.candidate_share) == ("match", 1.0)
+
+
+@pytest.mark.parametrize("kept", [4, 8])
+def test_an_operator_that_differs_where_channels_are_cut_out_is_looked_at(kept: int) -> None:
+    found = verify(Masked(torch.relu), Masked(lambda x: x.clamp(0, 1000.0), kept), ROWS, weights="as-is")
+    assert found.verdict == "diverged"  # on numbers that were not given
+
+
+def test_what_a_cut_layer_writes_is_no_match_unseen() -> None:
+    """In training mode its statistics have other shapes, and are not compared."""
+    faulty = cut(blocks()).train()
+    faulty[2].bn1.momentum = 0.5
+    assert verify(blocks().train(), faulty, X, weights="as-is").verdict != "match"
+
+
+def test_probes_of_a_network_with_channels_cut_out_find_nothing() -> None:
+    found = verify(blocks(), cut(blocks()), X, weights="as-is", probe=True)
+    assert found.verdict == "match"
+    assert not [each for each in found.probes if each.verdict == "diverged"]
