@@ -25,6 +25,8 @@ _BROKEN, _ZERO = 16, 980  # and what is no finite number, and what is 0
 _SMALLEST, _LARGEST = -24, 38  # powers of ten beyond which nothing is told apart
 _TICKS = 7
 _LABELS = 8
+_CHARACTERS = 46  # beside one another on the narrowest page
+_LONGEST = 20
 _FLAGS = 22  # numbers of culprits beside one another, on the narrowest page
 
 Point = tuple[int, int]
@@ -283,7 +285,11 @@ def _places(rows: Sequence[PairResult]) -> tuple[Gridline, ...]:
             previous = top
     if not found:
         return ()
-    least = len(rows) / _LABELS
+    sites = len(rows)
+
+    def ends(x: int, name: str) -> float:
+        return x + sites * max(1 / _LABELS, (len(name) + 1) / _CHARACTERS)
+
     kept: list[tuple[int, str]] = []
     # The long ones are worth a name before the short ones.
     lengths = {
@@ -291,9 +297,11 @@ def _places(rows: Sequence[PairResult]) -> tuple[Gridline, ...]:
         for (x, _), (following, _) in zip(found, [*found[1:], (len(rows), "")], strict=True)
     }
     for x, top in sorted(found, key=lambda each: (-lengths[each[0]], each[0])):
-        if all(abs(x - other) >= least for other, _ in kept) and x <= len(rows) - least / 2:
-            kept.append((x, top))
-    return tuple(Gridline(x, _percent(x, len(rows)), top[:24]) for x, top in sorted(kept))
+        name = top[:_LONGEST]
+        apart = all(x >= ends(*other) or ends(x, name) <= other[0] for other in kept)
+        if apart and x + sites * len(name) / _CHARACTERS <= sites:
+            kept.append((x, name))
+    return tuple(Gridline(x, _percent(x, sites), name) for x, name in sorted(kept))
 
 
 def _flags(verification: Result, focus: CellResult, sites: int) -> tuple[CulpritFlag, ...]:

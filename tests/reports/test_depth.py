@@ -179,3 +179,27 @@ def test_a_picture_of_many_sites_is_small() -> None:
     content = plot.png(samples.deep(3700))
     assert content is not None
     assert len(content) < 200_000
+
+
+def test_names_of_modules_do_not_lie_on_one_another() -> None:
+    """On the narrowest page, where some 46 characters stand side by side."""
+    names = (
+        "backbone",
+        "getitem_118",
+        "softmax",
+        "getitem_926",
+        "nms_101",
+        "a_module_of_a_very_long_name",
+        "fc",
+    )
+    one = samples.pair(0)
+    rows = [
+        msgspec.structs.replace(one, index=k, baseline=f"{names[k // 20]}.{k}")
+        for k in range(20 * len(names))
+    ]
+    found = drawn(*rows).horizontal
+    assert len(found) > 2
+    ends = [tick.position / len(rows) * 46 + len(tick.label) for tick in found]
+    starts = [tick.position / len(rows) * 46 for tick in found]
+    assert all(start > end for start, end in zip(starts[1:], ends, strict=False))
+    assert ends[-1] <= 46
