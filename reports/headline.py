@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from reports import acceptance, exercise, grouping, sentences
+from reports.preparation import prepared
 from reports.wording import counted, figure
 from verifier.records import HEADLINE, Status, Verdict, brief, tail
 
@@ -39,7 +40,7 @@ def headline(verification: Result, said: str | None = None) -> str:
         clauses = [verification.reason or "no reason was recorded"]
     stage_0 = verification.preprocessing
     if verification.verdict is Verdict.DIVERGED and stage_0 is not None and stage_0.applied:
-        clauses.insert(0, sentences.prepared(stage_0))
+        clauses.insert(0, prepared(stage_0))
     while len(clauses) > 1 and len("; ".join(clauses)) > room:
         clauses.pop()
     return f"{said}: {brief('; '.join(clauses), room)}"

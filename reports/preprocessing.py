@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import listing
+from reports.preparation import prepared
 from reports.sections import Section, cut, lines, text
-from reports.sentences import prepared
 from reports.wording import dimensions, figure, shown
 from verifier.records import Verdict
 

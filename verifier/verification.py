@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.live import Live
     from verifier.inputs import Inputs
-    from verifier.records import WeightsInfo
+    from verifier.records import Coverage, WeightsInfo
     from verifier.weights import Masters
 
 GRANULARITIES = ("site", "block")
@@ -160,14 +160,7 @@ def verify(
                 probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
-    covered = coverage(
-        alignment,
-        found.silent,
-        returned_otherwise(found),
-        found.read,
-        own_weights=masters.info.mode == "as-is",
-        resized=masters.resized,
-    )
+    covered = _covered(found)
     hasher = Hasher()
     verification = Verification(
         **concluded(policy, results, covered, probes)._asdict(),
@@ -189,6 +182,18 @@ def verify(
         probes=probes,
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
+
+
+def _covered(found: Compared) -> Coverage:
+    masters = found.bench.subject.masters
+    return coverage(
+        found.bench.alignment,
+        found.silent,
+        returned_otherwise(found),
+        found.read,
+        own_weights=masters.info.mode == "as-is",
+        resized=masters.resized,
+    )
 
 
 def _recorded(

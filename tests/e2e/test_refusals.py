@@ -56,12 +56,12 @@ def case(title: str, *given: str, code: int = 2, says: tuple[str, ...]) -> objec
         case(
             "a dump that is not there",
             *("--baseline", "gone.npz", "--candidate", "nets.py:net"),
-            says=("there is no file gone.npz",),
+            says=("gone.npz: there is no such file",),
         ),
         case(
             "a folder that is not there",
             *("--baseline", "gone/", "--candidate", "nets.py:net"),
-            says=("there is no folder gone/",),
+            says=("gone/: there is no such folder",),
         ),
         case("a word misspelt", "--localise", "alwyas", says=("--localise alwyas", "did you mean 'always'?")),
         case("a word that is none", "--outputs", "7", says=("--outputs 7", "by-name, by-order")),

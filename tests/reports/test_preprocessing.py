@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from reports import preprocessing, sentences, terminal
+from reports import preparation, preprocessing, terminal
 from reports.headline import headline
 from tests.prepared import DIFFERS, GAP, prepared, stage
 from verifier.records import PreparationAlone, Verdict
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def test_stages_that_are_exact_are_one_sentence() -> None:
     found = prepared("exact", stage("decode", "exact", exact=2), stage("resize", "exact", exact=2))
-    assert sentences.prepared(found) == "all stages (decode, resize) are equal bit for bit on 2 photographs"
+    assert preparation.prepared(found) == "all stages (decode, resize) are equal bit for bit on 2 photographs"
     assert [section.title for section in preprocessing.sections(found)] == [preprocessing.TITLE]
     assert preprocessing.plain(found).startswith("match: all stages")
 
 
 def test_rounding_is_no_difference_and_is_told() -> None:
     found = prepared("rounding", stage("resize", "rounding", intrinsic=GAP))
-    assert sentences.prepared(found).endswith("alike but for rounding in resize")
+    assert preparation.prepared(found).endswith("alike but for rounding in resize")
     assert preprocessing.plain(found).startswith("match: prep.py:made prepares 2 photographs alike")
 
 
@@ -39,7 +39,9 @@ def test_the_first_stage_that_differs_is_named_with_its_cause_and_what_to_do() -
 
 
 def test_a_difference_that_nothing_explains_is_told_as_such() -> None:
-    assert "in a way that is not known" in sentences.prepared(prepared("differs", stage("resize", "unseen")))
+    assert "in a way that is not known" in preparation.prepared(
+        prepared("differs", stage("resize", "unseen"))
+    )
 
 
 def test_the_verdict_of_a_run_begins_with_stage_0_where_it_differs(matching: Verification) -> None:

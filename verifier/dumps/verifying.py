@@ -146,7 +146,7 @@ def verified_with_dump(
         )
     if not Path(baseline).exists():  # before more is asked for that would be for nothing
         what = "folder" if _names_folder(baseline) else "file"
-        raise DumpError(f"there is no {what} {baseline} to read dumped tensors from.")
+        raise DumpError(f"{baseline}: there is no such {what} to read dumped tensors from.")
     if inputs is None:
         raise DumpError(
             "dumped tensors do not say what they were computed from: give the inputs (--input FILE)."
