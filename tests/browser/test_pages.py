@@ -94,6 +94,8 @@ def test_tables_that_scroll_on_a_phone_show_it_and_those_that_are_read_first_fit
 ) -> None:
     found = opened(name, width=PHONE)
     found.tells("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    # Shades follow a timeline, which moves on with the frames that are drawn.
+    found.page.evaluate("() => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(then)))")
     without = found.tells(
         """[...document.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth + 1)
             .filter(each => each.querySelector(".fits")
