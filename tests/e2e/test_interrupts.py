@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -110,6 +111,24 @@ def test_an_interruption_where_torch_lets_no_exception_pass(
     )
     wait_for(mark, process)
     check_interrupted(place, process)
+
+
+# As where what ends the process is half imported itself, and fails once the user has been told.
+FAILING = """
+import sys
+from verifier.cli import interruption
+def leave():
+    print("told", file=sys.stderr, flush=True)
+    interruption.tell_nothing()
+    raise AttributeError
+interruption.listen(leave)
+exec(compile("import signal; signal.raise_signal(signal.SIGINT)", "<frozen importlib._bootstrap>", "exec"))
+"""
+
+
+def test_an_interruption_is_told_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "told\n")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def _answer(signum: int, frame: FrameType | None) -> None:
         try:
             _leave()
         except Exception:  # what it uses may be half imported itself
+            if _told:
+                startup.leave()
             startup.end()
     importing = frame is not None and frame.f_code.co_filename == _IMPORTING
     again = threading.Timer(_SHORTLY if importing else _LATER, _send, (signum,))
