@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verifier.align import Pair
 from verifier.judge.excess import limit, within
+from verifier.proof.readers import readers_of
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ def cut_out(bench: Bench, rows: Sequence[PairResult]) -> list[Pair]:
         rows: What the pairs were measured to be off by there, free and forced.
     """
     alignment = bench.alignment
-    readers: dict[int, list[PairResult]] = {}
-    for row in rows:
-        for above in row.above:
-            readers.setdefault(above, []).append(row)
+    readers = readers_of(rows)
     found: dict[int, Pair] = {}
     for row in reversed(rows):
         if row.kind != "site" or row.status is Status.UNMATCHED or not resized(alignment, row, rows):

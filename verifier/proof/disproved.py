@@ -11,6 +11,7 @@ from verifier.judge.excess import limit, within
 from verifier.proof.cut_out import fewer_channels, resized
 from verifier.proof.digests import digests, twins
 from verifier.proof.elsewhere import alike_elsewhere
+from verifier.proof.readers import readers_of
 from verifier.proof.unread import heeded
 from verifier.records import Status
 
@@ -189,10 +190,7 @@ def tables_apart(alignment: Alignment, pair: Pair) -> bool:
 
 def in_doubt(alignment: Alignment, rows: Sequence[PairResult]) -> dict[int, Pair]:
     """The pairs whose tensors differ while all that reads them agrees, or is in doubt itself, by their rows."""
-    readers: dict[int, list[PairResult]] = {}
-    for row in rows:
-        for above in row.above:
-            readers.setdefault(above, []).append(row)
+    readers = readers_of(rows)
     doubtful: dict[int, Pair] = {}
     for row in reversed(rows):
         if row.status is Status.UNMATCHED or row.kind != "site" or not differs(row):

@@ -17,6 +17,7 @@ from verifier.judge import differs
 from verifier.lockstep import Comparing, Plan, overwrite, run
 from verifier.proof.digests import Digest
 from verifier.proof.excited import SAME, excited
+from verifier.proof.readers import readers_of
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -70,10 +71,7 @@ def unread(bench: Bench, judged: Judged) -> frozenset[Pair]:
 
 def _possible(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
     """Pairs that differ while all that reads them agrees, or is such a pair itself."""
-    readers: dict[int, list[PairResult]] = {}
-    for row in rows:
-        for above in row.above:
-            readers.setdefault(above, []).append(row)
+    readers = readers_of(rows)
     found: dict[int, Pair] = {}
     for row in reversed(rows):
         pair = _pair(alignment, row)
