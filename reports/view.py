@@ -377,7 +377,7 @@ def _floor(cell: CellResult) -> str:
     """How far the baseline is from itself where nothing should matter."""
     floor = cell.noise_floor
     if floor is None:
-        return ""
+        return "not run" if cell.role == "numerics" and cell.layers else ""
     tried = (
         ("other threads", floor.threads),
         ("other layout", floor.layout),

@@ -20,14 +20,14 @@ from verifier.errors import CannotRunError, ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
 from verifier.graph.returned import Returned, words_apart
 from verifier.graph.tensors import same_numbers
-from verifier.inputs.samples import reversed_samples
+from verifier.inputs.samples import batch_size, reversed_samples
 from verifier.lockstep import Comparing, Plan, meet, run
 from verifier.metrics import compare
 from verifier.models.casting import arguments, running
 from verifier.models.copying import unshared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -73,10 +73,15 @@ class Calls:
 
 @dataclass(frozen=True)
 class Called:
-    """A copy of one model that has run once while it was watched, and the tensors it returned."""
+    """A copy of one model that has run once while it was watched.
+
+    `returned` are the tensors it returned, `values` what was in them then, `words` what else it returned.
+    """
 
     model: nn.Module
+    returned: Sequence[Tensor]
     values: Sequence[Tensor]
+    words: Mapping[str, str]
 
 
 def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_order: bool = False) -> Calls:
@@ -94,62 +99,97 @@ def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_ord
     """
     if called is None:
         called = _watched(bench)
-    first: list[Returned] = []
-    second: list[Returned | str] = []
-    others: list[Returned | str] = []
-    seen, steady, notes = [], [], []
-    for side, done in zip(SIDES, called, strict=True):
-        given, graph, cell = bench.given(side), bench.graph(side), bench.cell
-        held = [value.clone() for value in done.values]
-        model = unshared(done.model)
-        again = _attempt(side, model, cell, given)
-        once = again
-        if not _alike(done.values, held):
-            notes.append(f"the {side} writes into what it returned before when it is called again")
-        if isinstance(again, str) or not _alike(held, again.values(graph.output_order)):
-            model = unshared(bench.copied(side))
-            once, again = _call(side, model, cell, given), _attempt(side, model, cell, given)
-        others.append(_attempt(side, model, cell, reversed_samples(given)))
-        assert isinstance(once, Returned)  # noqa: S101 - a first call that fails has raised
-        values = once.values(graph.output_order)
-        seen.append(once is again or _alike(held, values))
-        steady.append(
-            once is again or (not isinstance(again, str) and _alike(values, again.values(graph.output_order)))
-        )
-        if not seen[-1] and _apart(held, values) <= _UNREPEATABLE * cell.unit_roundoff:
-            notes.append(
-                f"the {side} gives other bits when nothing watches it (a fused operator, say), within rounding"
-                if steady[-1]
-                else f"the {side} does not give the same bits every time it is run, only within rounding"
-            )
-        else:
-            if not seen[-1]:
-                notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, values)}")
-            if not steady[-1]:
-                notes.append(_kept(bench, side, values, again))
-        first.append(once)
-        second.append(again)
+    found = [_called(bench, side, done) for side, done in zip(SIDES, called, strict=True)]
     orders = [bench.graph(side).output_order for side in SIDES]
-    differences, told = _returned(first, orders[1], by_order=by_order)
+    differences, told = _returned([each.said for each in found], orders[1], by_order=by_order)
+    second, others = ([each.second for each in found], [each.turned for each in found])
     if isinstance(second[1], str) and not isinstance(second[0], str):
         differences.append(f"the candidate's second call on the same inputs fails: {second[1]}")
     elif isinstance(others[1], str) and not isinstance(others[0], str):
         differences.append(f"the candidate's next call, on samples in another order, fails: {others[1]}")
     return Calls(
-        first=() if all(seen) else _against(first, orders),
-        second=() if all(steady) else _against(second, orders),
-        others=_against(others, orders),
-        reversed=_values(others, orders) if all(steady) else (),
-        notes=(*notes, *told),
+        first=() if all(each.seen for each in found) else _against([each.first for each in found]),
+        second=() if all(each.steady for each in found) else _against(second),
+        others=_against(others),
+        reversed=_values(others) if all(each.steady for each in found) else (),
+        notes=(*(note for each in found for note in each.notes), *told),
         differences=tuple(differences),
     )
+
+
+@dataclass(frozen=True)
+class _Story:
+    """What one model returned when it was called bare: at first, again, and with the samples in another order.
+
+    A call that failed is told by how. `said` is all that it returned, numbers or not; `seen` says that it gave what
+    it had given while it was watched, `steady` that it gave the same again.
+    """
+
+    first: Sequence[Tensor]
+    second: Sequence[Tensor] | str
+    turned: Sequence[Tensor] | str
+    said: Returned
+    seen: bool
+    steady: bool
+    notes: tuple[str, ...] = ()
+
+
+def _called(bench: Bench, side: str, done: Called) -> _Story:
+    """Call one model again.
+
+    The samples come in another order at first. If each gives its very numbers there, no state was kept and nobody was
+    fooled, and a call on them in their own order would tell no more.
+    """
+    given, cell, order = bench.given(side), bench.cell, bench.graph(side).output_order
+    held, model = done.values, unshared(done.model)
+    other = _attempt(side, model, cell, reversed_samples(given))
+    turned = _read(other, order)
+    again = None if isinstance(other, str) else other
+    if again is not None and not (
+        again.words == done.words and _alike(_turned(held, batch_size(given)), turned)
+    ):
+        found = _attempt(side, model, cell, given)
+        again = None if isinstance(found, str) or not _alike(held, found.values(order)) else found
+    notes = []
+    if not _alike(done.returned, held):
+        notes.append(f"the {side} writes into what it returned before when it is called again")
+    if again is not None:
+        return _Story(held, held, turned, again, seen=True, steady=True, notes=tuple(notes))
+    model = unshared(bench.copied(side))
+    once = _call(side, model, cell, given)
+    first = [tensor.clone() for tensor in once.values(order)]
+    second = _read(_attempt(side, model, cell, given), order)
+    turned = _read(_attempt(side, model, cell, reversed_samples(given)), order)
+    seen, steady = _alike(held, first), _alike(first, second)
+    if not seen and _apart(held, first) <= _UNREPEATABLE * cell.unit_roundoff:
+        notes.append(
+            f"the {side} gives other bits when nothing watches it (a fused operator, say), within rounding"
+            if steady
+            else f"the {side} does not give the same bits every time it is run, only within rounding"
+        )
+    else:
+        if not seen:
+            notes.append(f"the {side} gives other numbers when nothing watches it{_by(held, first)}")
+        if not steady:
+            notes.append(_kept(bench, side, first, second))
+    return _Story(first, second, turned, once, seen, steady, tuple(notes))
+
+
+def _read(returned: Returned | str, order: tuple[int, ...] | None) -> Sequence[Tensor] | str:
+    """The tensors as they are now, before the model is called again; how it failed, where it did."""
+    return returned if isinstance(returned, str) else [t.clone() for t in returned.values(order)]
+
+
+def _turned(values: Sequence[Tensor], samples: int) -> list[Tensor]:
+    """What a model returned, as it would return it for the samples in another order."""
+    return [t.flip(0) if t.dim() and t.shape[0] == samples else t for t in values]
 
 
 def _watched(bench: Bench) -> list[Called]:
     lanes = [bench.lane(side, inputs=bench.given(side), stops=()) for side in SIDES]
     models = [lane.model for lane in lanes]
     passes = run(lanes, Plan([[], []], []))
-    return [Called(model, values) for model, values in zip(models, passes.values, strict=True)]
+    return list(map(Called, models, [lane.outputs for lane in lanes], passes.values, passes.words))
 
 
 def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:
@@ -186,30 +226,20 @@ def _near(one: Tensor, two: Tensor, limit: float) -> bool:
     return bool((apart.norm(dim=1) <= 2 * limit * b.nan_to_num(0.0, 0.0, 0.0).norm(dim=1)).all())
 
 
-def _alike(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    return len(one) == len(two) and all(map(same_numbers, one, two))
+def _alike(one: Sequence[Tensor], two: Sequence[Tensor] | str) -> bool:
+    return not isinstance(two, str) and len(one) == len(two) and all(map(same_numbers, one, two))
 
 
-def _against(
-    returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
-) -> tuple[Meeting, ...]:
-    sides = [
-        each.values(order)
-        for each, order in zip(returned, orders, strict=False)
-        if isinstance(each, Returned)
-    ]
-    if len(sides) < 2:
+def _against(returned: Sequence[Sequence[Tensor] | str]) -> tuple[Meeting, ...]:
+    sides = _values(returned)
+    if len(sides) < len(returned):
         return ()
     count = min(map(len, sides))
     return meet(sides[0][:count], sides[1][:count])
 
 
-def _values(
-    returned: Sequence[Returned | str], orders: Sequence[tuple[int, ...] | None]
-) -> tuple[Sequence[Tensor], ...]:
-    return tuple(
-        each.values(order) for each, order in zip(returned, orders, strict=True) if isinstance(each, Returned)
-    )
+def _values(returned: Sequence[Sequence[Tensor] | str]) -> tuple[Sequence[Tensor], ...]:
+    return tuple(each for each in returned if not isinstance(each, str))
 
 
 # Unit roundoffs by which kernels that add in another order every time may be apart at the end of a deep network.
@@ -230,7 +260,7 @@ def _by(one: Sequence[Tensor], two: Sequence[Tensor]) -> str:
     return ": outputs of other shapes" if math.isinf(apart) else f", by a relative error of {apart:.2g}"
 
 
-def _kept(bench: Bench, side: str, values: Sequence[Tensor], again: Returned | str) -> str:
+def _kept(bench: Bench, side: str, values: Sequence[Tensor], again: Sequence[Tensor] | str) -> str:
     """What to say of a model whose second call on the same inputs gives something else."""
     if isinstance(again, str):
         return f"the {side}'s second call on the same inputs fails: {again}"
@@ -238,7 +268,7 @@ def _kept(bench: Bench, side: str, values: Sequence[Tensor], again: Returned | s
     at = f"; {where}" if where else ""
     return (
         f"the {side} keeps state from call to call: a second call on the same inputs gives other numbers"
-        f"{_by(values, again.values(bench.graph(side).output_order))}{at}"
+        f"{_by(values, again)}{at}"
     )
 
 

@@ -235,11 +235,12 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
         bench.lane(SIDES[1], inputs=inputs if force else inputs.other or inputs) for force in kinds.forces
     ]
     sides = [SIDES[0], *[SIDES[1]] * len(candidates)]
+    after = 0 if kinds.free and inputs.other is None else None  # on the same inputs, the forced one can wait
     return queue(
         [baseline, *candidates],
         Plan(
             [bench.paired_sites(side) for side in sides],
-            [Comparing(0, k, force) for k, force in enumerate(kinds.forces, 1)],
+            [Comparing(0, k, force, after if force else None) for k, force in enumerate(kinds.forces, 1)],
             [bench.written(side) for side in sides],
             bench.alignment.laid_out,
         ),
@@ -260,11 +261,26 @@ def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int
     )
 
 
-def met_freely(
-    passes: Passes, comparison: int, lanes: tuple[int, int], inputs: Inputs, cell: Cell
+def met_in(
+    passes: Passes,
+    comparison: int,
+    lanes: tuple[int, int],
+    inputs: Inputs,
+    cell: Cell,
+    forced: int | None = None,
 ) -> Measured:
-    """What one of the comparisons of a run measured, between two of its lanes that nothing has overwritten."""
-    return _beside(passes, comparison, lanes, inputs, cell, 0).measured((), [inputs])
+    """What one of the comparisons of a run measured between two of its lanes, which nothing has overwritten.
+
+    `forced` is the comparison with a lane that was, if there is one.
+    """
+    found = _beside(passes, comparison, lanes, inputs, cell, 0)
+    if forced is not None:
+        found = replace(
+            found,
+            forced=Run(passes.meetings[forced], passes.outputs[forced], passes.states[forced]),
+            lost=passes.lost,
+        )
+    return found.measured((), [inputs])
 
 
 def _beside(

@@ -12,7 +12,7 @@ from verifier.bench.bare_calls import called_again
 from verifier.bench.judging import Assessed, budgets_of, diagnosed, exhibited, judged_by, result_of, slower
 from verifier.bench.measuring import measure
 from verifier.bench.noise_floor import noise_floor
-from verifier.bench.oracle import stand
+from verifier.bench.oracle import stand, stepwise
 from verifier.bench.repeatability import first_unrepeatable
 from verifier.bench.subject import SIDES
 from verifier.environment import tf32
@@ -23,8 +23,10 @@ from verifier.judge import (
     judge_rows,
     left_open,
     less_accurate,
+    near_limit,
     numeric,
     range_notes,
+    summed_up,
     with_precision,
 )
 from verifier.judge.budgets import SINGLE_ROUNDOFF
@@ -153,15 +155,19 @@ def numerics(
             with tf32(allowed=cell.dtype == "tf32"):
                 standing = standing or stand(bench, protocol)
                 calls = standing.calls
-                measured = measure(_steps(bench, protocol, cell.name, parts), parts, forced=False)
-                measured = replace(measured, lost=(*standing.lost, *measured.lost))
+                measured = _measured(bench, parts, protocol, standing, verdict)
                 words = measured.words
                 if cell.unit_roundoff <= SINGLE_ROUNDOFF:  # else rounding hides what depends on a batch
                     alone = calls.alone(measured.ends, standing.outputs)
+                standing = _with_steps(bench, protocol, standing, measured)
+                measured = replace(measured, lost=(*standing.lost, *measured.lost))
                 judged, measured, shown = _judged(bench, parts, protocol, standing, measured, verdict)
                 repeatable = _repeated(bench, parts[0], protocol)
                 stage = f"noise of {cell.name}"
-                floor = noise_floor(bench.at(progress=protocol.steps(stage, bench.alignment, 1)))
+                # It is there to tell a difference from noise: float64 has told, or there is none to speak of.
+                wanted = verdict is not Verdict.DIVERGED and any(map(near_limit, judged.rows))
+                steps = bench.at(progress=protocol.steps(stage, bench.alignment, 1))
+                floor = noise_floor(steps) if wanted else None
         except OutOfMemoryError as error:
             largest = max(map(batch_size, parts))
             if largest == 1:
@@ -186,6 +192,35 @@ def numerics(
             return Assessed(left_open(result), standing.calls, measured.words, alone)
 
 
+def _measured(
+    bench: Bench,
+    parts: Sequence[Inputs],
+    protocol: Protocol,
+    standing: Standing,
+    verdict: Verdict | None,
+) -> Measured:
+    """Free passes, and forced ones beside them where these are wanted in any case; nothing runs again on the few."""
+    forced = protocol.localise == "always" or (protocol.localise == "auto" and verdict is Verdict.DIVERGED)
+    if len(parts) == 1 and parts[0] is bench.inputs and not (forced and not standing.same):
+        return standing.freely
+    return measure(_steps(bench, protocol, bench.cell.name, parts), parts, forced=forced)
+
+
+def _with_steps(bench: Bench, protocol: Protocol, standing: Standing, measured: Measured) -> Standing:
+    """The standing with what single steps cost, which says nothing of two models that gave the very same numbers.
+
+    It may say something of the device all the same, if what has added up is more than one step may err by.
+    """
+    if protocol.localise == "never":
+        return standing
+    if standing.same and measured.identical:
+        budgets = budgets_of(protocol.policy, bench, standing)
+        rows = judged_by(bench, measured, budgets, standing.calls, standing).rows
+        if not summed_up(protocol.policy, bench.cell, rows):
+            return standing
+    return stepwise(bench, standing, protocol)
+
+
 def _judged(
     bench: Bench,
     parts: Sequence[Inputs],
@@ -200,8 +235,11 @@ def _judged(
     wanted = suspicious or judged.verdict is Verdict.DIVERGED
     if not (protocol.localise == "always" or (protocol.localise == "auto" and wanted)):
         return judged, measured, ()
-    steps = _steps(bench, protocol, f"{bench.cell.name}, forced", parts)
-    measured = measured.with_forced(measure(steps, parts, free=False))
+    if measured.identical:
+        measured = replace(measured, forced=measured.free)  # nothing would be overwritten
+    elif measured.forced is None:
+        steps = _steps(bench, protocol, f"{bench.cell.name}, forced", parts)
+        measured = measured.with_forced(measure(steps, parts, free=False))
     judged = judged_by(bench, measured, budgets, standing.calls, standing)
     if suspicious:
         return judged, measured, ()

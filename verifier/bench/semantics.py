@@ -281,24 +281,13 @@ def _look(
     standing, departed = _probed(bench, probe, protocol, exactly=few)
     if departed is not None and not anew:
         raise departed
-    wanted = protocol.localise != "never"
-    # Models that gave the same numbers in the probe will do so here, and forcing would then change nothing.
-    equal = wanted and standing is not None and standing.same
-
-    def steps(stage: str) -> Bench:
-        return bench.at(progress=protocol.steps(stage, bench.alignment, len(inputs)))
-
     measured = standing.exactly if standing else None
     if measured is None:
+        steps = bench.at(progress=protocol.steps("semantics", bench.alignment, len(inputs)))
         try:
-            measured = measure(steps("semantics"), inputs, forced=wanted and not equal)
+            measured = measure(steps, inputs, forced=protocol.localise != "never")
         except GraphDepartureError as error:
             raise departed or error from None  # in the probe the conditions are those of the recording
-    if equal and measured.identical:
-        measured = replace(measured, forced=measured.free)
-    elif wanted and measured.forced is None:
-        forced = measure(steps("semantics, forced"), inputs, free=False)
-        measured = measured.with_forced(forced)
     if standing is None:
         places = len(bench.alignment.pairs) + len(bench.alignment.same_outputs) + len(bench.subject.states)
         noise = [0.0] * places

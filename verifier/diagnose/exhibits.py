@@ -65,13 +65,13 @@ def exhibits(
             seen[place.culprit.index] = msgspec.structs.replace(place.bare, pattern=(told,))
 
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
-        if pair in wanted:
-            look(wanted[pair], tensors[0], tensors[1])
+        look(wanted[pair], tensors[0], tensors[1])
 
-    if wanted or any(place.output is not None for place in places):
-        passes = forced(alignment, open_lanes(), visit)
+    ends = any(place.output is not None for place in places)
+    if wanted or ends:
+        passes = forced(alignment, open_lanes(), visit, wanted, to_end=ends)
         for place in places:
-            if place.output is not None:
+            if place.output is not None and passes is not None:
                 look(place, passes.values[0][place.output], passes.values[1][place.output])
     return tuple(seen.get(place.culprit.index, place.bare) for place in places)
 

@@ -11,7 +11,7 @@ from verifier.graph.sites import UNTRACED
 from verifier.lockstep import Comparing, Plan, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -145,19 +145,38 @@ def forced(
     alignment: Alignment,
     lanes: Sequence[Lane],
     visit: Callable[[int, Sequence[Tensor]], None],
+    wanted: Collection[int],
     states: Sequence[Sequence[str]] = (),
-) -> Passes:
-    """One forced pass over all pairs; `visit` is called at each before the candidate's tensor is overwritten."""
-    return run(
-        lanes,
-        Plan(
-            [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
-            [Comparing(0, 1, force=True)],
-            states,
-            alignment.laid_out,
-        ),
-        visit=visit,
+    *,
+    to_end: bool,
+) -> Passes | None:
+    """One forced pass, with a call of `visit` at each pair that is wanted before the candidate is overwritten there.
+
+    It goes no further than these, and gives None then, unless the ends are wanted as well.
+    """
+    left = {*wanted}
+
+    def look(pair: int, tensors: Sequence[Tensor]) -> None:
+        if pair in left:
+            visit(pair, tensors)
+            left.discard(pair)
+        if not (left or to_end):
+            raise _AllSeen
+
+    plan = Plan(
+        [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
+        [Comparing(0, 1, force=True)],
+        states,
+        alignment.laid_out,
     )
+    try:
+        return run(lanes, plan, visit=look)
+    except _AllSeen:
+        return None
+
+
+class _AllSeen(Exception):  # noqa: N818 - nothing went wrong
+    """Ends a pass that has come to all that is wanted of it."""
 
 
 def look_at(
@@ -178,10 +197,12 @@ def look_at(
     baselines, candidates = ([getattr(each, side) for each in scenes] for side in ("baseline", "candidate"))
     uses = [Counter(call for half in halves for call in half.calls) for halves in (baselines, candidates)]
     lanes = open_lanes(sorted(uses[0]), sorted(uses[1]))
+    pair_of = {pair.baseline: k for k, pair in enumerate(alignment.pairs)}
     at: dict[int, list[int]] = {}
     for k, scene in enumerate(scenes):
-        if scene.baseline.site is not None and scene.row.kind != "state":
-            at.setdefault(scene.baseline.site.index, []).append(k)
+        site = scene.baseline.site
+        if site is not None and site.index in pair_of and scene.row.kind != "state":
+            at.setdefault(pair_of[site.index], []).append(k)
 
     def here(k: int, wanted: Tensor, given: Tensor) -> None:
         halves = baselines[k], candidates[k]
@@ -197,7 +218,7 @@ def look_at(
                     lane.kept.pop(call, None)
 
     def visit(pair: int, tensors: Sequence[Tensor]) -> None:
-        for k in at.get(alignment.pairs[pair].baseline, ()):
+        for k in at[pair]:
             here(k, tensors[0], tensors[1])
 
     states = [k for k, scene in enumerate(scenes) if scene.row.kind == "state"]
@@ -205,7 +226,10 @@ def look_at(
         [scenes[k].row.baseline or "" for k in states],
         [scenes[k].row.candidate or "" for k in states],
     ]
-    passes = forced(alignment, lanes, visit, names)
+    ends = bool(states) or any(scene.baseline.site is None for scene in scenes)
+    passes = forced(alignment, lanes, visit, at, names, to_end=ends)
+    if passes is None:
+        return
     left = dict(zip(states, zip(*passes.left, strict=True), strict=True))
     for k, scene in enumerate(scenes):
         if k in left and not passes.lost:

@@ -3,8 +3,8 @@
 from verifier.judge.budgets import numerics_budget, semantics_budget
 from verifier.judge.conclusion import concluded
 from verifier.judge.coverage import Region, coverage, many, regions
-from verifier.judge.excess import excess, less_accurate, numeric
-from verifier.judge.hardware import hardware
+from verifier.judge.excess import excess, less_accurate, near_limit, numeric
+from verifier.judge.hardware import hardware, summed_up
 from verifier.judge.low_precision import range_notes, with_precision
 from verifier.judge.policy import CRITERIA, STRICT, Policy
 from verifier.judge.recorded import left_between, recorded_budget, roundings
@@ -34,6 +34,7 @@ __all__ = [
     "left_open",
     "less_accurate",
     "many",
+    "near_limit",
     "numeric",
     "numerics_budget",
     "overall",
@@ -42,6 +43,7 @@ __all__ = [
     "regions",
     "roundings",
     "semantics_budget",
+    "summed_up",
     "too_thin",
     "with_precision",
     "with_sources",

@@ -39,6 +39,11 @@ def within(error: Comparison | None, limit: float) -> bool:
     return error is not None and error.within(limit)
 
 
+def near_limit(row: PairResult) -> bool:
+    """Whether a total error is at least half of what it may be, or was not measured."""
+    return row.budget is not None and not within(row.total, limit(row, intrinsic=False) / 2)
+
+
 def numeric(cause: Cause | None) -> bool:
     """Whether a cause says that the program is the same and only its arithmetic is worse."""
     return cause is not None and cause.family == "precision"

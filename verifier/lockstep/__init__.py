@@ -2,8 +2,9 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
-from verifier.lockstep.passes import Comparing, Passes, Plan, Queued, overwrite, queue, run
+from verifier.lockstep.passes import Comparing, Passes, Plan, Queued, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
+from verifier.lockstep.traveller import overwrite
 
 __all__ = [
     "Comparing",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
-from verifier.errors import ModelError
-from verifier.graph.tensors import dense, same_memory
-from verifier.lockstep.meeting import Meeting, Met, kept, masks, met_at, resolve
+from verifier.graph.tensors import dense
+from verifier.lockstep.meeting import Meeting, Met, kept, met_at, resolve
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
+from verifier.lockstep.traveller import Traveller, as_rounded, overwrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,17 @@ P = ParamSpec("P")
 
 
 class Comparing(NamedTuple):
-    """Which lanes to compare at every pair, by position; `force` overwrites the second with the first."""
+    """Which lanes to compare at every pair, by position; `force` overwrites the second with the first.
+
+    `after` is an earlier comparison with the same reference, by position, whose lane does freely what this one's does
+    where it is forced. Until those two differ nothing would be overwritten: this lane is not run till then, or never,
+    and what is known of the other one holds of it.
+    """
 
     reference: int
     lane: int
     force: bool = False
+    after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Plan:
             overwritten, as the first lane would lay it out. What `visit` finds on the way may be put there.
         rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
             it was compared and before others are overwritten with it.
+        visited: How many lanes, from the first, are shown to `visit`; None for all.
     """
 
     sites: Sequence[Sequence[int]]
@@ -57,6 +64,7 @@ class Plan:
     states: Sequence[Sequence[str]] = ()
     layouts: Mapping[int, Layout] = field(default_factory=dict)
     rounded: Mapping[int, torch.dtype] = field(default_factory=dict)
+    visited: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ def queue(
         ]
         pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
         travellers = [
-            _Traveller(
+            Traveller(
                 lane,
                 {site: pair for pair, site in enumerate(own)},
                 functools.partial(passing, k),
@@ -177,63 +185,54 @@ def queue(
             )
             for k, (lane, own) in enumerate(zip(lanes, plan.sites, strict=True))
         ]
-        met: list[list[Met | None]] = [[None] * len(orders[0]) for _ in comparisons]
-        for pair in meeting_order(orders, sizes, pinned) if orders[0] else ():
-            reached = [traveller.reach(pair) for traveller in travellers]
+        waiting = {c.lane: c.after for c in comparisons if c.after is not None}
+        met: list[dict[int, Met]] = [{} for _ in comparisons]
+        order = meeting_order(orders, sizes, pinned) if orders[0] else []
+        for number, pair in enumerate(order):
+            reached = [None if k in waiting else each.reach(pair) for k, each in enumerate(travellers)]
             own = [tensor for tensor in reached if tensor is not None]
             tensors = dict(
                 zip((k for k, t in enumerate(reached) if t is not None), _together(own), strict=True)
             )
-            if len(tensors) == len(lanes):
-                visit(pair, [dense(tensor) for tensor in tensors.values()])
-            # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
-            alike: dict[int, int] = {}
-            measured: dict[tuple[int, int], Met] = {}
+            if all(k in tensors for k in range(plan.visited or len(lanes))):
+                visit(pair, [dense(tensor) for tensor in list(tensors.values())[: plan.visited]])
+            at_pair = _AtPair(pair, tensors, lanes, layouts, offset)
             for k, comparing in enumerate(comparisons):
-                reference = tensors[comparing.reference]
-                if comparing.lane not in tensors:
-                    met[k][pair] = _missed(reference)
-                    continue
-                other = tensors[comparing.lane]
-                one_program = lanes[comparing.reference].graph is lanes[comparing.lane].graph
-                layout = None if one_program else layouts.get(pair)
-                between = (comparing.reference, alike.get(comparing.lane, comparing.lane))
-                found = measured.get(between)
-                if found is None:
-                    laid = other if layout is None else _laid(layout, other, reference)
-                    found = met_at(reference, laid, offset)
-                met[k][pair] = measured[between] = found
-                if found.same and other.is_complex() == reference.is_complex():  # else it counts its parts
-                    alike[comparing.lane] = comparing.reference
-                if comparing.force or pair in rounded:  # a lane holds other numbers from here on
-                    measured.clear()
-                    alike.clear()
-                if pair in rounded and comparing.reference == 0:
-                    reference = _rounded(own[0], rounded[pair], lanes[0]).to(reference.device)
-                if comparing.force and found.differs:
-                    if layout is not None:
-                        reference = layout.forth(reference, other.shape)
-                    travellers[comparing.lane].forced |= overwrite(other, reference, lanes[comparing.lane])
-            del reached, own, tensors
+                if comparing.lane in waiting:
+                    same_as = met[waiting[comparing.lane]][pair]
+                    if not same_as.differs:
+                        met[k][pair] = same_as
+                        continue
+                    del waiting[comparing.lane]
+                    late = travellers[comparing.lane].come(pair, order[:number])
+                    if late is not None:
+                        tensors[comparing.lane] = late.to(tensors[comparing.reference].device)
+                met[k][pair] = at_pair.compared(comparing)
+            if pair in rounded:
+                tensors[0] = as_rounded(own[0], rounded[pair], lanes[0]).to(tensors[0].device)
+            for k, comparing in enumerate(comparisons):
+                if comparing.force and comparing.lane in tensors and met[k][pair].differs:
+                    travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
+            del reached, own, tensors, at_pair
             progress()
-        for traveller in travellers:
-            traveller.finish()
+        values: dict[int, tuple[Tensor, ...]] = {}
+        for k, traveller in enumerate(travellers):
+            if k not in waiting:
+                traveller.finish()  # what it returns may lie where the next lane returns its own
+                values[k] = tuple(tensor.clone() for tensor in lanes[k].outputs)
+        in_place_of = {lane: comparisons[after].lane for lane, after in waiting.items()}
+        ran = [in_place_of.get(k, k) for k in range(len(lanes))]
+        outputs = [values[k] for k in ran]
         lost = [bool(traveller.lost) for traveller in travellers]
         ends = [
-            [
-                _missed(a)
-                for a, _ in zip(lanes[c.reference].outputs, lanes[c.lane].graph.outputs, strict=False)
-            ]
+            [_missed(a) for a, _ in zip(outputs[c.reference], lanes[c.lane].graph.outputs, strict=False)]
             if lost[c.lane]
-            else [
-                met_at(a, b, offset)
-                for a, b in zip(lanes[c.reference].outputs, lanes[c.lane].outputs, strict=False)
-            ]
+            else [met_at(a, b, offset) for a, b in zip(outputs[c.reference], outputs[c.lane], strict=False)]
             for c in comparisons
         ]
         left = [
-            tuple(lane.state(name) for name in names)
-            for lane, names in zip(lanes, plan.states or [()] * len(lanes), strict=True)
+            tuple(map(lanes[k].state, names))
+            for k, names in zip(ran, plan.states or [()] * len(lanes), strict=True)
         ]
         compared = [
             [
@@ -243,15 +242,62 @@ def queue(
             for c in comparisons
         ]
         return Queued(
-            tuple(tuple(m for m in row if m is not None) for row in met),
+            tuple(tuple(row[pair] for pair in range(len(order))) for row in met),
             tuple(map(tuple, ends)),
             tuple(map(tuple, compared)),
-            tuple(tuple(lane.outputs) for lane in lanes),
+            tuple(outputs),
             tuple(left),
-            tuple(lane.words for lane in lanes),
-            tuple(frozenset(lane.narrowed) for lane in lanes),
+            tuple(lanes[k].words for k in ran),
+            tuple(frozenset(lanes[k].narrowed) for k in ran),
             tuple(traveller.lost for traveller in travellers if traveller.lost),
         )
+
+
+class _AtPair:
+    """The lanes' tensors at one pair, by lane; those of lanes that are lost or wait are not there."""
+
+    def __init__(
+        self,
+        pair: int,
+        tensors: Mapping[int, Tensor],
+        lanes: Sequence[Lane],
+        layouts: Mapping[int, Layout],
+        offset: int,
+    ) -> None:
+        self._tensors = tensors
+        self._lanes = lanes
+        self._layout = layouts.get(pair)
+        self._offset = offset
+        # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
+        self._alike: dict[int, int] = {}
+        self._measured: dict[tuple[int, int], Met] = {}
+
+    def _laid_out(self, comparing: Comparing) -> Layout | None:
+        one_program = self._lanes[comparing.reference].graph is self._lanes[comparing.lane].graph
+        return None if one_program else self._layout
+
+    def compared(self, comparing: Comparing) -> Met:
+        """Two of them, compared where they lie, before any is overwritten."""
+        reference, other = self._tensors[comparing.reference], self._tensors.get(comparing.lane)
+        if other is None:
+            return _missed(reference)
+        between = (comparing.reference, self._alike.get(comparing.lane, comparing.lane))
+        found = self._measured.get(between)
+        if found is None:
+            layout = self._laid_out(comparing)
+            laid = other if layout is None else _laid(layout, other, reference)
+            self._measured[between] = found = met_at(reference, laid, self._offset)
+        if found.same and other.is_complex() == reference.is_complex():  # else it counts its parts
+            self._alike[comparing.lane] = comparing.reference
+        return found
+
+    def overwritten(self, comparing: Comparing) -> bool:
+        """Whether one of them could be overwritten with another."""
+        layout, other = self._laid_out(comparing), self._tensors[comparing.lane]
+        reference = self._tensors[comparing.reference]
+        if layout is not None:
+            reference = layout.forth(reference, other.shape)
+        return overwrite(other, reference, self._lanes[comparing.lane])
 
 
 def _missed(reference: Tensor) -> Met:
@@ -270,99 +316,12 @@ def _fetching(queueing: Callable[P, Queued]) -> Callable[P, Passes]:
 run = _fetching(queue)
 
 
-class _Traveller:
-    """A lane and the copies it left at pairs it passed before the others came there.
-
-    One that holds other numbers than its own is `forced`; it may then be `lost`, which says why.
-    """
-
-    def __init__(
-        self,
-        lane: Lane,
-        pair_of: Mapping[int, int],
-        passing: Callable[[int, Tensor], None],
-        rounded: Mapping[int, torch.dtype],
-    ) -> None:
-        self.lost = ""
-        self.forced = False
-        self._lane = lane
-        self._pair_of = pair_of
-        self._passing = passing
-        self._rounded = rounded
-        self._left: dict[int, Tensor] = {}
-
-    def reach(self, pair: int) -> Tensor | None:
-        """The lane's tensor at `pair`: where it stands after going there, or the copy it left; None if it is lost."""
-        if pair in self._left:
-            return self._left.pop(pair)
-        while True:
-            site = self._advance()
-            if self.lost:
-                return None
-            if site is None or self._lane.tensor is None:
-                raise AssertionError(f"{self._lane.role} ended before pair {pair}")
-            here = self._pair_of.get(site)
-            if here == pair:
-                return self._lane.tensor
-            if here is None:
-                self._passing(site, self._lane.tensor)
-            else:
-                self._left[here] = self._lane.tensor.clone()
-                if here in self._rounded:
-                    _rounded(self._lane.tensor, self._rounded[here], self._lane)
-
-    def finish(self) -> None:
-        """Run the lane to its end."""
-        while (site := self._advance()) is not None:
-            if site not in self._pair_of and self._lane.tensor is not None:
-                self._passing(site, self._lane.tensor)
-
-    def _advance(self) -> int | None:
-        try:
-            return None if self.lost else self._lane.advance()
-        except ModelError as error:
-            if not self.forced:
-                raise
-            self.lost = str(error)
-            return None
-
-
 def _laid(layout: Layout, tensor: Tensor, reference: Tensor) -> Tensor:
     """`tensor` as the reference is laid out; as it is where their sizes do not allow that."""
     try:
         return layout.back(tensor, reference.shape)
     except RuntimeError:
         return tensor
-
-
-def overwrite(tensor: Tensor, reference: Tensor, lane: Lane) -> bool:
-    """Write into a lane's tensor where it lies, but not into state nor where elements overlap; whether it did."""
-    if tensor.is_nested or tensor.layout != torch.strided:
-        with contextlib.suppress(RuntimeError):  # where other elements are stored, it stays as it is
-            tensor.copy_(reference)
-            return True
-        return False
-    overlapping = any(
-        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
-    if overlapping or same_memory(tensor) in lane.state_memory:
-        return False
-    tensor.copy_(reference)
-    return True
-
-
-def _rounded(tensor: Tensor, dtype: torch.dtype, lane: Lane) -> Tensor:
-    """`tensor` with its values rounded to `dtype`, in place where it can be overwritten."""
-    if not (tensor.is_floating_point() and dtype.is_floating_point):
-        return tensor
-    values = tensor.to(dtype).to(tensor.dtype)
-    strided = tensor.layout == torch.strided and not tensor.is_nested
-    # A mask is the lowest number of its dtype, not minus infinity.
-    if strided and bool((infinite := values.isinf()).any()) and bool((infinite & masks(tensor)).any()):
-        most = torch.finfo(dtype).max
-        values = torch.where(masks(tensor), tensor.clamp(-most, most), values)
-    overwrite(tensor, values, lane)
-    return values
 
 
 def _together(tensors: list[Tensor]) -> list[Tensor]:

@@ -105,7 +105,9 @@ class CellResult(Record, frozen=True, kw_only=True):
     `skipped`, the reason for it and no layers; `named` says whether it was asked for by name, so that the whole
     cannot be a match without it. `output` is the agreement of the final outputs in this cell.
     `outputs` has, for each output, the row of `layers` it is judged at.
-    `repeatable` is there where it was asked for. `exhibits` show what the culprits do.
+    `repeatable` is there where it was asked for, `noise_floor` where an error came within half of what is allowed
+    and float64 has not told the models apart.
+    `exhibits` show what the culprits do.
     """
 
     name: str

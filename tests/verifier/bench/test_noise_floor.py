@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from verifier import verify
+from verifier.bench.bench import Bench
+from verifier.bench.noise_floor import noise_floor
+from verifier.bench.pairing import pair
+from verifier.bench.side import Side
+from verifier.cells import Cell
+from verifier.inputs import tensors
 
 if TYPE_CHECKING:
     from verifier.records import NoiseFloor
@@ -30,10 +36,21 @@ class Positions(nn.Module):
 def floor(middle: nn.Module) -> NoiseFloor:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), middle, nn.ReLU()).eval()
-    result = verify(model, model, torch.randn(2, 3, 16, 16), semantics=False)
-    found = result.cells[0].noise_floor
-    assert found is not None
-    return found
+    inputs = tensors(torch.randn(2, 3, 16, 16))
+    baseline, candidate = Side.of("baseline", model, 0), Side.of("candidate", model, 0)
+    subject = pair(baseline, candidate, inputs, weights="transfer", known={})
+    return noise_floor(Bench(subject, inputs, Cell("cpu", "float32")))
+
+
+def test_it_is_run_where_an_error_comes_near_its_budget() -> None:
+    torch.manual_seed(0)
+    baseline, candidate = (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval() for _ in range(2))
+    x = torch.randn(2, 3, 16, 16)
+    same = verify(baseline, candidate, x, semantics=False).cells[0]
+    other = verify(baseline, candidate, x, semantics=False, weights="as-is").cells[0]
+    assert same.noise_floor is None
+    assert other.noise_floor is not None
+    assert other.noise_floor.position is not None
 
 
 def test_a_plain_network_differs_from_itself_by_rounding_alone() -> None:
