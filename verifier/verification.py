@@ -34,6 +34,7 @@ from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
+from verifier.lockstep import pages_held
 from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
 from verifier.storage.repros import with_repros
@@ -306,7 +307,7 @@ def _digested(masters: Masters, hasher: Hasher) -> WeightsInfo:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Without the modes a caller may be in, and with process-wide state put back."""
-    with preserved(), collecting_seldom(), torch.inference_mode(mode=False), torch.no_grad():
+    with preserved(), collecting_seldom(), pages_held(), torch.inference_mode(mode=False), torch.no_grad():
         yield
 
 

@@ -16,10 +16,10 @@ from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
-from verifier.graph import Graph, record
+from verifier.graph import EndedEarly, Graph, record
 from verifier.graph.chance import same_chance
 from verifier.graph.operators import converts
-from verifier.graph.tensors import dense, same_numbers, tensors_given
+from verifier.graph.tensors import dense, same_memory, same_numbers, tensors_given
 from verifier.inputs.examples import token_ids
 from verifier.models import scales
 from verifier.models.casting import arguments, cast, running
@@ -29,7 +29,7 @@ from verifier.models.forms import refuse_form
 from verifier.records import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from verifier.inputs import Inputs
 
@@ -119,7 +119,7 @@ class Side:
                 return self._recorded(inputs, cell, state)
             if cell is not None:
                 return record(self.trained(state_of(self.model), cell), *arguments(inputs, cell))
-            return self._exactly(inputs, self._recorded(inputs, self.cell(), state), state)
+            return self._as_given(inputs, state)
         except VerifierError:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -197,22 +197,39 @@ class Side:
             "--input FILE, or --input inputs.py:make for what a function returns"
         )
 
-    def _exactly(self, inputs: Inputs, graph: Graph, state: Mapping[str, Tensor] | None) -> Graph:
-        if self.cell() != ORACLE and any(converts(call.op) for call in graph.calls):
+    def _as_given(self, inputs: Inputs, state: Mapping[str, Tensor] | None) -> Graph:
+        cell = self.cell()
+        if cell == ORACLE:
+            return self._recorded(inputs, cell, state)
+        try:
+            return self._recorded(inputs, cell, state, until=converts)
+        except EndedEarly:
             with contextlib.suppress(Exception):  # what fails there may still run as it was given
                 return self._recorded(inputs, ORACLE, state)
-        return graph
+            return self._recorded(inputs, cell, state)
 
-    def _recorded(self, inputs: Inputs, cell: Cell, state: Mapping[str, Tensor] | None = None) -> Graph:
-        state = {name: cast(tensor, cell) for name, tensor in (state or state_of(self.model)).items()}
-        copy = self._copied(state, cell)
+    def _recorded(
+        self,
+        inputs: Inputs,
+        cell: Cell,
+        state: Mapping[str, Tensor] | None = None,
+        until: Callable[[str], bool] = lambda _: False,
+    ) -> Graph:
+        state = state or state_of(self.model)
+        own = {}
+        for name, tensor in state.items():
+            made = cast(tensor, cell)
+            own[name] = made.clone() if same_memory(made) == same_memory(tensor) else made
+        copy = copy_with(self.model, own, lambda tensor: cast(tensor, cell), role=self.role, written=())
         args, kwargs = arguments(inputs, cell)
         held = tensors_given((args, kwargs))  # before the run: a cache holds others afterwards
         with running(cell):
-            graph = record(copy, args, kwargs)
+            graph = record(copy, args, kwargs, until)
         # What is written through NumPy, dlpack or storage, torch does not count: only the numbers tell.
         given = tensors_given(arguments(inputs, cell, overwritten=False))
-        written = {name for name, tensor in state_of(copy).items() if _changed(state[name], tensor)}
+        written = {
+            name for name, tensor in state_of(copy).items() if _changed(cast(state[name], cell), tensor)
+        }
         return replace(
             graph,
             writes_state=graph.writes_state | written,

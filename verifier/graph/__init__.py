@@ -1,7 +1,7 @@
 """What a model does: every tensor-producing operation of one forward pass, as a graph of sites."""
 
 from verifier.graph.calls import KeptCall
-from verifier.graph.recording import record
+from verifier.graph.recording import EndedEarly, record
 from verifier.graph.sites import Graph, Site
 
-__all__ = ["Graph", "KeptCall", "Site", "record"]
+__all__ = ["EndedEarly", "Graph", "KeptCall", "Site", "record"]

@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     from verifier.records import Source
 
 
-def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Graph:
+class EndedEarly(BaseException):
+    """Ends a pass that is not to be recorded to its end. Not an Exception: models may catch those."""
+
+
+def record(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    until: Callable[[str], bool] = lambda _: False,
+) -> Graph:
     """Run `model` once and return the graph of what it did.
 
     The model gets hooks and may write its buffers and inputs, so it must be a copy made for this purpose
@@ -48,12 +57,14 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         model: The module to run.
         args: Positional inputs, tensors in any nesting.
         kwargs: Keyword inputs.
+        until: Whether the pass ends at an operator, by its name, as `EndedEarly`.
 
     Raises:
+        EndedEarly: The model came to an operator at which the pass is to end.
         ModelError: It returns something without values; whatever the model itself raises passes through.
     """
     inputs = tensors_given((args, kwargs))
-    recorder = Recorder(model, inputs, record.__code__)
+    recorder = Recorder(model, inputs, record.__code__, until)
     before = random_state()
     try:
         with torch.no_grad(), recorder:
@@ -61,8 +72,11 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     finally:
         # What the recorder holds must not be copied along with the model: torch frees a copied StorageWeakRef twice.
         recorder.detach()
-    draws = not before.same(random_state())
-    set_random_state(before)
+        after = random_state()
+        set_random_state(before)
+    if recorder.ended:  # and the model kept that to itself
+        raise EndedEarly
+    draws = not before.same(after)
     returned = Returned.of(outputs)
     if not recorder.bare_shapes and any(tensor.is_meta for _, tensor in returned.tensors):
         raise ModelError(
@@ -141,7 +155,15 @@ class _Origins:
 class Recorder(Instrument):
     """Notes every call of one forward pass; frames beyond the code `outermost` are not the model's."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], outermost: CodeType) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Tensor],
+        outermost: CodeType,
+        until: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.ended = False
+        self._until = until
         self._state: dict[int, str] = {}
         self._state_memory: set[int | None] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -186,6 +208,9 @@ class Recorder(Instrument):
         outputs: Sequence[Tensor],
     ) -> None:
         """Draft a site for each tensor."""
+        self.ended = self.ended or self._until(op)
+        if self.ended:
+            raise EndedEarly
         first, (scope, leaf) = len(self._drafts), self.origin
         self._suspendable &= _leaves_its_thread_alone(function)
         if function is None:

@@ -154,7 +154,7 @@ def same_numbers(one: Tensor, two: Tensor) -> bool:
     """Whether two strided tensors hold the same numbers in the same dtype; a NaN is like any other."""
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
-    if not one.numel() or bool(_bytes(one).eq(_bytes(two)).all()):
+    if not one.numel() or torch.equal(_words(one), _words(two)):
         return True
     if one.is_complex():
         one, two = torch.view_as_real(one.resolve_conj()), torch.view_as_real(two.resolve_conj())
@@ -165,5 +165,10 @@ def same_numbers(one: Tensor, two: Tensor) -> bool:
     return bool(((one == two) | (one.isnan() & two.isnan())).all())
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+
+
+def _words(tensor: Tensor) -> Tensor:
+    """The bits of a tensor as integers, which are equal where the bits are."""
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().flatten()
+    return flat.view(_WORDS[flat.element_size()])

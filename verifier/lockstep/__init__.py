@@ -2,6 +2,7 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
+from verifier.lockstep.memory import pages_held
 from verifier.lockstep.passes import Comparing, Passes, Plan, Queued, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 from verifier.lockstep.traveller import overwrite
@@ -16,6 +17,7 @@ __all__ = [
     "Replay",
     "meet",
     "overwrite",
+    "pages_held",
     "queue",
     "run",
     "unreplayable",

@@ -20,31 +20,47 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _HEAP_BLOCK = 32 * 2**20
 _HEAP_SPARE = 2 * _HEAP_BLOCK
 _NEVER = 2**31 - 1
+_holding: list[bool] = []  # an entry while pages are held
 
 
 @contextlib.contextmanager
 def memory_held() -> Iterator[None]:
     """Keep freed memory for the next tensor, and old objects out of Python's search for cycles.
 
-    Two models at once free and allocate activations by the hundred megabytes; giving each to the system and
-    taking it back, page by page, was a tenth of a ResNet-50's pass. torch keeps some 300,000 objects alive;
-    going through them was a twentieth. Cycles that the models make while they run are still found. Afterwards
-    glibc has the thresholds it ends at by itself.
+    torch keeps some 300,000 objects alive; going through them was a twentieth of a ResNet-50's pass. Cycles that the
+    models make while they run are still found.
     """
-    tune = _tuner()
     frozen = gc.get_freeze_count() == 0  # else the program froze objects itself
-    if tune:
-        tune(_MMAP_THRESHOLD, _HEAP_BLOCK)
-        tune(_TRIM_THRESHOLD, _NEVER)
-    if frozen:
-        gc.freeze()
+    with pages_held():
+        if frozen:
+            gc.freeze()
+        try:
+            yield
+        finally:
+            if frozen:
+                gc.unfreeze()
+
+
+@contextlib.contextmanager
+def pages_held() -> Iterator[None]:
+    """Keep freed memory for the next tensor.
+
+    Models free and allocate activations by the hundred megabytes, and copies of their tensors; giving each to the
+    system and taking it back, page by page, was a tenth of a ResNet-50's pass. Afterwards glibc has the thresholds it
+    ends at by itself. Within another one this does nothing.
+    """
+    tune = None if _holding else _tuner()
+    if tune is None:
+        yield
+        return
+    tune(_MMAP_THRESHOLD, _HEAP_BLOCK)
+    tune(_TRIM_THRESHOLD, _NEVER)
+    _holding.append(True)
     try:
         yield
     finally:
-        if frozen:
-            gc.unfreeze()
-        if tune:
-            tune(_TRIM_THRESHOLD, _HEAP_SPARE)
+        _holding.clear()
+        tune(_TRIM_THRESHOLD, _HEAP_SPARE)
 
 
 @functools.cache

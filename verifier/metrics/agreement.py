@@ -13,7 +13,7 @@ from verifier.metrics.bits import same_bits
 from verifier.records import OutputAgreement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Below this, exp(t) - 1 - t is summed as a series: its own terms would cancel.
 SMALL = 1e-2
@@ -71,16 +71,28 @@ def _worst_channel(shared: Sequence[tuple[Tensor, Tensor]]) -> float | None:
     for baseline, candidate in shared:
         if not baseline.is_floating_point() or candidate.is_complex() or baseline.dim() < 2:
             continue
-        a, b = (
-            side.detach().to(baseline.device, torch.float64).flatten(0, -2) for side in (baseline, candidate)
-        )
-        alike = (a == b) | ~(a.isfinite() & b.isfinite())  # what is not finite is judged by itself
-        error, size = torch.where(alike, 0.0, b - a), a.masked_fill(~a.isfinite(), 0.0)
-        ratio = error.square().sum(0).sqrt() / size.square().sum(0).sqrt()
-        ratio = ratio.masked_fill(error.abs().sum(0) == 0, 0.0)
-        if ratio.numel():
-            worst.append(float(ratio.amax()))
+        if not baseline.shape[-1]:
+            continue
+        a, b = (side.detach().to(baseline.device).flatten(0, -2) for side in (baseline, candidate))
+        if a.dtype == b.dtype and torch.equal(a, b):
+            worst.append(0.0)
+            continue
+        error, size = (torch.zeros(a.shape[1], dtype=torch.float64, device=a.device) for _ in range(2))
+        for some, others in zip(_parts(a), _parts(b), strict=True):
+            one, two = some.double(), others.double()
+            finite = one.isfinite()  # what is not finite is judged by itself
+            difference = torch.where((one == two) | ~(finite & two.isfinite()), 0.0, two - one)
+            error += difference.square_().sum(0)
+            size += one.masked_fill_(~finite, 0.0).square_().sum(0)
+        worst.append(float((error.sqrt() / size.sqrt()).masked_fill(error == 0, 0.0).amax()))
     return max(worst, default=None)
+
+
+_AT_ONCE = 1 << 20  # elements that are widened at once
+
+
+def _parts(rows: Tensor) -> Iterable[Tensor]:
+    return torch.split(rows, max(1, _AT_ONCE // rows.shape[1]))
 
 
 def _bit_exact(shared: Sequence[tuple[Tensor, Tensor]]) -> bool | None:

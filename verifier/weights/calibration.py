@@ -31,7 +31,10 @@ _VARIANCE_FLOOR = 1e-3
 
 def varies(tensor: Tensor) -> bool:
     """Whether a floating-point tensor holds more than one value."""
-    return tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
+    if not tensor.is_floating_point() or tensor.numel() < 2:
+        return False
+    first, last = tensor[(0,) * tensor.dim()], tensor[(-1,) * tensor.dim()]
+    return bool(first != last) or bool((tensor != first).any())
 
 
 def calibrated(

@@ -339,7 +339,10 @@ def _unexercised(model: nn.Module, masters: Mapping[str, Tensor]) -> list[str]:
     found = []
     for name, _ in model.named_parameters():
         tensor = masters[name]
-        if tensor.numel() and (bool((tensor == 0).all()) or bool((tensor == 1).all())):
+        if not tensor.numel():
+            continue
+        first = tensor[(0,) * tensor.dim()]
+        if bool((first == 0) | (first == 1)) and bool((tensor == first).all()):
             found.append(name)
     return found
 
