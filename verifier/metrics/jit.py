@@ -12,7 +12,6 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
-from numba.core.runtime.nrt import rtsys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +23,6 @@ F = TypeVar("F", bound="Callable[..., object]")
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 # Differences of nearly equal numbers are exact in the order they are written in, and only then.
 ORDERED = {"contract", "nsz"}
-
-# Releases of numba of which it is tried that what was compiled before needs its runtime alone. Others import all that
-# they know of compiling first, and SciPy with it, which takes longer than everything else here; missing a part of the
-# runtime would end the process.
-TRIED = ("0.68.",)
 
 
 def compiled(function: F) -> F:
@@ -59,10 +53,7 @@ class _Kept:
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         try:
-            if not numba.__version__.startswith(TRIED):
-                return self._cache.load_overload(signature, target)
-            rtsys.initialize(target)
-            return self._cache._load_overload(signature, target)
+            return self._cache.load_overload(signature, target)
         except OSError:
             return None
         except Exception:  # unpickling what was cut off raises anything

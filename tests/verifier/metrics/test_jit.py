@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import pytest
 
 import verifier
-from verifier.metrics.jit import TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 NOWHERE = f"{os.devnull}/none"
 
 PROGRAM = """
-import sys, torch
+import torch
 from verifier.certificates import kernel
 from verifier.certificates.bits import BitHash
 from verifier.metrics import kernel_cpu, pieces_cpu
@@ -34,7 +32,6 @@ kernel_cpu.widen_float32(torch.ones(4).numpy(), wide.numpy())
 assert wide.tolist() == [1] * 4
 for each in (kernel.hashed, kernel_cpu.widen_float32):
     print(sum(each.stats.cache_hits.values()), each.stats.cache_path)
-print(*sorted({"numba.np.arraymath", "scipy.linalg"} & set(sys.modules)))
 """
 
 
@@ -75,9 +72,6 @@ def test_where_the_package_cannot_be_written_to_the_users_cache_is_used(sealed: 
     assert [each.split()[0] for each in second[:2]] == ["1", "1"]
     assert all(Path(each.split()[1]).is_relative_to(cache) for each in second[:2])
     assert list(cache.rglob("kernel.hashed-*.nbc"))
-    assert first[2] == "numba.np.arraymath scipy.linalg"  # what numba knows of compiling
-    if numba.__version__.startswith(TRIED):
-        assert second[2] == ""
 
 
 def test_where_nothing_can_be_written_it_is_compiled_each_time(sealed: Path) -> None:
