@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numba
 import pytest
-
-from verifier.metrics.jit import TRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +17,7 @@ TABLES = {"pandas", "pyarrow"}
 PAGES = {"jinja2", "PIL", "reports.html", "reports.view", "reports.plot"}
 COMPUTING = {"torch", "numpy", "numba", "scipy"}
 OTHERS = {"torchvision", "reference_models", "rich", "safetensors", "skimage", "sklearn", "triton"}
-COMPILING = {"numba.np.arraymath", "scipy.linalg", "scipy.special", "scipy.stats", "scipy.sparse"}
+SCIPY = {"scipy.special", "scipy.stats", "scipy.sparse"}  # of which numba imports scipy.linalg to compile
 
 FILES = """
 import torch
@@ -100,9 +97,7 @@ def test_two_files_of_a_users_are_compared_without_what_not_every_comparison_nee
     else:
         code, modules = importing(*pair())
     assert code == 0
-    assert among(OTHERS | TABLES, modules) == set()
-    if numba.__version__.startswith(TRIED):
-        assert among(COMPILING, modules) == set()
+    assert among(OTHERS | TABLES | SCIPY, modules) == set()
     rooms = {"certificates", "dumps", "preprocessing", "training", "initialisation", "experiment"}
     assert of_rooms(modules) & {f"verifier.{each}" for each in rooms} == set()
     assert "verifier.diagnose.repros" not in modules

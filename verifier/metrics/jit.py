@@ -41,7 +41,8 @@ def _compiled(function: F, fastmath: set[str]) -> F:
         dispatcher: Any = options(cache=True)(function)
     except RuntimeError:  # neither the package's nor the user's cache directory can be written
         return cast("F", options(cache=False)(function))
-    dispatcher._cache = _Kept(dispatcher._cache)
+    if hasattr(dispatcher, "_cache"):  # numba's own name for it
+        dispatcher._cache = _Kept(dispatcher._cache)
     return cast("F", dispatcher)
 
 
