@@ -25,9 +25,6 @@ from verifier.border.depth import room_for
 from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
-from verifier.certificates.both_recorded import are_recorded, recordings_verified
-from verifier.certificates.verifying import is_certificate, verified_with
-from verifier.dumps.verifying import is_dump, verified_with_dump
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
 from verifier.inputs import named, paired, tensors
@@ -201,6 +198,12 @@ def _recorded(
     baseline: Any, candidate: Any, inputs: Any, requests: Sequence[Request], asked: Mapping[str, Any]
 ) -> Verification | None:
     """The verification where a recording or a dump stands in the baseline's place; None where a model does."""
+    if not any(map(_may_be_recorded, (baseline, candidate))):
+        return None  # two models do without the rooms below
+    from verifier.certificates.both_recorded import are_recorded, recordings_verified  # noqa: PLC0415
+    from verifier.certificates.verifying import is_certificate, verified_with  # noqa: PLC0415
+    from verifier.dumps.verifying import is_dump, verified_with_dump  # noqa: PLC0415
+
     if are_recorded(baseline, candidate):
         return recordings_verified(baseline, candidate, inputs, **asked)
     if is_dump(baseline):
@@ -208,6 +211,13 @@ def _recorded(
     if is_certificate(baseline):
         return verified_with(baseline, candidate, inputs, requests=requests, **asked)
     return None
+
+
+def _may_be_recorded(given: Any) -> bool:
+    """Whether it is anything but a model or what only names one: recordings and dumps are objects and paths."""
+    if isinstance(given, str):
+        return ":" not in given or given.lower().endswith(".safetensors")
+    return not isinstance(given, nn.Module)
 
 
 def _needing(

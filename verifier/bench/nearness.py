@@ -12,7 +12,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy import special
 from torch import Tensor
 
 from verifier.graph.tensors import same_numbers
@@ -100,6 +99,8 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
     """
     if exact.is_complex() or not exact.shape == program.shape == other.shape:
         return None
+    from scipy import special  # noqa: PLC0415 - a tenth of a second, and what is equal needs none
+
     wide, own, others = (each.detach().cpu().double() for each in (exact, program, other))
     known = wide.isfinite() & own.isfinite() & others.isfinite() & ~masks(wide)
     wide, own, others = (torch.where(known, each, 0.0) for each in (wide, own - wide, others - wide))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE, Cell
-from verifier.diagnose.repros import Setting, repros
 from verifier.environment import tf32
 from verifier.models.casting import made_in
 from verifier.models.compiled import interpreted
@@ -30,6 +29,8 @@ def reproduced(bench: Bench, results: Sequence[CellResult]) -> tuple[tuple[Repro
     deciding = next((result for result in results if result.verdict is Verdict.DIVERGED), None)
     if deciding is None or not deciding.culprits:
         return (), ()
+    from verifier.diagnose.repros import Setting, repros  # noqa: PLC0415 - only these scripts need it
+
     cell = ORACLE if deciding.role == "semantics" else Cell.parse(deciding.name)
     around = f'torch.autocast("cpu", dtype=torch.{cell.dtype})' if cell.autocast else ""
     setting = Setting(cell.name, cell == ORACLE, made_in(cell), around)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numba
 import numpy as np
 
 from verifier.metrics.jit import compiled
@@ -87,7 +86,7 @@ def sketched(values: Array, signs: Array, ramp: Array, start: int, sketch: Array
         column = (column + here) % period
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc, unused-ignore] # whole numbers: no order to keep
+@compiled
 def hashed(words: Array, first: int, inner: Array, outer: Array, found: Array) -> None:
     """Add words of 32 bits, of which the first has the index `first`, to both hashes modulo 2^64."""
     count, size = len(words), inner.shape[1]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy import special
 
 from verifier.metrics.walk import slices
 
@@ -134,6 +133,8 @@ def squares(sketch: Array, count: int) -> Estimate:
 
 @functools.lru_cache(4096)
 def _factors(freedom: float) -> tuple[float, float]:
+    from scipy import special  # noqa: PLC0415 - a tenth of a second, and a recording needs no bounds
+
     tail = (1 - _LEVEL) / 2  # of a chi-square distribution
     low, high = (freedom / float(special.chdtri(freedom, above)) for above in (tail, 1 - tail))
     return low, high

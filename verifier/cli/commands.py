@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+import reports  # noqa: F401 - before a program could bring another of this name
 from verifier.cli import (
     bisect,
     check,

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from verifier.border.error_texts import first_line
 from verifier.cli import showing
-from verifier.gate.annotations import append_summary, commands, wanted
-from verifier.gate.findings import Outcome
 from verifier.gate.formats import Formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from verifier.gate.findings import Outcome
 
 
 class Gate:
@@ -46,10 +46,14 @@ class Gate:
     def failed(self, message: str) -> None:
         """Nothing was verified, for the reason that `message` says."""
         if self._checked:
+            from verifier.gate.findings import Outcome
+
             self.ended([Outcome(self._spec, failure=message)])
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """All that was to be verified has come to its end."""
+        from verifier.gate.annotations import append_summary, commands, wanted
+
         showing.warn(self.formats.write(outcomes))
         if not wanted():
             return

@@ -10,7 +10,6 @@ import typer
 from verifier.cli import exits, options, showing
 from verifier.cli.rendering import KINDS, check_result, other
 from verifier.errors import CannotRunError, UsageError
-from verifier.gate.findings import Outcome
 from verifier.gate.formats import Formats
 
 
@@ -63,6 +62,8 @@ def report(
             raise UsageError(
                 "--out is for two results: name a second one, or leave it out to render in place."
             )
+        from verifier.gate.findings import Outcome
+
         verification, lost = render_again(directory)
         showing.show(verification, directory if directory.is_dir() else directory.parent, verbose=verbose)
         _end((*lost, *formats.write([Outcome.of(verification)])))

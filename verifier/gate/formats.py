@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from verifier.border.error_texts import first_line, sentence
 from verifier.errors import OutputError, UsageError
-from verifier.gate import code_quality, junit, sarif
 from verifier.storage.saving import check_file, save_text
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ class Formats:
         Returns:
             A sentence for each that could not be written.
         """
+        from verifier.gate import code_quality, junit, sarif  # noqa: PLC0415 - --help would wait for them
+
         makers = {
             "--junit": junit.document,
             "--sarif": sarif.document,

@@ -1,9 +1,15 @@
-"""The one place that meets numba, which ships no type information."""
+"""The one place that meets numba, which ships no type information.
+
+What it compiles is kept beside the package, or, where nothing can be written there, in the user's cache directory
+(`numba` in `$XDG_CACHE_HOME` or `~/.cache`), or where NUMBA_CACHE_DIR says. Nowhere else: what is read from there is
+run, so nobody else may have written it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 
@@ -32,6 +38,33 @@ def ordered(function: F) -> F:
 def _compiled(function: F, fastmath: set[str]) -> F:
     options = functools.partial(numba.njit, nogil=True, fastmath=fastmath, error_model="numpy")
     try:
-        return cast("F", options(cache=True)(function))
+        dispatcher: Any = options(cache=True)(function)
     except RuntimeError:  # neither the package's nor the user's cache directory can be written
         return cast("F", options(cache=False)(function))
+    if hasattr(dispatcher, "_cache"):  # numba's own name for it
+        dispatcher._cache = _Kept(dispatcher._cache)
+    return cast("F", dispatcher)
+
+
+class _Kept:
+    """Numba's cache of a function as far as it can be had: a full disk or a damaged file costs time, no more."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return self._cache.load_overload(signature, target)
+        except OSError:
+            return None
+        except Exception:  # unpickling what was cut off raises anything
+            with contextlib.suppress(OSError):
+                self._cache.flush()  # else it would be met again, and nothing could be added to it
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._cache.save_overload(signature, compiled)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)

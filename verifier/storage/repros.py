@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from safetensors.torch import save
 
 from verifier.errors import OutputError
 from verifier.records import Verdict
@@ -61,6 +60,8 @@ def save_repros(repros: Sequence[Repro], directory: str | PathLike[str]) -> tupl
     Raises:
         OutputError: The directory cannot be written.
     """
+    from safetensors.torch import save  # noqa: PLC0415 - only this needs it, and seldom is it asked for
+
     directory = Path(directory)
     contents: dict[str, str | bytes] = {}
     for k, repro in enumerate(repros, 1):
