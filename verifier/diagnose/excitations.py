@@ -123,6 +123,13 @@ EXCITATIONS: tuple[Excitation, ...] = (
     Excitation("replaced by zeros", lambda tensor, _: torch.zeros_like(tensor)),
 )
 
+FAR = tuple(
+    each
+    for each in EXCITATIONS
+    if each.name in {"negated and scaled by 10", "replaced by numbers on both sides of every bound"}
+)
+"""Of these the two that reach farthest: both signs, and both sides of every bound."""
+
 NONFINITE: tuple[Excitation, ...] = (
     Excitation("with NaN among them", _mixed_with(math.nan)),
     Excitation("with infinities among them", _mixed_with(math.inf, -math.inf)),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from verifier.align import layouts
@@ -81,7 +82,8 @@ class Neighbourhood:
                 known.get(source, tensor) if source is not None else tensor
                 for source, tensor in zip(site.operands, given, strict=True)
             ]
-            made, _ = call.with_operands(operands).run()
+            with torch.no_grad(), call.surroundings():
+                made = call.made_on(operands)
             first = self.graph.calls[number].first
             known.update(enumerate(made, first))
         return tuple(

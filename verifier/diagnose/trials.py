@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
-from verifier.diagnose.excitations import EXCITATIONS, LARGER, NONFINITE, excited, is_excitable, size
+from verifier.diagnose.excitations import EXCITATIONS, FAR, LARGER, NONFINITE, excited, is_excitable, size
 from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
@@ -85,8 +85,10 @@ class Trials:
         self._others = others
         self._limits = limits
 
-    def tried(self, row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood) -> Tried:
-        """Whether the two sides of a row part on any excitation."""
+    def tried(
+        self, row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood, *, briefly: bool = False
+    ) -> Tried:
+        """Whether the two sides of a row part on any excitation, or on a few that are far from what was given."""
         values = baseline.values()
         carried = self._carried(values, candidate.values())
         if carried is None:
@@ -98,7 +100,8 @@ class Trials:
         alike = _one_operator(baseline, candidate)
         numbers = sorted(_numbers(baseline) | _numbers(candidate))
         ran, endless = False, ""
-        for excitation in (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS:
+        some = FAR if briefly else (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS
+        for excitation in some:
             changed = self._excited(values, excitation, numbers)
             given = None if changed is None else bench.both(changed)
             if given is None:
@@ -333,7 +336,8 @@ def _made(side: Neighbourhood, values: Values) -> Tensor | None:
         reads = side.replay(values)
         if side.call is None or side.site is None:
             return dense(reads[0])
-        return dense(side.call.with_operands(reads).run()[0][side.site.output])
+        with torch.no_grad(), side.call.surroundings():
+            return dense(side.call.made_on(reads)[side.site.output])
     except Exception:  # each operator refuses in a way of its own
         return None
 

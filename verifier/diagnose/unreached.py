@@ -158,6 +158,27 @@ def _kind(scene: Scene, limits: Sequence[Range]) -> Hashable:
     return (*written, *reads)
 
 
+def _spelt(half: Half, limits: Sequence[Range] = ()) -> Hashable:
+    """How one side is written: its operators, with settings and shapes, which reads which, and within what limits."""
+
+    def within(source: int) -> Range:
+        return limits[source] if limits and source >= 0 else ANYTHING
+
+    places = {site.index: k for k, site in enumerate(half.sites)}
+    return tuple(
+        (
+            site.op,
+            tuple(sorted((name, str(value)) for name, value in settings_of(site).items())),
+            site.dtype,
+            site.output,
+            site.shape,
+            tuple((use.role, use.shape) for use in site.tensors),
+            tuple(None if k is None else places.get(k, within(k)) for k in site.operands),
+        )
+        for site in half.sites
+    )
+
+
 def _agrees(row: PairResult) -> bool:
     return (
         row.status in {Status.OK, Status.CARRIES, Status.AMPLIFIES}
@@ -235,13 +256,21 @@ def _tried(
     limits: Sequence[Range],
     open_lanes: OpenLanes,
 ) -> list[Tried]:
-    """What each scene gives on every excitation, in one forced pass."""
+    """What each scene gives on every excitation, in one forced pass.
+
+    A network repeats itself: regions that are written alike, of tensors that agree on the given inputs, are tried on
+    a few excitations once one of them has come through all.
+    """
     trials = Trials(alignment, others, limits)
     found = [NOT_ALONE] * len(scenes)
+    through: set[Hashable] = set()
 
     def look(k: int, baseline: Neighbourhood | None, candidate: Neighbourhood | None, *_: Tensor) -> None:
         if baseline is not None and candidate is not None:
-            found[k] = trials.tried(scenes[k].row, baseline, candidate)
+            kind = _spelt(scenes[k].baseline, limits), _spelt(scenes[k].candidate)
+            found[k] = trials.tried(scenes[k].row, baseline, candidate, briefly=kind in through)
+            if found[k].alone and found[k].excited is None:
+                through.add(kind)
 
     look_at(alignment, scenes, open_lanes, look)
     return found
