@@ -29,8 +29,9 @@ def hardware(policy: Policy, cell: Cell, rows: Sequence[PairResult]) -> Hardware
     second is a matter of single sites, so it takes more than half of them to say the first. Numbers beyond the
     dtype's range are told elsewhere (`range_notes`) and count for nothing here.
     """
-    found = [each for each in _products(policy, cell, rows) if math.isfinite(each.distance)]
-    if not found or summed_up(policy, cell, rows):
+    finite = [each for each in _products(policy, cell, rows) if math.isfinite(each.distance)]
+    found = [each for each in finite if each.alone or each.distance <= each.allowed]
+    if not found or (len(found) < len(finite) and not any(each.alone for each in found)):
         return None
     over = [each for each in found if each.distance > each.allowed]
     worst = max(found, key=lambda each: each.distance / each.allowed)

@@ -57,6 +57,7 @@ class Plan:
         rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
             it was compared and before others are overwritten with it.
         visited: How many lanes, from the first, are shown to `visit`; None for all.
+        last: At how many pairs they meet; they do not come to their ends then. None for all.
     """
 
     sites: Sequence[Sequence[int]]
@@ -65,6 +66,7 @@ class Plan:
     layouts: Mapping[int, Layout] = field(default_factory=dict)
     rounded: Mapping[int, torch.dtype] = field(default_factory=dict)
     visited: int | None = None
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def queue(
         waiting = {c.lane: c.after for c in comparisons if c.after is not None}
         met: list[dict[int, Met]] = [{} for _ in comparisons]
         order = meeting_order(orders, sizes, pinned) if orders[0] else []
-        for number, pair in enumerate(order):
+        for number, pair in enumerate(order[: plan.last]):
             reached = [None if k in waiting else each.reach(pair) for k, each in enumerate(travellers)]
             own = [tensor for tensor in reached if tensor is not None]
             tensors = dict(
@@ -215,9 +217,10 @@ def queue(
                     travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
             del reached, own, tensors, at_pair
             progress()
-        values: dict[int, tuple[Tensor, ...]] = {}
+        to_end = plan.last is None or plan.last >= len(order)
+        values: dict[int, tuple[Tensor, ...]] = dict.fromkeys(range(len(lanes)), ())
         for k, traveller in enumerate(travellers):
-            if k not in waiting:
+            if to_end and k not in waiting:
                 traveller.finish()  # what it returns may lie where the next lane returns its own
                 values[k] = tuple(tensor.clone() for tensor in lanes[k].outputs)
         in_place_of = {lane: comparisons[after].lane for lane, after in waiting.items()}
@@ -232,7 +235,9 @@ def queue(
         ]
         left = [
             tuple(map(lanes[k].state, names))
-            for k, names in zip(ran, plan.states or [()] * len(lanes), strict=True)
+            for k, names in zip(
+                ran, plan.states if plan.states and to_end else [()] * len(lanes), strict=True
+            )
         ]
         compared = [
             [
@@ -242,7 +247,7 @@ def queue(
             for c in comparisons
         ]
         return Queued(
-            tuple(tuple(row[pair] for pair in range(len(order))) for row in met),
+            tuple(tuple(row.get(pair, _UNMET) for pair in range(len(order))) for row in met),
             tuple(map(tuple, ends)),
             tuple(map(tuple, compared)),
             tuple(outputs),
@@ -298,6 +303,9 @@ class _AtPair:
         if layout is not None:
             reference = layout.forth(reference, other.shape)
         return overwrite(other, reference, self._lanes[comparing.lane])
+
+
+_UNMET = Met((), (), None)
 
 
 def _missed(reference: Tensor) -> Met:

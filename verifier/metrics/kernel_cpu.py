@@ -327,6 +327,28 @@ def reduce_piece(  # noqa: PLR0915 - compiled code passes no records around
 
 
 @compiled
+def reduce_whole(
+    a: Array,
+    b: Array,
+    frame: Floats,
+    sizes: Ints,
+    strides: Ints,
+    sums: Floats,
+    tally: Ints,
+    ratio: Floats,
+    tops: Ints,
+) -> None:
+    """`pilot`, then `reduce_piece`, of a walk that is one piece; `frame` holds the initial one and becomes theirs."""
+    for lo in range(0, a.size, BLOCK):
+        if pilot(a[lo : lo + BLOCK], b[lo : lo + BLOCK], frame):
+            break
+    tally[:] = 0
+    tally[MISMATCH_AT] = tally[TOP] = tally[TOP_AT] = -1
+    ratio[0] = 0.0
+    reduce_piece(a, b, frame, 0, sizes, strides, sums, tally, ratio, tops)
+
+
+@compiled
 def widen_bfloat16(source: Halves, target: Array) -> None:
     """Copy bfloat16, given by its bits, into float32 or float64: it is the upper half of a float32."""
     for i in range(source.size):

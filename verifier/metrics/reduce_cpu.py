@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +22,8 @@ from verifier.metrics.pieces_cpu import PIECE, Pieces, open_pieces
 from verifier.metrics.walk import Walk, coordinate, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -35,10 +39,119 @@ def reduce(baseline: Tensor, candidate: Tensor, offset: int) -> Moments:
     if baseline.numel() == 0:
         return Moments.empty()
     with torch.no_grad():
+        small = _small(baseline, candidate) if baseline.numel() <= PIECE else None
+        if small is not None:
+            return _at_once(*small, tuple(baseline.shape), offset)
         pass_over = _Pass(baseline, candidate, offset)
         moments = pass_over.reduce(pass_over.pilot())
         better = moments.refitted_frame()
         return moments if better is None else pass_over.reduce(_as_array(better))
+
+
+def _small(baseline: Tensor, candidate: Tensor) -> tuple[Array, Array] | None:
+    """Two tensors of one piece that can be read as they lie, as arrays of one dtype; None where they cannot.
+
+    Of hundreds of small tensors what Python does around the loop is what takes time.
+    """
+    dtypes = baseline.dtype, candidate.dtype
+    if not (
+        _READ.issuperset(dtypes)
+        and baseline.is_cpu
+        and candidate.is_cpu
+        and baseline.is_contiguous()
+        and candidate.is_contiguous()
+    ) or (baseline.is_neg() or candidate.is_neg()):
+        return None
+    if dtypes[0] != dtypes[1]:
+        baseline, candidate = baseline.double(), candidate.double()
+    return baseline.numpy().reshape(-1), candidate.numpy().reshape(-1)
+
+
+_READ = frozenset({torch.float32, torch.float64})
+
+
+class _Scratch(threading.local):
+    """What a loop works in, once for each thread."""
+
+    def __init__(self) -> None:
+        self.frame, self.sums, self.ratio = np.empty(5), np.empty(kernel.SUMS), np.empty(1)
+        self.tally = np.empty(kernel.TALLY, dtype=np.int64)
+        self.tops = np.empty(PIECE // kernel.BLOCK, dtype=np.int64)
+        self.sizes, self.strides = np.empty(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+
+
+_scratch = _Scratch()
+
+
+def _at_once(a: Array, b: Array, shape: tuple[int, ...], offset: int) -> Moments:
+    """The moments of one piece, with one call of compiled code."""
+    own = _scratch
+    own.frame[:] = _INITIAL
+    own.sizes[0] = a.size
+    kernel.reduce_whole(a, b, own.frame, own.sizes, own.strides, own.sums, own.tally, own.ratio, own.tops)
+    moments = _moments_of_piece(a, b, shape, offset)
+    better = moments.refitted_frame() if moments.max_abs else None
+    if better is None:
+        return moments
+    own.frame[:] = _as_array(better)
+    own.tally[:] = 0
+    own.tally[kernel.MISMATCH_AT] = own.tally[kernel.TOP] = own.tally[kernel.TOP_AT] = -1
+    own.ratio[0] = 0.0
+    kernel.reduce_piece(a, b, own.frame, 0, own.sizes, own.strides, own.sums, own.tally, own.ratio, own.tops)
+    return _moments_of_piece(a, b, shape, offset)
+
+
+def _moments_of_piece(a: Array, b: Array, shape: tuple[int, ...], offset: int) -> Moments:
+    own = _scratch
+    finite, nonfinite_a, nonfinite_b, mismatched, mismatch_at, top, top_at = own.tally.tolist()
+    if top == 0:
+        every = finite == a.size
+        top_at = 0 if every else kernel.first_top(a, b, 0, 0, own.sizes, own.strides, -1)
+    return _moments(
+        (finite, nonfinite_a, nonfinite_b, mismatched),
+        None if mismatch_at < 0 else coordinate(mismatch_at, shape, offset),
+        top,
+        None if top_at < 0 else coordinate(top_at, shape, offset),
+        float(own.ratio[0]),
+        own.sums.tolist(),
+        own.frame,
+        a.size,
+    )
+
+
+def _moments(
+    counts: tuple[int, int, int, int],
+    mismatch_index: tuple[int, ...] | None,
+    top: int,
+    top_index: tuple[int, ...] | None,
+    ratio: float,
+    sums: Sequence[float],
+    frame: Array,
+    elements: int,
+) -> Moments:
+    su, sv, se, suu, svv, suv, see, sue, sdd = sums
+    finite, nonfinite_a, nonfinite_b, mismatched = counts
+    return Moments(
+        elements=elements,
+        finite=finite,
+        nonfinite_baseline=nonfinite_a,
+        nonfinite_candidate=nonfinite_b,
+        nonfinite_mismatched=mismatched,
+        mismatch_index=mismatch_index,
+        max_abs=struct.unpack("<d", struct.pack("<q", max(top, 0)))[0],
+        max_abs_index=top_index,
+        max_rel=ratio,
+        sum_dd=sdd,
+        frame=Frame(*frame.tolist()),
+        sum_u=su,
+        sum_v=sv,
+        sum_e=se,
+        sum_uu=suu,
+        sum_vv=svv,
+        sum_uv=suv,
+        sum_ee=see,
+        sum_ue=sue,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +224,17 @@ class _Pass:
         if top == 0:
             top_at = 0 if finite == self._numbers else self._first_finite()
         mismatch_at = min((at for tally in tallies if (at := tally[kernel.MISMATCH_AT]) >= 0), default=-1)
-        su, sv, se, suu, svv, suv, see, sue, sdd = sums.sum(axis=0).tolist()
-        return Moments(
-            elements=self._numbers,
-            finite=finite,
-            nonfinite_baseline=sum(tally[kernel.NONFINITE_A] for tally in tallies),
-            nonfinite_candidate=sum(tally[kernel.NONFINITE_B] for tally in tallies),
-            nonfinite_mismatched=sum(tally[kernel.MISMATCHED] for tally in tallies),
-            mismatch_index=self._place(mismatch_at),
-            max_abs=float(np.int64(max(top, 0)).view(np.float64)),
-            max_abs_index=self._place(top_at),
-            max_rel=max(share.ratio for share in shares),
-            sum_dd=sdd,
-            frame=Frame(*frame.tolist()),
-            sum_u=su,
-            sum_v=sv,
-            sum_e=se,
-            sum_uu=suu,
-            sum_vv=svv,
-            sum_uv=suv,
-            sum_ee=see,
-            sum_ue=sue,
+        counts = (kernel.NONFINITE_A, kernel.NONFINITE_B, kernel.MISMATCHED)
+        bad_a, bad_b, mismatched = (sum(tally[column] for tally in tallies) for column in counts)
+        return _moments(
+            (finite, bad_a, bad_b, mismatched),
+            self._place(mismatch_at),
+            top,
+            self._place(top_at),
+            max(share.ratio for share in shares),
+            sums.sum(axis=0).tolist(),
+            frame,
+            self._numbers,
         )
 
     def _first_finite(self) -> int:
@@ -150,6 +253,9 @@ class _Pass:
 
 def _as_array(frame: Frame) -> Array:
     return np.array([frame.origin_a, frame.origin_b, frame.origin_e, frame.lead, frame.rest])
+
+
+_INITIAL = _as_array(INITIAL)
 
 
 @functools.cache

@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by qualified name, persistent or not; a shared one appears once."""
-    return {
-        **{name: parameter.detach() for name, parameter in model.named_parameters()},
-        **{name: buffer.detach() for name, buffer in model.named_buffers()},
-    }
+    found: dict[str, Tensor] = {}
+    modules = _named_modules(model)
+    for kind in _KINDS:
+        seen: set[int] = set()
+        for name, tensor in _named(modules, kind):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[name] = tensor.detach()
+    return found
 
 
 def copy_with(
@@ -56,7 +61,8 @@ def copy_with(
     memo: dict[int, Any] = {}
     modules = list(model.modules())
     beside = _beside(modules)
-    for name, tensor in _named(model):
+    named = _named_modules(model)
+    for name, tensor in (each for kind in _KINDS for each in _named(named, kind)):
         if id(tensor) in memo:
             continue
         own = state[name].clone() if written is None or name in written else state[name]
@@ -132,20 +138,42 @@ def unshared(copied: nn.Module) -> nn.Module:
     return copied
 
 
-def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, then buffers, with the names `state_of` gives them; a shared one comes up again."""
-    modules = list(model.named_modules())
-    for kind in ("_parameters", "_buffers"):
-        for prefix, module in modules:
-            for name, tensor in getattr(module, kind).items():
-                if tensor is not None:
-                    yield (f"{prefix}.{name}" if prefix else name), tensor
+_KINDS = ("_parameters", "_buffers")
+
+
+def _named(modules: Sequence[tuple[str, nn.Module]], kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters or buffers, with the names `state_of` gives them; a shared one comes up again."""
+    for prefix, module in modules:
+        for name, tensor in getattr(module, kind).items():
+            if tensor is not None:
+                yield (f"{prefix}.{name}" if prefix else name), tensor
+
+
+def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What `named_modules` gives, whose generators within generators take several times as long in a deep model."""
+    if type(model).named_modules is not nn.Module.named_modules:
+        return list(model.named_modules())
+    found: dict[int, tuple[str, nn.Module]] = {}
+
+    def enter(name: str, module: nn.Module) -> None:
+        if id(module) in found:
+            return
+        found[id(module)] = name, module
+        for key, child in module._modules.items():
+            if child is not None:
+                enter(f"{name}.{key}" if name else key, child)
+
+    enter("", model)
+    return list(found.values())
 
 
 def _held_by_functions(modules: Sequence[nn.Module]) -> Iterator[nn.Module | Tensor]:
     """What the functions reach that belong to single modules: patched forwards, hooks."""
     for module in modules:
         for value in vars(module).values():
+            kind = type(value)
+            if kind in _ATOMS or (kind in _TABLES and not value):  # most of a module
+                continue
             if isinstance(value, dict):
                 for function in filter(is_callable, value.values()):
                     yield from held_by(function)
@@ -197,24 +225,25 @@ def _traced(module: nn.Module) -> bool:
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    if value is None or type(value) in _ATOMS:
+    kind = type(value)
+    if kind in _ATOMS:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if type(value) in _TABLES and not value:
-        return memo.setdefault(id(value), type(value)())
+    if kind in _TABLES and not value:
+        return memo.setdefault(id(value), kind())
+    if kind is tuple and all(type(each) in _ATOMS for each in value):
+        return value
     if is_callable(value):
         return memo.setdefault(id(value), rebound(value, lambda each: _copied(each, memo), memo))
-    if type(value) in (dict, OrderedDict) and all(type(key) is str for key in value):
-        made = memo.setdefault(id(value), type(value)())
+    if kind in (dict, OrderedDict) and all(type(key) is str for key in value):
+        made = memo.setdefault(id(value), kind())
         made.update((key, _copied(each, memo)) for key, each in value.items())
         return made
-    if type(value) in (dict, OrderedDict) and any(map(is_callable, value.values())):
-        return memo.setdefault(
-            id(value), type(value)((key, _copied(each, memo)) for key, each in value.items())
-        )
-    if type(value) in (list, tuple) and any(map(is_callable, value)):
-        return type(value)(_copied(each, memo) for each in value)
+    if kind in (dict, OrderedDict) and any(map(is_callable, value.values())):
+        return memo.setdefault(id(value), kind((key, _copied(each, memo)) for key, each in value.items()))
+    if kind in (list, tuple) and any(map(is_callable, value)):
+        return kind(_copied(each, memo) for each in value)
     return copy.deepcopy(value, memo)
 
 
@@ -222,5 +251,5 @@ INSIDE = "_orig_mod"
 """What torch.compile calls a module in the one that it wraps around it."""
 
 _COMPILED = "_compiled_call_impl"  # what `Module.compile` leaves: it calls the original
-_ATOMS = frozenset({bool, int, float, str})
+_ATOMS = frozenset({bool, int, float, str, type(None)})
 _TABLES = frozenset({dict, OrderedDict, list, set})

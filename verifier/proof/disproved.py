@@ -118,14 +118,24 @@ def folded(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
     Their tensors differ, and all that reads them is such a pair or agrees but for the rounding of weights.
     """
     found: dict[int, Pair] = {}
+    readers = _readers(rows)
     for row in reversed(rows):
-        below = [each for each in rows if row.index in each.above]
+        below = readers.get(row.index, [])
         if row.kind != "site" or row.status is Status.UNMATCHED or not below or not _apart(row):
             continue
         if all(each.index in found or (differs(each) and _nearly(each)) for each in below):
             b = alignment.baseline.by_name[row.baseline or ""].index
             found[row.index] = Pair(b, alignment.partner[b])
     return list(found.values())
+
+
+def _readers(rows: Sequence[PairResult]) -> dict[int, list[PairResult]]:
+    """The rows right below each, by its index."""
+    found: dict[int, list[PairResult]] = {}
+    for row in rows:
+        for above in row.above:
+            found.setdefault(above, []).append(row)
+    return found
 
 
 def _apart(row: PairResult) -> bool:
@@ -142,8 +152,9 @@ def _merged(bench: Bench, rows: Sequence[PairResult]) -> tuple[list[Pair], list[
     Its weight is like that of the branch, and its tensor is that of their sum, but for the rounding of the weights.
     """
     found = []
+    readers = _readers(rows)
     for row in rows:
-        below = [each for each in rows if row.index in each.above and each.total is not None]
+        below = [each for each in readers.get(row.index, []) if each.total is not None]
         if (
             row.kind != "site"
             or row.total is None
