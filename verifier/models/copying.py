@@ -154,16 +154,18 @@ def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if type(model).named_modules is not nn.Module.named_modules:
         return list(model.named_modules())
     found: dict[int, tuple[str, nn.Module]] = {}
-
-    def enter(name: str, module: nn.Module) -> None:
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
         if id(module) in found:
-            return
+            continue
         found[id(module)] = name, module
-        for key, child in module._modules.items():
-            if child is not None:
-                enter(f"{name}.{key}" if name else key, child)
-
-    enter("", model)
+        children = [
+            (f"{name}.{key}" if name else key, child)
+            for key, child in module._modules.items()
+            if child is not None
+        ]
+        waiting += reversed(children)
     return list(found.values())
 
 
