@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
@@ -27,6 +26,7 @@ from verifier.graph.operators import (
     spelt_out,
     writes_in_place,
 )
+from verifier.graph.origins import Origins
 from verifier.graph.returned import Returned
 from verifier.graph.sites import UNTRACED, Call, Graph, Site, TensorUse
 from verifier.graph.tensors import same_memory, shape_of, tensors_given, tensors_in
@@ -106,52 +106,6 @@ class _Draft:
     source: Source | None
 
 
-@dataclass(slots=True)
-class _Origins:
-    """Where each living tensor came from, and who last wrote each piece of memory."""
-
-    producers: dict[int, tuple[weakref.ref[Tensor], int]] = field(default_factory=dict)
-    writers: dict[int, int] = field(default_factory=dict)
-    # A storage's key is its address; while one of these lives, the address is not given to another.
-    _held: dict[int, StorageWeakRef] = field(default_factory=dict)
-    _constants: set[int] = field(default_factory=set)
-
-    def constant(self, tensor: Tensor) -> None:
-        """A tensor that no site makes: a view of it does not write it, though a view is a site."""
-        memory = same_memory(tensor)
-        if memory is not None:
-            self.hold(tensor, memory)
-            self._constants.add(memory)
-
-    def produced(self, tensor: Tensor, site: int) -> None:
-        self.producers[id(tensor)] = (weakref.ref(tensor), site)
-        memory = same_memory(tensor)
-        if memory is not None and memory not in self._constants:
-            self.hold(tensor, memory)
-            self.writers.setdefault(memory, site)
-
-    def wrote(self, tensor: Tensor, site: int) -> None:
-        memory = same_memory(tensor)
-        if memory is not None:
-            self.hold(tensor, memory)
-            self.writers[memory] = site
-
-    def hold(self, tensor: Tensor, memory: int) -> None:
-        """See that the memory's key stands for nothing else from now on."""
-        if memory not in self._held:
-            self._held[memory] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-
-    def of(self, tensor: Tensor) -> tuple[int, ...]:
-        """Sites `tensor`'s content comes from: its producer, and a later writer through another view of it."""
-        found = self.producers.get(id(tensor))
-        memory = same_memory(tensor)
-        writer = None if memory is None else self.writers.get(memory)
-        if found is None or found[0]() is not tensor:
-            return () if writer is None else (writer,)
-        producer = found[1]
-        return (producer,) if writer is None or writer <= producer else (producer, writer)
-
-
 class Recorder(Instrument):
     """Notes every call of one forward pass; frames beyond the code `outermost` are not the model's."""
 
@@ -183,7 +137,7 @@ class Recorder(Instrument):
         super().__init__(model, inputs)
         self._drafts: list[_Draft] = []
         self._calls: list[Call] = []
-        self._origins = _Origins()
+        self._origins = Origins()
         self._inputs = len(inputs)
         self._read: list[int] = []  # sites whose numbers have left torch for Python
         self._conditions = Conditions.of(model, inputs)

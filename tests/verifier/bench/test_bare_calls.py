@@ -134,3 +134,25 @@ def test_other_bits_of_a_fused_way_are_not_called_chance() -> None:
     assert found.verdict == "match"
     assert any("gives other bits when nothing watches it" in note for note in found.notes)
     assert not any("every time" in note for note in found.notes)
+
+
+class _ReturningItsWorkspace(Net):
+    """Returns memory that every such model writes its answer into, as engines do that share one workspace."""
+
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return torch.mul(y, self.factor, out=_WORKSPACE.setdefault((y.shape, y.dtype), torch.empty_like(y)))
+
+
+class _Doubled(_ReturningItsWorkspace):
+    factor = 2.0
+
+
+_WORKSPACE: dict[object, Tensor] = {}
+
+
+def test_models_that_return_one_memory_are_told_apart() -> None:
+    assert verify(_ReturningItsWorkspace(), _ReturningItsWorkspace(), inputs()).verdict is Verdict.MATCH
+    assert verify(_ReturningItsWorkspace(), _Doubled(), inputs()).verdict is Verdict.DIVERGED

@@ -196,6 +196,48 @@ def test_free_and_forced_lanes_run_side_by_side() -> None:
     assert sum(error > 0 for error in free.values()) > sum(error > 0 for error in forced.values()) == 2
 
 
+class Counted(nn.Sequential):
+    """Knows how often copies of it have run."""
+
+    runs: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.runs = (*Counted.runs, len(x))
+        found: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+        return found
+
+
+@pytest.mark.parametrize("second", [network, planted])
+def test_a_forced_lane_waits_until_the_free_one_differs(second: Callable[[], nn.Module]) -> None:
+    a, b, x = network(), Counted(second()), images()
+    alignment = align(graph_of(a, x), graph_of(b, x))
+
+    def forced(after: int | None) -> tuple[Passes, int]:
+        lanes = [lane("baseline", a, alignment, x), *(lane("candidate", b, alignment, x) for _ in range(2))]
+        sites = [[pair[side] for pair in alignment.pairs] for side in (0, 1, 1)]
+        Counted.runs = ()
+        plan = Plan(sites, [Comparing(0, 1), Comparing(0, 2, force=True, after=after)])
+        return run(lanes, plan), len(Counted.runs)
+
+    (at_once, both), (waiting, begun) = forced(None), forced(0)
+    assert (both, begun) == (2, 1 if second is network else 2)
+    assert waiting.meetings == at_once.meetings
+    assert waiting.outputs == at_once.outputs
+    assert all(map(torch.equal, waiting.values[2], at_once.values[2]))
+
+
+def test_a_run_may_end_at_a_pair() -> None:
+    a, b, x = network(), Counted(planted()), images()
+    alignment = align(graph_of(a, x), graph_of(b, x))
+    lanes = [lane("baseline", a, alignment, x), lane("candidate", b, alignment, x)]
+    sites = [[pair[side] for pair in alignment.pairs] for side in (0, 1)]
+    whole = lockstep(a, b, x=x)[1]
+    part = run(lanes, Plan(sites, [Comparing(0, 1)], last=5))
+    assert part.meetings[0][:5] == whole.meetings[0][:5]
+    assert all(meeting.moments is None for meeting in part.meetings[0][5:])
+    assert part.values == ((), ())
+
+
 @pytest.mark.parametrize("second", [network, planted])
 def test_what_two_lanes_agree_in_is_measured_once_and_as_if_twice(second: Callable[[], nn.Module]) -> None:
     x = images()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import torch
@@ -92,3 +94,15 @@ def test_hooks_of_a_copy_are_its_own() -> None:
 
     assert len(model._forward_hooks) == 1
     assert len(other._forward_hooks) == 2
+
+
+def test_a_copy_is_gone_with_its_last_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2)))
+    gc.disable()
+    try:
+        copied = copy_with(model, state_of(model), lambda tensor: tensor, role="model")
+        gone = weakref.ref(copied)
+        del copied
+        assert gone() is None
+    finally:
+        gc.enable()
