@@ -12,6 +12,7 @@ from verifier.cli import (
     init,
     judge,
     models,
+    plan,
     preprocess,
     record,
     report,
@@ -33,6 +34,7 @@ app = typer.Typer(
     ),
 )
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("record")(record.record)
 app.command("init")(init.init)

@@ -14,6 +14,7 @@ from verifier.cli.streams import err, out
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from verifier.estimate import Estimate
     from verifier.initialisation.records import Initialisation
     from verifier.records import Check, PreparationAlone, Result, Walk
     from verifier.training.records import Experiment, TrainingParity
@@ -32,9 +33,22 @@ def progress_bar(first: str) -> Iterator[Progress]:
         yield lambda stage, _done, _total: heartbeat.stage(stage)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
     heartbeat.stage(first)
     with Progress(*columns, console=Console(file=err()), transient=True) as bar:
         task = bar.add_task(first, total=None)
@@ -147,6 +161,14 @@ def show_preparation(found: PreparationAlone, page: Path | None) -> None:
     from reports import preprocessing
 
     say(preprocessing.plain(found, out_dir=None if page is None else str(page)))
+
+
+def show_estimates(found: Sequence[tuple[str, Estimate]]) -> None:
+    """Print what comparisons will take, each by the name it has."""
+    from reports import estimates
+
+    for name, estimate in found:
+        say(estimates.plain(name, estimate))
 
 
 def warn(lost: Sequence[str]) -> None:

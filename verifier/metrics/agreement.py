@@ -83,7 +83,7 @@ def _worst_channel(shared: Sequence[tuple[Tensor, Tensor]]) -> float | None:
             finite = one.isfinite()  # what is not finite is judged by itself
             difference = torch.where((one == two) | ~(finite & two.isfinite()), 0.0, two - one)
             error += difference.square_().sum(0)
-            size += one.masked_fill_(~finite, 0.0).square_().sum(0)
+            size += one.masked_fill(~finite, 0.0).square_().sum(0)
         worst.append(float((error.sqrt() / size.sqrt()).masked_fill(error == 0, 0.0).amax()))
     return max(worst, default=None)
 

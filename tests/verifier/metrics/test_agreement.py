@@ -347,3 +347,13 @@ def test_class_probabilities_that_are_constant_on_both_sides_have_no_correlation
     hidden = torch.full((2, 3), NAN)
     assert agree(hidden, hidden).pearson_probabilities is None
     assert math.isnan(agree(other, hidden).pearson_probabilities or 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_read_stays_as_it_is(dtype: torch.dtype) -> None:
+    a = torch.tensor([[1.5, math.nan, -3.0], [0.25, 2.0, math.inf]], dtype=dtype)
+    b = a + 0.5
+    kept = a.clone(), b.clone()
+    agreement([a], [b], samples=2)
+    assert torch.equal(a.nan_to_num(7.0), kept[0].nan_to_num(7.0))
+    assert torch.equal(b.nan_to_num(7.0), kept[1].nan_to_num(7.0))

@@ -1,0 +1,50 @@
+"""`plan` in a process of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import Ended
+
+FILE = """
+import torch
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+
+
+def inputs():
+    return torch.randn(5, 3, 8, 8)
+"""
+
+
+@pytest.fixture
+def pair(place: Path) -> tuple[str, ...]:
+    (place / "net.py").write_text(FILE, encoding="utf-8")
+    return ("--baseline", "net.py:build", "--candidate", "net.py:build", "--input", "net.py:inputs")
+
+
+def test_it_tells_the_phases_of_every_cell_and_writes_nothing(
+    call: Callable[..., Ended], pair: tuple[str, ...], place: Path
+) -> None:
+    ended = call("plan", *pair, "--cells", "cpu/float32,cpu/bfloat16")
+    assert ended.code == 0
+    assert ended.out.startswith("net.py:build and net.py:build: about ")
+    assert "against float64" in ended.out
+    assert ended.out.count("cpu/bfloat16") == 3
+    assert "2 of 5 in bfloat16" in ended.out
+    assert not any(place.rglob("result.json"))
+
+
+def test_what_is_wrong_is_said_as_by_run(call: Callable[..., Ended], pair: tuple[str, ...]) -> None:
+    assert call("plan", *pair[:2]).code == 2
+    ended = call("plan", *pair, "--cells", "cpu/float31")
+    assert (ended.code, "float31" in ended.err) == (2, True)

@@ -1,0 +1,85 @@
+"""`plan`: what a comparison will take, before it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verifier.cli import exits, options, showing
+from verifier.cli.planning import InputOptions, dimension, placed, plan_jobs, plan_models
+
+
+def plan(
+    arch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One that `models` lists, as for `run`.")
+    ] = None,
+    baseline: options.Baseline = None,
+    candidate: options.Candidate = None,
+    baseline_path: options.BaselinePath = None,
+    candidate_path: options.CandidatePath = None,
+    cells: Annotated[
+        str, typer.Option(metavar="LIST", help="Cells by name: cpu/float32,cpu/bfloat16.")
+    ] = "cpu/float32",
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Samples that go through at once; 8.")
+    ] = None,
+    batch_dim: options.BatchDim = "0",
+    input_file: Annotated[
+        str | None, typer.Option("--input", metavar="FILE|SPEC", help="What both are given, as for `run`.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Directory of photographs, as for `run`.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small'.")
+    ] = None,
+    weights: Annotated[str, typer.Option(metavar="MODE", help="As for `run`.")] = "calibrated",
+    seed: options.Seed = 0,
+    debug: options.Debug = False,
+) -> None:
+    """Predict time and memory of a comparison, by phase and cell, from short runs of both models."""
+    with exits.translated(debug=debug):
+        baseline = placed(baseline, baseline_path, "--baseline-path")
+        candidate = placed(candidate, candidate_path, "--candidate-path")
+        if arch is None:  # what is wrong without torch is said without importing it
+            plan_models(arch, baseline, candidate)
+        with showing.progress_bar("importing torch") as progress:
+            from verifier.cells import Cell, Request
+            from verifier.estimate import estimated
+
+            jobs = plan_jobs(
+                arch,
+                baseline,
+                candidate,
+                image_size=image_size,
+                batch_size=batch_size,
+                policy=None,
+                out=Path(),
+            )
+            read = InputOptions(
+                images=images,
+                file=input_file,
+                candidate_file=None,
+                candidate_preprocessing=None,
+                seed=seed,
+            )
+            found = []
+            for job in jobs:
+                progress("building both, and running them for a moment", 0, 0)
+                given, candidates = read.read(job)
+                requests = [Request(Cell.parse(name.strip())) for name in cells.split(",")]
+                estimate = estimated(
+                    job.baseline,
+                    job.candidate,
+                    given,
+                    candidate_inputs=candidates,
+                    requests=requests,
+                    weights=weights,
+                    batch_size=job.batch_size,
+                    batch_dim=dimension(batch_dim),
+                    seed=seed,
+                )
+                found.append((job.name or f"{job.baseline} and {job.candidate}", estimate))
+        showing.show_estimates(found)

@@ -1,0 +1,226 @@
+"""The phases of a verification, with the forward passes that each of them makes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from verifier.bench.bench import Bench
+from verifier.bench.pairing import pair
+from verifier.bench.side import Side
+from verifier.bench.subject import SIDES
+from verifier.cells import ORACLE, Cell, missing_here
+from verifier.environment import preserved
+from verifier.estimate.memory import known, resident
+from verifier.estimate.rates import Rates, bytes_met
+from verifier.inputs import paired, tensors
+from verifier.inputs.samples import batch_size as count_of
+from verifier.inputs.samples import batches, ends, picked
+from verifier.judge.budgets import SINGLE_ROUNDOFF
+from verifier.lockstep import pages_held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from verifier.cells import Request
+    from verifier.inputs import Inputs
+
+
+class Forwards(NamedTuple):
+    """So many forward passes, of either model, on so many samples in a dtype."""
+
+    passes: int
+    samples: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: its name, its cell (empty for none), its seconds, and bytes beside weights at its peak."""
+
+    name: str
+    cell: str
+    seconds: float
+    memory: float = 0.0
+    forwards: tuple[Forwards, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a verification will take: its phases, and whether the two models return the same bits.
+
+    `memory` is resident bytes at the peak, None where this system does not tell; `missing` says why cells cannot run
+    here. What is searched for where the two diverge comes on top.
+    """
+
+    phases: tuple[Phase, ...]
+    alike: bool
+    memory: float | None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """All phases together."""
+        return sum(phase.seconds for phase in self.phases)
+
+
+def estimated(
+    baseline: nn.Module | str,
+    candidate: nn.Module | str,
+    inputs: Any,
+    *,
+    candidate_inputs: Any = None,
+    requests: Sequence[Request],
+    weights: str = "transfer",
+    batch_size: int | None = None,
+    batch_dim: int | None = 0,
+    seed: int = 0,
+) -> Estimate:
+    """Record and pair two models as `verify` does, run both for a moment, and add up what is left to do.
+
+    Arguments are those of `verifier.verify`.
+
+    Raises:
+        VerifierError: What `verify` would raise of the two models and their inputs.
+    """
+    missing = missing_here(requests)
+    cells = [request.cell for request in requests if request.cell not in missing]
+    typical = next((cell for cell in cells if cell != ORACLE), Cell("cpu", "float32"))
+    given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
+    numbers = sorted(ends(count_of(given)))
+    few = picked(given, numbers) if len(numbers) < count_of(given) else given
+    with preserved(), pages_held(), torch.inference_mode(mode=False), torch.no_grad():
+        started = time.perf_counter()
+        sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+        built = time.perf_counter()
+        subject = pair(*sides, few, weights=weights, known={}, seed=seed)
+        bench = Bench(subject, few)
+        done = time.perf_counter()
+        held = float(resident("VmRSS")) if known() else 0.0
+        own = {side.role: side.cell() for side in sides}
+        wanted = [typical, ORACLE, *cells, *own.values()]
+        rates = Rates.measured(bench, list(dict.fromkeys(wanted)))
+        phases = (
+            Phase("building", "", built - started),
+            Phase("recording, alignment and weights", "", done - built, forwards=_recorded(sides, few)),
+            *_phases(_Cost(bench, rates, batch_size, own), given, few, cells, typical),
+        )
+        cast = sum(_unique(bench.at(cell=cell)) for cell in dict.fromkeys([typical, ORACLE]))
+    peak = held + cast + max(phase.memory for phase in phases)
+    told = tuple(f"{cell.name}: {why}" for cell, why in missing.items())
+    return Estimate(phases, rates.alike, peak if known() else None, told)
+
+
+def _unique(bench: Bench) -> float:
+    """Bytes of the tensors both compute with in a cell, beyond those that were given."""
+    found = {}
+    for side in SIDES:
+        for tensor in bench.caster.state(bench.masters(side), bench.cell).values():
+            found[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    given = {tensor.data_ptr() for side in SIDES for tensor in bench.masters(side).values()}
+    return float(sum(size for place, size in found.items() if place not in given))
+
+
+class _Cost:
+    """What runs of the two models cost, by their rates."""
+
+    def __init__(self, bench: Bench, rates: Rates, batch_size: int | None, own: Mapping[str, Cell]) -> None:
+        self.bench, self.rates, self.batch_size, self.own = bench, rates, batch_size, own
+        self.pairs = len(bench.alignment.pairs)
+        self.weights = sum(
+            t.numel() * t.element_size() for side in SIDES for t in bench.masters(side).values()
+        )
+
+    def forward(self, side: str, cell: Cell, samples: int) -> tuple[float, float]:
+        """Seconds and bytes of one bare pass."""
+        found = self.rates.forwards[side, cell]
+        return found.seconds.at(samples), found.memory.at(samples)
+
+    def lockstep(
+        self, name: str, cell: Cell, lanes: Sequence[tuple[str, Cell]], inputs: Inputs, comparisons: int
+    ) -> Phase:
+        """Lanes side by side over inputs, with so many comparisons at each pair."""
+        samples = count_of(inputs)
+        ran = [self.forward(side, where, samples) for side, where in lanes]
+        few = count_of(self.bench.inputs)
+        widest = max(lanes, key=lambda lane: lane[1].torch_dtype.itemsize)[1]
+        read = bytes_met(self.bench.at(cell=widest), comparisons) * samples / few / self.rates.reading
+        meeting = self.rates.meeting * self.pairs * max(len(lanes) / 2, comparisons)
+        return Phase(
+            name,
+            cell.name,
+            sum(seconds for seconds, _ in ran) + read + meeting,
+            sum(memory for _, memory in ran),
+            _told(lanes, samples),
+        )
+
+    def called_again(self, cell: Cell) -> Phase:
+        """Two bare calls of both on the few, with weights of their own."""
+        samples = count_of(self.bench.inputs)
+        ran = [self.forward(side, cell, samples) for side in SIDES]
+        copied = 2 * self.weights / self.rates.moving
+        return Phase(
+            "called again",
+            cell.name,
+            2 * sum(seconds for seconds, _ in ran) + copied,
+            self.weights / 2 + max(memory for _, memory in ran),
+            _told([(side, cell) for side in SIDES] * 2, samples),
+        )
+
+
+def _recorded(sides: Sequence[Side], few: Inputs) -> tuple[Forwards, ...]:
+    return tuple(Forwards(1, count_of(few), side.cell().dtype) for side in sides)
+
+
+def _told(lanes: Sequence[tuple[str, Cell]], samples: int) -> tuple[Forwards, ...]:
+    counts = Counter(cell.dtype for _, cell in lanes)
+    return tuple(Forwards(count, samples, dtype) for dtype, count in counts.items())
+
+
+def _of_rebuilt(cost: _Cost, few: Inputs) -> Iterator[Phase]:
+    """What models that are built otherwise take: they are proved, tried alone, and run with other numbers."""
+    if cost.bench.alignment.rebuilt:
+        for name, runs in (("proof of the pairs", 2), ("what is not reached", 1), ("other numbers", 2)):
+            yield cost.lockstep(name, ORACLE, [(side, ORACLE) for side in SIDES] * runs, few, runs)
+
+
+def _phases(
+    cost: _Cost, inputs: Inputs, few: Inputs, cells: Sequence[Cell], typical: Cell
+) -> Iterator[Phase]:
+    baseline, candidate = SIDES
+    alike = cost.rates.alike
+    yield from _of_rebuilt(cost, few)
+    numerics = [cell for cell in cells if cell != ORACLE]
+    parts = batches(inputs, cost.batch_size)
+    exactly = few is inputs or ORACLE not in cells  # float64 is asked of the few, which run beside its oracle
+    for cell in dict.fromkeys([typical, *numerics]):
+        lanes = [(baseline, ORACLE), (baseline, cell), (candidate, cell)]
+        if cell == typical and exactly:
+            lanes += [(candidate, ORACLE)] * (1 if alike else 2)
+        yield cost.lockstep("against float64", cell, lanes, few, len(lanes) - (2 if alike else 0))
+        yield cost.called_again(cell)
+        if cell not in numerics:
+            continue
+        if few is not inputs:
+            for part in parts:
+                yield cost.lockstep("passes", cell, [(baseline, cell), (candidate, cell)], part, 1)
+        if not alike:
+            lanes = [(baseline, ORACLE), (baseline, cell), (candidate, cell)]
+            yield cost.lockstep("step by step", cell, lanes, few, 2)
+    if cells and not numerics:
+        yield cost.lockstep("called again", ORACLE, [(side, ORACLE) for side in SIDES], few, 0)
+        yield cost.called_again(ORACLE)
+    if not exactly:
+        lanes = [(baseline, ORACLE), *[(candidate, ORACLE)] * (1 if alike else 2)]
+        for part in parts:
+            yield cost.lockstep("passes", ORACLE, lanes, part, 1)
+    if few is not inputs and cells and all(cell.unit_roundoff > SINGLE_ROUNDOFF for cell in numerics):
+        for part in (few, inputs):
+            lanes = [(side, own) for side, own in cost.own.items()]
+            yield cost.lockstep("few samples for all", cost.own[baseline], lanes, part, 0)
