@@ -63,11 +63,20 @@ def translated(*, debug: bool, failed: Callable[[str], None] | None = None) -> I
         hidden = isinstance(answer_in(error), KeyboardInterrupt) and not isinstance(error, Exception)
         if hidden or interruption.answered():
             end(INTERRUPTED)  # what to say of it, `verifier.cli.app` knows
+        _let_go(error)
         message, code = told(error)
         streams.complain(message)
         if failed is not None:
             failed(message)
         end(code)
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames of an error hold: where memory has run out, there is none left to tell it with."""
+    known: BaseException | None = error
+    while known is not None:
+        traceback.clear_frames(known.__traceback__)
+        known = known.__cause__ or known.__context__
 
 
 def told(error: BaseException) -> tuple[str, int]:
