@@ -73,10 +73,14 @@ def translated(*, debug: bool, failed: Callable[[str], None] | None = None) -> I
 
 def _let_go(error: BaseException) -> None:
     """Free what the frames of an error hold: where memory has run out, there is none left to tell it with."""
-    known: BaseException | None = error
-    while known is not None:
-        traceback.clear_frames(known.__traceback__)
-        known = known.__cause__ or known.__context__
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:  # an error may be its own context's context
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            waiting += [each.__cause__, each.__context__]
 
 
 def told(error: BaseException) -> tuple[str, int]:
