@@ -80,6 +80,7 @@ ROOMS = (
     "verifier.diagnose",
     "verifier.proof",
     "verifier.bench",
+    "verifier.estimate",
     "verifier.storage",
     "verifier.certificates",
     "verifier.dumps",
