@@ -27,7 +27,7 @@ from verifier.models.casting import arguments, running
 from verifier.models.copying import unshared
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
 
@@ -75,13 +75,12 @@ class Calls:
 class Called:
     """A copy of one model that has run once while it was watched.
 
-    `returned` are the tensors it returned, `values` what was in them then, `words` what else it returned.
+    `returned` are the tensors it returned, `values` what was in them then.
     """
 
     model: nn.Module
     returned: Sequence[Tensor]
     values: Sequence[Tensor]
-    words: Mapping[str, str]
 
 
 def called_again(bench: Bench, called: Sequence[Called] | None = None, *, by_order: bool = False) -> Calls:
@@ -174,7 +173,7 @@ def _watched(bench: Bench) -> list[Called]:
     lanes = [bench.lane(side, inputs=bench.given(side), stops=()) for side in SIDES]
     models = [lane.model for lane in lanes]
     passes = run(lanes, Plan([[], []], []))
-    return list(map(Called, models, [lane.outputs for lane in lanes], passes.values, passes.words))
+    return list(map(Called, models, [lane.outputs for lane in lanes], passes.values))
 
 
 def _call(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returned:

@@ -62,6 +62,7 @@ class Measured:
     is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
     candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
     and the first sample; no other tensors are kept. `lost` says why forced runs did not come to their end.
+    `shared` says that two lanes of one program wrote into one memory.
     """
 
     free: Run | None
@@ -74,6 +75,7 @@ class Measured:
     narrowed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     ends: tuple[Sequence[Tensor], ...] = ()
     lost: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def identical(self) -> bool:
@@ -105,6 +107,7 @@ class _Batches:
     words: tuple[str, ...]
     narrowed: tuple[frozenset[int], frozenset[int]]
     lost: tuple[str, ...] = ()
+    shared: bool = False
 
     def merge(self, later: _Batches) -> _Batches:
         """These and a further batch."""
@@ -116,6 +119,7 @@ class _Batches:
             words=(*self.words, *later.words),
             narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
             lost=tuple(dict.fromkeys((*self.lost, *later.lost))),
+            shared=self.shared or later.shared,
         )
 
     def measured(self, notes: Sequence[str], inputs: Sequence[Inputs]) -> Measured:
@@ -135,6 +139,7 @@ class _Batches:
             notes=(*notes, *(f"{LOST}: {why}" for why in self.lost)),
             ends=tuple(rows(each, samples, ends(samples)) for each in self.values),
             lost=self.lost,
+            shared=self.shared,
         )
 
 
@@ -153,7 +158,11 @@ class Kinds(NamedTuple):
 def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced: bool = True) -> Measured:
     """Baseline against candidate over all batches of `inputs`, in the bench's cell."""
     try:
-        return _over_batches(bench, inputs, Kinds(free, forced))
+        found = _over_batches(bench, inputs, Kinds(free, forced))
+        if not (found.shared and free and forced):
+            return found
+        alone = (_over_batches(bench, inputs, Kinds(kind, not kind)) for kind in (True, False))
+        return next(alone).with_forced(next(alone))
     except torch.OutOfMemoryError as error:  # elsewhere than in a model: in moving inputs, in comparing
         raise OutOfMemoryError(f"out of memory in {bench.cell.name}. Use a smaller --batch-size.") from error
 
@@ -258,6 +267,7 @@ def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int
         forced=next(runs) if kinds.forced else None,
         narrowed=(passes.narrowed[0], frozenset().union(*passes.narrowed[1:])),
         lost=passes.lost,
+        shared=passes.shared,
     )
 
 

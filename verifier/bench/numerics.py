@@ -213,12 +213,13 @@ def _with_steps(bench: Bench, protocol: Protocol, standing: Standing, measured: 
     """
     if protocol.localise == "never":
         return standing
-    if standing.same and measured.identical:
+    alike = standing.same and measured.identical
+    if alike:
         budgets = budgets_of(protocol.policy, bench, standing)
         rows = judged_by(bench, measured, budgets, standing.calls, standing).rows
         if not summed_up(protocol.policy, bench.cell, rows):
             return standing
-    return stepwise(bench, standing, protocol)
+    return stepwise(bench, standing, protocol, alike=alike)
 
 
 def _judged(

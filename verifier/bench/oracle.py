@@ -59,7 +59,7 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
 
     The oracle is the baseline in float64, with the master weights: *total* distances are what the cell's arithmetic,
     its weights and its inputs cost in all. With `exactly` the candidate runs in float64 beside it, freely and, unless
-    nothing is to be localised, forced.
+    nothing is to be localised, forced; models that work in one memory cannot run so.
     """
     progress = protocol.steps(f"{bench.cell.name} against float64", bench.alignment, 1)
     layouts = bench.alignment.laid_out
@@ -103,7 +103,7 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
     )
     passes = run(lanes, plan, progress, visit=visit)
     returned = [lane.outputs for lane in lanes[1:3]]
-    called = list(map(Called, copies, returned, passes.values[1:3], passes.words[1:3]))
+    called = list(map(Called, copies, returned, passes.values[1:3]))
     calls = called_again(bench, called, by_order=protocol.by_order)
     shared_outputs = min(map(len, passes.outputs))  # one model may return more than the other
     total = [_distances(passes, k, shared_outputs) for k in (1, 2)]
@@ -116,12 +116,14 @@ def stand(bench: Bench, protocol: Protocol, *, exactly: bool = False) -> Standin
         calls=calls,
         outputs=tuple(_distance(meeting) or 0.0 for meeting in passes.outputs[1]),
         freely=met_in(passes, 0, (1, 2), bench.inputs, bench.cell),
-        exactly=met_in(passes, 3, (0, 3), bench.inputs, ORACLE, forced) if exactly else None,
+        exactly=met_in(passes, 3, (0, 3), bench.inputs, ORACLE, forced)
+        if exactly and not passes.shared
+        else None,
         dtypes=dtypes,
     )
 
 
-def stepwise(bench: Bench, standing: Standing, protocol: Protocol) -> Standing:
+def stepwise(bench: Bench, standing: Standing, protocol: Protocol, *, alike: bool = False) -> Standing:
     """A standing with what the arithmetic of each single step costs.
 
     The baseline runs in float64 with the cell's own weights; at every pair it is rounded to the cell's dtype and both
@@ -129,8 +131,8 @@ def stepwise(bench: Bench, standing: Standing, protocol: Protocol) -> Standing:
     distance is what this one step costs, the rounding of its result included: 0.42 unit roundoffs where nothing else
     is rounded. In half precisions the part of it that all samples share is measured as well.
 
-    A candidate that gave the very same numbers as the baseline needs no run of its own, and what is asked of the
-    device then the first pairs tell.
+    A candidate that gave the very same numbers as the baseline needs no run of its own. Where it did so on all
+    samples (`alike`) only the device is asked, and the first pairs tell.
     """
     alignment = bench.alignment
     sides = SIDES[:1] if standing.same else SIDES
@@ -163,7 +165,7 @@ def stepwise(bench: Bench, standing: Standing, protocol: Protocol) -> Standing:
                 [bench.written(each) for each in runs],
                 alignment.laid_out,
                 standing.dtypes,
-                last=_FIRST if standing.same else None,
+                last=_FIRST if alike else None,
             ),
             progress,
             visit=partial(keep, group),

@@ -126,9 +126,16 @@ EXCITATIONS: tuple[Excitation, ...] = (
 FAR = tuple(
     each
     for each in EXCITATIONS
-    if each.name in {"negated and scaled by 10", "replaced by numbers on both sides of every bound"}
+    if each.name
+    in {
+        "scaled by 1000",
+        "scaled by 0.1",
+        "negated and scaled by 10",
+        "replaced by numbers on both sides of every bound",
+        "replaced by zeros",
+    }
 )
-"""Of these the two that reach farthest: both signs, and both sides of every bound."""
+"""Of these the ones that reach farthest: large and small, both signs, both sides of every bound, and nothing."""
 
 NONFINITE: tuple[Excitation, ...] = (
     Excitation("with NaN among them", _mixed_with(math.nan)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from verifier.diagnose.neighbourhood import Neighbourhood
 from verifier.graph.sites import UNTRACED
-from verifier.lockstep import Comparing, Plan, run
+from verifier.lockstep import Comparing, Enough, Plan, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -152,7 +152,7 @@ def forced(
 ) -> Passes | None:
     """One forced pass, with a call of `visit` at each pair that is wanted before the candidate is overwritten there.
 
-    It goes no further than these, and gives None then, unless the ends are wanted as well.
+    It compares no further than these, and gives None then, unless the ends are wanted as well.
     """
     left = {*wanted}
 
@@ -161,7 +161,7 @@ def forced(
             visit(pair, tensors)
             left.discard(pair)
         if not (left or to_end):
-            raise _AllSeen
+            raise Enough
 
     plan = Plan(
         [[pair.baseline for pair in alignment.pairs], [pair.candidate for pair in alignment.pairs]],
@@ -169,14 +169,8 @@ def forced(
         states,
         alignment.laid_out,
     )
-    try:
-        return run(lanes, plan, visit=look)
-    except _AllSeen:
-        return None
-
-
-class _AllSeen(Exception):  # noqa: N818 - nothing went wrong
-    """Ends a pass that has come to all that is wanted of it."""
+    passes = run(lanes, plan, visit=look)
+    return passes if to_end else None
 
 
 def look_at(

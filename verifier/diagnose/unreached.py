@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from verifier.diagnose.excitations import size
 from verifier.diagnose.reruns import Scene, look_at
 from verifier.diagnose.trials import NOT_ALONE, Trials, Tried, settings_of
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ANYTHING, ranges
+from verifier.graph.tensors import tensors_in
 from verifier.records import Status
 
 if TYPE_CHECKING:
@@ -179,10 +181,25 @@ def _spelt(half: Half, limits: Sequence[Range] = ()) -> Hashable:
     )
 
 
+def _sizes(side: Neighbourhood) -> Hashable:
+    """The order of magnitude of all that one side computes with; of what no site and no layer makes, the numbers."""
+    found: list[Hashable] = []
+    own = [] if side.site is None or side.call is None else [(side.site, side.call)]
+    for site, call in (*side.between, *own):
+        for value in call.arguments.values():
+            for tensor in tensors_in(value):
+                large = size(tensor)
+                found.append(round(math.log10(large)) if large else None)
+        for source, tensor in zip(site.operands, call.operands, strict=False):
+            if source is None:
+                found.append(tuple(tensor.flatten().tolist()) if tensor.numel() <= _ENOUGH else site.index)
+    return tuple(found)
+
+
 def _agrees(row: PairResult) -> bool:
     return (
         row.status in {Status.OK, Status.CARRIES, Status.AMPLIFIES}
-        and row.kind not in {"input", "state"}
+        and row.kind not in {"input", "state", "call"}
         and None not in (row.baseline, row.candidate)
         and row.candidate_shape is None
         and not row.rewired
@@ -258,8 +275,8 @@ def _tried(
 ) -> list[Tried]:
     """What each scene gives on every excitation, in one forced pass.
 
-    A network repeats itself: regions that are written alike, of tensors that agree on the given inputs, are tried on
-    a few excitations once one of them has come through all.
+    A network repeats itself: of regions that are written alike, and compute with numbers of one size, the others are
+    tried on a few excitations once one has come through all.
     """
     trials = Trials(alignment, others, limits)
     found = [NOT_ALONE] * len(scenes)
@@ -267,7 +284,8 @@ def _tried(
 
     def look(k: int, baseline: Neighbourhood | None, candidate: Neighbourhood | None, *_: Tensor) -> None:
         if baseline is not None and candidate is not None:
-            kind = _spelt(scenes[k].baseline, limits), _spelt(scenes[k].candidate)
+            spelt = _spelt(scenes[k].baseline, limits), _spelt(scenes[k].candidate)
+            kind = *spelt, _sizes(baseline), _sizes(candidate)
             found[k] = trials.tried(scenes[k].row, baseline, candidate, briefly=kind in through)
             if found[k].alone and found[k].excited is None:
                 through.add(kind)

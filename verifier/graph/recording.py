@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from verifier.records import Source
 
 
-class EndedEarly(BaseException):
-    """Ends a pass that is not to be recorded to its end. Not an Exception: models may catch those."""
+class EndedEarly(Exception):  # noqa: N818 - nothing went wrong
+    """A pass came to an operator from which on it was not to be recorded; the model ran to its end all the same."""
 
 
 def record(
@@ -57,10 +57,10 @@ def record(
         model: The module to run.
         args: Positional inputs, tensors in any nesting.
         kwargs: Keyword inputs.
-        until: Whether the pass ends at an operator, by its name, as `EndedEarly`.
+        until: Whether nothing is to be recorded any more from an operator on, by its name.
 
     Raises:
-        EndedEarly: The model came to an operator at which the pass is to end.
+        EndedEarly: The model came to such an operator.
         ModelError: It returns something without values; whatever the model itself raises passes through.
     """
     inputs = tensors_given((args, kwargs))
@@ -74,7 +74,7 @@ def record(
         recorder.detach()
         after = random_state()
         set_random_state(before)
-    if recorder.ended:  # and the model kept that to itself
+    if recorder.ended:
         raise EndedEarly
     draws = not before.same(after)
     returned = Returned.of(outputs)
@@ -164,7 +164,7 @@ class Recorder(Instrument):
         """Draft a site for each tensor."""
         self.ended = self.ended or self._until(op)
         if self.ended:
-            raise EndedEarly
+            return
         first, (scope, leaf) = len(self._drafts), self.origin
         self._suspendable &= _leaves_its_thread_alone(function)
         if function is None:

@@ -3,12 +3,13 @@
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
 from verifier.lockstep.memory import pages_held
-from verifier.lockstep.passes import Comparing, Passes, Plan, Queued, queue, run
+from verifier.lockstep.passes import Comparing, Enough, Passes, Plan, Queued, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 from verifier.lockstep.traveller import overwrite
 
 __all__ = [
     "Comparing",
+    "Enough",
     "Lane",
     "Meeting",
     "Passes",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
-from verifier.graph.tensors import dense
+from verifier.graph.tensors import dense, same_memory
 from verifier.lockstep.meeting import Meeting, Met, kept, met_at, resolve
 from verifier.lockstep.memory import memory_held
 from verifier.lockstep.schedule import meeting_order
@@ -57,7 +57,7 @@ class Plan:
         rounded: For pairs, by position: the dtype to which the first lane's tensor is rounded there, in place, after
             it was compared and before others are overwritten with it.
         visited: How many lanes, from the first, are shown to `visit`; None for all.
-        last: At how many pairs they meet; they do not come to their ends then. None for all.
+        last: At how many pairs they meet; None for all.
     """
 
     sites: Sequence[Sequence[int]]
@@ -81,6 +81,7 @@ class Queued:
     words: tuple[Mapping[str, str], ...]
     narrowed: tuple[frozenset[int], ...]
     lost: tuple[str, ...] = ()
+    shared: bool = False
 
     def fetch(self) -> Passes:
         """All of it, once the device has come to its end."""
@@ -93,6 +94,7 @@ class Queued:
             self.words,
             self.narrowed,
             self.lost,
+            self.shared,
         )
 
     def kept(self, offset: int) -> Queued:
@@ -110,6 +112,7 @@ class Queued:
             self.words,
             self.narrowed,
             self.lost,
+            self.shared,
         )
 
 
@@ -126,6 +129,7 @@ class Passes:
         words: What each lane returned that is no number, by place.
         narrowed: The calls of each lane, by position, that had to run in float32 within float64.
         lost: Why forced lanes did not come to their end; what they missed has no moments.
+        shared: Whether two lanes of one program wrote into one memory, so that what they hold may be the other's.
     """
 
     meetings: tuple[tuple[Meeting, ...], ...]
@@ -136,6 +140,11 @@ class Passes:
     words: tuple[Mapping[str, str], ...]
     narrowed: tuple[frozenset[int], ...]
     lost: tuple[str, ...] = ()
+    shared: bool = False
+
+
+class Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Raised by `visit`: no more pairs are wanted. All lanes run to their ends, and no outputs are compared."""
 
 
 def queue(
@@ -163,82 +172,107 @@ def queue(
         progress: Called once a pair.
         offset: Position of the first sample in the whole input, for coordinates in what is measured.
         visit: Called with each pair, by position, and the lanes' tensors there, before any is overwritten, while all
-            lanes run.
+            lanes run. It may raise `Enough`.
         passing: Called with a lane's position, site and tensor where it stops at a site of no pair.
     """
-    comparisons, layouts, rounded = plan.comparisons, plan.layouts, plan.rounded
     with contextlib.ExitStack() as around:
         for lane in reversed(lanes):
             around.callback(lane.close)
         around.enter_context(memory_held())
         around.enter_context(torch.no_grad())
+        running = _Running(lanes, plan, offset, visit, passing)
+        try:
+            for pair in running.order[: plan.last]:
+                running.meet(pair)
+                progress()
+        except Enough:
+            running.to_end = False
+        running.finish()
+        return running.queued()
+
+
+class _Running:
+    """Lanes on their way from pair to pair, and what has been measured."""
+
+    def __init__(
+        self, lanes: Sequence[Lane], plan: Plan, offset: int, visit: Visitor, passing: Passing
+    ) -> None:
+        self.lanes, self.plan, self.offset, self.visit = lanes, plan, offset, visit
         orders = [sorted(range(len(own)), key=own.__getitem__) for own in plan.sites]
         sizes = [
             [math.prod(lane.graph.sites[own[pair]].shape) for pair in order]
             for lane, own, order in zip(lanes, plan.sites, orders, strict=True)
         ]
-        pinned = [any(c.force and c.lane == k for c in comparisons) for k in range(len(lanes))]
-        travellers = [
+        pinned = [any(c.force and c.lane == k for c in plan.comparisons) for k in range(len(lanes))]
+        self.order = meeting_order(orders, sizes, pinned) if orders[0] else []
+        self.to_end = plan.last is None or plan.last >= len(self.order)
+        self.travellers = [
             Traveller(
                 lane,
                 {site: pair for pair, site in enumerate(own)},
                 functools.partial(passing, k),
-                {} if k else rounded,
+                {} if k else plan.rounded,
             )
             for k, (lane, own) in enumerate(zip(lanes, plan.sites, strict=True))
         ]
-        waiting = {c.lane: c.after for c in comparisons if c.after is not None}
-        met: list[dict[int, Met]] = [{} for _ in comparisons]
-        order = meeting_order(orders, sizes, pinned) if orders[0] else []
-        for number, pair in enumerate(order[: plan.last]):
-            reached = [None if k in waiting else each.reach(pair) for k, each in enumerate(travellers)]
-            own = [tensor for tensor in reached if tensor is not None]
-            tensors = dict(
-                zip((k for k, t in enumerate(reached) if t is not None), _together(own), strict=True)
-            )
-            if all(k in tensors for k in range(plan.visited or len(lanes))):
-                visit(pair, [dense(tensor) for tensor in list(tensors.values())[: plan.visited]])
-            at_pair = _AtPair(pair, tensors, lanes, layouts, offset)
-            for k, comparing in enumerate(comparisons):
-                if comparing.lane in waiting:
-                    same_as = met[waiting[comparing.lane]][pair]
-                    if not same_as.differs:
-                        met[k][pair] = same_as
-                        continue
-                    del waiting[comparing.lane]
-                    late = travellers[comparing.lane].come(pair, order[:number])
-                    if late is not None:
-                        tensors[comparing.lane] = late.to(tensors[comparing.reference].device)
-                met[k][pair] = at_pair.compared(comparing)
-            if pair in rounded:
-                tensors[0] = as_rounded(own[0], rounded[pair], lanes[0]).to(tensors[0].device)
-            for k, comparing in enumerate(comparisons):
-                if comparing.force and comparing.lane in tensors and met[k][pair].differs:
-                    travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
-            del reached, own, tensors, at_pair
-            progress()
-        to_end = plan.last is None or plan.last >= len(order)
-        values: dict[int, tuple[Tensor, ...]] = dict.fromkeys(range(len(lanes)), ())
-        for k, traveller in enumerate(travellers):
-            if to_end and k not in waiting:
-                traveller.finish()  # what it returns may lie where the next lane returns its own
-                values[k] = tuple(tensor.clone() for tensor in lanes[k].outputs)
-        in_place_of = {lane: comparisons[after].lane for lane, after in waiting.items()}
-        ran = [in_place_of.get(k, k) for k in range(len(lanes))]
-        outputs = [values[k] for k in ran]
-        lost = [bool(traveller.lost) for traveller in travellers]
+        self.waiting = {c.lane: c.after for c in plan.comparisons if c.after is not None}
+        self.met: list[dict[int, Met]] = [{} for _ in plan.comparisons]
+        self.values: dict[int, tuple[Tensor, ...]] = dict.fromkeys(range(len(lanes)), ())
+        self.shared = False
+
+    def meet(self, pair: int) -> None:
+        """Bring all lanes to a pair, compare them there, and overwrite those that are forced."""
+        lanes, plan = self.lanes, self.plan
+        reached = [None if k in self.waiting else each.reach(pair) for k, each in enumerate(self.travellers)]
+        own = [tensor for tensor in reached if tensor is not None]
+        tensors = dict(zip((k for k, t in enumerate(reached) if t is not None), _together(own), strict=True))
+        self.shared = self.shared or _share_memory(lanes, reached)
+        if all(k in tensors for k in range(len(lanes) if plan.visited is None else plan.visited)):
+            self.visit(pair, [dense(tensor) for tensor in list(tensors.values())[: plan.visited]])
+        at_pair = _AtPair(reached, tensors, lanes, plan.layouts.get(pair), self.offset)
+        for k, comparing in enumerate(plan.comparisons):
+            if comparing.lane in self.waiting:
+                same_as = self.met[self.waiting[comparing.lane]][pair]
+                if not same_as.differs:
+                    self.met[k][pair] = same_as
+                    continue
+                del self.waiting[comparing.lane]
+                late = self.travellers[comparing.lane].come(pair, [*self.met[0]])
+                if late is not None:
+                    reached[comparing.lane] = late
+                    tensors[comparing.lane] = late.to(tensors[comparing.reference].device)
+            self.met[k][pair] = at_pair.compared(comparing)
+        if pair in plan.rounded:
+            tensors[0] = as_rounded(own[0], plan.rounded[pair], lanes[0]).to(tensors[0].device)
+        for k, comparing in enumerate(plan.comparisons):
+            if comparing.force and comparing.lane in tensors and self.met[k][pair].differs:
+                self.travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
+
+    def finish(self) -> None:
+        """Run all that have begun to their ends, wanted or not: a model may have to leave what it has entered."""
+        for k, traveller in enumerate(self.travellers):
+            if k not in self.waiting:
+                traveller.finish()
+                if self.to_end:  # what it returns may lie where the next lane returns its own
+                    self.values[k] = tuple(tensor.clone() for tensor in self.lanes[k].outputs)
+
+    def queued(self) -> Queued:
+        """What was measured, outputs and states included if all have come to their ends."""
+        lanes, comparisons = self.lanes, self.plan.comparisons
+        # A lane that has never run is spoken for by the one that it waited for.
+        ran = [comparisons[self.waiting[k]].lane if k in self.waiting else k for k in range(len(lanes))]
+        outputs = [self.values[k] for k in ran]
+        lost = [bool(traveller.lost) for traveller in self.travellers]
         ends = [
             [_missed(a) for a, _ in zip(outputs[c.reference], lanes[c.lane].graph.outputs, strict=False)]
             if lost[c.lane]
-            else [met_at(a, b, offset) for a, b in zip(outputs[c.reference], outputs[c.lane], strict=False)]
+            else [
+                met_at(a, b, self.offset) for a, b in zip(outputs[c.reference], outputs[c.lane], strict=False)
+            ]
             for c in comparisons
         ]
-        left = [
-            tuple(map(lanes[k].state, names))
-            for k, names in zip(
-                ran, plan.states if plan.states and to_end else [()] * len(lanes), strict=True
-            )
-        ]
+        names = self.plan.states if self.plan.states and self.to_end else [()] * len(lanes)
+        left = [tuple(map(lanes[k].state, own)) for k, own in zip(ran, names, strict=True)]
         compared = [
             [
                 _missed(a) if lost[c.lane] else met_at(a, b, 0)
@@ -247,31 +281,46 @@ def queue(
             for c in comparisons
         ]
         return Queued(
-            tuple(tuple(row.get(pair, _UNMET) for pair in range(len(order))) for row in met),
+            tuple(tuple(row.get(pair, _UNMET) for pair in range(len(self.order))) for row in self.met),
             tuple(map(tuple, ends)),
             tuple(map(tuple, compared)),
             tuple(outputs),
             tuple(left),
             tuple(lanes[k].words for k in ran),
             tuple(frozenset(lanes[k].narrowed) for k in ran),
-            tuple(traveller.lost for traveller in travellers if traveller.lost),
+            tuple(traveller.lost for traveller in self.travellers if traveller.lost),
+            self.shared,
         )
 
 
+def _share_memory(lanes: Sequence[Lane], tensors: Sequence[Tensor | None]) -> bool:
+    """Whether two lanes of one program stand at one memory that is neither state nor input."""
+    seen: set[tuple[int, int]] = set()
+    for lane, tensor in zip(lanes, tensors, strict=True):
+        memory = None if tensor is None else same_memory(tensor)
+        if memory is None or memory in lane.state_memory:
+            continue
+        if (id(lane.graph), memory) in seen:
+            return True
+        seen.add((id(lane.graph), memory))
+    return False
+
+
 class _AtPair:
-    """The lanes' tensors at one pair, by lane; those of lanes that are lost or wait are not there."""
+    """The lanes' tensors at one pair, where they lie (`reached`) and on one device; lost and waiting lanes lack it."""
 
     def __init__(
         self,
-        pair: int,
+        reached: Sequence[Tensor | None],
         tensors: Mapping[int, Tensor],
         lanes: Sequence[Lane],
-        layouts: Mapping[int, Layout],
+        layout: Layout | None,
         offset: int,
     ) -> None:
+        self._reached = reached
         self._tensors = tensors
         self._lanes = lanes
-        self._layout = layouts.get(pair)
+        self._layout = layout
         self._offset = offset
         # Two lanes that hold the same numbers are equally far from a third, so that is measured once.
         self._alike: dict[int, int] = {}
@@ -298,8 +347,10 @@ class _AtPair:
 
     def overwritten(self, comparing: Comparing) -> bool:
         """Whether one of them could be overwritten with another."""
-        layout, other = self._laid_out(comparing), self._tensors[comparing.lane]
-        reference = self._tensors[comparing.reference]
+        layout, other = self._laid_out(comparing), self._reached[comparing.lane]
+        if other is None:
+            return False
+        reference = self._tensors[comparing.reference].to(other.device)
         if layout is not None:
             reference = layout.forth(reference, other.shape)
         return overwrite(other, reference, self._lanes[comparing.lane])

@@ -151,7 +151,7 @@ def _named(modules: Sequence[tuple[str, nn.Module]], kind: str) -> Iterator[tupl
 
 def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """What `named_modules` gives, whose generators within generators take several times as long in a deep model."""
-    if type(model).named_modules is not nn.Module.named_modules:
+    if any(type(each).named_modules is not nn.Module.named_modules for each in model.modules()):
         return list(model.named_modules())
     found: dict[int, tuple[str, nn.Module]] = {}
     waiting: list[tuple[str, nn.Module]] = [("", model)]

@@ -41,7 +41,8 @@ class Hardware(Record, frozen=True, kw_only=True):
 
     It is the baseline that is asked, so this is no part of a cell's verdict on the candidate. Of `compared` sites
     that sum products, `beyond` are farther from float64 on the CPU than rounding explains; `site` is farthest for
-    what is explained (`allowed`), and `distance` how far (NRMSE of one step on the same numbers).
+    what is explained (`allowed`), and `distance` how far (NRMSE of one step on the same numbers, or of all that has
+    added up there, where that is less than one step may err by).
     """
 
     verdict: Verdict

@@ -156,3 +156,11 @@ _WORKSPACE: dict[object, Tensor] = {}
 def test_models_that_return_one_memory_are_told_apart() -> None:
     assert verify(_ReturningItsWorkspace(), _ReturningItsWorkspace(), inputs()).verdict is Verdict.MATCH
     assert verify(_ReturningItsWorkspace(), _Doubled(), inputs()).verdict is Verdict.DIVERGED
+
+
+def test_calls_that_differ_beside_a_fault_are_told_in_float64_alone() -> None:
+    class Wrong(Counting):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x) * 1.01
+
+    assert verify(Counting(), Wrong(), inputs(), cells=("cpu/float64",)).verdict is Verdict.DIVERGED

@@ -17,6 +17,7 @@ from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.networks import build, images
 from tests.sweeps import swept
 from verifier import verify
+from verifier.lockstep import passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -307,3 +308,34 @@ def test_out_of_memory_halves_the_batch_and_says_so(resnet: nn.Module) -> None:
     assert cell.verdict == result.verdict == "match"
     assert cell.batch_size == 5
     assert cell.notes == ("out of memory with batches of 5: ran in batches of 3",)
+
+
+def test_a_forced_lane_is_overwritten_where_it_lies_not_in_a_copy_on_another_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Net(nn.Module):
+        gain = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for k, layer in enumerate(self.layers):
+                x = torch.tanh(layer(x)) * (self.gain if k == 1 else 1.0)
+            return x
+
+    class Wrong(Net):
+        gain = 1.01
+
+    def moved(tensors: list[Tensor]) -> list[Tensor]:
+        return [tensor.clone() for tensor in tensors]
+
+    monkeypatch.setattr(passes, "_together", moved)
+    torch.manual_seed(0)
+    baseline, candidate = Net(), Wrong()
+    candidate.load_state_dict(baseline.state_dict())
+    exactly = verify(baseline, candidate, torch.randn(2, 8)).cells[0]
+    assert [row.baseline for row in exactly.culprits] == ["mul_1"]
+    behind = [row for row in exactly.layers if row.index > exactly.culprits[0].index]
+    assert all(row.intrinsic is not None and row.intrinsic.nrmse == 0 for row in behind)

@@ -228,3 +228,20 @@ def test_judging_again_keeps_what_other_inputs_showed() -> None:
 def test_by_the_published_criteria_only_the_given_inputs_count() -> None:
     found = compared(F.relu6, F.relu)
     assert judge_again(found, Policy(name="criteria", criteria_decide=True)).verdict is Verdict.MATCH
+
+
+def test_regions_written_alike_are_each_tried_where_their_numbers_are_of_another_size() -> None:
+    def net(eps: float) -> nn.Sequential:
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64, eps=eps)) for _ in range(3)]
+        with torch.no_grad():  # the first is given so large numbers that no eps matters
+            for block, size in zip(blocks, (1e3, 2.0, 2.0), strict=True):
+                linear = block[0]
+                assert isinstance(linear, nn.Linear)
+                linear.weight.mul_(size)
+                linear.bias.mul_(size)
+        return nn.Sequential(*blocks, nn.Linear(64, 4))
+
+    found = verify(net(1e-12), net(1e-13), torch.randn(4, 64), weights="as-is")
+    assert found.verdict == "diverged"
+    assert {"1.1", "2.1"} <= {each.baseline for each in found.culprits}
