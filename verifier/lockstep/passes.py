@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
@@ -18,7 +19,7 @@ from verifier.lockstep.schedule import meeting_order
 from verifier.lockstep.traveller import Traveller, as_rounded, overwrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from verifier.align import Layout
     from verifier.lockstep.lane import Lane
@@ -181,13 +182,12 @@ def queue(
         around.enter_context(memory_held())
         around.enter_context(torch.no_grad())
         running = _Running(lanes, plan, offset, visit, passing)
-        try:
-            for pair in running.order[: plan.last]:
+        left = iter(running.order)
+        with contextlib.suppress(Enough):
+            for pair in itertools.islice(left, plan.last):
                 running.meet(pair)
                 progress()
-        except Enough:
-            running.to_end = False
-        running.finish()
+        running.finish(left)
         return running.queued()
 
 
@@ -205,7 +205,7 @@ class _Running:
         ]
         pinned = [any(c.force and c.lane == k for c in plan.comparisons) for k in range(len(lanes))]
         self.order = meeting_order(orders, sizes, pinned) if orders[0] else []
-        self.to_end = plan.last is None or plan.last >= len(self.order)
+        self.to_end = False
         self.travellers = [
             Traveller(
                 lane,
@@ -248,13 +248,17 @@ class _Running:
             if comparing.force and comparing.lane in tensors and self.met[k][pair].differs:
                 self.travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
 
-    def finish(self) -> None:
-        """Run all that have begun to their ends, wanted or not: a model may have to leave what it has entered."""
-        for k, traveller in enumerate(self.travellers):
-            if k not in self.waiting:
-                traveller.finish()
-                if self.to_end:  # what it returns may lie where the next lane returns its own
-                    self.values[k] = tuple(tensor.clone() for tensor in self.lanes[k].outputs)
+    def finish(self, left: Iterable[int]) -> None:
+        """Run all lanes that have begun to their ends, side by side: a model may have to leave what it has entered."""
+        begun = [(k, each) for k, each in enumerate(self.travellers) if k not in self.waiting]
+        self.to_end = all(len(row) == len(self.order) for row in self.met)
+        for pair in left:
+            for _, traveller in begun:
+                traveller.reach(pair)
+        for k, traveller in begun:
+            traveller.finish()
+            if self.to_end:  # what it returns may lie where the next lane returns its own
+                self.values[k] = tuple(tensor.clone() for tensor in self.lanes[k].outputs)
 
     def queued(self) -> Queued:
         """What was measured, outputs and states included if all have come to their ends."""
@@ -307,7 +311,7 @@ def _share_memory(lanes: Sequence[Lane], tensors: Sequence[Tensor | None]) -> bo
 
 
 class _AtPair:
-    """The lanes' tensors at one pair, where they lie (`reached`) and on one device; lost and waiting lanes lack it."""
+    """The lanes' tensors at one pair, where they lie and on one device; lost lanes and waiting ones lack them."""
 
     def __init__(
         self,
