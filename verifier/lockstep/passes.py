@@ -249,7 +249,7 @@ class _Running:
                 self.travellers[comparing.lane].forced |= at_pair.overwritten(comparing)
 
     def finish(self, left: Iterable[int]) -> None:
-        """Run all lanes that have begun to their ends, side by side: a model may have to leave what it has entered."""
+        """Run all lanes that have begun to their ends, side by side: models may have to leave what they entered."""
         begun = [(k, each) for k, each in enumerate(self.travellers) if k not in self.waiting]
         self.to_end = all(len(row) == len(self.order) for row in self.met)
         for pair in left:
