@@ -48,3 +48,5 @@ def test_what_is_wrong_is_said_as_by_run(call: Callable[..., Ended], pair: tuple
     assert call("plan", *pair[:2]).code == 2
     ended = call("plan", *pair, "--cells", "cpu/float31")
     assert (ended.code, "float31" in ended.err) == (2, True)
+    ended = call("plan", "--baseline", "of-it.safetensors", *pair[2:4])
+    assert (ended.code, "plan is for two models" in ended.err) == (2, True)

@@ -9,6 +9,7 @@ import typer
 
 from verifier.cli import exits, options, showing
 from verifier.cli.planning import InputOptions, dimension, placed, plan_jobs, plan_models
+from verifier.errors import UsageError
 
 
 def plan(
@@ -69,6 +70,8 @@ def plan(
             for job in jobs:
                 progress("building both, and running them for a moment", 0, 0)
                 given, candidates = read.read(job)
+                if given is None:
+                    raise UsageError(f"{job.baseline} is recorded, and plan is for two models that run.")
                 requests = [Request(Cell.parse(name.strip())) for name in cells.split(",")]
                 estimate = estimated(
                     job.baseline,

@@ -17,6 +17,7 @@ from verifier.cells import ORACLE, Cell, missing_here
 from verifier.environment import preserved
 from verifier.estimate.memory import known, resident
 from verifier.estimate.rates import Rates, bytes_met
+from verifier.graph.operators import converts
 from verifier.inputs import paired, tensors
 from verifier.inputs.samples import batch_size as count_of
 from verifier.inputs.samples import batches, ends, picked
@@ -108,7 +109,7 @@ def estimated(
         rates = Rates.measured(bench, list(dict.fromkeys(wanted)))
         phases = (
             Phase("building", "", built - started),
-            Phase("recording, alignment and weights", "", done - built, forwards=_recorded(sides, few)),
+            Phase("recording, alignment and weights", "", done - built, forwards=_recorded(bench, own)),
             *_phases(_Cost(bench, rates, batch_size, own), given, few, cells, typical),
         )
         cast = sum(_unique(bench.at(cell=cell)) for cell in dict.fromkeys([typical, ORACLE]))
@@ -174,8 +175,13 @@ class _Cost:
         )
 
 
-def _recorded(sides: Sequence[Side], few: Inputs) -> tuple[Forwards, ...]:
-    return tuple(Forwards(1, count_of(few), side.cell().dtype) for side in sides)
+def _recorded(bench: Bench, own: Mapping[str, Cell]) -> tuple[Forwards, ...]:
+    """A pass of each as it is given, and one in float64 of what converts."""
+    cells = []
+    for side, cell in own.items():
+        again = cell != ORACLE and any(converts(call.op) for call in bench.graph(side).calls)
+        cells += [(side, cell), *([(side, ORACLE)] if again else [])]
+    return _told(cells, count_of(bench.inputs))
 
 
 def _told(lanes: Sequence[tuple[str, Cell]], samples: int) -> tuple[Forwards, ...]:

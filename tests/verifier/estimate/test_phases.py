@@ -20,7 +20,7 @@ class Net(nn.Sequential):
         super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
 
 
-def made(candidate: nn.Module, samples: int, cells: tuple[str, ...]) -> Counter[tuple[int, str]]:
+def made(net: type[Net], samples: int, cells: tuple[str, ...]) -> Counter[tuple[int, str]]:
     """The forward passes of a verification, by number of samples and dtype."""
     found: Counter[tuple[int, str]] = Counter()
 
@@ -31,17 +31,17 @@ def made(candidate: nn.Module, samples: int, cells: tuple[str, ...]) -> Counter[
 
     hook = nn.modules.module.register_module_forward_pre_hook(count)
     try:
-        found_verdict = verify(Net().eval(), candidate, torch.randn(samples, 3, 8, 8), cells=cells).verdict
+        found_verdict = verify(net().eval(), net().eval(), torch.randn(samples, 3, 8, 8), cells=cells).verdict
     finally:
         hook.remove()
     assert found_verdict == "match"
     return found
 
 
-def planned(candidate: nn.Module, samples: int, cells: tuple[str, ...]) -> Counter[tuple[int, str]]:
+def planned(net: type[Net], samples: int, cells: tuple[str, ...]) -> Counter[tuple[int, str]]:
     """Those that are planned."""
     requests = [Request(Cell.parse(cell)) for cell in cells]
-    found = estimated(Net().eval(), candidate, torch.randn(samples, 3, 8, 8), requests=requests)
+    found = estimated(net().eval(), net().eval(), torch.randn(samples, 3, 8, 8), requests=requests)
     counts: Counter[tuple[int, str]] = Counter()
     for phase in found.phases:
         for each in phase.forwards:
@@ -49,10 +49,21 @@ def planned(candidate: nn.Module, samples: int, cells: tuple[str, ...]) -> Count
     return counts
 
 
+class Casting(Net):
+    """Converts at its end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+        return y.float()
+
+
+@pytest.mark.parametrize("net", [Net, Casting])
 @pytest.mark.parametrize("samples", [2, 5])
 @pytest.mark.parametrize("cells", [("cpu/float32",), ("cpu/float32", "cpu/bfloat16"), ("cpu/float64",)])
-def test_the_passes_of_two_alike_are_planned_as_they_are_made(samples: int, cells: tuple[str, ...]) -> None:
-    assert planned(Net().eval(), samples, cells) == made(Net().eval(), samples, cells)
+def test_the_passes_of_two_alike_are_planned_as_they_are_made(
+    net: type[Net], samples: int, cells: tuple[str, ...]
+) -> None:
+    assert planned(net, samples, cells) == made(net, samples, cells)
 
 
 def test_time_and_memory_are_told_by_cell() -> None:
