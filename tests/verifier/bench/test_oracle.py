@@ -17,6 +17,7 @@ from tests.mutants.benign import BENIGN, applies, variant
 from tests.mutants.networks import build, images
 from tests.sweeps import swept
 from verifier import verify
+from verifier.bench import numerics, oracle
 from verifier.lockstep import passes
 
 if TYPE_CHECKING:
@@ -339,3 +340,45 @@ def test_a_forced_lane_is_overwritten_where_it_lies_not_in_a_copy_on_another_dev
     assert [row.baseline for row in exactly.culprits] == ["mul_1"]
     behind = [row for row in exactly.layers if row.index > exactly.culprits[0].index]
     assert all(row.intrinsic is not None and row.intrinsic.nrmse == 0 for row in behind)
+
+
+class Flagged(nn.Module):
+    """Rounds once more on samples whose first number is positive."""
+
+    more = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        if self.more:
+            y = torch.where(x[:, :1] > 0, y * 3 / 3, y)
+        return torch.tanh(y)
+
+
+class Rounding(Flagged):
+    more = True
+
+
+def test_steps_are_measured_everywhere_if_any_sample_differs_and_on_a_few_pairs_if_none_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(oracle, "_FIRST", 2)
+    monkeypatch.setattr(numerics, "summed_up", lambda *_: True)
+    torch.manual_seed(0)
+    baseline, candidate = Flagged(), Rounding()
+    candidate.load_state_dict(baseline.state_dict())
+    x = torch.randn(6, 8)
+    x[:, 0] = torch.tensor(
+        [-1.0, 1.0, 1.0, 1.0, 1.0, -1.0]
+    )  # the first and the last, on which float64 runs, agree
+
+    def known(other: nn.Module) -> list[bool]:
+        rows = verify(baseline, other, x).cells[1].layers
+        pairs = [row for row in rows if row.kind == "site" and row.accuracy is not None]
+        return [row.accuracy is not None and row.accuracy.baseline_intrinsic is not None for row in pairs]
+
+    assert all(known(candidate))
+    assert known(copy.deepcopy(baseline)) == [True] * 2 + [False] * 4
