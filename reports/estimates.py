@@ -44,5 +44,8 @@ def _merged(phases: Sequence[Phase]) -> list[list[Phase]]:
 def _row(phases: Sequence[Phase]) -> tuple[str, ...]:
     times = f"{len(phases)} times " if len(phases) > 1 else ""
     seconds = sum(phase.seconds for phase in phases)
-    forwards = ", ".join(f"{each.passes} of {each.samples} in {each.dtype}" for each in phases[0].forwards)
+    forwards = ", ".join(
+        f"{each.passes} on {wording.counted(each.samples, 'sample')} in {each.dtype}"
+        for each in phases[0].forwards
+    )
     return phases[0].name, phases[0].cell, f"{seconds:.1f}", times + forwards

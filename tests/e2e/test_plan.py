@@ -40,7 +40,7 @@ def test_it_tells_the_phases_of_every_cell_and_writes_nothing(
     assert ended.out.startswith("net.py:build and net.py:build: about ")
     assert "against float64" in ended.out
     assert ended.out.count("cpu/bfloat16") == 3
-    assert "2 of 5 in bfloat16" in ended.out
+    assert "2 on 5 samples in bfloat16" in ended.out
     assert not any(place.rglob("result.json"))
 
 

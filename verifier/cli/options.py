@@ -99,6 +99,33 @@ BaselineOrRecorded = Annotated[
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
 ]
+Device = Annotated[
+    str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST", help="float64, float32, tf32, bfloat16, float16, separated by commas, or all."
+    ),
+]
+MemoryFormat = Annotated[
+    str, typer.Option(metavar="LIST", help="contiguous, channels_last, separated by commas.")
+]
+Autocast = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="For bfloat16 and float16: off casts the models, on leaves that to torch.autocast; both: off,on.",
+    ),
+]
+Cells = Annotated[
+    str | None,
+    typer.Option(
+        "--cells",
+        metavar="LIST",
+        help="Cells by name, instead of the options above: cpu/float32,cuda/bfloat16/channels_last.",
+    ),
+]
 BaselinePath = Annotated[
     Path | None,
     typer.Option(

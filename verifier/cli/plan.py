@@ -20,9 +20,11 @@ def plan(
     candidate: options.Candidate = None,
     baseline_path: options.BaselinePath = None,
     candidate_path: options.CandidatePath = None,
-    cells: Annotated[
-        str, typer.Option(metavar="LIST", help="Cells by name: cpu/float32,cpu/bfloat16.")
-    ] = "cpu/float32",
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    memory_format: options.MemoryFormat = "contiguous",
+    autocast: options.Autocast = "off",
+    cells_wanted: options.Cells = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Samples that go through at once; 8.")
     ] = None,
@@ -47,7 +49,7 @@ def plan(
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
         with showing.progress_bar("importing torch") as progress:
-            from verifier.cells import Cell, Request
+            from verifier.cli.verifying import CellOptions
             from verifier.estimate import estimated
 
             jobs = plan_jobs(
@@ -66,13 +68,19 @@ def plan(
                 candidate_preprocessing=None,
                 seed=seed,
             )
+            requests = CellOptions(
+                names=cells_wanted,
+                device=device,
+                dtype=dtype,
+                memory_format=memory_format,
+                autocast=autocast,
+            ).requests()
             found = []
             for job in jobs:
                 progress("building both, and running them for a moment", 0, 0)
                 given, candidates = read.read(job)
                 if given is None:
                     raise UsageError(f"{job.baseline} is recorded, and plan is for two models that run.")
-                requests = [Request(Cell.parse(name.strip())) for name in cells.split(",")]
                 estimate = estimated(
                     job.baseline,
                     job.candidate,

@@ -32,33 +32,11 @@ def run(
     candidate: options.Candidate = None,
     baseline_path: options.BaselinePath = None,
     candidate_path: options.CandidatePath = None,
-    device: Annotated[
-        str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
-    ] = "cpu",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="float64, float32, tf32, bfloat16, float16, separated by commas, or all."
-        ),
-    ] = "float32",
-    memory_format: Annotated[
-        str, typer.Option(metavar="LIST", help="contiguous, channels_last, separated by commas.")
-    ] = "contiguous",
-    autocast: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="For bfloat16 and float16: off casts the models, on leaves that to torch.autocast; both: off,on.",
-        ),
-    ] = "off",
-    cells_wanted: Annotated[
-        str | None,
-        typer.Option(
-            "--cells",
-            metavar="LIST",
-            help="Cells by name, instead of the options above: cpu/float32,cuda/bfloat16/channels_last.",
-        ),
-    ] = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    memory_format: options.MemoryFormat = "contiguous",
+    autocast: options.Autocast = "off",
+    cells_wanted: options.Cells = None,
     batch_size: Annotated[
         int | None,
         typer.Option(

@@ -167,8 +167,9 @@ def show_estimates(found: Sequence[tuple[str, Estimate]]) -> None:
     """Print what comparisons will take, each by the name it has."""
     from reports import estimates
 
-    for name, estimate in found:
-        say(estimates.plain(name, estimate))
+    say("\n".join(estimates.plain(name, estimate) for name, estimate in found))
+    if len(found) > 1:
+        say(f"\nall {len(found)}: about {sum(estimate.seconds for _, estimate in found):.0f} s\n")
 
 
 def warn(lost: Sequence[str]) -> None:

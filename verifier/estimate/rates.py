@@ -81,8 +81,7 @@ class Rates:
         Raises:
             CannotRunError: A model fails.
         """
-        _bandwidth(torch.zeros(1 << 16))  # loads the kernels
-        reading = _bandwidth(torch.rand(1 << 20))
+        reading = max(_bandwidth(torch.rand(1 << 20)) for _ in range(3))  # the first may load the kernels
         forwards: dict[tuple[str, Cell], Forward] = {}
         returned: list[list[Tensor]] = []
         for cell in cells:
@@ -124,23 +123,29 @@ def _forward(bench: Bench, side: str) -> tuple[Forward, list[Tensor]]:
     few = bench.given(side)
     count = batch_size(few)
     model = bench.copied(side)
-    ran = {}
-    values: list[Tensor] = []
-    for inputs in (few, *([sample(few, 1)] if count > 1 else []), few):
-        seconds, memory, values = _once(bench, model, inputs)
-        ran[batch_size(inputs)] = seconds, memory
-    one, some = ran[min(ran)], ran[count]
-    line = [Line.through(one[k], some[k], count) for k in range(2)]
-    return Forward(line[0], line[1]), values
+    alone = sample(few, 1) if count > 1 else few
+    _once(bench, model, alone)
+    one = _once(bench, model, alone)
+    some = _once(bench, model, few) if count > 1 else one
+    seconds = Line.through(one.seconds, some.seconds, count)
+    return Forward(seconds, Line.through(one.memory, some.memory, count)), some.values
 
 
-def _once(bench: Bench, model: torch.nn.Module, inputs: Inputs) -> tuple[float, float, list[Tensor]]:
+class _Ran(NamedTuple):
+    """What one pass took, and what it returned."""
+
+    seconds: float
+    memory: float
+    values: list[Tensor]
+
+
+def _once(bench: Bench, model: torch.nn.Module, inputs: Inputs) -> _Ran:
     args, kwargs = arguments(inputs, bench.cell)
     with torch.no_grad(), running(bench.cell), same_chance(), resident_peak() as memory:
         started = time.perf_counter()
         result = model(*args, **kwargs)
         seconds = time.perf_counter() - started
-    return seconds, float(memory.grown), Returned.of(result).values()
+    return _Ran(seconds, float(memory.grown), Returned.of(result).values())
 
 
 def _lockstep(bench: Bench) -> float:
