@@ -189,7 +189,7 @@ def _sizes(side: Neighbourhood) -> Hashable:
         for value in call.arguments.values():
             for tensor in tensors_in(value):
                 large = size(tensor)
-                found.append(round(math.log10(large)) if large else None)
+                found.append(round(math.log10(large)) if 0 < large < math.inf else large)
         for source, tensor in zip(site.operands, call.operands, strict=False):
             if source is None:
                 found.append(tuple(tensor.flatten().tolist()) if tensor.numel() <= _ENOUGH else site.index)
