@@ -11,7 +11,7 @@ from reports.sections import Section, text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verifier.estimate import Estimate, Phase
+    from verifier.records import Estimate, Phase
 
 
 def plain(name: str, estimate: Estimate) -> str:

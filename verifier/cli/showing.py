@@ -14,9 +14,8 @@ from verifier.cli.streams import err, out
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verifier.estimate import Estimate
     from verifier.initialisation.records import Initialisation
-    from verifier.records import Check, PreparationAlone, Result, Walk
+    from verifier.records import Check, Estimate, PreparationAlone, Result, Walk
     from verifier.training.records import Experiment, TrainingParity
 
 Progress = Callable[[str, int, int], None]

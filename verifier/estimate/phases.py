@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,7 @@ from verifier.inputs.samples import batch_size as count_of
 from verifier.inputs.samples import batches, ends, picked
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import pages_held
+from verifier.records import Estimate, Forwards, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,44 +32,6 @@ if TYPE_CHECKING:
 
     from verifier.cells import Request
     from verifier.inputs import Inputs
-
-
-class Forwards(NamedTuple):
-    """So many forward passes, of either model, on so many samples in a dtype."""
-
-    passes: int
-    samples: int
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase: its name, its cell (empty for none), its seconds, and bytes beside weights at its peak."""
-
-    name: str
-    cell: str
-    seconds: float
-    memory: float = 0.0
-    forwards: tuple[Forwards, ...] = ()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a verification will take: its phases, and whether the two models return the same bits.
-
-    `memory` is resident bytes at the peak, None where this system does not tell; `missing` says why cells cannot run
-    here. What is searched for where the two diverge comes on top.
-    """
-
-    phases: tuple[Phase, ...]
-    alike: bool
-    memory: float | None
-    missing: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """All phases together."""
-        return sum(phase.seconds for phase in self.phases)
 
 
 def estimated(
@@ -108,14 +71,19 @@ def estimated(
         wanted = [typical, ORACLE, *cells, *own.values()]
         rates = Rates.measured(bench, list(dict.fromkeys(wanted)))
         phases = (
-            Phase("building", "", built - started),
-            Phase("recording, alignment and weights", "", done - built, forwards=_recorded(bench, own)),
+            Phase(name="building", cell="", seconds=built - started),
+            Phase(
+                name="recording, alignment and weights",
+                cell="",
+                seconds=done - built,
+                forwards=_recorded(bench, own),
+            ),
             *_phases(_Cost(bench, rates, batch_size, own), given, few, cells, typical),
         )
         cast = sum(_unique(bench.at(cell=cell)) for cell in dict.fromkeys([typical, ORACLE]))
     peak = held + cast + max(phase.memory for phase in phases)
     told = tuple(f"{cell.name}: {why}" for cell, why in missing.items())
-    return Estimate(phases, rates.alike, peak if known() else None, told)
+    return Estimate(phases=phases, alike=rates.alike, memory=peak if known() else None, missing=told)
 
 
 def _unique(bench: Bench) -> float:
@@ -154,11 +122,11 @@ class _Cost:
         read = bytes_met(self.bench.at(cell=widest), comparisons) * samples / few / self.rates.reading
         meeting = self.rates.meeting * self.pairs * max(len(lanes) / 2, comparisons)
         return Phase(
-            name,
-            cell.name,
-            sum(seconds for seconds, _ in ran) + read + meeting,
-            sum(memory for _, memory in ran),
-            _told(lanes, samples),
+            name=name,
+            cell=cell.name,
+            seconds=sum(seconds for seconds, _ in ran) + read + meeting,
+            memory=sum(memory for _, memory in ran),
+            forwards=_told(lanes, samples),
         )
 
     def called_again(self, cell: Cell) -> Phase:
@@ -167,11 +135,11 @@ class _Cost:
         ran = [self.forward(side, cell, samples) for side in SIDES]
         copied = 2 * self.weights / self.rates.moving
         return Phase(
-            "called again",
-            cell.name,
-            2 * sum(seconds for seconds, _ in ran) + copied,
-            self.weights / 2 + max(memory for _, memory in ran),
-            _told([(side, cell) for side in SIDES] * 2, samples),
+            name="called again",
+            cell=cell.name,
+            seconds=2 * sum(seconds for seconds, _ in ran) + copied,
+            memory=self.weights / 2 + max(memory for _, memory in ran),
+            forwards=_told([(side, cell) for side in SIDES] * 2, samples),
         )
 
 
@@ -186,7 +154,7 @@ def _recorded(bench: Bench, own: Mapping[str, Cell]) -> tuple[Forwards, ...]:
 
 def _told(lanes: Sequence[tuple[str, Cell]], samples: int) -> tuple[Forwards, ...]:
     counts = Counter(cell.dtype for _, cell in lanes)
-    return tuple(Forwards(count, samples, dtype) for dtype, count in counts.items())
+    return tuple(Forwards(passes=count, samples=samples, dtype=dtype) for dtype, count in counts.items())
 
 
 def _of_rebuilt(cost: _Cost, few: Inputs) -> Iterator[Phase]:

@@ -27,6 +27,7 @@ from verifier.records.circumstances import (
     UnmatchedSite,
     WeightsInfo,
 )
+from verifier.records.estimates import Estimate, Forwards, Phase
 from verifier.records.exercise import Exercise, InputRange, Probe, Unexercised
 from verifier.records.history import Bisection, Change, History, Point, RecordedRun, SiteLine, Timeline, Trial
 from verifier.records.pairs import (
@@ -72,9 +73,11 @@ __all__ = [
     "Coverage",
     "Criterion",
     "Environment",
+    "Estimate",
     "Excited",
     "Exercise",
     "Exhibit",
+    "Forwards",
     "Hardware",
     "Histogram",
     "History",
@@ -87,6 +90,7 @@ __all__ = [
     "NoiseFloor",
     "OutputAgreement",
     "PairResult",
+    "Phase",
     "Plane",
     "Point",
     "Precision",

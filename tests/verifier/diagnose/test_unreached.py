@@ -245,3 +245,30 @@ def test_regions_written_alike_are_each_tried_where_their_numbers_are_of_another
     found = verify(net(1e-12), net(1e-13), torch.randn(4, 64), weights="as-is")
     assert found.verdict == "diverged"
     assert {"1.1", "2.1"} <= {each.baseline for each in found.culprits}
+
+
+def test_masks_whose_square_overflows_have_a_size_all_the_same() -> None:
+    class Attending(nn.Module):
+        fused = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+            mask = torch.full((x.shape[1],) * 2, torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
+            if self.fused:
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            else:
+                y = torch.softmax(q @ k.transpose(-1, -2) / 8**0.5 + mask, -1) @ v
+            found: Tensor = self.out(y.transpose(1, 2).flatten(2))
+            return found
+
+    class Written(Attending):
+        fused = False
+
+    torch.manual_seed(0)
+    baseline, candidate = Attending(), Written()
+    candidate.load_state_dict(baseline.state_dict())
+    assert verify(baseline, candidate, torch.randn(2, 5, 16)).verdict is Verdict.MATCH

@@ -29,6 +29,7 @@ def made(net: type[Net], samples: int, cells: tuple[str, ...]) -> Counter[tuple[
             dtype = next(module.parameters()).dtype
             found[len(args[0]), str(dtype).removeprefix("torch.")] += 1
 
+    torch.manual_seed(0)
     hook = nn.modules.module.register_module_forward_pre_hook(count)
     try:
         found_verdict = verify(net().eval(), net().eval(), torch.randn(samples, 3, 8, 8), cells=cells).verdict
@@ -40,6 +41,7 @@ def made(net: type[Net], samples: int, cells: tuple[str, ...]) -> Counter[tuple[
 
 def planned(net: type[Net], samples: int, cells: tuple[str, ...]) -> Counter[tuple[int, str]]:
     """Those that are planned."""
+    torch.manual_seed(0)
     requests = [Request(Cell.parse(cell)) for cell in cells]
     found = estimated(net().eval(), net().eval(), torch.randn(samples, 3, 8, 8), requests=requests)
     counts: Counter[tuple[int, str]] = Counter()
