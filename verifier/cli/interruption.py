@@ -72,11 +72,18 @@ def listen(leave: Callable[[], NoReturn]) -> None:
     _leave = leave
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, startup.end):
         signal.signal(signal.SIGINT, _answer)
+        sys.unraisablehook = _quiet
         if hasattr(signal, "pthread_kill"):
             read, write = os.pipe()
             os.set_blocking(write, False)
             signal.set_wakeup_fd(write, warn_on_full_buffer=False)
             threading.Thread(target=_watch, args=(read,), daemon=True).start()
+
+
+def _quiet(lost: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a Ctrl-C that met a destructor, where Python can only ignore it: it comes again."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
 
 
 def _watch(arriving: int) -> None:
