@@ -161,8 +161,8 @@ def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced
         found = _over_batches(bench, inputs, Kinds(free, forced))
         if not (found.shared and free and forced):
             return found
-        alone = (_over_batches(bench, inputs, Kinds(kind, not kind)) for kind in (True, False))
-        return next(alone).with_forced(next(alone))
+        freely = _over_batches(bench, inputs, Kinds(free=True, forced=False))
+        return freely.with_forced(_over_batches(bench, inputs, Kinds(free=False, forced=True)))
     except torch.OutOfMemoryError as error:  # elsewhere than in a model: in moving inputs, in comparing
         raise OutOfMemoryError(f"out of memory in {bench.cell.name}. Use a smaller --batch-size.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,15 +108,8 @@ def bytes_met(bench: Bench, times: int) -> float:
     """Bytes of the baseline's and the candidate's tensors at all pairs, read so many times."""
     size = bench.cell.torch_dtype.itemsize
     sites = bench.alignment.baseline.sites
-    elements = sum(_elements(sites[pair.baseline].shape) for pair in bench.alignment.pairs)
+    elements = sum(math.prod(sites[pair.baseline].shape) for pair in bench.alignment.pairs)
     return 2.0 * times * elements * size
-
-
-def _elements(shape: Sequence[int]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found
 
 
 def _forward(bench: Bench, side: str) -> tuple[Forward, list[Tensor]]:

@@ -59,9 +59,9 @@ def copy_with(
         ModelError: The module cannot be copied.
     """
     memo: dict[int, Any] = {}
-    modules = list(model.modules())
-    beside = _beside(modules)
     named = _named_modules(model)
+    modules = [module for _, module in named]
+    beside = _beside(modules)
     for name, tensor in (each for kind in _KINDS for each in _named(named, kind)):
         if id(tensor) in memo:
             continue
@@ -151,12 +151,12 @@ def _named(modules: Sequence[tuple[str, nn.Module]], kind: str) -> Iterator[tupl
 
 def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """What `named_modules` gives, whose generators within generators take several times as long in a deep model."""
-    if any(type(each).named_modules is not nn.Module.named_modules for each in model.modules()):
-        return list(model.named_modules())
     found: dict[int, tuple[str, nn.Module]] = {}
     waiting: list[tuple[str, nn.Module]] = [("", model)]
     while waiting:
         name, module = waiting.pop()
+        if type(module).named_modules is not nn.Module.named_modules:  # it has its own idea of what is inside
+            return list(model.named_modules())
         if id(module) in found:
             continue
         found[id(module)] = name, module
