@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tests.benchmarks.measuring import alternate, can_measure_memory, reset_peak, resident
+from tests.benchmarks.measuring import alternate
+from verifier.estimate.memory import known, reset_peak, resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,7 @@ class Account:
         self._roots = roots
         self._stack: list[str] = []
         self._since = 0.0
-        self._memory = can_measure_memory()
+        self._memory = known()
         self._exits = contextlib.ExitStack()
 
     def __enter__(self) -> Account:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from verifier.estimate.memory import reset_peak, resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,21 +43,3 @@ def peak_memory(function: Callable[[], object]) -> tuple[int, int]:
     before = resident("VmRSS")
     function()
     return before, resident("VmHWM")
-
-
-def reset_peak() -> None:
-    """Begin anew to note the most that is resident."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def can_measure_memory() -> bool:
-    """Whether this system has what `peak_memory` needs."""
-    return sys.platform == "linux" and Path("/proc/self/clear_refs").exists()
-
-
-def resident(field: str) -> int:
-    """Resident bytes: `VmRSS` now, `VmHWM` at the most since `reset_peak`."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")

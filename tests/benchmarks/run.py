@@ -97,9 +97,10 @@ def passes(subject, rounds: int) -> None:  # type: ignore[no-untyped-def]
 
 def memory(subject) -> None:  # type: ignore[no-untyped-def]
     """Peak resident memory of each, over that of two bare forwards."""
-    from tests.benchmarks.measuring import can_measure_memory, peak_memory
+    from tests.benchmarks.measuring import peak_memory
+    from verifier.estimate.memory import known
 
-    if not can_measure_memory():
+    if not known():
         print("  peak memory: not measured, /proc/self/clear_refs is missing")
         return
     functions = (
@@ -119,10 +120,11 @@ def memory(subject) -> None:  # type: ignore[no-untyped-def]
 
 def depth() -> None:
     """Peak memory of a free pass over a shallow and a deep network of one width, weights aside."""
-    from tests.benchmarks.measuring import can_measure_memory, peak_memory
+    from tests.benchmarks.measuring import peak_memory
     from tests.benchmarks.subjects import chain
+    from verifier.estimate.memory import known
 
-    if not can_measure_memory():
+    if not known():
         return
     print("\nResidual chain, width 16, batch 32, 32 px, float32: free pass")
     grown = {}

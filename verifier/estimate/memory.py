@@ -30,17 +30,22 @@ def resident_peak() -> Iterator[Grown]:
         return
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-    _REFS.write_text("5", encoding="ascii")
+    reset_peak()
     before = resident("VmRSS")
     yield found
     found.grown = max(0, resident("VmHWM") - before)
+
+
+def reset_peak() -> None:
+    """Begin anew to note the most that is resident."""
+    _REFS.write_text("5", encoding="ascii")
 
 
 @functools.cache
 def known() -> bool:
     """Whether peaks can be measured here."""
     try:
-        _REFS.write_text("5", encoding="ascii")
+        reset_peak()
     except OSError:
         return False
     return True
@@ -49,6 +54,6 @@ def known() -> bool:
 def resident(field: str) -> int:
     """Resident bytes: `VmRSS` now, `VmHWM` at the most so far."""
     for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(field):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
