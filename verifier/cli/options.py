@@ -99,6 +99,49 @@ BaselineOrRecorded = Annotated[
 Candidate = Annotated[
     str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
 ]
+Archs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=(
+            "One that `models` lists: the reference model against its baseline, torchvision's or one composed "
+            "of torchvision's blocks. Several, separated by commas, or all: one after the other."
+        ),
+    ),
+]
+Images = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."),
+]
+InputFile = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="FILE|SPEC",
+        help=(
+            "Tensors from a .npy, .pt or .safetensors file, or what file.py:function or package.module:function "
+            "returns: a tensor, a tuple or a dict of arguments, tensors or not."
+        ),
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Height and width of an image, or 'small'; --arch knows what fits, else 224, and 64 if small.",
+    ),
+]
+WeightsMode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help=(
+            "calibrated: seeded draws that excite every parameter, for both models. init: the baseline's initial "
+            "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
+            "Or a .safetensors, .pt or .pth file."
+        ),
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="LIST", help="cpu, cuda or cuda:N, separated by commas, or all.")
 ]

@@ -13,9 +13,7 @@ from verifier.errors import UsageError
 
 
 def plan(
-    arch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One that `models` lists, as for `run`.")
-    ] = None,
+    arch: options.Archs = None,
     baseline: options.Baseline = None,
     candidate: options.Candidate = None,
     baseline_path: options.BaselinePath = None,
@@ -29,16 +27,10 @@ def plan(
         int | None, typer.Option(metavar="N", min=1, help="Samples that go through at once; 8.")
     ] = None,
     batch_dim: options.BatchDim = "0",
-    input_file: Annotated[
-        str | None, typer.Option("--input", metavar="FILE|SPEC", help="What both are given, as for `run`.")
-    ] = None,
-    images: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory of photographs, as for `run`.")
-    ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(metavar="PIXELS", help="Height and width of an image, or 'small'.")
-    ] = None,
-    weights: Annotated[str, typer.Option(metavar="MODE", help="As for `run`.")] = "calibrated",
+    input_file: options.InputFile = None,
+    images: options.Images = None,
+    image_size: options.ImageSize = None,
+    weights: options.WeightsMode = "calibrated",
     seed: options.Seed = 0,
     debug: options.Debug = False,
 ) -> None:

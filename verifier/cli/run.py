@@ -18,16 +18,7 @@ _OUTPUTS = ("by-name", "by-order")
 
 
 def run(
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=(
-                "One that `models` lists: the reference model against its baseline, torchvision's or one composed "
-                "of torchvision's blocks. Several, separated by commas, or all: one after the other."
-            ),
-        ),
-    ] = None,
+    arch: options.Archs = None,
     baseline: options.BaselineOrRecorded = None,
     candidate: options.Candidate = None,
     baseline_path: options.BaselinePath = None,
@@ -44,23 +35,8 @@ def run(
         ),
     ] = None,
     batch_dim: options.BatchDim = "0",
-    images: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Directory of photographs; 'samples' for some that scikit-image ships."
-        ),
-    ] = None,
-    input_file: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            metavar="FILE|SPEC",
-            help=(
-                "Tensors from a .npy, .pt or .safetensors file, or what file.py:function or package.module:function "
-                "returns: a tensor, a tuple or a dict of arguments, tensors or not."
-            ),
-        ),
-    ] = None,
+    images: options.Images = None,
+    input_file: options.InputFile = None,
     candidate_input: Annotated[
         str | None,
         typer.Option(
@@ -69,25 +45,9 @@ def run(
         ),
     ] = None,
     candidate_preprocessing: options.CandidatePreprocessing = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PIXELS",
-            help="Height and width of an image, or 'small'; --arch knows what fits, else 224, and 64 if small.",
-        ),
-    ] = None,
+    image_size: options.ImageSize = None,
     test_scales: options.TestScales = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="MODE",
-            help=(
-                "calibrated: seeded draws that excite every parameter, for both models. init: the baseline's initial "
-                "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
-                "Or a .safetensors, .pt or .pth file."
-            ),
-        ),
-    ] = "calibrated",
+    weights: options.WeightsMode = "calibrated",
     map_file: options.Map = None,
     save_map: Annotated[
         Path | None,
