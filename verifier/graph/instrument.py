@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from verifier.border import heartbeat
 from verifier.errors import GraphDepartureError
+from verifier.graph.interpreted import Interpreter
 from verifier.graph.operators import BLANK, READS, operator_name
 from verifier.graph.tensors import same_memory, tensors_in
 from verifier.graph.traced import Origin, origin
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from torch.utils.hooks import RemovableHandle
+
+    from verifier.records import Source
 
 
 class Known:
@@ -106,7 +109,9 @@ class Instrument(TorchFunctionMode, ABC):
         self._known = Known(given)
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
         self._names: dict[int, str] = {}
-        self._traced = {name: each for name, each in model.named_modules() if isinstance(each, GraphModule)}
+        self._traced = {
+            name: each for name, each in model.named_modules() if isinstance(each, GraphModule | Interpreter)
+        }
         self._hooks: list[RemovableHandle] = []
         self._attach(model)
 
@@ -133,8 +138,14 @@ class Instrument(TorchFunctionMode, ABC):
         traced = self._traced.get(scope)
         if traced is None:
             return Origin(scope, leaf=False)
-        found = origin(traced)
+        found = traced.running.origin if isinstance(traced, Interpreter) else origin(traced)
         return found._replace(module=".".join(filter(None, (scope, found.module))))
+
+    @property
+    def written(self) -> Source | None:
+        """Where the node is written that runs, in a program that is no Python; None in any other."""
+        program = self._traced.get(self._scopes[-1])
+        return program.running.source if isinstance(program, Interpreter) else None
 
     def detach(self) -> None:
         """Take the hooks off, which tie the model and this object into a cycle. Safe to call twice."""

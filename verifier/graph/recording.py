@@ -194,7 +194,7 @@ class Recorder(Instrument):
         attributes = self._interned.setdefault(tuple(attributes.items()), attributes)
         # F.dropout in eval mode says inplace=False and returns its argument; F.relu(inplace=True) does too.
         inplace = function is not None and writes_in_place(function, {**dict(named), **kwargs})
-        source = self._lines.running()
+        source = self.written or self._lines.running()
         for k, tensor in enumerate(outputs):
             draft = _Draft(
                 base=scope if leaf else f"{scope}.{op}" if scope else op,

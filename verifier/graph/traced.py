@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch.fx import GraphModule, Node
 
-_CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
+CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 
 
 class Origin(NamedTuple):
@@ -29,7 +29,7 @@ def origin(traced: GraphModule) -> Origin:
     name, kind = next(reversed(stack.values()))
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     name = name.removeprefix("L['self']").lstrip(".")
-    return Origin(name, kind.startswith("torch.nn.") and kind.rpartition(".")[2] not in _CONTAINERS)
+    return Origin(name, kind.startswith("torch.nn.") and kind.rpartition(".")[2] not in CONTAINERS)
 
 
 def _running(traced: GraphModule) -> Node | None:

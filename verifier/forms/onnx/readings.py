@@ -1,0 +1,390 @@
+"""ONNX's operators as calls of torch: what a node means, in whatever dtype its tensors are.
+
+By torch's names, so that what is known of torch's operators holds for them. Where a node has no reading, or none with
+its attributes, it is run as it is (`verifier.forms.onnx.steps`). Meanings are those of the specification,
+https://onnx.ai/onnx/operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from verifier.forms.onnx.node import Call, OnnxNode, Value, number, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Reading = Callable[[OnnxNode, "Sequence[Value]"], Call | None]
+
+class Readings(dict[str, Reading]):
+    """Readings by operator: None where one has no words for a node."""
+
+    def of(self, *ops: str) -> Callable[[Reading], Reading]:
+        """Register a reading of some operators."""
+
+        def registered(reading: Reading) -> Reading:
+            self.update(dict.fromkeys(ops, reading))
+            return reading
+
+        return registered
+
+
+READINGS = Readings()
+
+
+def at(given: Sequence[Value], place: int) -> Value:
+    """An input, None where it was left out."""
+    return given[place] if place < len(given) else None
+
+
+def operand(value: Value) -> Any:
+    """An input as an argument: a tensor, or the number that it is."""
+    if isinstance(value, np.ndarray):
+        return number(value) if value.size == 1 and value.ndim == 0 else as_tensor(value)
+    return value
+
+
+def as_tensor(value: Value) -> Tensor:
+    """An input as a tensor."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    if value is None:
+        raise ValueError("a required input was left out")
+    return value
+
+
+_UNARY: dict[str, Callable[..., Any]] = {
+    "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh,
+    "Atan": torch.atan, "Atanh": torch.atanh, "Ceil": torch.ceil, "Cos": torch.cos, "Cosh": torch.cosh,
+    "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor, "Log": torch.log, "Mish": F.mish, "Neg": torch.neg,
+    "Not": torch.logical_not, "Reciprocal": torch.reciprocal, "Relu": torch.relu, "Round": torch.round,
+    "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Sinh": torch.sinh, "Softplus": F.softplus,
+    "Softsign": F.softsign, "Sqrt": torch.sqrt, "Tan": torch.tan, "Tanh": torch.tanh, "HardSwish": F.hardswish,
+    "IsNaN": torch.isnan, "BitwiseNot": torch.bitwise_not,
+}  # fmt: skip
+
+
+@READINGS.of(*_UNARY)
+def _unary(node: OnnxNode, given: Sequence[Value]) -> Call:
+    function = _UNARY[node.op]
+    return Call(function.__name__, function, [given[0]])
+
+
+_BINARY: dict[str, Callable[..., Any]] = {
+    "Add": torch.add, "And": torch.logical_and, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
+    "Less": torch.lt, "LessOrEqual": torch.le, "Mul": torch.mul, "Or": torch.logical_or, "Pow": torch.pow,
+    "Sub": torch.sub, "Xor": torch.logical_xor, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
+    "BitwiseXor": torch.bitwise_xor,
+}  # fmt: skip
+_TURNED = {"Add": "Add", "Mul": "Mul", "Equal": "Equal", "Greater": "Less", "Less": "Greater"}
+_TURNED |= {"GreaterOrEqual": "LessOrEqual", "LessOrEqual": "GreaterOrEqual"}
+
+
+@READINGS.of(*_BINARY)
+def _binary(node: OnnxNode, given: Sequence[Value]) -> Call:
+    one, two, op = operand(given[0]), operand(given[1]), node.op
+    if not isinstance(one, Tensor) and op in _TURNED:
+        one, two, op = two, one, _TURNED[op]
+    if not isinstance(one, Tensor):
+        if op == "Sub":
+            return Call("rsub", torch.rsub, [two, one])
+        one = one if op == "Pow" else torch.tensor(one, dtype=two.dtype)
+    if op == "Pow" and isinstance(one, Tensor) and isinstance(two, Tensor):
+        kept = one.dtype  # the base's, whatever the exponent's
+        return Call("pow", lambda input, exponent: torch.pow(input, exponent).to(kept), [one, two])  # noqa: A006
+    return Call(_BINARY[op].__name__, _BINARY[op], [one, two])
+
+
+def _quotient(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
+    whole = not (torch.is_tensor(input) and input.is_floating_point()) and not torch.is_tensor(other)
+    whole = whole or (torch.is_tensor(other) and torch.is_tensor(input) and not input.is_floating_point())
+    return torch.div(input, other, rounding_mode="trunc" if whole else None)
+
+
+@READINGS.of("Div")
+def _div(node: OnnxNode, given: Sequence[Value]) -> Call:
+    one, two = operand(given[0]), operand(given[1])
+    if not isinstance(one, Tensor):
+        one = torch.tensor(one, dtype=two.dtype)
+    if one.is_floating_point():
+        return Call("div", torch.div, [one, two])
+    return Call("div", _quotient, [one, two])
+
+
+@READINGS.of("Mod")
+def _mod(node: OnnxNode, given: Sequence[Value]) -> Call:
+    function = torch.fmod if node.get("fmod", 0) else torch.remainder
+    return Call(function.__name__, function, [as_tensor(given[0]), operand(given[1])])
+
+
+@READINGS.of("Max", "Min", "Sum", "Mean")
+def _of_several(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    tensors = [as_tensor(value) for value in given]
+    if len(tensors) != 2 or node.op == "Mean":
+        if len(tensors) == 1:
+            return Call("clone", torch.clone, tensors)
+        return None
+    function = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}[node.op]
+    return Call(function.__name__, function, tensors)
+
+
+@READINGS.of("Gelu")
+def _gelu(node: OnnxNode, given: Sequence[Value]) -> Call:
+    return Call("gelu", F.gelu, [given[0]], {"approximate": node.get("approximate", "none")})
+
+
+@READINGS.of("com.microsoft.Gelu", "com.microsoft.QuickGelu")
+def _gelu_of_microsoft(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    return Call("gelu", F.gelu, [given[0]]) if node.op.endswith(".Gelu") else None
+
+
+_WITH_ALPHA: dict[str, tuple[Callable[..., Any], str, float]] = {
+    "Elu": (F.elu, "alpha", 1.0),
+    "Celu": (F.celu, "alpha", 1.0),
+    "LeakyRelu": (F.leaky_relu, "negative_slope", 0.01),
+}
+
+
+@READINGS.of(*_WITH_ALPHA)
+def _with_alpha(node: OnnxNode, given: Sequence[Value]) -> Call:
+    function, name, usual = _WITH_ALPHA[node.op]
+    return Call(function.__name__, function, [given[0]], {name: node.get("alpha", usual)})
+
+
+@READINGS.of("HardSigmoid")
+def _hard_sigmoid(node: OnnxNode, given: Sequence[Value]) -> Call:
+    alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+        return Call("hardsigmoid", F.hardsigmoid, [given[0]])
+    return Call("hardsigmoid", _line_clipped, [given[0]], {"alpha": alpha, "beta": beta})
+
+
+def _line_clipped(input: Tensor, alpha: float, beta: float) -> Tensor:  # noqa: A002
+    return (input * alpha + beta).clamp(0, 1)
+
+
+@READINGS.of("Selu")
+def _selu(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    usual = abs(node.get("alpha", 1.6732632) - 1.6732632) < 1e-6 and abs(node.get("gamma", 1.050701) - 1.050701) < 1e-6
+    return Call("selu", F.selu, [given[0]]) if usual else None
+
+
+@READINGS.of("Swish")
+def _swish(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    return Call("silu", F.silu, [given[0]]) if node.get("alpha", 1.0) == 1 else None
+
+
+@READINGS.of("PRelu")
+def _prelu(node: OnnxNode, given: Sequence[Value]) -> Call:
+    return Call("prelu", _sloped, [given[0], as_tensor(given[1])])
+
+
+def _sloped(input: Tensor, weight: Tensor) -> Tensor:  # noqa: A002
+    return torch.where(input < 0, input * weight, input)
+
+
+@READINGS.of("Clip")
+def _clip(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.opset < 11:
+        low, high = node.get("min"), node.get("max")
+    else:
+        low, high = (None if value is None else operand(value) for value in (at(given, 1), at(given, 2)))
+    if low is None and high is None:
+        return Call("clone", torch.clone, [given[0]])
+    if low == 0 and high is None:
+        return Call("relu", torch.relu, [given[0]])
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor) and (low, high) == (0, 6):
+        return Call("relu6", F.relu6, [given[0]])
+    return Call("clamp", torch.clamp, [given[0], low, high])
+
+
+@READINGS.of("Softmax", "LogSoftmax")
+def _softmax(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x = as_tensor(given[0])
+    axis = node.get("axis", -1 if node.opset >= 13 else 1)
+    if node.opset < 13 and axis not in (-1, x.dim() - 1) and any(size > 1 for size in x.shape[axis:][1:]):
+        return None  # over all dimensions from the axis on
+    function = torch.softmax if node.op == "Softmax" else torch.log_softmax
+    return Call(function.__name__, function, [x, axis])
+
+
+@READINGS.of("Gemm")
+def _gemm(node: OnnxNode, given: Sequence[Value]) -> Call:
+    a, b, c = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
+    plain = node.get("alpha", 1.0) == 1 and node.get("beta", 1.0) == 1 and not node.get("transA", 0)
+    row = c is None or (c.ndim == 1 and c.shape[0] == (b.shape[0] if node.get("transB", 0) else b.shape[1]))
+    if plain and row and node.get("transB", 0):
+        return Call("linear", F.linear, [a, b, None if c is None else as_tensor(c)])
+    if plain and row and c is not None:
+        return Call("addmm", torch.addmm, [as_tensor(c), a, b])
+    if plain and c is None:
+        return Call("matmul", torch.matmul, [a, b])
+    settings = {
+        "alpha": node.get("alpha", 1.0),
+        "beta": node.get("beta", 1.0),
+        "turned": (node.get("transA", 0), node.get("transB", 0)),
+    }
+    return Call("addmm", _product, [None if c is None else as_tensor(c), a, b], settings)
+
+
+def _product(
+    input: Tensor | None,  # noqa: A002
+    mat1: Tensor,
+    mat2: Tensor,
+    alpha: float,
+    beta: float,
+    turned: tuple[int, int],
+) -> Tensor:
+    product = alpha * ((mat1.mT if turned[0] else mat1) @ (mat2.mT if turned[1] else mat2))
+    return product if input is None else product + beta * input
+
+
+@READINGS.of("MatMul")
+def _matmul(node: OnnxNode, given: Sequence[Value]) -> Call:
+    return Call("matmul", torch.matmul, [as_tensor(given[0]), as_tensor(given[1])])
+
+
+@READINGS.of("Einsum")
+def _einsum(node: OnnxNode, given: Sequence[Value]) -> Call:
+    return Call("einsum", torch.einsum, [node.get("equation"), *map(as_tensor, given)])
+
+
+@READINGS.of("BatchNormalization")
+def _batch_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.get("training_mode", 0) or len(node.outputs) > 1:
+        return None
+    x, weight, bias, mean, variance = map(as_tensor, given)
+    arguments = {"weight": weight, "bias": bias, "training": False, "eps": node.get("epsilon", 1e-5)}
+    return Call("batch_norm", F.batch_norm, [x, mean, variance], arguments)
+
+
+@READINGS.of("InstanceNormalization")
+def _instance_norm(node: OnnxNode, given: Sequence[Value]) -> Call:
+    x, weight, bias = map(as_tensor, given)
+    arguments = {"weight": weight, "bias": bias, "eps": node.get("epsilon", 1e-5)}
+    return Call("instance_norm", F.instance_norm, [x], arguments)
+
+
+@READINGS.of("GroupNormalization")
+def _group_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.opset < 21:  # gains of groups, not of channels
+        return None
+    x, weight, bias = map(as_tensor, given)
+    return Call("group_norm", F.group_norm, [x, node.get("num_groups"), weight, bias, node.get("epsilon", 1e-5)])
+
+
+@READINGS.of("LayerNormalization")
+def _layer_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, weight, bias = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
+    axis = node.get("axis", -1) % x.dim()
+    if len(node.outputs) > 1 or tuple(weight.shape) != tuple(x.shape[axis:]):
+        return None
+    shape = tuple(x.shape[axis:])
+    bias = None if bias is None else as_tensor(bias)
+    return Call("layer_norm", F.layer_norm, [x, shape, weight, bias, node.get("epsilon", 1e-5)])
+
+
+@READINGS.of("RMSNormalization")
+def _rms_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, weight = as_tensor(given[0]), as_tensor(given[1])
+    axis = node.get("axis", -1) % x.dim()
+    if tuple(weight.shape) != tuple(x.shape[axis:]):
+        return None
+    return Call("rms_norm", F.rms_norm, [x, tuple(x.shape[axis:]), weight, node.get("epsilon", 1e-5)])
+
+
+@READINGS.of("LpNormalization")
+def _lp_norm(node: OnnxNode, given: Sequence[Value]) -> Call:
+    settings = {"p": float(node.get("p", 2)), "dim": node.get("axis", -1), "eps": 0.0}
+    return Call("normalize", F.normalize, [given[0]], settings)
+
+
+@READINGS.of("Where")
+def _where(node: OnnxNode, given: Sequence[Value]) -> Call:
+    condition, one, two = as_tensor(given[0]), operand(given[1]), operand(given[2])
+    if not isinstance(one, Tensor) and isinstance(two, Tensor):
+        return Call("masked_fill", _filled, [two, condition, one])
+    if not isinstance(two, Tensor) and isinstance(one, Tensor):
+        return Call("where", _chosen, [condition, one, two])
+    return Call("where", torch.where, [condition, as_tensor(given[1]), as_tensor(given[2])])
+
+
+def _filled(input: Tensor, mask: Tensor, value: float) -> Tensor:  # noqa: A002
+    return torch.where(mask, torch.tensor(value, dtype=input.dtype), input)
+
+
+def _chosen(condition: Tensor, input: Tensor, other: float) -> Tensor:  # noqa: A002
+    return torch.where(condition, input, torch.tensor(other, dtype=input.dtype))
+
+
+@READINGS.of("Cast")
+def _cast(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    dtype = _DTYPES.get(node.get("to"))
+    return None if dtype is None else Call("to", Tensor.to, [given[0], dtype])
+
+
+_DTYPES = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+
+
+@READINGS.of("Dropout", "Identity")
+def _identity(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if len([name for name in node.outputs if name]) > 1:
+        return None
+    training = at(given, 2)
+    if training is not None and bool(np.asarray(training).any()):
+        return None
+    return Call("clone", torch.clone, [given[0]])
+
+
+@READINGS.of("CumSum")
+def _cumsum(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.get("exclusive", 0) or node.get("reverse", 0) or not isinstance(given[1], np.ndarray):
+        return None
+    return Call("cumsum", torch.cumsum, [given[0], int(number(given[1]))])
+
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
+}  # fmt: skip
+
+
+@READINGS.of(*_REDUCTIONS)
+def _reduction(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, axes = as_tensor(given[0]), node.get("axes")
+    if axes is None and at(given, 1) is not None:
+        if not isinstance(given[1], np.ndarray):
+            return None
+        axes = numbers(given[1])
+    if not axes:
+        if node.get("noop_with_empty_axes", 0):
+            return Call("clone", torch.clone, [x])
+        axes = range(x.dim())
+    function, keep = _REDUCTIONS[node.op], bool(node.get("keepdims", 1))
+    if x.dtype == torch.bool or (function is torch.mean and not x.is_floating_point()):
+        return None
+    return Call(function.__name__, function, [x, tuple(axes)], {"keepdim": keep})
+
+
+@READINGS.of("ArgMax", "ArgMin")
+def _arg(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.get("select_last_index", 0):
+        return None
+    function = torch.argmax if node.op == "ArgMax" else torch.argmin
+    return Call(function.__name__, function, [given[0], node.get("axis", 0)], {"keepdim": bool(node.get("keepdims", 1))})
+
+
+@READINGS.of("TopK")
+def _topk(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if not isinstance(at(given, 1), np.ndarray):
+        return None
+    settings = {"largest": bool(node.get("largest", 1)), "sorted": bool(node.get("sorted", 1))}
+    return Call("topk", torch.topk, [given[0], int(number(given[1])), node.get("axis", -1)], settings)
