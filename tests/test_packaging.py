@@ -79,6 +79,7 @@ ROOMS = (
     "verifier.judge",
     "verifier.diagnose",
     "verifier.proof",
+    "verifier.forms",
     "verifier.bench",
     "verifier.estimate",
     "verifier.storage",

@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from torch import nn
 
 from verifier.bench.as_given import as_given, by_sample, made_for
 from verifier.bench.comparing import Compared, Terms, compared
+from verifier.bench.deployed import staged, unsuited, weighed
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
 from verifier.bench.notes import notes, returned_otherwise
@@ -27,6 +29,7 @@ from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
+from verifier.forms.loading import is_file
 from verifier.inputs import named, paired, tensors
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, ends, picked
@@ -36,12 +39,10 @@ from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
-from verifier.weights import resolve
 from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.live import Live
@@ -146,13 +147,14 @@ def verify(
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
-        known = resolve(parameter_map or {}, sides[0].shapes(), sides[1].shapes())
+        weights, known = weighed(weights, parameter_map or {}, sides)
+        missing |= unsuited(requests, sides)
         terms = Terms(
             requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
         )
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
-            results = with_sources(found.results, found.bench.alignment)
+            results = staged(with_sources(found.results, found.bench.alignment), sides)
             probes = probing_otherwise(found.bench, found.doubtful, policy, known)
             if probe:
                 probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
@@ -178,6 +180,7 @@ def verify(
         preprocessing=given.preprocessing,
         exercise=exercise(found, given),
         probes=probes,
+        stages=tuple(stage for run in found.runs for stage in run.stages),
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
 
@@ -215,6 +218,8 @@ def _recorded(
 
 def _may_be_recorded(given: Any) -> bool:
     """Whether it is anything but a model or what only names one: recordings and dumps are objects and paths."""
+    if isinstance(given, str | Path) and is_file(str(given)):
+        return False
     if isinstance(given, str):
         return ":" not in given or given.lower().endswith(".safetensors")
     return not isinstance(given, nn.Module)

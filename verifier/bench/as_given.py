@@ -19,24 +19,29 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from verifier.bench.intact import Kept
-from verifier.bench.nearness import Error, Near, near
+from verifier.bench.ladder import climbed
+from verifier.bench.outputs import (
+    agree,
+    all_near,
+    apart,
+    begin,
+    copied,
+    one_of_each_size,
+    returned_by,
+    same,
+)
 from verifier.border import heartbeat
 from verifier.border.programs import translating
-from verifier.cells import ORACLE, Cell
 from verifier.errors import ModelError, OutOfMemoryError
 from verifier.graph.chance import same_chance
-from verifier.graph.instrument import Instrument
 from verifier.graph.operators import operator_name
 from verifier.graph.returned import Returned
-from verifier.graph.tensors import same_numbers, tensors_in
 from verifier.inputs.samples import batch_size, ends, picked, rows
 from verifier.judge import judge_rows
 from verifier.judge.verdicts import AS_GIVEN
-from verifier.lockstep import Meeting, meet
-from verifier.models.casting import cast, running
-from verifier.models.compiled import compiled_parts, interpreted, patched
-from verifier.models.copying import copy_with, state_of
-from verifier.records import Budget, Cause, CellResult, PairResult, Verdict
+from verifier.models.compiled import compiled_parts, patched
+from verifier.models.copying import state_of
+from verifier.records import Budget, Cause, CellResult, FormStage, PairResult, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
     from verifier.bench.side import Side
     from verifier.inputs import Inputs
+    from verifier.lockstep import Meeting
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class AsGiven:
         limits: What each of these may be apart by rounding (NRMSE).
         compiled: Whether any of it is compiled.
         notes: What should be known of it in any case.
+        stages: How each stage of a deployed form compares with its program.
     """
 
     role: str
@@ -64,6 +71,7 @@ class AsGiven:
     limits: tuple[float, ...] = ()
     compiled: bool = False
     notes: tuple[str, ...] = ()
+    stages: tuple[FormStage, ...] = ()
 
 
 def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
@@ -79,11 +87,14 @@ def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
         InputError: The baseline does not take the inputs.
         ModelError: The candidate fails on what the baseline takes.
     """
+    if side.form is not None:
+        shown = climbed(side, side.form, parts)
+        return AsGiven(side.role, shown.apart, shown.limits, stages=tuple(shown.results))
     compiled = bool(compiled_parts(side.given))
     if not (compiled or patched(side.given)):
         return AsGiven(side.role)
-    _begin(side)
-    found = [_run(side, inputs, compiled=compiled) for inputs in _one_of_each_size(parts)]
+    begin(side)
+    found = [_run(side, inputs, compiled=compiled) for inputs in one_of_each_size(parts)]
     return next((each for each in found if each.apart), found[0])
 
 
@@ -93,8 +104,8 @@ def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
     What looks back from sample to sample, as over a first dimension that is time, shows at the last. False where it
     does not run on few. Arguments and errors are those of `as_given`.
     """
-    _begin(side)
-    found = [_rows_alone(side, inputs) for inputs in _one_of_each_size(parts)]  # each of them may fail
+    begin(side)
+    found = [_rows_alone(side, inputs) for inputs in one_of_each_size(parts)]  # each of them may fail
     return all(found)
 
 
@@ -105,20 +116,11 @@ def made_for(side: Side, inputs: Inputs) -> bool:
     """
     count = batch_size(inputs)
     more = picked(inputs, [*range(count), 0])
-    _begin(side)
+    begin(side)
     try:
         return not _rows_alone(side, more, range(count))
     except ModelError:
         return True
-
-
-def _begin(side: Side) -> None:
-    heartbeat.stage("running the models as they were given")
-    heartbeat.model(side.role)
-
-
-def _one_of_each_size(parts: Sequence[Inputs]) -> list[Inputs]:
-    return list({batch_size(each): each for each in reversed(parts)}.values())
 
 
 def _rows_alone(side: Side, inputs: Inputs, numbers: Sequence[int] = ()) -> bool:
@@ -126,22 +128,22 @@ def _rows_alone(side: Side, inputs: Inputs, numbers: Sequence[int] = ()) -> bool
     numbers = numbers or ends(batch_size(inputs))
     few = picked(inputs, numbers)
     try:
-        program = _program(side, _copy(side, side.cell()), inputs, side.cell(), failing=True)
+        program = returned_by(side, copied(side, side.cell()), inputs, side.cell(), failing=True)
     except OutOfMemoryError:
         if batch_size(inputs) == len(numbers):
             raise
         return _rows_alone(side, few)
-    small = _program(side, _copy(side, side.cell()), few, side.cell())
+    small = returned_by(side, copied(side, side.cell()), few, side.cell())
     if program is None or small is None:
         return False
-    return _all_near(_agree(side, few, small, rows(program, batch_size(inputs), numbers)))
+    return all_near(agree(side, few, small, rows(program, batch_size(inputs), numbers)))
 
 
 def _run(side: Side, inputs: Inputs, *, compiled: bool) -> AsGiven:
-    copied = _copy(side, side.cell())  # before the model runs, which may change what it holds
+    copy = copied(side, side.cell())  # before the model runs, which may change what it holds
     try:
         whole = _given(side, inputs)
-        program = _program(side, copied, inputs, side.cell())
+        program = returned_by(side, copy, inputs, side.cell())
     except OutOfMemoryError:
         few = picked(inputs, ends(batch_size(inputs)))
         if batch_size(few) == batch_size(inputs):
@@ -149,20 +151,16 @@ def _run(side: Side, inputs: Inputs, *, compiled: bool) -> AsGiven:
         return _run(side, few, compiled=compiled)
     if program is None:  # recording it tells why
         return AsGiven(side.role, compiled=compiled)
-    found = _agree(side, inputs, program, whole)
-    if _all_near(found):
+    found = agree(side, inputs, program, whole)
+    if all_near(found):
         notes = _noted(side, whole, program) if compiled else ()
         return AsGiven(side.role, compiled=compiled, notes=notes)
-    return AsGiven(side.role, _apart(program, whole, found), tuple(each.limit for each in found), compiled)
-
-
-def _all_near(found: Sequence[Near]) -> bool:
-    return all(each.near for each in found)
+    return AsGiven(side.role, apart(program, whole, found), tuple(each.limit for each in found), compiled)
 
 
 def _noted(side: Side, given: Sequence[Tensor], program: Sequence[Tensor]) -> tuple[str, ...]:
     """That compiled code ran, and how near it came to its Python."""
-    how = "the same bits as" if _same(given, program) else "within rounding of"
+    how = "the same bits as" if same(given, program) else "within rounding of"
     return (
         f"the {side.role} is compiled: its code, run once on the inputs, gave {how} the Python inside it, which is "
         "what was compared site by site",
@@ -182,41 +180,6 @@ def _given(side: Side, inputs: Inputs) -> list[Tensor]:
         return [tensor.clone() for tensor in Returned.of(side.given(*args, **kwargs)).values()]
 
 
-def _copy(side: Side, cell: Cell, seed: int | None = None) -> nn.Module:
-    """A copy of the model; with a `seed` all its weights are off by a rounding."""
-    state = state_of(side.model)
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-        state = {name: _jittered(tensor, side.cell(), generator) for name, tensor in state.items()}
-    state = {name: cast(tensor, cell) for name, tensor in state.items()}
-    return copy_with(side.model, state, lambda tensor: cast(tensor, cell), role=side.role)
-
-
-def _jittered(tensor: Tensor, cell: Cell, generator: torch.Generator) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    changed = tensor.double() * (1 + cell.unit_roundoff * noise.to(tensor.device))
-    return cast(changed.to(tensor.dtype), cell)
-
-
-def _program(
-    side: Side, copied: nn.Module, inputs: Inputs, cell: Cell, *, failing: bool = False
-) -> list[Tensor] | None:
-    """What a copy returns, with the model's own tensors; None where it does not run, unless that is `failing`."""
-    args, kwargs = side.arguments(inputs, cell)
-    failure = partial(side.failure, inputs=inputs) if failing else lambda _: ModelError("")
-    try:
-        telling = _Teller.of(copied, (args, kwargs))
-        with translating(failure), torch.no_grad(), running(cell), same_chance(), interpreted(), telling:
-            values = Returned.of(copied(*args, **kwargs)).values()
-            return None if any(t.is_meta for t in values) else [t.clone() for t in values]
-    except ModelError:
-        if failing:
-            raise
-        return None
-
-
 class _Naming(TorchFunctionMode):
     """Says which operator a model is about to call that nothing may be hung on."""
 
@@ -230,59 +193,6 @@ class _Naming(TorchFunctionMode):
         """Make the call as it is."""
         heartbeat.site(operator_name(func))
         return func(*args, **(kwargs or {}))
-
-
-class _Teller(Instrument):
-    """Says where a run stands, so that a process that dies in it is told with that."""
-
-    @classmethod
-    def of(cls, model: nn.Module, given: object) -> contextlib.AbstractContextManager[object]:
-        """One for a copy that nobody else holds, where anybody listens."""
-        return cls(model, tensors_in(given)) if heartbeat.watched() else contextlib.nullcontext()
-
-    def on_call(self, *_: object) -> None:
-        """Nothing is kept of a call."""
-
-
-def _same(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    return len(one) == len(two) and all(map(same_numbers, one, two))
-
-
-_DRAWS = 2  # of weights, that tell whether a distance was small by luck
-
-
-def _agree(
-    side: Side, inputs: Inputs, program: Sequence[Tensor], other: Sequence[Tensor]
-) -> tuple[Near, ...]:
-    """Whether each tensor of something is as near to float64 as a copy's is; nothing if both are the same."""
-    if _same(program, other):
-        return ()
-    if [t.shape for t in program] != [t.shape for t in other]:
-        return tuple(Near(False, 0.0, each) for each in program or [torch.empty(0)])
-    exact = _program(side, _copy(side, ORACLE), inputs, ORACLE)
-    if exact is None or [t.shape for t in exact] != [t.shape for t in program]:
-        exact = list(program)
-    errors = list(map(Error.of, exact, program))
-    unit = side.cell().unit_roundoff
-    found = tuple(map(partial(near, unit), exact, program, other, errors))
-    if not all(each.near for each in found):
-        for seed in range(_DRAWS):
-            wide, narrow = (
-                _program(side, _copy(side, cell, seed), inputs, cell) for cell in (ORACLE, side.cell())
-            )
-            if wide is not None and narrow is not None and len(wide) == len(narrow) == len(errors):
-                again = map(Error.of, wide, narrow)
-                errors = [one.or_larger(two) for one, two in zip(errors, again, strict=True)]
-        found = tuple(map(partial(near, unit), exact, program, other, errors))
-    return found
-
-
-def _apart(program: Sequence[Tensor], given: Sequence[Tensor], found: Sequence[Near]) -> tuple[Meeting, ...]:
-    if len(found) == len(program) == len(given):
-        return meet([each.like for each in found], given)
-    count = min(len(program), len(given))
-    more = () if len(program) == len(given) else (Meeting((len(program),), (len(given),), None),)
-    return (*meet(program[:count], given[:count]), *more)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
+from verifier.forms import loading
 from verifier.graph import EndedEarly, Graph, record
 from verifier.graph.chance import same_chance
 from verifier.graph.operators import converts
@@ -25,12 +27,12 @@ from verifier.models import scales
 from verifier.models.casting import arguments, cast, running
 from verifier.models.compiled import eager
 from verifier.models.copying import copy_with, state_of
-from verifier.models.forms import refuse_form
 from verifier.records import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from verifier.forms.form import Form
     from verifier.inputs import Inputs
 
 
@@ -53,6 +55,7 @@ class Side:
     notes: tuple[str, ...] = ()
     flags: tuple[tuple[str, str, str], ...] = ()
     seed: int | None = None  # with which it was built of its specification; None for a module
+    form: Form | None = None  # what it is deployed as, of which `model` is the program; None for a module
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
@@ -62,11 +65,15 @@ class Side:
             UsageError: It is no module, leads to none, or has parameters without a shape.
         """
         heartbeat.model(role)
+        if isinstance(model, str | Path) and loading.is_file(str(model)):
+            return cls._deployed(role, str(model), loading.of_file(str(model)))
         if isinstance(model, str):
             source = scales.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
-            return cls(role, source.spec, found.model, found.given, source.notes, source.flags, seed)
-        refuse_form(role, model)
+            return replace(found, spec=source.spec, notes=source.notes, flags=source.flags, seed=seed)
+        form = loading.of_object(role, model)
+        if form is not None:
+            return cls._deployed(role, form.kind, form)
         if any(map(is_lazy, model.parameters())):
             raise UsageError(
                 f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
@@ -75,6 +82,11 @@ class Side:
         program = eager(model, role)
         kind = type(program)
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, model)
+
+    @classmethod
+    def _deployed(cls, role: str, spec: str, form: Form) -> Side:
+        _see_values(role, state_of(form.program))
+        return cls(role, spec, form.program, form.program, form.notes, form=form)
 
     def drawn_otherwise(self) -> dict[str, Tensor]:
         """All parameters and buffers by name, built with another seed; none of a module that was given."""

@@ -47,6 +47,7 @@ from verifier.records.pairs import (
     Source,
 )
 from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
+from verifier.records.stages import FormStage
 from verifier.records.walks import WALK_VERSION, Walk, WalkedNetwork
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "Excited",
     "Exercise",
     "Exhibit",
+    "FormStage",
     "Forwards",
     "Hardware",
     "Histogram",

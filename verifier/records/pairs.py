@@ -220,6 +220,10 @@ class PairResult(Record, frozen=True, kw_only=True):
     more than carry; None where there is no such line, as in what FX or export has generated. For a site without a
     partner, the other side's is the line that reads what should have come from there.
 
+    `stage` says where a deployed form went wrong at a culprit: `translation` (its graph says something else),
+    `fusion` (an optimised level of it does), `kernel` (an operator is less accurate than its dtype explains); empty
+    elsewhere.
+
     A row that is no site has the word for what it is in the place of an operator (`kind`); `position` is then which
     of the model's inputs or outputs it is.
     """
@@ -252,6 +256,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     follows: int | None = None
     unread: bool = False
     position: int | None = None
+    stage: Literal["", "translation", "fusion", "kernel", "quantisation"] = ""
     baseline_source: Source | None = None
     candidate_source: Source | None = None
 

@@ -18,6 +18,7 @@ from verifier.records.circumstances import (
 )
 from verifier.records.exercise import Exercise, Probe
 from verifier.records.pairs import PairResult
+from verifier.records.stages import FormStage
 
 SCHEMA_VERSION = 1
 
@@ -71,7 +72,8 @@ class Result(Record, frozen=True, kw_only=True):
     """The whole answer. Serialises to `result.json`; nothing in it refers to a tensor or a model.
 
     `certificate` is there where a recording stood in the baseline's place. `accepted` is what a policy's budgets and
-    waivers accept; culprits that are waived stand there alone. `model` is what a policy's file calls the two.
+    waivers accept; culprits that are waived stand there alone. `stages` are those of deployed forms, in the order in
+    which a runtime goes through them. `model` is what a policy's file calls the two.
     """
 
     verdict: Verdict
@@ -101,6 +103,7 @@ class Result(Record, frozen=True, kw_only=True):
     certificate: CertificateInfo | None = None
     accepted: tuple[Accepted, ...] = ()
     model: str = ""
+    stages: tuple[FormStage, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

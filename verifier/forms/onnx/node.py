@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
 Value = Tensor | np.ndarray | None
-"""What flows between nodes: tensors; what does not depend on the inputs' numbers (shapes, constants), as arrays; nothing."""
+"""What flows between nodes: tensors, and as arrays what depends on no number of the inputs' (shapes, constants)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OnnxNode:
         proto: As it is in the file.
         op: Its operator; those that are not ONNX's own with their domain (`com.microsoft.Gelu`).
         name: Its own name, or its first output's.
-        inputs: Names of the values it reads, empty for one left out; then those that its inner graphs read from around it.
+        inputs: Names of the values it reads, empty for one left out; then those that graphs inside it read.
         outputs: Names of the values it gives, likewise.
         attributes: By name: numbers, strings, lists of these; arrays for tensors.
         opset: The version of its operator's domain.
@@ -56,7 +56,7 @@ class Call(NamedTuple):
 def number(value: Any) -> Any:
     """The number in an array or attribute of one element; a rounded decimal is the decimal.
 
-    ONNX keeps single precision: 1e-05 is 9.99999975e-06 there, and was meant as the shortest decimal that rounds to it.
+    ONNX keeps single precision: 1e-05 is 9.99999975e-06 there, and meant is the shortest decimal that rounds to it.
     """
     scalar = np.asarray(value).reshape(-1)[0]
     if isinstance(scalar, np.float32 | np.float16):

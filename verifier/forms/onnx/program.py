@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +45,7 @@ class Plan:
             model = onnx.inliner.inline_local_functions(model)
         graph = model.graph
         held = {each.name: _array(each) for each in graph.initializer}
-        nodes = []
+        nodes: list[OnnxNode] = []
         for proto in graph.node:
             if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
                 held[proto.output[0]] = _constant(proto)
@@ -102,7 +101,7 @@ class OnnxProgram(Interpreter):
         Raises:
             InputError: They are not as many as the model takes.
         """
-        values: dict[str, Value] = dict(self._bound(args, kwargs))
+        values: dict[str, Value] = dict(self.bound(args, kwargs))
         values |= self.plan.constants
         for name, (owner, leaf) in self._paths.items():
             values[name] = getattr(self.get_submodule(owner), leaf)
@@ -135,14 +134,20 @@ class OnnxProgram(Interpreter):
             if node.op == "Size":
                 return [np.array(shape.numel())]
             return [np.array(shape[node.get("start", 0) : node.get("end")], dtype=np.int64)]
-        if all(value is None or isinstance(value, np.ndarray) for value in given) and not node.op.startswith("Random"):
+        if all(value is None or isinstance(value, np.ndarray) for value in given) and not node.op.startswith(
+            "Random"
+        ):
             return step.constant(given)
         return None
 
-    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+        """What a model is given, by its inputs' names; arguments and errors are those of `forward`."""
         names = list(self.plan.inputs)
-        by_name = {name: value for name, value in kwargs.items() if name in names and isinstance(value, Tensor)}
-        rest = [*tensors_in(args), *(t for name, value in kwargs.items() if name not in by_name for t in tensors_in(value))]
+        by_name = {
+            name: value for name, value in kwargs.items() if name in names and isinstance(value, Tensor)
+        }
+        unnamed = [value for name, value in kwargs.items() if name not in by_name]
+        rest = [*tensors_in((*args, *unnamed))]
         left = [name for name in names if name not in by_name]
         if len(rest) != len(left):
             raise InputError(
@@ -227,12 +232,10 @@ def _registered(program: nn.Module, name: str, tensor: Tensor) -> tuple[str, str
     *path, leaf = [part or "_" for part in name.split(".")]
     owner = program
     for k, part in enumerate(path):
-        child = owner._modules.get(part)
-        if child is None:
-            part = part if not hasattr(owner, part) else f"{part}_"
-            child = owner._modules.get(part) or nn.Module()
-            owner._modules[part] = child
-        path[k], owner = part, child
+        free = part if part in owner._modules or not hasattr(owner, part) else f"{part}_"
+        child = owner._modules.get(free) or nn.Module()
+        owner._modules[free] = child
+        path[k], owner = free, child
     while hasattr(owner, leaf):
         leaf += "_"
     if tensor.is_floating_point():
@@ -280,12 +283,3 @@ def _from_name(node: OnnxNode) -> Origin:
         module = f"{module}{part[len(before) :]}" if inner else f"{module}.{part}" if module else part
         before = part
     return Origin(module, leaf=False)
-
-
-def read(path: Path) -> OnnxProgram:
-    """The program of a file.
-
-    Raises:
-        Exception: Whatever ONNX raises on a file that is none of its own.
-    """
-    return OnnxProgram(Plan(onnx.load(str(path)), path.name))

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value, number, numbers
+from verifier.forms.onnx.node import Call, OnnxNode, Value, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Reading = Callable[[OnnxNode, "Sequence[Value]"], Call | None]
+
 
 class Readings(dict[str, Reading]):
     """Readings by operator: None where one has no words for a node."""
@@ -57,6 +58,11 @@ def as_tensor(value: Value) -> Tensor:
     if value is None:
         raise ValueError("a required input was left out")
     return value
+
+
+def both_ends(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """Padding as F.pad takes it: the last dimension first."""
+    return [each for pair in zip(reversed(before), reversed(after), strict=True) for each in pair]
 
 
 _UNARY: dict[str, Callable[..., Any]] = {
@@ -96,21 +102,24 @@ def _binary(node: OnnxNode, given: Sequence[Value]) -> Call:
             return Call("rsub", torch.rsub, [two, one])
         one = one if op == "Pow" else torch.tensor(one, dtype=two.dtype)
     if op == "Pow" and isinstance(one, Tensor) and isinstance(two, Tensor):
-        kept = one.dtype  # the base's, whatever the exponent's
-        return Call("pow", lambda input, exponent: torch.pow(input, exponent).to(kept), [one, two])  # noqa: A006
+        return Call("pow", _power, [one, two])
     return Call(_BINARY[op].__name__, _BINARY[op], [one, two])
 
 
-def _quotient(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
-    whole = not (torch.is_tensor(input) and input.is_floating_point()) and not torch.is_tensor(other)
-    whole = whole or (torch.is_tensor(other) and torch.is_tensor(input) and not input.is_floating_point())
-    return torch.div(input, other, rounding_mode="trunc" if whole else None)
+def _power(input: Tensor, exponent: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
+    return torch.pow(input, exponent).to(input.dtype)
+
+
+def _quotient(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
+    return torch.div(input, other, rounding_mode="trunc")
 
 
 @READINGS.of("Div")
 def _div(node: OnnxNode, given: Sequence[Value]) -> Call:
     one, two = operand(given[0]), operand(given[1])
     if not isinstance(one, Tensor):
+        if two.is_floating_point():
+            return Call("rdiv", Tensor.__rdiv__, [two, one])
         one = torch.tensor(one, dtype=two.dtype)
     if one.is_floating_point():
         return Call("div", torch.div, [one, two])
@@ -123,6 +132,9 @@ def _mod(node: OnnxNode, given: Sequence[Value]) -> Call:
     return Call(function.__name__, function, [as_tensor(given[0]), operand(given[1])])
 
 
+_OF_TWO: dict[str, Callable[..., Any]] = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}
+
+
 @READINGS.of("Max", "Min", "Sum", "Mean")
 def _of_several(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     tensors = [as_tensor(value) for value in given]
@@ -130,7 +142,7 @@ def _of_several(node: OnnxNode, given: Sequence[Value]) -> Call | None:
         if len(tensors) == 1:
             return Call("clone", torch.clone, tensors)
         return None
-    function = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}[node.op]
+    function = _OF_TWO[node.op]
     return Call(function.__name__, function, tensors)
 
 
@@ -171,8 +183,12 @@ def _line_clipped(input: Tensor, alpha: float, beta: float) -> Tensor:  # noqa: 
 
 @READINGS.of("Selu")
 def _selu(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    usual = abs(node.get("alpha", 1.6732632) - 1.6732632) < 1e-6 and abs(node.get("gamma", 1.050701) - 1.050701) < 1e-6
+    settings = (node.get("alpha", _SELU[0]), node.get("gamma", _SELU[1]))
+    usual = all(abs(one - two) < 1e-6 for one, two in zip(settings, _SELU, strict=True))
     return Call("selu", F.selu, [given[0]]) if usual else None
+
+
+_SELU = 1.6732632, 1.050701  # the defaults, which are torch's constants in single precision
 
 
 @READINGS.of("Swish")
@@ -276,7 +292,9 @@ def _group_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if node.opset < 21:  # gains of groups, not of channels
         return None
     x, weight, bias = map(as_tensor, given)
-    return Call("group_norm", F.group_norm, [x, node.get("num_groups"), weight, bias, node.get("epsilon", 1e-5)])
+    return Call(
+        "group_norm", F.group_norm, [x, node.get("num_groups"), weight, bias, node.get("epsilon", 1e-5)]
+    )
 
 
 @READINGS.of("LayerNormalization")
@@ -343,48 +361,3 @@ def _identity(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if training is not None and bool(np.asarray(training).any()):
         return None
     return Call("clone", torch.clone, [given[0]])
-
-
-@READINGS.of("CumSum")
-def _cumsum(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    if node.get("exclusive", 0) or node.get("reverse", 0) or not isinstance(given[1], np.ndarray):
-        return None
-    return Call("cumsum", torch.cumsum, [given[0], int(number(given[1]))])
-
-
-_REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax, "ReduceMin": torch.amin,
-}  # fmt: skip
-
-
-@READINGS.of(*_REDUCTIONS)
-def _reduction(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    x, axes = as_tensor(given[0]), node.get("axes")
-    if axes is None and at(given, 1) is not None:
-        if not isinstance(given[1], np.ndarray):
-            return None
-        axes = numbers(given[1])
-    if not axes:
-        if node.get("noop_with_empty_axes", 0):
-            return Call("clone", torch.clone, [x])
-        axes = range(x.dim())
-    function, keep = _REDUCTIONS[node.op], bool(node.get("keepdims", 1))
-    if x.dtype == torch.bool or (function is torch.mean and not x.is_floating_point()):
-        return None
-    return Call(function.__name__, function, [x, tuple(axes)], {"keepdim": keep})
-
-
-@READINGS.of("ArgMax", "ArgMin")
-def _arg(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    if node.get("select_last_index", 0):
-        return None
-    function = torch.argmax if node.op == "ArgMax" else torch.argmin
-    return Call(function.__name__, function, [given[0], node.get("axis", 0)], {"keepdim": bool(node.get("keepdims", 1))})
-
-
-@READINGS.of("TopK")
-def _topk(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    if not isinstance(at(given, 1), np.ndarray):
-        return None
-    settings = {"largest": bool(node.get("largest", 1)), "sorted": bool(node.get("sorted", 1))}
-    return Call("topk", torch.topk, [given[0], int(number(given[1])), node.get("axis", -1)], settings)

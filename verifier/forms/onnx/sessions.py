@@ -24,7 +24,11 @@ _QUIET = 4  # only what ends a run is logged: what a session raises is told here
 
 
 def opened(
-    model: onnx.ModelProto | Path, *, level: str = "disable_all", heavy: bool = True, saved: Path | None = None
+    model: onnx.ModelProto | Path,
+    *,
+    level: str = "disable_all",
+    heavy: bool = True,
+    saved: Path | None = None,
 ) -> Any:
     """A session of a model on the CPU.
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from verifier.forms.onnx.layouts import LAYOUTS
 from verifier.forms.onnx.node import Call, OnnxNode, Value
 from verifier.forms.onnx.readings import READINGS
+from verifier.forms.onnx.reductions import REDUCTIONS
 from verifier.forms.onnx.sessions import opened
+from verifier.forms.onnx.windows import WINDOWS
 from verifier.graph.interpreted import Step
 from verifier.graph.operators import readable
 from verifier.graph.tensors import tensors_in
@@ -22,7 +24,7 @@ from verifier.graph.tensors import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KNOWN = {**READINGS, **LAYOUTS}
+_KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **WINDOWS}
 _HEAVY = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Einsum")
 
 
@@ -78,7 +80,11 @@ class NodeStep(Step):
         settings, given, routes, native = self._begun
         tensors = list(tensors_in((args, kwargs)))
         single = native and all(t.dtype != torch.float64 for t in tensors)
-        if not (single or native) or len(tensors) != len(routes) or readable((*args, *kwargs.values())) != settings:
+        if (
+            not (single or native)
+            or len(tensors) != len(routes)
+            or readable((*args, *kwargs.values())) != settings
+        ):
             return self.stands_for(*args, **kwargs)
         values = list(given)
         for tensor, place in zip(tensors, routes, strict=True):
@@ -132,7 +138,9 @@ class NodeStep(Step):
             raise NotImplementedError(f"{self.node.op} is not implemented for float64") from error
 
     def _results(self, arrays: Sequence[np.ndarray]) -> Any:
-        found = [torch.from_numpy(np.array(array) if not array.flags.writeable else array) for array in arrays]
+        found = [
+            torch.from_numpy(np.array(array) if not array.flags.writeable else array) for array in arrays
+        ]
         return found[0] if len(found) == 1 else tuple(found)
 
     def _alone(
@@ -142,9 +150,14 @@ class NodeStep(Step):
         node = self.node.proto
         if attributes != self.node.attributes:
             node = helper.make_node(
-                node.op_type, list(node.input), list(node.output), name=node.name, domain=node.domain, **attributes
+                node.op_type,
+                list(node.input),
+                list(node.output),
+                name=node.name,
+                domain=node.domain,
+                **attributes,
             )
-        named = {name: value for name, value in zip(self.node.inputs, given, strict=True) if name and value is not None}
+        named = {name: v for name, v in zip(self.node.inputs, given, strict=True) if name and v is not None}
         inputs = [
             helper.make_tensor_value_info(name, _kind(value), [None] * value.ndim)
             for name, value in named.items()
@@ -153,7 +166,9 @@ class NodeStep(Step):
         outputs = [onnx.ValueInfoProto(name=name) for name in self.node.outputs if name]
         held = [onnx.numpy_helper.from_array(array, name) for name, array in fixed.items()]
         graph = helper.make_graph([node], "node", inputs, outputs, held)
-        return helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        return helper.make_model(
+            graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
+        )
 
 
 def _kind(value: Tensor | np.ndarray) -> int:

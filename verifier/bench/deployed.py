@@ -1,0 +1,113 @@
+"""What is different where a model is a deployed form: its weights, its dtypes, and where it went wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from verifier.cells import ORACLE
+from verifier.errors import CannotRunError, UsageError
+from verifier.judge.verdicts import AS_GIVEN
+from verifier.weights import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verifier.align import Assembly
+    from verifier.bench.side import Side
+    from verifier.cells import Cell, Request
+    from verifier.records import CellResult, PairResult
+
+_DRAWN = ("calibrated", "init", "imagenet")
+
+
+def weighed(
+    weights: str, parameter_map: Mapping[str, object], sides: tuple[Side, Side]
+) -> tuple[str, dict[str, Assembly | None]]:
+    """Where both models' weights come from, where a form has its own, and the parameter map.
+
+    Args:
+        weights: What was asked for, as `verifier.weights.choose` has it; `transfer` leaves a form its own.
+        parameter_map: What is known of it, as a map file has it.
+        sides: Both models.
+
+    Raises:
+        UsageError: It was asked for weights that a form cannot be given.
+        MapError: The map does not fit.
+    """
+    known = resolve(parameter_map, sides[0].shapes(), sides[1].shapes())
+    forms = [side for side in sides if side.form is not None and side.form.owns_weights]
+    if not forms or weights == "as-is":
+        return weights, known
+    (side, *_), form = forms, forms[0].form
+    if form is not None and weights in _DRAWN:
+        raise UsageError(
+            f"the {side.role} is {form.kind}, which has weights of its own, and cannot be given {weights} ones. "
+            "Leave --weights out, or name the file of the other model's weights."
+        )
+    if weights == "transfer":
+        return "as-is", known
+    return weights, {**dict.fromkeys(sides[1].shapes()), **known}
+
+
+def unsuited(requests: Sequence[Request], sides: Sequence[Side]) -> dict[Cell, str]:
+    """Of the cells that were asked for those in which a form does not compute, with the reason.
+
+    Raises:
+        CannotRunError: It computes in none of them.
+    """
+    found: dict[Cell, str] = {}
+    for side in sides:
+        form = side.form
+        if form is None or not form.dtypes:
+            continue
+        for request in requests:
+            cell = request.cell
+            if cell != ORACLE and (cell.dtype not in form.dtypes or not cell.device.startswith("cpu")):
+                named = " and ".join(sorted(form.dtypes))
+                found[cell] = f"the {side.role} is {form.kind} in {named} on the CPU"
+    if len(found) == len(requests):
+        raise CannotRunError(
+            f"{next(iter(found.values()))}: ask for --dtype {'|'.join(sorted(form_dtypes(sides)))}."
+        )
+    return found
+
+
+def form_dtypes(sides: Sequence[Side]) -> set[str]:
+    """The dtypes that the forms among two models compute in."""
+    return {dtype for side in sides if side.form is not None for dtype in side.form.dtypes}
+
+
+def staged(results: Sequence[CellResult], sides: Sequence[Side]) -> tuple[CellResult, ...]:
+    """The results with where a form went wrong: in its graph if float64 tells, else in a kernel or by its runtime."""
+    if all(side.form is None for side in sides):
+        return tuple(results)
+    told = {_key(row) for cell in results if cell.role == "semantics" for row in cell.culprits}
+
+    def placed(cell: CellResult, row: PairResult) -> PairResult:
+        if row.cause is None or (row.budget is None and row.kind != "site"):
+            return row
+        if row.budget is not None and row.budget.rule == AS_GIVEN:
+            stage = "fusion"
+        else:
+            stage = "translation" if cell.role == "semantics" or _key(row) in told else "kernel"
+        return msgspec.structs.replace(row, stage=stage)
+
+    found = []
+    for cell in results:
+        rows = {row.index: placed(cell, row) for row in cell.culprits}
+        first = cell.first_divergence
+        found.append(
+            msgspec.structs.replace(
+                cell,
+                layers=tuple(rows.get(row.index, row) for row in cell.layers),
+                culprits=tuple(rows[row.index] for row in cell.culprits),
+                first_divergence=None if first is None else rows.get(first.index, first),
+            )
+        )
+    return tuple(found)
+
+
+def _key(row: PairResult) -> tuple[str | None, str | None]:
+    return row.baseline, row.candidate

@@ -1,0 +1,202 @@
+"""A deployed form at each of its stages, run as it is: does it still give what its program gives?
+
+Taps change a fused program, so what is watched is the program, operator by operator, and the form as it is shipped
+runs untouched beside it. If both give the same within rounding, what the taps tell holds for the form; if not, a
+stage changes it, and the first value that it changes is looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.bench.nearness import Error, near
+from verifier.bench.outputs import agree, all_near, apart, begin, copied, one_of_each_size, returned_by, same
+from verifier.border.error_texts import account
+from verifier.border.programs import translating
+from verifier.border.signals import check_unanswered
+from verifier.cells import ORACLE
+from verifier.errors import CannotRunError, ModelError, VerifierError
+from verifier.graph.chance import same_chance
+from verifier.graph.returned import Returned
+from verifier.lockstep import Lane
+from verifier.models.casting import casting, made_in
+from verifier.records import FormStage, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from verifier.bench.side import Side
+    from verifier.cells import Cell
+    from verifier.forms.form import Form, Stage
+    from verifier.graph import Graph
+    from verifier.inputs import Inputs
+    from verifier.lockstep import Meeting
+
+
+class Climbed:
+    """What the stages of one form have shown.
+
+    Attributes:
+        results: Each stage's.
+        apart: Of the first that is not its program, each output in float64 against that of the stage; else empty.
+        limits: What each of these may be apart by rounding (NRMSE).
+    """
+
+    def __init__(self) -> None:
+        self.results: list[FormStage] = []
+        self.apart: tuple[Meeting, ...] = ()
+        self.limits: tuple[float, ...] = ()
+
+
+def climbed(side: Side, form: Form, parts: Sequence[Inputs]) -> Climbed:
+    """Run each stage of a form on its own.
+
+    Args:
+        side: The model.
+        form: What it is deployed as.
+        parts: What it is asked about, in batches; it is run on one of each size.
+
+    Raises:
+        ModelError: A stage fails on what the program takes.
+    """
+    begin(side)
+    found = Climbed()
+    for inputs in one_of_each_size(parts):
+        program = returned_by(side, copied(side, side.cell()), inputs, side.cell())
+        if program is None:  # recording it tells why
+            return found
+        _climb(side, form, inputs, program, found)
+        if found.apart:
+            break
+    return found
+
+
+def _climb(side: Side, form: Form, inputs: Inputs, program: Sequence[Tensor], found: Climbed) -> None:
+    before: list[Tensor] = []  # what the stage before returned: most give the same bits
+    for stage in form.stages:
+        given = _run(side, stage, inputs)
+        if same(given, before):
+            last = found.results[-1]
+            _keep(found, _told(side, form, stage, last.verdict, last.error, exact=last.exact))
+            continue
+        before = given
+        nears = agree(side, inputs, program, given)
+        if all_near(nears):
+            error = max(map(_distance, program, given), default=0.0)
+            _keep(found, _told(side, form, stage, Verdict.MATCH, error, exact=not nears))
+            continue
+        result = _told(side, form, stage, Verdict.DIVERGED, _furthest(program, given), exact=False)
+        _keep(found, _placed(side, stage, inputs, result))
+        found.apart = apart(program, given, nears)
+        found.limits = tuple(each.limit for each in nears)
+        return  # what comes after it starts from it
+
+
+def _keep(found: Climbed, result: FormStage) -> None:
+    """Of several sizes the worse one counts."""
+    for k, each in enumerate(found.results):
+        if each.name == result.name:
+            worse = result.verdict is Verdict.DIVERGED or (
+                each.verdict is result.verdict and result.error > each.error
+            )
+            found.results[k] = result if worse else each
+            return
+    found.results.append(result)
+
+
+def _told(side: Side, form: Form, stage: Stage, verdict: Verdict, error: float, *, exact: bool) -> FormStage:
+    return FormStage(
+        role=side.role, form=form.kind, name=stage.name, verdict=verdict, error=error, exact=exact
+    )
+
+
+def _furthest(program: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    if [each.shape for each in program] != [each.shape for each in given]:
+        return float("inf")
+    return max(map(_distance, program, given), default=0.0)
+
+
+def _distance(program: Tensor, given: Tensor) -> float:
+    return Error.of(program, given).distance
+
+
+def _run(side: Side, stage: Stage, inputs: Inputs) -> list[Tensor]:
+    args, kwargs = side.arguments(inputs)
+    with translating(partial(_failing, side, stage)), torch.no_grad(), same_chance():
+        return [tensor.clone() for tensor in Returned.of(stage.run(args, kwargs)).values()]
+
+
+def _failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
+    return ModelError(f"the {side.role} {side.spec} fails as it is run ({stage.name}): {account(error)}")
+
+
+def _placed(side: Side, stage: Stage, inputs: Inputs, result: FormStage) -> FormStage:
+    """The same with the first of the program's sites that the stage changes."""
+    import msgspec  # noqa: PLC0415 - only where something is wrong
+
+    try:
+        graph = side.record(inputs)
+        args, kwargs = side.arguments(inputs)
+        inside = stage.values(args, kwargs, graph)
+        for site, operator, exact, program, value in _beside(side, inputs, graph, inside):
+            if exact.shape == program.shape == value.shape:
+                found = near(side.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
+                if found.near:
+                    continue
+            return msgspec.structs.replace(result, site=graph.sites[site].name, operator=operator)
+    except BaseException as error:
+        check_unanswered(error)
+        if not isinstance(error, CannotRunError | RuntimeError | ValueError):
+            raise
+    return result
+
+
+def _beside(
+    side: Side, inputs: Inputs, graph: Graph, inside: Iterator[tuple[int, str, Tensor]]
+) -> Iterator[tuple[int, str, Tensor, Tensor, Tensor]]:
+    """What a stage has inside, a few at a time, each with what the program has there in float64 and as it runs."""
+    chunk: list[tuple[int, str, Tensor]] = []
+
+    def held() -> Iterator[tuple[int, str, Tensor, Tensor, Tensor]]:
+        chunk.sort(key=lambda each: each[0])
+        sites = {site for site, _, _ in chunk}
+        exact, program = (_values(side, inputs, graph, cell, sites) for cell in (ORACLE, side.cell()))
+        for site, operator, value in chunk:
+            if site in exact and site in program:
+                yield site, operator, exact[site], program[site], value
+        chunk.clear()
+
+    for each in inside:
+        chunk.append(each)
+        if len(chunk) == _CHUNK:
+            yield from held()
+    yield from held()
+
+
+_CHUNK = 64
+
+
+def _values(side: Side, inputs: Inputs, graph: Graph, cell: Cell, sites: set[int]) -> dict[int, Tensor]:
+    args, kwargs = side.arguments(inputs, cell)
+    lane = Lane(
+        side.role,
+        copied(side, cell),
+        graph,
+        args,
+        kwargs,
+        stops=sites,
+        around=lambda: casting(cell),
+        dtype=made_in(cell),
+    )
+    found: dict[int, Tensor] = {}
+    with contextlib.closing(lane):
+        while (site := lane.advance()) is not None and len(found) < len(sites):
+            if lane.tensor is not None:
+                found[site] = lane.tensor.detach().clone()
+    return found

@@ -1,0 +1,62 @@
+"""Programs of torch.export: what was captured, and the same after it was decomposed into core operators."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from verifier.forms.form import Form, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+    from verifier.graph import Graph
+
+
+class Decomposed:
+    """The program as `run_decompositions` leaves it, which is what most backends start from."""
+
+    name = "run_decompositions"
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        module: nn.Module = self._program.run_decompositions().module()
+        return module
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What it returns."""
+        return self._module(*args, **kwargs)
+
+    def values(
+        self,
+        args: Sequence[Any],  # noqa: ARG002
+        kwargs: Mapping[str, Any],  # noqa: ARG002
+        graph: Graph,  # noqa: ARG002
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """Nothing: its operators are others."""
+        yield from ()
+
+
+def of(program: ExportedProgram) -> Form:
+    """The form of an exported program."""
+    return Form("an exported program", program.module(), (Decomposed(program),))
+
+
+def read(path: Path) -> Form:
+    """The form in a `.pt2` file.
+
+    Raises:
+        SourceError: It holds no exported program.
+    """
+    with reading(str(path), "an exported program (.pt2)"):
+        program = torch.export.load(path)
+    return of(program)

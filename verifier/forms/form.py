@@ -1,0 +1,85 @@
+"""A deployed form, as all else knows it: a program that can be looked into, and what runs where it is shipped."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from verifier.border.error_texts import account
+from verifier.border.programs import translating
+from verifier.errors import CannotRunError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from verifier.graph import Graph
+
+
+class Stage(Protocol):
+    """The form as it is run: after some of what its runtime does to it before, with nothing observed."""
+
+    @property
+    def name(self) -> str:
+        """What the runtime calls it: a level of optimisation, a backend."""
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What it returns, with tensors in any nesting."""
+
+    def values(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """What it has inside that the program has, too, in the order of execution.
+
+        Yields:
+            The program's site by its index in `graph`, what makes it at this stage, and its tensor.
+        """
+
+
+@dataclass(frozen=True)
+class Form:
+    """A deployed form.
+
+    Attributes:
+        kind: What it is, with an article.
+        program: Its program, to be watched operator by operator; its parameters are the form's own.
+        stages: How it is run, the least optimised first; the last is how it is shipped.
+        owns_weights: Whether it has weights of its own, as a file does.
+        dtypes: The dtypes that its runtime computes its floating-point numbers in; empty for any.
+        notes: What should be known of it.
+    """
+
+    kind: str
+    program: nn.Module
+    stages: tuple[Stage, ...] = ()
+    owns_weights: bool = True
+    dtypes: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = field(default=())
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Import what only this form needs.
+
+    Raises:
+        CannotRunError: It is not installed; the message has the command.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise CannotRunError(
+            f"{what} needs {error.name or extra}, which is not installed: pip install 'parity-verifier[{extra}]'."
+        ) from error
+
+
+@contextlib.contextmanager
+def reading(spec: str, what: str) -> Iterator[None]:
+    """Read a file of a form.
+
+    Raises:
+        SourceError: It is none.
+    """
+    with translating(lambda error: SourceError(f"{spec} cannot be read as {what}: {account(error)}")):
+        yield

@@ -1,0 +1,90 @@
+"""From a file, an object or `compile:SPEC` to a form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from verifier.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from verifier.forms.form import Form
+
+_QUANTIZED = "torch.ao.nn.quantized", "torch.nn.quantized"
+_INSTEAD = {
+    "InferenceSession": ("an ONNX Runtime session", "the file of the model that it runs"),
+    "CompiledModel": ("a compiled OpenVINO model", "the torch.nn.Module it was converted from"),
+}
+
+
+def _exported(path: Path) -> Form:
+    from verifier.forms import exported  # noqa: PLC0415 - torch.export takes a second to import
+
+    return exported.read(path)
+
+
+def _onnx(path: Path) -> Form:
+    from verifier.forms.form import needing  # noqa: PLC0415 - with what it needs
+
+    with needing("onnx", f"{path.name}, an ONNX model,"):
+        from verifier.forms.onnx import runtime  # noqa: PLC0415 - an extra
+
+    return runtime.read(path)
+
+
+FILES: dict[str, Callable[[Path], Form]] = {".pt2": _exported, ".onnx": _onnx}
+"""How the files of deployed forms are read, by how their names end."""
+
+
+def is_file(spec: str) -> bool:
+    """Whether a specification names a file of a deployed form."""
+    return Path(spec).suffix.lower() in FILES
+
+
+def of_file(spec: str) -> Form:
+    """The form in a file.
+
+    Raises:
+        SourceError: There is no such file, or something else in it.
+        CannotRunError: What reads it is not installed.
+    """
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise SourceError(f"there is no file {spec}")
+    return FILES[path.suffix.lower()](path)
+
+
+def of_object(role: str, model: Any) -> Form | None:
+    """The form that an object is; None for a module whose operators can be watched.
+
+    Raises:
+        UsageError: It is a form that cannot be looked into, or no model at all; the message says what to give.
+        CannotRunError: What reads it is not installed.
+    """
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        what, instead = "a TorchScript module", "the torch.nn.Module that it was scripted or traced from"
+    elif kind == "ExportedProgram":
+        from verifier.forms import exported  # noqa: PLC0415 - torch.export takes a second to import
+
+        return exported.of(model)
+    elif kind == "ModelProto":
+        from verifier.forms.onnx import runtime  # noqa: PLC0415 - an extra, which made the object
+
+        return runtime.of(model)
+    elif kind in _INSTEAD:
+        what, instead = _INSTEAD[kind]
+    elif not isinstance(model, torch.nn.Module):
+        raise UsageError(f"the {role} is a {kind}, not a torch.nn.Module or a specification.")
+    elif any(type(each).__module__.startswith(_QUANTIZED) for each in model.modules()):
+        what, instead = (
+            "quantised, with layers that hold packed weights",
+            "it as it was before it was converted",
+        )
+    else:
+        return None
+    raise UsageError(f"the {role} is {what}, which this verifier cannot look into yet: give {instead}.")

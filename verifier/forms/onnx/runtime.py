@@ -1,0 +1,112 @@
+"""ONNX models as ONNX Runtime runs them: node by node, and optimised to each of its levels."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from verifier.forms.form import Form, reading
+from verifier.forms.onnx.program import OnnxProgram, Plan
+from verifier.forms.onnx.sessions import LEVELS, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from verifier.graph import Graph
+
+_AT_ONCE = 64  # values that one run shows, so that not all of them are in memory
+
+
+class Level:
+    """A model in a session of one level, as its file is run.
+
+    Args:
+        name: One of `sessions.LEVELS`.
+        model: The model, or its file.
+        program: The same as a program.
+    """
+
+    def __init__(self, name: str, model: onnx.ModelProto | Path, program: OnnxProgram) -> None:
+        self.name = name
+        self._model = model
+        self._program = program
+
+    @cached_property
+    def _session(self) -> Any:
+        return opened(self._model, level=self.name)
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the session returns: a tensor, or a tuple of its outputs in order."""
+        found = [
+            torch.from_numpy(np.array(each)) for each in self._session.run(None, self._feeds(args, kwargs))
+        ]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def values(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """What is left of the program's values after the optimisation, as the optimised model computes them."""
+        sites: dict[tuple[int, int], int] = {}
+        for site in graph.sites:
+            if site.source is not None:
+                sites[site.source.line, site.output] = site.index
+        place = {
+            name: sites[number, k]
+            for number, (step, _, _) in enumerate(self._program.plan.steps, 1)
+            for k, name in enumerate(each for each in step.node.outputs if each)
+            if (number, k) in sites
+        }
+        feeds = self._feeds(args, kwargs)
+        with tempfile.TemporaryDirectory() as directory:
+            saved = Path(directory) / "optimised.onnx"
+            opened(self._model, level=self.name, saved=saved)
+            model = onnx.load(str(saved))
+            made = {name: node for node in model.graph.node for name in node.output}
+            wanted = [name for name in made if name in place]
+            own = [*model.graph.output]
+            for first in range(0, len(wanted), _AT_ONCE):
+                names = wanted[first : first + _AT_ONCE]
+                del model.graph.output[:]
+                model.graph.output.extend(own)
+                present = {each.name for each in own}
+                model.graph.output.extend(
+                    onnx.ValueInfoProto(name=name) for name in names if name not in present
+                )
+                onnx.save(model, str(saved))
+                for name, array in zip(names, opened(saved).run(names, feeds), strict=True):
+                    node = made[name]
+                    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+                    yield place[name], f"{domain}{node.op_type}", torch.from_numpy(np.array(array))
+
+    def _feeds(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        bound = self._program.bound(args, kwargs)
+        return {name: np.ascontiguousarray(tensor.detach().numpy()) for name, tensor in bound}
+
+
+def of(model: onnx.ModelProto | Path) -> Form:
+    """The form of a model, or of its file."""
+    if isinstance(model, Path):
+        program = OnnxProgram(Plan(onnx.load(str(model)), model.name))
+    else:
+        program = OnnxProgram(Plan(model, "model.onnx"))
+    stages = tuple(Level(level, model, program) for level in LEVELS)
+    dtype = str(program.plan.native).removeprefix("torch.")
+    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}))
+
+
+def read(path: Path) -> Form:
+    """The form in an `.onnx` file.
+
+    Raises:
+        SourceError: It holds no ONNX model.
+    """
+    with reading(str(path), "an ONNX model"):
+        onnx.checker.check_model(str(path))
+    return of(path)

@@ -1,0 +1,178 @@
+"""Readings of ONNX's operators that look through a window: convolutions and pools."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from verifier.forms.onnx.node import Call, OnnxNode, Value
+from verifier.forms.onnx.readings import Readings, as_tensor, at, both_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WINDOWS = Readings()
+
+_CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Any]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+_MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_MEAN: dict[int, Callable[..., Any]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_WHOLE_MEAN: dict[int, Callable[..., Any]] = {
+    1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d
+}  # fmt: skip
+
+
+def _padding(
+    node: OnnxNode, sizes: Sequence[int], kernel: Sequence[int]
+) -> tuple[list[int], list[int]] | None:
+    """What is added before and after in each dimension."""
+    count, kind = len(kernel), node.get("auto_pad", "NOTSET")
+    pads = list(node.get("pads", [0] * 2 * count))
+    if kind == "VALID":
+        return [0] * count, [0] * count
+    if kind == "NOTSET":
+        return pads[:count], pads[count:]
+    stride, dilation = node.get("strides", [1] * count), node.get("dilations", [1] * count)
+    before, after = [], []
+    for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
+        more = max(0, (math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size)
+        small, large = more // 2, more - more // 2
+        before.append(large if kind == "SAME_LOWER" else small)
+        after.append(small if kind == "SAME_LOWER" else large)
+    return before, after
+
+
+@WINDOWS.of("Conv")
+def _conv(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, weight, bias = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
+    count = x.dim() - 2
+    if count not in _CONV:
+        return None
+    padding = _padding(node, x.shape[2:], weight.shape[2:])
+    if padding is None:
+        return None
+    before, after = padding
+    function = _CONV[count]
+    settings = {
+        "stride": tuple(node.get("strides", [1] * count)),
+        "padding": tuple(before) if before == after else tuple(both_ends(before, after)),
+        "dilation": tuple(node.get("dilations", [1] * count)),
+        "groups": node.get("group", 1),
+    }
+    bias = None if bias is None else as_tensor(bias)
+    if before == after:
+        return Call(f"conv{count}d", function, [x, weight, bias], settings)
+    return Call(f"conv{count}d", _padded_conv, [x, weight, bias], settings)
+
+
+def _padded_conv(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    made: Tensor = _CONV[input.dim() - 2](F.pad(input, padding), weight, bias, stride, 0, dilation, groups)
+    return made
+
+
+@WINDOWS.of("ConvTranspose")
+def _conv_transpose(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, weight, bias = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
+    count = x.dim() - 2
+    if count not in _TRANSPOSED or node.get("auto_pad", "NOTSET") != "NOTSET" or node.get("output_shape"):
+        return None
+    pads = list(node.get("pads", [0] * 2 * count))
+    if pads[:count] != pads[count:]:
+        return None
+    settings = {
+        "stride": tuple(node.get("strides", [1] * count)),
+        "padding": tuple(pads[:count]),
+        "output_padding": tuple(node.get("output_padding", [0] * count)),
+        "groups": node.get("group", 1),
+        "dilation": tuple(node.get("dilations", [1] * count)),
+    }
+    bias = None if bias is None else as_tensor(bias)
+    return Call(f"conv_transpose{count}d", _TRANSPOSED[count], [x, weight, bias], settings)
+
+
+@WINDOWS.of("MaxPool")
+def _max_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, kernel = as_tensor(given[0]), node.get("kernel_shape")
+    count = len(kernel)
+    padding = _padding(node, x.shape[2:], kernel)
+    if count not in _MAX or len(node.outputs) > 1 or padding is None or not x.is_floating_point():
+        return None
+    before, after = padding
+    settings = {
+        "kernel_size": tuple(kernel),
+        "stride": tuple(node.get("strides", [1] * count)),
+        "padding": tuple(before),
+        "dilation": tuple(node.get("dilations", [1] * count)),
+        "ceil_mode": bool(node.get("ceil_mode", 0)),
+    }
+    if before == after and all(2 * each <= size for each, size in zip(before, kernel, strict=True)):
+        return Call(f"max_pool{count}d", _MAX[count], [x], settings)
+    if settings["ceil_mode"]:
+        return None
+    settings["padding"] = tuple(both_ends(before, after))
+    return Call(f"max_pool{count}d", _padded_max, [x], settings)
+
+
+def _padded_max(
+    input: Tensor,  # noqa: A002
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil_mode: bool,
+) -> Tensor:
+    wide = F.pad(input, padding, value=-math.inf)
+    made: Tensor = _MAX[input.dim() - 2](wide, kernel_size, stride, 0, dilation, ceil_mode)
+    return made
+
+
+@WINDOWS.of("AveragePool")
+def _avg_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, kernel = as_tensor(given[0]), node.get("kernel_shape")
+    count = len(kernel)
+    padding = _padding(node, x.shape[2:], kernel)
+    if count not in _MEAN or padding is None or any(each != 1 for each in node.get("dilations", [1])):
+        return None
+    before, after = padding
+    if before != after or any(2 * each > size for each, size in zip(before, kernel, strict=True)):
+        return None
+    settings = {
+        "kernel_size": tuple(kernel),
+        "stride": tuple(node.get("strides", [1] * count)),
+        "padding": tuple(before),
+        "ceil_mode": bool(node.get("ceil_mode", 0)),
+        "count_include_pad": bool(node.get("count_include_pad", 0)),
+    }
+    if settings["ceil_mode"] and settings["count_include_pad"]:
+        return None  # runtimes differ on what lies beyond the padding
+    return Call(f"avg_pool{count}d", _MEAN[count], [x], settings)
+
+
+@WINDOWS.of("GlobalAveragePool")
+def _global_avg_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    count = as_tensor(given[0]).dim() - 2
+    if count not in _WHOLE_MEAN:
+        return None
+    return Call(f"adaptive_avg_pool{count}d", _WHOLE_MEAN[count], [given[0], (1,) * count])
+
+
+@WINDOWS.of("GlobalMaxPool")
+def _global_max_pool(node: OnnxNode, given: Sequence[Value]) -> Call:
+    x = as_tensor(given[0])
+    return Call("amax", torch.amax, [x, tuple(range(2, x.dim()))], {"keepdim": True})
