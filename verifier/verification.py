@@ -143,12 +143,11 @@ def verify(
         return recorded
     candidate = cast("nn.Module | str", candidate)
     baseline = cast("nn.Module | str", baseline)
-    missing = missing_here(requests)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
         weights, known = weighed(weights, parameter_map or {}, sides)
-        missing |= unsuited(requests, sides)
+        missing = missing_here(requests) | unsuited(requests, sides)
         terms = Terms(
             requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
         )

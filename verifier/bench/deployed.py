@@ -12,7 +12,7 @@ from verifier.judge.verdicts import AS_GIVEN
 from verifier.weights import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Assembly
     from verifier.bench.side import Side
