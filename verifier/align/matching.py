@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from verifier.align.alignment import Alignment, Pair, Unmatched
 from verifier.align.parameters import map_parameters
-from verifier.align.places import fixed, layout_between, may_be_one, place
+from verifier.align.places import fixed, layout_between, may_be_one, place, replaceable
 from verifier.align.sequence import longest_common_subsequence
 from verifier.align.signatures import (
     Contexts,
@@ -214,6 +214,7 @@ class _Matcher:
             self.in_order(describe, lambda _: True)
         self.replaced()
         self.in_order(operator_class, lambda _: True)
+        self.replaced_within()
 
     def differ_in_operators(self) -> bool:
         """Whether so much is left alone on both sides that the two must be built from other operators."""
@@ -368,6 +369,13 @@ class _Matcher:
             here = places[self._key(self.baseline, b, inputs, readers, early=early)]
             if len(here) == 1:
                 self.pair(b, here.pop())
+
+    def replaced_within(self) -> None:
+        """Pair the only activations, poolings and norms between the same pairs, beside what a neighbour folds in."""
+        pins = {b: b for b in self.partner}, {c: b for b, c in self.partner.items()}
+        of_b, of_c = map(replaceable, self.graphs, self.open_sites(), pins)
+        for key in of_b.keys() & of_c.keys():
+            self.pair(of_b[key], of_c[key])
 
     @staticmethod
     def _key(

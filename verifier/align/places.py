@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from verifier.align.layouts import layouts
-from verifier.graph.operators import PRODUCTS
+from verifier.graph.operators import PRODUCTS, REPLACEABLE, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from verifier.align.assembly import Assembly
     from verifier.align.layouts import Layout
@@ -37,6 +37,39 @@ def layout_between(baseline: Site, candidate: Site) -> Layout | None:
 def place(graph: Graph, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where a site stands: what it reads, and which sites read it."""
     return tuple(dict.fromkeys(graph.sites[index].inputs)), tuple(sorted(graph.consumers[index]))
+
+
+def replaceable(graph: Graph, sites: Iterable[int], pins: Mapping[int, int]) -> dict[Hashable, int]:
+    """Those of some sites that another operator of their kind often stands for, by kind, shape and place.
+
+    A place is what lies around it: the nearest sites above and below that are in `pins`, by what stands for them. All
+    else there has weights, of which one may be folded into another: what takes several operators is none of these.
+    """
+    places: dict[Hashable, list[int]] = {}
+    for index in sites:
+        if not graph.sites[index].tensors:
+            places.setdefault(_between(graph, index, pins), []).append(index)
+    alone = {place: graph.sites[found[0]] for place, found in places.items() if len(found) == 1}
+    return {
+        (kind(site.op), fixed(graph, site.index), site.shape, place): site.index
+        for place, site in alone.items()
+        if kind(site.op) in REPLACEABLE
+    }
+
+
+def _between(graph: Graph, index: int, pins: Mapping[int, int]) -> tuple[frozenset[int], frozenset[int]]:
+    def nearest(step: Callable[[int], Iterable[int]]) -> frozenset[int]:
+        found, seen, waiting = set(), {index}, [index]
+        while waiting:
+            for each in step(waiting.pop()):
+                if each < 0 or each in pins:
+                    found.add(each if each < 0 else pins[each])
+                elif each not in seen:
+                    seen.add(each)
+                    waiting.append(each)
+        return frozenset(found)
+
+    return nearest(lambda k: graph.sites[k].inputs), nearest(lambda k: graph.consumers[k])
 
 
 def fixed(graph: Graph, index: int) -> bool:

@@ -198,6 +198,10 @@ def kind(op: str) -> str:
     return "product" if op.startswith(PRODUCTS) else op
 
 
+REPLACEABLE = frozenset({"activation", "norm", "pooling"})
+"""Kinds of which one operator often stands where another is meant."""
+
+
 # Operators whose result depends on no value: a tensor like them is as good as a number written down.
 CONSTANTS = frozenset(
     {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.align import Pair, layouts
 from verifier.align.sequence import longest_common_subsequence
-from verifier.graph.operators import MOVES
+from verifier.graph.operators import MOVES, REPLACEABLE, kind
 from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import collect, compare, measure
 
@@ -328,7 +328,8 @@ def _suspicious(
     was if its two sites have nothing in common that they read.
     """
     b, c = alignment.baseline.sites[pair.baseline], alignment.candidate.sites[pair.candidate]
-    if b.op != c.op or b.shape != c.shape:
+    alike = b.op == c.op or (kind(b.op) == kind(c.op) and kind(b.op) in REPLACEABLE)
+    if not alike or b.shape != c.shape:
         return False
     if alignment.baseline.reads_inputs[b.index] != alignment.candidate.reads_inputs[c.index]:
         return False
