@@ -76,7 +76,8 @@ class Group:
 
     @property
     def _sure(self) -> str:
-        return "confirmed" if self.confirmed else "not confirmed"
+        sure = "confirmed" if self.confirmed else "not confirmed"
+        return f"{self.first.stage}, {sure}" if self.first.stage else sure
 
     def told(self, most: int) -> str:
         """`because` in as many characters: what is wrong is cut, and of the codes the first is kept."""

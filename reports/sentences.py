@@ -135,7 +135,13 @@ def blame(pair: PairResult, *, fix: bool = True) -> str:
     """Why a culprit is wrong as far as that is known, what it does on identical inputs, and what to change."""
     remedy = [f"fix: {pair.cause.remedy}"] if fix and pair.cause is not None and pair.cause.remedy else []
     if pair.excited is not None and pair.cause is not None:
-        return "; ".join([f"{site(pair)}, {pair.op}: {because(pair.cause)}", _excited(pair.excited), *remedy])
+        return "; ".join(
+            [
+                f"{site(pair)}, {pair.op}: {because(pair.cause, stage=pair.stage)}",
+                _excited(pair.excited),
+                *remedy,
+            ]
+        )
     # A known cause tells what is missing; the figures are those of the site that reads it.
     behind = pair.cause is not None and pair.status is Status.UNMATCHED and pair.intrinsic is not None
     measured = f"{excess(pair, INTRINSIC, measured=behind)}{_largest(pair.intrinsic)}"
@@ -143,7 +149,7 @@ def blame(pair: PairResult, *, fix: bool = True) -> str:
     where = f"{site(pair)}, {pair.op}"
     if pair.cause is None:
         return "; ".join([f"{where}: {measured}", *pair.differences])
-    return "; ".join([f"{where}: {because(pair.cause)}", measured, *remedy])
+    return "; ".join([f"{where}: {because(pair.cause, stage=pair.stage)}", measured, *remedy])
 
 
 def impact(output: OutputAgreement | None) -> str:
@@ -362,13 +368,13 @@ def _largest(comparison: Comparison | None) -> str:
     return f", largest absolute difference {figure(comparison.max_abs)} at {comparison.max_abs_index}"
 
 
-def because(cause: Cause, most: int | None = None) -> str:
+def because(cause: Cause, most: int | None = None, stage: str = "") -> str:
     """A cause in a few words, with how sure it is and its code: `eps is ... (confirmed, batchnorm-eps)`.
 
     Where that has more than `most` characters, its summary is cut, and further codes are left out.
     """
     sure = "confirmed" if cause.confirmed else "not confirmed"
-    said = f"{cause.summary} ({', '.join([sure, *(cause.code, *cause.also)])})"
+    said = f"{cause.summary} ({', '.join([*filter(None, [stage]), sure, *(cause.code, *cause.also)])})"
     if most is None or len(said) <= most:
         return said
     end = f" ({sure}, {tail(cause.code, _CODE)})"

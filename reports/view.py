@@ -15,6 +15,7 @@ from reports import (
     progressive,
     sentences,
     signs,
+    stages,
     table,
     wording,
 )
@@ -227,6 +228,7 @@ def _parts(verification: Result) -> tuple[Part, ...]:
             "Preprocessing",
             () if stage_0 is None or stage_0.status == "exact" else tuple(preprocessing.sections(stage_0)),
         ),
+        Part("stages", "Stages", tuple(stages.sections(verification))),
         Part("probes", "Probes", _probes(verification)),
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
     )

@@ -21,6 +21,7 @@ from verifier.records import (
     Criterion,
     Environment,
     Exhibit,
+    FormStage,
     Histogram,
     InputInfo,
     ModelInfo,
@@ -489,6 +490,27 @@ def from_photographs() -> Verification:
     return msgspec.structs.replace(diverged(), preprocessing=DIFFERS, steps=STEPS)
 
 
+def deployed() -> Verification:
+    """A form that its runtime's last level changes, and a culprit in its graph."""
+    told = {"role": "candidate", "form": "an ONNX model"}
+    stages = (
+        FormStage(**told, name="basic", verdict=Verdict.MATCH, error=0.0, exact=True),
+        FormStage(**told, name="extended", verdict=Verdict.MATCH, error=3.1e-7, exact=False),
+        FormStage(
+            **told,
+            name="all",
+            verdict=Verdict.DIVERGED,
+            error=0.02,
+            exact=False,
+            site="layer1.0.relu",
+            operator="Conv",
+        ),
+    )
+    sample = diverged()
+    culprits = tuple(msgspec.structs.replace(row, stage="translation") for row in sample.culprits)
+    return msgspec.structs.replace(sample, stages=stages, culprits=culprits)
+
+
 HOSTILE = "</script><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}[red]&\"'"
 
 
@@ -503,7 +525,12 @@ def hostile() -> Verification:
             return value  # text there is numbers
         if isinstance(value, msgspec.Struct):
             return msgspec.structs.replace(
-                value, **{field: poisoned(getattr(value, field)) for field in value.__struct_fields__}
+                value,
+                **{
+                    field: poisoned(getattr(value, field))
+                    for field in value.__struct_fields__
+                    if field != "stage"  # one of few words
+                },
             )
         if isinstance(value, tuple):
             return tuple(map(poisoned, value))
@@ -524,5 +551,6 @@ SAMPLES: dict[str, Callable[[], Verification]] = {
     "nothing in common": nothing_in_common,
     "inconclusive": inconclusive,
     "photographs": from_photographs,
+    "deployed": deployed,
     "hostile": hostile,
 }

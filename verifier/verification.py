@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.live import Live
+    from verifier.forms.loading import Deployed
     from verifier.inputs import Inputs
     from verifier.records import Coverage, WeightsInfo
     from verifier.weights import Masters
@@ -56,8 +57,8 @@ OUTPUTS = ("by-name", "by-order")
 
 @contained(exceptions=True)
 def verify(
-    baseline: nn.Module | str | Certificate | Live | Path,
-    candidate: nn.Module | str | Certificate | Live | Path,
+    baseline: nn.Module | str | Certificate | Live | Path | Deployed,
+    candidate: nn.Module | str | Certificate | Live | Path | Deployed,
     inputs: Any = None,
     *,
     candidate_inputs: Any = None,
@@ -87,13 +88,16 @@ def verify(
         baseline: The trusted model, a specification that leads to one (`torchvision:resnet50`), or a recording of
             one: a certificate (`verifier.record`), passes of a process (`verifier.recording`), or their file, or
             tensors that another program has dumped: a folder, a `.zip`, a `.npz`, `.npy` or `.safetensors` file.
+            Or a deployed form of one: an exported program or its `.pt2` file, an ONNX model or its file, a
+            `verifier.forms.form.Form` of the caller's own.
         candidate: The model under test, likewise; a recording only if the baseline is one.
         inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`; None where a
             certificate holds them, or how they are made.
         candidate_inputs: What the candidate is given where it is prepared otherwise, in the same forms and of the
             same structure; None for the same. Its sites are then judged on the baseline's inputs.
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
-            `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`.
+            `calibrated`, `init`, `imagenet`, or a weights file; see `verifier.weights.choose`. A form that has
+            weights of its own keeps them.
         parameter_map: Which of the baseline's tensors some of the candidate's are made of, where that cannot be
             found or was found wrong: names or patterns as in a map file, see `verifier.weights.maps`.
         cells: Settings to compare in: device, dtype and, where wanted, memory format and autocast, such as
@@ -141,8 +145,8 @@ def verify(
     recorded = _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
         return recorded
-    candidate = cast("nn.Module | str", candidate)
-    baseline = cast("nn.Module | str", baseline)
+    candidate = cast("nn.Module | str | Deployed", candidate)
+    baseline = cast("nn.Module | str | Deployed", baseline)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)

@@ -238,7 +238,8 @@ def with_runs(results: Sequence[CellResult], runs: Sequence[AsGiven]) -> tuple[C
     rows = list(cell.layers)
     for run in runs:
         for number, meeting in enumerate(run.apart):
-            rows.append(_row(len(rows), run, number, meeting, alike=alike))
+            make = _row_of_stage if run.stages else _row
+            rows.append(make(len(rows), run, number, meeting, alike=alike))
     judged = judge_rows(rows)
     changed = replace_struct(
         cell,
@@ -249,6 +250,28 @@ def with_runs(results: Sequence[CellResult], runs: Sequence[AsGiven]) -> tuple[C
         culprits=judged.culprits,
     )
     return (*results[:first], changed, *results[first + 1 :])
+
+
+def _row_of_stage(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool) -> PairResult:
+    """A row for an output of a deployed form that its runtime changes; with the first site that it changes."""
+    stage = run.stages[-1]
+    before = [each.name for each in run.stages[:-1]]
+    name = stage.site or ("output" if len(run.apart) == 1 else f"output{number}")
+    made = f", first at {stage.site}, made by {stage.operator} there" if stage.site else ""
+    agree = f"; {', '.join(before)} {'agrees' if len(before) == 1 else 'agree'} with them" if before else ""
+    row = _row(index, run, number, meeting, alike=alike)
+    return replace_struct(
+        row,
+        baseline=f"{name}, {run.role} at {stage.name}",
+        candidate=f"{name}, {run.role} at {stage.name}",
+        cause=Cause(
+            code="optimised-form",
+            summary=f"{stage.form} run at {stage.name} gives other numbers than its operators one by one{made}",
+            confirmed=True,
+            evidence=(f"both were run on the same inputs, with the same weights{agree}",),
+            remedy=f"run it as {before[-1]}" if before else "look at what its runtime makes of it",
+        ),
+    )
 
 
 def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool) -> PairResult:

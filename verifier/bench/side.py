@@ -18,6 +18,7 @@ from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
 from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
 from verifier.forms import loading
+from verifier.forms.form import Form
 from verifier.graph import EndedEarly, Graph, record
 from verifier.graph.chance import same_chance
 from verifier.graph.operators import converts
@@ -32,7 +33,7 @@ from verifier.records import ModelInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from verifier.forms.form import Form
+    from verifier.forms.loading import Deployed
     from verifier.inputs import Inputs
 
 
@@ -58,8 +59,8 @@ class Side:
     form: Form | None = None  # what it is deployed as, of which `model` is the program; None for a module
 
     @classmethod
-    def of(cls, role: str, model: nn.Module | str, seed: int) -> Side:
-        """The `baseline` or the `candidate`, from a module or a specification; `seed` is for what is built.
+    def of(cls, role: str, model: nn.Module | str | Path | Deployed, seed: int) -> Side:
+        """The `baseline` or the `candidate`, from a module, a form or a specification; `seed` is for what is built.
 
         Raises:
             UsageError: It is no module, leads to none, or has parameters without a shape.
@@ -71,17 +72,17 @@ class Side:
             source = scales.load(model, seed=seed)
             found = cls.of(role, source.model, seed)
             return replace(found, spec=source.spec, notes=source.notes, flags=source.flags, seed=seed)
-        form = loading.of_object(role, model)
-        if form is not None:
-            return cls._deployed(role, form.kind, form)
-        if any(map(is_lazy, model.parameters())):
+        known = loading.of_object(role, model)
+        if isinstance(known, Form):
+            return cls._deployed(role, known.kind, known)
+        if any(map(is_lazy, known.parameters())):
             raise UsageError(
                 f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
             )
-        _see_values(role, state_of(model))
-        program = eager(model, role)
+        _see_values(role, state_of(known))
+        program = eager(known, role)
         kind = type(program)
-        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, model)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known)
 
     @classmethod
     def _deployed(cls, role: str, spec: str, form: Form) -> Side:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from verifier.cells import Cell, Request
 from verifier.cli import exits, showing
-from verifier.cli.planning import InputOptions, command_line, plan_jobs
+from verifier.cli.planning import InputOptions, command_line, plan_jobs, weights_of
 from verifier.cli.verifying import Task
 from verifier.cli.walking import walked, worst_of
 from verifier.errors import UsageError, suggestion
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from verifier.gate.policy_files import Entry, PolicyFile
     from verifier.records import Result
 
-_AS_THEY_ARE = ("weights", "granularity", "localise", "semantics", "repeat", "outputs", "probe")
+_AS_THEY_ARE = ("granularity", "localise", "semantics", "repeat", "outputs", "probe")
 
 
 def only(found: PolicyFile, name: str) -> PolicyFile:
@@ -91,6 +91,7 @@ def _task(entry: Entry, found: PolicyFile, out: Path, history: Path | None) -> T
     )
     settings = {name: getattr(entry, name) for name in _AS_THEY_ARE}
     settings |= {"cells": cells, "parameter_map": known}
+    settings["weights"] = weights_of(entry.weights, entry.baseline, entry.candidate)
     settings["batch_dim"] = None if entry.batch_dim == "none" else entry.batch_dim
     policies = {job: found.policies[entry.name]}
     # What tells of all models is not written by it.

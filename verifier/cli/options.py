@@ -132,13 +132,14 @@ ImageSize = Annotated[
     ),
 ]
 WeightsMode = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="MODE",
         help=(
             "calibrated: seeded draws that excite every parameter, for both models. init: the baseline's initial "
             "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
-            "Or a .safetensors, .pt or .pth file."
+            "Or a .safetensors, .pt or .pth file. By default calibrated, and as-is where a file such as an .onnx has "
+            "weights of its own."
         ),
     ),
 ]

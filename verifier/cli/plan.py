@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, options, showing
-from verifier.cli.planning import InputOptions, dimension, placed, plan_jobs, plan_models
+from verifier.cli.planning import InputOptions, dimension, placed, plan_jobs, plan_models, weights_of
 from verifier.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def plan(
     input_file: options.InputFile = None,
     images: options.Images = None,
     image_size: options.ImageSize = None,
-    weights: options.WeightsMode = "calibrated",
+    weights: options.WeightsMode = None,
     seed: options.Seed = 0,
     debug: options.Debug = False,
 ) -> None:
@@ -79,7 +79,7 @@ def plan(
                     given,
                     candidate_inputs=candidates,
                     requests=requests,
-                    weights=weights,
+                    weights=weights_of(weights, baseline, candidate),
                     batch_size=job.batch_size,
                     batch_dim=dimension(batch_dim),
                     seed=seed,

@@ -67,6 +67,13 @@ def _check_halves(arch: str, baseline: str | None, candidate: str | None) -> Non
         )
 
 
+def weights_of(asked: str | None, *specs: str | None) -> str:
+    """Where the weights come from: as it was asked for, else drawn, but where a file has weights of its own."""
+    from verifier.forms.loading import is_file
+
+    return asked or ("as-is" if any(spec and is_file(spec) for spec in specs) else "calibrated")
+
+
 def placed(spec: str | None, directory: Path | None, option: str) -> str | None:
     """A specification whose imports start in the directory that an option named, if one did.
 

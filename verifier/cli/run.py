@@ -9,7 +9,16 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, dimension, placed, plan_jobs, plan_models, scales
+from verifier.cli.planning import (
+    ALL,
+    InputOptions,
+    dimension,
+    placed,
+    plan_jobs,
+    plan_models,
+    scales,
+    weights_of,
+)
 from verifier.errors import UsageError
 
 _GRANULARITIES = ("site", "block")
@@ -47,7 +56,7 @@ def run(
     candidate_preprocessing: options.CandidatePreprocessing = None,
     image_size: options.ImageSize = None,
     test_scales: options.TestScales = None,
-    weights: options.WeightsMode = "calibrated",
+    weights: options.WeightsMode = None,
     map_file: options.Map = None,
     save_map: Annotated[
         Path | None,
@@ -167,7 +176,7 @@ def run(
                     autocast=autocast,
                 ),
                 {
-                    "weights": weights,
+                    "weights": weights_of(weights, baseline, candidate),
                     "batch_dim": dimension(batch_dim),
                     "granularity": granularity,
                     "localise": localise,

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from verifier.errors import SourceError, UsageError
+from verifier.forms.form import Form, needing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from verifier.forms.form import Form
+    from onnx import ModelProto
+    from torch.export import ExportedProgram
+
+    Deployed = Form | ExportedProgram | ModelProto
 
 _QUANTIZED = "torch.ao.nn.quantized", "torch.nn.quantized"
 _INSTEAD = {
@@ -28,8 +32,6 @@ def _exported(path: Path) -> Form:
 
 
 def _onnx(path: Path) -> Form:
-    from verifier.forms.form import needing  # noqa: PLC0415 - with what it needs
-
     with needing("onnx", f"{path.name}, an ONNX model,"):
         from verifier.forms.onnx import runtime  # noqa: PLC0415 - an extra
 
@@ -58,14 +60,16 @@ def of_file(spec: str) -> Form:
     return FILES[path.suffix.lower()](path)
 
 
-def of_object(role: str, model: Any) -> Form | None:
-    """The form that an object is; None for a module whose operators can be watched.
+def of_object(role: str, model: Any) -> Form | torch.nn.Module:
+    """The form that an object is; a caller's own is one, too. A module whose operators can be watched is itself.
 
     Raises:
         UsageError: It is a form that cannot be looked into, or no model at all; the message says what to give.
         CannotRunError: What reads it is not installed.
     """
     kind = type(model).__name__
+    if isinstance(model, Form):
+        return model
     if isinstance(model, torch.jit.ScriptModule):
         what, instead = "a TorchScript module", "the torch.nn.Module that it was scripted or traced from"
     elif kind == "ExportedProgram":
@@ -86,5 +90,5 @@ def of_object(role: str, model: Any) -> Form | None:
             "it as it was before it was converted",
         )
     else:
-        return None
+        return model
     raise UsageError(f"the {role} is {what}, which this verifier cannot look into yet: give {instead}.")

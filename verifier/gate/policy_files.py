@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     image_size: int | str | None = None
     batch_size: int | None = None
     batch_dim: int | Literal["none"] = 0
-    weights: str = "calibrated"
+    weights: str | None = None
     map: str | None = None
     seed: int = 0
     granularity: Literal["site", "block"] = "site"
@@ -237,7 +237,7 @@ def _check_causes(policy: Policy, called: str) -> None:
 def _resolved(entry: Entry, folder: Path) -> Entry:
     """The entry with paths as seen from here."""
     paths = {name: getattr(entry, name) for name in _PATHS}
-    if entry.weights not in _MODES:
+    if entry.weights is not None and entry.weights not in _MODES:
         paths["weights"] = entry.weights
     return msgspec.structs.replace(
         entry, **{name: seen_from_here(text, folder) for name, text in paths.items() if text is not None}

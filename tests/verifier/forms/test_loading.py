@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from verifier.errors import SourceError, UsageError
+from verifier.forms.form import Form
 from verifier.forms.loading import is_file, of_file, of_object
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def test_a_module_is_no_form() -> None:
-    assert of_object("candidate", nn.Linear(2, 2)) is None
+    model = nn.Linear(2, 2)
+    assert of_object("candidate", model) is model
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning", "ignore:.*:DeprecationWarning")
@@ -29,7 +31,7 @@ def test_a_torchscript_module_is_told() -> None:
 def test_an_exported_program_is_its_module() -> None:
     program = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
     form = of_object("baseline", program)
-    assert form is not None
+    assert isinstance(form, Form)
     assert form.kind == "an exported program"
     assert form.program(torch.ones(1, 2)).shape == (1, 2)
 

@@ -87,7 +87,7 @@ class OnnxProgram(Interpreter):
         self.plan = plan
         self._paths: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():
-            self._paths[name] = _registered(self, name, torch.from_numpy(np.array(array)))
+            self._paths[name] = _registered(self, name, torch.from_numpy(array))
         self._first = next((name for name, array in plan.tensors.items() if array.dtype.kind == "f"), None)
         self.eval()
 
@@ -170,8 +170,7 @@ def _widened(value: Value, dtype: torch.dtype) -> Value:
 
 
 def _array(proto: onnx.TensorProto) -> np.ndarray:
-    found: np.ndarray = numpy_helper.to_array(proto)
-    return found
+    return np.array(numpy_helper.to_array(proto))  # which may be read-only
 
 
 def _constant(proto: onnx.NodeProto) -> np.ndarray:

@@ -1,0 +1,99 @@
+"""A form is run at each of its stages as it is; the first site that one changes is named."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from verifier import verify
+from verifier.errors import UsageError
+from verifier.forms.form import Form
+from verifier.records import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from verifier.graph import Graph
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+
+
+class Run:
+    """A stage that runs a network, in double precision and rounded once, and shows what its layers give."""
+
+    def __init__(self, name: str, network: nn.Sequential) -> None:
+        self.name = name
+        self._network = copy.deepcopy(network).double()
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        made: Tensor = self._network(args[0].double())
+        return made.float()
+
+    def values(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        x = args[0].double()
+        for layer, site in zip(self._network, graph.comparable, strict=True):
+            x = layer(x)
+            yield site.index, f"fused {site.op}", x.float()
+
+
+def test_stages_that_only_round_match() -> None:
+    model, x = network(), torch.randn(5, 6)
+    found = verify(model, Form("a form", copy.deepcopy(model), (Run("low", model), Run("high", model))), x)
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+    assert [(each.name, each.verdict, each.exact) for each in found.stages] == [
+        ("low", Verdict.MATCH, False),
+        ("high", Verdict.MATCH, False),
+    ]
+
+
+def test_a_stage_that_changes_an_operator_is_told_with_it() -> None:
+    model, x = network(), torch.randn(5, 6)
+    wrong = copy.deepcopy(model)
+    wrong[3] = nn.Softsign()
+    form = Form("a form", copy.deepcopy(model), (Run("low", model), Run("high", wrong)))
+    found = verify(model, form, x)
+    assert found.verdict is Verdict.DIVERGED
+    (culprit,) = found.culprits
+    assert culprit.stage == "fusion"
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.remedy) == ("optimised-form", "run it as low")
+    assert [(each.name, each.site, each.operator) for each in found.stages] == [
+        ("low", "", ""),
+        ("high", "3", "fused tanh"),
+    ]
+
+
+def test_what_the_graph_says_is_told_from_what_a_stage_does() -> None:
+    model, x = network(), torch.randn(5, 6)
+    wrong = copy.deepcopy(model)
+    wrong[1] = nn.GELU()
+    found = verify(model, Form("a form", wrong, (Run("low", wrong),)), x)
+    assert [(row.candidate, row.stage) for row in found.culprits] == [("1", "translation")]
+    assert [each.verdict for each in found.stages] == [Verdict.MATCH]
+
+
+def test_drawn_weights_are_refused_for_a_form_that_has_its_own() -> None:
+    model = network()
+    form = Form("a form", copy.deepcopy(model))
+    with pytest.raises(UsageError, match="which has weights of its own, and cannot be given calibrated ones"):
+        verify(model, form, torch.randn(2, 6), weights="calibrated")
+
+
+def test_cells_in_which_a_form_does_not_compute_are_skipped() -> None:
+    model, x = network(), torch.randn(5, 6)
+    form = Form("a form", copy.deepcopy(model), dtypes=frozenset({"float32"}))
+    found = verify(model, form, x, cells=["cpu/float32", "cpu/bfloat16"])
+    assert [(cell.name, cell.verdict.value) for cell in found.cells] == [
+        ("cpu/float64", "match"),
+        ("cpu/float32", "match"),
+        ("cpu/bfloat16", "skipped"),
+    ]
