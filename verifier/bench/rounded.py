@@ -12,7 +12,8 @@ from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
-from verifier.proof.stored import linear_in, rounds_to, unrounded
+from verifier.proof.stored import rounds_to
+from verifier.proof.unrounded import linear_in, multiples, unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,11 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
             if linear is None:
                 continue
             known = {role for role, name in names.items() if name in held[side]}
-            exact = unrounded(linear, target, allowed, known=known)
+            whole = bench.subject.masters.candidate if side == SIDES[0] else bench.subject.masters.baseline
+            half = scenes[k].candidate if side == SIDES[0] else scenes[k].baseline
+            others = [whole[use.name] for site in (*half.sites, half.site) if site for use in site.tensors]
+            exact = multiples(linear, target, allowed, others, known=known)
+            exact = exact or unrounded(linear, target, allowed, known=known)
             if exact is not None:
                 found[side] |= {names[role]: tensor for role, tensor in exact.items()}
                 return
