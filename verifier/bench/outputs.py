@@ -110,11 +110,15 @@ def agree(side: Side, inputs: Inputs, program: Sequence[Tensor], other: Sequence
         return ()
     if [t.shape for t in program] != [t.shape for t in other]:
         return tuple(Near(False, 0.0, each) for each in program or [torch.empty(0)])
+    unit = side.cell().unit_roundoff
+    # As near to the program as if that made no error: then float64 says nothing else.
+    found = tuple(near(unit, one, one, two, Error(0.0, 0.0)) for one, two in zip(program, other, strict=True))
+    if all_near(found):
+        return found
     exact = returned_by(side, copied(side, ORACLE), inputs, ORACLE)
     if exact is None or [t.shape for t in exact] != [t.shape for t in program]:
         exact = list(program)
     errors = list(map(Error.of, exact, program))
-    unit = side.cell().unit_roundoff
     found = tuple(map(partial(near, unit), exact, program, other, errors))
     if not all(each.near for each in found):
         for seed in range(_DRAWS):

@@ -137,6 +137,13 @@ FAR = tuple(
 )
 """Of these the ones that reach farthest: large and small, both signs, both sides of every bound, and nothing."""
 
+TELLING_AFFINE = tuple(
+    each
+    for each in EXCITATIONS
+    if each.name in {"replaced by numbers on both sides of every bound", "replaced by zeros"}
+)
+"""Of these the ones on which two affine functions agree only if they are one."""
+
 NONFINITE: tuple[Excitation, ...] = (
     Excitation("with NaN among them", _mixed_with(math.nan)),
     Excitation("with infinities among them", _mixed_with(math.inf, -math.inf)),

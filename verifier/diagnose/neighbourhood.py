@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from verifier.align import layouts
-from verifier.graph.operators import COMMUTATIVE
+from verifier.graph.operators import COMMUTATIVE, MOVES, PRODUCTS
 from verifier.graph.tensors import dense, tensors_in
 from verifier.recognise.relation import compared
 
@@ -42,6 +42,17 @@ class Neighbourhood:
     reads: tuple[Tensor, ...]
     sources: tuple[int | None, ...]
     beyond: tuple[tuple[Site, KeptCall], ...] = ()
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is a product with weights and a shift, as far as its operators tell."""
+        sites = [site for site, _ in self.between] + ([] if self.site is None else [self.site])
+        return bool(sites) and all(
+            len(site.operands) == 1
+            and (site.op.startswith(PRODUCTS) or site.op in MOVES or site.op == "batch_norm")
+            and not site.attributes.get("training", False)
+            for site in sites
+        )
 
     def wider(self) -> Neighbourhood:
         """The same with what is beyond between."""

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from verifier.align import layouts
 from verifier.diagnose.causes import cause_of_site, composed
-from verifier.diagnose.excitations import EXCITATIONS, FAR, LARGER, NONFINITE, excited, is_excitable, size
+from verifier.diagnose.excitations import (
+    EXCITATIONS,
+    FAR,
+    LARGER,
+    NONFINITE,
+    TELLING_AFFINE,
+    excited,
+    is_excitable,
+    size,
+)
 from verifier.diagnose.neighbourhood import distance, laid_as
 from verifier.graph.operators import IRRELEVANT, canonical
 from verifier.graph.ranges import ANYTHING
@@ -88,7 +97,10 @@ class Trials:
     def tried(
         self, row: PairResult, baseline: Neighbourhood, candidate: Neighbourhood, *, briefly: bool = False
     ) -> Tried:
-        """Whether the two sides of a row part on any excitation, or on a few that are far from what was given."""
+        """Whether the two sides of a row part on any excitation, or on a few that are far from what was given.
+
+        Two affine functions are told apart by what each makes of nothing, and of numbers that are in no relation.
+        """
         values = baseline.values()
         carried = self._carried(values, candidate.values())
         if carried is None:
@@ -100,7 +112,10 @@ class Trials:
         alike = _one_operator(baseline, candidate)
         numbers = sorted(_numbers(baseline) | _numbers(candidate))
         ran, endless = False, ""
-        some = FAR if briefly else (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS
+        if baseline.is_affine and candidate.is_affine:
+            some = TELLING_AFFINE
+        else:
+            some = FAR if briefly else (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS
         for excitation in some:
             changed = self._excited(values, excitation, numbers)
             given = None if changed is None else bench.both(changed)
