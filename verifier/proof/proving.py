@@ -18,6 +18,7 @@ from verifier.align.sequence import longest_common_subsequence
 from verifier.graph.operators import MOVES, REPLACEABLE, kind
 from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import collect, compare, measure
+from verifier.metrics.content import sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from verifier.bench.bench import Bench
     from verifier.bench.subject import Subject
     from verifier.graph import Graph
+    from verifier.records import Comparison
 
 # Sums over tensors that are equal but for rounding agree far better than this in float64.
 _CLOSE = 1e-9
 # Relative error (NRMSE) of tensors that operators which cancel may leave; beyond it they are not the same.
 _EQUAL = 1e-11
+# And of tensors that the rounding of stored weights sets apart, which are laid out alike all the same.
+_ROUNDED = 1e-4
 
 DISPROVED = "paired by its place at first, but the two tensors differ and the operators around them do too"
 
@@ -52,14 +56,10 @@ class Content(NamedTuple):
         """The content of a real tensor; None where it is constant, not finite or empty, and tells nothing."""
         if tensor.is_complex() or not tensor.numel():
             return None
-        flat = tensor.detach().reshape(-1).double()
-        least, most = (float(each) for each in flat.aminmax())
-        if not (math.isfinite(least) and math.isfinite(most)) or least == most:
+        found = sums(tensor)
+        if not math.isfinite(found.squares) or found.least == found.most:
             return None
-        square = flat * flat
-        return cls(
-            flat.numel(), float(square.sum()), float(flat.sum()), float((square * flat).sum()), least, most
-        )
+        return cls(tensor.numel(), found.squares, found.total, found.cubes, found.least, found.most)
 
     def fits(self, other: Content) -> bool:
         """Whether both may hold the same numbers, but for rounding."""
@@ -146,9 +146,12 @@ def _forced(
 
     def visit(number: int, tensors: Sequence[Tensor]) -> None:
         one, other = tensors
-        if one.shape == other.shape and _same(one, other):
-            found[ordered[number]] = None
-            return
+        if one.shape == other.shape:
+            error = _error(one, other)
+            if error.within(_EQUAL):
+                found[ordered[number]] = None
+            if error.within(_ROUNDED):
+                return  # no other layout of it is the same
         known = () if number not in laid else (laid[number],)
         for layout in (*known, *layouts(one.shape, other.shape)):
             if _same(one, layout.back(other, one.shape)):
@@ -312,7 +315,11 @@ def _of_one_shape(
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return compare(collect([measure(one, other)])[0]).within(_EQUAL)
+    return _error(one, other).within(_EQUAL)
+
+
+def _error(one: Tensor, other: Tensor) -> Comparison:
+    return compare(collect([measure(one, other)])[0])
 
 
 def _suspicious(

@@ -1,0 +1,42 @@
+"""What a tensor holds in whatever order, in one pass over it: its sums of powers and its extremes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from verifier.metrics.jit import compiled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class Sums(NamedTuple):
+    """Sums of a tensor's numbers, their squares and their cubes, and the least and the greatest of them."""
+
+    total: float
+    squares: float
+    cubes: float
+    least: float
+    most: float
+
+
+def sums(tensor: Tensor) -> Sums:
+    """The sums of a real tensor, in float64; what is not finite makes its squares' sum so."""
+    flat = tensor.detach().cpu().double().reshape(-1)
+    return Sums(*_sums(flat.numpy()))
+
+
+@compiled
+def _sums(values: np.ndarray) -> tuple[float, float, float, float, float]:
+    total = squares = cubes = 0.0
+    least, most = math.inf, -math.inf
+    for value in values:
+        square = value * value
+        total += value
+        squares += square
+        cubes += square * value
+        least = min(least, value)
+        most = max(most, value)
+    return total, squares, cubes, least, most
