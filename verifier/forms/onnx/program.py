@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from verifier.errors import InputError
-from verifier.forms.onnx.node import OnnxNode, Value
+from verifier.forms.onnx.node import OnnxNode, Value, meant
 from verifier.forms.onnx.steps import NodeStep
 from verifier.graph.interpreted import NOWHERE, Interpreter, Node
 from verifier.graph.tensors import tensors_in
@@ -37,6 +37,7 @@ class Plan:
         steps: Its nodes in order, each with where it comes from and the values that are read by none after it.
         tensors: What it has learnt, by the names of values.
         constants: Other constants: shapes, settings, numbers.
+        wide: The same, with the numbers in double precision that those in single are the rounding of.
         native: The dtype of the floating-point numbers in it.
     """
 
@@ -54,8 +55,11 @@ class Plan:
         self.inputs = tuple(each.name for each in graph.input if each.name not in held)
         self.outputs = tuple(each.name for each in graph.output)
         named = {each.name for each in graph.initializer}
-        self.tensors = {name: array for name, array in held.items() if _is_learnt(array, given=name in named)}
+        self.tensors = {
+            name: array for name, array in held.items() if _is_learnt(name, array, given=name in named)
+        }
         self.constants = {name: array for name, array in held.items() if name not in self.tensors}
+        self.wide = {name: _wide(array) for name, array in self.constants.items()}
         floats = [array.dtype for array in self.tensors.values() if array.dtype.kind == "f"]
         self.native = torch.from_numpy(np.zeros(1, floats[0] if floats else np.float32)).dtype
         last = {name: k for k, node in enumerate(nodes) for name in node.inputs}
@@ -102,15 +106,15 @@ class OnnxProgram(Interpreter):
             InputError: They are not as many as the model takes.
         """
         values: dict[str, Value] = dict(self.bound(args, kwargs))
-        values |= self.plan.constants
         for name, (owner, leaf) in self._paths.items():
             values[name] = getattr(self.get_submodule(owner), leaf)
         dtype = torch.get_default_dtype() if self._first is None else _float_of(values[self._first])
         native = dtype == self.plan.native
+        values |= self.plan.constants if native else self.plan.wide
         state = vars(self)
         for step, place, done in self.plan.steps:
             given = [values.get(name) if name else None for name in step.node.inputs]
-            found = self._static(step, given)
+            found = self._static(step, given, wide=not native)
             if found is None:
                 state["running"] = place
                 call = step.begin([_widened(value, dtype) for value in given], native=native)
@@ -126,7 +130,7 @@ class OnnxProgram(Interpreter):
         )
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _static(self, step: NodeStep, given: Sequence[Value]) -> list[np.ndarray] | None:
+    def _static(self, step: NodeStep, given: Sequence[Value], *, wide: bool) -> list[np.ndarray] | None:
         """What a node gives that depends on no number of the inputs'; None for any other node."""
         node = step.node
         if node.op in ("Shape", "Size") and isinstance(given[0], Tensor):
@@ -137,7 +141,7 @@ class OnnxProgram(Interpreter):
         if all(value is None or isinstance(value, np.ndarray) for value in given) and not node.op.startswith(
             "Random"
         ):
-            return step.constant(given)
+            return step.constant(given, wide=wide)
         return None
 
     def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -182,11 +186,22 @@ def _constant(proto: onnx.NodeProto) -> np.ndarray:
     return np.array(value, dtype=kind if not attribute.name.startswith("value_string") else object)
 
 
-def _is_learnt(array: np.ndarray, *, given: bool) -> bool:
+def _is_learnt(name: str, array: np.ndarray, *, given: bool) -> bool:
     """Whether a constant is a tensor that the program computes with, and no setting or number of it."""
-    if array.dtype.kind == "f":
-        return array.ndim > 0 and (given or array.size > 1)
-    return array.size > _STATIC
+    if array.dtype.kind != "f":
+        return array.size > _STATIC
+    return array.size > 1 or (array.ndim > 0 and given and not re.fullmatch(_MADE_UP, name))
+
+
+# What exporters call values that the model has no name for.
+_MADE_UP = r"val_\d+|.*::.*|/.*"
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """A number in single precision as the one that it is the rounding of; tables as they are."""
+    if array.dtype not in (np.float32, np.float16) or array.size != 1:
+        return array
+    return np.full(array.shape, meant(array.reshape(-1)[0]))
 
 
 def _node(proto: onnx.NodeProto, model: onnx.ModelProto, number: int) -> OnnxNode:
@@ -207,9 +222,9 @@ def _node(proto: onnx.NodeProto, model: onnx.ModelProto, number: int) -> OnnxNod
 def _value(attribute: onnx.AttributeProto) -> Any:
     value = helper.get_attribute_value(attribute)
     if attribute.type == onnx.AttributeProto.FLOAT:
-        return float(str(np.float32(value)))
+        return meant(np.float32(value))
     if attribute.type == onnx.AttributeProto.FLOATS:
-        return [float(str(np.float32(each))) for each in value]
+        return [meant(np.float32(each)) for each in value]
     if isinstance(value, bytes):
         return value.decode()
     return list(value) if attribute.type == onnx.AttributeProto.INTS else value

@@ -47,7 +47,7 @@ def at(given: Sequence[Value], place: int) -> Value:
 def operand(value: Value) -> Any:
     """An input as an argument: a tensor, or the number that it is."""
     if isinstance(value, np.ndarray):
-        return number(value) if value.size == 1 and value.ndim == 0 else as_tensor(value)
+        return number(value) if value.size == 1 and value.ndim <= 1 else as_tensor(value)
     return value
 
 

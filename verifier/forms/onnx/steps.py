@@ -46,11 +46,15 @@ class NodeStep(Step):
         self._same: dict[int, tuple[Tensor, bool]] = {}
         self._begun: tuple[Any, list[Value], list[int | None], bool] = ((), [], [], False)
 
-    def constant(self, given: Sequence[Value]) -> list[np.ndarray]:
-        """What the node gives for arrays alone."""
-        evaluated = ReferenceEvaluator(self._alone(given, self.node.attributes, {}))
+    def constant(self, given: Sequence[Value], *, wide: bool) -> list[np.ndarray]:
+        """What the node gives for arrays alone; if `wide`, in double precision what would be in single."""
+        attributes = dict(self.node.attributes)
+        if wide and attributes.get("to") == onnx.TensorProto.FLOAT:
+            attributes["to"] = onnx.TensorProto.DOUBLE
+        evaluated = ReferenceEvaluator(self._alone(given, attributes, {}))
         feeds = {name: value for name, value in zip(self.node.inputs, given, strict=True) if name}
-        return [np.asarray(each) for each in evaluated.run(None, feeds)]
+        found = [np.asarray(each) for each in evaluated.run(None, feeds)]
+        return [each.astype(np.float64) if wide and each.dtype == np.float32 else each for each in found]
 
     def begin(self, given: Sequence[Value], *, native: bool) -> Call:
         """The call to make for some inputs, of this step or of torch itself.
@@ -99,7 +103,7 @@ class NodeStep(Step):
             if name in self._shipped and self._is_shipped(name, value)
         }
         arrays = {
-            name: np.ascontiguousarray(value.detach().numpy() if isinstance(value, Tensor) else value)
+            name: np.asarray(value.detach().numpy() if isinstance(value, Tensor) else value, order="C")
             for name, value in zip(self.node.inputs, values, strict=True)
             if name and name not in fixed and value is not None
         }
