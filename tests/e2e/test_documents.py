@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ SESSION = "pip install uv && uvx nox -s verify -- "
 FILES = {
     "mynet.py": "from nets import net as build, net as vit\n",
     "old.py": "from nets import net, net as load\n",
+    "net.py": """
+import torch
+from nets import net as build
+
+def inputs():
+    torch.manual_seed(1)
+    return torch.randn(2, 3, 64, 64)
+""",
     "fused.py": "from nets import other_eps as load\n",
     "new.py": "from nets import net, net as load\nfrom loop import train\n",
     "baseline.toml": "lr = 0.05\n",
@@ -150,7 +159,18 @@ def readers_place(place: Path) -> Path:
         coarse = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((160, 120)).save(place / "photos" / f"{number}.png")
     recorded_elsewhere(place)
+    deployed(place)
     return place
+
+
+def deployed(place: Path) -> None:
+    """Write what a reader's model was exported to."""
+    torch.manual_seed(0)
+    model, x = net().eval(), torch.randn(2, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporters' own
+        torch.export.save(torch.export.export(model, (x,)), place / "net.pt2")
+        torch.onnx.export(model, (x,), place / "net.onnx", dynamo=True, verbose=False)
 
 
 def recorded_elsewhere(place: Path) -> None:

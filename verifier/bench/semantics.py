@@ -195,10 +195,10 @@ def _without_cut(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> 
 
 def _without_folded(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
     """The models without pairs that hold what one of them folds into weights, if all agrees without them."""
-    pairs = folded(bench.alignment, look.judged.rows)
+    pairs, behind = folded(bench.alignment, look.judged.rows)
     if not pairs:
         return bench, look
-    alignment = bench.alignment.repaired(pairs, (), WRONG_GUESS)
+    alignment = bench.alignment.repaired(pairs, behind, WRONG_GUESS)
     other = bench.at(subject=replace(bench.subject, alignment=alignment))
     other, found = _with_exact(other, again(other), again)
     return (other, found) if found.judged.verdict is Verdict.MATCH else (bench, look)

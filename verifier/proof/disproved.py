@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from verifier.align import Pair
 from verifier.judge import differs, ends
+from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
 from verifier.proof.cut_out import fewer_channels, resized
 from verifier.proof.digests import digests, twins
 from verifier.proof.elsewhere import alike_elsewhere
 from verifier.proof.readers import readers_of
+from verifier.proof.stored import ROUNDINGS
 from verifier.proof.unread import heeded
 from verifier.records import Status
 
@@ -112,21 +114,39 @@ def settled(rows: Sequence[PairResult]) -> bool:
 _SETTLED = 1e-6
 
 
-def folded(alignment: Alignment, rows: Sequence[PairResult]) -> list[Pair]:
-    """Pairs that may hold what one model folds into weights, and the other does not.
+def folded(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs that may hold what one model folds into weights, and the other does not, and others in their place.
 
-    Their tensors differ, and all that reads them is such a pair or agrees but for the rounding of weights.
+    Their tensors differ, and all that reads them is such a pair or agrees but for the rounding of weights. What is
+    folded in stands alone behind one of the two, and gives what the other does.
     """
     found: dict[int, Pair] = {}
     readers = _readers(rows)
     for row in reversed(rows):
         below = readers.get(row.index, [])
-        if row.kind != "site" or row.status is Status.UNMATCHED or not below or not _apart(row):
+        if row.kind != "site" or row.status is Status.UNMATCHED or not below:
+            continue
+        if row.total is None or row.total.within(
+            ROUNDINGS * SINGLE_ROUNDOFF
+        ):  # a norm that does nothing has an eps
             continue
         if all(each.index in found or (differs(each) and _nearly(each)) for each in below):
             b = alignment.baseline.by_name[row.baseline or ""].index
             found[row.index] = Pair(b, alignment.partner[b])
-    return list(found.values())
+    return list(found.values()), [right for pair in found.values() for right in _behind(alignment, pair)]
+
+
+def _behind(alignment: Alignment, pair: Pair) -> list[Pair]:
+    """The pair with what alone reads one of its sites, has weights and no partner, in the place of that site."""
+    wholes = []
+    for side, graph, partners in (
+        (0, alignment.baseline, alignment.partner),
+        (1, alignment.candidate, alignment.partner_back),
+    ):
+        readers = graph.consumers[pair[side]]
+        if len(readers) == 1 and readers[0] not in partners and graph.sites[readers[0]].tensors:
+            wholes.append(Pair(readers[0], pair.candidate) if side == 0 else Pair(pair.baseline, readers[0]))
+    return wholes if len(wholes) == 1 else []
 
 
 def _readers(rows: Sequence[PairResult]) -> dict[int, list[PairResult]]:

@@ -59,3 +59,17 @@ def test_without_a_fault_it_matches() -> None:
     model = network()
     found = verify(model, folded(model), torch.randn(3, 3, 8, 8), weights="as-is")
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+
+
+def test_a_norm_that_does_nothing_but_for_its_eps_is_folded_as_well() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)
+    ).eval()
+    candidate = folded(model)
+    candidate[0].bias = None  # which is 0, so that exporters leave it out
+    found = verify(model, candidate, torch.randn(3, 3, 8, 8), weights="as-is")
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+    candidate[2] = nn.LeakyReLU(0.001)
+    found = verify(model, candidate, torch.randn(3, 3, 8, 8), weights="as-is")
+    assert [row.candidate for row in found.culprits] == ["2"]
