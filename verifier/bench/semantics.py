@@ -194,14 +194,16 @@ def _without_cut(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> 
 
 
 def _without_folded(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) -> tuple[Bench, _Look]:
-    """The models without pairs that hold what one of them folds into weights, if all agrees without them."""
+    """The models without pairs that hold what one of them folds into weights, if fewer sites differ without them."""
     pairs, behind = folded(bench.alignment, look.judged.rows)
     if not pairs:
         return bench, look
     alignment = bench.alignment.repaired(pairs, behind, WRONG_GUESS)
     other = bench.at(subject=replace(bench.subject, alignment=alignment))
     other, found = _with_exact(other, again(other), again)
-    return (other, found) if found.judged.verdict is Verdict.MATCH else (bench, look)
+    left, before = len(found.judged.culprits), len(look.judged.culprits)
+    better = found.judged.verdict is Verdict.MATCH or 0 < left <= before - len(behind)
+    return (other, found) if better and (behind or not left) else (bench, look)
 
 
 def _ends_agree(bench: Bench, judged: Judged) -> bool:

@@ -118,7 +118,7 @@ def folded(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[list[Pair]
     """Pairs that may hold what one model folds into weights, and the other does not, and others in their place.
 
     Their tensors differ, and all that reads them is such a pair or agrees but for the rounding of weights. What is
-    folded in stands alone behind one of the two, and gives what the other does.
+    folded in stands alone behind one of the two, and gives what the other does; then a fault may read it.
     """
     found: dict[int, Pair] = {}
     readers = _readers(rows)
@@ -130,9 +130,11 @@ def folded(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[list[Pair]
             ROUNDINGS * SINGLE_ROUNDOFF
         ):  # a norm that does nothing has an eps
             continue
-        if all(each.index in found or (differs(each) and _nearly(each)) for each in below):
-            b = alignment.baseline.by_name[row.baseline or ""].index
-            found[row.index] = Pair(b, alignment.partner[b])
+        b = alignment.baseline.by_name[row.baseline or ""].index
+        pair = Pair(b, alignment.partner[b])
+        alike = all(each.index in found or (differs(each) and _nearly(each)) for each in below)
+        if alike or (_nearly(row) and _behind(alignment, pair)):
+            found[row.index] = pair
     return list(found.values()), [right for pair in found.values() for right in _behind(alignment, pair)]
 
 

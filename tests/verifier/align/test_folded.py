@@ -67,7 +67,7 @@ def test_a_norm_that_does_nothing_but_for_its_eps_is_folded_as_well() -> None:
         nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)
     ).eval()
     candidate = folded(model)
-    candidate[0].bias = None  # which is 0, so that exporters leave it out
+    candidate[0].register_parameter("bias", None)  # which is 0, so that exporters leave it out
     found = verify(model, candidate, torch.randn(3, 3, 8, 8), weights="as-is")
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
     candidate[2] = nn.LeakyReLU(0.001)
