@@ -97,7 +97,11 @@ BaselineOrRecorded = Annotated[
 ]
 """Something recorded may stand in the model's place."""
 Candidate = Annotated[
-    str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="The model under test, in the same forms; compile:SPEC is one of them through torch.compile.",
+    ),
 ]
 Archs = Annotated[
     str | None,
@@ -139,6 +143,17 @@ WeightsMode = Annotated[
             "calibrated: seeded draws that excite every parameter, for both models. init: the baseline's initial "
             "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
             "Or a .safetensors, .pt or .pth file."
+        ),
+    ),
+]
+Compile = Annotated[
+    str | None,
+    typer.Option(
+        "--compile",
+        metavar="LIST",
+        help=(
+            "How compile:SPEC is compiled, in torch.compile's words: "
+            "backend=inductor,mode=max-autotune,dynamic=true,fullgraph=true."
         ),
     ),
 ]

@@ -9,7 +9,16 @@ import typer
 
 from verifier.border.garbage import collecting_seldom
 from verifier.cli import exits, gating, isolating, options, showing
-from verifier.cli.planning import ALL, InputOptions, dimension, placed, plan_jobs, plan_models, scales
+from verifier.cli.planning import (
+    ALL,
+    InputOptions,
+    compiled_with,
+    dimension,
+    placed,
+    plan_jobs,
+    plan_models,
+    scales,
+)
 from verifier.errors import UsageError
 
 _GRANULARITIES = ("site", "block")
@@ -47,6 +56,7 @@ def run(
     candidate_preprocessing: options.CandidatePreprocessing = None,
     image_size: options.ImageSize = None,
     test_scales: options.TestScales = None,
+    compile_with: options.Compile = None,
     weights: options.WeightsMode = "calibrated",
     map_file: options.Map = None,
     save_map: Annotated[
@@ -131,6 +141,7 @@ def run(
         isolating.where_asked(timeout, isolate=isolate)
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
+        baseline, candidate = compiled_with(compile_with, baseline, candidate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
         if no_history and history is not None:
