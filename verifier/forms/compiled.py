@@ -141,7 +141,7 @@ class Compiled:
         before = compiler.breaks()
         returned, log = self._run(args, kwargs, ())
         left = [why for why, count in compiler.breaks().items() if count > before.get(why, 0)]
-        self.made = _made(log.graphs, left)
+        self.made = _made(len(log.ran), left)
         return returned
 
     def values(
@@ -170,7 +170,7 @@ class Compiled:
         for name, recipe in self._recipes.items():
             nn.Module.compile(  # a class may have another method of that name
                 copied.get_submodule(name),
-                backend=Watching(recipe.backend, recipe.name, log, taps),
+                backend=Watching(recipe.backend, recipe.name, log, name, taps),
                 dynamic=recipe.dynamic,
                 fullgraph=recipe.fullgraph,
                 **compiler.APART,

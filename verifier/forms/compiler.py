@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import CodeType
 
 
-APART = {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
+_APART = "isolate_recompiles"
+APART: dict[str, Any] = {_APART: True} if _APART in signature(torch.compile).parameters else {}
 """What keeps versions of a function apart, so that one caller's count for nothing where another compiles it."""
 
 

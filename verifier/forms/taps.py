@@ -34,8 +34,12 @@ class Tap(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A value of a graph that has run: where, of which operator, which of its outputs, and in which module."""
+    """A value of a graph that has run: where, of which operator, which of its outputs, and in which module.
 
+    `part` is the module that was compiled, and `scope` the end of the name of the one inside, where that is known.
+    """
+
+    part: str
     tap: Tap
     operator: str
     output: int
@@ -48,11 +52,13 @@ class Log:
     """What a compiled program has done.
 
     Attributes:
-        graphs: How many graphs it was compiled to.
+        made: How many graphs the backend was handed; the compiler begins some anew.
+        ran: The numbers of those that have run.
         kept: The values that were asked for, in the order in which they were computed.
     """
 
-    graphs: int = 0
+    made: int = 0
+    ran: set[int] = field(default_factory=set)
     kept: list[Kept] = field(default_factory=list)
 
 
@@ -63,20 +69,27 @@ class Watching:
         backend: The other one.
         name: What it is called.
         log: Where it is told what is done.
+        part: The module that is compiled, by its name in the program.
         taps: The values to keep, or None for all; graphs without any are handed on untouched.
     """
 
     def __init__(
-        self, backend: Callable[..., Any], name: str, log: Log, taps: Collection[Tap] | None = ()
+        self,
+        backend: Callable[..., Any],
+        name: str,
+        log: Log,
+        part: str = "",
+        taps: Collection[Tap] | None = (),
     ) -> None:
         self.__name__ = name  # by which the compiler calls a backend
         self._backend = backend
         self._log = log
+        self._part = part
         self._taps = taps
 
     def __call__(self, graph: GraphModule, inputs: Sequence[Any], **options: Any) -> Callable[..., Any]:
         """What the other backend makes of a graph."""
-        number, self._log.graphs = self._log.graphs, self._log.graphs + 1
+        number, self._log.made = self._log.made, self._log.made + 1
         nodes = [
             node
             for node in graph.graph.nodes
@@ -84,17 +97,17 @@ class Watching:
             and node.op in ("call_function", "call_method", "call_module")
             and (self._taps is None or Tap(number, node.name) in self._taps)
         ]
-        if not nodes:
-            made: Callable[..., Any] = self._backend(graph, inputs, **options)
-            return made
         told = [_told(number, node) for node in nodes]
-        count = _show(graph, nodes)
+        count = _show(graph, nodes) if nodes else None
         compiled = self._backend(graph, inputs, **options)
 
         def run(*args: Any) -> Any:
+            self._log.ran.add(number)
             found = compiled(*args)
+            if count is None:
+                return found
             self._log.kept += [
-                Kept(*about, tensor) for about, tensor in zip(told, found[count:], strict=True)
+                Kept(self._part, *about, tensor) for about, tensor in zip(told, found[count:], strict=True)
             ]
             return found[:count]
 
@@ -104,17 +117,22 @@ class Watching:
 def places(kept: Sequence[Kept], graph: Graph) -> list[int | None]:
     """For each value that was kept of a run the program's site that computes it, by index; None if there is none.
 
-    Both computed the same operators in the same order, but for what the compiler adds or leaves out. A graph may be
-    that of a part of the program: then its modules' names are the ends of those of the program.
+    Both computed the same operators in the same order, but for what the compiler adds or leaves out.
     """
+    parts = sorted({each.part for each in kept}, key=len, reverse=True)
     found: list[int | None] = [None] * len(kept)
-    values = [(each.operator, each.output, tuple(each.tensor.shape)) for each in kept]
-    sites = [(site.op, site.output, site.shape) for site in graph.sites]
+    values = [(each.part, each.operator, each.output, tuple(each.tensor.shape)) for each in kept]
+    sites = [(_part_of(site.scope, parts), site.op, site.output, site.shape) for site in graph.sites]
     for k, index in longest_common_subsequence(values, sites):
         site, scope = graph.sites[index], kept[k].scope
         if not site.identity and f".{site.scope}".endswith(f".{scope}" if scope else ""):
             found[k] = index
     return found
+
+
+def _part_of(scope: str, parts: Sequence[str]) -> str | None:
+    """The part that a module lies in, of some that are sorted so that the innermost comes first."""
+    return next((part for part in parts if not part or f"{scope}.".startswith(f"{part}.")), None)
 
 
 def _told(number: int, node: Node) -> tuple[Tap, str, int, str]:
