@@ -85,6 +85,10 @@ def otherwise():
     return Perceptron(lambda x: x * 1.01 if torch.compiler.is_compiling() else x)
 
 
+def rectified():
+    return Perceptron(F.relu)
+
+
 def whole():
     return torch.compile(Perceptron(), backend="aot_eager")
 """
@@ -223,6 +227,17 @@ def test_a_backend_that_changes_an_operator_is_caught_at_its_site(
     assert culprit.cause is not None
     assert culprit.cause.code == "compiled-code"
     assert any(f"that of {site} " in clause for clause in culprit.cause.evidence)
+
+
+def test_what_the_compiler_itself_gets_wrong_is_found_at_its_stage_and_site(nets: Path) -> None:
+    import torch._inductor.config as inductor
+
+    with inductor.patch({"cpp.inject_relu_bug_TESTING_ONLY": "accuracy"}):
+        found = compared(nets, "rectified", rows(4, 8))
+    assert found.verdict == "diverged"
+    below = ("eager", "aot_eager", "aot_eager_decomp_partition")
+    assert stages(found) == [*((name, "match", "") for name in below), ("inductor", "diverged", "relu")]
+    assert [culprit.stage for culprit in found.culprits] == ["fusion"]
 
 
 @pytest.mark.parametrize(
