@@ -175,10 +175,11 @@ class Compiled:
                 fullgraph=recipe.fullgraph,
                 **compiler.APART,
             )
+        held = [(module, dict(vars(module))) for module in copied.modules()]
         with compiler.undisturbed(self._shapes, draws=self._draws):
             for number in range(self._calls(args, kwargs)):
                 if number:  # what an earlier call wrote is put back
-                    self._begin_again(copied)
+                    self._begin_again(copied, held)
                     log.kept.clear()
                 own = mapped((args, kwargs), torch.clone)
                 returned = copied(*own[0], **own[1])
@@ -189,7 +190,9 @@ class Compiled:
         cuda = any(tensor.is_cuda for tensor in tensors_in((args, kwargs)))
         return _CALLS if cuda and any(each.replays for each in self._recipes.values()) else 1
 
-    def _begin_again(self, copied: nn.Module) -> None:
+    def _begin_again(self, copied: nn.Module, held: Sequence[tuple[nn.Module, Mapping[str, Any]]]) -> None:
+        for module, attributes in held:
+            vars(module).update(attributes)
         before = state_of(self._program)
         for name, tensor in state_of(copied).items():
             tensor.copy_(before[name])
