@@ -11,6 +11,7 @@ from verifier.records import Verdict
 if TYPE_CHECKING:
     from verifier.records import FormStage, Result
 
+_NAMED = 3
 TITLE = "As it is run, against its operators one by one"
 
 
@@ -28,4 +29,8 @@ def _row(stage: FormStage) -> tuple[str, ...]:
     else:
         outcome = f"differs ({wording.figure(stage.error)})"
     site = f"{stage.site} ({stage.operator})" if stage.site else ""
+    if stage.mended:
+        site = f"{site}; not with {wording.some(stage.mended, _NAMED)} kept apart"
+    if stage.cell:
+        outcome = f"{outcome} in {stage.cell}"
     return stage.role, stage.form, stage.name, outcome, site

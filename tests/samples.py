@@ -492,12 +492,14 @@ def from_photographs() -> Verification:
 
 def deployed() -> Verification:
     """A form that its runtime's last level changes, and a culprit in its graph."""
-    told = {"role": "candidate", "form": "an ONNX model"}
+    first = FormStage(
+        role="candidate", form="an ONNX model", name="basic", verdict=Verdict.MATCH, error=0.0, exact=True
+    )
     stages = (
-        FormStage(**told, name="basic", verdict=Verdict.MATCH, error=0.0, exact=True),
-        FormStage(**told, name="extended", verdict=Verdict.MATCH, error=3.1e-7, exact=False),
-        FormStage(
-            **told,
+        first,
+        msgspec.structs.replace(first, name="extended", error=3.1e-7, exact=False),
+        msgspec.structs.replace(
+            first,
             name="all",
             verdict=Verdict.DIVERGED,
             error=0.02,

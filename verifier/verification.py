@@ -15,7 +15,7 @@ from torch import nn
 
 from verifier.bench.as_given import as_given, by_sample, made_for
 from verifier.bench.comparing import Compared, Terms, compared
-from verifier.bench.deployed import staged, unsuited, weighed
+from verifier.bench.deployed import in_cells, staged, unsuited, weighed
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
 from verifier.bench.notes import notes, returned_otherwise
@@ -243,11 +243,21 @@ def _needing(
 
 
 def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
-    """Both models as they were given, run once; then the comparison of their programs."""
+    """Both models as they were given, run once; then the comparison of their programs.
+
+    What a compiler makes of a program comes last, of the tensors and in the cells that were compared.
+    """
     parts = batches(given, terms.batch_size)
-    runs = as_given(sides[0], parts), as_given(sides[1], [part.other or part for part in parts])
+    asked = (sides[0], parts), (sides[1], [part.other or part for part in parts])
+    runs = [as_given(*each) for each in asked if not each[0].recompiled]
     with interpreted(), unmemoised(*(side.model for side in sides)):
-        return replace(_on_samples(sides, given, terms), runs=runs)
+        found = _on_samples(sides, given, terms)
+    masters = found.bench.subject.masters
+    cells = [request.cell for request in terms.requests if request.cell not in terms.missing]
+    for (side, own), state in zip(asked, (masters.baseline, masters.candidate), strict=True):
+        if side.recompiled:
+            runs += in_cells(side, state, cells, own)
+    return replace(found, runs=tuple(runs))
 
 
 def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:

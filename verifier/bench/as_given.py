@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from verifier.bench.intact import Kept
-from verifier.bench.ladder import climbed
+from verifier.bench.ladder import climbed, furthest, told
 from verifier.bench.outputs import (
     agree,
     all_near,
@@ -30,6 +30,7 @@ from verifier.bench.outputs import (
     returned_by,
     same,
 )
+from verifier.bench.recompiled import recompiled
 from verifier.border import heartbeat
 from verifier.border.programs import translating
 from verifier.errors import ModelError, OutOfMemoryError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from verifier.bench.side import Side
+    from verifier.forms.form import Form
     from verifier.inputs import Inputs
     from verifier.lockstep import Meeting
 
@@ -64,6 +66,8 @@ class AsGiven:
         compiled: Whether any of it is compiled.
         notes: What should be known of it in any case.
         stages: How each stage of a deployed form compares with its program.
+        stage: Which kind of stage departs, as a row has it; empty where nobody can tell.
+        cell: The cell that it was run in; empty for that of the model itself.
     """
 
     role: str
@@ -72,6 +76,8 @@ class AsGiven:
     compiled: bool = False
     notes: tuple[str, ...] = ()
     stages: tuple[FormStage, ...] = ()
+    stage: str = ""
+    cell: str = ""
 
 
 def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
@@ -87,15 +93,52 @@ def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
         InputError: The baseline does not take the inputs.
         ModelError: The candidate fails on what the baseline takes.
     """
-    if side.form is not None:
-        shown = climbed(side, side.form, parts)
+    form, compiled = side.form, bool(compiled_parts(side.given))
+    if form is not None and form.recompiled is None:
+        shown = climbed(side, form, parts)
         return AsGiven(side.role, shown.apart, shown.limits, stages=tuple(shown.results))
-    compiled = bool(compiled_parts(side.given))
+    if form is not None and not compiled:
+        return _recompiled(side, form, parts)
     if not (compiled or patched(side.given)):
         return AsGiven(side.role)
     begin(side)
-    found = [_run(side, inputs, compiled=compiled) for inputs in one_of_each_size(parts)]
-    return next((each for each in found if each.apart), found[0])
+    found = []
+    for inputs in one_of_each_size(parts):
+        found.append(_run(side, inputs, compiled=compiled))
+        if found[-1].apart:
+            return found[-1] if form is None else _compiled_again(side, form, inputs, found[-1])
+    return found[0]
+
+
+def _recompiled(side: Side, form: Form, parts: Sequence[Inputs]) -> AsGiven:
+    """The code that a compiler makes of the program with the tensors and in the cell that the side has."""
+    shown = recompiled(side, form, parts)
+    notes = []
+    if shown.results:
+        name, where = shown.results[-1].name, side.cell().name
+        notes.append(f"the {side.role} was compiled by {name} in {where}, to {shown.made}")
+    return AsGiven(
+        side.role,
+        shown.apart,
+        shown.limits,
+        compiled=True,
+        notes=tuple(notes),
+        stages=tuple(shown.results),
+        stage=shown.stage,
+        cell="" if side.setting is None else side.setting.name,
+    )
+
+
+def _compiled_again(side: Side, form: Form, inputs: Inputs, run: AsGiven) -> AsGiven:
+    """What a model that was given compiled has shown, with the stages of its program that was compiled once more."""
+    again = recompiled(side, form, [inputs])
+    if again.draws and again.results and not again.apart:
+        said = "draws random numbers of its own; compiled once more to draw torch's, it gives what its Python gives"
+        note = f"the {side.role} is compiled and {said}"
+        return AsGiven(side.role, compiled=True, notes=(note,), stages=tuple(again.results))
+    if not again.apart:  # it does so once, or in the state that it is in
+        return run
+    return replace(run, stages=tuple(again.results), stage=again.stage)
 
 
 def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
@@ -152,10 +195,23 @@ def _run(side: Side, inputs: Inputs, *, compiled: bool) -> AsGiven:
     if program is None:  # recording it tells why
         return AsGiven(side.role, compiled=compiled)
     found = agree(side, inputs, program, whole)
+    stages = _shipped(side, whole, program, Verdict.MATCH if all_near(found) else Verdict.DIVERGED)
     if all_near(found):
         notes = _noted(side, whole, program) if compiled else ()
-        return AsGiven(side.role, compiled=compiled, notes=notes)
-    return AsGiven(side.role, apart(program, whole, found), tuple(each.limit for each in found), compiled)
+        return AsGiven(side.role, compiled=compiled, notes=notes, stages=stages)
+    limits = tuple(each.limit for each in found)
+    return AsGiven(side.role, apart(program, whole, found), limits, compiled, stages=stages)
+
+
+def _shipped(
+    side: Side, given: Sequence[Tensor], program: Sequence[Tensor], verdict: Verdict
+) -> tuple[FormStage, ...]:
+    """The record of compiled code as it was given; none where it does not tell how it was compiled."""
+    if side.form is None or side.form.recompiled is None:
+        return ()
+    rung = side.form.recompiled(side.model, draws=False)[-1]
+    exact = same(given, program)
+    return (told(side, side.form, rung, verdict, furthest(program, given), exact=exact),)
 
 
 def _noted(side: Side, given: Sequence[Tensor], program: Sequence[Tensor]) -> tuple[str, ...]:
@@ -229,11 +285,21 @@ def _as_before(model: nn.Module) -> Iterator[None]:
 
 
 def with_runs(results: Sequence[CellResult], runs: Sequence[AsGiven]) -> tuple[CellResult, ...]:
-    """The results of all cells, with a row in the first that ran for each output that is not the program's."""
-    first = next((k for k, each in enumerate(results) if each.verdict is not Verdict.SKIPPED), None)
-    if first is None or not any(run.apart for run in runs):
-        return tuple(results)
-    cell = results[first]
+    """The results of all cells, with a row for each output that is not the program's: in its cell, or the first."""
+    ran = [k for k, each in enumerate(results) if each.verdict is not Verdict.SKIPPED]
+    changed = list(results)
+    for k in ran:
+        here = [
+            run
+            for run in runs
+            if run.apart and k == next((j for j in ran if results[j].name == run.cell), ran[0])
+        ]
+        if here:
+            changed[k] = _with_rows(results[k], here)
+    return tuple(changed)
+
+
+def _with_rows(cell: CellResult, runs: Sequence[AsGiven]) -> CellResult:
     alike = cell.verdict is Verdict.MATCH
     rows = list(cell.layers)
     for run in runs:
@@ -241,7 +307,7 @@ def with_runs(results: Sequence[CellResult], runs: Sequence[AsGiven]) -> tuple[C
             make = _row_of_stage if run.stages else _row
             rows.append(make(len(rows), run, number, meeting, alike=alike))
     judged = judge_rows(rows)
-    changed = replace_struct(
+    return replace_struct(
         cell,
         layers=judged.rows,
         verdict=judged.verdict,
@@ -249,7 +315,6 @@ def with_runs(results: Sequence[CellResult], runs: Sequence[AsGiven]) -> tuple[C
         first_divergence=judged.first_divergence,
         culprits=judged.culprits,
     )
-    return (*results[:first], changed, *results[first + 1 :])
 
 
 def _row_of_stage(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool) -> PairResult:
@@ -292,15 +357,34 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
         total=meeting.error,
         budget=Budget(rule=AS_GIVEN, total=limit, intrinsic=limit),
         position=number,
+        stage=run.stage,  # type: ignore[arg-type]
         cause=Cause(
             code="compiled-code" if run.compiled else "other-as-given",
             summary=f"{what} of the {run.role} gives other numbers than {inside}, which {python}"
             if run.compiled
             else f"{what}, the {run.role}, gives other numbers than {inside}, which {python}",
             confirmed=True,
-            evidence=(f"both were run on the same inputs, with the same weights: {name} differs",),
+            evidence=(
+                f"both were run on the same inputs, with the same weights: {name} differs",
+                *_stages(run.stages if run.compiled else ()),
+            ),
             remedy="look at the compiler's backend and options, or run it without"
             if run.compiled
             else "look for what it does outside its modules: hooks on others, globals, patched functions",
         ),
     )
+
+
+def _stages(stages: Sequence[FormStage]) -> Iterator[str]:
+    """What the stages of compiled code tell, a clause each."""
+    same = [each.name for each in stages if each.verdict is Verdict.MATCH]
+    first = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
+    if same:
+        yield f"{' and '.join(same)} {'gives' if len(same) == 1 else 'give'} what the Python gives"
+    if first is None:
+        return
+    yield f"{first.name} is the first stage that does not"
+    if first.site:
+        yield f"the first value that it changes is that of {first.site} ({first.operator})"
+    if first.mended:
+        yield f"kept as outputs of their own, the values of {' and '.join(first.mended)} mend it"

@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from verifier.bench.as_given import as_given
 from verifier.cells import ORACLE
+from verifier.environment import tf32
 from verifier.errors import CannotRunError, UsageError
 from verifier.judge.verdicts import AS_GIVEN
 from verifier.weights import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
 
     from verifier.align import Assembly
+    from verifier.bench.as_given import AsGiven
     from verifier.bench.side import Side
     from verifier.cells import Cell, Request
+    from verifier.inputs import Inputs
     from verifier.records import CellResult, PairResult
 
 _DRAWN = ("calibrated", "init", "imagenet")
@@ -79,14 +85,29 @@ def form_dtypes(sides: Sequence[Side]) -> set[str]:
     return {dtype for side in sides if side.form is not None for dtype in side.form.dtypes}
 
 
+def in_cells(
+    side: Side, state: Mapping[str, Tensor], cells: Sequence[Cell], parts: Sequence[Inputs]
+) -> Iterator[AsGiven]:
+    """What the code that a compiler makes of a model's program shows in each cell, with the tensors of `state`.
+
+    Raises:
+        ModelError: It fails on what the program takes.
+    """
+    for cell in cells:
+        with tf32(allowed=cell.dtype == "tf32"):
+            yield as_given(side.held(state, cell), parts)
+
+
 def staged(results: Sequence[CellResult], sides: Sequence[Side]) -> tuple[CellResult, ...]:
     """The results with where a form went wrong: in its graph if float64 tells, else in a kernel or by its runtime."""
-    if all(side.form is None for side in sides):
+    if all(side.form is None or side.form.recompiled for side in sides):
         return tuple(results)
     told = {_key(row) for cell in results if cell.role == "semantics" for row in cell.culprits}
 
     def placed(cell: CellResult, row: PairResult) -> PairResult:
         if row.cause is None or (row.budget is None and row.kind != "site"):
+            return row
+        if row.stage:
             return row
         if row.budget is not None and row.budget.rule == AS_GIVEN:
             stage = "fusion"

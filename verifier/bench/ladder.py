@@ -46,12 +46,18 @@ class Climbed:
         results: Each stage's.
         apart: Of the first that is not its program, each output in float64 against that of the stage; else empty.
         limits: What each of these may be apart by rounding (NRMSE).
+        stage: Where it went wrong, as a row has it (`PairResult.stage`); empty where nobody can tell.
+        made: In words, what a compiler has made of it; empty where there is none.
+        draws: Whether its program draws random numbers, as far as that was asked.
     """
 
     def __init__(self) -> None:
         self.results: list[FormStage] = []
         self.apart: tuple[Meeting, ...] = ()
         self.limits: tuple[float, ...] = ()
+        self.stage = ""
+        self.made = ""
+        self.draws = False
 
 
 def climbed(side: Side, form: Form, parts: Sequence[Inputs]) -> Climbed:
@@ -83,23 +89,25 @@ def _climb(side: Side, form: Form, inputs: Inputs, program: Sequence[Tensor], fo
         given = _run(side, stage, inputs)
         if same(given, before):
             last = found.results[-1]
-            _keep(found, _told(side, form, stage, last.verdict, last.error, exact=last.exact))
+            keep(found, told(side, form, stage, last.verdict, last.error, exact=last.exact))
             continue
         before = given
         nears = agree(side, inputs, program, given)
         if all_near(nears):
-            error = max(map(_distance, program, given), default=0.0)
-            _keep(found, _told(side, form, stage, Verdict.MATCH, error, exact=not nears))
+            keep(
+                found,
+                told(side, form, stage, Verdict.MATCH, furthest(program, given), exact=not nears),
+            )
             continue
-        result = _told(side, form, stage, Verdict.DIVERGED, _furthest(program, given), exact=False)
-        _keep(found, _placed(side, stage, inputs, result))
+        result = told(side, form, stage, Verdict.DIVERGED, furthest(program, given), exact=False)
+        keep(found, _placed(side, stage, inputs, result))
         found.apart = apart(program, given, nears)
         found.limits = tuple(each.limit for each in nears)
         return  # what comes after it starts from it
 
 
-def _keep(found: Climbed, result: FormStage) -> None:
-    """Of several sizes the worse one counts."""
+def keep(found: Climbed, result: FormStage) -> None:
+    """Add a stage's result. Of several sizes the worse one counts."""
     for k, each in enumerate(found.results):
         if each.name == result.name:
             worse = result.verdict is Verdict.DIVERGED or (
@@ -110,13 +118,21 @@ def _keep(found: Climbed, result: FormStage) -> None:
     found.results.append(result)
 
 
-def _told(side: Side, form: Form, stage: Stage, verdict: Verdict, error: float, *, exact: bool) -> FormStage:
+def told(side: Side, form: Form, stage: Stage, verdict: Verdict, error: float, *, exact: bool) -> FormStage:
+    """The record of a stage."""
     return FormStage(
-        role=side.role, form=form.kind, name=stage.name, verdict=verdict, error=error, exact=exact
+        role=side.role,
+        form=form.kind,
+        name=stage.name,
+        verdict=verdict,
+        error=error,
+        exact=exact,
+        cell="" if side.setting is None else side.setting.name,
     )
 
 
-def _furthest(program: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+def furthest(program: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    """How far what a stage gives is from its program's (the largest NRMSE); infinite where shapes differ."""
     if [each.shape for each in program] != [each.shape for each in given]:
         return float("inf")
     return max(map(_distance, program, given), default=0.0)
@@ -128,11 +144,12 @@ def _distance(program: Tensor, given: Tensor) -> float:
 
 def _run(side: Side, stage: Stage, inputs: Inputs) -> list[Tensor]:
     args, kwargs = side.arguments(inputs)
-    with translating(partial(_failing, side, stage)), torch.no_grad(), same_chance():
+    with translating(partial(failing, side, stage)), torch.no_grad(), same_chance():
         return [tensor.clone() for tensor in Returned.of(stage.run(args, kwargs)).values()]
 
 
-def _failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
+def failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
+    """What to say of a stage that raised on what its program takes."""
     return ModelError(f"the {side.role} {side.spec} fails as it is run ({stage.name}): {account(error)}")
 
 
@@ -144,7 +161,7 @@ def _placed(side: Side, stage: Stage, inputs: Inputs, result: FormStage) -> Form
         graph = side.record(inputs)
         args, kwargs = side.arguments(inputs)
         inside = stage.values(args, kwargs, graph)
-        for site, operator, exact, program, value in _beside(side, inputs, graph, inside):
+        for site, operator, exact, program, value in beside(side, inputs, graph, inside):
             if exact.shape == program.shape == value.shape:
                 found = near(side.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
                 if found.near:
@@ -157,7 +174,7 @@ def _placed(side: Side, stage: Stage, inputs: Inputs, result: FormStage) -> Form
     return result
 
 
-def _beside(
+def beside(
     side: Side, inputs: Inputs, graph: Graph, inside: Iterator[tuple[int, str, Tensor]]
 ) -> Iterator[tuple[int, str, Tensor, Tensor, Tensor]]:
     """What a stage has inside, a few at a time, each with what the program has there in float64 and as it runs."""

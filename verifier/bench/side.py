@@ -57,6 +57,7 @@ class Side:
     flags: tuple[tuple[str, str, str], ...] = ()
     seed: int | None = None  # with which it was built of its specification; None for a module
     form: Form | None = None  # what it is deployed as, of which `model` is the program; None for a module
+    setting: Cell | None = None  # the cell that it was put into; None for as it was given
 
     @classmethod
     def of(cls, role: str, model: nn.Module | str | Path | Deployed, seed: int) -> Side:
@@ -69,9 +70,7 @@ class Side:
         if isinstance(model, str | Path) and loading.is_file(str(model)):
             return cls._deployed(role, str(model), loading.of_file(str(model)))
         if isinstance(model, str):
-            source = scales.load(model, seed=seed)
-            found = cls.of(role, source.model, seed)
-            return replace(found, spec=source.spec, notes=source.notes, flags=source.flags, seed=seed)
+            return cls._built(role, model, seed)
         known = loading.of_object(role, model)
         if isinstance(known, Form):
             return cls._deployed(role, known.kind, known)
@@ -82,12 +81,36 @@ class Side:
         _see_values(role, state_of(known))
         program = eager(known, role)
         kind = type(program)
-        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known)
+        form = loading.of_compiled(known, program)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known, form=form)
+
+    @classmethod
+    def _built(cls, role: str, spec: str, seed: int) -> Side:
+        """Of a specification. Whatever compiles it has no weights of its own: it compiles those that are compared."""
+        asked = loading.compiling(spec)
+        source = scales.load(spec if asked is None else asked.spec, seed=seed)
+        found = cls.of(role, source.model, seed)
+        form = found.form
+        if asked is not None:
+            if form is not None:
+                raise UsageError(
+                    f"{asked.spec} leads to {form.kind} already: leave out the compile: before it."
+                )
+            form = loading.compiled(found.model, asked.options)
+        given = found.given if form is None else found.model
+        return replace(
+            found, spec=spec, given=given, notes=source.notes, flags=source.flags, seed=seed, form=form
+        )
 
     @classmethod
     def _deployed(cls, role: str, spec: str, form: Form) -> Side:
         _see_values(role, state_of(form.program))
         return cls(role, spec, form.program, form.program, form.notes, form=form)
+
+    @property
+    def recompiled(self) -> bool:
+        """Whether it is code that a compiler makes of whatever tensors the model has, and none was given yet."""
+        return self.form is not None and self.form.recompiled is not None and self.given is self.model
 
     def drawn_otherwise(self) -> dict[str, Tensor]:
         """All parameters and buffers by name, built with another seed; none of a module that was given."""
@@ -101,8 +124,16 @@ class Side:
 
     def cell(self) -> Cell:
         """The setting the model is in as it was given; the first floating-point parameter tells."""
+        if self.setting is not None:
+            return self.setting
         tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
         return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
+
+    def held(self, state: Mapping[str, Tensor], cell: Cell) -> Side:
+        """The same in a cell, with other tensors than its own where there are any, by name."""
+        made = {name: cast(tensor, cell) for name, tensor in {**state_of(self.model), **state}.items()}
+        copy = copy_with(self.model, made, lambda tensor: cast(tensor, cell), role=self.role, written=())
+        return replace(self, model=copy, given=copy, setting=cell)
 
     def arguments(self, inputs: Inputs, cell: Cell | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs in a cell or the model's own setting, positional and by keyword."""

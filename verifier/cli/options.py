@@ -97,7 +97,11 @@ BaselineOrRecorded = Annotated[
 ]
 """Something recorded may stand in the model's place."""
 Candidate = Annotated[
-    str | None, typer.Option(metavar="SPEC", help="The model under test, in the same forms.")
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="The model under test, in the same forms; compile:SPEC is one of them through torch.compile.",
+    ),
 ]
 Archs = Annotated[
     str | None,
@@ -140,6 +144,17 @@ WeightsMode = Annotated[
             "values, for both. imagenet: torchvision's published ones, for both. as-is: each model's own. "
             "Or a .safetensors, .pt or .pth file. By default calibrated, and as-is where a file such as an .onnx has "
             "weights of its own."
+        ),
+    ),
+]
+Compile = Annotated[
+    str | None,
+    typer.Option(
+        "--compile",
+        metavar="LIST",
+        help=(
+            "How compile:SPEC is compiled, in torch.compile's words: "
+            "backend=inductor,mode=max-autotune,dynamic=true,fullgraph=true."
         ),
     ),
 ]

@@ -86,7 +86,32 @@ def placed(spec: str | None, directory: Path | None, option: str) -> str | None:
         raise UsageError(f"{option} says where imports start; give {option.removesuffix('-path')} too.")
     from verifier.models.specs import started_in
 
-    return started_in(spec, directory, option)
+    through, inside = _through(spec)
+    return through + started_in(inside, directory, option)
+
+
+def compiled_with(options: str | None, *specs: str | None) -> tuple[str | None, ...]:
+    """Specifications of which those of the form `compile:SPEC` say how they are compiled.
+
+    Raises:
+        UsageError: None of them is of that form.
+    """
+    if options is None:
+        return specs
+    split = [("", each) if each is None else _through(each) for each in specs]
+    if not any(through for through, _ in split):
+        raise UsageError(
+            "--compile says how compile:SPEC is compiled, and no model is one: write --candidate compile:SPEC."
+        )
+    return tuple(
+        f"{through.removesuffix(':')},{options}:{inside}" if through else inside for through, inside in split
+    )
+
+
+def _through(spec: str) -> tuple[str, str]:
+    """`compile:`, or `compile,OPTIONS:`, where a specification begins so, and what is behind it."""
+    kind, colon, inside = spec.partition(":")
+    return (kind + colon, inside) if colon and kind.partition(",")[0] == "compile" else ("", spec)
 
 
 def plan_jobs(
@@ -167,7 +192,8 @@ class InputOptions:
         """A model's specification, for what it is given: of several scales it averages the scores."""
         from verifier.models.scales import PREFIX
 
-        return f"{PREFIX}:{spec}" if self.scales else spec
+        through, inside = _through(spec)
+        return f"{through}{PREFIX}:{inside}" if self.scales else spec
 
     def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.

@@ -12,6 +12,7 @@ from verifier.cli import exits, gating, isolating, options, showing
 from verifier.cli.planning import (
     ALL,
     InputOptions,
+    compiled_with,
     dimension,
     placed,
     plan_jobs,
@@ -56,6 +57,7 @@ def run(
     candidate_preprocessing: options.CandidatePreprocessing = None,
     image_size: options.ImageSize = None,
     test_scales: options.TestScales = None,
+    compile_with: options.Compile = None,
     weights: options.WeightsMode = None,
     map_file: options.Map = None,
     save_map: Annotated[
@@ -140,6 +142,7 @@ def run(
         isolating.where_asked(timeout, isolate=isolate)
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
+        baseline, candidate = compiled_with(compile_with, baseline, candidate)
         if arch is None:  # what is wrong without torch is said without importing it
             plan_models(arch, baseline, candidate)
         if no_history and history is not None:

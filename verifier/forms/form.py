@@ -11,7 +11,7 @@ from verifier.border.programs import translating
 from verifier.errors import CannotRunError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -38,6 +38,32 @@ class Stage(Protocol):
         """
 
 
+class Rung(Stage, Protocol):
+    """A stage that a compiler makes of a program whenever it is run, which takes seconds; values in it can be kept.
+
+    Attributes:
+        graph: Whether it runs its graph with torch's own kernels, an operator at a time: then float64 tells whether
+            the graph is wrong.
+        made: In words, what the compiler has made of it; empty before it has run.
+    """
+
+    graph: bool
+    made: str
+
+    def keeping(self, args: Sequence[Any], kwargs: Mapping[str, Any], sites: Collection[int]) -> Any:
+        """What it returns where the values of some of the program's sites are kept that `values` has yielded.
+
+        Nothing is fused across these.
+        """
+
+
+class Recompiling(Protocol):
+    """Makes stages of a program that has other tensors than the form's own, or is in another dtype."""
+
+    def __call__(self, program: nn.Module, /, *, draws: bool) -> tuple[Rung, ...]:
+        """The stages, what is shipped last; `draws` says whether the program draws random numbers."""
+
+
 @dataclass(frozen=True)
 class Form:
     """A deployed form.
@@ -49,6 +75,8 @@ class Form:
         owns_weights: Whether it has weights of its own, as a file does.
         dtypes: The dtypes that its runtime computes its floating-point numbers in; empty for any.
         notes: What should be known of it.
+        recompiled: Where a compiler makes it of a program when it runs, what makes its stages; they then take the
+            place of `stages`.
     """
 
     kind: str
@@ -57,6 +85,7 @@ class Form:
     owns_weights: bool = True
     dtypes: frozenset[str] = frozenset()
     notes: tuple[str, ...] = field(default=())
+    recompiled: Recompiling | None = None
 
 
 @contextlib.contextmanager

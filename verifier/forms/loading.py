@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from verifier.errors import SourceError, UsageError
 from verifier.forms.form import Form, needing
+from verifier.models.compiled import compiled_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     Deployed = Form | ExportedProgram | ModelProto
+
+    from torch import nn
 
 _QUANTIZED = "torch.ao.nn.quantized", "torch.nn.quantized"
 _INSTEAD = {
@@ -45,6 +48,46 @@ FILES: dict[str, Callable[[Path], Form]] = {".pt2": _exported, ".onnx": _onnx}
 def is_file(spec: str) -> bool:
     """Whether a specification names a file of a deployed form."""
     return Path(spec).suffix.lower() in FILES
+
+
+class Compiling(NamedTuple):
+    """What `compile,OPTIONS:SPEC` says: how something is compiled, and what."""
+
+    options: str
+    spec: str
+
+
+COMPILE = "compile"
+"""Before a specification: `compile:torchvision:resnet18`, `compile,mode=max-autotune,dynamic=true:net.py:build`."""
+
+
+def compiling(spec: str) -> Compiling | None:
+    """What a specification says that goes through torch.compile; None for any other."""
+    kind, colon, rest = spec.partition(":")
+    word, _, options = kind.partition(",")
+    return Compiling(options, rest) if colon and word == COMPILE else None
+
+
+def compiled(program: nn.Module, options: str) -> Form:
+    """The form of a program that goes through torch.compile.
+
+    Raises:
+        UsageError: torch.compile has no such options.
+    """
+    from verifier.forms import compiled as forms  # noqa: PLC0415 - torch's compiler takes seconds to import
+
+    return forms.of(program, {"": forms.Recipe.of(options)})
+
+
+def of_compiled(model: nn.Module, program: nn.Module) -> Form | None:
+    """The form of a module of which something is compiled, around its program; None if it does not tell how."""
+    parts = compiled_parts(model)
+    if not parts:
+        return None
+    from verifier.forms import compiled as forms  # noqa: PLC0415 - torch's compiler takes seconds to import
+
+    recipes = forms.recipes_of(model, parts)
+    return forms.of(program, recipes) if recipes else None
 
 
 def of_file(spec: str) -> Form:

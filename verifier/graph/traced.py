@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
 CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
+_ROOT = re.compile(r"^L\['\w+'\]")  # what torch's compiler calls the module that it was called for
 
 
 class Origin(NamedTuple):
@@ -23,12 +25,17 @@ class Origin(NamedTuple):
 def origin(traced: GraphModule) -> Origin:
     """The module that the node comes from which `traced` runs now, in this thread; no name where none is known."""
     node = _running(traced)
-    stack = {} if node is None else node.meta.get("nn_module_stack") or {}
+    return Origin("", leaf=False) if node is None else origin_of(node)
+
+
+def origin_of(node: Node) -> Origin:
+    """The module that a node comes from; no name where none is known."""
+    stack = node.meta.get("nn_module_stack") or {}
     if not stack:
         return Origin("", leaf=False)
     name, kind = next(reversed(stack.values()))
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-    name = name.removeprefix("L['self']").lstrip(".")
+    name = _ROOT.sub("", name).lstrip(".")
     return Origin(name, kind.startswith("torch.nn.") and kind.rpartition(".")[2] not in CONTAINERS)
 
 
