@@ -304,7 +304,7 @@ def _with_rows(cell: CellResult, runs: Sequence[AsGiven]) -> CellResult:
     rows = list(cell.layers)
     for run in runs:
         for number, meeting in enumerate(run.apart):
-            make = _row_of_stage if run.stages else _row
+            make = _row_of_stage if run.stages and not run.compiled else _row
             rows.append(make(len(rows), run, number, meeting, alike=alike))
     judged = judge_rows(rows)
     return replace_struct(
