@@ -28,9 +28,7 @@ def sums(tensor: Tensor) -> Sums:
     flat = once(tensor.detach()).cpu().double().reshape(-1)
     found = Sums(*_sums(flat.numpy()))
     times = tensor.numel() // max(1, flat.numel())
-    return found._replace(
-        total=times * found.total, squares=times * found.squares, cubes=times * found.cubes
-    )
+    return found._replace(total=times * found.total, squares=times * found.squares, cubes=times * found.cubes)
 
 
 @compiled
