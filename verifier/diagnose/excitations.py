@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from verifier.graph.tensors import once
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,8 +35,8 @@ def excited(tensor: Tensor, excitation: Excitation, numbers: Sequence[float], li
     """
     if not is_excitable(tensor):
         return tensor
-    made = excitation.make(tensor, numbers).clamp(limits.low, limits.high)
-    return made.round() if limits.whole else made
+    made = excitation.make(once(tensor), numbers).clamp(limits.low, limits.high)
+    return (made.round() if limits.whole else made).expand(tensor.shape)
 
 
 def is_excitable(tensor: Tensor) -> bool:
@@ -43,6 +45,7 @@ def is_excitable(tensor: Tensor) -> bool:
         return False
     if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
         return False
+    tensor = once(tensor)
     if bool(((tensor == 0) | (tensor == 1)).all()):  # truth values, written as numbers
         return False
     return bool(tensor.abs().amax() < _MASK)  # false where it is NaN
@@ -63,7 +66,7 @@ def size(tensor: Tensor) -> float:
     """The root mean square of a tensor's finite numbers; 0 where it holds none."""
     if not tensor.is_floating_point() or not tensor.numel():
         return 0.0
-    return float(tensor.double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
+    return float(once(tensor).double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt())
 
 
 def _centred(tensor: Tensor, _: Sequence[float]) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from verifier.graph.chance import RandomState, random_state, set_random_state
 from verifier.graph.operators import operator_name, signature_of, writes_in_place
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import copied, tensors_in
 from verifier.graph.widening import Widening, default_dtype
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class KeptCall:
         positional = tuple(named)[: len(args)]
 
         def own(tensor: Tensor) -> Tensor:
-            return tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
+            return tensor.detach() if isinstance(tensor, nn.Parameter) else copied(tensor)
 
         return cls(
             function,

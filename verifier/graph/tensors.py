@@ -137,6 +137,25 @@ def dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
+def once(tensor: Tensor) -> Tensor:
+    """A view of what a strided tensor holds that is in memory once, however often it is expanded: 1 along there."""
+    for dimension, stride in enumerate(tensor.stride()):
+        if not stride and tensor.shape[dimension] > 1:
+            tensor = tensor.narrow(dimension, 0, 1)
+    return tensor
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy without gradients, which needs no more memory than the tensor: what is expanded stays so.
+
+    A weight that is expanded for each sample or token may be hundreds of times as large as what it holds.
+    """
+    tensor = tensor.detach()
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return tensor.clone()
+    return once(tensor).clone().expand(tensor.shape)
+
+
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
     """The shape of what `dense` makes of a tensor: nested ones have none of their own."""
     return (tensor.numel(),) if tensor.is_nested else tuple(tensor.shape)

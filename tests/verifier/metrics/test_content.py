@@ -32,3 +32,9 @@ def test_the_order_does_not_matter() -> None:
     x = torch.randn(3, 4, 5, dtype=torch.float64)
     one, other = sums(x), sums(x.permute(2, 0, 1))
     assert math.isclose(one.cubes, other.cubes, rel_tol=1e-12)
+
+
+def test_what_is_expanded_counts_as_often_as_it_stands_there() -> None:
+    wide = torch.randn(2, 3, 1, dtype=torch.float64).expand(2, 3, 50)
+    one, other = sums(wide), sums(wide.contiguous())
+    assert all(math.isclose(a, b, rel_tol=1e-12) for a, b in zip(one, other, strict=True))

@@ -47,26 +47,31 @@ def _transpose(node: OnnxNode, given: Sequence[Value]) -> Call:
     return Call("permute", torch.permute, [x, tuple(node.get("perm", range(x.dim())[::-1]))])
 
 
-def _axes(node: OnnxNode, given: Sequence[Value]) -> list[int] | None:
-    """The axes a node names in its second input, before opset 13 in an attribute; None where it leaves them out."""
+def _axes(node: OnnxNode, given: Sequence[Value]) -> list[int] | Tensor | None:
+    """The axes a node names in its second input, before opset 13 in an attribute; None where it leaves them out.
+
+    A tensor where it computes them.
+    """
     value = at(given, 1)
     if value is None:
         axes: list[int] | None = node.get("axes")
         return axes
-    if not isinstance(value, np.ndarray):
-        raise NotImplementedError(f"{node.name} computes its axes")
-    return numbers(value)
+    return numbers(value) if isinstance(value, np.ndarray) else value
 
 
 @LAYOUTS.of("Squeeze")
-def _squeeze(node: OnnxNode, given: Sequence[Value]) -> Call:
+def _squeeze(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     axes = _axes(node, given)
+    if isinstance(axes, Tensor):
+        return None
     return Call("squeeze", torch.squeeze, [given[0]] if axes is None else [given[0], tuple(axes)])
 
 
 @LAYOUTS.of("Unsqueeze")
-def _unsqueeze(node: OnnxNode, given: Sequence[Value]) -> Call:
-    x, axes = as_tensor(given[0]), _axes(node, given) or []
+def _unsqueeze(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    x, axes = as_tensor(given[0]), _axes(node, given)
+    if axes is None or isinstance(axes, Tensor):
+        return None
     if len(axes) == 1:
         return Call("unsqueeze", torch.unsqueeze, [x, axes[0]])
     places = {axis % (x.dim() + len(axes)) for axis in axes}
@@ -127,10 +132,15 @@ def _gather(node: OnnxNode, given: Sequence[Value]) -> Call:
         return Call("select", torch.select, [x, axis, int(number(indices))])
     indices = as_tensor(indices)
     if axis == 0 and x.dim() == 2 and isinstance(x, torch.nn.Parameter):
-        return Call("embedding", F.embedding, [indices, x])
+        return Call("embedding", _looked_up, [indices, x])
     if indices.dim() == 1:
         return Call("index_select", _selected, [x, axis, indices])
     return Call("index", _taken, [x, axis, indices])
+
+
+def _looked_up(input: Tensor, weight: Tensor) -> Tensor:  # noqa: A002
+    """Rows of a table, from its end where an index is negative."""
+    return F.embedding(torch.where(input < 0, input + weight.shape[0], input), weight)
 
 
 def _selected(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
@@ -191,7 +201,10 @@ def _pad(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if mode == "constant":
         return Call("pad", F.pad, [x, tuple(ends)], {"value": 0.0 if value is None else number(value)})
     mode = {"edge": "replicate", "reflect": "reflect"}.get(mode, "")
-    within = 2 <= x.dim() <= 5 and len(ends) <= 2 * (x.dim() - 2)
+    within = 2 <= x.dim() <= 5 and len(ends) <= 2 * (x.dim() - 2) and min(ends) >= 0
+    within = within and all(
+        max(pair) < size for pair, size in zip(zip(before, after, strict=True), x.shape, strict=True)
+    )
     return (
         Call("pad", F.pad, [x, tuple(ends)], {"mode": mode})
         if mode and within and x.is_floating_point()
@@ -202,11 +215,9 @@ def _pad(node: OnnxNode, given: Sequence[Value]) -> Call | None:
 @LAYOUTS.of("Resize", "Upsample")
 def _resize(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, mode = as_tensor(given[0]), node.get("mode", "nearest")
-    scales, sizes = (at(given, 1), None) if node.op == "Upsample" else (at(given, 2), at(given, 3))
-    how = node.get(
-        "coordinate_transformation_mode",
-        "half_pixel" if node.op == "Resize" and node.opset > 10 else "asymmetric",
-    )
+    old = node.op == "Upsample" or node.opset < 11
+    scales, sizes = (at(given, 1), None) if old else (at(given, 2), at(given, 3))
+    how = node.get("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     if (
         x.dim() != 4
         or node.get("antialias", 0)
@@ -225,13 +236,14 @@ def _resize(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if size[:2] != list(x.shape[:2]):
         return None
     if mode == "nearest":
-        floor = node.get("nearest_mode", "round_prefer_floor") == "floor"
+        to = node.get("nearest_mode", "floor" if old else "round_prefer_floor")
         whole = all(m % n == 0 for n, m in zip(x.shape, size, strict=True))
-        if (how == "asymmetric" and floor) or (whole and how in ("half_pixel", "pytorch_half_pixel")):
+        middle = how in ("half_pixel", "pytorch_half_pixel") and to.startswith("round") and whole
+        if middle or (how == "asymmetric" and to == "floor" and (whole or not old)):
             return Call("interpolate", F.interpolate, [x], {"size": tuple(size[2:]), "mode": "nearest"})
         return None
     corners = how == "align_corners"
-    if mode == "cubic" and node.get("cubic_coeff_a", -0.75) != -0.75:
+    if mode == "cubic" and (node.get("cubic_coeff_a", -0.75) != -0.75 or node.get("exclude_outside", 0)):
         return None
     if not corners and how not in ("half_pixel", "pytorch_half_pixel"):
         return None

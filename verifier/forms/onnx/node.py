@@ -28,7 +28,8 @@ class OnnxNode:
         op: Its operator; those that are not ONNX's own with their domain (`com.microsoft.Gelu`).
         name: Its own name, or its first output's.
         inputs: Names of the values it reads, empty for one left out; then those that graphs inside it read.
-        outputs: Names of the values it gives, likewise.
+        outputs: Names of the values it gives, likewise; but for those at the end that nobody reads, and it may leave
+            out.
         attributes: By name: numbers, strings, lists of these; arrays for tensors.
         opset: The version of its operator's domain.
     """

@@ -7,6 +7,7 @@ https://onnx.ai/onnx/operators.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,8 @@ def _unary(node: OnnxNode, given: Sequence[Value]) -> Call:
 
 _BINARY: dict[str, Callable[..., Any]] = {
     "Add": torch.add, "And": torch.logical_and, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
-    "Less": torch.lt, "LessOrEqual": torch.le, "Mul": torch.mul, "Or": torch.logical_or, "Pow": torch.pow,
-    "Sub": torch.sub, "Xor": torch.logical_xor, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
+    "Less": torch.lt, "LessOrEqual": torch.le, "Mul": torch.mul, "Or": torch.logical_or, "Sub": torch.sub,
+    "Xor": torch.logical_xor, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
 _TURNED = {"Add": "Add", "Mul": "Mul", "Equal": "Equal", "Greater": "Less", "Less": "Greater"}
@@ -94,19 +95,32 @@ _TURNED |= {"GreaterOrEqual": "LessOrEqual", "LessOrEqual": "GreaterOrEqual"}
 
 @READINGS.of(*_BINARY)
 def _binary(node: OnnxNode, given: Sequence[Value]) -> Call:
-    one, two, op = operand(given[0]), operand(given[1]), node.op
+    op = node.op
+    one, two = map(as_tensor if op in _LOGICAL else operand, given)
     if not isinstance(one, Tensor) and op in _TURNED:
         one, two, op = two, one, _TURNED[op]
     if not isinstance(one, Tensor):
         if op == "Sub":
             return Call("rsub", torch.rsub, [two, one])
-        one = one if op == "Pow" else torch.tensor(one, dtype=two.dtype)
-    if op == "Pow" and isinstance(one, Tensor) and isinstance(two, Tensor):
-        return Call("pow", _power, [one, two])
+        one = torch.tensor(one, dtype=two.dtype)
     return Call(_BINARY[op].__name__, _BINARY[op], [one, two])
 
 
-def _power(input: Tensor, exponent: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
+_LOGICAL = frozenset({"And", "Or", "Xor"})  # torch's take no numbers
+
+
+@READINGS.of("Pow")
+def _pow(node: OnnxNode, given: Sequence[Value]) -> Call:
+    one, two = operand(given[0]), operand(given[1])
+    if isinstance(one, Tensor) and one.is_floating_point() and not isinstance(two, Tensor):
+        return Call("pow", torch.pow, [one, two])
+    if isinstance(one, float):
+        one = torch.tensor(one, dtype=two.dtype if two.is_floating_point() else None)
+    return Call("pow", _power, [one if isinstance(one, Tensor) else as_tensor(given[0]), two])
+
+
+def _power(input: Tensor, exponent: Tensor | float) -> Tensor:  # noqa: A002 - torch's name for it
+    """In the dtype of the base, which torch's has only where the exponent's is no wider."""
     return torch.pow(input, exponent).to(input.dtype)
 
 
@@ -211,23 +225,39 @@ def _clip(node: OnnxNode, given: Sequence[Value]) -> Call | None:
         low, high = node.get("min"), node.get("max")
     else:
         low, high = (None if value is None else operand(value) for value in (at(given, 1), at(given, 2)))
+    x = as_tensor(given[0])
     if low is None and high is None:
-        return Call("clone", torch.clone, [given[0]])
+        return Call("clone", torch.clone, [x])
+    if isinstance(low, Tensor) or isinstance(high, Tensor):  # torch takes two tensors or two numbers
+        low, high = (
+            each if each is None or isinstance(each, Tensor) else torch.tensor(each, dtype=x.dtype)
+            for each in (low, high)
+        )
+        return Call("clamp", torch.clamp, [x, low, high])
     if low == 0 and high is None:
-        return Call("relu", torch.relu, [given[0]])
-    if not isinstance(low, Tensor) and not isinstance(high, Tensor) and (low, high) == (0, 6):
-        return Call("relu6", F.relu6, [given[0]])
-    return Call("clamp", torch.clamp, [given[0], low, high])
+        return Call("relu", torch.relu, [x])
+    if (low, high) == (0, 6) and x.is_floating_point():
+        return Call("relu6", F.relu6, [x])
+    return Call("clamp", torch.clamp, [x, low, high])
 
 
 @READINGS.of("Softmax", "LogSoftmax")
 def _softmax(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x = as_tensor(given[0])
     axis = node.get("axis", -1 if node.opset >= 13 else 1)
+    function: Callable[..., Any] = torch.softmax if node.op == "Softmax" else torch.log_softmax
     if node.opset < 13 and axis not in (-1, x.dim() - 1) and any(size > 1 for size in x.shape[axis:][1:]):
-        return None  # over all dimensions from the axis on
-    function = torch.softmax if node.op == "Softmax" else torch.log_softmax
-    return Call(function.__name__, function, [x, axis])
+        function = _softmax_of_rest if node.op == "Softmax" else _log_softmax_of_rest
+    return Call("softmax" if node.op == "Softmax" else "log_softmax", function, [x, axis])
+
+
+def _softmax_of_rest(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+    """Over all dimensions from one on, as it was before opset 13."""
+    return input.flatten(dim).softmax(-1).reshape(input.shape)
+
+
+def _log_softmax_of_rest(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+    return input.flatten(dim).log_softmax(-1).reshape(input.shape)
 
 
 @READINGS.of("Gemm")
@@ -273,7 +303,7 @@ def _einsum(node: OnnxNode, given: Sequence[Value]) -> Call:
 
 @READINGS.of("BatchNormalization")
 def _batch_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    if node.get("training_mode", 0) or len(node.outputs) > 1:
+    if node.get("training_mode", 0) or node.get("spatial", 1) != 1 or len(node.outputs) > 1:
         return None
     x, weight, bias, mean, variance = map(as_tensor, given)
     arguments = {"weight": weight, "bias": bias, "training": False, "eps": node.get("epsilon", 1e-5)}
@@ -281,8 +311,10 @@ def _batch_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
 
 
 @READINGS.of("InstanceNormalization")
-def _instance_norm(node: OnnxNode, given: Sequence[Value]) -> Call:
+def _instance_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, weight, bias = map(as_tensor, given)
+    if math.prod(x.shape[2:]) == 1:  # which torch refuses
+        return None
     arguments = {"weight": weight, "bias": bias, "eps": node.get("epsilon", 1e-5)}
     return Call("instance_norm", F.instance_norm, [x], arguments)
 
@@ -319,8 +351,11 @@ def _rms_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
 
 @READINGS.of("LpNormalization")
 def _lp_norm(node: OnnxNode, given: Sequence[Value]) -> Call:
-    settings = {"p": float(node.get("p", 2)), "dim": node.get("axis", -1), "eps": 0.0}
+    settings = {"p": float(node.get("p", 2)), "dim": node.get("axis", -1), "eps": _TINY}  # 0 stays 0
     return Call("normalize", F.normalize, [given[0]], settings)
+
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @READINGS.of("Where")
@@ -355,7 +390,7 @@ _DTYPES = {
 
 @READINGS.of("Dropout", "Identity")
 def _identity(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    if len([name for name in node.outputs if name]) > 1:
+    if len(node.outputs) > 1:
         return None
     training = at(given, 2)
     if training is not None and bool(np.asarray(training).any()):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from verifier.forms.onnx.node import Call, OnnxNode, Value, number, numbers
 from verifier.forms.onnx.readings import Readings, as_tensor, at
@@ -20,7 +21,12 @@ REDUCTIONS = Readings()
 def _cumsum(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if node.get("exclusive", 0) or node.get("reverse", 0) or not isinstance(given[1], np.ndarray):
         return None
-    return Call("cumsum", torch.cumsum, [given[0], int(number(given[1]))])
+    return Call("cumsum", torch.cumsum, [given[0], int(number(given[1]))], _in_its_own(as_tensor(given[0])))
+
+
+def _in_its_own(x: Tensor) -> dict[str, torch.dtype]:
+    """Sums of integers in the dtype these have; torch makes them wider unless told otherwise."""
+    return {} if x.is_floating_point() or x.dtype == torch.int64 else {"dtype": x.dtype}
 
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
@@ -40,9 +46,10 @@ def _reduction(node: OnnxNode, given: Sequence[Value]) -> Call | None:
             return Call("clone", torch.clone, [x])
         axes = range(x.dim())
     function, keep = _REDUCTIONS[node.op], bool(node.get("keepdims", 1))
-    if x.dtype == torch.bool or (function is torch.mean and not x.is_floating_point()):
+    if x.dtype == torch.bool or not x.numel() or (function is torch.mean and not x.is_floating_point()):
         return None
-    return Call(function.__name__, function, [x, tuple(axes)], {"keepdim": keep})
+    more = _in_its_own(x) if function is torch.sum else {}
+    return Call(function.__name__, function, [x, tuple(axes)], {"keepdim": keep, **more})
 
 
 @REDUCTIONS.of("ArgMax", "ArgMin")
@@ -63,4 +70,16 @@ def _topk(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if not isinstance(at(given, 1), np.ndarray):
         return None
     settings = {"largest": bool(node.get("largest", 1)), "sorted": bool(node.get("sorted", 1))}
-    return Call("topk", torch.topk, [given[0], int(number(given[1])), node.get("axis", -1)], settings)
+    return Call("topk", _topmost, [given[0], int(number(given[1])), node.get("axis", -1)], settings)
+
+
+def _topmost(
+    input: Tensor,  # noqa: A002
+    k: int,
+    dim: int,
+    largest: bool,
+    sorted: bool,  # noqa: A002
+) -> tuple[Tensor, Tensor]:
+    """Of equal numbers the first ones first."""
+    values, places = torch.sort(input, stable=True, dim=dim, descending=largest)
+    return values.narrow(dim, 0, k), places.narrow(dim, 0, k)

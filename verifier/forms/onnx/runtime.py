@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from verifier.forms.form import Form, reading
-from verifier.forms.onnx.program import OnnxProgram, Plan
+from verifier.forms.onnx.plan import Plan
+from verifier.forms.onnx.program import OnnxProgram
 from verifier.forms.onnx.sessions import LEVELS, opened
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ class Level:
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the session returns: a tensor, or a tuple of its outputs in order."""
-        found = [
-            torch.from_numpy(np.array(each)) for each in self._session.run(None, self._feeds(args, kwargs))
-        ]
-        return found[0] if len(found) == 1 else tuple(found)
+        found = tuple(map(_tensors, self._session.run(None, self._feeds(args, kwargs))))
+        return found[0] if len(found) == 1 else found
 
     def values(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
@@ -58,10 +57,10 @@ class Level:
             if site.source is not None:
                 sites[site.source.line, site.output] = site.index
         place = {
-            name: sites[number, k]
-            for number, (step, _, _) in enumerate(self._program.plan.steps, 1)
-            for k, name in enumerate(each for each in step.node.outputs if each)
-            if (number, k) in sites
+            name: sites[planned.place.source.line, k]
+            for planned in self._program.plan.steps
+            for k, name in enumerate(filter(None, planned.step.node.outputs))
+            if planned.place.source is not None and (planned.place.source.line, k) in sites
         }
         feeds = self._feeds(args, kwargs)
         with tempfile.TemporaryDirectory() as directory:
@@ -87,7 +86,12 @@ class Level:
 
     def _feeds(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         bound = self._program.bound(args, kwargs)
-        return {name: np.ascontiguousarray(tensor.detach().numpy()) for name, tensor in bound}
+        return {name: np.asarray(tensor.detach().numpy(), order="C") for name, tensor in bound}
+
+
+def _tensors(value: Any) -> Any:
+    """What a session returns, with tensors: an array or, for a sequence, a list."""
+    return list(map(_tensors, value)) if isinstance(value, list) else torch.from_numpy(np.array(value))
 
 
 def of(model: onnx.ModelProto | Path) -> Form:

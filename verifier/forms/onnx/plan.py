@@ -1,0 +1,222 @@
+"""What the file of an ONNX model says, read once: its nodes in order, what it has learnt, and its settings."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx.inliner
+import torch
+from onnx import helper, numpy_helper
+
+from verifier.errors import CannotRunError
+from verifier.forms.onnx.node import OnnxNode, meant
+from verifier.forms.onnx.places import places
+from verifier.forms.onnx.steps import NodeStep
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from verifier.graph.interpreted import Node
+
+_STATIC = 64  # elements: shorter lists of integers are shapes and settings, longer ones tables
+
+
+class Planned(NamedTuple):
+    """A node to run.
+
+    Attributes:
+        step: The node as a call.
+        place: Where it comes from, and its number in the file.
+        done: Values that no node behind it reads.
+        bodies: Graphs inside it, by the attribute that holds each: branches, the body of a loop.
+    """
+
+    step: NodeStep
+    place: Node
+    done: tuple[str, ...]
+    bodies: Mapping[str, Body]
+
+
+class Body:
+    """A graph: that of the model, or one inside a node.
+
+    Attributes:
+        inputs: Names of what it is given.
+        outputs: Names of what it returns.
+        steps: Its nodes in order.
+        constants: Constants that are no tensors it computes with: shapes, settings, numbers.
+        wide: The same, with the numbers in double precision that those in single are the rounding of.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, plan: Plan) -> None:
+        held = {each.name: _array(each) for each in graph.initializer}
+        named = {*held}
+        protos: list[onnx.NodeProto] = []
+        for proto in graph.node:
+            if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
+                held[proto.output[0]] = _constant(proto)
+            else:
+                protos.append(proto)
+        self.inputs = tuple(each.name for each in graph.input if each.name not in held)
+        self.outputs = tuple(each.name for each in graph.output)
+        learnt = {name for name, array in held.items() if _is_learnt(name, array, given=name in named)}
+        plan.tensors |= {name: held[name] for name in learnt}
+        self.constants = {name: array for name, array in held.items() if name not in learnt}
+        self.wide = {name: _wide(array) for name, array in self.constants.items()}
+        first = plan.count
+        plan.count += len(protos)
+        read = {*self.outputs, *(name for proto in protos for name in (*proto.input, *outer(proto)))}
+        nodes = [_node(proto, plan, read, first + k) for k, proto in enumerate(protos)]
+        last = {name: k for k, node in enumerate(nodes) for name in node.inputs}
+        self.steps = [
+            Planned(
+                NodeStep(node, plan.model, plan.tensors),
+                place,
+                tuple(name for name in {*node.inputs} if last[name] == k and name not in self.outputs),
+                {
+                    name: Body(value, plan)
+                    for name, value in node.attributes.items()
+                    if isinstance(value, onnx.GraphProto)
+                },
+            )
+            for k, (node, place) in enumerate(zip(nodes, places(nodes, plan.file, first), strict=True))
+        ]
+
+
+class Plan(Body):
+    """What a model's file says, shared by every copy of the program.
+
+    Attributes:
+        model: The model, with the functions of its own written out.
+        file: What it is called in reports.
+        tensors: What it has learnt, by the names of values, those inside of its nodes too.
+        native: The dtype of the floating-point numbers in it.
+        floats: All such, by their numbers in ONNX: a cast to one of these says no more than to compute as usual.
+        count: One more than the number of its last node; the first is 1.
+
+    Raises:
+        CannotRunError: It holds what this verifier does not compute with.
+    """
+
+    def __init__(self, model: onnx.ModelProto, file: str) -> None:
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        self.model, self.file, self.count = model, file, 1
+        self.tensors: dict[str, np.ndarray] = {}
+        kinds = [each.data_type for each in model.graph.initializer]
+        kinds += [each.type.tensor_type.elem_type for each in model.graph.input]
+        self.floats = frozenset(kinds) & {
+            onnx.TensorProto.FLOAT,
+            onnx.TensorProto.FLOAT16,
+            onnx.TensorProto.DOUBLE,
+        }
+        super().__init__(model.graph, self)
+        floats = [array.dtype for array in self.tensors.values() if array.dtype.kind == "f"]
+        self.native = torch.from_numpy(np.zeros(1, floats[0] if floats else np.float32)).dtype
+
+    def __deepcopy__(self, _memo: object) -> Plan:
+        return self
+
+
+def _array(proto: onnx.TensorProto) -> np.ndarray:
+    """What a constant of the file holds.
+
+    Raises:
+        CannotRunError: It is of a dtype that NumPy and the runtime do not share.
+    """
+    found = np.array(numpy_helper.to_array(proto))  # which may be read-only
+    if found.dtype.kind not in _KINDS:
+        raise CannotRunError(
+            f"the ONNX model holds {proto.name or 'a constant'} in {found.dtype.name}, which this verifier does not "
+            "compute with. Give it in float32 or float16."
+        )
+    return found
+
+
+_KINDS = "fiubcOSU"  # of NumPy's own dtypes
+
+
+def _constant(proto: onnx.NodeProto) -> np.ndarray:
+    attribute = proto.attribute[0]
+    value = helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return _array(value)
+    kind = np.float32 if attribute.name.startswith("value_float") else np.int64
+    return np.array(value, dtype=kind if not attribute.name.startswith("value_string") else object)
+
+
+def _is_learnt(name: str, array: np.ndarray, *, given: bool) -> bool:
+    """Whether a constant is a tensor that the program computes with, and no setting or number of it."""
+    if array.dtype.kind != "f":
+        return array.size > _STATIC
+    return array.size > 1 or (array.ndim > 0 and given and not re.fullmatch(_MADE_UP, name))
+
+
+# What exporters call values that the model has no name for.
+_MADE_UP = r"val_\d+|.*::.*|/.*"
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """A number in single precision as the one that it is the rounding of; tables as they are."""
+    if array.dtype not in (np.float32, np.float16) or array.size != 1:
+        return array
+    return np.full(array.shape, meant(array.reshape(-1)[0]))
+
+
+def _node(proto: onnx.NodeProto, plan: Plan, read: Collection[str], number: int) -> OnnxNode:
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    imports = plan.model.opset_import
+    own = tuple(proto.input)
+    attributes = {each.name: _value(each) for each in proto.attribute}
+    opset = next((each.version for each in imports if each.domain in (proto.domain, domain)), 0)
+    if proto.op_type == "Cast" and attributes.get("to") in plan.floats:
+        attributes["to"] = onnx.TensorProto.FLOAT  # which is as wide as what is computed in
+    return OnnxNode(
+        proto=proto,
+        op=f"{domain}.{proto.op_type}" if domain else proto.op_type,
+        name=proto.name or (proto.output[0] if proto.output else f"node {number}"),
+        inputs=own + tuple(name for name in dict.fromkeys(outer(proto)) if name not in own),
+        outputs=tuple(proto.output[: _wanted(proto, domain, opset, read)]),
+        attributes=attributes,
+        opset=opset,
+    )
+
+
+def _wanted(proto: onnx.NodeProto, domain: str, opset: int, read: Collection[str]) -> int:
+    """How many outputs of a node are wanted: to the last that is read, and those that it cannot leave out."""
+    last = max((k for k, name in enumerate(proto.output, 1) if name in read), default=1)
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return len(proto.output)
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    kinds = [each.option for each in schema.outputs]
+    kinds += kinds[-1:] * (len(proto.output) - len(kinds))
+    return max(last, sum(kind != optional for kind in kinds[: len(proto.output)]))
+
+
+def _value(attribute: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if attribute.type == onnx.AttributeProto.FLOAT:
+        return meant(np.float32(value))
+    if attribute.type == onnx.AttributeProto.FLOATS:
+        return [meant(np.float32(each)) for each in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    return list(value) if attribute.type == onnx.AttributeProto.INTS else value
+
+
+def outer(proto: onnx.NodeProto) -> Iterator[str]:
+    """Values that the graphs inside a node read from around it."""
+    graphs: Sequence[onnx.GraphProto]
+    for attribute in proto.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+        for graph in graphs:
+            inside = {each.name for each in (*graph.input, *graph.initializer)}
+            inside |= {name for node in graph.node for name in node.output}
+            for node in graph.node:
+                yield from (name for name in (*node.input, *outer(node)) if name and name not in inside)
+            yield from (each.name for each in graph.output if each.name not in inside)
