@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **WINDOWS}
+_WRITTEN = 64  # elements: so many of what an input is always given are a setting
+_KIN = {"Resize": "interpolate", "Upsample": "interpolate"}  # whatever their settings are called
 _HEAVY = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Einsum")
 
 
@@ -45,6 +47,10 @@ class NodeStep(Step):
         self._shipped = {name: shipped[name] for name in node.inputs if name in shipped}
         self._sessions: dict[tuple[Any, ...], Any] = {}
         self._same: dict[int, tuple[Tensor, bool]] = {}
+        self._formal = _formal(node)
+        self._kinds: dict[str, np.dtype] = {}
+        self._absent = [not name for name in node.inputs]
+        self._settings: dict[str, np.ndarray] = {}  # sizes, axes: what shapes of results follow from
         self._trusted: dict[tuple[tuple[int, ...] | None, ...], bool] = {}
         self._begun: tuple[Any, list[Value], list[int | None], bool] = ((), [], [], False)
 
@@ -65,14 +71,32 @@ class NodeStep(Step):
             given: The inputs, in the node's order.
             native: Whether they are in the dtypes that the file says.
         """
+        self._settings = {
+            name: value
+            for name, value in zip(self.node.inputs, given, strict=True)
+            if isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+        }
         plain = all(self.node.outputs) and not any(map(_rare, given))
         reading = _KNOWN.get(self.node.op) if plain else None
         call = reading(self.node, given) if reading is not None else None
         if call is None:
-            self.__name__, self.stands_for = self.node.op, self._meant
-            tensors = [torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for v in given]
-            call = Call(self.node.op, self, tensors, dict(self.node.attributes))
-            given = tensors
+            self.__name__, self.stands_for = _KIN.get(self.node.op, self.node.op), self._meant
+            written = {
+                name: value
+                for name, value in zip(self._formal, given, strict=True)
+                if isinstance(value, np.ndarray) and value.size <= _WRITTEN
+            }
+            self._absent = [value is None for value in given]
+            self._kinds = {name: value.dtype for name, value in written.items()}
+            given = [
+                torch.from_numpy(np.array(value))
+                if isinstance(value, np.ndarray) and name not in written
+                else value
+                for name, value in zip(self._formal, given, strict=True)
+            ]
+            tensors = [value for value in given if value is not None and not isinstance(value, np.ndarray)]
+            settings = {name: value.tolist() for name, value in written.items()}
+            call = Call(self.__name__, self, tensors, {**self.node.attributes, **settings})
         else:
             self.__name__, self.stands_for = call.name, call.function
             if not native and call.function in torch.overrides.get_testing_overrides():
@@ -105,12 +129,17 @@ class NodeStep(Step):
             for name, value in zip(self.node.inputs, values, strict=True)
             if name in self._shipped and self._is_shipped(name, value)
         }
+        for name, value in zip(self.node.inputs, values, strict=True):
+            known = self._settings.get(name)
+            if known is not None and np.array_equal(np.asarray(value), known):
+                fixed[name] = known
         arrays = {
             name: np.asarray(value.detach().numpy() if isinstance(value, Tensor) else value, order="C")
             for name, value in zip(self.node.inputs, values, strict=True)
             if name and name not in fixed and value is not None
         }
-        key = (tuple(fixed), *((name, array.dtype, array.ndim) for name, array in arrays.items()))
+        written = tuple(fixed[name].tobytes() for name in self._settings if name in fixed)
+        key = (tuple(fixed), written, *((name, array.dtype, array.ndim) for name, array in arrays.items()))
         session = self._sessions.get(key) if attributes is self.node.attributes else None
         if session is None:
             alone = self._alone(list(values), attributes, fixed)
@@ -136,22 +165,35 @@ class NodeStep(Step):
         Raises:
             NotImplementedError: There is none for float64, or it gives something else than the kernel.
         """
-        if attributes == self.node.attributes:
-            attributes = self.node.attributes  # type: ignore[assignment] # nothing is written to them
+        values = self._in_order(tensors, attributes)
+        own: Mapping[str, Any] = {name: v for name, v in attributes.items() if name not in self._kinds}
+        own = self.node.attributes if own == self.node.attributes else own
         if all(t.dtype != torch.float64 for t in tensors_in(tensors)):
             try:
-                return self._results(self._by_kernel(tensors, attributes))
+                return self._results(self._by_kernel(values, own))
             except Exception:
                 with contextlib.suppress(Exception):  # what the runtime says of it tells more
-                    return self._results(self._by_reference(tensors, attributes))
+                    return self._results(self._by_reference(values, own))
                 raise
         try:
-            found = self._by_reference(tensors, attributes)
+            found = self._by_reference(values, own)
         except Exception as error:
             raise NotImplementedError(f"{self.node.op} is not implemented for float64") from error
-        if not self._as_by_kernel(found, tensors, attributes):
+        if not self._as_by_kernel(found, values, own):
             raise NotImplementedError(f"{self.node.op} means something else in ONNX's own implementation")
         return self._results(found)
+
+    def _in_order(self, tensors: Sequence[Any], settings: Mapping[str, Any]) -> list[Value]:
+        """The node's inputs of the arguments of a call, in which what is always given is a setting."""
+        left = iter(tensors)
+        return [
+            np.array(settings[name], dtype=self._kinds[name])
+            if name in self._kinds
+            else None
+            if absent
+            else next(left)
+            for name, absent in zip(self._formal, self._absent, strict=True)
+        ]
 
     def _by_reference(self, values: Sequence[Value], attributes: Mapping[str, Any]) -> list[np.ndarray]:
         arrays = [np.asarray(v.detach()) if isinstance(v, Tensor) else v for v in values]
@@ -231,6 +273,19 @@ _ROUNDED = 1e-3
 def _rare(value: Value) -> bool:
     """Whether it is of a dtype that torch stores and does not compute with."""
     return value is not None and str(value.dtype).removeprefix("torch.") in {"uint16", "uint32", "uint64"}
+
+
+def _formal(node: OnnxNode) -> list[str]:
+    """What the specification calls the inputs of a node, those of which there are several with their number."""
+    try:
+        schema = onnx.defs.get_schema(node.proto.op_type, node.opset, node.proto.domain)
+        names = [each.name for each in schema.inputs]
+    except onnx.defs.SchemaError:  # of a domain of others
+        names = []
+    return [
+        names[k] if k < len(names) - (len(names) < len(node.inputs)) else f"input{k}"
+        for k in range(len(node.inputs))
+    ]
 
 
 def _kind(value: Tensor | np.ndarray) -> int:
