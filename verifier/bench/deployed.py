@@ -46,15 +46,23 @@ def weighed(
     forms = [side for side in sides if side.form is not None and side.form.owns_weights]
     if not forms or weights == "as-is":
         return weights, known
-    (side, *_), form = forms, forms[0].form
-    if form is not None and weights in _DRAWN:
-        raise UsageError(
-            f"the {side.role} is {form.kind}, which has weights of its own, and cannot be given {weights} ones. "
-            "Leave --weights out, or name the file of the other model's weights."
-        )
+    refuse_drawn(weights, forms[0], "Leave --weights out, or name the file of the other model's weights.")
     if weights == "transfer":
         return "as-is", known
     return weights, {**dict.fromkeys(sides[1].shapes()), **known}
+
+
+def refuse_drawn(weights: str, side: Side, instead: str) -> None:
+    """See that a form that has weights of its own is not to be given others; `instead` says what to do.
+
+    Raises:
+        UsageError: It is.
+    """
+    if side.form is not None and side.form.owns_weights and weights in _DRAWN:
+        raise UsageError(
+            f"the {side.role} is {side.form.kind}, which has weights of its own, and cannot be given {weights} "
+            f"ones. {instead}"
+        )
 
 
 def unsuited(requests: Sequence[Request], sides: Sequence[Side]) -> dict[Cell, str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from verifier.align import Alignment, Pair
 from verifier.bench.as_given import as_given, by_sample
 from verifier.bench.bench import Bench
+from verifier.bench.deployed import refuse_drawn
 from verifier.bench.intact import intact
 from verifier.bench.noise_floor import noise_floor
 from verifier.bench.protocol import silent
@@ -112,6 +113,7 @@ def record(
     given = replace(tensors(inputs), batch_dim=batch_dim)
     with undisturbed(), intact({"baseline": model}, given):
         side = Side.of("baseline", model, seed)
+        refuse_drawn(weights, side, "Record it with --weights as-is.")
         with room_for(side.model):
             return _recorded(
                 side,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from verifier.cli import exits, isolating, options, showing
-from verifier.cli.planning import command_line, dimension, pixels
+from verifier.cli.planning import command_line, dimension, pixels, weights_of
 from verifier.errors import UsageError
 
 
@@ -47,7 +47,8 @@ def record(
         typer.Option(
             metavar="calibrated|as-is|imagenet",
             help=(
-                "calibrated (if left out): drawn so that they excite every parameter. as-is: the model's own. "
+                "calibrated (if left out): drawn so that they excite every parameter. as-is: the model's own, and "
+                "that of a file such as an .onnx if left out. "
                 "imagenet: torchvision's published ones."
             ),
         ),
@@ -116,7 +117,7 @@ def record(
             certificate = recorded(
                 spec or (before.content.model.spec if before else ""),
                 given,
-                weights=weights or (before.content.weights if before else "calibrated"),
+                weights=weights or (before.content.weights if before else weights_of(None, spec)),
                 cells=wanted,
                 batch_dim=given.batch_dim if before is not None else dimension(batch_dim),
                 seed=seed or (before.content.seed if before else 0),

@@ -1,4 +1,4 @@
-"""Mismatches of exported and compiled models that were reported in public, rebuilt small: verdict, stage, site, cause.
+"""Public reports of exported and compiled models that differ, rebuilt small: verdict, stage, site and cause.
 
 What later releases of the exporters mended is put back into the graph as it was reported.
 """
