@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from verifier.forms.onnx.node import number, numbers
-from verifier.forms.onnx.readings import as_tensor, at
+from verifier.forms.calls import as_tensor, at, number, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

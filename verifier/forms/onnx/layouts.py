@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value, number, numbers
-from verifier.forms.onnx.readings import Readings, as_tensor, at, both_ends
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends, number, numbers
+from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LAYOUTS = Readings()
+LAYOUTS = Readings[OnnxNode]()
 
 
 @LAYOUTS.of("Flatten")

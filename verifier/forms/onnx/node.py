@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     import onnx
-
-Value = Tensor | np.ndarray | None
-"""What flows between nodes: tensors, and as arrays what depends on no number of the inputs' (shapes, constants)."""
 
 
 @dataclass(frozen=True)
@@ -45,62 +37,3 @@ class OnnxNode:
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or what it is where it is left out."""
         return self.attributes.get(name, default)
-
-
-class Call(NamedTuple):
-    """A node as a call of torch: under which name, of what, with which arguments."""
-
-    name: str
-    function: Callable[..., Any]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any] = {}
-
-
-def number(value: Any) -> Any:
-    """The number in an array or attribute of one element; of a float in few bits the one that is meant (`meant`)."""
-    scalar = np.asarray(value).reshape(-1)[0]
-    return meant(scalar) if isinstance(scalar, np.float32 | np.float16) else scalar.item()
-
-
-def meant(stored: np.float32 | np.float16) -> float:
-    """The plainest number that rounds to a stored one: which it is the rounding of, as far as anybody can tell.
-
-    A short decimal (1e-05 is kept as 9.99999975e-06), a fraction of small numbers, a root of one (attention divides
-    by the root of a size), or what constants of analysis give. Whichever it is, it is as near to what was meant as
-    the stored number itself: within half a unit in its last place.
-    """
-    plain = float(str(stored))
-    if (
-        not math.isfinite(plain)
-        or plain == 0
-        or len(f"{abs(plain):e}".partition("e")[0].rstrip("0")) <= _SHORT
-    ):
-        return plain
-    size = abs(plain)
-    for each in (*_plain(size), *(1 / inverse for inverse in _plain(1 / size)), *_CONSTANTS):
-        if type(stored)(each) == abs(stored):
-            return math.copysign(each, plain)
-    return plain
-
-
-def _plain(size: float) -> Iterator[float]:
-    """Fractions of small numbers near a positive number, and roots of such."""
-    for power, most in ((1, _SMALL), (2, _LARGE), (4, _LARGE)) if _TINY < size < 1 / _TINY else ():
-        near = Fraction(size**power).limit_denominator(most)
-        small = max(near.numerator, near.denominator) <= _SMALL
-        if near and (small or min(near.numerator, near.denominator) == 1):
-            yield float(near) ** (1 / power)
-
-
-_SHORT = 7  # characters of a decimal with its point
-_SMALL, _LARGE, _TINY = 64, 4096, 1e-6  # numbers of a fraction, sizes, and what no root of them comes to
-_CONSTANTS = tuple(
-    each * factor
-    for each in (math.pi, 1 / math.pi, math.sqrt(2 / math.pi), math.log(2), math.e)
-    for factor in (0.5, 1.0, 2.0)
-)
-
-
-def numbers(value: Any) -> list[Any]:
-    """The numbers in an array of up to one dimension, or in a list."""
-    return np.asarray(value).reshape(-1).tolist() if isinstance(value, np.ndarray) else list(value)

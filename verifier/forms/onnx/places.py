@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from verifier.graph.interpreted import Node
+from verifier.forms.paths import module_of, placed
 from verifier.graph.traced import CONTAINERS, Origin
-from verifier.records import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verifier.forms.onnx.node import OnnxNode
+    from verifier.graph.interpreted import Node
 
 
 def places(nodes: Sequence[OnnxNode], file: str, first: int) -> list[Node]:
@@ -25,15 +23,8 @@ def places(nodes: Sequence[OnnxNode], file: str, first: int) -> list[Node]:
         file: What it is written in.
         first: The number of the first among all nodes of the model.
     """
-    found = [_told(node) or _from_name(node) for node in nodes]
-    alone = Counter(origin.module for origin in found)
-    return [
-        Node(
-            Origin(origin.module, leaf=origin.leaf or (bool(origin.module) and alone[origin.module] == 1)),
-            Source(file=file, line=k, function=node.name),
-        )
-        for k, (origin, node) in enumerate(zip(found, nodes, strict=True), first)
-    ]
+    found = [_told(node) or Origin(module_of(node.name), leaf=False) for node in nodes]
+    return placed(found, [node.name for node in nodes], file, first)
 
 
 def _told(node: OnnxNode) -> Origin | None:
@@ -49,15 +40,3 @@ def _told(node: OnnxNode) -> Origin | None:
     kind = kinds[-1] if kinds else ""
     leaf = kind.startswith("torch.nn.") and kind.rpartition(".")[2] not in CONTAINERS
     return Origin(str(scopes[-1]), leaf)
-
-
-def _from_name(node: OnnxNode) -> Origin:
-    """What torch's older exporter writes: `/layer1/layer1.0/conv1/Conv`."""
-    if not re.fullmatch(r"(/[^/]+)+", node.name):
-        return Origin("", leaf=False)
-    module, before = "", ""
-    for part in node.name.split("/")[1:-1]:
-        inner = part.startswith(f"{before}.") and before
-        module = f"{module}{part[len(before) :]}" if inner else f"{module}.{part}" if module else part
-        before = part
-    return Origin(module, leaf=False)

@@ -12,7 +12,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from verifier.errors import CannotRunError
-from verifier.forms.onnx.node import OnnxNode, meant
+from verifier.forms.calls import meant
+from verifier.forms.onnx.node import OnnxNode
 from verifier.forms.onnx.places import places
 from verifier.forms.onnx.steps import NodeStep
 

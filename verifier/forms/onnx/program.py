@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from verifier.errors import CannotRunError, InputError
+from verifier.errors import CannotRunError
+from verifier.forms.binding import bound
 from verifier.forms.onnx.flow import flow_of
+from verifier.forms.paths import registered
 from verifier.graph.interpreted import NOWHERE, Interpreter
-from verifier.graph.tensors import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from verifier.forms.onnx.node import Value
+    from verifier.forms.calls import Value
     from verifier.forms.onnx.plan import Body, Plan, Planned
     from verifier.forms.onnx.steps import NodeStep
     from verifier.graph.interpreted import Node
@@ -36,7 +37,9 @@ class OnnxProgram(Interpreter):
         self.plan = plan
         self._paths: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():
-            self._paths[name] = _registered(self, name, torch.from_numpy(array))
+            tensor = torch.from_numpy(array)
+            learnt = nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
+            self._paths[name] = registered(self, name, learnt)
         self._first = next((name for name, array in plan.tensors.items() if array.dtype.kind == "f"), None)
         self.eval()
 
@@ -115,20 +118,7 @@ class OnnxProgram(Interpreter):
 
     def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
         """What a model is given, by its inputs' names; arguments and errors are those of `forward`."""
-        names = list(self.plan.inputs)
-        by_name = {
-            name: value for name, value in kwargs.items() if name in names and isinstance(value, Tensor)
-        }
-        unnamed = [value for name, value in kwargs.items() if name not in by_name]
-        rest = [*tensors_in((*args, *unnamed))]
-        left = [name for name in names if name not in by_name]
-        if len(rest) != len(left):
-            raise InputError(
-                f"the ONNX model takes {len(names)} tensors ({', '.join(names)}), and was given "
-                f"{len(rest) + len(by_name)}. Give as many, by name if some are left out."
-            )
-        yield from by_name.items()
-        yield from zip(left, rest, strict=True)
+        return bound("the ONNX model", self.plan.inputs, args, kwargs)
 
 
 def _float_of(value: Value) -> torch.dtype:
@@ -146,21 +136,3 @@ def _widened(value: Value, dtype: torch.dtype) -> Value:
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
         return torch.from_numpy(np.array(value)).to(dtype)
     return value
-
-
-def _registered(program: nn.Module, name: str, tensor: Tensor) -> tuple[str, str]:
-    """Keep a tensor under the name a file gives it: the module that holds it, and its name there."""
-    *path, leaf = [part or "_" for part in name.split(".")]
-    owner = program
-    for k, part in enumerate(path):
-        free = part if part in owner._modules or not hasattr(owner, part) else f"{part}_"
-        child = owner._modules.get(free) or nn.Module()
-        owner._modules[free] = child
-        path[k], owner = free, child
-    while hasattr(owner, leaf):
-        leaf += "_"
-    if tensor.is_floating_point():
-        owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
-    else:
-        owner.register_buffer(leaf, tensor)
-    return ".".join(path), leaf

@@ -8,7 +8,6 @@ https://onnx.ai/onnx/operators.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,55 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value, number
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, operand
+from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-Reading = Callable[[OnnxNode, "Sequence[Value]"], Call | None]
-
-
-class Readings(dict[str, Reading]):
-    """Readings by operator: None where one has no words for a node."""
-
-    def of(self, *ops: str) -> Callable[[Reading], Reading]:
-        """Register a reading of some operators."""
-
-        def registered(reading: Reading) -> Reading:
-            self.update(dict.fromkeys(ops, reading))
-            return reading
-
-        return registered
-
-
-READINGS = Readings()
-
-
-def at(given: Sequence[Value], place: int) -> Value:
-    """An input, None where it was left out."""
-    return given[place] if place < len(given) else None
-
-
-def operand(value: Value) -> Any:
-    """An input as an argument: a tensor, or the number that it is."""
-    if isinstance(value, np.ndarray):
-        return number(value) if value.size == 1 and value.ndim <= 1 else as_tensor(value)
-    return value
-
-
-def as_tensor(value: Value) -> Tensor:
-    """An input as a tensor."""
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.array(value))
-    if value is None:
-        raise ValueError("a required input was left out")
-    return value
-
-
-def both_ends(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """Padding as F.pad takes it: the last dimension first."""
-    return [each for pair in zip(reversed(before), reversed(after), strict=True) for each in pair]
-
+READINGS = Readings[OnnxNode]()
 
 _UNARY: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh,

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value, number, numbers
-from verifier.forms.onnx.readings import Readings, as_tensor, at
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, number, numbers
+from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-REDUCTIONS = Readings()
+REDUCTIONS = Readings[OnnxNode]()
 
 
 @REDUCTIONS.of("CumSum")

@@ -12,8 +12,8 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
+from verifier.forms.calls import Call, Value
 from verifier.forms.onnx.layouts import LAYOUTS
-from verifier.forms.onnx.node import Call, OnnxNode, Value
 from verifier.forms.onnx.readings import READINGS
 from verifier.forms.onnx.reductions import REDUCTIONS
 from verifier.forms.onnx.sessions import opened
@@ -24,6 +24,8 @@ from verifier.graph.tensors import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from verifier.forms.onnx.node import OnnxNode
 
 _KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **WINDOWS}
 _WRITTEN = 64  # elements: so many of what an input is always given are a setting

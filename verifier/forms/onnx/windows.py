@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value
-from verifier.forms.onnx.readings import Readings, as_tensor, at, both_ends
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends
+from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WINDOWS = Readings()
+WINDOWS = Readings[OnnxNode]()
 
 _CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Any]] = {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.forms.onnx.node import Call, Value
+    from verifier.forms.calls import Call, Value
 
 # Which inputs are held by the file, as most models hold settings and tables: none, integers, all but the first.
 WAYS: dict[str, Callable[[int, np.ndarray], bool]] = {

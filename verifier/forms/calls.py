@@ -1,0 +1,122 @@
+"""Nodes of other runtimes' graphs as calls of torch, and their inputs as arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+Value = Tensor | np.ndarray | None
+"""What flows between nodes: tensors, and as arrays what depends on no number of the inputs' (shapes, constants)."""
+
+
+class Call(NamedTuple):
+    """A node as a call of torch: under which name, of what, with which arguments."""
+
+    name: str
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] = {}
+
+
+N = TypeVar("N")
+
+
+class Readings(dict[str, Callable[[N, "Sequence[Value]"], Call | None]], Generic[N]):
+    """Readings of nodes by operator: None where one has no words for a node."""
+
+    def of(self, *ops: str) -> Callable[[_Reading[N]], _Reading[N]]:
+        """Register a reading of some operators."""
+
+        def registered(reading: _Reading[N]) -> _Reading[N]:
+            self.update(dict.fromkeys(ops, reading))
+            return reading
+
+        return registered
+
+
+_Reading = Callable[[N, "Sequence[Value]"], Call | None]
+
+
+def number(value: Any) -> Any:
+    """The number in an array or attribute of one element; of a float in few bits the one that is meant (`meant`)."""
+    scalar = np.asarray(value).reshape(-1)[0]
+    return meant(scalar) if isinstance(scalar, np.float32 | np.float16) else scalar.item()
+
+
+def meant(stored: np.float32 | np.float16) -> float:
+    """The plainest number that rounds to a stored one: which it is the rounding of, as far as anybody can tell.
+
+    A short decimal (1e-05 is kept as 9.99999975e-06), a fraction of small numbers, a root of one (attention divides
+    by the root of a size), or what constants of analysis give. Whichever it is, it is as near to what was meant as
+    the stored number itself: within half a unit in its last place.
+    """
+    plain = float(str(stored))
+    if (
+        not math.isfinite(plain)
+        or plain == 0
+        or len(f"{abs(plain):e}".partition("e")[0].rstrip("0")) <= _SHORT
+    ):
+        return plain
+    size = abs(plain)
+    for each in (*_plain(size), *(1 / inverse for inverse in _plain(1 / size)), *_CONSTANTS):
+        if type(stored)(each) == abs(stored):
+            return math.copysign(each, plain)
+    return float(stored)  # which was learnt, or computed
+
+
+def _plain(size: float) -> Iterator[float]:
+    """Fractions of small numbers near a positive number, and roots of such."""
+    for power, most in ((1, _SMALL), (2, _LARGE), (4, _LARGE)) if _TINY < size < 1 / _TINY else ():
+        near = Fraction(size**power).limit_denominator(most)
+        small = max(near.numerator, near.denominator) <= _SMALL
+        if near and (small or min(near.numerator, near.denominator) == 1):
+            yield float(near) ** (1 / power)
+
+
+_SHORT = 6  # characters of a decimal with its point: of numbers that were learnt one in a hundred has as few
+_SMALL, _LARGE, _TINY = 64, 4096, 1e-6  # numbers of a fraction, sizes, and what no root of them comes to
+_CONSTANTS = tuple(
+    each * factor
+    for each in (math.pi, 1 / math.pi, math.sqrt(2 / math.pi), math.log(2), math.e)
+    for factor in (0.5, 1.0, 2.0)
+)
+
+
+def numbers(value: Any) -> list[Any]:
+    """The numbers in an array of up to one dimension, or in a list."""
+    return np.asarray(value).reshape(-1).tolist() if isinstance(value, np.ndarray) else list(value)
+
+
+def at(given: Sequence[Value], place: int) -> Value:
+    """An input, None where it was left out."""
+    return given[place] if place < len(given) else None
+
+
+def operand(value: Value) -> Any:
+    """An input as an argument: a tensor, or the number that it is."""
+    if isinstance(value, np.ndarray):
+        return number(value) if value.size == 1 and value.ndim <= 1 else as_tensor(value)
+    return value
+
+
+def as_tensor(value: Value) -> Tensor:
+    """An input as a tensor."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    if value is None:
+        raise ValueError("a required input was left out")
+    return value
+
+
+def both_ends(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """Padding as F.pad takes it: the last dimension first."""
+    return [each for pair in zip(reversed(before), reversed(after), strict=True) for each in pair]
