@@ -41,7 +41,13 @@ def _onnx(path: Path) -> Form:
     return runtime.read(path)
 
 
-FILES: dict[str, Callable[[Path], Form]] = {".pt2": _exported, ".onnx": _onnx}
+def _scripted(path: Path) -> Form:
+    from verifier.forms.scripted import module  # noqa: PLC0415 - reads all of torch's operators
+
+    return module.read(path)
+
+
+FILES: dict[str, Callable[[Path], Form]] = {".pt2": _exported, ".onnx": _onnx, ".pt": _scripted}
 """How the files of deployed forms are read, by how their names end."""
 
 
@@ -114,16 +120,18 @@ def of_object(role: str, model: Any) -> Form | torch.nn.Module:
     if isinstance(model, Form):
         return model
     if isinstance(model, torch.jit.ScriptModule):
-        what, instead = "a TorchScript module", "the torch.nn.Module that it was scripted or traced from"
-    elif kind == "ExportedProgram":
+        from verifier.forms.scripted import module  # noqa: PLC0415 - reads all of torch's operators
+
+        return module.of(model)
+    if kind == "ExportedProgram":
         from verifier.forms import exported  # noqa: PLC0415 - torch.export takes a second to import
 
         return exported.of(model)
-    elif kind == "ModelProto":
+    if kind == "ModelProto":
         from verifier.forms.onnx import runtime  # noqa: PLC0415 - an extra, which made the object
 
         return runtime.of(model)
-    elif kind in _INSTEAD:
+    if kind in _INSTEAD:
         what, instead = _INSTEAD[kind]
     elif not isinstance(model, torch.nn.Module):
         raise UsageError(f"the {role} is a {kind}, not a torch.nn.Module or a specification.")

@@ -22,10 +22,11 @@ def test_a_module_is_no_form() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning", "ignore:.*:DeprecationWarning")
-def test_a_torchscript_module_is_told() -> None:
+def test_a_torchscript_module_is_a_form() -> None:
     traced = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
-    with pytest.raises(UsageError, match="the candidate is a TorchScript module, which this verifier cannot"):
-        of_object("candidate", traced)
+    form = of_object("candidate", traced)
+    assert isinstance(form, Form)
+    assert form.kind == "a TorchScript module"
 
 
 def test_an_exported_program_is_its_module() -> None:

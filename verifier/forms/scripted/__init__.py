@@ -1,0 +1,1 @@
+"""TorchScript: modules that were scripted, traced or frozen, as programs that run in Python."""

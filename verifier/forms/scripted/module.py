@@ -1,0 +1,125 @@
+"""TorchScript modules, as torch runs them: their program, and themselves after their executor has optimised them."""
+
+from __future__ import annotations
+
+import copy
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from verifier.errors import SourceError
+from verifier.forms.form import Form, reading
+from verifier.forms.paths import registered
+from verifier.forms.scripted.graph import Unreadable
+from verifier.forms.scripted.program import ScriptProgram
+from verifier.graph.chance import random_state, set_random_state
+from verifier.graph.interpreted import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from verifier.graph import Graph
+
+_UNTIL_WARM = (
+    3  # runs: the executor watches the first, optimises at the second, and runs what it made from then on
+)
+
+
+class Whole(nn.Module):
+    """A module that cannot be looked into, as a program of one call. Its tensors have the names they have there."""
+
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self._behind = _Behind(module)
+        parameters = ((name, nn.Parameter(each.detach())) for name, each in module.named_parameters())
+        self._paths = [registered(self, name, each) for name, each in (*parameters, *module.named_buffers())]
+        self._step = Step(f"opaque:{module.original_name}", self._behind.run)
+        self.training = bool(getattr(module, "training", False))  # frozen ones have none
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns with these tensors."""
+        state = [getattr(self.get_submodule(owner), leaf) for owner, leaf in self._paths]
+        return self._step(args, kwargs, state)
+
+
+class _Behind:
+    """A module of which copies are run."""
+
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
+        self._module = module
+
+    def __deepcopy__(self, _memo: object) -> _Behind:
+        return self
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any], state: Sequence[Tensor]) -> Any:
+        """What it returns with other tensors than its own."""
+        module = copy.deepcopy(self._module)
+        for tensor, own in zip((*module.parameters(), *module.buffers()), state, strict=True):
+            tensor.data = own.detach()
+        return module(*args, **kwargs)
+
+
+class Warm:
+    """The module itself, run until its executor has optimised it."""
+
+    name = "torchscript"
+
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
+        self._module = module
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What it returns at last; each run begins with what the module holds now."""
+        before, result = random_state(), None
+        for _ in range(_UNTIL_WARM):
+            set_random_state(before)
+            result = copy.deepcopy(self._module)(*args, **kwargs)  # copies share what the executor has made
+        return result
+
+    def values(
+        self,
+        args: Sequence[Any],  # noqa: ARG002
+        kwargs: Mapping[str, Any],  # noqa: ARG002
+        graph: Graph,  # noqa: ARG002
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """Nothing: the executor shows none of what it has inside."""
+        yield from ()
+
+
+def of(module: torch.jit.ScriptModule) -> Form:
+    """The form of a module."""
+    notes: tuple[str, ...] = ()
+    try:
+        program: nn.Module = ScriptProgram(module._c)
+    except Unreadable as error:
+        program = Whole(module)
+        notes = (f"the TorchScript module cannot be looked into: {error}; only what it returns is compared",)
+    return Form("a TorchScript module", program, (Warm(module),), notes=notes)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive of torch.jit.save, by what is in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
+
+
+def read(path: Path) -> Form:
+    """The form in a `.pt` file.
+
+    Raises:
+        SourceError: It holds no TorchScript module.
+    """
+    if not is_archive(path):
+        raise SourceError(
+            f"{path} is no TorchScript module (torch.jit.save): if it holds a state dict, give it with --weights and "
+            "name the model that it is for, such as path/to/file.py:build."
+        )
+    with reading(str(path), "a TorchScript module (.pt)"):
+        module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    return of(module)
