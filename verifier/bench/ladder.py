@@ -8,6 +8,7 @@ stage changes it, and the first value that it changes is looked for.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -92,18 +93,30 @@ def _climb(side: Side, form: Form, inputs: Inputs, program: Sequence[Tensor], fo
             keep(found, told(side, form, stage, last.verdict, last.error, exact=last.exact))
             continue
         before = given
-        nears = agree(side, inputs, program, given)
+        judged = _lowered(side, form, stage)
+        like = (
+            program
+            if judged is side
+            else returned_by(judged, copied(judged, judged.cell()), inputs, judged.cell())
+        )
+        nears = agree(judged, inputs, program if like is None else like, given)
         if all_near(nears):
             keep(
                 found,
-                told(side, form, stage, Verdict.MATCH, furthest(program, given), exact=not nears),
+                told(judged, form, stage, Verdict.MATCH, furthest(program, given), exact=not nears),
             )
             continue
-        result = told(side, form, stage, Verdict.DIVERGED, furthest(program, given), exact=False)
-        keep(found, _placed(side, stage, inputs, result))
+        result = told(judged, form, stage, Verdict.DIVERGED, furthest(program, given), exact=False)
+        keep(found, _placed(side, judged, stage, inputs, result))
         found.apart = apart(program, given, nears)
         found.limits = tuple(each.limit for each in nears)
         return  # what comes after it starts from it
+
+
+def _lowered(side: Side, form: Form, stage: Stage) -> Side:
+    """The model in the dtype that a stage computes in, with whose rounding it is to be compared."""
+    dtype = form.lowered.get(stage.name)
+    return side if dtype is None else replace(side, setting=replace(side.cell(), dtype=dtype))
 
 
 def keep(found: Climbed, result: FormStage) -> None:
@@ -153,17 +166,17 @@ def failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
     return ModelError(f"the {side.role} {side.spec} fails as it is run ({stage.name}): {account(error)}")
 
 
-def _placed(side: Side, stage: Stage, inputs: Inputs, result: FormStage) -> FormStage:
-    """The same with the first of the program's sites that the stage changes."""
+def _placed(side: Side, judged: Side, stage: Stage, inputs: Inputs, result: FormStage) -> FormStage:
+    """The same with the first of the program's sites that the stage changes, as is told of the model as `judged`."""
     import msgspec  # noqa: PLC0415 - only where something is wrong
 
     try:
         graph = side.record(inputs)
         args, kwargs = side.arguments(inputs)
         inside = stage.values(args, kwargs, graph)
-        for site, operator, exact, program, value in beside(side, inputs, graph, inside):
+        for site, operator, exact, program, value in beside(judged, inputs, graph, inside):
             if exact.shape == program.shape == value.shape:
-                found = near(side.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
+                found = near(judged.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
                 if found.near:
                     continue
             return msgspec.structs.replace(result, site=graph.sites[site].name, operator=operator)

@@ -75,6 +75,7 @@ class Form:
         owns_weights: Whether it has weights of its own, as a file does.
         dtypes: The dtypes that its runtime computes its floating-point numbers in; empty for any.
         notes: What should be known of it.
+        lowered: Of the stages that compute in a narrower dtype than the program, by name: which.
         recompiled: Where a compiler makes it of a program when it runs, what makes its stages; they then take the
             place of `stages`.
     """
@@ -85,6 +86,7 @@ class Form:
     owns_weights: bool = True
     dtypes: frozenset[str] = frozenset()
     notes: tuple[str, ...] = field(default=())
+    lowered: Mapping[str, str] = field(default_factory=dict)
     recompiled: Recompiling | None = None
 
 

@@ -97,3 +97,31 @@ def test_cells_in_which_a_form_does_not_compute_are_skipped() -> None:
         ("cpu/float32", "match"),
         ("cpu/bfloat16", "skipped"),
     ]
+
+
+class Narrow(Run):
+    """A stage whose values are rounded to bfloat16."""
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        return super().run(args, kwargs).bfloat16().float()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", None])
+def test_a_stage_in_a_narrower_dtype_is_judged_by_its_rounding(dtype: str | None) -> None:
+    model, x = network(), torch.randn(5, 6)
+    lowered = {} if dtype is None else {"low": dtype}
+    found = verify(model, Form("a form", copy.deepcopy(model), (Narrow("low", model),), lowered=lowered), x)
+    (stage,) = found.stages
+    assert (stage.verdict, stage.cell) == (
+        (Verdict.DIVERGED, "") if dtype is None else (Verdict.MATCH, "cpu/bfloat16")
+    )
+    assert found.verdict is stage.verdict
+
+
+def test_what_its_rounding_does_not_explain_is_told() -> None:
+    model, x = network(), torch.randn(5, 6)
+    wrong = copy.deepcopy(model)
+    wrong[3] = nn.Softsign()
+    form = Form("a form", copy.deepcopy(model), (Narrow("low", wrong),), lowered={"low": "bfloat16"})
+    (stage,) = verify(model, form, x).stages
+    assert (stage.verdict, stage.site, stage.operator) == (Verdict.DIVERGED, "3", "fused tanh")
