@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _QUANTIZED = "torch.ao.nn.quantized", "torch.nn.quantized"
 _INSTEAD = {
     "InferenceSession": ("an ONNX Runtime session", "the file of the model that it runs"),
-    "CompiledModel": ("a compiled OpenVINO model", "the torch.nn.Module it was converted from"),
+    "CompiledModel": ("a compiled OpenVINO model", "the openvino.Model that it was compiled from"),
 }
 
 
@@ -47,7 +47,19 @@ def _scripted(path: Path) -> Form:
     return module.read(path)
 
 
-FILES: dict[str, Callable[[Path], Form]] = {".pt2": _exported, ".onnx": _onnx, ".pt": _scripted}
+def _openvino(path: Path) -> Form:
+    with needing("openvino", f"{path.name}, an OpenVINO model,"):
+        from verifier.forms.openvino import runtime  # noqa: PLC0415 - an extra
+
+    return runtime.read(path)
+
+
+FILES: dict[str, Callable[[Path], Form]] = {
+    ".pt2": _exported,
+    ".onnx": _onnx,
+    ".pt": _scripted,
+    ".xml": _openvino,
+}
 """How the files of deployed forms are read, by how their names end."""
 
 
@@ -131,6 +143,10 @@ def of_object(role: str, model: Any) -> Form | torch.nn.Module:
         from verifier.forms.onnx import runtime  # noqa: PLC0415 - an extra, which made the object
 
         return runtime.of(model)
+    if kind == "Model" and type(model).__module__.partition(".")[0] == "openvino":
+        from verifier.forms.openvino import runtime as openvino  # noqa: PLC0415 - an extra, which made the object
+
+        return openvino.of(model)
     if kind in _INSTEAD:
         what, instead = _INSTEAD[kind]
     elif not isinstance(model, torch.nn.Module):

@@ -1,0 +1,1 @@
+"""OpenVINO models as OpenVINO runs them on the CPU."""
