@@ -12,6 +12,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
+from verifier.forms.begun import Begun, Shipped
 from verifier.forms.calls import Call, Value
 from verifier.forms.onnx.layouts import LAYOUTS
 from verifier.forms.onnx.readings import READINGS
@@ -46,15 +47,14 @@ class NodeStep(Step):
         super().__init__(node.op, self._meant)
         self.node = node
         self._model = model
-        self._shipped = {name: shipped[name] for name in node.inputs if name in shipped}
+        self._shipped = Shipped({name: shipped[name] for name in node.inputs if name in shipped})
         self._sessions: dict[tuple[Any, ...], Any] = {}
-        self._same: dict[int, tuple[Tensor, bool]] = {}
         self._formal = _formal(node)
         self._kinds: dict[str, np.dtype] = {}
         self._absent = [not name for name in node.inputs]
         self._settings: dict[str, np.ndarray] = {}  # sizes, axes: what shapes of results follow from
         self._trusted: dict[tuple[tuple[int, ...] | None, ...], bool] = {}
-        self._begun: tuple[Any, list[Value], list[int | None], bool] = ((), [], [], False)
+        self._begun = Begun((), [], [], native=False)
 
     def constant(self, given: Sequence[Value], *, wide: bool) -> list[np.ndarray]:
         """What the node gives for arrays alone; if `wide`, in double precision what would be in single."""
@@ -83,53 +83,42 @@ class NodeStep(Step):
         call = reading(self.node, given) if reading is not None else None
         if call is None:
             self.__name__, self.stands_for = _KIN.get(self.node.op, self.node.op), self._meant
-            written = {
+            always = {
                 name: value
                 for name, value in zip(self._formal, given, strict=True)
                 if isinstance(value, np.ndarray) and value.size <= _WRITTEN
             }
             self._absent = [value is None for value in given]
-            self._kinds = {name: value.dtype for name, value in written.items()}
+            self._kinds = {name: value.dtype for name, value in always.items()}
             given = [
                 torch.from_numpy(np.array(value))
-                if isinstance(value, np.ndarray) and name not in written
+                if isinstance(value, np.ndarray) and name not in always
                 else value
                 for name, value in zip(self._formal, given, strict=True)
             ]
             tensors = [value for value in given if value is not None and not isinstance(value, np.ndarray)]
-            settings = {name: value.tolist() for name, value in written.items()}
+            settings = {name: value.tolist() for name, value in always.items()}
             call = Call(self.__name__, self, tensors, {**self.node.attributes, **settings})
         else:
             self.__name__, self.stands_for = call.name, call.function
             if not native and call.function in torch.overrides.get_testing_overrides():
                 return call
-        places = {id(value): k for k, value in enumerate(given) if isinstance(value, Tensor)}
-        routes = [places.get(id(leaf)) for leaf in tensors_in((call.args, call.kwargs))]
-        self._begun = readable((*call.args, *call.kwargs.values())), list(given), routes, native
+        written = readable((*call.args, *call.kwargs.values()))
+        self._begun = Begun.of(written, given, tensors_in((call.args, call.kwargs)), native=native)
         return call._replace(function=self)
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         """What the kernel gives, or in another dtype than the model's, or with other settings, what they mean."""
-        settings, given, routes, native = self._begun
-        tensors = list(tensors_in((args, kwargs)))
-        single = native and all(t.dtype != torch.float64 for t in tensors)
-        if (
-            not (single or native)
-            or len(tensors) != len(routes)
-            or readable((*args, *kwargs.values())) != settings
-        ):
+        values = self._begun.with_tensors(readable((*args, *kwargs.values())), [*tensors_in((args, kwargs))])
+        if values is None:
             return self.stands_for(*args, **kwargs)
-        values = list(given)
-        for tensor, place in zip(tensors, routes, strict=True):
-            if place is not None:
-                values[place] = tensor
         return self._results(self._by_kernel(values, self.node.attributes))
 
     def _by_kernel(self, values: Sequence[Value], attributes: Mapping[str, Any]) -> list[np.ndarray]:
         fixed = {
             name: self._shipped[name]
             for name, value in zip(self.node.inputs, values, strict=True)
-            if name in self._shipped and self._is_shipped(name, value)
+            if self._shipped.holds(name, value)
         }
         for name, value in zip(self.node.inputs, values, strict=True):
             known = self._settings.get(name)
@@ -150,16 +139,6 @@ class NodeStep(Step):
                 self._sessions[key] = session
         found: list[np.ndarray] = session.run(None, arrays)
         return found
-
-    def _is_shipped(self, name: str, value: Value) -> bool:
-        """Whether a tensor still holds what the file does."""
-        if not isinstance(value, Tensor):
-            return value is self._shipped[name]
-        known = self._same.get(id(value))
-        if known is None or known[0] is not value:
-            same = np.array_equal(value.detach().numpy(), self._shipped[name])
-            known = self._same[id(value)] = (value, same)
-        return known[1]
 
     def _meant(self, *tensors: Any, **attributes: Any) -> Any:
         """What ONNX's own implementation gives in float64, and the runtime's kernel in other dtypes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.forms.begun import Begun, Shipped
 from verifier.forms.calls import Call
 from verifier.forms.openvino.alone import Alone, evaluated
 from verifier.forms.openvino.layouts import LAYOUTS, RESIZES
@@ -19,7 +20,7 @@ from verifier.graph.operators import readable
 from verifier.graph.tensors import tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.forms.calls import Value
     from verifier.forms.openvino.joining import Part
@@ -40,9 +41,10 @@ class NodeStep(Step):
         self.node = part.node
         self._handle = part.handles[-1]
         self._alone = Alone(part.handles, part.slots)
-        self._shipped = {k: shipped[name] for k, name in enumerate(self.node.inputs) if name in shipped}
-        self._same: dict[int, tuple[Tensor, bool]] = {}
-        self._begun = _Begun((), [], [], native=False)
+        self._shipped = Shipped(
+            {k: shipped[name] for k, name in enumerate(self.node.inputs) if name in shipped}
+        )
+        self._begun = Begun((), [], [], native=False)
 
     def begin(self, given: Sequence[Value], *, native: bool) -> Call:
         """The call to make for some inputs, of this step or of torch itself.
@@ -65,7 +67,7 @@ class NodeStep(Step):
             if not native and call.function in torch.overrides.get_testing_overrides():
                 return call
         settings = readable((*call.args, *call.kwargs.values()))
-        self._begun = _Begun.of(settings, given, tensors_in((call.args, call.kwargs)), native=native)
+        self._begun = Begun.of(settings, given, tensors_in((call.args, call.kwargs)), native=native)
         return call._replace(function=self)
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
@@ -90,24 +92,12 @@ class NodeStep(Step):
         given: dict[int, np.ndarray] = {}
         fixed: dict[int, np.ndarray] = {}
         for k, value in enumerate(values):
-            if value is None or (k in self._shipped and self._is_shipped(k, value)):
+            if value is None or self._shipped.holds(k, value):
                 continue
             array = value.detach().numpy() if isinstance(value, Tensor) else value
             where = given if isinstance(value, Tensor) else fixed
             where[k] = array.reshape(self.node.shapes.get(k, array.shape))
         return self._alone.run(given, fixed)[: len(self.node.outputs)]
-
-    def _is_shipped(self, place: int, value: Tensor | np.ndarray) -> bool:
-        """Whether an input still holds what the file does."""
-        shipped = self._shipped[place]
-        if not isinstance(value, Tensor):
-            return value is shipped
-        known = self._same.get(place)
-        if known is None or known[0] is not value:
-            wanted = torch.from_numpy(shipped)
-            same = value.dtype == wanted.dtype and torch.equal(value.detach(), wanted)
-            known = self._same[place] = (value, same)
-        return known[1]
 
     def _meant(self, *tensors: Any, **attributes: Any) -> Any:  # noqa: ARG002 - those of the node
         """What the kernel gives, which knows single precision.
@@ -124,40 +114,3 @@ def _results(arrays: Sequence[np.ndarray]) -> Any:
     """Arrays of the runtime as what a call returns."""
     found = [torch.from_numpy(array) for array in arrays]
     return found[0] if len(found) == 1 else tuple(found)
-
-
-class _Begun(NamedTuple):
-    """How a step's call was made of its inputs: a later call of the same kind is made of others in the same way."""
-
-    settings: Any
-    values: list[Value]  # without the tensors that the call itself has
-    routes: list[tuple[torch.dtype, tuple[int, ...]]]  # for each tensor of the call, which inputs it is
-    native: bool
-
-    @classmethod
-    def of(cls, settings: Any, given: Sequence[Value], tensors: Iterable[Tensor], *, native: bool) -> _Begun:
-        """That of a call with some settings and tensors."""
-        left = {id(value): [k for k, each in enumerate(given) if each is value] for value in given}
-        routes = [(t.dtype, tuple(_taken(left, t))) for t in tensors]
-        called = {k for _, places in routes for k in places}
-        return cls(settings, [None if k in called else v for k, v in enumerate(given)], routes, native)
-
-    def with_tensors(self, settings: Any, tensors: Sequence[Tensor]) -> list[Value] | None:
-        """The inputs with the tensors of another call; None where the kernel does not make such a call."""
-        if not self.native or settings != self.settings:
-            return None
-        if [tensor.dtype for tensor in tensors] != [dtype for dtype, _ in self.routes]:
-            return None
-        values = [*self.values]
-        for tensor, (_, places) in zip(tensors, self.routes, strict=True):
-            for place in places:
-                values[place] = tensor
-        return values
-
-
-def _taken(left: dict[int, list[int]], tensor: Tensor) -> Iterator[int]:
-    """The next place of a tensor that stands in several, while there is another for the next time."""
-    places = left.get(id(tensor), [])
-    if places:
-        yield places[0]
-        left[id(tensor)] = places[1:]
