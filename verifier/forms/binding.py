@@ -33,7 +33,8 @@ def bound(
     left = [name for name in names if name not in by_name]
     if len(rest) != len(left):
         raise InputError(
-            f"{what} takes {len(names)} tensors ({', '.join(names)}), and was given {len(rest) + len(by_name)}. "
+            f"{what} takes {len(names)} tensor{'s' * (len(names) != 1)} ({', '.join(names)}), and was given "
+            f"{len(rest) + len(by_name)}. "
             "Give as many, by name if some are left out."
         )
     yield from by_name.items()

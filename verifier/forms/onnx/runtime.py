@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from verifier.errors import InputError
 from verifier.forms.form import Form, reading
 from verifier.forms.onnx.plan import Plan
 from verifier.forms.onnx.program import OnnxProgram
@@ -44,8 +45,24 @@ class Level:
         return opened(self._model, level=self.name)
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What the session returns: a tensor, or a tuple of its outputs in order."""
-        found = tuple(map(_tensors, self._session.run(None, self._feeds(args, kwargs))))
+        """What the session returns: a tensor, or a tuple of its outputs in order.
+
+        Raises:
+            InputError: The file says another shape of an input.
+        """
+        feeds = self._feeds(args, kwargs)
+        for each in self._session.get_inputs():
+            taken, given = each.shape, feeds[each.name].shape
+            fits = len(taken) == len(given) and all(
+                one == other for one, other in zip(taken, given, strict=True) if isinstance(one, int)
+            )
+            if not fits:
+                sizes = ", ".join(str(size) if isinstance(size, int) else "any" for size in taken)
+                raise InputError(
+                    f"the ONNX model takes {each.name} of shape ({sizes}), and was given {given}. Give it such "
+                    "inputs, or export it with that dimension dynamic."
+                )
+        found = tuple(map(_tensors, self._session.run(None, feeds)))
         return found[0] if len(found) == 1 else found
 
     def values(

@@ -1,0 +1,114 @@
+"""An ONNX model stands in a model's place: compared node by node, and run at every level as it is shipped."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from verifier import verify
+from verifier.errors import InputError
+from verifier.forms.form import Form
+from verifier.forms.onnx.program import OnnxProgram
+from verifier.forms.onnx.runtime import Level, of
+from verifier.records import Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.running_var = torch.rand(8) + 0.5
+    return model
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["dynamo", "torchscript"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    x = torch.randn(4, 3, 12, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporters' own
+        if request.param:
+            batch = ({0: torch.export.Dim.DYNAMIC},)
+            torch.onnx.export(network(), (x,), path, dynamo=True, verbose=False, dynamic_shapes=batch)
+        else:
+            axes = {"x": {0: "batch"}}
+            torch.onnx.export(network(), (x,), str(path), dynamo=False, input_names=["x"], dynamic_axes=axes)
+    return path
+
+
+def test_what_was_exported_is_the_same_function_at_every_level(file: Path) -> None:
+    found = verify(network(), str(file), torch.randn(4, 3, 12, 12))
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+    assert (found.coverage.baseline_share, found.coverage.candidate_share) == (1.0, 1.0)
+    assert [(each.name, each.verdict) for each in found.stages] == [
+        (name, Verdict.MATCH) for name in ("disable_all", "basic", "extended", "all")
+    ]
+    assert found.weights.mode == "as-is"
+
+
+def test_sites_have_the_names_of_the_modules_they_come_from(file: Path) -> None:
+    names = {row.candidate for row in verify(network(), file, torch.randn(4, 3, 12, 12)).layers}
+    assert {"2", "5", "8"} <= names
+
+
+def test_a_node_that_was_changed_is_told_as_a_fault_of_the_translation(file: Path) -> None:
+    model = onnx.load(file)
+    [first, *_] = [node for node in model.graph.node if node.op_type == "Relu"]
+    first.op_type = "LeakyRelu"
+    found = verify(network(), model, torch.randn(4, 3, 12, 12))
+    (culprit,) = found.culprits
+    assert (culprit.baseline, culprit.stage) == ("2", "translation")
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.status) == ("activation-different", "confirmed")
+
+
+def test_a_level_that_changes_a_value_is_told_with_the_first(file: Path) -> None:
+    model = onnx.load(file)
+    shipped = copy.deepcopy(model)
+    [*_, last] = [node for node in shipped.graph.node if node.op_type == "Relu"]
+    last.op_type = "LeakyRelu"
+    program = of(model).program
+    assert isinstance(program, OnnxProgram)
+    stages = Level("basic", model, program), Level("disable_all", shipped, program)
+    found = verify(network(), Form("an ONNX model", program, stages), torch.randn(4, 3, 12, 12))
+    assert found.verdict is Verdict.DIVERGED
+    (culprit,) = found.culprits
+    assert (culprit.stage, culprit.cause and culprit.cause.code) == ("fusion", "optimised-form")
+    assert [(each.name, each.site) for each in found.stages] == [("basic", ""), ("disable_all", "5")]
+
+
+def test_inputs_of_another_shape_than_the_file_says_are_told(file: Path) -> None:
+    form = of(file)
+    with pytest.raises(
+        InputError, match=r"takes (x|input) of shape \(.*, 3, 12, 12\), and was given \(4, 3, 9, 9\)"
+    ):
+        form.stages[0].run((torch.randn(4, 3, 9, 9),), {})
+
+
+def test_too_few_inputs_are_told(file: Path) -> None:
+    with pytest.raises(InputError, match=r"takes 1 tensors? \((x|input)\), and was given 2"):
+        of(file).stages[0].run((torch.randn(4, 3, 12, 12), torch.zeros(1)), {})
