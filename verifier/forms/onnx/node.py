@@ -94,9 +94,8 @@ def _plain(number: float, power: int) -> Iterator[float]:
     size = abs(number)
     if not _TINY < size < 1 / _TINY:
         return
-    most = _SMALL if power == 1 else _LARGE
-    for turned in (False, True):
-        near = Fraction((1 / size if turned else size) ** power).limit_denominator(most)
+    for turned in (False, True):  # a fraction, or one over a large number
+        near = Fraction((1 / size if turned else size) ** power).limit_denominator(_LARGE)
         small = max(near.numerator, near.denominator) <= _SMALL
         if near and (small or min(near.numerator, near.denominator) == 1):
             root = float(near) ** (1 / power)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from verifier.errors import CannotRunError, InputError
 from verifier.forms.onnx.flow import flow_of
+from verifier.forms.onnx.node import meant
 from verifier.graph.interpreted import NOWHERE, Interpreter
 from verifier.graph.tensors import tensors_in
 
@@ -35,8 +36,11 @@ class OnnxProgram(Interpreter):
         super().__init__()
         self.plan = plan
         self._paths: dict[str, tuple[str, str]] = {}
+        self._numbers: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():
             self._paths[name] = _registered(self, name, torch.from_numpy(array))
+        for name, array in plan.numbers.items():
+            self._numbers[name] = _registered(self, name, torch.from_numpy(np.array(array)), learnt=False)
         self._first = next((name for name, array in plan.tensors.items() if array.dtype.kind == "f"), None)
         self.eval()
 
@@ -64,7 +68,7 @@ class OnnxProgram(Interpreter):
     def _run(self, body: Body, values: dict[str, Any], dtype: torch.dtype) -> list[Any]:
         """What a graph returns, with `values` known by name."""
         native = dtype == self.plan.native
-        values |= body.constants if native else body.wide
+        values |= body.constants if native else {**body.constants, **self._wide(body)}
 
         def inside(other: Body, given: Sequence[Any]) -> list[Any]:
             return self._run(other, {**values, **dict(zip(other.inputs, given, strict=True))}, dtype)
@@ -88,6 +92,19 @@ class OnnxProgram(Interpreter):
             for name in planned.done:
                 values.pop(name, None)
         return [values[name] for name in body.outputs]
+
+    def _wide(self, body: Body) -> dict[str, np.ndarray]:
+        """A graph's numbers in double precision: those that the stored ones are the rounding of (`meant`).
+
+        Where the program was given others in their place, these.
+        """
+        found = {}
+        for name, number in body.numbers.items():
+            owner, leaf = self._numbers[name]
+            held = float(getattr(self.get_submodule(owner), leaf))
+            known = held == float(number.reshape(-1)[0])
+            found[name] = np.full(number.shape, meant(number.reshape(-1)[0]) if known else held)
+        return found
 
     def _called(
         self, planned: Planned, given: Sequence[Any], dtype: torch.dtype, *, native: bool
@@ -148,7 +165,7 @@ def _widened(value: Value, dtype: torch.dtype) -> Value:
     return value
 
 
-def _registered(program: nn.Module, name: str, tensor: Tensor) -> tuple[str, str]:
+def _registered(program: nn.Module, name: str, tensor: Tensor, *, learnt: bool = True) -> tuple[str, str]:
     """Keep a tensor under the name a file gives it: the module that holds it, and its name there."""
     *path, leaf = [part or "_" for part in name.split(".")]
     owner = program
@@ -159,7 +176,7 @@ def _registered(program: nn.Module, name: str, tensor: Tensor) -> tuple[str, str
         path[k], owner = free, child
     while hasattr(owner, leaf):
         leaf += "_"
-    if tensor.is_floating_point():
+    if learnt and tensor.is_floating_point():
         owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
     else:
         owner.register_buffer(leaf, tensor)
