@@ -57,7 +57,8 @@ def meant(stored: np.float32 | np.float16) -> float:
 
     A short decimal (1e-05 is kept as 9.99999975e-06), a fraction of small numbers, a root of one (attention divides
     by the root of a size), or what constants of analysis give. Whichever it is, it is as near to what was meant as
-    the stored number itself: within half a unit in its last place.
+    the stored number itself: within half a unit in its last place; of a root, which may have been taken of a number
+    that was rounded before, within the next number.
     """
     plain = float(str(stored))
     if (
@@ -66,23 +67,32 @@ def meant(stored: np.float32 | np.float16) -> float:
         or len(f"{abs(plain):e}".partition("e")[0].rstrip("0")) <= _SHORT
     ):
         return plain
-    size = abs(plain)
-    for each in (*_plain(size), *(1 / inverse for inverse in _plain(1 / size)), *_CONSTANTS):
-        if type(stored)(each) == abs(stored):
+    kind: Any = type(stored)
+    size: Any = abs(stored)
+    for each in (*_plain(plain, 1), *_CONSTANTS):
+        if kind(each) == size:
+            return math.copysign(each, plain)
+    beside = {kind(np.nextafter(size, kind(0))), size, kind(np.nextafter(size, kind(np.inf)))}
+    for each in (*_plain(plain, 2), *_plain(plain, 4)):
+        if kind(each) in beside:
             return math.copysign(each, plain)
     return float(stored)  # which was learnt, or computed
 
 
-def _plain(size: float) -> Iterator[float]:
-    """Fractions of small numbers near a positive number, and roots of such."""
-    for power, most in ((1, _SMALL), (2, _LARGE), (4, _LARGE)) if _TINY < size < 1 / _TINY else ():
-        near = Fraction(size**power).limit_denominator(most)
+def _plain(number: float, power: int) -> Iterator[float]:
+    """Fractions of small numbers near the size of one, or of such the roots with a power."""
+    size = abs(number)
+    if not _TINY < size < 1 / _TINY:
+        return
+    for turned in (False, True):  # a fraction, or one over a large number
+        near = Fraction((1 / size if turned else size) ** power).limit_denominator(_LARGE)
         small = max(near.numerator, near.denominator) <= _SMALL
         if near and (small or min(near.numerator, near.denominator) == 1):
-            yield float(near) ** (1 / power)
+            root = float(near) ** (1 / power)
+            yield 1 / root if turned else root
 
 
-_SHORT = 6  # characters of a decimal with its point: of numbers that were learnt one in a hundred has as few
+_SHORT = 6  # characters of a decimal with its point: of those with one more a tenth of all numbers has one
 _SMALL, _LARGE, _TINY = 64, 4096, 1e-6  # numbers of a fraction, sizes, and what no root of them comes to
 _CONSTANTS = tuple(
     each * factor

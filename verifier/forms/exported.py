@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from verifier.forms.form import Form, reading
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
     from torch.export import ExportedProgram
 
     from verifier.graph import Graph
@@ -48,7 +49,12 @@ class Decomposed:
 
 def of(program: ExportedProgram) -> Form:
     """The form of an exported program."""
-    return Form("an exported program", program.module(), (Decomposed(program),))
+    module: nn.Module = program.module()
+    for name, value in list(vars(module).items()):  # numbers that the model's Python has written down
+        if isinstance(value, Tensor):
+            delattr(module, name)
+            module.register_buffer(name, value, persistent=False)
+    return Form("an exported program", module, (Decomposed(program),))
 
 
 def read(path: Path) -> Form:

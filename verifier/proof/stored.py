@@ -16,7 +16,7 @@ from torch import Tensor
 
 from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError, ModelError
-from verifier.graph.operators import MOVES, SELECTS
+from verifier.graph.operators import CONSTANTS, MOVES, SELECTS
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 
 if TYPE_CHECKING:
@@ -47,9 +47,40 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
     used = {name for assembly in masters.assemblies.values() for name in assembly.names}
     b, c = alignment.baseline, alignment.candidate
     return (
-        _looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, used)),
-        _looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, masters.assemblies)),
+        {
+            **_written(b, c, masters.baseline),
+            **_looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, used)),
+        },
+        {
+            **_written(c, b, masters.candidate),
+            **_looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, masters.assemblies)),
+        },
     )
+
+
+def _written(graph: Graph, other: Graph, stored: Mapping[str, Tensor]) -> Exact:
+    """Numbers that a model keeps and reads as such, where the other has written one that they are the rounding of."""
+    as_tensors = {use.name for site in graph.sites for use in site.tensors}
+    numbers = {
+        name: float(tensor)
+        for name, tensor in stored.items()
+        if name not in as_tensors and tensor.numel() == 1 and tensor.dtype in _SINGLES
+    }
+    meant = {
+        float(torch.tensor(value, dtype=kind)): value
+        for site in (other.comparable if numbers else ())
+        for value in site.attributes.values()
+        if isinstance(value, float)
+        for kind in _SINGLES
+    }
+    return {
+        name: torch.full(stored[name].shape, meant[number], dtype=torch.float64)
+        for name, number in numbers.items()
+        if meant.get(number, number) != number
+    }
+
+
+_SINGLES = (torch.float16, torch.float32)
 
 
 def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -> dict[str, Tensor]:
@@ -59,13 +90,15 @@ def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -
 
 
 def _is_table(tensor: Tensor) -> bool:
-    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 1
+    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 0
 
 
 def _constant(graph: Graph) -> Iterator[Site]:
     """Sites that compute the same whatever the inputs are."""
-    for site in graph.comparable:
-        if not graph.reads_inputs[site.index] and site.dtype.startswith(("float", "complex")):
+    for site in graph.sites:
+        if graph.reads_inputs[site.index] or not site.dtype.startswith(("float", "complex")):
+            continue
+        if site.comparable or site.op in CONSTANTS:
             yield site
 
 

@@ -49,7 +49,7 @@ class Body:
         outputs: Names of what it returns.
         steps: Its nodes in order.
         constants: Constants that are no tensors it computes with: shapes, settings, numbers.
-        wide: The same, with the numbers in double precision that those in single are the rounding of.
+        numbers: Those of them that are one number in single precision, which it is the rounding of.
     """
 
     def __init__(self, graph: onnx.GraphProto, plan: Plan) -> None:
@@ -66,7 +66,12 @@ class Body:
         learnt = {name for name, array in held.items() if _is_learnt(name, array, given=name in named)}
         plan.tensors |= {name: held[name] for name in learnt}
         self.constants = {name: array for name, array in held.items() if name not in learnt}
-        self.wide = {name: _wide(array) for name, array in self.constants.items()}
+        self.numbers = {
+            name: array
+            for name, array in self.constants.items()
+            if array.size == 1 and array.dtype in (np.float32, np.float16)
+        }
+        plan.numbers |= self.numbers
         first = plan.count
         plan.count += len(protos)
         read = {*self.outputs, *(name for proto in protos for name in (*proto.input, *outer(proto)))}
@@ -107,6 +112,7 @@ class Plan(Body):
             model = onnx.inliner.inline_local_functions(model)
         self.model, self.file, self.count = model, file, 1
         self.tensors: dict[str, np.ndarray] = {}
+        self.numbers: dict[str, np.ndarray] = {}
         kinds = [each.data_type for each in model.graph.initializer]
         kinds += [each.type.tensor_type.elem_type for each in model.graph.input]
         self.floats = frozenset(kinds) & {
@@ -158,13 +164,6 @@ def _is_learnt(name: str, array: np.ndarray, *, given: bool) -> bool:
 
 # What exporters call values that the model has no name for.
 _MADE_UP = r"val_\d+|.*::.*|/.*"
-
-
-def _wide(array: np.ndarray) -> np.ndarray:
-    """A number in single precision as the one that it is the rounding of; tables as they are."""
-    if array.dtype not in (np.float32, np.float16) or array.size != 1:
-        return array
-    return np.full(array.shape, meant(array.reshape(-1)[0]))
 
 
 def _node(proto: onnx.NodeProto, plan: Plan, read: Collection[str], number: int) -> OnnxNode:

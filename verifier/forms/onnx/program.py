@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from verifier.errors import CannotRunError
 from verifier.forms.binding import bound
+from verifier.forms.calls import meant
 from verifier.forms.onnx.flow import flow_of
 from verifier.forms.paths import registered
 from verifier.graph.interpreted import NOWHERE, Interpreter
@@ -36,10 +37,13 @@ class OnnxProgram(Interpreter):
         super().__init__()
         self.plan = plan
         self._paths: dict[str, tuple[str, str]] = {}
+        self._numbers: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():
             tensor = torch.from_numpy(array)
             learnt = nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
             self._paths[name] = registered(self, name, learnt)
+        for name, array in plan.numbers.items():
+            self._numbers[name] = registered(self, name, torch.from_numpy(np.array(array)))
         self._first = next((name for name, array in plan.tensors.items() if array.dtype.kind == "f"), None)
         self.eval()
 
@@ -67,7 +71,7 @@ class OnnxProgram(Interpreter):
     def _run(self, body: Body, values: dict[str, Any], dtype: torch.dtype) -> list[Any]:
         """What a graph returns, with `values` known by name."""
         native = dtype == self.plan.native
-        values |= body.constants if native else body.wide
+        values |= body.constants if native else {**body.constants, **self._wide(body)}
 
         def inside(other: Body, given: Sequence[Any]) -> list[Any]:
             return self._run(other, {**values, **dict(zip(other.inputs, given, strict=True))}, dtype)
@@ -91,6 +95,19 @@ class OnnxProgram(Interpreter):
             for name in planned.done:
                 values.pop(name, None)
         return [values[name] for name in body.outputs]
+
+    def _wide(self, body: Body) -> dict[str, np.ndarray]:
+        """A graph's numbers in double precision: those that the stored ones are the rounding of (`meant`).
+
+        Where the program was given others in their place, these.
+        """
+        found = {}
+        for name, number in body.numbers.items():
+            owner, leaf = self._numbers[name]
+            held = float(getattr(self.get_submodule(owner), leaf))
+            known = held == float(number.reshape(-1)[0])
+            found[name] = np.full(number.shape, meant(number.reshape(-1)[0]) if known else held)
+        return found
 
     def _called(
         self, planned: Planned, given: Sequence[Any], dtype: torch.dtype, *, native: bool
