@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, criteria, exercise, grouping, sentences, signs, wording
+from reports import acceptance, besides, criteria, exercise, grouping, sentences, signs, stages, wording
 from reports.headline import headline
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
                 for each in verification.criteria
             ),
         )
+    for section in stages.sections(verification):
+        yield from ("", f"**{section.title}**", "")
+        yield from _table(section.header, section.rows)
     for title, found in (
         (besides.TITLE, besides.lines(verification)),
         (acceptance.TITLE, acceptance.lines(verification)),

@@ -23,7 +23,7 @@ from reports.sections import Section, lines, text
 from verifier.records import TASK, Verdict, brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.console import RenderableType
 
@@ -106,7 +106,7 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
             "Weights and policy",
             lines([sentences.weights(verification), sentences.policy(verification)] if doubtful else []),
         ),
-        *(stages.sections(verification) if verbose or any(_changed(verification)) else []),
+        *stages.sections(verification),
         Section("Cells", tuple(_cells(verification)) if verbose or unlike else ()),
         *(_circumstances(verification) if verbose else []),
         Section("Differs, and no input reached it", lines(_some(exercise.silent(verification)))),
@@ -125,11 +125,6 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
         Section("Report", lines([os.path.join(out_dir, "report.html")] if out_dir is not None else [])),
     ]
     return [section for section in found if section.rows]
-
-
-def _changed(verification: Result) -> Iterator[bool]:
-    """Of each stage of a deployed form, whether it is more than its operators one by one."""
-    return (not each.exact for each in verification.stages)
 
 
 def _figures(verification: Result, cell: CellResult | None) -> list[Section]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports import stages, terminal
+from reports import markdown, stages, terminal
 from tests.samples import deployed, diverged
 
 
@@ -23,3 +23,9 @@ def test_the_terminal_tells_the_stage_of_a_culprit_and_of_the_form() -> None:
     said = terminal.plain(deployed())
     assert "(translation, " in said
     assert stages.TITLE in said
+
+
+def test_a_pull_requests_summary_has_the_stages() -> None:
+    assert "| candidate | an ONNX model | all | differs (0.02) | layer1.0.relu (Conv) |" in markdown.summary(
+        deployed()
+    )

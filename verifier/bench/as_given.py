@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from verifier.bench.intact import Kept
 from verifier.bench.ladder import climbed, furthest, told
+from verifier.bench.nearness import NOTHING
 from verifier.bench.outputs import (
     agree,
     all_near,
@@ -40,7 +41,7 @@ from verifier.graph.returned import Returned
 from verifier.inputs.samples import batch_size, ends, picked, rows
 from verifier.judge import judge_rows
 from verifier.judge.verdicts import AS_GIVEN
-from verifier.models.compiled import compiled_parts, patched
+from verifier.models.compiled import compiled_functions, compiled_parts, patched
 from verifier.models.copying import state_of
 from verifier.records import Budget, Cause, CellResult, FormStage, PairResult, Verdict
 
@@ -99,6 +100,7 @@ def as_given(side: Side, parts: Sequence[Inputs]) -> AsGiven:
         return AsGiven(side.role, shown.apart, shown.limits, stages=tuple(shown.results))
     if form is not None and not compiled:
         return _recompiled(side, form, parts)
+    compiled = compiled or compiled_functions(side.given)
     if not (compiled or patched(side.given)):
         return AsGiven(side.role)
     begin(side)
@@ -345,8 +347,12 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
     inside = "the Python inside it" if run.compiled else "a copy of its modules"
     python = "is the baseline's" if run.role == "candidate" else "is the candidate's"
     python = python if alike else "differs from the other model's as well"
-    other = meeting.shape != meeting.other_shape
     limit = run.limits[number] if number < len(run.limits) else 0.0
+    kind, limit = limit == NOTHING, max(limit, 0.0)
+    other = (
+        kind or meeting.shape != meeting.other_shape
+    )  # what is of another kind counts as what has another shape
+    numbers = "a tensor of another dtype" if kind else "other numbers"
     return PairResult(
         index=index,
         baseline=f"{name}, {run.role} as given",
@@ -354,15 +360,15 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
         op="call",
         shape=meeting.shape,
         candidate_shape=meeting.other_shape if other else None,
-        total=meeting.error,
+        total=None if kind else meeting.error,
         budget=Budget(rule=AS_GIVEN, total=limit, intrinsic=limit),
         position=number,
         stage=run.stage,  # type: ignore[arg-type]
         cause=Cause(
             code="compiled-code" if run.compiled else "other-as-given",
-            summary=f"{what} of the {run.role} gives other numbers than {inside}, which {python}"
+            summary=f"{what} of the {run.role} gives {numbers} than {inside}, which {python}{_first(run)}"
             if run.compiled
-            else f"{what}, the {run.role}, gives other numbers than {inside}, which {python}",
+            else f"{what}, the {run.role}, gives {numbers} than {inside}, which {python}",
             confirmed=True,
             evidence=(
                 f"both were run on the same inputs, with the same weights: {name} differs",
@@ -375,6 +381,12 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
     )
 
 
+def _first(run: AsGiven) -> str:
+    """The first value that the compiled code changes, where it was found."""
+    found = next((each for each in run.stages if each.site), None)
+    return f"; first at {found.site} ({found.operator})" if found is not None else ""
+
+
 def _stages(stages: Sequence[FormStage]) -> Iterator[str]:
     """What the stages of compiled code tell, a clause each."""
     same = [each.name for each in stages if each.verdict is Verdict.MATCH]
@@ -384,7 +396,5 @@ def _stages(stages: Sequence[FormStage]) -> Iterator[str]:
     if first is None:
         return
     yield f"{first.name} is the first stage that does not"
-    if first.site:
-        yield f"the first value that it changes is that of {first.site} ({first.operator})"
     if first.mended:
         yield f"kept as outputs of their own, the values of {' and '.join(first.mended)} mend it"

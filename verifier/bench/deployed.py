@@ -49,6 +49,11 @@ def weighed(
     refuse_drawn(weights, forms[0], "Leave --weights out, or name the file of the other model's weights.")
     if weights == "transfer":
         return "as-is", known
+    if forms[0] is sides[0]:
+        raise UsageError(
+            "the baseline is a form that has weights of its own, and a weights file is for the baseline. Leave "
+            "--weights out."
+        )
     return weights, {**dict.fromkeys(sides[1].shapes()), **known}
 
 
@@ -86,6 +91,20 @@ def unsuited(requests: Sequence[Request], sides: Sequence[Side]) -> dict[Cell, s
             f"{next(iter(found.values()))}: ask for --dtype {'|'.join(sorted(form_dtypes(sides)))}."
         )
     return found
+
+
+def refuse_other_cells(cells: Sequence[Cell], side: Side) -> None:
+    """See that a form computes in all of some cells.
+
+    Raises:
+        CannotRunError: It does not.
+    """
+    form = side.form
+    dtypes = form.dtypes if form is not None else frozenset()
+    for cell in cells:
+        if dtypes and cell != ORACLE and (cell.dtype not in dtypes or not cell.device.startswith("cpu")):
+            named = " and ".join(sorted(dtypes))
+            raise CannotRunError(f"the {side.role} computes in {named} on the CPU, not in {cell.name}.")
 
 
 def form_dtypes(sides: Sequence[Side]) -> set[str]:

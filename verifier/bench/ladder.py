@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from verifier.bench.nearness import Error, near
@@ -85,26 +86,25 @@ def climbed(side: Side, form: Form, parts: Sequence[Inputs]) -> Climbed:
 
 
 def _climb(side: Side, form: Form, inputs: Inputs, program: Sequence[Tensor], found: Climbed) -> None:
-    before: list[Tensor] = []  # what the stage before returned: most give the same bits
+    before: tuple[list[Tensor], FormStage] | None = None  # the stage before: most give the same bits
     for stage in form.stages:
         given = _run(side, stage, inputs)
-        if same(given, before):
-            last = found.results[-1]
-            keep(found, told(side, form, stage, last.verdict, last.error, exact=last.exact))
+        if before is not None and same(given, before[0]):
+            keep(found, msgspec.structs.replace(before[1], name=stage.name))
             continue
-        before = given
         judged = _lowered(side, form, stage)
-        like = (
-            program
-            if judged is side
-            else returned_by(judged, copied(judged, judged.cell()), inputs, judged.cell())
-        )
-        nears = agree(judged, inputs, program if like is None else like, given)
-        if all_near(nears):
-            keep(
-                found,
-                told(judged, form, stage, Verdict.MATCH, furthest(program, given), exact=not nears),
+        like = program
+        if judged is not side:
+            narrow = returned_by(judged, copied(judged, judged.cell()), inputs, judged.cell())
+            like = (
+                program if narrow is None else [t.to(p.dtype) for t, p in zip(narrow, program, strict=True)]
             )
+        nears = agree(judged, inputs, like, given)
+        if all_near(nears):
+            alike = same(program, given)
+            result = told(judged, form, stage, Verdict.MATCH, furthest(program, given), exact=alike)
+            keep(found, result)
+            before = given, result
             continue
         result = told(judged, form, stage, Verdict.DIVERGED, furthest(program, given), exact=False)
         keep(found, _placed(side, judged, stage, inputs, result))
@@ -168,13 +168,12 @@ def failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
 
 def _placed(side: Side, judged: Side, stage: Stage, inputs: Inputs, result: FormStage) -> FormStage:
     """The same with the first of the program's sites that the stage changes, as is told of the model as `judged`."""
-    import msgspec  # noqa: PLC0415 - only where something is wrong
-
     try:
         graph = side.record(inputs)
         args, kwargs = side.arguments(inputs)
         inside = stage.values(args, kwargs, graph)
         for site, operator, exact, program, value in beside(judged, inputs, graph, inside):
+            program = program.to(value.dtype)  # noqa: PLW2901 - a stage may show wider what it computes narrower
             if exact.shape == program.shape == value.shape:
                 found = near(judged.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
                 if found.near:

@@ -21,6 +21,9 @@ from verifier.lockstep import meet
 from verifier.lockstep.meeting import masks
 from verifier.metrics import compare
 
+NOTHING = -1.0
+"""A limit that no error is within: what is returned is of another dtype."""
+
 _SUMS = 4.0  # roundings of what sums are kept in, which another order of adding may cost
 
 
@@ -68,6 +71,8 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
         other: What is in question, of the same shape.
         error: The largest known of the program.
     """
+    if program.dtype != other.dtype:
+        return Near(False, NOTHING, program)
     rounding = ROUNDING * unit
     room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
     limit = STRICT.accuracy_total * max(error.distance, rounding) + room

@@ -127,7 +127,7 @@ class _Climb(NamedTuple):
     def told(self, rung: Rung, returned: Sequence[Tensor], verdict: Verdict) -> FormStage:
         """The record of a stage."""
         error = furthest(self.python.returned, returned)
-        return told(self.side, self.form, rung, verdict, error, exact=error == 0)
+        return told(self.side, self.form, rung, verdict, error, exact=verdict is Verdict.MATCH and error == 0)
 
     def up(self, rungs: Sequence[Rung], shipped: Sequence[Tensor]) -> tuple[list[FormStage], str]:
         """From the lowest stage to the first that departs, what is shipped after it; and where that went wrong."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.bench.as_given import as_given, with_runs
+from verifier.bench.deployed import refuse_drawn, refuse_other_cells
 from verifier.bench.exercise import exercised
 from verifier.bench.intact import intact
 from verifier.bench.side import Side
@@ -98,6 +99,8 @@ def verified_with(
     lowered = tf32_allowed()
     with undisturbed(), intact({"candidate": candidate}, given) as kept:
         side = Side.of("candidate", candidate, seed or content.seed)
+        refuse_drawn(content.weights, side, "Record the certificate with --weights as-is.")
+        refuse_other_cells(cells, side)
         known = resolve(parameter_map or {}, shapes_of(content), side.shapes())
         few = sample(given, SAMPLES) if content.by_sample else given
         with room_for(side.model):

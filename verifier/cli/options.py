@@ -100,7 +100,10 @@ Candidate = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="The model under test, in the same forms; compile:SPEC is one of them through torch.compile.",
+        help=(
+            "The model under test, in the same forms; compile:SPEC is one of them through torch.compile. Or a file "
+            "of a deployed form: .onnx, .pt2 (torch.export), .pt (TorchScript), .xml (OpenVINO)."
+        ),
     ),
 ]
 Archs = Annotated[

@@ -28,8 +28,14 @@ def bound(
         InputError: They are not as many as the model takes.
     """
     by_name = {name: value for name, value in kwargs.items() if name in names and isinstance(value, Tensor)}
-    unnamed = [value for name, value in kwargs.items() if name not in by_name]
-    rest = [*tensors_in((*args, *unnamed))]
+    unnamed = {name: value for name, value in kwargs.items() if name not in by_name}
+    unknown = [name for name, value in unnamed.items() if isinstance(value, Tensor)]
+    if len(unknown) > 1:
+        raise InputError(
+            f"{what} takes {', '.join(names)}, and was given {', '.join(unknown)} by names that it does not have. "
+            "Give them by its names, or in its order as a tuple."
+        )
+    rest = [*tensors_in((*args, *unnamed.values()))]
     left = [name for name in names if name not in by_name]
     if len(rest) != len(left):
         raise InputError(

@@ -130,3 +130,10 @@ def as_tensor(value: Value) -> Tensor:
 def both_ends(before: Sequence[int], after: Sequence[int]) -> list[int]:
     """Padding as F.pad takes it: the last dimension first."""
     return [each for pair in zip(reversed(before), reversed(after), strict=True) for each in pair]
+
+
+def each_end(padding: int | Sequence[int], count: int) -> list[int]:
+    """Padding of `count` dimensions as F.pad takes it: given so, or alike at both ends of each or of all."""
+    if isinstance(padding, int):
+        return [padding] * 2 * count
+    return [*padding] if len(padding) == 2 * count else both_ends(padding, padding)

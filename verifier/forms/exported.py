@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from verifier.forms.form import Form, reading
+from verifier.graph.tensors import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +37,8 @@ class Decomposed:
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What it returns."""
-        return self._module(*args, **kwargs)
+        own, named = mapped((tuple(args), dict(kwargs)), torch.clone)
+        return copy.deepcopy(self._module)(*own, **named)
 
     def values(
         self,
@@ -49,6 +52,7 @@ class Decomposed:
 
 def of(program: ExportedProgram) -> Form:
     """The form of an exported program."""
+    program = copy.deepcopy(program)  # whose buffers its modules share
     module: nn.Module = program.module()
     for name, value in list(vars(module).items()):  # numbers that the model's Python has written down
         if isinstance(value, Tensor):

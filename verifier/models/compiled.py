@@ -21,6 +21,24 @@ def compiled_parts(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if _is_compiled(module)]
 
 
+def compiled_functions(model: nn.Module) -> bool:
+    """Whether its classes have compiled methods, or functions of theirs name a compiled one beside them."""
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    return any(_calls_compiled(value) for kind in kinds - {nn.Module} for value in vars(kind).values())
+
+
+def _calls_compiled(function: object) -> bool:
+    if hasattr(function, _ORIGINAL):
+        return True
+    code, names = getattr(function, "__code__", None), getattr(function, "__globals__", None)
+    if code is None or names is None or names.get("__name__", "").startswith("torch."):
+        return False
+    return any(hasattr(names.get(name), _ORIGINAL) for name in code.co_names)
+
+
+_ORIGINAL = "_torchdynamo_orig_callable"  # what torch.compile leaves on a function
+
+
 def eager(model: nn.Module, role: str) -> nn.Module:
     """The program inside: the model itself where nothing is compiled, else one that shares its tensors.
 
@@ -72,5 +90,5 @@ def _is_compiled(module: nn.Module) -> bool:
     return (
         INSIDE in module._modules
         or getattr(module, "_compiled_call_impl", None) is not None
-        or hasattr(forward, "_torchdynamo_orig_callable")
+        or hasattr(forward, _ORIGINAL)
     )

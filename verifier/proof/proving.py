@@ -18,7 +18,6 @@ from verifier.align.sequence import longest_common_subsequence
 from verifier.graph.operators import MOVES, REPLACEABLE, kind
 from verifier.lockstep import Comparing, Plan, run
 from verifier.metrics import collect, compare, measure
-from verifier.metrics.content import sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +55,8 @@ class Content(NamedTuple):
         """The content of a real tensor; None where it is constant, not finite or empty, and tells nothing."""
         if tensor.is_complex() or not tensor.numel():
             return None
+        from verifier.metrics.content import sums  # noqa: PLC0415 - compiled code, which not every comparison needs
+
         found = sums(tensor)
         if not math.isfinite(found.squares) or found.least == found.most:
             return None

@@ -72,6 +72,8 @@ def _pads(step: Step) -> tuple[int, ...] | None:
     amounts = [padding] * dims if isinstance(padding, int) else padding
     if not isinstance(amounts, list | tuple) or not dims:
         return None
+    if len(amounts) == 2 * dims:  # each side by itself, as forms of other runtimes have it
+        return tuple(amounts)
     each = list(amounts) * (dims if len(amounts) == 1 else 1)
     return tuple(amount for axis in reversed(each) for amount in (axis, axis))
 

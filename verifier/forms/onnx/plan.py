@@ -61,6 +61,12 @@ class Body:
                 held[proto.output[0]] = _constant(proto)
             else:
                 protos.append(proto)
+        drawing = next((proto for proto in protos if proto.op_type in _DRAWS), None)
+        if drawing is not None:
+            raise CannotRunError(
+                f"the ONNX model draws random numbers in {drawing.name or drawing.output[0]} ({drawing.op_type}), "
+                "in an order of the runtime's own, so that no two runs can be compared. Export it without."
+            )
         self.inputs = tuple(each.name for each in graph.input if each.name not in held)
         self.outputs = tuple(each.name for each in graph.output)
         learnt = {name for name, array in held.items() if _is_learnt(name, array, given=name in named)}
@@ -126,6 +132,10 @@ class Plan(Body):
 
     def __deepcopy__(self, _memo: object) -> Plan:
         return self
+
+
+_DRAWS = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
+_DRAWS |= {"RandomUniformLike"}
 
 
 def _array(proto: onnx.TensorProto) -> np.ndarray:

@@ -127,9 +127,7 @@ class OnnxProgram(Interpreter):
             if node.op == "Size":
                 return [np.array(shape.numel())]
             return [np.array(shape[node.get("start", 0) : node.get("end")], dtype=np.int64)]
-        if all(value is None or isinstance(value, np.ndarray) for value in given) and not node.op.startswith(
-            "Random"
-        ):
+        if all(value is None or isinstance(value, np.ndarray) for value in given):
             return step.constant(given, wide=wide)
         return None
 

@@ -102,8 +102,15 @@ class Level:
                     yield place[name], f"{domain}{node.op_type}", torch.from_numpy(np.array(array))
 
     def _feeds(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        bound = self._program.bound(args, kwargs)
-        return {name: np.asarray(tensor.detach().numpy(), order="C") for name, tensor in bound}
+        kinds = {each.name: _KINDS.get(each.type) for each in self._session.get_inputs()}
+        return {
+            name: np.asarray(tensor.detach().numpy(), dtype=kinds.get(name), order="C")
+            for name, tensor in self._program.bound(args, kwargs)
+        }
+
+
+_KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""What floating-point inputs are, as the runtime has it: some models take other ones than they compute with."""
 
 
 def _tensors(value: Any) -> Any:
@@ -119,7 +126,10 @@ def of(model: onnx.ModelProto | Path) -> Form:
         program = OnnxProgram(Plan(model, "model.onnx"))
     stages = tuple(Level(level, model, program) for level in LEVELS)
     dtype = str(program.plan.native).removeprefix("torch.")
-    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}))
+    outputs = program.plan.outputs
+    order = f"outputs of the ONNX model are taken in their order: {', '.join(outputs)}"
+    notes = (order,) if len(outputs) > 1 else ()
+    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), notes=notes)
 
 
 def read(path: Path) -> Form:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends, each_end
 from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
@@ -82,7 +82,10 @@ def _padded_conv(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    made: Tensor = _CONV[input.dim() - 2](F.pad(input, padding), weight, bias, stride, 0, dilation, groups)
+    count = input.dim() - 2
+    made: Tensor = _CONV[count](
+        F.pad(input, each_end(padding, count)), weight, bias, stride, 0, dilation, groups
+    )
     return made
 
 
@@ -137,7 +140,7 @@ def _padded_max(
     dilation: tuple[int, ...],
     ceil_mode: bool,
 ) -> Tensor:
-    wide = F.pad(input, padding, value=-math.inf)
+    wide = F.pad(input, each_end(padding, input.dim() - 2), value=-math.inf)
     made: Tensor = _MAX[input.dim() - 2](wide, kernel_size, stride, 0, dilation, ceil_mode)
     return made
 

@@ -95,8 +95,14 @@ def plan_of(model: Any, file: str) -> Plan:
         file: Its file's name, for where a node is written.
 
     Raises:
-        SourceError: It keeps state from call to call.
+        SourceError: It keeps state from call to call, or draws random numbers.
     """
+    drawing = next((op for op in model.get_ops() if op.get_type_name() in _DRAWS), None)
+    if drawing is not None:
+        raise SourceError(
+            f"the OpenVINO model draws random numbers in {drawing.get_friendly_name()}, in an order of the runtime's "
+            "own, so that no two runs can be compared. Convert it without."
+        )
     if model.get_variables():
         raise SourceError(
             "the OpenVINO model keeps state from call to call, which cannot be looked into yet: give it without, as "
@@ -104,6 +110,9 @@ def plan_of(model: Any, file: str) -> Plan:
         )
     # The nodes are taken out of their graph one by one, so it is one of our own; it shares its constants.
     return _Reader(model.clone(), file).plan
+
+
+_DRAWS = frozenset({"Multinomial", "RandomUniform"})
 
 
 class _Reader:

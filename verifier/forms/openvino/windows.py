@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.nn import functional as F
 
-from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends, each_end
 from verifier.forms.openvino.node import OpenvinoNode
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def _padded(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    made: Tensor = _CONV[input.dim() - 2](F.pad(input, padding), weight, bias, stride, 0, dilation, groups)
+    count = input.dim() - 2
+    made: Tensor = _CONV[count](
+        F.pad(input, each_end(padding, count)), weight, bias, stride, 0, dilation, groups
+    )
     return made
 
 
@@ -138,7 +141,7 @@ def _padded_max(
     dilation: tuple[int, ...],
     ceil_mode: bool,
 ) -> Tensor:
-    ends = padding if len(padding) > input.dim() - 2 else tuple(both_ends(padding, padding))
+    ends = each_end(padding, input.dim() - 2)
     wide = F.pad(input, ends, value=-math.inf)
     made: Tensor = _MAX[input.dim() - 2](wide, kernel_size, stride, 0, dilation, ceil_mode)
     return made

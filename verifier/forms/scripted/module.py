@@ -16,6 +16,7 @@ from verifier.forms.scripted.graph import Unreadable
 from verifier.forms.scripted.program import ScriptProgram
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.interpreted import Step
+from verifier.graph.tensors import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,8 @@ class Warm:
         before, result = random_state(), None
         for _ in range(_UNTIL_WARM):
             set_random_state(before)
-            result = copy.deepcopy(self._module)(*args, **kwargs)  # copies share what the executor has made
+            own, named = mapped((tuple(args), dict(kwargs)), torch.clone)
+            result = copy.deepcopy(self._module)(*own, **named)  # copies share what the executor has made
         return result
 
     def values(
