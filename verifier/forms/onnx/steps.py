@@ -16,6 +16,7 @@ from verifier.forms.onnx.layouts import LAYOUTS
 from verifier.forms.onnx.node import Call, OnnxNode, Value
 from verifier.forms.onnx.readings import READINGS
 from verifier.forms.onnx.reductions import REDUCTIONS
+from verifier.forms.onnx.sampling import SAMPLING
 from verifier.forms.onnx.sessions import opened
 from verifier.forms.onnx.windows import WINDOWS
 from verifier.graph.interpreted import Step
@@ -25,7 +26,7 @@ from verifier.graph.tensors import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **WINDOWS}
+_KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **SAMPLING, **WINDOWS}
 _WRITTEN = 64  # elements: so many of what an input is always given are a setting
 _KIN = {"Resize": "interpolate", "Upsample": "interpolate"}  # whatever their settings are called
 _HEAVY = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Einsum")
