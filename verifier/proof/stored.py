@@ -16,14 +16,15 @@ from torch import Tensor
 
 from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError, ModelError
-from verifier.graph.operators import CONSTANTS, MOVES, SELECTS
+from verifier.graph.operators import CONSTANTS, MOVES, PRODUCTS, SELECTS
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.graph import Graph, Site
+    from verifier.weights import Masters
 
 Exact = dict[str, Tensor]
 """Tensors in float64 by the names of the stored ones that are their roundings."""
@@ -44,8 +45,10 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
         bench: The two models on a few samples.
     """
     alignment, masters = bench.alignment, bench.subject.masters
-    used = {name for assembly in masters.assemblies.values() for name in assembly.names}
     b, c = alignment.baseline, alignment.candidate
+    sizes = {math.prod(site.shape) for graph in (b, c) for site in _constant(graph)}
+    mapped = {name: assembly for name, assembly in masters.assemblies.items() if _made(masters, name, sizes)}
+    used = {name for assembly in mapped.values() for name in assembly.names}
     return (
         {
             **_written(b, c, masters.baseline),
@@ -53,19 +56,26 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
         },
         {
             **_written(c, b, masters.candidate),
-            **_looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, masters.assemblies)),
+            **_looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, mapped)),
         },
     )
 
 
+def _made(masters: Masters, name: str, sizes: Collection[int]) -> bool:
+    """Whether one of the candidate's tensors is made of the baseline's, where it may be a table that this computes.
+
+    Of models with weights of their own that is only claimed: what one keeps may stand where the other computes.
+    """
+    tensor = masters.candidate[name]
+    if masters.info.mode != "as-is" or tensor.numel() not in sizes:
+        return True
+    made = masters.assemblies[name].make(masters.baseline, tensor.shape)
+    return bool(torch.allclose(made.double(), tensor.double(), rtol=ROUNDINGS * SINGLE_ROUNDOFF, atol=0.0))
+
+
 def _written(graph: Graph, other: Graph, stored: Mapping[str, Tensor]) -> Exact:
     """Numbers that a model keeps and reads as such, where the other has written one that they are the rounding of."""
-    as_tensors = {use.name for site in graph.sites for use in site.tensors}
-    numbers = {
-        name: float(tensor)
-        for name, tensor in stored.items()
-        if name not in as_tensors and tensor.numel() == 1 and tensor.dtype in _SINGLES
-    }
+    numbers = {name: float(stored[name]) for name in _numbers(graph, stored)}
     meant = {
         float(torch.tensor(value, dtype=kind)): value
         for site in (other.comparable if numbers else ())
@@ -80,12 +90,23 @@ def _written(graph: Graph, other: Graph, stored: Mapping[str, Tensor]) -> Exact:
     }
 
 
+def _numbers(graph: Graph, stored: Mapping[str, Tensor]) -> set[str]:
+    """What a model keeps of one element and no operator is given: it is read as a number, or not at all."""
+    as_tensors = {use.name for site in graph.sites for use in site.tensors}
+    return {
+        name
+        for name, tensor in stored.items()
+        if name not in as_tensors and tensor.numel() == 1 and tensor.dtype in _SINGLES
+    }
+
+
 _SINGLES = (torch.float16, torch.float32)
 
 
 def _kept(graph: Graph, stored: Mapping[str, Tensor], mapped: Collection[str]) -> dict[str, Tensor]:
-    """Tensors that a model uses and that were made of none of the other's."""
+    """Tensors and numbers that a model uses and that were made of none of the other's."""
     names = {use.name for site in graph.sites if site.live for use in site.tensors}
+    names |= _numbers(graph, stored)
     return {name: stored[name] for name in sorted(names.difference(mapped)) if _is_table(stored[name])}
 
 
@@ -124,7 +145,7 @@ def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Te
         }
         for cell in (ORACLE, _SINGLE)
     ]
-    found: Exact = {}
+    found = _before(bench.graph(keeping), bench.graph(computing), bench.masters(keeping), kept, made[0])
     for name, table in kept.items():
         exact = _flat(table)
         everything = _Part(name, torch.arange(table.numel()), exact)
@@ -141,6 +162,45 @@ def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Te
                 if part is everything:
                     break
     return found
+
+
+def _before(
+    graph: Graph,
+    computing: Graph,
+    stored: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
+    made: Mapping[tuple[int, int], Tensor],
+) -> Exact:
+    """Tables that a model puts together with another tensor of its own, as the other has computed what that gives.
+
+    An exporter that computes what depends on no input stops where a table grows too large: `x @ w` is stored there,
+    and the bias is added to it.
+    """
+    found: Exact = {}
+    for site in graph.sites:
+        if site.op not in _UNDONE or len(site.tensors) != len(_TWO) or graph.reads_inputs[site.index]:
+            continue
+        for own, name in enumerate(use.name for use in site.tensors):
+            other = stored[site.tensors[1 - own].name].double()
+            if name not in kept or kept[name].is_complex() or tuple(kept[name].shape) != site.shape:
+                continue
+            for (place, _), value in made.items():
+                if value.numel() == kept[name].numel():
+                    exact = _UNDONE[site.op][own](value.reshape(site.shape), other)
+                    summed = computing.sites[place].op.startswith(PRODUCTS)
+                    if rounds_to(exact, kept[name], summed=summed):
+                        found[name] = exact
+    return found
+
+
+# For a table that comes first and one that comes second, what it was, given the result and the other tensor.
+_TWO = (0, 1)
+_UNDONE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "add": (torch.sub, torch.sub),
+    "sub": (torch.add, lambda result, other: other - result),
+    "mul": (torch.div, torch.div),
+    "div": (torch.mul, lambda result, other: other / result),
+}
 
 
 def _computed(made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor) -> Tensor | None:
@@ -218,6 +278,12 @@ def _values(bench: Bench, side: str, sites: Collection[int]) -> dict[int, Tensor
     return found
 
 
-def rounds_to(exact: Tensor, stored: Tensor) -> bool:
-    """Whether every stored number is the exact one but for a few roundings to float32."""
-    return bool(((stored - exact).abs() <= ROUNDINGS * SINGLE_ROUNDOFF * exact.abs()).all())
+def rounds_to(exact: Tensor, stored: Tensor, *, summed: bool = False) -> bool:
+    """Whether every stored number is the exact one but for a few roundings to float32.
+
+    Of sums, whose terms may cancel, a rounding is one of a typical number.
+    """
+    size = exact.abs()
+    if summed:
+        size = size.clamp(min=float(exact.square().mean().sqrt()))
+    return bool(((stored - exact).abs() <= ROUNDINGS * SINGLE_ROUNDOFF * size).all())

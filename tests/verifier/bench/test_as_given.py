@@ -401,3 +401,35 @@ def test_a_candidate_that_fails_on_the_last_batch_could_not_run() -> None:
 
     with pytest.raises(ModelError, match="fails on inputs that the baseline takes: ValueError: three"):
         verify(ByCount(), ByCount(fail), torch.randn(8, 6), batch_size=5)
+
+
+def _wrong(graph: Any, _inputs: Any) -> Any:
+    return lambda *args: tuple(each * 1.01 for each in graph.forward(*args))
+
+
+_doubled = torch.compile(lambda x: x * 2, backend=_wrong)
+
+
+class Beside(nn.Module):
+    """A layer behind which a function is called that was compiled beside the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = _doubled(self.layer(x))
+        return doubled
+
+
+class Plain(Beside):
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = self.layer(x) * 2
+        return doubled
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_function_beside_a_model_runs_as_it_is() -> None:
+    found = verify(Plain().eval(), Beside().eval(), torch.randn(3, 4))
+    assert found.verdict == "diverged"
+    assert any(row.cause is not None and row.cause.code == "compiled-code" for row in found.culprits)

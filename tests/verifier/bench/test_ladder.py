@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from verifier import verify
+from verifier import record, verify
 from verifier.errors import UsageError
 from verifier.forms.form import Form
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from verifier.graph import Graph
 
@@ -125,3 +126,51 @@ def test_what_its_rounding_does_not_explain_is_told() -> None:
     form = Form("a form", copy.deepcopy(model), (Narrow("low", wrong),), lowered={"low": "bfloat16"})
     (stage,) = verify(model, form, x).stages
     assert (stage.verdict, stage.site, stage.operator) == (Verdict.DIVERGED, "3", "fused tanh")
+
+
+class OtherKind(Run):
+    """A stage that returns whole numbers as floating-point ones."""
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        return super().run(args, kwargs).argmax(-1).float()
+
+
+class Choosing(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = super().forward(x).argmax(-1)
+        return chosen
+
+
+def test_a_stage_that_returns_another_dtype_is_told() -> None:
+    model, x = network(), torch.randn(5, 6)
+    choosing = Choosing(*model).eval()
+    found = verify(choosing, Form("a form", copy.deepcopy(choosing), (OtherKind("low", model),)), x)
+    assert found.verdict is Verdict.DIVERGED
+    assert [each.verdict for each in found.stages] == [Verdict.DIVERGED]
+    assert [row.stage for row in found.culprits] == ["fusion"]
+
+
+class Empty(Run):
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return ()
+
+
+def test_a_stage_that_returns_nothing_is_told() -> None:
+    model, x = network(), torch.randn(5, 6)
+    found = verify(model, Form("a form", copy.deepcopy(model), (Empty("low", model),)), x)
+    assert found.verdict is Verdict.DIVERGED
+
+
+def test_a_weights_file_is_not_given_to_a_form_in_the_baselines_place(tmp_path: Path) -> None:
+    model, x = network(), torch.randn(5, 6)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    form = Form("a form", copy.deepcopy(model))
+    with pytest.raises(UsageError, match="a weights file is for the baseline"):
+        verify(form, model, x, weights=str(tmp_path / "weights.pt"))
+
+
+def test_a_certificate_gives_a_form_no_weights_of_its_own() -> None:
+    model, x = network(), torch.randn(5, 6)
+    certificate = record(model, x, weights="calibrated")
+    with pytest.raises(UsageError, match="cannot be given calibrated ones"):
+        verify(certificate, Form("a form", copy.deepcopy(model)))

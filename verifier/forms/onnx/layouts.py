@@ -1,4 +1,4 @@
-"""Readings of ONNX's operators that lay tensors out anew, cut, pad and resize them."""
+"""Readings of ONNX's operators that lay tensors out anew, cut and pad them."""
 
 from __future__ import annotations
 
@@ -210,51 +210,6 @@ def _pad(node: OnnxNode, given: Sequence[Value]) -> Call | None:
         if mode and within and x.is_floating_point()
         else None
     )
-
-
-@LAYOUTS.of("Resize", "Upsample")
-def _resize(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    x, mode = as_tensor(given[0]), node.get("mode", "nearest")
-    old = node.op == "Upsample" or node.opset < 11
-    scales, sizes = (at(given, 1), None) if old else (at(given, 2), at(given, 3))
-    how = node.get("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    if (
-        x.dim() != 4
-        or node.get("antialias", 0)
-        or node.get("axes")
-        or node.get("keep_aspect_ratio_policy", "stretch") != "stretch"
-    ):
-        return None
-    if isinstance(sizes, np.ndarray) and sizes.size:
-        size = numbers(sizes)
-    elif isinstance(scales, np.ndarray) and scales.size:
-        size = [math.floor(n * s + 1e-9) for n, s in zip(x.shape, numbers(scales), strict=True)]
-        if any(n * s != m for n, s, m in zip(x.shape, numbers(scales), size, strict=True)):
-            return None  # the scale itself is used, not that of the sizes
-    else:
-        return None
-    if size[:2] != list(x.shape[:2]):
-        return None
-    if mode == "nearest":
-        to = node.get("nearest_mode", "floor" if old else "round_prefer_floor")
-        whole = all(m % n == 0 for n, m in zip(x.shape, size, strict=True))
-        middle = how in ("half_pixel", "pytorch_half_pixel") and to.startswith("round") and whole
-        if middle or (how == "asymmetric" and to == "floor" and (whole or not old)):
-            return Call("interpolate", F.interpolate, [x], {"size": tuple(size[2:]), "mode": "nearest"})
-        return None
-    corners = how == "align_corners"
-    if mode == "cubic" and (node.get("cubic_coeff_a", -0.75) != -0.75 or node.get("exclude_outside", 0)):
-        return None
-    if not corners and how not in ("half_pixel", "pytorch_half_pixel"):
-        return None
-    if how == "pytorch_half_pixel" and 1 in size[2:]:
-        return None
-    settings = {
-        "size": tuple(size[2:]),
-        "mode": {"linear": "bilinear", "cubic": "bicubic"}[mode],
-        "align_corners": corners,
-    }
-    return Call("interpolate", F.interpolate, [x], settings)
 
 
 @LAYOUTS.of("DepthToSpace")

@@ -69,7 +69,17 @@ class Body:
             )
         self.inputs = tuple(each.name for each in graph.input if each.name not in held)
         self.outputs = tuple(each.name for each in graph.output)
-        learnt = {name for name, array in held.items() if _is_learnt(name, array, given=name in named)}
+        settings = {
+            name
+            for proto in protos
+            for k, name in enumerate(proto.input)
+            if k in _SETTINGS.get(proto.op_type, ())
+        }
+        learnt = {
+            name
+            for name, array in held.items()
+            if name not in settings and _is_learnt(name, array, given=name in named)
+        }
         plan.tensors |= {name: held[name] for name in learnt}
         self.constants = {name: array for name, array in held.items() if name not in learnt}
         self.numbers = {
@@ -172,6 +182,8 @@ def _is_learnt(name: str, array: np.ndarray, *, given: bool) -> bool:
     return array.size > 1 or (array.ndim > 0 and given and not re.fullmatch(_MADE_UP, name))
 
 
+# Which inputs of operators are settings, though they are numbers with fractions.
+_SETTINGS = {"Resize": (1, 2), "Upsample": (1,)}
 # What exporters call values that the model has no name for.
 _MADE_UP = r"val_\d+|.*::.*|/.*"
 

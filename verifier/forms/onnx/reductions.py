@@ -70,16 +70,5 @@ def _topk(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     if not isinstance(at(given, 1), np.ndarray):
         return None
     settings = {"largest": bool(node.get("largest", 1)), "sorted": bool(node.get("sorted", 1))}
-    return Call("topk", _topmost, [given[0], int(number(given[1])), node.get("axis", -1)], settings)
-
-
-def _topmost(
-    input: Tensor,  # noqa: A002
-    k: int,
-    dim: int,
-    largest: bool,
-    sorted: bool,  # noqa: A002
-) -> tuple[Tensor, Tensor]:
-    """Of equal numbers the first ones first."""
-    values, places = torch.sort(input, stable=True, dim=dim, descending=largest)
-    return values.narrow(dim, 0, k), places.narrow(dim, 0, k)
+    # Of equal numbers ONNX takes the first ones, and torch does not say which: none of its can be told wrong.
+    return Call("topk", torch.topk, [given[0], int(number(given[1])), node.get("axis", -1)], settings)

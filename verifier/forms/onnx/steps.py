@@ -17,6 +17,7 @@ from verifier.forms.calls import Call, Value
 from verifier.forms.onnx.layouts import LAYOUTS
 from verifier.forms.onnx.readings import READINGS
 from verifier.forms.onnx.reductions import REDUCTIONS
+from verifier.forms.onnx.sampling import SAMPLING
 from verifier.forms.onnx.sessions import opened
 from verifier.forms.onnx.windows import WINDOWS
 from verifier.graph.interpreted import Step
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from verifier.forms.onnx.node import OnnxNode
 
-_KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **WINDOWS}
+_KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **SAMPLING, **WINDOWS}
 _WRITTEN = 64  # elements: so many of what an input is always given are a setting
 _KIN = {"Resize": "interpolate", "Upsample": "interpolate"}  # whatever their settings are called
 _HEAVY = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Einsum")

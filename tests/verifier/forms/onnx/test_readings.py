@@ -56,6 +56,10 @@ OTHERWISE = {
     "test_training_dropout_zero_ratio",
     "test_training_dropout_zero_ratio_mask",
     "test_averagepool_2d_ceil_last_window_starts_on_pad",
+    # Which of equal numbers are the topmost, torch does not say.
+    "test_top_k_same_values",
+    "test_top_k_same_values_largest",
+    "test_top_k_same_values_2d",
 }
 # What the names of models say whose numbers are in dtypes that NumPy does not have.
 FOREIGN = (
@@ -65,6 +69,7 @@ FOREIGN = (
 NOWHERE = ("FlexAttention", "ImageDecoder")
 # ONNX's own tests have none of these as a single node, or none whose attributes a reading has words for.
 UNTESTED = {"Upsample", "com.microsoft.Gelu", "com.microsoft.QuickGelu"}
+DIGITS = {"GridSample": 1e-3, "RoiAlign": 1e-3}  # what is expected of these has four digits
 COARSE = 2e-2  # relative: bfloat16 and float16 keep two or three digits
 
 
@@ -172,7 +177,7 @@ def test_a_reading_says_what_onnx_does(op: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(NodeStep, "begin", noted)
     for case in cases()[op]:
         for way in WAYS:
-            hold(case, way, rtol=2e-5)
+            hold(case, way, rtol=DIGITS.get(op, 2e-5))
     assert any(read), f"none of ONNX's models of {op} is read"
 
 
