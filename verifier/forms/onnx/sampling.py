@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.onnx.node import Call, OnnxNode, Value, numbers
-from verifier.forms.onnx.readings import Readings, as_tensor, at
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, numbers
+from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SAMPLING = Readings()
+SAMPLING = Readings[OnnxNode]()
 
 
 @SAMPLING.of("Resize", "Upsample")
