@@ -93,7 +93,11 @@ def _aligned(
     gained = _size(further, candidate) - _size(mapped, candidate)
     if gained < 0 or (gained == 0 and not otherwise):
         return plain.alignment(mapped)
-    matcher.part(lambda b, c: not may_be_one(b, c, further))
+    uses = Counter(use.name for site in candidate.comparable for use in site.tensors)
+    telling = {
+        name: each for name, each in further.items() if uses[name] == 1
+    }  # exporters share equal tensors
+    matcher.part(lambda b, c: not may_be_one(b, c, telling))
     return Alignment(
         baseline,
         candidate,
@@ -218,10 +222,9 @@ class _Matcher:
 
     def differ_in_operators(self) -> bool:
         """Whether so much is left alone on both sides that the two must be built from other operators."""
-        left = self.open_sites()
         return all(
             len(sites) > max(_FEW, _OTHERWISE * len(graph.comparable))
-            for sites, graph in zip(left, self.graphs, strict=True)
+            for sites, graph in zip(self.open_sites(), self.graphs, strict=True)
         )
 
     def differ_in_layout(self) -> bool:
@@ -371,7 +374,7 @@ class _Matcher:
                 self.pair(b, here.pop())
 
     def replaced_within(self) -> None:
-        """Pair the only activations, poolings and norms between the same pairs, beside what a neighbour folds in."""
+        """Pair the only activations, poolings, norms between the same pairs, beside what a neighbour folds in."""
         pins = {b: b for b in self.partner}, {c: b for b, c in self.partner.items()}
         of_b, of_c = map(replaceable, self.graphs, self.open_sites(), pins)
         for key in of_b.keys() & of_c.keys():

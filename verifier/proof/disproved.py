@@ -139,14 +139,16 @@ def folded(alignment: Alignment, rows: Sequence[PairResult]) -> tuple[list[Pair]
 
 
 def _behind(alignment: Alignment, pair: Pair) -> list[Pair]:
-    """The pair with what alone reads one of its sites, has weights and no partner, in the place of that site."""
+    """The pair with what alone reads one of its sites, in its place: with weights, of its shape, without partner."""
     wholes = []
     for side, graph, partners in (
         (0, alignment.baseline, alignment.partner),
         (1, alignment.candidate, alignment.partner_back),
     ):
         readers = graph.consumers[pair[side]]
-        if len(readers) == 1 and readers[0] not in partners and graph.sites[readers[0]].tensors:
+        reader = graph.sites[readers[0]] if len(readers) == 1 else None
+        alone = reader is not None and reader.index not in partners and bool(reader.tensors)
+        if alone and reader is not None and reader.shape == graph.sites[pair[side]].shape:
             wholes.append(Pair(readers[0], pair.candidate) if side == 0 else Pair(pair.baseline, readers[0]))
     return wholes if len(wholes) == 1 else []
 
