@@ -94,10 +94,8 @@ def _aligned(
     if gained < 0 or (gained == 0 and not otherwise):
         return plain.alignment(mapped)
     uses = Counter(use.name for site in candidate.comparable for use in site.tensors)
-    telling = {
-        name: each for name, each in further.items() if uses[name] == 1
-    }  # exporters share equal tensors
-    matcher.part(lambda b, c: not may_be_one(b, c, telling))
+    own = {name: each for name, each in further.items() if uses[name] == 1}  # exporters share equal tensors
+    matcher.part(lambda b, c: not may_be_one(b, c, own))
     return Alignment(
         baseline,
         candidate,

@@ -73,31 +73,3 @@ def test_a_norm_that_does_nothing_but_for_its_eps_is_folded_as_well() -> None:
     candidate[2] = nn.LeakyReLU(0.001)
     found = verify(model, candidate, torch.randn(3, 3, 8, 8), weights="as-is")
     assert [row.candidate for row in found.culprits] == ["2"]
-
-
-class Shared(nn.Module):
-    """Norms with equal gains, each with its own or all with one, and a fault in the second."""
-
-    def __init__(self, *, shared: bool, eps: float = 1e-5) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.eps = eps
-        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
-        own = [nn.Parameter(torch.ones(8)) for _ in range(1 if shared else 3)]
-        self.gains = nn.ParameterList(own * (3 if shared else 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for k, (layer, gain) in enumerate(zip(self.layers, self.gains, strict=True)):
-            x = nn.functional.layer_norm(x, (8,), gain, None, self.eps if k == 1 else 1e-5)
-            assert isinstance(layer, nn.Linear)
-            x = x @ layer.weight.T + layer.bias if len({*self.gains}) == 1 else layer(x)
-        return x
-
-
-def test_norms_that_share_equal_gains_are_paired_where_one_is_wrong() -> None:
-    x = torch.randn(3, 5, 8)
-    assert verify(Shared(shared=False), Shared(shared=True), x, weights="as-is").verdict is Verdict.MATCH
-    found = verify(Shared(shared=False), Shared(shared=True, eps=1e-3), x, weights="as-is")
-    assert [(row.candidate, row.cause and row.cause.code) for row in found.culprits] == [
-        ("layer_norm_1", "layernorm-eps")
-    ]

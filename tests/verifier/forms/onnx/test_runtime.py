@@ -112,3 +112,34 @@ def test_inputs_of_another_shape_than_the_file_says_are_told(file: Path) -> None
 def test_too_few_inputs_are_told(file: Path) -> None:
     with pytest.raises(InputError, match=r"takes 1 tensors? \((x|input)\), and was given 2"):
         of(file).stages[0].run((torch.randn(4, 3, 12, 12), torch.zeros(1)), {})
+
+
+class Attending(nn.Module):
+    """Attention behind norms whose gains are all 1: an exporter keeps one tensor for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(8, 24) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            q, k, v = layer(norm(x)).unsqueeze(1).chunk(3, dim=-1)
+            x = x + nn.functional.scaled_dot_product_attention(q, k, v).squeeze(1)
+        return x
+
+
+def test_norms_that_share_their_gains_are_told_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Attending().eval(), torch.randn(2, 5, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(model, (x,), tmp_path / "net.onnx", dynamo=True, verbose=False)
+    changed = onnx.load(tmp_path / "net.onnx")
+    _, second, _ = [node for node in changed.graph.node if node.op_type == "LayerNormalization"]
+    [eps] = [each for each in second.attribute if each.name == "epsilon"]
+    eps.f = 1e-3
+    found = verify(model, changed, x)
+    assert [(row.baseline, row.cause and row.cause.code) for row in found.culprits] == [
+        ("norms.1", "layernorm-eps")
+    ]
