@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from verifier.border.error_texts import account
 from verifier.forms.form import Form, reading
 from verifier.graph.tensors import mapped
 
@@ -27,13 +27,8 @@ class Decomposed:
 
     name = "run_decompositions"
 
-    def __init__(self, program: ExportedProgram) -> None:
-        self._program = program
-
-    @cached_property
-    def _module(self) -> nn.Module:
-        module: nn.Module = self._program.run_decompositions().module()
-        return module
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What it returns."""
@@ -58,7 +53,12 @@ def of(program: ExportedProgram) -> Form:
         if isinstance(value, Tensor):
             delattr(module, name)
             module.register_buffer(name, value, persistent=False)
-    return Form("an exported program", module, (Decomposed(program),))
+    try:
+        decomposed: nn.Module = program.run_decompositions().module()
+    except Exception as error:  # torch's own, of which it has many
+        note = f"run_decompositions, from which most backends start, fails on the exported program: {account(error)}"
+        return Form("an exported program", module, notes=(note,))
+    return Form("an exported program", module, (Decomposed(decomposed),))
 
 
 def read(path: Path) -> Form:
