@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from verifier.bench.as_given import as_given, with_runs
-from verifier.bench.deployed import refuse_drawn, refuse_other_cells
+from verifier.bench.deployed import in_cells, refuse_drawn, refuse_other_cells, staged
 from verifier.bench.exercise import exercised
 from verifier.bench.intact import intact
 from verifier.bench.side import Side
@@ -105,11 +105,13 @@ def verified_with(
         few = sample(given, SAMPLES) if content.by_sample else given
         with room_for(side.model):
             protocol.progress("running the model as it was given", 0, 0)
-            shown = as_given(side, [given])
+            runs = [] if side.recompiled else [as_given(side, [given])]
             with interpreted():
                 found = compared_with(certificate, side, given, few, cells, known, protocol)
-    results = with_sources(with_runs(found.cells, (shown,)), found.alignment)
-    return _verification(
+            if side.recompiled:
+                runs += in_cells(side, found.fitted.masters, cells, [given])
+    results = staged(with_sources(with_runs(found.cells, runs), found.alignment), [side])
+    verification = _verification(
         certificate,
         side,
         found,
@@ -120,8 +122,14 @@ def verified_with(
         protocol.policy,
         command,
         started,
-        (*shown.notes, *kept.notes, *_notes(certificate, found, lowered=lowered)),
+        (
+            *(note for run in runs for note in run.notes),
+            *kept.notes,
+            *_notes(certificate, found, lowered=lowered),
+        ),
     )
+    stages = tuple(stage for run in runs for stage in run.stages)
+    return msgspec.structs.replace(verification, stages=stages)
 
 
 def _cells(certificate: Certificate, requests: Sequence[Request], source: str) -> list[Cell]:

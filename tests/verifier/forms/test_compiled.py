@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from verifier import UsageError, Verdict, verify
+from verifier import record as certified
 from verifier.forms import compiled
 from verifier.forms.compiled import Recipe
 from verifier.graph import record
@@ -226,7 +227,17 @@ def test_a_backend_that_changes_an_operator_is_caught_at_its_site(
     assert culprit.stage == "fusion"
     assert culprit.cause is not None
     assert culprit.cause.code == "compiled-code"
-    assert any(f"that of {site} " in clause for clause in culprit.cause.evidence)
+    assert f"first at {site} (" in culprit.cause.summary
+
+
+def test_a_certificate_is_held_against_compiled_code_with_its_weights(
+    nets: Path, planted: Callable[[Callable[[GraphModule], None]], str]
+) -> None:
+    spec = f"{nets}:Convolutional"
+    certificate = certified(spec, rows(2, 3, 8, 8), weights="calibrated")
+    found = verify(certificate, f"compile,backend={planted(scaled)}:{spec}")
+    assert (found.verdict, [row.stage for row in found.culprits]) == ("diverged", ["fusion"])
+    assert verify(certificate, f"compile,backend=eager:{spec}").verdict == "match"
 
 
 def test_what_the_compiler_itself_gets_wrong_is_found_at_its_stage_and_site(nets: Path) -> None:
