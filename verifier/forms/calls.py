@@ -137,3 +137,21 @@ def each_end(padding: int | Sequence[int], count: int) -> list[int]:
     if isinstance(padding, int):
         return [padding] * 2 * count
     return [*padding] if len(padding) == 2 * count else both_ends(padding, padding)
+
+
+def choice(given: Sequence[Value]) -> Call:
+    """One of two values by a condition, as the call that is made of it where one of them is a number."""
+    condition, one, two = as_tensor(given[0]), operand(given[1]), operand(given[2])
+    if not isinstance(one, Tensor) and isinstance(two, Tensor):
+        return Call("masked_fill", _filled, [two, condition, one])
+    if not isinstance(two, Tensor) and isinstance(one, Tensor):
+        return Call("where", _chosen, [condition, one, two])
+    return Call("where", torch.where, [condition, as_tensor(given[1]), as_tensor(given[2])])
+
+
+def _filled(input: Tensor, mask: Tensor, value: float) -> Tensor:  # noqa: A002 - torch's name for it
+    return torch.where(mask, torch.tensor(value, dtype=input.dtype), input)
+
+
+def _chosen(condition: Tensor, input: Tensor, other: float) -> Tensor:  # noqa: A002
+    return torch.where(condition, input, torch.tensor(other, dtype=input.dtype))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.calls import Call, Readings, Value, as_tensor, at, operand
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, choice, operand
 from verifier.forms.onnx.node import OnnxNode
 
 if TYPE_CHECKING:
@@ -317,20 +317,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 @READINGS.of("Where")
 def _where(node: OnnxNode, given: Sequence[Value]) -> Call:
-    condition, one, two = as_tensor(given[0]), operand(given[1]), operand(given[2])
-    if not isinstance(one, Tensor) and isinstance(two, Tensor):
-        return Call("masked_fill", _filled, [two, condition, one])
-    if not isinstance(two, Tensor) and isinstance(one, Tensor):
-        return Call("where", _chosen, [condition, one, two])
-    return Call("where", torch.where, [condition, as_tensor(given[1]), as_tensor(given[2])])
-
-
-def _filled(input: Tensor, mask: Tensor, value: float) -> Tensor:  # noqa: A002
-    return torch.where(mask, torch.tensor(value, dtype=input.dtype), input)
-
-
-def _chosen(condition: Tensor, input: Tensor, other: float) -> Tensor:  # noqa: A002
-    return torch.where(condition, input, torch.tensor(other, dtype=input.dtype))
+    return choice(given)
 
 
 @READINGS.of("Cast")

@@ -6,25 +6,24 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends, each_end
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, both_ends
 from verifier.forms.onnx.node import OnnxNode
+from verifier.forms.windows import (
+    CONVOLUTIONS,
+    MAXIMA,
+    MEANS,
+    TRANSPOSED,
+    padded_convolution,
+    padded_maximum,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WINDOWS = Readings[OnnxNode]()
 
-_CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Any]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
-_MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_MEAN: dict[int, Callable[..., Any]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _WHOLE_MEAN: dict[int, Callable[..., Any]] = {
     1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d
 }  # fmt: skip
@@ -54,13 +53,13 @@ def _padding(
 def _conv(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, weight, bias = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
     count = x.dim() - 2
-    if count not in _CONV:
+    if count not in CONVOLUTIONS:
         return None
     padding = _padding(node, x.shape[2:], weight.shape[2:])
     if padding is None:
         return None
     before, after = padding
-    function = _CONV[count]
+    function = CONVOLUTIONS[count]
     settings = {
         "stride": tuple(node.get("strides", [1] * count)),
         "padding": tuple(before) if before == after else tuple(both_ends(before, after)),
@@ -70,30 +69,14 @@ def _conv(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     bias = None if bias is None else as_tensor(bias)
     if before == after:
         return Call(f"conv{count}d", function, [x, weight, bias], settings)
-    return Call(f"conv{count}d", _padded_conv, [x, weight, bias], settings)
-
-
-def _padded_conv(
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> Tensor:
-    count = input.dim() - 2
-    made: Tensor = _CONV[count](
-        F.pad(input, each_end(padding, count)), weight, bias, stride, 0, dilation, groups
-    )
-    return made
+    return Call(f"conv{count}d", padded_convolution, [x, weight, bias], settings)
 
 
 @WINDOWS.of("ConvTranspose")
 def _conv_transpose(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, weight, bias = as_tensor(given[0]), as_tensor(given[1]), at(given, 2)
     count = x.dim() - 2
-    if count not in _TRANSPOSED or node.get("auto_pad", "NOTSET") != "NOTSET" or node.get("output_shape"):
+    if count not in TRANSPOSED or node.get("auto_pad", "NOTSET") != "NOTSET" or node.get("output_shape"):
         return None
     pads = list(node.get("pads", [0] * 2 * count))
     if pads[:count] != pads[count:]:
@@ -106,7 +89,7 @@ def _conv_transpose(node: OnnxNode, given: Sequence[Value]) -> Call | None:
         "dilation": tuple(node.get("dilations", [1] * count)),
     }
     bias = None if bias is None else as_tensor(bias)
-    return Call(f"conv_transpose{count}d", _TRANSPOSED[count], [x, weight, bias], settings)
+    return Call(f"conv_transpose{count}d", TRANSPOSED[count], [x, weight, bias], settings)
 
 
 @WINDOWS.of("MaxPool")
@@ -114,7 +97,7 @@ def _max_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, kernel = as_tensor(given[0]), node.get("kernel_shape")
     count = len(kernel)
     padding = _padding(node, x.shape[2:], kernel)
-    if count not in _MAX or len(node.outputs) > 1 or padding is None or not x.is_floating_point():
+    if count not in MAXIMA or len(node.outputs) > 1 or padding is None or not x.is_floating_point():
         return None
     before, after = padding
     settings = {
@@ -125,24 +108,11 @@ def _max_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
         "ceil_mode": bool(node.get("ceil_mode", 0)),
     }
     if before == after and all(2 * each <= size for each, size in zip(before, kernel, strict=True)):
-        return Call(f"max_pool{count}d", _MAX[count], [x], settings)
+        return Call(f"max_pool{count}d", MAXIMA[count], [x], settings)
     if settings["ceil_mode"]:
         return None
     settings["padding"] = tuple(both_ends(before, after))
-    return Call(f"max_pool{count}d", _padded_max, [x], settings)
-
-
-def _padded_max(
-    input: Tensor,  # noqa: A002
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    ceil_mode: bool,
-) -> Tensor:
-    wide = F.pad(input, each_end(padding, input.dim() - 2), value=-math.inf)
-    made: Tensor = _MAX[input.dim() - 2](wide, kernel_size, stride, 0, dilation, ceil_mode)
-    return made
+    return Call(f"max_pool{count}d", padded_maximum, [x], settings)
 
 
 @WINDOWS.of("AveragePool")
@@ -150,7 +120,7 @@ def _avg_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, kernel = as_tensor(given[0]), node.get("kernel_shape")
     count = len(kernel)
     padding = _padding(node, x.shape[2:], kernel)
-    if count not in _MEAN or padding is None or any(each != 1 for each in node.get("dilations", [1])):
+    if count not in MEANS or padding is None or any(each != 1 for each in node.get("dilations", [1])):
         return None
     before, after = padding
     if before != after or any(2 * each > size for each, size in zip(before, kernel, strict=True)):
@@ -164,7 +134,7 @@ def _avg_pool(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     }
     if settings["ceil_mode"] and settings["count_include_pad"]:
         return None  # runtimes differ on what lies beyond the padding
-    return Call(f"avg_pool{count}d", _MEAN[count], [x], settings)
+    return Call(f"avg_pool{count}d", MEANS[count], [x], settings)
 
 
 @WINDOWS.of("GlobalAveragePool")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from verifier.forms.calls import Call, Readings, Value, as_tensor, at, number, operand
+from verifier.forms.calls import Call, Readings, Value, as_tensor, at, choice, number, operand
 from verifier.forms.openvino.node import OpenvinoNode, axes
 
 if TYPE_CHECKING:
@@ -264,22 +264,8 @@ def _scaled(input: Tensor, dim: int, eps: float) -> Tensor:  # noqa: A002
 
 
 @READINGS.of("Select")
-def _select(node: OpenvinoNode, given: Sequence[Value]) -> Call:
-    condition = as_tensor(given[0])
-    one, two = operand(given[1]), operand(given[2])
-    if not isinstance(one, Tensor) and isinstance(two, Tensor):
-        return Call("masked_fill", _filled, [two, condition, one])
-    if not isinstance(two, Tensor) and isinstance(one, Tensor):
-        return Call("where", _chosen, [condition, one, two])
-    return Call("where", torch.where, [condition, as_tensor(given[1]), as_tensor(given[2])])
-
-
-def _filled(input: Tensor, mask: Tensor, value: float) -> Tensor:  # noqa: A002
-    return torch.where(mask, torch.tensor(value, dtype=input.dtype), input)
-
-
-def _chosen(condition: Tensor, input: Tensor, other: float) -> Tensor:  # noqa: A002
-    return torch.where(condition, input, torch.tensor(other, dtype=input.dtype))
+def _where(node: OpenvinoNode, given: Sequence[Value]) -> Call:
+    return choice(given)
 
 
 @READINGS.of("Convert")
