@@ -67,6 +67,8 @@ def meant(stored: np.float32 | np.float16) -> float:
         or len(f"{abs(plain):e}".partition("e")[0].rstrip("0")) <= _SHORT
     ):
         return plain
+    if not _TINY < abs(plain) < 1 / _TINY:  # a bound, or what stands for infinity in a mask
+        return float(stored)
     kind: Any = type(stored)
     size: Any = abs(stored)
     for each in (*_plain(plain, 1), *_CONSTANTS):
@@ -82,8 +84,6 @@ def meant(stored: np.float32 | np.float16) -> float:
 def _plain(number: float, power: int) -> Iterator[float]:
     """Fractions of small numbers near the size of one, or of such the roots with a power."""
     size = abs(number)
-    if not _TINY < size < 1 / _TINY:
-        return
     for turned in (False, True):  # a fraction, or one over a large number
         near = Fraction((1 / size if turned else size) ** power).limit_denominator(_LARGE)
         small = max(near.numerator, near.denominator) <= _SMALL

@@ -48,3 +48,8 @@ def test_integers_and_doubles_are_themselves() -> None:
 def test_a_number_that_was_learnt_is_seldom_taken_for_one_that_was_written() -> None:
     learnt = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
     assert np.mean([number(each) != float(each) for each in learnt]) < 0.03
+
+
+@pytest.mark.parametrize("value", [-3.4028234663852886e38, 3.4028234663852886e38, 1.1754943508222875e-38])
+def test_bounds_of_a_dtype_are_themselves(value: float) -> None:
+    assert meant(np.float32(value)) == value
