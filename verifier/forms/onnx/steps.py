@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _KNOWN = {**READINGS, **LAYOUTS, **REDUCTIONS, **SAMPLING, **WINDOWS}
 _WRITTEN = 64  # elements: so many of what an input is always given are a setting
 _KIN = {"Resize": "interpolate", "Upsample": "interpolate"}  # whatever their settings are called
+_SMALL, _KEPT = 4096, 8  # bytes of shapes, and for how many of them what follows is kept
 _HEAVY = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Einsum")
 
 
@@ -54,11 +55,26 @@ class NodeStep(Step):
         self._kinds: dict[str, np.dtype] = {}
         self._absent = [not name for name in node.inputs]
         self._settings: dict[str, np.ndarray] = {}  # sizes, axes: what shapes of results follow from
+        self._constants: dict[tuple[Any, ...], list[np.ndarray]] = {}
         self._trusted: dict[tuple[tuple[int, ...] | None, ...], bool] = {}
         self._begun = Begun((), [], [], native=False)
 
     def constant(self, given: Sequence[Value], *, wide: bool) -> list[np.ndarray]:
-        """What the node gives for arrays alone; if `wide`, in double precision what would be in single."""
+        """What the node gives for arrays alone; if `wide`, in double precision what would be in single.
+
+        Shapes are computed anew in every pass, and are what they were before.
+        """
+        arrays = [np.asarray(value) for value in given if value is not None]
+        if sum(array.nbytes for array in arrays) > _SMALL or any(array.dtype.hasobject for array in arrays):
+            return self._computed(given, wide=wide)
+        key = (wide, *((array.dtype, array.shape, array.tobytes()) for array in arrays))
+        if key not in self._constants:
+            if len(self._constants) == _KEPT:
+                self._constants.clear()
+            self._constants[key] = self._computed(given, wide=wide)
+        return self._constants[key]
+
+    def _computed(self, given: Sequence[Value], *, wide: bool) -> list[np.ndarray]:
         attributes = dict(self.node.attributes)
         if wide and attributes.get("to") == onnx.TensorProto.FLOAT:
             attributes["to"] = onnx.TensorProto.DOUBLE
