@@ -174,7 +174,9 @@ def weights_among_the_inputs(name: str, rng: random.Random) -> Variant:
 def in_a_file_with_weights_beside_it(name: str, rng: random.Random) -> Variant:
     folder = tempfile.TemporaryDirectory()
     file = Path(folder.name) / "net.onnx"
-    onnx.save(_model(name, rng), str(file), save_as_external_data=True, location="net.data", size_threshold=0)
+    onnx.save(
+        _model(name, rng), str(file), save_as_external_data=True, location="net.data", size_threshold=64
+    )
     return Variant(str(file), inputs(name), keep=folder)
 
 

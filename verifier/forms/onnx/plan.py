@@ -16,6 +16,7 @@ from verifier.forms.calls import meant
 from verifier.forms.onnx.node import OnnxNode
 from verifier.forms.onnx.places import places
 from verifier.forms.onnx.steps import NodeStep
+from verifier.forms.onnx.unfused import unfused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ class Body:
         held = {each.name: _array(each) for each in graph.initializer}
         named = {*held}
         protos: list[onnx.NodeProto] = []
-        for proto in graph.node:
+        for proto in (part for node in graph.node for part in unfused(node)):
             if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
                 held[proto.output[0]] = _constant(proto)
             else:

@@ -122,9 +122,22 @@ def _gelu(node: OnnxNode, given: Sequence[Value]) -> Call:
     return Call("gelu", F.gelu, [given[0]], {"approximate": node.get("approximate", "none")})
 
 
-@READINGS.of("com.microsoft.Gelu", "com.microsoft.QuickGelu")
+@READINGS.of("com.microsoft.Gelu", "com.microsoft.FastGelu")
 def _gelu_of_microsoft(node: OnnxNode, given: Sequence[Value]) -> Call | None:
-    return Call("gelu", F.gelu, [given[0]]) if node.op.endswith(".Gelu") else None
+    if at(given, 1) is not None:
+        return None
+    approximate = "tanh" if node.op.endswith("FastGelu") else "none"
+    return Call("gelu", F.gelu, [given[0]], {"approximate": approximate})
+
+
+@READINGS.of("com.microsoft.FusedMatMul")
+def _scaled_matmul(node: OnnxNode, given: Sequence[Value]) -> Call | None:
+    if node.get("transBatchA", 0) or node.get("transBatchB", 0):
+        return None
+    a, b = as_tensor(given[0]), as_tensor(given[1])
+    turned = (node.get("transA", 0), node.get("transB", 0))
+    settings = {"alpha": node.get("alpha", 1.0), "beta": 1.0, "turned": turned}
+    return Call("matmul", _product, [None, a, b], settings)
 
 
 _WITH_ALPHA: dict[str, tuple[Callable[..., Any], str, float]] = {
@@ -297,7 +310,7 @@ def _layer_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     return Call("layer_norm", F.layer_norm, [x, shape, weight, bias, node.get("epsilon", 1e-5)])
 
 
-@READINGS.of("RMSNormalization")
+@READINGS.of("RMSNormalization", "SimplifiedLayerNormalization")
 def _rms_norm(node: OnnxNode, given: Sequence[Value]) -> Call | None:
     x, weight = as_tensor(given[0]), as_tensor(given[1])
     axis = node.get("axis", -1) % x.dim()

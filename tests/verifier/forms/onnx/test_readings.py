@@ -68,7 +68,11 @@ FOREIGN = (
 # Neither the reference implementation nor the runtime has them, or they take what is no tensor of numbers.
 NOWHERE = ("FlexAttention", "ImageDecoder")
 # ONNX's own tests have none of these as a single node, or none whose attributes a reading has words for.
-UNTESTED = {"Upsample", "com.microsoft.Gelu", "com.microsoft.QuickGelu"}
+UNTESTED = {
+    "Upsample",
+    "SimplifiedLayerNormalization",
+    *(op for op in _KNOWN if op.startswith("com.microsoft.")),
+}
 DIGITS = {"GridSample": 1e-3, "RoiAlign": 1e-3}  # what is expected of these has four digits
 COARSE = 2e-2  # relative: bfloat16 and float16 keep two or three digits
 
@@ -263,8 +267,6 @@ def between(image: Tensor, dim: int, places: Tensor) -> Tensor:
 def test_gelu_of_microsoft_is_gelu() -> None:
     x = torch.linspace(-4, 4, 41)
     torch.testing.assert_close(one_node("Gelu", {"x": x}, domain="com.microsoft"), F.gelu(x.double()))
-    quick = one_node("QuickGelu", {"x": x}, domain="com.microsoft", alpha=1.702)
-    torch.testing.assert_close(quick, x.double() * (1.702 * x.double()).sigmoid(), rtol=1e-6, atol=1e-6)
 
 
 def test_an_index_from_the_end_reads_the_end_of_a_table() -> None:
