@@ -175,7 +175,7 @@ def in_a_file_with_weights_beside_it(name: str, rng: random.Random) -> Variant:
     folder = tempfile.TemporaryDirectory()
     file = Path(folder.name) / "net.onnx"
     onnx.save(
-        _model(name, rng), str(file), save_as_external_data=True, location="net.data", size_threshold=64
+        _model(name, rng), str(file), save_as_external_data=True, location="net.data", size_threshold=256
     )
     return Variant(str(file), inputs(name), keep=folder)
 

@@ -139,5 +139,10 @@ def read(path: Path) -> Form:
         SourceError: It holds no ONNX model.
     """
     with reading(str(path), "an ONNX model"):
-        onnx.checker.check_model(str(path))
+        try:
+            onnx.checker.check_model(str(path))
+        except onnx.checker.ValidationError:
+            opened(
+                path
+            )  # which knows operators that ONNX does not, and puts them into files that it has optimised
     return of(path)

@@ -114,6 +114,41 @@ def test_the_parts_give_what_the_whole_does(case: str) -> None:
     np.testing.assert_allclose(exact.numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
+class Rooted(nn.Module):
+    """A norm by the root of the mean square, an operator that the runtime takes for one of ONNX's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.gain = nn.Linear(4, 4), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 4) to the same shape."""
+        y = self.layer(x)
+        made: Tensor = self.gain * (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6))
+        return made
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter warns of much
+def test_a_file_with_operators_that_the_runtime_alone_knows_is_read(tmp_path: Path) -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    torch.onnx.export(Rooted(), (x,), tmp_path / "net.onnx", dynamo=False, verbose=False)
+    file = optimised(tmp_path / "net.onnx")
+    assert "SimplifiedLayerNormalization" in [node.op_type for node in onnx.load(file).graph.node]
+    assert verify(Rooted(), file, x).verdict is Verdict.MATCH
+
+
+def optimised(file: Path) -> str:
+    """The file that the runtime makes of another."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    made = str(file.parent / "optimised.onnx")
+    options.optimized_model_filepath = made
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return made
+
+
 class Net(nn.Module):
     """A convolution whose activation the runtime joins with it, and a norm of a sum."""
 
@@ -136,11 +171,6 @@ def test_a_file_that_the_runtime_has_optimised_is_compared_part_by_part(
 ) -> None:
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.onnx.export(Net(slope), (x,), tmp_path / "net.onnx", dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), options, providers=["CPUExecutionProvider"])
-    found = verify(Net(0.1), options.optimized_model_filepath, x)
+    found = verify(Net(0.1), optimised(tmp_path / "net.onnx"), x)
     assert found.verdict is verdict
     assert [row.baseline for row in found.culprits] == (["leaky_relu"] if verdict is Verdict.DIVERGED else [])
