@@ -84,7 +84,7 @@ def _aligned(
     otherwise = plain.differ_in_operators() or plain.differ_in_layout()
     if not otherwise and _used(candidate) <= mapped.keys():
         return plain.alignment(mapped)
-    skeleton = match_skeletons(baseline, candidate, matcher.partner)
+    skeleton = match_skeletons(baseline, candidate, matcher.partner, values or ({}, {}))
     for b, c in skeleton.pairs:
         matcher.pair(b, c)
     matcher.by_contexts(None, pinned=True)

@@ -10,7 +10,7 @@ from verifier.align.signatures import canonical_order
 from verifier.graph.operators import PRODUCTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from verifier.align.uses import Held, Use
     from verifier.graph import Graph
@@ -22,9 +22,15 @@ def assembly_of(tensors: Sequence[Held], *, turned: bool) -> Assembly:
 
 
 def shared_out(
-    baseline: Use, candidate: Use, roles: tuple[Roles, Roles]
+    baseline: Use,
+    candidate: Use,
+    roles: tuple[Roles, Roles],
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]] = ({}, {}),
 ) -> tuple[list[tuple[int, int]], list[dict[str, Assembly]]]:
-    """Pairs of sites in two bundles of one size, and the possible assemblies, the likeliest first."""
+    """Pairs of sites in two bundles of one size, and the possible assemblies, the likeliest first.
+
+    Which is which their `values` tell, where both hold the same tensors, and what reads them where they do not.
+    """
     b = sorted(baseline.members, key=lambda tensor: roles[0].rank(tensor.site))
     c = sorted(candidate.members, key=lambda tensor: roles[1].rank(tensor.site))
     if sorted(map(_rows, b)) != sorted(map(_rows, c)):
@@ -34,12 +40,23 @@ def shared_out(
         return [], list(cuts(b, c, heads))
     if [*map(_rows, b)] != [*map(_rows, c)]:  # sizes say which is which, roles among those of one size
         b, c = sorted(b, key=_rows), sorted(c, key=_rows)
+    c = _by_value(b, c, values) or c
     assemblies = [
         {two.name: assembly_of((b[k],), turned=two.turned) for k, two in zip(order, c, strict=True)}
         for order in _orders(len(b))
         if all(_rows(b[k]) == _rows(two) for k, two in zip(order, c, strict=True))
     ]
     return [(one.site, two.site) for one, two in zip(b, c, strict=True)], assemblies
+
+
+def _by_value(
+    b: Sequence[Held], c: Sequence[Held], values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]]
+) -> list[Held]:
+    """The candidate's tensors in the order of the baseline's that hold the same; nothing where not all do."""
+    own = {values[1].get(each.name): each for each in c}
+    found = [own.get(values[0].get(each.name)) for each in b]
+    alike = [each for each in found if each is not None]
+    return alike if None not in own and len({*alike}) == len(c) == len(own) else []
 
 
 class _Rows(NamedTuple):

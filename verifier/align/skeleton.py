@@ -42,13 +42,19 @@ class Skeleton:
     choices: tuple[tuple[Mapping[str, Assembly], ...], ...] = ()
 
 
-def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int]) -> Skeleton:
+def match_skeletons(
+    baseline: Graph,
+    candidate: Graph,
+    partner: Mapping[int, int],
+    values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]],
+) -> Skeleton:
     """Match the uses of tensors in two graphs.
 
     Args:
         baseline: Graph of the baseline.
         candidate: Graph of the candidate.
         partner: Candidate site for each baseline site that is paired already.
+        values: For each model, what tells its tensors apart by value, by name.
     """
     known = [*match_recurrences(baseline, candidate), *match_attentions(baseline, candidate)]
     shared = {name: made for ways in known for name, made in ways[0].items()}
@@ -66,7 +72,7 @@ def match_skeletons(baseline: Graph, candidate: Graph, partner: Mapping[int, int
             assemblies.setdefault(c.name, assembly_of((b,), turned=c.turned))
             sites.setdefault(b.site, []).append(c.site)
             continue
-        members, found = shared_out(b_uses[i], c_uses[j], roles)
+        members, found = shared_out(b_uses[i], c_uses[j], roles, values)
         if not found:
             continue
         for name, assembly in found[0].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -92,7 +92,10 @@ _SPREAD = 8  # the largest of n even draws is below 1 - 8 / n once in three thou
 
 
 def fingerprints(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
-    """What tells the tensors of a model apart by value: a few of their elements. None for constants."""
+    """What tells the tensors of a model apart by value: a few of their elements. None for constants.
+
+    It is the same for a matrix and for the one it is stored as where dimensions have changed places.
+    """
     return {name: _fingerprint(tensor) if varies(tensor) else None for name, tensor in state.items()}
 
 
@@ -100,8 +103,25 @@ _TELLING = 64  # elements: two tensors of random numbers agree in none of them
 
 
 def _fingerprint(tensor: Tensor) -> Hashable:
-    flat = tensor.detach().reshape(-1)
-    return tuple(wide(flat[:: max(1, flat.numel() // _TELLING)][:_TELLING]).tolist())
+    found = _sample(tensor.detach())
+    if tensor.dim() != _MATRIX or tensor.is_complex():
+        return found
+    return min(found, _sample(tensor.detach().mT))
+
+
+_MATRIX = 2
+
+
+def _sample(tensor: Tensor) -> tuple[Any, ...]:
+    step = max(1, tensor.numel() // _TELLING)
+    places = torch.arange(0, tensor.numel(), step, device=tensor.device)[:_TELLING]
+    if tensor.dim() != _MATRIX:
+        return tuple(wide(tensor.reshape(-1)[places]).tolist())
+    rows, columns = (
+        places // tensor.shape[1],
+        places % tensor.shape[1],
+    )  # a turned matrix is not to be written out
+    return tuple(wide(tensor[rows, columns]).tolist())
 
 
 def _telling(tensors: Mapping[str, Tensor]) -> list[str]:

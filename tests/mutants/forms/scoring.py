@@ -33,6 +33,7 @@ from verifier.forms import loading
 from verifier.forms.onnx.plan import Plan
 from verifier.forms.onnx.program import OnnxProgram
 from verifier.graph import Graph, record
+from verifier.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -286,12 +287,21 @@ def _marks(fault: Fault, found: Verification) -> tuple[bool, bool, bool]:
     first = next(iter(found.culprits), None)
     if first is None:
         return True, False, False
-    return True, _names(first, fault), first.stage == "translation"
+    return True, _names(first, fault, found), first.stage == "translation"
 
 
-def _names(row: PairResult, fault: Fault) -> bool:
-    here = {row.candidate, *row.between_candidate}
-    there = {row.baseline, *row.between_baseline}
+def _names(row: PairResult, fault: Fault, found: Verification) -> bool:
+    """Whether a row is about the fault: about its sites, or about what has no partner beside them."""
+    beside = [row]
+    if row.status is Status.UNMATCHED:
+        beside += [
+            each
+            for cell in found.cells
+            for each in cell.layers
+            if row.candidate in each.between_candidate or row.baseline in each.between_baseline
+        ]
+    here = {name for each in beside for name in (each.candidate, *each.between_candidate)}
+    there = {name for each in beside for name in (each.baseline, *each.between_baseline)}
     return not here.isdisjoint(fault.sites) or not there.isdisjoint(fault.before)
 
 
