@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.mutants.forms.onnx_faults import Shapes
-    from verifier.records import PairResult
+    from verifier.records import CellResult, PairResult
     from verifier.storage.saving import Verification
 
 FORMS = (*EXPORTERS, "program")
@@ -291,8 +291,17 @@ def _marks(fault: Fault, found: Verification) -> tuple[bool, bool, bool]:
 
 
 def _names(row: PairResult, fault: Fault, found: Verification) -> bool:
-    """Whether a row is about the fault: about its sites, or about what has no partner beside them."""
+    """Whether a row is about the fault: about its sites, or about what has no partner beside them.
+
+    Dimensions that have changed places are no fault by themselves: what reads the tensor is wrong.
+    """
     beside = [row]
+    beside += [
+        each
+        for cell in found.cells
+        for each in cell.layers
+        if each.layout and (each.index in row.above or row.baseline in _readers(cell, each))
+    ]
     if row.status is Status.UNMATCHED:
         beside += [
             each
@@ -303,6 +312,12 @@ def _names(row: PairResult, fault: Fault, found: Verification) -> bool:
     here = {name for each in beside for name in (each.candidate, *each.between_candidate)}
     there = {name for each in beside for name in (each.baseline, *each.between_baseline)}
     return not here.isdisjoint(fault.sites) or not there.isdisjoint(fault.before)
+
+
+def _readers(cell: CellResult, row: PairResult) -> set[str | None]:
+    """The baseline's sites right behind a row, and those without a partner between."""
+    below = [each for each in cell.layers if row.index in each.above]
+    return {name for each in below for name in (each.baseline, *each.between_baseline)}
 
 
 def _said(found: Verification) -> str:
