@@ -20,7 +20,7 @@ from verifier.proof.excited import excited, hidden
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from verifier.align import Assembly
     from verifier.bench.judging import Assessed
@@ -166,10 +166,6 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         anew=terms.recorded_anew,
     )
     masters = subject.masters
-    static = (
-        *flag_differences(*(side.flags for side in sides)),
-        *static_differences(subject.alignment, masters.baseline, masters.candidate, masters.assemblies),
-    )
     parts = batches(given, terms.batch_size)
     bench = Bench(prove(subject, few), few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
@@ -207,7 +203,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     return Compared(
         bench,
         (few, *parts),
-        _unexplained(static, bench),
+        (*flag_differences(*(side.flags for side in sides)), *_as_written(subject, bench)),
         steps,
         assessed,
         exactly.tried if exactly else {},
@@ -229,10 +225,12 @@ def _read(bench: Bench) -> tuple[dict[Region, bool], tuple[str, ...]]:
     return {**read(bench if apart else other.bench), **apart}, left
 
 
-def _unexplained(static: Sequence[StaticDifference], bench: Bench) -> tuple[StaticDifference, ...]:
+def _as_written(subject: Subject, bench: Bench) -> tuple[StaticDifference, ...]:
     """What differs as written, without tensors that are the other model's, rounded: a note tells of those."""
-    rounded = bench.subject.exact.get("candidate", {})
-    return tuple(each for each in static if each.kind != "tensor" or each.candidate not in rounded)
+    masters, rounded = subject.masters, bench.subject.exact.get("candidate", {})
+    return static_differences(
+        subject.alignment, masters.baseline, masters.candidate, masters.assemblies, rounded
+    )
 
 
 def _rerouted(subject: Subject) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """A deployed form at each of its stages, run as it is: does it still give what its program gives?
 
 Taps change a fused program, so what is watched is the program, operator by operator, and the form as it is shipped
-runs untouched beside it. If both give the same within rounding, what the taps tell holds for the form; if not, a
-stage changes it, and the first value that it changes is looked for.
+runs untouched beside it. If both give the same within rounding, what the taps tell holds for the form, and the
+stages below it need not be run; if not, the first of them that changes it is looked for, and the first value there.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ def climbed(side: Side, form: Form, parts: Sequence[Inputs]) -> Climbed:
     """
     begin(side)
     found = Climbed()
-    for inputs in one_of_each_size(parts):
+    for inputs in one_of_each_size(parts) if form.stages else ():
         program = returned_by(side, copied(side, side.cell()), inputs, side.cell())
         if program is None:  # recording it tells why
             return found
@@ -86,31 +86,56 @@ def climbed(side: Side, form: Form, parts: Sequence[Inputs]) -> Climbed:
 
 
 def _climb(side: Side, form: Form, inputs: Inputs, program: Sequence[Tensor], found: Climbed) -> None:
-    before: tuple[list[Tensor], FormStage] | None = None  # the stage before: most give the same bits
-    for stage in form.stages:
-        given = _run(side, stage, inputs)
-        if before is not None and same(given, before[0]):
-            keep(found, msgspec.structs.replace(before[1], name=stage.name))
-            continue
-        judged = _lowered(side, form, stage)
-        like = program
-        if judged is not side:
-            narrow = returned_by(judged, copied(judged, judged.cell()), inputs, judged.cell())
-            like = (
-                program if narrow is None else [t.to(p.dtype) for t, p in zip(narrow, program, strict=True)]
-            )
-        nears = agree(judged, inputs, like, given)
-        if all_near(nears):
-            alike = same(program, given)
-            result = told(judged, form, stage, Verdict.MATCH, furthest(program, given), exact=alike)
-            keep(found, result)
-            before = given, result
-            continue
-        result = told(judged, form, stage, Verdict.DIVERGED, furthest(program, given), exact=False)
-        keep(found, _placed(side, judged, stage, inputs, result))
-        found.apart = apart(program, given, nears)
-        found.limits = tuple(each.limit for each in nears)
-        return  # what comes after it starts from it
+    """Hold what is shipped against the program, and the stages below it where it departs, the lowest first."""
+    *below, shipped = form.stages
+    given = _run(side, shipped, inputs)
+    top = _held(side, form, shipped, inputs, program, given)
+    before = top, given  # of several stages most give the same bits
+    if top.apart or form.lowered:  # what is narrower may hide what one below it does
+        for stage in below:
+            given = _run(side, stage, inputs)
+            if same(given, before[1]):
+                each = replace(before[0], result=msgspec.structs.replace(before[0].result, name=stage.name))
+            else:
+                each = _held(side, form, stage, inputs, program, given)
+            before = each, given
+            if each.apart:
+                break
+            keep(found, each.result)
+        if before[0].apart:
+            top = before[0]
+    if top.apart:
+        stage = next(each for each in form.stages if each.name == top.result.name)
+        top = replace(top, result=_placed(side, top.judged, stage, inputs, top.result))
+    keep(found, top.result)
+    found.apart, found.limits = top.apart, top.limits
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A stage's outputs held against the program's; `judged` is the model with whose rounding that was done."""
+
+    judged: Side
+    result: FormStage
+    apart: tuple[Meeting, ...] = ()
+    limits: tuple[float, ...] = ()
+
+
+def _held(
+    side: Side, form: Form, stage: Stage, inputs: Inputs, program: Sequence[Tensor], given: Sequence[Tensor]
+) -> _Held:
+    judged = _lowered(side, form, stage)
+    like = program
+    if judged is not side:
+        narrow = returned_by(judged, copied(judged, judged.cell()), inputs, judged.cell())
+        like = program if narrow is None else [t.to(p.dtype) for t, p in zip(narrow, program, strict=True)]
+    nears = agree(judged, inputs, like, given)
+    error = furthest(program, given)
+    if all_near(nears):
+        exact = same(program, given)
+        return _Held(judged, told(judged, form, stage, Verdict.MATCH, error, exact=exact))
+    result = told(judged, form, stage, Verdict.DIVERGED, error, exact=False)
+    return _Held(judged, result, apart(program, given, nears), tuple(each.limit for each in nears))
 
 
 def _lowered(side: Side, form: Form, stage: Stage) -> Side:

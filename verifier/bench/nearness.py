@@ -61,7 +61,29 @@ class Near(NamedTuple):
     like: Tensor
 
 
-def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Error) -> Near:
+class Few(NamedTuple):
+    """What a program gives for a few samples, in float64 and as it runs."""
+
+    exact: Tensor
+    program: Tensor
+
+
+def near_enough(unit: float, program: Tensor, other: Tensor, few: Few | None) -> Near:
+    """Whether `other` is as near to what a program gives as that alone makes it near to float64, too.
+
+    The program errs as it does on a few samples, or not at all: what it does on these is left out of what it may be
+    apart, since that adds to it at most. What is not near enough may still be `near`.
+    """
+    error = Error(0.0, 0.0) if few is None else Error.of(*few)
+    return near(unit, program, program, other, Error(*(_SHARE * each for each in error)), few)
+
+
+_SHARE = 1 - 1 / STRICT.accuracy_total
+
+
+def near(
+    unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Error, few: Few | None = None
+) -> Near:
     """Whether `other` is as near to `exact` as a program may be whose own error is `error`.
 
     Args:
@@ -70,6 +92,7 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
         program: What it returns.
         other: What is in question, of the same shape.
         error: The largest known of the program.
+        few: What says how far channels of the program are off, where `exact` does not.
     """
     if program.dtype != other.dtype:
         return Near(False, NOTHING, program)
@@ -88,11 +111,11 @@ def near(unit: float, exact: Tensor, program: Tensor, other: Tensor, error: Erro
         return Near(False, shared, exact)
     if given.distance > limit:
         return Near(False, limit, exact)
-    part = _beyond(unit, exact, program, other)
+    part = _beyond(unit, exact, program, other, few)
     return Near(part is None, limit if part is None else part, exact)
 
 
-def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float | None:
+def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor, few: Few | None) -> float | None:
     """What the whole might be apart if a channel, sample or place that is too far from float64 were just near enough.
 
     None where there is no such slice.
@@ -106,28 +129,57 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor) -> float
         return None
     from scipy import special  # noqa: PLC0415 - a tenth of a second, and what is equal needs none
 
-    wide, own, others = (each.detach().cpu().double() for each in (exact, program, other))
-    known = wide.isfinite() & own.isfinite() & others.isfinite() & ~masks(wide)
-    wide, own, others = (torch.where(known, each, 0.0) for each in (wide, own - wide, others - wide))
+    wide, others = _apart(exact, other, program)
+    size, own = _apart(exact, program, other) if few is None else _apart(*few)
+    share = 1.0 if few is None else _SHARE
     room = STRICT.accuracy_floor * unit + _SUMS * min(unit, SINGLE_ROUNDOFF)
     for dim, count in enumerate(exact.shape):
-        size = exact.numel() // max(count, 1)
-        if count < 2 or size < 2:
+        if count < 2 or exact.numel() // max(count, 1) < 2:
             continue
         rest = [each for each in range(exact.dim()) if each != dim]
-        norms, errors, found = (each.square().mean(rest).sqrt() for each in (wide, own, others))
-        usual = (errors.square().mean() / norms.square().mean().clamp_min(_TINY)).sqrt()
-        usual = torch.maximum(usual, (errors / norms.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
+        norms, found, sizes, errors = (each.square().mean(rest).sqrt() for each in (wide, others, size, own))
+        usual = (errors.square().mean() / sizes.square().mean().clamp_min(_TINY)).sqrt()
+        usual = torch.maximum(usual, (errors / sizes.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
         many = _many(wide, rest)
-        many = torch.where(errors == 0, many, torch.minimum(many, _many(own, rest)))
+        if few is None:
+            many = torch.where(errors == 0, many, torch.minimum(many, _many(own, rest)))
+        elif len(errors) == count:
+            errors, many = _pooled(sizes, errors, own.numel() // count), many.clamp_max(_POOL)
+        else:  # how far each sample is off is known of a few alone
+            errors = torch.zeros_like(norms)
         chance = torch.from_numpy(special.fdtri(many.numpy(), many.numpy(), _CHANCE / count)).rsqrt()
         allowed = STRICT.accuracy_total * usual * (1 + STRICT.accuracy_total / many.sqrt()) + room
-        most = torch.maximum(allowed * norms, chance.clamp_min(STRICT.accuracy_total) * errors)
+        most = share * torch.maximum(allowed * norms, chance.clamp_min(STRICT.accuracy_total) * errors)
         most = torch.where(many < _FEW, math.inf, most)
         if bool((found > most).any()):
             k = int((found - most).argmax())
             return float(most[k] / (norms.square().sum().sqrt()))
     return None
+
+
+def _pooled(norms: Tensor, errors: Tensor, numbers: int) -> Tensor:
+    """What slices of a few numbers each err by, as far as those of about the same size tell; 0 where too few are."""
+    window = -(-_POOL // numbers)
+    if len(norms) < window:
+        return torch.zeros_like(errors)
+    sizes, order = norms.sort()
+    sums = torch.cat([sizes.new_zeros(1), errors[order].square().cumsum(0)])
+    first = (torch.arange(len(sizes)) - window // 2).clamp(0, len(sizes) - window)
+    found = ((sums[first + window] - sums[first]) / window).sqrt()
+    found = torch.where(sizes[first + window - 1] <= _ALIKE * sizes, found, 0.0)
+    return torch.empty_like(found).scatter_(0, order, found)
+
+
+_POOL, _ALIKE = 32, 4.0  # numbers that tell an error to a quarter, and how unlike in size they may be
+
+
+def _apart(exact: Tensor, given: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """What is exact in float64, and by how much something else is off; 0 where any of them is no number."""
+    wide, off = (each.detach().cpu().double() for each in (exact, given))
+    known = wide.isfinite() & off.isfinite() & ~masks(wide)
+    for each in others:
+        known &= each.detach().cpu().isfinite()
+    return torch.where(known, wide, 0.0), torch.where(known, off - wide, 0.0)
 
 
 def _many(tensor: Tensor, rest: list[int]) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from verifier.bench.subject import SIDES
 from verifier.diagnose.reruns import Scene, look_at
+from verifier.diagnose.trials import settings_of
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
 from verifier.proof.stored import rounds_to
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.bench.bench import Bench
+    from verifier.bench.subject import Subject
     from verifier.diagnose import Tried
     from verifier.diagnose.neighbourhood import Neighbourhood
     from verifier.graph import Site
@@ -31,17 +33,21 @@ if TYPE_CHECKING:
 _LARGEST = 1e-4
 
 
-def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exact]:
-    """For each side, what its stored tensors are the roundings of, where that makes rows agree that do not.
+def with_unrounded(bench: Bench, rows: Sequence[PairResult]) -> Subject:
+    """The models with what their stored tensors are the roundings of, where that makes rows agree that do not.
 
     Args:
         bench: The two models on a few samples, in float64.
         rows: What was measured there, in forced passes too.
+
+    Returns:
+        The very subject of the bench where there is nothing of the kind.
     """
     found: dict[str, Exact] = {side: {} for side in SIDES}
+    times: set[tuple[str, str]] = set()
     wanted = [row for row in rows if _slightly(row)]
     if not wanted:
-        return found
+        return bench.subject
     held = _held_by_both(bench)
     scenes = [Scene.of(bench.alignment, row, rows) for row in wanted]
 
@@ -61,7 +67,10 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
             half = scenes[k].candidate if side == SIDES[0] else scenes[k].baseline
             others = [whole[use.name] for site in (*half.sites, half.site) if site for use in site.tensors]
             exact = multiples(linear, target, allowed, others, known=known)
-            exact = exact or unrounded(linear, target, allowed, known=known)
+            if exact is not None:
+                times.update((side, names[role]) for role in exact)
+            else:
+                exact = unrounded(linear, target, allowed, known=known)
             if exact is not None:
                 found[side] |= {names[role]: tensor for role, tensor in exact.items()}
                 return
@@ -69,7 +78,48 @@ def unrounded_weights(bench: Bench, rows: Sequence[PairResult]) -> dict[str, Exa
     look_at(bench.alignment, scenes, bench.lanes, look)
     for scene in scenes:
         _by_factor(bench, scene, found)
-    return found
+    return bench.subject.with_exact(found, times) if any(found.values()) else bench.subject
+
+
+def folds(bench: Bench, rows: Sequence[PairResult]) -> set[int]:
+    """Rows that agree on all inputs, since they do on some: one side has folded the other's norm into its product.
+
+    Either multiplies the same inputs with rows of one matrix; what comes behind that is a number to multiply by and
+    one to add, for each row, and both are known as exactly as the fold is stored (`Subject.multiples`).
+    """
+    return {
+        row.index
+        for row in rows
+        if row.kind == "site"
+        and (row.between_baseline or row.between_candidate)
+        and _is_fold(bench, Scene.of(bench.alignment, row, rows))
+    }
+
+
+def _is_fold(bench: Bench, scene: Scene) -> bool:
+    known = bench.subject.multiples
+    for side, one, two in (
+        (SIDES[1], scene.candidate, scene.baseline),
+        (SIDES[0], scene.baseline, scene.candidate),
+    ):
+        if len(one.sites) != 1 or len(two.sites) < 2:
+            continue
+        (whole,), product = one.sites, two.sites[0]
+        chained = all(
+            each.op == "batch_norm"
+            and not each.attributes.get("training", False)
+            and each.operands == (before.index,)
+            for before, each in pairwise(two.sites)
+        )
+        if (
+            chained
+            and whole.op == product.op
+            and _settings(whole, product) == _settings(product, whole)
+            and whole.tensors
+            and all((side, use.name) in known for use in whole.tensors)
+        ):
+            return True
+    return False
 
 
 def _by_factor(bench: Bench, scene: Scene, found: dict[str, Exact]) -> None:
@@ -151,6 +201,12 @@ def only_rounded(bench: Bench, row: PairResult, tried: Tried) -> bool:
         if site is not None and any(use.name in bench.subject.exact.get(side, {}) for use in site.tensors):
             return True
     return False
+
+
+def _settings(site: Site, other: Site) -> dict[str, object]:
+    """The settings of a site, but for what one of two is given as tensors: a bias."""
+    roles = {use.role for each in (site, other) for use in each.tensors}
+    return {name: value for name, value in settings_of(site).items() if name not in roles}
 
 
 # Six roundings of a weight, which a sum that cancels may leave eight times as large beside its result.

@@ -11,7 +11,7 @@ from verifier.recognise.values import relate
 from verifier.records import LOADING, StaticDifference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -28,6 +28,7 @@ def static_differences(
     baseline: Mapping[str, Tensor],
     candidate: Mapping[str, Tensor],
     parameters: Mapping[str, Assembly],
+    known: Collection[str] = (),
 ) -> tuple[StaticDifference, ...]:
     """How the two models differ: operators by number, hyperparameters pair by pair, tensors by value.
 
@@ -36,12 +37,13 @@ def static_differences(
         baseline: The tensors the baseline computes with, by name.
         candidate: The candidate's, by name.
         parameters: For each candidate name that is mapped, how the tensor is made from the baseline's.
+        known: The candidate's tensors of whose values nothing is to be said.
     """
     return (
         *_returns(alignment),
         *written_otherwise(alignment),
-        *_tensors(baseline, candidate, parameters),
-        *_extra(alignment, candidate, parameters),
+        *_tensors(baseline, candidate, parameters, known),
+        *(each for each in _extra(alignment, candidate, parameters) if each.candidate not in known),
     )
 
 
@@ -121,7 +123,10 @@ def _hyperparameters(alignment: Alignment) -> Iterator[StaticDifference]:
 
 
 def _tensors(
-    baseline: Mapping[str, Tensor], candidate: Mapping[str, Tensor], parameters: Mapping[str, Assembly]
+    baseline: Mapping[str, Tensor],
+    candidate: Mapping[str, Tensor],
+    parameters: Mapping[str, Assembly],
+    known: Collection[str],
 ) -> Iterator[StaticDifference]:
     said = fresh = initial = loaded = 0
     shapes = {name: tuple(tensor.shape) for name, tensor in baseline.items()}
@@ -138,7 +143,7 @@ def _tensors(
             yield _difference(
                 "layout", twin, name, f"strides {tensor.stride()}, the baseline's {made.stride()}"
             )
-        if said >= _MOST and fresh < _MOSTLY * said:
+        if name in known or (said >= _MOST and fresh < _MOSTLY * said):
             continue
         alike = {key: each for key, each in baseline.items() if each.shape == tensor.shape}
         relation = relate(tensor, made, alike)

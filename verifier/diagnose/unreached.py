@@ -15,7 +15,7 @@ from verifier.graph.tensors import tensors_in
 from verifier.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -34,6 +34,7 @@ def unreached(
     rows: Sequence[PairResult],
     others: Mapping[str, Tensor],
     open_lanes: OpenLanes,
+    known: Collection[int] = (),
 ) -> dict[int, Tried]:
     """Run every site alone that is written otherwise than the baseline's and gave the same numbers.
 
@@ -42,14 +43,17 @@ def unreached(
         rows: The judged rows, forced pass included.
         others: The baseline's parameters and buffers by name, as they are in the cell.
         open_lanes: Makes the baseline's lane and the candidate's, given the calls each is to keep.
+        known: Rows that are known to agree on all inputs, by index.
 
     Returns:
         What was found, by the row's index; nothing of rows that are written alike.
     """
     scenes = [Scene.of(alignment, row, rows) for row in rows if _agrees(row)]
-    wanted = [from_numbers(scene) for scene in scenes if _written_otherwise(scene)]
+    other = [scene for scene in scenes if _written_otherwise(scene)]
+    wanted = [from_numbers(scene) for scene in other if scene.row.index not in known]
+    sure = {scene.row.index: Tried() for scene in other if scene.row.index in known}
     if not wanted:
-        return {}
+        return sure
     limits = ranges(alignment.baseline)
 
     def tried(some: Sequence[Scene]) -> list[Tried]:
@@ -79,7 +83,7 @@ def unreached(
         told = found[scene.row.index]
         if told.excited is not None and _is_region(scene) and not _follows_weights(scene):
             found[scene.row.index] = Tried(why=_ALONE.format(inputs=told.excited.inputs))
-    return found
+    return found | sure
 
 
 _ALONE = "alone the two part on the baseline's tensors {inputs}, which may never come there"

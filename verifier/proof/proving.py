@@ -77,10 +77,17 @@ class Content(NamedTuple):
 
 @dataclass
 class _Seen:
-    """What one forced run has shown: contents by site on both sides, and the firm pairs that agree."""
+    """What one forced run has shown.
+
+    Attributes:
+        contents: The contents of other sites than the forced ones, by site, on both sides.
+        agreeing: The forced pairs that agree, with their layouts (`_forced`).
+        equal: Pairs of other sites that give the same, laid out alike.
+    """
 
     contents: tuple[dict[int, Content], dict[int, Content]] = field(default_factory=lambda: ({}, {}))
-    agreeing: set[Pair] = field(default_factory=set)
+    agreeing: dict[Pair, Layout | None] = field(default_factory=dict)
+    equal: set[Pair] = field(default_factory=set)
 
 
 def proved(bench: Bench) -> Subject:
@@ -93,9 +100,13 @@ def proved(bench: Bench) -> Subject:
     firm = [pair for pair in alignment.pairs if _firm(alignment, pair)]
     seen = _look(bench, firm)
     bench, seen = _shared_out(bench, firm, seen)
-    firm = [pair for pair in firm if not _misshapen(alignment, pair, firm, seen.agreeing)]
+    shaped = [pair for pair in firm if not _misshapen(alignment, pair, firm, seen.agreeing)]
+    other, firm = len(shaped) < len(firm), shaped
     alike, doubted = _between(alignment, firm, seen)
-    found = _forced(bench, [*firm, *alike])
+    if other or not seen.equal.issuperset(alike):
+        found = _forced(bench, [*firm, *alike])
+    else:  # forced at these, too, nothing would change
+        found = seen.agreeing | dict.fromkeys(alike)
     sure = [*firm, *(pair for pair in alike if pair in found)]
     pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
     laid = {
@@ -123,14 +134,30 @@ def _misshapen(alignment: Alignment, pair: Pair, firm: Sequence[Pair], agreeing:
 def _look(bench: Bench, firm: Sequence[Pair]) -> _Seen:
     """Run both models, forced at the `firm` pairs, and take the contents of every other site."""
     seen = _Seen()
+    pairs = [pair for pair in bench.alignment.pairs if pair not in {*firm}]
+    partners = {pair.baseline: pair for pair in pairs}, {pair.candidate: pair for pair in pairs}
+    waiting: tuple[dict[Pair, Tensor], dict[Pair, Tensor]] = ({}, {})  # for the other side to come there
 
     def passing(lane: int, site: int, tensor: Tensor) -> None:
         content = Content.of(tensor)
         if content is not None:
             seen.contents[lane][site] = content
+        pair = partners[lane].get(site)
+        if pair is None:
+            return
+        there = waiting[1 - lane].pop(pair, None)
+        if there is None:
+            waiting[lane][pair] = tensor.clone()
+            if len(waiting[lane]) > _WAITING:
+                waiting[lane].pop(next(iter(waiting[lane])))
+        elif there.shape == tensor.shape and _same(*((there, tensor) if lane else (tensor, there))):
+            seen.equal.add(pair)
 
     seen.agreeing.update(_forced(bench, firm, passing))
     return seen
+
+
+_WAITING = 16  # tensors of one side; where it is more between two forced pairs, these are run once more
 
 
 def _forced(
@@ -199,7 +226,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
     if not choices or masters.info.mode == "as-is":
         return bench, seen
     witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]
-    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
+    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing.keys()}
     chosen = [choice[0] for choice in choices]
     for number in range(1, max((len(choices[k]) for k in open_choices), default=0)):
         trial = [
@@ -208,7 +235,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
         ]
         tried = _look(with_assemblies(trial), firm)
         for k in sorted(open_choices):
-            if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
+            if number < len(choices[k]) and witnesses[k] <= tried.agreeing.keys():
                 chosen[k] = choices[k][number]
                 open_choices.discard(k)
         if not open_choices:

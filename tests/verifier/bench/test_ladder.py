@@ -46,14 +46,39 @@ class Run:
             yield site.index, f"fused {site.op}", x.float()
 
 
-def test_stages_that_only_round_match() -> None:
+def test_what_is_shipped_only_rounds_and_what_is_below_it_need_not_run() -> None:
     model, x = network(), torch.randn(5, 6)
-    found = verify(model, Form("a form", copy.deepcopy(model), (Run("low", model), Run("high", model))), x)
+    wrong = copy.deepcopy(model)
+    wrong[3] = nn.Softsign()
+    found = verify(model, Form("a form", copy.deepcopy(model), (Run("low", wrong), Run("high", model))), x)
     assert (found.verdict, found.reason) == (Verdict.MATCH, "")
     assert [(each.name, each.verdict, each.exact) for each in found.stages] == [
-        ("low", Verdict.MATCH, False),
-        ("high", Verdict.MATCH, False),
+        ("high", Verdict.MATCH, False)
     ]
+
+
+def test_the_first_of_the_stages_that_depart_is_named() -> None:
+    model, x = network(), torch.randn(5, 6)
+    wrong = copy.deepcopy(model)
+    wrong[3] = nn.Softsign()
+    stages = Run("low", model), Run("middle", wrong), Run("high", wrong)
+    found = verify(model, Form("a form", copy.deepcopy(model), stages), x)
+    assert [(each.name, each.verdict, each.site) for each in found.stages] == [
+        ("low", Verdict.MATCH, ""),
+        ("middle", Verdict.DIVERGED, "3"),
+    ]
+
+
+def test_a_stage_below_one_in_a_narrower_dtype_is_run_all_the_same() -> None:
+    model, x = network(), torch.randn(5, 6)
+    near = copy.deepcopy(model)
+    with torch.no_grad():
+        near[4].bias += 1e-4
+    form = Form(
+        "a form", copy.deepcopy(model), (Run("low", near), Run("high", model)), lowered={"high": "bfloat16"}
+    )
+    found = verify(model, form, x)
+    assert [(each.name, each.verdict) for each in found.stages] == [("low", Verdict.DIVERGED)]
 
 
 def test_a_stage_that_changes_an_operator_is_told_with_it() -> None:

@@ -129,7 +129,7 @@ class NodeStep(Step):
         values = self._begun.with_tensors(readable((*args, *kwargs.values())), [*tensors_in((args, kwargs))])
         if values is None:
             return self.stands_for(*args, **kwargs)
-        return self._results(self._by_kernel(values, self.node.attributes))
+        return _results(self._by_kernel(values, self.node.attributes))
 
     def _by_kernel(self, values: Sequence[Value], attributes: Mapping[str, Any]) -> list[np.ndarray]:
         fixed = {
@@ -168,10 +168,10 @@ class NodeStep(Step):
         own = self.node.attributes if own == self.node.attributes else own
         if all(t.dtype != torch.float64 for t in tensors_in(tensors)):
             try:
-                return self._results(self._by_kernel(values, own))
+                return _results(self._by_kernel(values, own))
             except Exception:
                 with contextlib.suppress(Exception):  # what the runtime says of it tells more
-                    return self._results(self._by_reference(values, own))
+                    return _results(_owned(self._by_reference(values, own)))
                 raise
         try:
             found = self._by_reference(values, own)
@@ -179,7 +179,7 @@ class NodeStep(Step):
             raise NotImplementedError(f"{self.node.op} is not implemented for float64") from error
         if not self._as_by_kernel(found, values, own):
             raise NotImplementedError(f"{self.node.op} means something else in ONNX's own implementation")
-        return self._results(found)
+        return _results(_owned(found))
 
     def _in_order(self, tensors: Sequence[Any], settings: Mapping[str, Any]) -> list[Value]:
         """The node's inputs of the arguments of a call, in which what is always given is a setting."""
@@ -216,14 +216,6 @@ class NodeStep(Step):
             self._trusted[shapes] = all(map(_alike, found, kernel))
         return self._trusted[shapes]
 
-    def _results(self, arrays: Sequence[np.ndarray]) -> Any:
-        own = [
-            array if array.flags.owndata and array.flags.writeable else np.array(array, order="C")
-            for array in arrays
-        ]
-        found = [torch.from_numpy(array) for array in own]
-        return found[0] if len(found) == 1 else tuple(found)
-
     def _alone(
         self, given: Sequence[Value], attributes: Mapping[str, Any], fixed: Mapping[str, np.ndarray]
     ) -> onnx.ModelProto:
@@ -250,6 +242,16 @@ class NodeStep(Step):
         return helper.make_model(
             graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
         )
+
+
+def _results(arrays: Sequence[np.ndarray]) -> Any:
+    found = [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in arrays]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _owned(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Arrays that hold nothing of what was given: ONNX's own implementation may return that."""
+    return [a if a.flags.owndata and a.flags.writeable else np.array(a, order="C") for a in arrays]
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
