@@ -49,7 +49,7 @@ def test_a_channel_or_sample_that_is_wrong_is_not_near_by_what_two_samples_tell(
     exact, program, other = products(seed, channels)
     few = Few(exact[[31, 0]], program[[31, 0]])
     channel, sample = other.clone(), other.clone()
-    channel[:, seed] *= 1 + 1e-4
+    channel[:, seed % channels] *= 1 + 1e-4
     sample[seed % 8] *= 1 + 1e-5
     assert not near_enough(UNIT, program, channel, few).near
     assert not near_enough(UNIT, program, sample, few).near
