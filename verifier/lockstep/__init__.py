@@ -2,7 +2,7 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
-from verifier.lockstep.memory import pages_held
+from verifier.lockstep.memory import Gaps, pages_held, pages_returned
 from verifier.lockstep.passes import Comparing, Enough, Passes, Plan, Queued, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 from verifier.lockstep.traveller import overwrite
@@ -10,6 +10,7 @@ from verifier.lockstep.traveller import overwrite
 __all__ = [
     "Comparing",
     "Enough",
+    "Gaps",
     "Lane",
     "Meeting",
     "Passes",
@@ -19,6 +20,7 @@ __all__ = [
     "meet",
     "overwrite",
     "pages_held",
+    "pages_returned",
     "queue",
     "run",
     "unreplayable",

@@ -8,6 +8,8 @@ import functools
 import gc
 import os
 import platform
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _HEAP_BLOCK = 32 * 2**20
 _HEAP_SPARE = 2 * _HEAP_BLOCK
 _NEVER = 2**31 - 1
+_PAGES = 128 * 2**10  # where glibc begins
 _holding: list[bool] = []  # an entry while pages are held
 
 
@@ -61,6 +64,60 @@ def pages_held() -> Iterator[None]:
     finally:
         _holding.clear()
         tune(_TRIM_THRESHOLD, _HEAP_SPARE)
+
+
+class Gaps:
+    """Gives back what is free between small objects, where these were kept in the places of tensors.
+
+    glibc lays a tensor of the same size there no more, so a deep model would take more memory with every layer. It is
+    looked for now and then: memory that is given back costs time when it is taken again.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._limit = _grown(_resident())
+
+    def look(self) -> None:
+        """Give it back where much more is resident than at first, or than after the last time."""
+        self._count += 1
+        if self._count % _LOOK or _resident() <= self._limit or not _holding:
+            return
+        ctypes.CDLL(None).malloc_trim(0)
+        self._limit = max(self._limit, _grown(_resident()))
+
+
+def _resident() -> int:
+    """Resident bytes, 0 where the system does not tell."""
+    try:
+        pages = _STATM.read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
+
+
+def _grown(resident: int) -> int:
+    return resident + resident // 8 + 4 * _HEAP_BLOCK
+
+
+_STATM = Path("/proc/self/statm")
+_LOOK = 16  # pairs
+
+
+@contextlib.contextmanager
+def pages_returned() -> Iterator[None]:
+    """Give what is allocated here back to the system as soon as it is freed.
+
+    For calls that leave something small behind, which would lie where tensors were and keep the next ones out.
+    """
+    tune = _tuner()
+    if tune is None:
+        yield
+        return
+    tune(_MMAP_THRESHOLD, _PAGES)
+    try:
+        yield
+    finally:
+        tune(_MMAP_THRESHOLD, _HEAP_BLOCK)
 
 
 @functools.cache

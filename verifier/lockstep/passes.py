@@ -14,7 +14,7 @@ from torch import Tensor
 
 from verifier.graph.tensors import dense, same_memory
 from verifier.lockstep.meeting import Meeting, Met, kept, met_at, resolve
-from verifier.lockstep.memory import memory_held
+from verifier.lockstep.memory import Gaps, memory_held
 from verifier.lockstep.schedule import meeting_order
 from verifier.lockstep.traveller import Traveller, as_rounded, overwrite
 
@@ -182,11 +182,12 @@ def queue(
         around.enter_context(memory_held())
         around.enter_context(torch.no_grad())
         running = _Running(lanes, plan, offset, visit, passing)
-        left = iter(running.order)
+        left, gaps = iter(running.order), Gaps()
         with contextlib.suppress(Enough):
             for pair in itertools.islice(left, plan.last):
                 running.meet(pair)
                 progress()
+                gaps.look()
         running.finish(left)
         return running.queued()
 

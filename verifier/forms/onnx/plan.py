@@ -61,7 +61,7 @@ class Body:
             if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
                 held[proto.output[0]] = _constant(proto)
             else:
-                protos.append(proto)
+                protos.append(_copied(proto))
         drawing = next((proto for proto in protos if proto.op_type in _DRAWS), None)
         if drawing is not None:
             raise CannotRunError(
@@ -113,7 +113,7 @@ class Plan(Body):
     """What a model's file says, shared by every copy of the program.
 
     Attributes:
-        model: The model, with the functions of its own written out.
+        model: The model, without its graph: what its operators mean.
         file: What it is called in reports.
         tensors: What it has learnt, by the names of values, those inside of its nodes too.
         native: The dtype of the floating-point numbers in it.
@@ -127,7 +127,8 @@ class Plan(Body):
     def __init__(self, model: onnx.ModelProto, file: str) -> None:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        self.model, self.file, self.count = model, file, 1
+        self.model = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+        self.file, self.count = file, 1
         self.tensors: dict[str, np.ndarray] = {}
         self.numbers: dict[str, np.ndarray] = {}
         kinds = [each.data_type for each in model.graph.initializer]
@@ -165,6 +166,13 @@ def _array(proto: onnx.TensorProto) -> np.ndarray:
 
 
 _KINDS = "fiubcOSU"  # of NumPy's own dtypes
+
+
+def _copied(proto: onnx.NodeProto) -> onnx.NodeProto:
+    """A node that stands alone: as a part of a model it would keep all its tensors in memory."""
+    found = onnx.NodeProto()
+    found.CopyFrom(proto)
+    return found
 
 
 def _constant(proto: onnx.NodeProto) -> np.ndarray:

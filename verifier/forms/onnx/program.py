@@ -14,6 +14,7 @@ from verifier.forms.calls import meant
 from verifier.forms.onnx.flow import flow_of
 from verifier.forms.paths import registered
 from verifier.graph.interpreted import NOWHERE, Interpreter
+from verifier.lockstep import Gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +77,9 @@ class OnnxProgram(Interpreter):
         def inside(other: Body, given: Sequence[Any]) -> list[Any]:
             return self._run(other, {**values, **dict(zip(other.inputs, given, strict=True))}, dtype)
 
+        gaps = Gaps()
         for planned in body.steps:
+            gaps.look()
             node = planned.step.node
             given = [values.get(name) if name else None for name in node.inputs]
             self._at(planned.place)

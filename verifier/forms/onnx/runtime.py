@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +39,17 @@ class Level:
         self._model = model
         self._program = program
 
-    @cached_property
-    def _session(self) -> Any:
-        return opened(self._model, level=self.name)
-
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the session returns: a tensor, or a tuple of its outputs in order.
 
         Raises:
             InputError: The file says another shape of an input.
         """
-        feeds = self._feeds(args, kwargs)
-        for each in self._session.get_inputs():
+        session = opened(
+            self._model, level=self.name
+        )  # and not kept: it holds all weights once more, or twice
+        feeds = self._feeds(session, args, kwargs)
+        for each in session.get_inputs():
             taken, given = each.shape, feeds[each.name].shape
             fits = len(taken) == len(given) and all(
                 one == other for one, other in zip(taken, given, strict=True) if isinstance(one, int)
@@ -62,7 +60,7 @@ class Level:
                     f"the ONNX model takes {each.name} of shape ({sizes}), and was given {given}. Give it such "
                     "inputs, or export it with that dimension dynamic."
                 )
-        found = tuple(map(_tensors, self._session.run(None, feeds)))
+        found = tuple(map(_tensors, session.run(None, feeds)))
         return found[0] if len(found) == 1 else found
 
     def values(
@@ -79,10 +77,11 @@ class Level:
             for k, name in enumerate(filter(None, planned.step.node.outputs))
             if planned.place.source is not None and (planned.place.source.line, k) in sites
         }
-        feeds = self._feeds(args, kwargs)
         with tempfile.TemporaryDirectory() as directory:
             saved = Path(directory) / "optimised.onnx"
-            opened(self._model, level=self.name, saved=saved)
+            session = opened(self._model, level=self.name, saved=saved)
+            feeds = self._feeds(session, args, kwargs)
+            del session
             model = onnx.load(str(saved))
             made = {name: node for node in model.graph.node for name in node.output}
             wanted = [name for name in made if name in place]
@@ -101,8 +100,8 @@ class Level:
                     domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
                     yield place[name], f"{domain}{node.op_type}", torch.from_numpy(np.array(array))
 
-    def _feeds(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        kinds = {each.name: _KINDS.get(each.type) for each in self._session.get_inputs()}
+    def _feeds(self, session: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        kinds = {each.name: _KINDS.get(each.type) for each in session.get_inputs()}
         return {
             name: np.asarray(tensor.detach().numpy(), dtype=kinds.get(name), order="C")
             for name, tensor in self._program.bound(args, kwargs)

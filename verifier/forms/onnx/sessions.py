@@ -46,6 +46,7 @@ def opened(
     options.intra_op_num_threads = torch.get_num_threads() if heavy else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    options.enable_cpu_mem_arena = False  # each session would keep what its largest run took
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if saved is not None:
         options.optimized_model_filepath = str(saved)

@@ -23,6 +23,7 @@ from verifier.forms.onnx.windows import WINDOWS
 from verifier.graph.interpreted import Step
 from verifier.graph.operators import readable
 from verifier.graph.tensors import tensors_in
+from verifier.lockstep import pages_returned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,12 +150,16 @@ class NodeStep(Step):
         written = tuple(fixed[name].tobytes() for name in self._settings if name in fixed)
         key = (tuple(fixed), written, *((name, array.dtype, array.ndim) for name, array in arrays.items()))
         session = self._sessions.get(key) if attributes is self.node.attributes else None
-        if session is None:
+        found: list[np.ndarray]
+        if session is not None:
+            found = session.run(None, arrays)
+            return found
+        with pages_returned():
             alone = self._alone(list(values), attributes, fixed)
             session = opened(alone, heavy=self.node.op.startswith(_HEAVY))
-            if attributes is self.node.attributes:
-                self._sessions[key] = session
-        found: list[np.ndarray] = session.run(None, arrays)
+            found = session.run(None, arrays)
+        if attributes is self.node.attributes:
+            self._sessions[key] = session
         return found
 
     def _meant(self, *tensors: Any, **attributes: Any) -> Any:
