@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.mutants.forms.backend_faults import FAULTS as OF_COMPILERS
 from tests.mutants.forms.benign import BENIGN
 from tests.mutants.forms.graph_faults import FAULTS as OF_PROGRAMS
 from tests.mutants.forms.networks import NETWORKS
@@ -40,7 +41,7 @@ def test_a_right_form_is_a_match(kind: str) -> None:
 
 def test_a_fault_that_does_not_show_is_not_drawn() -> None:
     kinds = {fault.kind for k in range(8) if (fault := draw(random.Random(f"kinds/{k}"))) is not None}
-    assert kinds <= {*OF_ONNX, *OF_PROGRAMS}
+    assert kinds <= {*OF_ONNX, *OF_PROGRAMS, *OF_COMPILERS}
     assert len(kinds) > 1
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from tests.mutants.forms import graph_faults, onnx_faults
+from tests.mutants.forms import backend_faults, graph_faults, onnx_faults
 from tests.mutants.forms.benign import BENIGN
 from tests.mutants.forms.networks import (
     EXPORTERS,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from verifier.records import CellResult, PairResult
     from verifier.storage.saving import Verification
 
-FORMS = (*EXPORTERS, "program")
+FORMS = (*EXPORTERS, "program", "compiled")
 TRIES = 40  # faults that are drawn before one shows
 SHOWS = 1e-5  # how far outputs must be apart (NRMSE): rounded weights are a tenth of that apart
 
@@ -53,7 +53,7 @@ class Fault:
 
     Attributes:
         network: The baseline.
-        form: How it is deployed: ONNX by one of the exporters, or an exported program.
+        form: How it is deployed: ONNX by one of the exporters, an exported program, or compiled by a wrong backend.
         kind: The fault.
         node: The node that is wrong, or of one that was dropped its first reader.
         candidate: The form.
@@ -155,7 +155,10 @@ def draw(rng: random.Random) -> Fault | None:
     """A form with a fault that shows on the inputs; None where none of many did."""
     network, form = rng.choice(sorted(NETWORKS)), rng.choice(FORMS)
     for _ in range(TRIES):
-        planted = _program(network, rng) if form == "program" else _onnx(network, form, rng)
+        if form == "compiled":
+            planted = _compiled(network, rng)
+        else:
+            planted = _program(network, rng) if form == "program" else _onnx(network, form, rng)
         if planted is not None:
             return planted
     return None
@@ -202,6 +205,21 @@ def _program(network: str, rng: random.Random) -> Fault | None:
         return None
     own, stood = _blamed(network, "program", node, _of_calls(program, network))
     return Fault(network, "program", kind, node, program, own, stood)
+
+
+def _compiled(network: str, rng: random.Random) -> Fault | None:
+    kind = rng.choice(sorted(backend_faults.FAULTS))
+    backend = backend_faults.Wrong(kind, rng)
+    torch.compiler.reset()  # after a few recompilations a function stays as it is
+    model: Any = torch.compile(build(network), backend=backend)
+    if not _shows(model(inputs(network)).detach(), network):
+        return None
+    graph = record(build(network), (inputs(network),), {})
+    if len(graph.calls) != backend.count:  # nobody could say which is which
+        return None
+    call = graph.calls[backend.place]
+    own = {site.name for site in graph.sites[call.first : call.first + call.count]}
+    return Fault(network, "compiled", kind, min(own), model, frozenset(own), frozenset())
 
 
 def _of_calls(program: Any, network: str) -> dict[str, set[str]]:
@@ -287,6 +305,9 @@ def _marks(fault: Fault, found: Verification) -> tuple[bool, bool, bool]:
     first = next(iter(found.culprits), None)
     if first is None:
         return True, False, False
+    if fault.form == "compiled":
+        named = {each.site for each in found.stages if each.verdict is Verdict.DIVERGED}
+        return True, not named.isdisjoint(fault.sites), first.stage == "fusion"
     return True, _names(first, fault, found), first.stage == "translation"
 
 
