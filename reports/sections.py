@@ -14,11 +14,16 @@ _LONG, _FEW = 40, 3  # rows, columns
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A titled list of rows; one cell a row is a list of lines."""
+    """A titled list of rows; one cell a row is a list of lines.
+
+    `folded` is what a page says of it while it is folded; empty where it is open. The first cell of a row of such a
+    list names the row.
+    """
 
     title: str
     rows: tuple[tuple[str, ...], ...]
     header: tuple[str, ...] = ()
+    folded: str = ""
 
     @property
     def tabular(self) -> bool:

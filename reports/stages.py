@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import wording
+from reports import ladder, wording
 from reports.sections import Section
 from verifier.records import Verdict
 
@@ -17,8 +17,11 @@ TITLE = "As it is run, against its operators one by one"
 
 def sections(verification: Result) -> list[Section]:
     """A row for each stage of each form; nothing where neither model is one."""
-    rows = tuple(_row(each) for each in verification.stages)
-    return [Section(TITLE, rows, ("model", "form", "stage", "outcome", "first changed site"))] if rows else []
+    every = verification.stages
+    kernels = ("kernels",) if any(each.kernels for each in every) else ()
+    rows = tuple((*_row(each), *(ladder.counts(each) for _ in kernels)) for each in every)
+    header = "model", "form", "stage", "outcome", "first changed site", *kernels
+    return [Section(TITLE, rows, header)] if rows else []
 
 
 def _row(stage: FormStage) -> tuple[str, ...]:

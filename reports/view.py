@@ -11,6 +11,7 @@ from reports import (
     exercise,
     facts,
     grouping,
+    ladder,
     preprocessing,
     progressive,
     sentences,
@@ -228,7 +229,7 @@ def _parts(verification: Result) -> tuple[Part, ...]:
             "Preprocessing",
             () if stage_0 is None or stage_0.status == "exact" else tuple(preprocessing.sections(stage_0)),
         ),
-        Part("stages", "Stages", tuple(stages.sections(verification))),
+        Part("stages", "Stages", (*stages.sections(verification), *ladder.sections(verification))),
         Part("probes", "Probes", _probes(verification)),
         Part("steps", "Blocks and stages", tuple(progressive.sections(verification))),
     )

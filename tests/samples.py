@@ -31,6 +31,7 @@ from verifier.records import (
     Plane,
     Precision,
     Source,
+    StageKernel,
     StaticDifference,
     Status,
     UnmatchedSite,
@@ -495,9 +496,20 @@ def deployed() -> Verification:
     first = FormStage(
         role="candidate", form="an ONNX model", name="basic", verdict=Verdict.MATCH, error=0.0, exact=True
     )
+    sample = diverged()
+    sites = [row.candidate for row in sample.layers if row.candidate]
+    alone = tuple(
+        StageKernel(name=f"node_{k}", operator="Conv", sites=(site,), dtype="float32")
+        for k, site in enumerate(sites)
+    )
+    fused = StageKernel(
+        name="node_0", operator="com.microsoft.FusedConv", sites=tuple(sites[:2]), dtype="float32"
+    )
     stages = (
-        first,
-        msgspec.structs.replace(first, name="extended", error=3.1e-7, exact=False),
+        msgspec.structs.replace(first, kernels=alone),
+        msgspec.structs.replace(
+            first, name="extended", error=3.1e-7, exact=False, kernels=(fused, *alone[2:]), kernels_left=3
+        ),
         msgspec.structs.replace(
             first,
             name="all",
@@ -508,7 +520,6 @@ def deployed() -> Verification:
             operator="Conv",
         ),
     )
-    sample = diverged()
     culprits = tuple(msgspec.structs.replace(row, stage="translation") for row in sample.culprits)
     return msgspec.structs.replace(sample, stages=stages, culprits=culprits)
 

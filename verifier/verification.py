@@ -18,6 +18,7 @@ from verifier.bench.comparing import Compared, Terms, compared
 from verifier.bench.deployed import in_cells, staged, unsuited, weighed
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
+from verifier.bench.kernels import with_kernels
 from verifier.bench.notes import notes, returned_otherwise
 from verifier.bench.probing import probing, probing_otherwise
 from verifier.bench.protocol import LOCALISE, Progress, Protocol, silent
@@ -183,7 +184,7 @@ def verify(
         preprocessing=given.preprocessing,
         exercise=exercise(found, given),
         probes=probes,
-        stages=tuple(stage for run in found.runs for stage in run.stages),
+        stages=with_kernels(found.runs, sides, (alignment.baseline, alignment.candidate)),
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
 

@@ -415,3 +415,18 @@ def test_the_data_on_the_page_is_what_the_view_made(opened: Callable[..., Opened
     found = opened("hostile")
     shown = json.loads(found.tells("document.getElementById('data').textContent"))
     assert shown == json.loads(json.dumps(table.data(wording.shown(samples.hostile()))))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_ladder_unfolds_and_keeps_to_the_page(opened: Callable[..., Opened], width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = opened("deployed", width=width)
+    ladder = found.page.locator("#stages details")
+    assert not ladder.locator("table").is_visible()
+    ladder.locator("summary").click()
+    assert ladder.locator("thead th").all_inner_texts() == ["site", "basic, float32", "extended, float32"]
+    assert ladder.locator("tbody th[scope=row]").count() == len(samples.deployed().layers)
+    assert found.tells("document.documentElement.scrollWidth <= window.innerWidth")
+    violations = Axe().run(found.page).response["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]][:2]) for each in violations] == []

@@ -13,6 +13,7 @@ from verifier.bench.as_given import as_given, with_runs
 from verifier.bench.deployed import in_cells, refuse_drawn, refuse_other_cells, staged
 from verifier.bench.exercise import exercised
 from verifier.bench.intact import intact
+from verifier.bench.kernels import with_kernels
 from verifier.bench.side import Side
 from verifier.border.depth import room_for
 from verifier.cells import ORACLE, Cell, missing_here
@@ -128,7 +129,7 @@ def verified_with(
             *_notes(certificate, found, lowered=lowered),
         ),
     )
-    stages = tuple(stage for run in runs for stage in run.stages)
+    stages = with_kernels(runs, [side], [found.alignment.candidate])
     return msgspec.structs.replace(verification, stages=stages)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from verifier.border.error_texts import account
 from verifier.border.programs import translating
@@ -36,6 +36,30 @@ class Stage(Protocol):
         Yields:
             The program's site by its index in `graph`, what makes it at this stage, and its tensor.
         """
+
+
+class Kernel(NamedTuple):
+    """What a stage runs at once.
+
+    Attributes:
+        name: What the runtime calls it.
+        operator: What it computes; several in a row where the program has no counterpart of what is between them.
+        sites: Those of the program that it makes, by index.
+        dtype: The one that it computes in; empty where the runtime does not tell.
+    """
+
+    name: str
+    operator: str
+    sites: tuple[int, ...]
+    dtype: str = ""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A stage that tells what its runtime has made of the program."""
+
+    def kernels(self, graph: Graph) -> Iterator[Kernel]:
+        """Its kernels in the order of execution; no site of `graph` is made by two of them."""
 
 
 class Rung(Stage, Protocol):

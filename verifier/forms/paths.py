@@ -13,9 +13,12 @@ from verifier.graph.traced import Origin
 from verifier.records import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+    from verifier.graph import Graph
+    from verifier.graph.sites import Site
 
 
 def registered(program: nn.Module, name: str, tensor: Tensor) -> tuple[str, str]:
@@ -75,3 +78,8 @@ def placed(origins: Sequence[Origin], names: Sequence[str], file: str, first: in
         )
         for k, (origin, name) in enumerate(zip(origins, names, strict=True), first)
     ]
+
+
+def numbered(graph: Graph) -> Iterator[tuple[int, Site]]:
+    """The sites of a program of nodes, each with the number of its node (`placed`)."""
+    return ((site.source.line, site) for site in graph.sites if site.source is not None)

@@ -47,7 +47,7 @@ from verifier.records.pairs import (
     Source,
 )
 from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
-from verifier.records.stages import FormStage
+from verifier.records.stages import FormStage, StageKernel
 from verifier.records.walks import WALK_VERSION, Walk, WalkedNetwork
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "SiteLine",
     "Source",
     "StageDifference",
+    "StageKernel",
     "StageResult",
     "StaticDifference",
     "Status",

@@ -5,6 +5,20 @@ from __future__ import annotations
 from verifier.records.base import Record, Verdict
 
 
+class StageKernel(Record, frozen=True, kw_only=True):
+    """What a stage runs at once, and which of the program's sites that makes.
+
+    `name` is what the runtime calls it, `operator` what it computes (several in a row where the values between them
+    have no counterpart in the program), `sites` the program's by name, and `dtype` the one that it computes in, empty
+    where the runtime does not tell.
+    """
+
+    name: str
+    operator: str
+    sites: tuple[str, ...]
+    dtype: str = ""
+
+
 class FormStage(Record, frozen=True, kw_only=True):
     """A form after some of what its runtime does to it, held against its own program, run operator by operator.
 
@@ -13,7 +27,8 @@ class FormStage(Record, frozen=True, kw_only=True):
     are further apart than rounding explains, `site` is the program's first that is, by name, and `operator` what
     makes it at this stage; both are empty if that was not found. `mended` names sites whose values, kept apart, make
     the stage agree with its program, so that what is wrong is what is fused across them. `cell` is the one it was
-    run in; empty for that of the form itself.
+    run in; empty for that of the form itself. `kernels` are those that make any of the program's sites, in the order
+    of execution, where the runtime tells; `kernels_left` says how many more there are than are kept.
     """
 
     role: str
@@ -26,3 +41,5 @@ class FormStage(Record, frozen=True, kw_only=True):
     operator: str = ""
     mended: tuple[str, ...] = ()
     cell: str = ""
+    kernels: tuple[StageKernel, ...] = ()
+    kernels_left: int = 0

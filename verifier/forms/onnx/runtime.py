@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from verifier.errors import InputError
-from verifier.forms.form import Form, reading
+from verifier.forms.form import Form, Kernel, reading
+from verifier.forms.onnx.kernels import dtypes, made_of, operator
 from verifier.forms.onnx.plan import Plan
 from verifier.forms.onnx.program import OnnxProgram
 from verifier.forms.onnx.sessions import LEVELS, opened
+from verifier.forms.paths import numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,21 +70,14 @@ class Level:
         self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
     ) -> Iterator[tuple[int, str, Tensor]]:
         """What is left of the program's values after the optimisation, as the optimised model computes them."""
-        sites: dict[tuple[int, int], int] = {}
-        for site in graph.sites:
-            if site.source is not None:
-                sites[site.source.line, site.output] = site.index
+        sites = {(line, site.output): site.index for line, site in numbered(graph)}
         place = {
             name: sites[planned.place.source.line, k]
             for planned in self._program.plan.steps
             for k, name in enumerate(filter(None, planned.step.node.outputs))
             if planned.place.source is not None and (planned.place.source.line, k) in sites
         }
-        with tempfile.TemporaryDirectory() as directory:
-            saved = Path(directory) / "optimised.onnx"
-            session = opened(self._model, level=self.name, saved=saved)
-            feeds = self._feeds(session, args, kwargs)
-            del session
+        with self._optimised() as saved:
             model = onnx.load(str(saved))
             made = {name: node for node in model.graph.node for name in node.output}
             wanted = [name for name in made if name in place]
@@ -95,10 +91,34 @@ class Level:
                     onnx.ValueInfoProto(name=name) for name in names if name not in present
                 )
                 onnx.save(model, str(saved))
-                for name, array in zip(names, opened(saved).run(names, feeds), strict=True):
-                    node = made[name]
-                    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
-                    yield place[name], f"{domain}{node.op_type}", torch.from_numpy(np.array(array))
+                session = opened(saved)
+                found = session.run(names, self._feeds(session, args, kwargs))
+                for name, array in zip(names, found, strict=True):
+                    yield place[name], operator(made[name]), torch.from_numpy(np.array(array))
+
+    def kernels(self, graph: Graph) -> Iterator[Kernel]:
+        """What each node of the optimised model makes of the program's sites."""
+        sites: dict[int, list[int]] = {}
+        for line, site in numbered(graph):
+            sites.setdefault(line, []).append(site.index)
+        with self._optimised() as saved:
+            model = onnx.load(str(saved), load_external_data=False)
+        kinds, native = dtypes(model), str(self._program.plan.native).removeprefix("torch.")
+        for made in made_of(self._program.plan, model.graph.node):
+            makes = tuple(site for line in made.lines for site in sites.get(line, ()))
+            dtype = kinds.get(made.computing.output[0]) or made.cast_to
+            if not dtype and makes:  # as the file has it
+                dtype = graph.sites[makes[0]].dtype
+                dtype = native if dtype.startswith("float") else dtype
+            yield Kernel(made.name, made.operator, makes, dtype)
+
+    @contextlib.contextmanager
+    def _optimised(self) -> Iterator[Path]:
+        """The file of the optimised model."""
+        with tempfile.TemporaryDirectory() as directory:
+            saved = Path(directory) / "optimised.onnx"
+            opened(self._model, level=self.name, saved=saved)
+            yield saved
 
     def _feeds(self, session: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         kinds = {each.name: _KINDS.get(each.type) for each in session.get_inputs()}

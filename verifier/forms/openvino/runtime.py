@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from verifier.forms.form import Form, reading
+from verifier.forms.form import Form, Kernel, reading
 from verifier.forms.openvino.alone import core
 from verifier.forms.openvino.plan import plan_of
 from verifier.forms.openvino.program import OpenvinoProgram
+from verifier.forms.paths import numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ _AT_ONCE = 64  # values that one run shows, so that not all of them are in memor
 SINGLE, SHIPPED = "f32", "shipped"
 _SINGLE = {"INFERENCE_PRECISION_HINT": "f32"}
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_TOLD = "layerType", "originalLayersNames", "primitiveType", "runtimePrecision"
 _NO_WORK = frozenset({"Const", "Input", "Output", "Reorder"})
 
 
@@ -76,10 +78,7 @@ class Compiled:
         self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
     ) -> Iterator[tuple[int, str, Tensor]]:
         """What a few nodes at a time give that are outputs as well, of a model that is compiled with these."""
-        sites: dict[tuple[int, int], int] = {}
-        for site in graph.sites:
-            if site.source is not None:
-                sites[site.source.line, site.output] = site.index
+        sites = {(line, site.output): site.index for line, site in numbered(graph)}
         wanted = [
             (sites[number, k], step.node, k)
             for number, (step, _, _) in enumerate(self._program.plan.steps, 1)
@@ -100,6 +99,29 @@ class Compiled:
             for index, node, k in chunk:
                 array = found[made[nodes[node.place].get_instance_id(), k]]
                 yield index, node.op, torch.from_numpy(np.array(array))
+
+    def kernels(self, graph: Graph) -> Iterator[Kernel]:
+        """What each node that is left after the optimisation makes, as OpenVINO tells it by the nodes' names."""
+        sites: dict[int, list[int]] = {}
+        for line, site in numbered(graph):
+            sites.setdefault(line, []).append(site.index)
+        lines = {
+            name: number
+            for number, (step, _, _) in enumerate(self._program.plan.steps, 1)
+            for name in step.names
+        }
+        taken: set[int] = set()
+        for node in self.compiled.get_runtime_model().get_ordered_ops():
+            told = {key: node.get_rt_info()[key].astype(str) for key in _TOLD if key in node.get_rt_info()}
+            names = told.get("originalLayersNames", "").split(",")
+            found = sorted({lines[name] for name in names if name in lines} - taken)
+            if told.get("layerType") in _NO_WORK or not found:
+                continue
+            taken.update(found)
+            makes = tuple(site for line in found for site in sites.get(line, ()))
+            precision = told.get("runtimePrecision", "")
+            kernel = told.get("primitiveType", "") or node.get_friendly_name()
+            yield Kernel(kernel, told.get("layerType", ""), makes, _DTYPES.get(precision, precision))
 
     def _feeds(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
         bound = dict(self._program.bound(args, kwargs))

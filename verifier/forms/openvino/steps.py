@@ -34,11 +34,15 @@ class NodeStep(Step):
     Args:
         part: The node, in a graph that nobody else uses.
         shipped: Of its inputs, what the model's file holds for them.
+
+    Attributes:
+        names: What OpenVINO calls the node, or those in a row that it is.
     """
 
     def __init__(self, part: Part, shipped: Mapping[str, np.ndarray]) -> None:
         super().__init__(part.node.op, self._meant)
         self.node = part.node
+        self.names = tuple(each.get_friendly_name() for each in part.handles)
         self._handle = part.handles[-1]
         self._alone = Alone(part.handles, part.slots)
         self._shipped = Shipped(

@@ -179,6 +179,21 @@ def test_what_it_computes_in_as_shipped_is_told() -> None:
         assert form.lowered[SHIPPED] in form.notes[0]
 
 
+def test_kernels_are_told_with_what_they_make_and_compute_in() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    single, shipped = verify(model, openvino.convert_model(model, example_input=x), x).stages
+    assert [(kernel.operator, kernel.sites) for kernel in single.kernels] == [
+        ("Convolution", ("0", "1")),
+        ("Reshape", ("2",)),
+        ("FullyConnected", ("3",)),
+    ]
+    assert {kernel.dtype for kernel in single.kernels} == {"float32"}
+    hint = of(openvino.convert_model(model, example_input=x)).stages[-1]
+    assert isinstance(hint, Compiled)
+    assert {kernel.dtype for kernel in shipped.kernels} == {hint.dtype}
+
+
 def test_weights_kept_in_half_precision_are_told_as_rounded(tmp_path: Path) -> None:
     openvino.save_model(converted("cnn"), tmp_path / "net.xml")  # which compresses unless told otherwise
     found = verify(net("cnn"), str(tmp_path / "net.xml"), given("cnn"))
