@@ -31,7 +31,7 @@ def _row(stage: FormStage) -> tuple[str, ...]:
         outcome = f"within rounding ({wording.figure(stage.error)})"
     else:
         outcome = f"differs ({wording.figure(stage.error)})"
-    site = f"{stage.site} ({stage.operator})" if stage.site else ""
+    site = f"{stage.site} ({stage.operator})" if stage.site else stage.unplaced
     if stage.mended:
         site = f"{site}; not with {wording.some(stage.mended, _NAMED)} kept apart"
     if stage.cell:

@@ -193,22 +193,30 @@ def failing(side: Side, stage: Stage, error: BaseException) -> VerifierError:
 
 def _placed(side: Side, judged: Side, stage: Stage, inputs: Inputs, result: FormStage) -> FormStage:
     """The same with the first of the program's sites that the stage changes, as is told of the model as `judged`."""
+    seen = 0
     try:
         graph = side.record(inputs)
         args, kwargs = side.arguments(inputs)
         inside = stage.values(args, kwargs, graph)
         for site, operator, exact, program, value in beside(judged, inputs, graph, inside):
+            seen += 1
             program = program.to(value.dtype)  # noqa: PLW2901 - a stage may show wider what it computes narrower
             if exact.shape == program.shape == value.shape:
                 found = near(judged.cell().unit_roundoff, exact, program, value, Error.of(exact, program))
                 if found.near:
                     continue
             return msgspec.structs.replace(result, site=graph.sites[site].name, operator=operator)
+        why = (
+            f"none of the {seen} values that it shows inside differs"
+            if seen
+            else "it shows nothing of its inside"
+        )
     except BaseException as error:
         check_unanswered(error)
         if not isinstance(error, CannotRunError | RuntimeError | ValueError):
             raise
-    return result
+        why = f"looking into it fails: {account(error)}"
+    return msgspec.structs.replace(result, unplaced=f"not found: {why}")
 
 
 def beside(

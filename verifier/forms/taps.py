@@ -97,7 +97,7 @@ class Watching:
             and node.op in ("call_function", "call_method", "call_module")
             and (self._taps is None or Tap(number, node.name) in self._taps)
         ]
-        told = [_told(number, node) for node in nodes]
+        told = [described(number, node) for node in nodes]
         count = _show(graph, nodes) if nodes else None
         compiled = self._backend(graph, inputs, **options)
 
@@ -135,7 +135,7 @@ def _part_of(scope: str, parts: Sequence[str]) -> str | None:
     return next((part for part in parts if not part or f"{scope}.".startswith(f"{part}.")), None)
 
 
-def _told(number: int, node: Node) -> tuple[Tap, str, int, str]:
+def described(number: int, node: Node) -> tuple[Tap, str, int, str]:
     """What is known of a node; one that takes a tensor out of several stands for the call that made them."""
     target, output = node.target, 0
     if target is operator.getitem:

@@ -98,6 +98,32 @@ def test_a_stage_that_changes_an_operator_is_told_with_it() -> None:
     ]
 
 
+class Silent(Run):
+    """A stage that shows none of what it has inside, or as much as agrees with its program."""
+
+    def __init__(self, network: nn.Sequential, shown: nn.Sequential | None = None) -> None:
+        super().__init__("high", network)
+        self._shown = shown
+
+    def values(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        if self._shown is not None:
+            yield from Run("", self._shown).values(args, kwargs, graph)
+
+
+def test_why_no_site_of_a_stage_is_named_is_told() -> None:
+    model, x = network(), torch.randn(5, 6)
+    wrong = copy.deepcopy(model)
+    wrong[3] = nn.Softsign()
+    for stage, why in (
+        (Silent(wrong), "not found: it shows nothing of its inside"),
+        (Silent(wrong, model), "not found: none of the 5 values that it shows inside differs"),
+    ):
+        (told,) = verify(model, Form("a form", copy.deepcopy(model), (stage,)), x).stages
+        assert (told.verdict, told.site, told.unplaced) == (Verdict.DIVERGED, "", why)
+
+
 def test_what_the_graph_says_is_told_from_what_a_stage_does() -> None:
     model, x = network(), torch.randn(5, 6)
     wrong = copy.deepcopy(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from verifier.forms import exported
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+    from verifier.forms.form import Form
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -58,3 +59,58 @@ def test_a_program_that_cannot_be_decomposed_is_compared_and_told(monkeypatch: p
     assert any(
         "fails on the exported program: ValueError: cannot view a tensor" in note for note in found.notes
     )
+
+
+class Several(nn.Module):
+    """Operators that become one core operator, and some that become several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 8)
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3) to (N, 2)."""
+        one, two = torch.tanh(self.norm(self.layer(x))).chunk(2, 1)
+        return nn.functional.silu(one + two).sum(1, keepdim=True)
+
+
+def decomposed(path: Path, change: str = "") -> Form:
+    """The form of a program that was saved, with one of its core operators replaced by `sin` where that is asked."""
+    torch.export.save(torch.export.export(Several().eval(), (X,)), path)
+    form = exported.read(path)
+    (stage,) = form.stages
+    if change:
+        graph = stage._module.graph  # type: ignore[attr-defined]
+        (node,) = graph.find_nodes(op="call_function", target=getattr(torch.ops.aten, change).default)
+        node.target = torch.ops.aten.sin.default
+        stage._module.recompile()  # type: ignore[attr-defined]
+    return form
+
+
+@pytest.mark.parametrize(("change", "site", "operator"), [
+    ("tanh", "tanh", "sin"),
+    ("sigmoid", "silu", "sin + mul"),
+])  # fmt: skip
+def test_a_decomposition_that_computes_something_else_is_found_at_its_site(
+    tmp_path: Path, change: str, site: str, operator: str
+) -> None:
+    found = verify(Several().eval(), decomposed(tmp_path / "net.pt2", change), X)
+    assert found.verdict is Verdict.DIVERGED
+    (stage,) = found.stages
+    assert (stage.verdict, stage.site, stage.operator) == (Verdict.DIVERGED, site, operator)
+
+
+def test_what_each_operator_has_become_is_told(tmp_path: Path) -> None:
+    found = verify(Several().eval(), decomposed(tmp_path / "net.pt2"), X)
+    (stage,) = found.stages
+    assert [(kernel.sites, kernel.operator) for kernel in stage.kernels] == [
+        (("layer",), "permute + addmm"),
+        (("norm",), "_native_batch_norm_legit_no_training + getitem"),
+        (("tanh",), "tanh"),
+        (("chunk", "chunk[1]"), "split_with_sizes + getitem + getitem"),
+        (("add",), "add"),
+        (("silu",), "sigmoid + mul"),
+        (("sum",), "sum"),
+    ]

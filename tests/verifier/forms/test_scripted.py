@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tests.verifier.forms.nets import DIVERGED, MATCH, NETS, ConvNet, given, net
 from verifier import verify
 from verifier.errors import InputError, SourceError
-from verifier.forms.scripted.module import of, read
+from verifier.forms.scripted.module import Warm, of, read
 from verifier.forms.scripted.program import ScriptProgram
 from verifier.graph.recording import record
 from verifier.graph.widening import Widening, default_dtype
@@ -305,3 +306,45 @@ def test_a_factor_that_is_spread_over_places_may_be_written() -> None:
     found = verify(model, module, x)
     assert found.verdict is MATCH
     assert not any(note.startswith("the TorchScript module cannot") for note in found.notes)
+
+
+class Steps(nn.Module):
+    """Operators in a row, one in a branch."""
+
+    def __init__(self, wrong: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 4)
+        self.wrong = wrong
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3) to (N, 4)."""
+        x = torch.tanh(self.layer(x))
+        if x.dim() > 1:
+            x = x * 2
+        x = torch.sin(x) if self.wrong else torch.exp(x)
+        return torch.relu_(x + 1)
+
+
+@pytest.mark.parametrize("way", ["scripted", "traced", "frozen"])
+def test_a_stage_that_differs_is_told_with_its_first_site(way: str) -> None:
+    x = torch.randn(5, 3)
+    form = of(WAYS[way](Steps().eval(), x))
+    wrong = Warm(WAYS[way](Steps(wrong=True).eval(), x))
+    found = verify(Steps().eval(), replace(form, stages=(wrong,)), x)
+    assert found.verdict is DIVERGED
+    (stage,) = found.stages
+    assert (stage.site, stage.operator) == ("add", "add")  # the first behind `exp`, which it does not have
+
+
+def test_what_a_stage_shows_is_what_its_program_has() -> None:
+    x = torch.randn(5, 3)
+    form = of(traced(Steps().eval(), x))
+    graph = record(form.program, (x,), {})
+    shown = {
+        graph.sites[site].name: (name, value) for site, name, value in form.stages[0].values((x,), {}, graph)
+    }
+    assert list(shown) == ["layer", "tanh", "mul", "exp", "add", "relu"]
+    assert shown["relu"][0] == "relu_"
+    plus = torch.exp(2 * torch.tanh(form.program.layer(x))) + 1  # type: ignore[operator]
+    assert torch.equal(shown["add"][1], plus)

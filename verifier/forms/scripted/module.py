@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from verifier.align.sequence import longest_common_subsequence
 from verifier.errors import SourceError
 from verifier.forms.form import Form, reading
 from verifier.forms.paths import registered
 from verifier.forms.scripted.graph import Unreadable
-from verifier.forms.scripted.program import ScriptProgram
+from verifier.forms.scripted.program import ScriptProgram, bound_by
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.interpreted import Step
 from verifier.graph.tensors import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from verifier.graph import Graph
@@ -73,21 +75,74 @@ class Warm:
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What it returns at last; each run begins with what the module holds now."""
+        return self._warm(lambda module, own, named: module(*own, **named), args, kwargs)
+
+    def values(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], graph: Graph
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """What its operators outside of branches and loops give, of a graph that returns that as well.
+
+        They are the program's in its order. What is returned is not fused, so a fault of a fusion shows in none.
+        """
+        count = sum(map(_shown, self._module.inlined_graph.nodes()))
+        schema = self._module._c._get_method("forward").schema
+        for first in range(0, count, _AT_ONCE):
+            tapped = self._module.inlined_graph.copy()
+            nodes = [node for node in tapped.nodes() if _shown(node)][first : first + _AT_ONCE]
+            found = self._warm(partial(_called, _returning(tapped, nodes), schema), args, kwargs)
+            names = [node.kind().partition("::")[2] for node in nodes]
+            values = [(_plain(name), tuple(value.shape)) for name, value in zip(names, found, strict=True)]
+            sites = [(site.op, site.shape) if site.output == 0 else None for site in graph.sites]
+            for k, index in longest_common_subsequence(values, sites):
+                if found[k].layout == torch.strided:
+                    yield index, names[k], found[k]
+
+    def _warm(
+        self, call: Callable[[Any, Any, Any], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """What a call gives at last, each time of a copy; copies share what the executor has made."""
         before, result = random_state(), None
         for _ in range(_UNTIL_WARM):
             set_random_state(before)
             own, named = mapped((tuple(args), dict(kwargs)), torch.clone)
-            result = copy.deepcopy(self._module)(*own, **named)  # copies share what the executor has made
+            result = call(copy.deepcopy(self._module), own, named)
         return result
 
-    def values(
-        self,
-        args: Sequence[Any],  # noqa: ARG002
-        kwargs: Mapping[str, Any],  # noqa: ARG002
-        graph: Graph,  # noqa: ARG002
-    ) -> Iterator[tuple[int, str, Tensor]]:
-        """Nothing: the executor shows none of what it has inside."""
-        yield from ()
+
+_AT_ONCE = 64  # values that one run shows, so that not all of them are in memory
+
+
+def _shown(node: Any) -> bool:
+    """Whether a node is an operator that gives one tensor."""
+    outputs = list(node.outputs())
+    return node.kind().startswith("aten::") and len(outputs) == 1 and outputs[0].type().kind() == "TensorType"
+
+
+def _returning(graph: Any, nodes: Sequence[Any]) -> Any:
+    """A function of a graph that returns what some of its nodes give, as it is when it is computed."""
+    none = graph.create("prim::Constant", [], 1)
+    none.output().setType(torch._C.NoneType.get())
+    none.insertBefore(next(iter(graph.nodes())))
+    values = []
+    for node in nodes:
+        copied = graph.create("aten::clone", [node.output(), none.output()], 1)
+        copied.insertAfter(node)
+        values.append(copied.output())
+    several = graph.appendNode(graph.create("prim::TupleConstruct", values, 1))
+    several.output().setType(torch._C.TupleType([value.type() for value in values]))
+    for k in reversed(range(len(list(graph.outputs())))):
+        graph.eraseOutput(k)
+    graph.registerOutput(several.output())
+    return torch._C._create_function_from_graph("shown", graph)
+
+
+def _called(function: Any, schema: Any, module: Any, own: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return function(module, *bound_by(schema, own, named))
+
+
+def _plain(name: str) -> str:
+    """An operator's name without what says that it writes in place."""
+    return name if name.endswith("__") else name.removesuffix("_")
 
 
 def of(module: torch.jit.ScriptModule) -> Form:

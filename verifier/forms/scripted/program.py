@@ -80,7 +80,7 @@ class ScriptProgram(Interpreter):
             owner, leaf = self._paths[name, tensor]
             values[tensor] = getattr(self.get_submodule(owner), leaf)
         values |= {each: [values[one] for one in held] for each, held in found.lists.items()}
-        values |= zip(found.block.inputs, (self, *_bound(found.schema, args, kwargs)), strict=True)
+        values |= zip(found.block.inputs, (self, *bound_by(found.schema, args, kwargs)), strict=True)
         (result,) = self._run(found.block, values)
         vars(self)["running"] = NOWHERE
         returned = found.schema.returns[0].type.kind()
@@ -189,7 +189,7 @@ def _value(module: Any, name: str, known: Known) -> Any:
     return pytree.tree_map_only(Tensor, known.buffer, value)
 
 
-def _bound(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def bound_by(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments of a method in its order, defaults filled in."""
     wanted = schema.arguments[1:]
     found = [*args]
