@@ -20,10 +20,12 @@ from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
 from verifier.bench.kernels import with_kernels
 from verifier.bench.notes import notes, returned_otherwise
+from verifier.bench.probes import Draw, a_call
 from verifier.bench.probing import probing, probing_otherwise
 from verifier.bench.protocol import LOCALISE, Progress, Protocol, silent
 from verifier.bench.reproducing import reproduced
 from verifier.bench.side import Side
+from verifier.bench.specialised import other_ways, specialised
 from verifier.border.depth import room_for
 from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
@@ -158,7 +160,7 @@ def verify(
         )
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
-            results = staged(with_sources(found.results, found.bench.alignment), sides)
+            results = staged(with_sources(found.results, found.bench.alignment), sides, found.ways)
             probes = probing_otherwise(found.bench, found.doubtful, policy, known)
             if probe:
                 probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
@@ -258,7 +260,15 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
     for (side, own), state in zip(asked, (masters.baseline, masters.candidate), strict=True):
         if side.recompiled:
             runs += in_cells(side, state, cells, own)
-    return replace(found, runs=tuple(runs))
+    odd, graphs = specialised(sides, given), (found.bench.alignment.baseline, found.bench.alignment.candidate)
+    ways = tuple(other_ways(sides, graphs, given, terms.seed, apart=found.diverged))
+    return replace(
+        found,
+        runs=tuple(runs),
+        notes=(*found.notes, *odd.notes),
+        doubtful=(*found.doubtful, *odd.draws, *(() if found.diverged else (way.draw for way in ways))),
+        ways=ways,
+    )
 
 
 def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
@@ -296,10 +306,10 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
     notes = whole.notes
     if alone[0] != alone[1]:
         odd = sides[0] if alone[1] else sides[1]
-        if made_for(odd, given):
+        if how := made_for(odd, given):
             notes = (
                 *notes,
-                f"the {odd.role} is made for {batch_size_of(given)} samples: others give other numbers",
+                f"the {odd.role} is made for {batch_size_of(given)} samples: {how}",
             )
         else:
             doubtful.append(picked(given, numbers))
@@ -307,7 +317,8 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
         notes = (*notes, f"on {len(numbers)} samples the two part; both depend on how many there are")
     sizes = {batch_size_of(each): each for each in doubtful}
     sizes.pop(batch_size_of(given), None)
-    return replace(whole, notes=notes, doubtful=tuple(sizes.values()))
+    draws = tuple(Draw(a_call(size), each, resized=True) for size, each in sizes.items())
+    return replace(whole, notes=notes, doubtful=draws)
 
 
 def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> tuple[bool, bool]:

@@ -173,7 +173,7 @@ class Heads(Plain):
 def test_a_candidate_that_fails_with_other_numbers_of_samples_is_told() -> None:
     found = verify(Plain(), Fixed(), MANY)
     assert (found.verdict, probed(found)) == ("match", [])
-    assert "the candidate is made for 8 samples: others give other numbers" in found.notes
+    assert "the candidate is made for 8 samples: it fails with others" in found.notes
 
 
 def test_a_number_of_samples_that_is_written_out_is_told_and_no_fault() -> None:

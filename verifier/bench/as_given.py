@@ -154,8 +154,8 @@ def by_sample(side: Side, parts: Sequence[Inputs]) -> bool:
     return all(found)
 
 
-def made_for(side: Side, inputs: Inputs) -> bool:
-    """Whether a copy gives other rows with one sample more, or does not run: it is made for so many as were given.
+def made_for(side: Side, inputs: Inputs) -> str:
+    """What a copy does with one sample more that gives other rows or does not run; empty where it gives the same.
 
     Arguments are those of `as_given`.
     """
@@ -163,9 +163,9 @@ def made_for(side: Side, inputs: Inputs) -> bool:
     more = picked(inputs, [*range(count), 0])
     begin(side)
     try:
-        return not _rows_alone(side, more, range(count))
+        return "" if _rows_alone(side, more, range(count)) else "others give other numbers"
     except ModelError:
-        return True
+        return "it fails with others"
 
 
 def _rows_alone(side: Side, inputs: Inputs, numbers: Sequence[int] = ()) -> bool:

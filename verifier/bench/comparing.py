@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from verifier.align import Assembly
     from verifier.bench.judging import Assessed
+    from verifier.bench.probes import Draw
     from verifier.bench.protocol import Protocol
     from verifier.bench.side import Side
+    from verifier.bench.specialised import Way
     from verifier.bench.subject import Subject
     from verifier.cells import Request
     from verifier.diagnose import Tried
@@ -86,7 +88,8 @@ class Compared:
         silent: The baseline's parameters that are all 0, and were not compared with other numbers in them.
         notes: What was done otherwise than it was asked for.
         runs: What the two models as they were given have shown.
-        doubtful: Fewer samples, with which a model does otherwise than with those that were compared.
+        doubtful: Other samples or settings, with which a model does otherwise than with those that were compared.
+        ways: Those that a model takes for other numbers, of which the other one was captured; asked where they part.
     """
 
     bench: Bench
@@ -99,7 +102,8 @@ class Compared:
     silent: tuple[str, ...]
     notes: tuple[str, ...] = ()
     runs: tuple[AsGiven, ...] = ()
-    doubtful: tuple[Inputs, ...] = ()
+    doubtful: tuple[Draw, ...] = ()
+    ways: tuple[Way, ...] = ()
 
     @property
     def results(self) -> tuple[CellResult, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from verifier.bench.as_given import as_given
+from verifier.bench.specialised import with_ways
 from verifier.cells import ORACLE
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, UsageError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from verifier.align import Assembly
     from verifier.bench.as_given import AsGiven
     from verifier.bench.side import Side
+    from verifier.bench.specialised import Way
     from verifier.cells import Cell, Request
     from verifier.inputs import Inputs
     from verifier.records import CellResult, PairResult
@@ -125,8 +127,16 @@ def in_cells(
             yield as_given(side.held(state, cell), parts)
 
 
-def staged(results: Sequence[CellResult], sides: Sequence[Side]) -> tuple[CellResult, ...]:
-    """The results with where a form went wrong: in its graph if float64 tells, else in a kernel or by its runtime."""
+def staged(
+    results: Sequence[CellResult], sides: Sequence[Side], ways: Sequence[Way] = ()
+) -> tuple[CellResult, ...]:
+    """The results with where a form went wrong: in its graph if float64 tells, else in a kernel or by its runtime.
+
+    Args:
+        results: Of all cells.
+        sides: Both models, or the only one.
+        ways: Those that one of them takes for other numbers.
+    """
     if all(side.form is None or side.form.recompiled for side in sides):
         return tuple(results)
     told = {_key(row) for cell in results if cell.role == "semantics" for row in cell.culprits}
@@ -140,7 +150,7 @@ def staged(results: Sequence[CellResult], sides: Sequence[Side]) -> tuple[CellRe
             stage = "fusion"
         else:
             stage = "translation" if cell.role == "semantics" or _key(row) in told else "kernel"
-        return msgspec.structs.replace(row, stage=stage)
+        return msgspec.structs.replace(row, stage=stage, cause=with_ways(row, row.cause, ways))
 
     found = []
     for cell in results:

@@ -11,7 +11,7 @@ from torch import nn
 from verifier.align import align
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
-from verifier.bench.probes import Draw, a_call, draws
+from verifier.bench.probes import Draw, draws
 from verifier.bench.protocol import Progress, Protocol
 from verifier.border.error_texts import first_line
 from verifier.border.signals import check_unanswered
@@ -70,13 +70,10 @@ def probing(
 
 
 def probing_otherwise(
-    bench: Bench, doubtful: Sequence[Inputs], policy: Policy, known: Mapping[str, Assembly | None]
+    bench: Bench, doubtful: Sequence[Draw], policy: Policy, known: Mapping[str, Assembly | None]
 ) -> tuple[Probe, ...]:
-    """Run both models on other numbers of samples, with which one of them does otherwise; as `probing` does."""
-    return tuple(
-        _probed(bench.at(inputs=each), Draw(a_call(batch_size(each)), each, resized=True), policy, known)
-        for each in doubtful
-    )
+    """Run both models on what one of them does otherwise with; as `probing` does."""
+    return tuple(_probed(bench.at(inputs=each.inputs), each, policy, known) for each in doubtful)
 
 
 def _probed(bench: Bench, draw: Draw, policy: Policy, known: Mapping[str, Assembly | None]) -> Probe:

@@ -144,8 +144,10 @@ def of(program: ExportedProgram) -> Form:
         decomposed = program.run_decompositions().module()
     except Exception as error:  # torch's own, of which it has many
         note = f"run_decompositions, from which most backends start, fails on the exported program: {account(error)}"
-        return Form("an exported program", module, notes=(note,))
-    return Form("an exported program", module, (Decomposed(decomposed, module.graph),))
+        return Form("an exported program", module, notes=(note,), guarded=True, captured=True)
+    return Form(
+        "an exported program", module, (Decomposed(decomposed, module.graph),), guarded=True, captured=True
+    )
 
 
 def read(path: Path) -> Form:

@@ -100,6 +100,8 @@ class Form:
         dtypes: The dtypes that its runtime computes its floating-point numbers in; empty for any.
         notes: What should be known of it.
         lowered: Of the stages that compute in a narrower dtype than the program, by name: which.
+        guarded: Whether it refuses what it was not made for, and tells why.
+        captured: Whether it was made by watching one call, of which it holds the way.
         recompiled: Where a compiler makes it of a program when it runs, what makes its stages; they then take the
             place of `stages`.
     """
@@ -111,6 +113,8 @@ class Form:
     dtypes: frozenset[str] = frozenset()
     notes: tuple[str, ...] = field(default=())
     lowered: Mapping[str, str] = field(default_factory=dict)
+    guarded: bool = False
+    captured: bool = False
     recompiled: Recompiling | None = None
 
 

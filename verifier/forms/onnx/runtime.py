@@ -148,7 +148,7 @@ def of(model: onnx.ModelProto | Path) -> Form:
     outputs = program.plan.outputs
     order = f"outputs of the ONNX model are taken in their order: {', '.join(outputs)}"
     notes = (order,) if len(outputs) > 1 else ()
-    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), notes=notes)
+    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), notes=notes, captured=True)
 
 
 def read(path: Path) -> Form:

@@ -152,6 +152,7 @@ def of(model: Any, file: str = "model.xml") -> Form:
         (single, shipped),
         dtypes=frozenset({native}),
         notes=notes,
+        captured=True,
         lowered={SHIPPED: dtype} if dtype != native else {},
     )
 

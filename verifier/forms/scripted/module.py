@@ -153,7 +153,7 @@ def of(module: torch.jit.ScriptModule) -> Form:
     except Unreadable as error:
         program = Whole(module)
         notes = (f"the TorchScript module cannot be looked into: {error}; only what it returns is compared",)
-    return Form("a TorchScript module", program, (Warm(module),), notes=notes)
+    return Form("a TorchScript module", program, (Warm(module),), notes=notes, captured=True)
 
 
 def is_archive(path: Path) -> bool:
