@@ -140,7 +140,7 @@ def _line(row: PairResult, shown: PairResult, position: int | None) -> SiteLine:
         error=wording.figure(sentences.error(measured, sentences.metric_of(row)) if measured else None),
         mse=wording.figure(measured.mse if measured else None),
         correlation=wording.figure(measured.one_minus_pearson if measured else None),
-        source=f"{row.candidate_source.file}:{row.candidate_source.line}" if row.candidate_source else "",
+        source=sentences.place(row.candidate_source) if row.candidate_source else "",
         told=cause.summary if cause and (common is None or cause.summary != common.summary) else "",
         row=position,
     )

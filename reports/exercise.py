@@ -8,6 +8,8 @@ from reports import grouping, sentences, wording
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from verifier.records import InputRange, Probe, Result, Unexercised
 
 _MODES = {"evaluation": "evaluation mode", "training": "training mode", "mixed": "both modes in one model"}
@@ -44,9 +46,13 @@ def left(verification: Result) -> str:
     written = [each for each in found.unexercised if each.kind != "tensor"]  # those have a list of their own
     if grouping.nothing_in_common(verification):
         written = []
-    said = [difference(each) for each in written[:_TOLD]]
-    if len(written) > _TOLD:
-        said.append(f"{len(written) - _TOLD:,} more that differ as written, in result.json")
+    alike: dict[tuple[str, str], list[Unexercised]] = {}
+    for each in written:
+        alike.setdefault((each.summary, each.why), []).append(each)
+    said = [_together(each) for each in list(alike.values())[:_TOLD]]
+    more = sum(map(len, list(alike.values())[_TOLD:]))
+    if more:
+        said.append(f"{more:,} more that differ as written, in result.json")
     if not _run(verification):
         other = {"evaluation": "training mode", "training": "evaluation mode"}.get(found.mode)
         calls, drawn = (
@@ -72,8 +78,13 @@ def unreached(verification: Result) -> tuple[Unexercised, ...]:
 
 def difference(each: Unexercised) -> str:
     """Something that differs as written and showed in no number: where, what, and what would show it."""
-    where = each.candidate or each.baseline or ""
-    return f"{where}: {each.summary} ({each.why})"
+    return _together([each])
+
+
+def _together(alike: Sequence[Unexercised]) -> str:
+    """What differs in the same way at several sites, told once."""
+    where = wording.some([each.candidate or each.baseline or "" for each in alike], _TOLD)
+    return f"{where}: {alike[0].summary} ({alike[0].why})"
 
 
 def probe(each: Probe) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         OutputAgreement,
         PairResult,
         Result,
+        Source,
         Step,
     )
 
@@ -265,7 +266,7 @@ def located(verification: Result, pair: PairResult, *others: PairResult) -> tupl
     """Where in the source of each side a site's call is, as far as it is known: `("candidate", "nets.py:12")`.
 
     Of the lines of others of its cause it is told how many there are: `nets.py:12 and 3 other lines`. A line of a
-    recorded baseline is one of the file as it was then.
+    recorded baseline is one of the file as it was then. In a file of nodes it is the node's name and number.
     """
     baseline = "baseline" if verification.certificate is None else "baseline, when it was recorded,"
     rows = (pair, *others)
@@ -277,9 +278,20 @@ def located(verification: Result, pair: PairResult, *others: PairResult) -> tupl
     for side, (first, *further) in sides:
         if first is not None:
             more = len({(each.file, each.line) for each in further if each} - {(first.file, first.line)})
-            rest = f" and {counted(more, 'other line')}" if more else ""
-            found.append((side, f"{first.file}:{first.line}{rest}"))
+            rest = f" and {counted(more, 'other node' if _of_nodes(first) else 'other line')}" if more else ""
+            found.append((side, f"{place(first)}{rest}"))
     return tuple(found)
+
+
+def place(source: Source) -> str:
+    """A line of a program, `nets.py:12`, or a node of a graph: `net.onnx: node_Conv_4 (node 12)`."""
+    if _of_nodes(source):
+        return f"{source.file}: {source.function} (node {source.line})"
+    return f"{source.file}:{source.line}"
+
+
+def _of_nodes(source: Source) -> bool:
+    return source.file.endswith((".onnx", ".xml"))
 
 
 def culprits(count: int, verification: Result) -> str:

@@ -82,3 +82,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     spelt = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), list(spelt), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(spelt[each]) for each in near)}?" if near else ""
+
+
+def installing(extra: str) -> str:
+    """How to install what only some need, as the README installs this package: from its checkout."""
+    return f'pip install ".[{extra}]" in the checkout of this package'

@@ -49,7 +49,8 @@ def test_one_line_says_what_was_not_differences_first(matching: Verification) ->
 
 
 def test_of_many_differences_three_are_told_and_the_others_counted(matching: Verification) -> None:
-    said = exercise.left(ran(matching, *[CEIL] * 5))
+    five = [msgspec.structs.replace(CEIL, summary=f"ceil_mode {k}, baseline False") for k in range(5)]
+    said = exercise.left(ran(matching, *five))
     assert said.count("ceil_mode") == 3
     assert "2 more that differ as written, in result.json" in said
 
@@ -119,3 +120,13 @@ def test_a_site_that_parts_on_other_inputs_says_so_and_gives_no_error_of_0() -> 
     assert "alone, on the baseline's tensors scaled by 10, relative error 1.5" in said
     assert "on identical inputs" not in said
     assert "not on the given inputs" in sentences.divergence(row)
+
+
+def test_what_differs_alike_at_many_sites_is_told_once(matching: Verification) -> None:
+    alike = tuple(msgspec.structs.replace(CEIL, candidate=f"pool{k}") for k in range(53))
+    other = msgspec.structs.replace(CEIL, summary="dilation 2, baseline 1")
+    said = exercise.left(ran(matching, *alike, other))
+    assert said.startswith(
+        "not exercised: pool0, pool1, pool2 and 50 more: ceil_mode True, baseline False (other sizes show it); "
+        "stem.pool: dilation 2, baseline 1 (other sizes show it); training mode"
+    )

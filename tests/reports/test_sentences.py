@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reports import sentences, wording
 from reports.headline import headline
 from tests import samples
-from verifier.records import Coverage, Status, Verdict
+from verifier.records import Coverage, Source, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,3 +267,10 @@ def test_the_impact_says_what_is_known(scores: OutputAgreement, fields: dict[str
 def test_without_class_scores_there_is_no_impact(scores: OutputAgreement, fields: dict[str, Any]) -> None:
     assert sentences.impact(msgspec.structs.replace(scores, **fields)) == ""
     assert sentences.impact(None) == ""
+
+
+def test_a_node_of_a_file_is_told_by_name_and_number() -> None:
+    assert sentences.place(Source(file="net.onnx", line=12, function="node_Conv_4")) == (
+        "net.onnx: node_Conv_4 (node 12)"
+    )
+    assert sentences.place(Source(file="nets.py", line=12, function="Net.forward")) == "nets.py:12"

@@ -134,9 +134,12 @@ def _recompiled(side: Side, form: Form, parts: Sequence[Inputs]) -> AsGiven:
 def _compiled_again(side: Side, form: Form, inputs: Inputs, run: AsGiven) -> AsGiven:
     """What a model that was given compiled has shown, with the stages of its program that was compiled once more."""
     again = recompiled(side, form, [inputs])
-    if again.draws and again.results and not again.apart:
-        said = "draws random numbers of its own; compiled once more to draw torch's, it gives what its Python gives"
-        note = f"the {side.role} is compiled and {said}"
+    alike = not again.apart and all(each.error is not None for each in run.apart)  # shapes and dtypes are
+    if again.draws and again.results and alike:
+        said = "draws random numbers of its own, so what it gives was not compared; a copy of it that was compiled"
+        note = (
+            f"the {side.role} as it was given {said} anew to draw torch's numbers gives what its Python gives"
+        )
         return AsGiven(side.role, compiled=True, notes=(note,), stages=tuple(again.results))
     if not again.apart:  # it does so once, or in the state that it is in
         return run
@@ -159,13 +162,13 @@ def made_for(side: Side, inputs: Inputs) -> str:
 
     Arguments are those of `as_given`.
     """
-    count = batch_size(inputs)
-    more = picked(inputs, [*range(count), 0])
+    numbers = range(batch_size(inputs))
     begin(side)
     try:
-        return "" if _rows_alone(side, more, range(count)) else "others give other numbers"
+        alike = _rows_alone(side, picked(inputs, [*numbers, 0]), numbers)
     except ModelError:
         return "it fails with others"
+    return "" if alike else "others give other numbers"
 
 
 def _rows_alone(side: Side, inputs: Inputs, numbers: Sequence[int] = ()) -> bool:
@@ -219,10 +222,8 @@ def _shipped(
 def _noted(side: Side, given: Sequence[Tensor], program: Sequence[Tensor]) -> tuple[str, ...]:
     """That compiled code ran, and how near it came to its Python."""
     how = "the same bits as" if same(given, program) else "within rounding of"
-    return (
-        f"the {side.role} is compiled: its code, run once on the inputs, gave {how} the Python inside it, which is "
-        "what was compared site by site",
-    )
+    said = f"the {side.role} is compiled: its code, run once on the inputs, gave {how} the Python inside it"
+    return (f"{said}, which is what was compared site by site",)
 
 
 def _given(side: Side, inputs: Inputs) -> list[Tensor]:
@@ -393,8 +394,7 @@ def _stages(stages: Sequence[FormStage]) -> Iterator[str]:
     first = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
     if same:
         yield f"{' and '.join(same)} {'gives' if len(same) == 1 else 'give'} what the Python gives"
-    if first is None:
-        return
-    yield f"{first.name} is the first stage that does not"
-    if first.mended:
+    if first is not None:
+        yield f"{first.name} is the first stage that does not"
+    if first is not None and first.mended:
         yield f"kept as outputs of their own, the values of {' and '.join(first.mended)} mend it"

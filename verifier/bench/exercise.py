@@ -9,7 +9,7 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.graph.operators import DROPOUTS, MOVES, canonical
+from verifier.graph.operators import DROPOUTS, MOVES, PRODUCTS, canonical
 from verifier.inputs import named
 from verifier.inputs.samples import batch_size
 from verifier.records import Exercise, InputRange, StaticDifference, Unexercised
@@ -130,20 +130,23 @@ def _unshown(
 
 def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unexercised]:
     """What a site that was tried alone leaves open."""
-    if tried.excited is not None:
+    if tried.excited is not None or _folded(alignment, row):
         return
     summary, kind = "; ".join(row.differences), "operators"
     if row.apart:
         candidate, baseline = (
             ", ".join(graph.by_name[name].op for name in names[:_OPERATORS])
             + (", ..." if len(names) > _OPERATORS else "")
-            or "nothing"
             for graph, names in (
                 (alignment.candidate, row.between_candidate),
                 (alignment.baseline, row.between_baseline),
             )
         )
-        summary = f"above it stands {candidate}, in the baseline {baseline}"
+        if candidate and baseline:
+            summary = f"before it stands {candidate}, in the baseline {baseline}"
+        else:
+            one, other = ("candidate", "baseline") if candidate else ("baseline", "candidate")
+            summary = f"before it the {one} has {candidate or baseline}, the {other} nothing"
     elif row.candidate_op is None and row.baseline and row.differences:
         if not tried.why and _spelt(alignment, row.baseline, row.candidate):
             return
@@ -158,6 +161,22 @@ def _alone(alignment: Alignment, row: PairResult, tried: Tried) -> Iterator[Unex
     why = tried.why or (UNSHOWN if kind == "hyperparameter" or dropped else "")
     if why and summary:
         yield Unexercised(kind=kind, baseline=row.baseline, candidate=row.candidate, summary=summary, why=why)
+
+
+def _folded(alignment: Alignment, row: PairResult) -> bool:
+    """Whether one side has a product and the other the same and its norm: both are affine, statistics being fixed."""
+    sides = (
+        (row.op, row.between_baseline, alignment.baseline, row.candidate_op, row.between_candidate),
+        (row.candidate_op, row.between_candidate, alignment.candidate, row.op, row.between_baseline),
+    )
+    return any(
+        norm == "batch_norm"
+        and product is not None
+        and product.startswith(PRODUCTS)
+        and not besides
+        and [graph.by_name[name].op for name in between] == [product]
+        for norm, between, graph, product, besides in sides
+    )
 
 
 _OPERATORS = 6  # that are named of a region

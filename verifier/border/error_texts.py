@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -50,8 +51,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_said(error: BaseException) -> str:
-    """The first line of what an exception says; empty where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "")
+    """The first line of what an exception says; empty where it says nothing.
+
+    Lines that only say where in C++ it was raised come before it.
+    """
+    lines = str(error).strip().splitlines()
+    return next(
+        (line.strip() for line in lines if not _IN_CPP.fullmatch(line.strip())), next(iter(lines), "")
+    )
+
+
+_IN_CPP = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:|")
 
 
 def raised_by_program(error: BaseException) -> bool:

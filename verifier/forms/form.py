@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from verifier.border.error_texts import account
 from verifier.border.programs import translating
-from verifier.errors import CannotRunError, SourceError
+from verifier.errors import CannotRunError, SourceError, installing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -131,7 +131,7 @@ def needing(extra: str, what: str) -> Iterator[None]:
         if (error.name or "").startswith("verifier"):  # a fault of its own
             raise
         raise CannotRunError(
-            f"{what} needs {error.name or extra}, which is not installed: pip install 'parity-verifier[{extra}]'."
+            f"{what} needs {error.name or extra}, which is not installed: {installing(extra)}."
         ) from error
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import io
 from typing import TYPE_CHECKING
 
-from verifier.errors import CannotRunError, UsageError
+from verifier.errors import CannotRunError, UsageError, installing
 from verifier.storage.frames import inert
 from verifier.storage.saving import save_text
 
@@ -29,8 +29,7 @@ def check_target(file: Path) -> None:
         raise UsageError(f"{file}: the name of a table ends in {' or '.join(SUFFIXES)}.")
     if file.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise CannotRunError(
-            "Parquet needs pyarrow, which is not installed: pip install 'parity-verifier[parquet]'. "
-            "Or name a .csv file."
+            f"Parquet needs pyarrow, which is not installed: {installing('parquet')}. Or name a .csv file."
         )
 
 

@@ -194,3 +194,14 @@ def test_without_float64_nothing_is_run_alone_and_that_is_told() -> None:
     found = compared(candidate, 0.1 * images(), semantics=False)
     assert found.verdict is Verdict.MATCH
     assert [each.why for each in exercised(found).unexercised] == ["it was not run alone"]
+
+
+def test_a_norm_that_is_folded_into_its_convolution_leaves_nothing_open() -> None:
+    whole = Net().eval()
+    folded = copy.deepcopy(whole)
+    folded.conv = nn.utils.fuse_conv_bn_eval(folded.conv, folded.bn)
+    folded.bn = nn.Identity()  # type: ignore[assignment]
+    for one, other in ((whole, folded), (folded, whole)):
+        found = verify(one, other, images(), weights="as-is")
+        assert found.verdict is Verdict.MATCH
+        assert "conv2d" not in " ".join(each.summary for each in exercised(found).unexercised)

@@ -287,3 +287,13 @@ class OnMeta(Net):
 def test_a_result_without_values_is_told() -> None:
     with pytest.raises(VerifierError, match="returns a tensor on the meta device"):
         verify(Net(), OnMeta(), X)
+
+
+def test_lines_that_only_say_where_in_cpp_something_was_raised_are_left_out() -> None:
+    error = RuntimeError(
+        "Exception from src/inference/src/cpp/core.cpp:84:\n"
+        "Check 'm_weights_provider' failed at src/core/xml_util/src/xml_deserialize_util.cpp:887:\n"
+        "Empty weights data!\n\n"
+    )
+    assert first_line(error) == "RuntimeError: Empty weights data!"
+    assert first_line(RuntimeError("Exception from a.cpp:1:")) == "RuntimeError: Exception from a.cpp:1:"

@@ -131,7 +131,7 @@ def test_a_region_behind_anything_but_weights_is_told_alone() -> None:
     assert found.exercise is not None
     (told,) = found.exercise.unexercised
     assert "alone the two part" in told.why
-    assert "above it stands pad, in the baseline nothing" in told.summary
+    assert "before it the candidate has pad, the baseline nothing" in told.summary
 
 
 SAME: dict[str, tuple[Step, Step, Step]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -348,3 +349,11 @@ def test_what_a_stage_shows_is_what_its_program_has() -> None:
     assert shown["relu"][0] == "relu_"
     plus = torch.exp(2 * torch.tanh(form.program.layer(x))) + 1  # type: ignore[operator]
     assert torch.equal(shown["add"][1], plus)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_file_is_read_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of making one
+        torch.jit.save(torch.jit.trace(Steps().eval(), torch.randn(5, 3)), tmp_path / "net.pt")  # type: ignore[no-untyped-call]
+    read(tmp_path / "net.pt")

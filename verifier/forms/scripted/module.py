@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import zipfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,9 @@ def read(path: Path) -> Form:
             f"{path} is no TorchScript module (torch.jit.save): if it holds a state dict, give it with --weights and "
             "name the model that it is for, such as path/to/file.py:build."
         )
-    with reading(str(path), "a TorchScript module (.pt)"):
+    with reading(str(path), "a TorchScript module (.pt)"), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"`torch\.jit\.load` is "
+        )  # deprecated: what else reads such files
         module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return of(module)

@@ -261,10 +261,21 @@ def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
         of_file(str(tmp_path / "net.xml"))
 
 
+def test_weights_that_are_missing_or_cut_are_told_in_the_runtimes_words(tmp_path: Path) -> None:
+    openvino.save_model(converted("mlp"), tmp_path / "net.xml", compress_to_fp16=False)
+    weights = (tmp_path / "net.bin").read_bytes()
+    (tmp_path / "net.bin").write_bytes(weights[:8])
+    with pytest.raises(SourceError, match="RuntimeError: Incorrect weights in bin file!"):
+        of_file(str(tmp_path / "net.xml"))
+    (tmp_path / "net.bin").unlink()
+    with pytest.raises(SourceError, match="Empty weights data in bin file or bin file cannot be found!"):
+        of_file(str(tmp_path / "net.xml"))
+
+
 def test_what_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.xml").write_text("<net/>")
     for name in [each for each in sys.modules if each.startswith("verifier.forms.openvino")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(CannotRunError, match=r"pip install 'parity-verifier\[openvino\]'"):
+    with pytest.raises(CannotRunError, match=r'pip install "\.\[openvino\]" in the checkout'):
         of_file(str(tmp_path / "net.xml"))
