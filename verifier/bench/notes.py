@@ -35,7 +35,7 @@ def notes(
         *(note for side in sides for note in side.notes),
         *_tf32(sides, lowered=lowered),
         *dict.fromkeys(note for cell in compared.cells if cell.calls for note in cell.calls.notes),
-        *(_in_order(alignment) if by_order else ()),
+        *_in_order(alignment, by_order=by_order),
         *compared.notes,
         *(note for run in compared.runs for note in run.notes),
         *_overwritten(alignment),
@@ -69,11 +69,13 @@ def _tf32(sides: tuple[Side, Side], *, lowered: bool) -> Iterator[str]:
         )
 
 
-def _in_order(alignment: Alignment) -> Iterator[str]:
-    """Which names were taken for the same."""
-    names = alignment.baseline.output_names, alignment.candidate.output_names
-    if names[0] != names[1]:
-        same = [f"{one or 'the output'} = {two or 'the output'}" for one, two in zip(*names, strict=False)]
+def _in_order(alignment: Alignment, *, by_order: bool) -> Iterator[str]:
+    """Which names were taken for the same: where that was asked for, or where a file has others than the model."""
+    graphs = alignment.baseline, alignment.candidate
+    labels = [graph.output_labels or graph.output_names for graph in graphs]
+    labelled = any(graph.output_labels for graph in graphs)
+    if labels[0] != labels[1] and (by_order or labelled):
+        same = [f"{one or 'the output'} = {two or 'the output'}" for one, two in zip(*labels, strict=False)]
         yield f"outputs are compared in their order: {_some(same)}"
 
 

@@ -27,11 +27,15 @@ NOWHERE = Node(Origin("", leaf=False))
 
 
 class Interpreter(nn.Module):
-    """A program of nodes. `running` is the one whose operator is called, set before each call."""
+    """A program of nodes. `running` is the one whose operator is called, set before each call.
+
+    `output_labels` is what its file calls what it returns in order; empty where it does not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.running = NOWHERE
+        self.output_labels: tuple[str, ...] = ()
 
 
 class Step:

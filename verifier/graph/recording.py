@@ -15,6 +15,7 @@ from verifier.errors import ModelError
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.conditions import Conditions
 from verifier.graph.instrument import Instrument
+from verifier.graph.interpreted import Interpreter
 from verifier.graph.lines import Lines
 from verifier.graph.operators import (
     CONSTANTS,
@@ -141,6 +142,7 @@ class Recorder(Instrument):
         self._inputs = len(inputs)
         self._read: list[int] = []  # sites whose numbers have left torch for Python
         self._conditions = Conditions.of(model, inputs)
+        self._labels = model.output_labels if isinstance(model, Interpreter) else ()
         self._suspendable = True
         self._writes_inputs = False
         self._written: set[int | None] = set()
@@ -310,6 +312,7 @@ class Recorder(Instrument):
             | {name for name, (buffer, before) in self._buffers.items() if not torch.equal(buffer, before)},
             draws=draws,
             output_names=returned.names,
+            output_labels=self._labels if len(sources) > 1 else (),
             conditions=self._conditions,
         )
 

@@ -99,6 +99,7 @@ class Graph:
         outputs: Where each output tensor of the model came from: a site's index, or -1 - k for the
             k-th input handed through, or `UNTRACED`.
         output_names: Where each output stands in what the model returns: `logits`, `0`; empty for a bare tensor.
+        output_labels: What the file of a program of nodes calls them in order, where it returns several; else empty.
         output_order: The outputs by position in what the model returns, where they were put into another order.
         inputs: How many input tensors the model was given.
         tensors: Names of all parameters and buffers of the model, with their shapes.
@@ -120,19 +121,24 @@ class Graph:
     writes_state: frozenset[str] = frozenset()
     draws: bool = False
     output_names: tuple[str, ...] = ()
+    output_labels: tuple[str, ...] = ()
     output_order: tuple[int, ...] | None = None
     conditions: Conditions | None = None
 
     def with_outputs_like(self, other: Graph) -> Graph:
         """This graph, with its outputs in the other's order if both return the same names."""
-        names = self.output_names
-        if names == other.output_names or sorted(names) != sorted(other.output_names):
+        names, wanted = self.output_labels or self.output_names, other.output_labels or other.output_names
+        if self.output_names == other.output_names and names == wanted:
             return self
-        order = tuple(names.index(name) for name in other.output_names)
+        said = not self.output_labels or not all(name.isdigit() for name in wanted)  # else it is a position
+        if not said or sorted(names) != sorted(wanted) or len(set(names)) < len(names):
+            return self
+        order = tuple(names.index(name) for name in wanted)
         return replace(
             self,
             outputs=tuple(self.outputs[k] for k in order),
             output_names=other.output_names,
+            output_labels=wanted,
             output_order=order,
         )
 

@@ -36,7 +36,7 @@ class OnnxProgram(Interpreter):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.plan = plan
+        self.plan, self.output_labels = plan, plan.outputs
         self._paths: dict[str, tuple[str, str]] = {}
         self._numbers: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():

@@ -145,10 +145,7 @@ def of(model: onnx.ModelProto | Path) -> Form:
         program = OnnxProgram(Plan(model, "model.onnx"))
     stages = tuple(Level(level, model, program) for level in LEVELS)
     dtype = str(program.plan.native).removeprefix("torch.")
-    outputs = program.plan.outputs
-    order = f"outputs of the ONNX model are taken in their order: {', '.join(outputs)}"
-    notes = (order,) if len(outputs) > 1 else ()
-    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), notes=notes, captured=True)
+    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), captured=True)
 
 
 def read(path: Path) -> Form:

@@ -37,6 +37,7 @@ class Plan:
     Attributes:
         inputs: Names of what the model is given.
         outputs: Names of what it returns.
+        called: What the file calls that.
         steps: Its nodes in order, each with where it comes from and the values that are read by none after it.
         tensors: What it has learnt, by the names of values.
         constants: Other constants: shapes, settings, numbers.
@@ -46,6 +47,7 @@ class Plan:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    called: tuple[str, ...]
     steps: tuple[tuple[NodeStep, Node, tuple[str, ...]], ...]
     tensors: Mapping[str, np.ndarray]
     constants: Mapping[str, np.ndarray]
@@ -57,6 +59,7 @@ class Plan:
         cls,
         inputs: Sequence[str],
         outputs: Sequence[str],
+        called: Sequence[str],
         steps: Sequence[tuple[NodeStep, Node]],
         tensors: Mapping[str, np.ndarray],
         constants: Mapping[str, np.ndarray],
@@ -69,6 +72,7 @@ class Plan:
         return cls(
             inputs=tuple(inputs),
             outputs=tuple(outputs),
+            called=tuple(called),
             steps=tuple(
                 (
                     step,
@@ -121,7 +125,7 @@ class _Reader:
         self._held: dict[str, np.ndarray] = {}
         self._names: dict[str, str] = {}
         self._numbers: dict[str, np.ndarray] = {}
-        parameters = {each.get_node(): _input_name(each) for each in model.inputs}
+        parameters = {each.get_node(): _name(each) for each in model.inputs}
         found: list[Part] = []
         for place, handle in enumerate(model.get_ordered_ops()):
             self._read(place, handle, parameters, found)
@@ -137,6 +141,7 @@ class _Reader:
         self.plan = Plan.of(
             [*parameters.values()],
             results,
+            [_name(each) for each in model.outputs],
             [*zip(steps, placed(origins, [node.name for node in nodes], file), strict=True)],
             tensors,
             constants,
@@ -213,7 +218,7 @@ def _place(output: Any) -> tuple[int, int]:
     return output.get_node().get_instance_id(), output.get_index()
 
 
-def _input_name(output: Any) -> str:
+def _name(output: Any) -> str:
     names = output.get_names()
     return str(min(names)) if names else str(output.get_node().get_friendly_name())
 

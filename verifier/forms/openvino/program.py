@@ -30,7 +30,7 @@ class OpenvinoProgram(Interpreter):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.plan = plan
+        self.plan, self.output_labels = plan, plan.called
         self._paths: dict[str, tuple[str, str]] = {}
         for name, array in plan.tensors.items():
             tensor = torch.from_numpy(array)

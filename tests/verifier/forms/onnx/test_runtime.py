@@ -6,6 +6,7 @@ import copy
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -141,3 +142,62 @@ def test_norms_that_share_their_gains_are_told_apart(tmp_path: Path) -> None:
     assert [(row.baseline, row.cause and row.cause.code) for row in found.culprits] == [
         ("norms.1", "layernorm-eps")
     ]
+
+
+class Named(nn.Module):
+    """Two results of one shape, by name."""
+
+    def __init__(self, keys: tuple[str, str] = ("sum", "product")) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = {"sum": x + 3, "product": x * 2}
+        return {key: made[key] for key in self.keys}
+
+
+def by_file(names: tuple[str, str]) -> onnx.ModelProto:
+    """The same with its outputs in another order, under some names."""
+    helper = onnx.helper
+    kind = onnx.TensorProto.FLOAT
+    constants = [
+        onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name)
+        for name, value in (("two", 2), ("three", 3))
+    ]
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], [names[0]]),
+        helper.make_node("Add", ["x", "three"], [names[1]]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, kind, [2, 3]) for name in names]
+    inputs = [helper.make_tensor_value_info("x", kind, [2, 3])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_outputs_are_paired_by_the_names_in_the_file() -> None:
+    x = torch.randn(2, 3)
+    file = by_file(("product", "sum"))
+    for one, other in ((Named(), file), (file, Named())):
+        found = verify(one, other, x)
+        assert (found.verdict, found.reason, found.notes) == (Verdict.MATCH, "", ())
+    assert verify(by_file(("product", "sum")), file, x).verdict is Verdict.MATCH
+
+
+def test_outputs_of_other_names_are_taken_in_their_order_and_told() -> None:
+    x = torch.randn(2, 3)
+    found = verify(Named(("product", "sum")), by_file(("one", "two_")), x)
+    assert found.verdict is Verdict.MATCH
+    assert found.notes == ("outputs are compared in their order: product = one, sum = two_",)
+    assert verify(Named(), by_file(("one", "two_")), x).verdict is Verdict.DIVERGED
+
+
+def test_an_output_under_a_wrong_name_is_found() -> None:
+    assert verify(Named(), by_file(("sum", "product")), torch.randn(2, 3)).verdict is Verdict.DIVERGED
+
+
+def test_numbers_that_an_exporter_calls_outputs_by_are_no_names() -> None:
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x * 2, x + 3
+
+    assert verify(Both(), by_file(("1", "0")), torch.randn(2, 3)).verdict is Verdict.MATCH

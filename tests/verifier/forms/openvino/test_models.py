@@ -279,3 +279,20 @@ def test_what_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(CannotRunError, match=r'pip install "\.\[openvino\]" in the checkout'):
         of_file(str(tmp_path / "net.xml"))
+
+
+class Named(nn.Module):
+    """Two results of one shape, by name."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": x + 3, "product": x * 2}
+
+
+def test_outputs_are_paired_by_the_names_in_the_file() -> None:
+    x = torch.randn(2, 3)
+    given = opset13.parameter([2, 3], np.float32, name="x")
+    parts = opset13.multiply(given, np.float32(2)), opset13.add(given, np.float32(3))
+    for part, name in zip(parts, ("product", "sum"), strict=True):
+        part.output(0).set_names({name})
+    found = verify(Named(), openvino.Model([*parts], [given], "named"), x)
+    assert (found.verdict, found.coverage.returned) == (MATCH, ())
