@@ -11,7 +11,7 @@ from reports.sections import Section, cut
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from verifier.records import FormStage, Result, StageKernel
+    from verifier.records import FormStage, PairResult, Result, StageKernel
 
 _MOST = 2000  # rows: a page has them all, or is slow
 _NONE = "-"
@@ -43,11 +43,20 @@ def _section(verification: Result, role: str, stages: Sequence[FormStage]) -> Se
     made = [{site: kernel for kernel in each.kernels for site in kernel.sites} for each in stages]
     places = [place for place in _places(verification, role) if any(place[1] in each for each in made)]
     columns = [_column(places, each, _usual(stage)) for each, stage in zip(made, stages, strict=True)]
-    rows = tuple((name, *told) for (name, _), *told in zip(places, *columns, strict=True))
-    header = ("site", *(f"{each.name}, {dtype}" if (dtype := _usual(each)) else each.name for each in stages))
+    ops = {getattr(row, role): _operator(row, role) for row in verification.layers}
+    rows = tuple((name, ops.get(own, ""), *told) for (name, own), *told in zip(places, *columns, strict=True))
+    header = (
+        "site",
+        "one by one",
+        *(f"{each.name}, {dtype}" if (dtype := _usual(each)) else each.name for each in stages),
+    )
     title = f"{TITLE} of the {role}, {stages[0].form}{against}"
     said = f"{wording.counted(len(rows), 'site')}; what one kernel makes stands with its first"
     return Section(title, cut(rows, _MOST), header, folded=said)
+
+
+def _operator(row: PairResult, role: str) -> str:
+    return (row.candidate_op if role == "candidate" else None) or row.op
 
 
 def _places(verification: Result, role: str) -> Iterator[tuple[str, str]]:

@@ -11,14 +11,15 @@ from verifier.records import CertificateInfo, StageKernel
 
 def test_stages_are_columns_and_the_baselines_sites_rows() -> None:
     (section,) = ladder.sections(deployed())
-    assert section.header == ("site", "basic, float32", "extended, float32")
+    assert section.header == ("site", "one by one", "basic, float32", "extended, float32")
     baseline = [row.baseline for row in deployed().layers if row.baseline]
     assert [row[0] for row in section.rows] == baseline
+    assert [row[1] for row in section.rows] == [row.candidate_op or row.op for row in deployed().layers]
 
 
 def test_what_is_fused_stands_as_with_its_first() -> None:
     (section,) = ladder.sections(deployed())
-    first, second, third = (row[1:] for row in section.rows[:3])
+    first, second, third = (row[2:] for row in section.rows[:3])
     assert first == ("Conv", "com.microsoft.FusedConv, 2 sites")
     assert second == ("Conv", f"with {section.rows[0][0]}")
     assert third == ("Conv", "Conv")
@@ -30,8 +31,8 @@ def test_a_kernel_in_another_dtype_than_most_says_so() -> None:
     half = msgspec.structs.replace(one, dtype="bfloat16")
     stage = msgspec.structs.replace(sample.stages[0], kernels=(half, *others))
     (section,) = ladder.sections(msgspec.structs.replace(sample, stages=(stage,)))
-    assert section.header == ("site", "basic, float32")
-    assert [row[1] for row in section.rows[:2]] == ["Conv in bfloat16", "Conv"]
+    assert section.header == ("site", "one by one", "basic, float32")
+    assert [row[2] for row in section.rows[:2]] == ["Conv in bfloat16", "Conv"]
 
 
 def test_a_site_that_no_kernel_of_a_stage_makes_has_a_dash() -> None:
@@ -39,7 +40,7 @@ def test_a_site_that_no_kernel_of_a_stage_makes_has_a_dash() -> None:
     basic, extended, _ = sample.stages
     fewer = msgspec.structs.replace(extended, kernels=extended.kernels[:1])
     (section,) = ladder.sections(msgspec.structs.replace(sample, stages=(basic, fewer)))
-    assert [row[2] for row in section.rows][2:] == ["-"] * (len(section.rows) - 2)
+    assert [row[3] for row in section.rows][2:] == ["-"] * (len(section.rows) - 2)
 
 
 def test_the_certificate_that_a_form_is_held_against_is_named() -> None:
