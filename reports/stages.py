@@ -34,6 +34,8 @@ def _row(stage: FormStage) -> tuple[str, ...]:
     site = f"{stage.site} ({stage.operator})" if stage.site else stage.unplaced
     if stage.mended:
         site = f"{site}; not with {wording.some(stage.mended, _NAMED)} kept apart"
+    if stage.casts:
+        site = "; ".join(filter(None, (site, "not where it rounds between operators as torch does")))
     if stage.cell:
         outcome = f"{outcome} in {stage.cell}"
     return stage.role, stage.form, stage.name, outcome, site

@@ -31,7 +31,7 @@ from verifier.bench.outputs import (
     returned_by,
     same,
 )
-from verifier.bench.recompiled import recompiled
+from verifier.bench.recompiled import clauses, recompiled
 from verifier.border import heartbeat
 from verifier.border.programs import translating
 from verifier.errors import ModelError, OutOfMemoryError
@@ -373,7 +373,7 @@ def _row(index: int, run: AsGiven, number: int, meeting: Meeting, *, alike: bool
             confirmed=True,
             evidence=(
                 f"both were run on the same inputs, with the same weights: {name} differs",
-                *_stages(run.stages if run.compiled else ()),
+                *clauses(run.stages if run.compiled else ()),
             ),
             remedy="look at the compiler's backend and options, or run it without"
             if run.compiled
@@ -386,15 +386,3 @@ def _first(run: AsGiven) -> str:
     """The first value that the compiled code changes, where it was found."""
     found = next((each for each in run.stages if each.site), None)
     return f"; first at {found.site} ({found.operator})" if found is not None else ""
-
-
-def _stages(stages: Sequence[FormStage]) -> Iterator[str]:
-    """What the stages of compiled code tell, a clause each."""
-    same = [each.name for each in stages if each.verdict is Verdict.MATCH]
-    first = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
-    if same:
-        yield f"{' and '.join(same)} {'gives' if len(same) == 1 else 'give'} what the Python gives"
-    if first is not None:
-        yield f"{first.name} is the first stage that does not"
-    if first is not None and first.mended:
-        yield f"kept as outputs of their own, the values of {' and '.join(first.mended)} mend it"

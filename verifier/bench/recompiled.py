@@ -144,7 +144,16 @@ class _Climb(NamedTuple):
             last = self.told(rungs[-1], shipped, Verdict.DIVERGED)
             return [*found, first, last], self.cause(number)
         last = self.placed(rungs, len(rungs) - 1, self.told(rungs[-1], shipped, Verdict.DIVERGED))
-        return [*found, last], self.cause(len(rungs) - 1) if rungs[-1].graph else "fusion"
+        if rungs[-1].graph:
+            return [*found, last], self.cause(len(rungs) - 1)
+        return [*found, replace(last, casts=self.casts(rungs[-1]))], "fusion"
+
+    def casts(self, rung: Rung) -> bool:
+        """Whether generated code agrees where it rounds between operators as torch's own kernels do."""
+        try:
+            return self.near(self.run(rung, call=rung.rounding))
+        except CannotRunError:
+            return False
 
     def cause(self, number: int) -> str:
         """Of a graph that torch's own kernels run, what is wrong: it, if float64 tells as well, else a kernel."""
@@ -199,6 +208,21 @@ class _Climb(NamedTuple):
                 near(unit, exact, program, value, Error.of(exact, program)).near
             )
             yield site, operator, alike
+
+
+def clauses(stages: Sequence[FormStage]) -> Iterator[str]:
+    """What the stages of compiled code tell, a clause each."""
+    same = [each.name for each in stages if each.verdict is Verdict.MATCH]
+    first = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
+    if same:
+        yield f"{' and '.join(same)} {'gives' if len(same) == 1 else 'give'} what the Python gives"
+    if first is None:
+        return
+    yield f"{first.name} is the first stage that does not"
+    if first.mended:
+        yield f"kept as outputs of their own, the values of {' and '.join(first.mended)} mend it"
+    if first.casts:
+        yield "it agrees where it rounds between operators as torch's own kernels do (emulate_precision_casts)"
 
 
 def _least(

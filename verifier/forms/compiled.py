@@ -162,8 +162,17 @@ class Compiled:
         """What it returns where the values of some sites are kept that `values` has yielded."""
         return self._run(args, kwargs, {self._taps[site] for site in sites})[0]
 
+    def rounding(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What it returns where generated code rounds between operators as torch's own kernels do."""
+        return self._run(args, kwargs, (), rounding=True)[0]
+
     def _run(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], taps: Collection[Tap] | None
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        taps: Collection[Tap] | None,
+        *,
+        rounding: bool = False,
     ) -> tuple[Any, Log]:
         log = Log()
         copied = copy_with(self._program, state_of(self._program), lambda tensor: tensor, role="model")
@@ -176,7 +185,7 @@ class Compiled:
                 **compiler.APART,
             )
         held = [(module, dict(vars(module))) for module in copied.modules()]
-        with compiler.undisturbed(self._shapes, draws=self._draws):
+        with compiler.undisturbed(self._shapes, draws=self._draws, rounding=rounding):
             for number in range(self._calls(args, kwargs)):
                 if number:  # what an earlier call wrote is put back
                     self._begin_again(copied, held)

@@ -27,7 +27,7 @@ class Shapes:
 
 
 @contextlib.contextmanager
-def undisturbed(shapes: Shapes, *, draws: bool) -> Iterator[None]:
+def undisturbed(shapes: Shapes, *, draws: bool, rounding: bool = False) -> Iterator[None]:
     """Compile inside as a process would that has seen only `shapes`; what is compiled is dropped at the end.
 
     Errors are raised, whatever the caller has set, and no environment variable or stance turns the compiler off.
@@ -35,6 +35,7 @@ def undisturbed(shapes: Shapes, *, draws: bool) -> Iterator[None]:
     Args:
         shapes: What was seen before; it is brought up to date.
         draws: Whether the program draws random numbers: the code then draws those that torch would.
+        rounding: Whether generated code rounds between operators as torch's own kernels do.
     """
     import torch._dynamo as dynamo  # noqa: PLC0415 - a second, and only where something is compiled
     import torch._dynamo.pgo as sizes  # noqa: PLC0415
@@ -48,12 +49,13 @@ def undisturbed(shapes: Shapes, *, draws: bool) -> Iterator[None]:
         name: getattr(known, name) + room for name in ("recompile_limit", "accumulated_recompile_limit")
     }
     settings: dict[str, Any] = {"suppress_errors": False, "disable": False, **limits}
+    wanted = [*["fallback_random"] * draws, *["emulate_precision_casts"] * rounding]
     others, sizes._CODE_STATE = sizes._CODE_STATE, shapes.seen
     try:
         with (
             dynamo.set_stance("default"),
             known.patch(settings),
-            inductor.patch({"fallback_random": True} if draws else {}),
+            inductor.patch({name: True for name in wanted if hasattr(inductor, name)}),
         ):
             yield
     finally:

@@ -80,6 +80,9 @@ class Rung(Stage, Protocol):
         Nothing is fused across these.
         """
 
+    def rounding(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What it returns where generated code rounds between operators as torch's own kernels do."""
+
 
 class Recompiling(Protocol):
     """Makes stages of a program that has other tensors than the form's own, or is in another dtype."""

@@ -26,7 +26,8 @@ class FormStage(Record, frozen=True, kw_only=True):
     far its outputs are from the program's (the largest NRMSE), `exact` says that they are the same bits. Where they
     are further apart than rounding explains, `site` is the program's first that is, by name, and `operator` what
     makes it at this stage; both are empty if that was not found, and `unplaced` says why. `mended` names sites whose
-    values, kept apart, make the stage agree with its program, so that what is wrong is what is fused across them.
+    values, kept apart, make the stage agree with its program, so that what is wrong is what is fused across them; so
+    it does, where `casts` says so, once it rounds between operators as torch's own kernels do.
     `cell` is the one it was run in; empty for that of the form itself. `kernels` are those that make any of the
     program's sites, in the order of execution, where the runtime tells; `kernels_left` says how many more there are
     than are kept.
@@ -41,6 +42,7 @@ class FormStage(Record, frozen=True, kw_only=True):
     site: str = ""
     operator: str = ""
     mended: tuple[str, ...] = ()
+    casts: bool = False
     cell: str = ""
     unplaced: str = ""
     kernels: tuple[StageKernel, ...] = ()

@@ -384,3 +384,20 @@ def test_values_inside_are_those_of_the_programs_sites() -> None:
         assert torch.equal(inside["cat"], torch.cat([other.relu(), one], -1))
         assert torch.equal(inside["add_2"], model(x))
     assert set(inside) == {site.name for site in graph.sites}
+
+
+def test_casts_that_generated_code_leaves_out_are_told_by_compiling_it_with_them() -> None:
+    class Kept(nn.Module):
+        """What rounding to bfloat16 takes away."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.bfloat16().float() - x
+
+    found = verify(Kept(), torch.compile(Kept()), torch.randn(4, 64))  # type: ignore[arg-type]
+    last = found.stages[-1]
+    assert (last.name, last.verdict, last.casts) == ("inductor", Verdict.DIVERGED, True)
+    assert all(not each.casts for each in found.stages[:-1])
+    (culprit,) = found.culprits
+    assert culprit.stage == "fusion"
+    assert culprit.cause is not None
+    assert any("emulate_precision_casts" in each for each in culprit.cause.evidence)
