@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from verifier.align import align
 from verifier.bench.bench import Bench
+from verifier.bench.rounded import with_unrounded
 from verifier.bench.subject import SIDES, Subject
+from verifier.judge import STRICT, PairErrors, bare_rows, semantics_budget
 from verifier.models.copying import state_of
 from verifier.proof.proving import proved
 from verifier.proof.stored import tables
@@ -103,6 +105,25 @@ def _steps(graph: Graph) -> list[str]:
 
 
 def prove(subject: Subject, inputs: Inputs) -> Subject:
-    """The subject with its pairs proved on `inputs`, where its models are built from different operators."""
+    """The subject with its pairs proved on `inputs`, where its models are built from different operators.
+
+    What pairs are apart then tells which of their weights are the roundings of others.
+    """
     subject = subject.with_exact(dict(zip(SIDES, tables(Bench(subject, inputs)), strict=True)))
-    return proved(Bench(subject, inputs)) if subject.alignment.rebuilt else subject
+    if not subject.alignment.rebuilt:
+        return subject
+    subject, apart = proved(Bench(subject, inputs))
+    if not apart:
+        return subject
+    alignment = subject.alignment
+    errors = [
+        PairErrors(
+            shape=alignment.baseline.sites[pair.baseline].shape,
+            candidate_shape=alignment.candidate.sites[pair.candidate].shape,
+            total=None,
+            intrinsic=apart.get(pair),
+            budget=semantics_budget(STRICT, 0.0),
+        )
+        for pair in alignment.pairs
+    ]
+    return with_unrounded(Bench(subject, inputs), bare_rows(alignment, errors, ()))

@@ -128,7 +128,7 @@ def _aligned(
     # The tensors are shared out already; recipes of other pairs say nothing new.
     alignment = replace(alignment, parameters=old.parameters, choices=())
     found = replace(subject, alignment=alignment)
-    return proved(bench.at(subject=found)) if alignment.rebuilt else found
+    return proved(bench.at(subject=found)).subject if alignment.rebuilt else found
 
 
 def _without(alignment: Alignment, old: Alignment) -> Alignment:

@@ -82,15 +82,24 @@ class _Seen:
     Attributes:
         contents: The contents of other sites than the forced ones, by site, on both sides.
         agreeing: The forced pairs that agree, with their layouts (`_forced`).
+        apart: How far forced pairs are apart that rounded weights may set apart.
         equal: Pairs of other sites that give the same, laid out alike.
     """
 
     contents: tuple[dict[int, Content], dict[int, Content]] = field(default_factory=lambda: ({}, {}))
     agreeing: dict[Pair, Layout | None] = field(default_factory=dict)
+    apart: dict[Pair, Comparison] = field(default_factory=dict)
     equal: set[Pair] = field(default_factory=set)
 
 
-def proved(bench: Bench) -> Subject:
+class Proved(NamedTuple):
+    """Two models with their alignment proved, and how far pairs are apart that rounded weights may set apart."""
+
+    subject: Subject
+    apart: Mapping[Pair, Comparison]
+
+
+def proved(bench: Bench) -> Proved:
     """The bench's subject with its alignment proved, and its weights shared out as the numbers demand.
 
     Args:
@@ -112,7 +121,8 @@ def proved(bench: Bench) -> Subject:
     laid = {
         pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
     }
-    return replace(bench.subject, alignment=alignment.settled(pairs, laid, DISPROVED))
+    apart = {pair: error for pair, error in seen.apart.items() if pair in sure}
+    return Proved(replace(bench.subject, alignment=alignment.settled(pairs, laid, DISPROVED)), apart)
 
 
 def _firm(alignment: Alignment, pair: Pair) -> bool:
@@ -153,7 +163,7 @@ def _look(bench: Bench, firm: Sequence[Pair]) -> _Seen:
         elif there.shape == tensor.shape and _same(*((there, tensor) if lane else (tensor, there))):
             seen.equal.add(pair)
 
-    seen.agreeing.update(_forced(bench, firm, passing))
+    seen.agreeing.update(_forced(bench, firm, passing, seen.apart))
     return seen
 
 
@@ -161,11 +171,15 @@ _WAITING = 16  # tensors of one side; where it is more between two forced pairs,
 
 
 def _forced(
-    bench: Bench, pairs: Sequence[Pair], passing: Callable[[int, int, Tensor], None] = lambda *_: None
+    bench: Bench,
+    pairs: Sequence[Pair],
+    passing: Callable[[int, int, Tensor], None] = lambda *_: None,
+    apart: dict[Pair, Comparison] | None = None,
 ) -> dict[Pair, Layout | None]:
     """Run both models, forced at `pairs`: those that agree, with how the candidate's tensor is laid out.
 
-    None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest.
+    None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest. `apart` is told of
+    those that only rounding sets apart.
     """
     alignment = bench.alignment
     ordered = sorted(pairs)
@@ -178,6 +192,8 @@ def _forced(
             error = _error(one, other)
             if error.within(_EQUAL):
                 found[ordered[number]] = None
+            elif apart is not None and error.within(_ROUNDED):
+                apart[ordered[number]] = error
             if error.within(_ROUNDED):
                 return  # no other layout of it is the same
         known = () if number not in laid else (laid[number],)
