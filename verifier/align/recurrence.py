@@ -314,10 +314,13 @@ def loops(graph: Graph, without: Iterable[str]) -> list[Loop]:
             for name in met.first
             if met.bit[name] & ~inside and any(met.above[each] & met.bit[name] for each in group)
         ]
+        between = [
+            name for name in before if not met.held(name).added
+        ]  # a sum changes nothing of a projection
         feeding = [
             name
             for name in before
-            if not (met.is_looked_up(name) or any(met.above[each] & met.bit[name] for each in before))
+            if not (met.is_looked_up(name) or any(met.above[each] & met.bit[name] for each in between))
         ]
         tensors = sorted({*group, *feeding}, key=lambda name: met.first[name])
         lower = sum(met.bit[name] for name in before if name not in feeding)

@@ -52,11 +52,20 @@ def shared_out(
 def _by_value(
     b: Sequence[Held], c: Sequence[Held], values: tuple[Mapping[str, Hashable], Mapping[str, Hashable]]
 ) -> list[Held]:
-    """The candidate's tensors in the order of the baseline's that hold the same; nothing where not all do."""
+    """The candidate's tensors in the order of the baseline's: beside one that holds the same, the others as they are.
+
+    Nothing where none holds what another does, or where the others differ in size.
+    """
     own = {values[1].get(each.name): each for each in c}
-    found = [own.get(values[0].get(each.name)) for each in b]
-    alike = [each for each in found if each is not None]
-    return alike if None not in own and len({*alike}) == len(c) == len(own) else []
+    if None in own or len(own) < len(c):
+        return []
+    same = [own.get(values[0].get(each.name)) for each in b]
+    kept = {each for each in same if each is not None}
+    if not kept or len(kept) < len([each for each in same if each is not None]):
+        return []
+    others = iter(each for each in c if each not in kept)
+    found = [each or next(others) for each in same]
+    return found if [*map(_rows, b)] == [*map(_rows, found)] else []
 
 
 class _Rows(NamedTuple):

@@ -46,9 +46,12 @@ class Neighbourhood:
     @property
     def is_affine(self) -> bool:
         """Whether it is a product with weights and a shift, as far as its operators tell."""
+        reads = self.graph.reads_inputs
         sites = [site for site, _ in self.between] + ([] if self.site is None else [self.site])
+        sites = [site for site in sites if reads[site.index]]  # others lay out what is learnt
         return bool(sites) and all(
-            len(site.operands) == 1
+            None not in site.operands
+            and sum(k < 0 or reads[k] for k in site.operands if k is not None) == 1
             and (site.op.startswith(PRODUCTS) or site.op in MOVES or site.op == "batch_norm")
             and not site.attributes.get("training", False)
             for site in sites

@@ -113,7 +113,7 @@ class Trials:
         numbers = sorted(_numbers(baseline) | _numbers(candidate))
         ran, endless = False, ""
         if baseline.is_affine and candidate.is_affine:
-            some = TELLING_AFFINE
+            some = TELLING_AFFINE[:1] if briefly else TELLING_AFFINE  # what was given tells the shift, too
         else:
             some = FAR if briefly else (*EXCITATIONS, *NONFINITE) if alike else EXCITATIONS
         for excitation in some:

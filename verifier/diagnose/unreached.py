@@ -11,8 +11,9 @@ from verifier.diagnose.reruns import Scene, look_at
 from verifier.diagnose.trials import NOT_ALONE, Trials, Tried, settings_of
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ANYTHING, ranges
-from verifier.graph.tensors import tensors_in
+from verifier.graph.tensors import once, tensors_in
 from verifier.records import Status
+from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -196,7 +197,10 @@ def _sizes(side: Neighbourhood) -> Hashable:
                 found.append(round(math.log10(large)) if 0 < large < math.inf else large)
         for source, tensor in zip(site.operands, call.operands, strict=False):
             if source is None:
-                found.append(tuple(tensor.flatten().tolist()) if tensor.numel() <= _ENOUGH else site.index)
+                few = tensor.numel() <= _ENOUGH
+                found.append(
+                    tuple(tensor.flatten().tolist()) if few else Hasher().of_all([("", once(tensor))])
+                )
     return tuple(found)
 
 

@@ -13,11 +13,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from verifier.align import Pair, layouts
+from verifier.align import Pair
 from verifier.align.sequence import longest_common_subsequence
 from verifier.graph.operators import MOVES, REPLACEABLE, kind
 from verifier.lockstep import Comparing, Plan, run
-from verifier.metrics import collect, compare, measure
+from verifier.metrics import compare
+from verifier.proof.contents import Content
+from verifier.proof.likeness import EQUAL, ROUNDED, compared, distance, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,49 +32,10 @@ if TYPE_CHECKING:
     from verifier.graph import Graph
     from verifier.records import Comparison
 
-# Sums over tensors that are equal but for rounding agree far better than this in float64.
-_CLOSE = 1e-9
-# Relative error (NRMSE) of tensors that operators which cancel may leave; beyond it they are not the same.
-_EQUAL = 1e-11
-# And of tensors that the rounding of stored weights sets apart, which are laid out alike all the same.
-_ROUNDED = 1e-4
+# Relative error (NRMSE) of one tensor with a fault in it, as it is laid out; in any other layout it is quite another.
+_NEAR = 0.5
 
 DISPROVED = "paired by its place at first, but the two tensors differ and the operators around them do too"
-
-
-class Content(NamedTuple):
-    """A tensor by what is in it, in whatever order: its size, sum, sum of squares and of cubes, and extremes."""
-
-    elements: int
-    squares: float
-    total: float
-    cubes: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Content | None:
-        """The content of a real tensor; None where it is constant, not finite or empty, and tells nothing."""
-        if tensor.is_complex() or not tensor.numel():
-            return None
-        from verifier.metrics.content import sums  # noqa: PLC0415 - compiled code, which not every comparison needs
-
-        found = sums(tensor)
-        if not math.isfinite(found.squares) or found.least == found.most:
-            return None
-        return cls(tensor.numel(), found.squares, found.total, found.cubes, found.least, found.most)
-
-    def fits(self, other: Content) -> bool:
-        """Whether both may hold the same numbers, but for rounding."""
-        size = max(abs(self.least), abs(self.most))
-        return (
-            self.elements == other.elements
-            and math.isclose(self.squares, other.squares, rel_tol=_CLOSE)
-            and abs(self.total - other.total) <= _CLOSE * math.sqrt(self.squares * self.elements)
-            and abs(self.cubes - other.cubes) <= _CLOSE * self.squares * size
-            and abs(self.least - other.least) <= _CLOSE * size
-            and abs(self.most - other.most) <= _CLOSE * size
-        )
 
 
 @dataclass
@@ -81,15 +44,18 @@ class _Seen:
 
     Attributes:
         contents: The contents of other sites than the forced ones, by site, on both sides.
-        agreeing: The forced pairs that agree, with their layouts (`_forced`).
-        apart: How far forced pairs are apart that rounded weights may set apart.
+        forced: What the forced pairs have shown.
         equal: Pairs of other sites that give the same, laid out alike.
     """
 
     contents: tuple[dict[int, Content], dict[int, Content]] = field(default_factory=lambda: ({}, {}))
-    agreeing: dict[Pair, Layout | None] = field(default_factory=dict)
-    apart: dict[Pair, Comparison] = field(default_factory=dict)
+    forced: _Forced = field(default_factory=lambda: _Forced(set(), {}, {}))
     equal: set[Pair] = field(default_factory=set)
+
+    @property
+    def agreeing(self) -> set[Pair]:
+        """The forced pairs that agree."""
+        return self.forced.agreeing
 
 
 class Proved(NamedTuple):
@@ -97,6 +63,17 @@ class Proved(NamedTuple):
 
     subject: Subject
     apart: Mapping[Pair, Comparison]
+
+
+class _Forced(NamedTuple):
+    """What forced pairs have shown: which agree, how far rounded weights may set others apart, and layouts.
+
+    None stands for the baseline's layout; what is not known is not there.
+    """
+
+    agreeing: set[Pair]
+    apart: dict[Pair, Comparison]
+    layouts: dict[Pair, Layout | None]
 
 
 def proved(bench: Bench) -> Proved:
@@ -115,20 +92,37 @@ def proved(bench: Bench) -> Proved:
     if other or not seen.equal.issuperset(alike):
         found = _forced(bench, [*firm, *alike])
     else:  # forced at these, too, nothing would change
-        found = seen.agreeing | dict.fromkeys(alike)
-    sure = [*firm, *(pair for pair in alike if pair in found)]
+        found = seen.forced._replace(
+            agreeing=seen.agreeing | {*alike}, layouts=seen.forced.layouts | dict.fromkeys(alike)
+        )
+    sure = [
+        *firm,
+        *(
+            pair
+            for pair in alike
+            if pair in found.agreeing or (pair in found.apart and _weighed(alignment, pair))
+        ),
+    ]
     pairs = [*sure, *(pair for pair in doubted if _suspicious(alignment, pair, sure, firm, seen.agreeing))]
-    laid = {
-        pair: layout for pair in pairs if (layout := found.get(pair, alignment.layouts.get(pair))) is not None
-    }
-    apart = {pair: error for pair, error in seen.apart.items() if pair in sure}
-    return Proved(replace(bench.subject, alignment=alignment.settled(pairs, laid, DISPROVED)), apart)
+    layouts_of = {**alignment.layouts, **found.layouts}
+    laid = {pair: layout for pair in pairs if (layout := layouts_of.get(pair)) is not None}
+    settled = replace(bench.subject, alignment=alignment.settled(pairs, laid, DISPROVED))
+    return Proved(settled, {pair: found.apart[pair] for pair in sure if pair in found.apart})
 
 
 def _firm(alignment: Alignment, pair: Pair) -> bool:
     """Whether a pair stands on weights, which say more than a place does."""
     return bool(
         alignment.baseline.sites[pair.baseline].tensors and alignment.candidate.sites[pair.candidate].tensors
+    )
+
+
+def _weighed(alignment: Alignment, pair: Pair) -> bool:
+    """Whether both sites compute with weights or with what is made of them, as a norm written by hand does."""
+    return all(
+        graph.sites[index].tensors
+        or any(source >= 0 and not graph.reads_inputs[source] for source in graph.sites[index].inputs)
+        for graph, index in zip((alignment.baseline, alignment.candidate), pair, strict=True)
     )
 
 
@@ -160,10 +154,12 @@ def _look(bench: Bench, firm: Sequence[Pair]) -> _Seen:
             waiting[lane][pair] = tensor.clone()
             if len(waiting[lane]) > _WAITING:
                 waiting[lane].pop(next(iter(waiting[lane])))
-        elif there.shape == tensor.shape and _same(*((there, tensor) if lane else (tensor, there))):
+        elif (
+            there.shape == tensor.shape and distance(*((there, tensor) if lane else (tensor, there))) <= EQUAL
+        ):
             seen.equal.add(pair)
 
-    seen.agreeing.update(_forced(bench, firm, passing, seen.apart))
+    seen.forced = _forced(bench, firm, passing)
     return seen
 
 
@@ -171,36 +167,27 @@ _WAITING = 16  # tensors of one side; where it is more between two forced pairs,
 
 
 def _forced(
-    bench: Bench,
-    pairs: Sequence[Pair],
-    passing: Callable[[int, int, Tensor], None] = lambda *_: None,
-    apart: dict[Pair, Comparison] | None = None,
-) -> dict[Pair, Layout | None]:
-    """Run both models, forced at `pairs`: those that agree, with how the candidate's tensor is laid out.
-
-    None stands for as the baseline's. A pair that agrees in no layout is forced in the likeliest. `apart` is told of
-    those that only rounding sets apart.
-    """
+    bench: Bench, pairs: Sequence[Pair], passing: Callable[[int, int, Tensor], None] = lambda *_: None
+) -> _Forced:
+    """Run both models, forced at `pairs`. A pair that is alike in no layout is forced in the likeliest."""
     alignment = bench.alignment
     ordered = sorted(pairs)
-    found: dict[Pair, Layout | None] = {}
+    found = _Forced(set(), {}, {})
     laid = {k: alignment.layouts[pair] for k, pair in enumerate(ordered) if pair in alignment.layouts}
 
     def visit(number: int, tensors: Sequence[Tensor]) -> None:
         one, other = tensors
-        if one.shape == other.shape:
-            error = _error(one, other)
-            if error.within(_EQUAL):
-                found[ordered[number]] = None
-            elif apart is not None and error.within(_ROUNDED):
-                apart[ordered[number]] = error
-            if error.within(_ROUNDED):
-                return  # no other layout of it is the same
-        known = () if number not in laid else (laid[number],)
-        for layout in (*known, *layouts(one.shape, other.shape)):
-            if _same(one, layout.back(other, one.shape)):
-                found[ordered[number]] = laid[number] = layout
-                return
+        error, layout = nearest(one, other, [laid[number]] if number in laid else [])
+        if error <= EQUAL:
+            found.agreeing.add(ordered[number])
+        elif error <= ROUNDED:
+            found.apart[ordered[number]] = compared(
+                one, other if layout is None else layout.back(other, one.shape)
+            )
+        if error <= (ROUNDED if layout is None or one.shape == other.shape else _NEAR):
+            found.layouts[ordered[number]] = layout
+            if layout is not None:
+                laid[number] = layout
 
     passes = run(
         [
@@ -216,10 +203,10 @@ def _forced(
         passing=passing,
     )
     if all(
-        meeting.moments is not None and compare(meeting.moments).within(_EQUAL)
+        meeting.moments is not None and compare(meeting.moments).within(EQUAL)
         for meeting in passes.outputs[0]
     ):
-        found[_OUTPUTS] = None
+        found.agreeing.add(_OUTPUTS)
     return found
 
 
@@ -242,7 +229,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
     if not choices or masters.info.mode == "as-is":
         return bench, seen
     witnesses = [_witnesses(alignment, choice[0], firm) for choice in choices]
-    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing.keys()}
+    open_choices = {k for k, below in enumerate(witnesses) if below and not below <= seen.agreeing}
     chosen = [choice[0] for choice in choices]
     for number in range(1, max((len(choices[k]) for k in open_choices), default=0)):
         trial = [
@@ -251,7 +238,7 @@ def _shared_out(bench: Bench, firm: Sequence[Pair], seen: _Seen) -> tuple[Bench,
         ]
         tried = _look(with_assemblies(trial), firm)
         for k in sorted(open_choices):
-            if number < len(choices[k]) and witnesses[k] <= tried.agreeing.keys():
+            if number < len(choices[k]) and witnesses[k] <= tried.agreeing:
                 chosen[k] = choices[k][number]
                 open_choices.discard(k)
         if not open_choices:
@@ -301,7 +288,9 @@ def _between(alignment: Alignment, firm: Sequence[Pair], seen: _Seen) -> tuple[l
 
     for pair in before:
         one, other = seen.contents[0].get(pair.baseline), seen.contents[1].get(pair.candidate)
-        if one is not None and other is not None and one.fits(other):
+        if one is None or other is None:
+            continue
+        if one.fits(other) or (one.distance(other) <= ROUNDED and _weighed(alignment, pair)):
             take(pair)
     for group_b, group_c in _alike(alignment, seen, taken):
         for i, j in longest_common_subsequence(
@@ -356,14 +345,6 @@ def _of_one_shape(
     for site in c:
         by_shape[alignment.candidate.sites[site].shape][1].append(site)
     yield from by_shape.values()
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return _error(one, other).within(_EQUAL)
-
-
-def _error(one: Tensor, other: Tensor) -> Comparison:
-    return compare(collect([measure(one, other)])[0])
 
 
 def _suspicious(

@@ -60,6 +60,17 @@ def test_projections_are_paired_by_what_they_hold(
     assert [row.baseline for row in found.culprits] == culprits
 
 
+def test_a_fault_in_one_projection_leaves_the_others_where_they_belong() -> None:
+    candidate = Turned(torch.sin)
+    with torch.no_grad():
+        candidate.b[:, 3] *= 1.05
+    found = verify(Three(), candidate, X, weights="as-is")
+    (culprit,) = found.culprits
+    assert (culprit.baseline, culprit.candidate) == ("b", "matmul_1")
+    assert culprit.cause is not None
+    assert (culprit.cause.code, culprit.cause.confirmed) == ("weight-perturbed", True)
+
+
 def test_a_matrix_is_known_whichever_way_it_is_stored() -> None:
     matrix = torch.randn(30, 20)
     marks = fingerprints({"one": matrix, "turned": matrix.T.contiguous(), "other": torch.randn(30, 20)})

@@ -46,6 +46,33 @@ def test_a_saved_program_is_the_one_that_was_exported(tmp_path: Path) -> None:
     assert [(each.name, each.exact) for each in found.stages] == [("run_decompositions", True)]
 
 
+class Stacked(nn.Module):
+    """Two recurrent layers that read their steps in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, 3) to (N, 2)."""
+        made: Tensor = self.fc(self.rnn(x)[0][:, -1])
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes.*_flat_weights:UserWarning")
+def test_recurrent_layers_are_compared_with_what_they_are_decomposed_into() -> None:
+    model, x = Stacked().eval(), X.reshape(2, 1, 3).repeat(1, 3, 1)
+    program = torch.export.export(model, (x,)).run_decompositions()
+    found = verify(model, program, x)
+    assert found.verdict is Verdict.MATCH
+    assert [row.op for row in found.layers if row.baseline and row.candidate] == ["lstm", "getitem", "linear"]
+    program.state_dict["rnn.weight_hh_l0_reverse"] = program.state_dict["rnn.weight_hh_l0"]
+    culprit = verify(model, program, x).culprits[0]
+    assert (culprit.between_baseline, culprit.baseline) == (("rnn", "getitem"), "fc")
+
+
 def test_a_program_that_cannot_be_decomposed_is_compared_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     program = torch.export.export(Lifting(), (X,))
 

@@ -104,6 +104,7 @@ def parameters(context: Context) -> Iterator[Edit]:
                 continue
             others = list(_states(context.baseline.steps))
             others += [(role, held.t())] if held.dim() == 2 and held.shape[0] == held.shape[1] else []
+            others += [(name, other.t()) for name, other in others if other.dim() == 2]  # stored turned round
             for other_role, other in others:
                 if other.numel() != held.numel():
                     continue
@@ -113,7 +114,7 @@ def parameters(context: Context) -> Iterator[Edit]:
                 relation = relate(held, laid)
                 kind = "perturbed" if relation is None else relation.kind
                 told = "differs" if relation is None else relation.summary
-                plain = role if not role.startswith("arg") else other_role
+                plain = other_role if role.startswith("arg") or role in _OPERANDS else role
                 yield Edit(
                     codes.of_tensor(plain, kind),
                     f"the {plain.replace('_', ' ')} of {step.op} {told}",
@@ -123,6 +124,11 @@ def parameters(context: Context) -> Iterator[Edit]:
                     known=True,
                     evidence=() if relation is None else relation.evidence,
                 )
+
+
+_OPERANDS = frozenset(
+    {"input", "mat1", "mat2", "other", "tensor1", "tensor2"}
+)  # where a weight is like any tensor
 
 
 def _states(steps: tuple[Step, ...]) -> Iterator[tuple[str, Tensor]]:

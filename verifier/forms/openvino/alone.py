@@ -44,6 +44,7 @@ class Alone:
         self._slots = [(nodes[k], place) for k, place in slots]
         self._sources = [node.input(place).get_source_output() for node, place in self._slots]
         self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._any_size = True
 
     def run(
         self, given: Mapping[int, np.ndarray], fixed: Mapping[int, np.ndarray] | None = None
@@ -55,21 +56,26 @@ class Alone:
             fixed: Others that are constant for the kernel, as axes and shapes must be.
         """
         fixed = fixed or {}
-        key = (
-            tuple((k, array.ndim, array.dtype.str) for k, array in given.items()),
-            tuple((k, array.shape, array.tobytes()) for k, array in fixed.items()),
-        )
+        kinds = tuple((k, array.ndim, array.dtype.str) for k, array in given.items())
+        constants = tuple((k, array.shape, array.tobytes()) for k, array in fixed.items())
+        sizes = {k: array.shape for k, array in given.items()}
+        key = (kinds, constants, None if self._any_size else tuple(sizes.values()))
+        if key not in self._compiled and self._any_size:
+            try:
+                self._compiled[key] = self._made({k: [-1] * len(shape) for k, shape in sizes.items()}, fixed)
+            except RuntimeError:  # kernels that are made for one size, as those of recurrent layers
+                self._any_size, key = False, (kinds, constants, tuple(sizes.values()))
         if key not in self._compiled:
-            self._compiled[key] = self._made({k: array.ndim for k, array in given.items()}, fixed)
+            self._compiled[key] = self._made(sizes, fixed)
         found = self._compiled[key]([np.asarray(array, order="C") for array in given.values()])
         return [np.array(found[k]) for k in range(len(self._nodes[-1].outputs()))]
 
-    def _made(self, ranks: Mapping[int, int], fixed: Mapping[int, np.ndarray]) -> Any:
+    def _made(self, sizes: Mapping[int, Sequence[int]], fixed: Mapping[int, np.ndarray]) -> Any:
         parameters = {}
         for k, ((node, place), shipped) in enumerate(zip(self._slots, self._sources, strict=True)):
             source = shipped
-            if k in ranks:
-                parameters[k] = opset13.parameter([-1] * ranks[k], shipped.get_element_type())
+            if k in sizes:
+                parameters[k] = opset13.parameter([*sizes[k]], shipped.get_element_type())
                 source = parameters[k].output(0)
             elif k in fixed:
                 source = opset13.constant(fixed[k], shipped.get_element_type()).output(0)
@@ -77,6 +83,6 @@ class Alone:
         for node in self._nodes:
             node.validate_and_infer_types()
         last = self._nodes[-1]
-        model = openvino.Model(last.outputs(), [parameters[k] for k in ranks], last.get_friendly_name())
+        model = openvino.Model(last.outputs(), [parameters[k] for k in sizes], last.get_friendly_name())
         properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return core().compile_model(model, "CPU", properties)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from openvino import opset13
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from tests.verifier.forms.nets import DIVERGED, MATCH, NETS, given, net
 from verifier import verify
@@ -117,6 +118,67 @@ def test_recurrent_layers_are_judged_by_single_precision() -> None:
         "narrowed/float32",
         "behind narrowed/float32",
     }
+
+
+class Stacked(nn.Module):
+    """Two recurrent layers that read their steps in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.LSTM(8, 12, num_layers=2, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, T, 8) to (N, T, 3)."""
+        found: torch.Tensor = self.fc(self.rnn(x)[0])
+        return found
+
+
+def test_directions_beside_each_other_are_laid_out_as_their_numbers_say() -> None:
+    # Such kernels are made for one size. What one keeps in single precision agrees in one layout all the same.
+    x = given("lstm")
+    found = verify(Stacked().eval(), openvino.convert_model(Stacked().eval(), example_input=x), x)
+    assert found.verdict is MATCH
+    assert any(row.op == "lstm" and row.layout.startswith("permute(0, 2, 1, 3)") for row in found.layers)
+    model = openvino.convert_model(Stacked().eval(), example_input=x)
+    last = next(
+        each for each in model.get_ordered_ops() if each.get_friendly_name().endswith("LSTMSequence_1")
+    )
+    weight = last.input_value(5).get_node().data.copy()
+    weight[0, 3] *= 1.05
+    last.set_argument(5, opset13.constant(weight).output(0))
+    assert [row.baseline for row in verify(Stacked().eval(), model, x).culprits] == ["rnn"]
+
+
+class Frozen(nn.Module):
+    """A convolution and a norm that is written as a product and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, bias=False)
+        self.norm = FrozenBatchNorm2d(8)
+        for name, buffer in self.norm.named_buffers():
+            buffer.uniform_(*((0.5, 2.0) if "var" in name else (-0.5, 0.5)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) to (N, 8, H - 2, W - 2)."""
+        return torch.relu(self.norm(self.conv(x)))
+
+
+def test_a_norm_written_by_hand_is_told_as_folded() -> None:
+    model = openvino.convert_model(Frozen().eval(), example_input=given("cnn"))
+    found = verify(Frozen().eval(), model, given("cnn"))
+    assert found.verdict is MATCH
+    (folded,) = (row for row in found.layers if row.baseline == "norm.add_1")
+    assert folded.candidate_op == "conv2d"
+    product = node(model, "Convolution")
+    weight = product.input_value(1).get_node().data.copy()
+    weight[1] *= 1.1
+    product.set_argument(1, opset13.constant(weight).output(0))
+    found = verify(Frozen().eval(), model, given("cnn"))
+    assert (found.verdict, first(found)[1]) == (DIVERGED, "translation")
 
 
 def test_a_weight_that_was_edited_is_found() -> None:
