@@ -31,6 +31,8 @@ def headline(verification: Result, said: str | None = None) -> str:
         clauses = _agreement(verification)
     elif verification.verdict is Verdict.ACCEPTED:
         clauses = acceptance.clauses(verification)
+    elif verification.verdict is Verdict.DIVERGED and first is not None and first.stage == "quantisation":
+        clauses = [verification.reason]
     elif verification.verdict is Verdict.DIVERGED and first is not None:
         clauses = _divergence(verification, first, room)
         beside = bool(verification.accepted) and not verification.culprits

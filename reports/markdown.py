@@ -5,13 +5,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reports import acceptance, besides, criteria, exercise, grouping, sentences, signs, stages, wording
+from reports import (
+    acceptance,
+    besides,
+    criteria,
+    exercise,
+    grouping,
+    quantisation,
+    sentences,
+    signs,
+    stages,
+    wording,
+)
 from reports.headline import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from reports.grouping import Group
+    from reports.sections import Section
     from verifier.records import PairResult, Result
 
 SHOWN = 5  # culprits and sites: the page has them all
@@ -71,9 +83,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
                 for each in verification.criteria
             ),
         )
-    for section in stages.sections(verification):
-        yield from ("", f"**{section.title}**", "")
-        yield from _table(section.header, section.rows)
+    for section in (*quantisation.sections(verification), *stages.sections(verification)):
+        yield from ("", f"**{section.title}**", "", *_listed(section))
     for title, found in (
         (besides.TITLE, besides.lines(verification)),
         (acceptance.TITLE, acceptance.lines(verification)),
@@ -95,6 +106,12 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from (f"- {text(each)}" for each in exercise.probes(verification))
     if verification.command:
         yield from ("", *code(verification.command))
+
+
+def _listed(section: Section) -> Iterator[str]:
+    if section.header:
+        return _table(section.header, section.rows)
+    return (f"- {text(line)}" for (line,) in section.rows)
 
 
 def _places(verification: Result, group: Group) -> list[str]:

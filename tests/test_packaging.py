@@ -81,6 +81,7 @@ ROOMS = (
     "verifier.proof",
     "verifier.forms",
     "verifier.bench",
+    "verifier.quantised",
     "verifier.estimate",
     "verifier.storage",
     "verifier.certificates",

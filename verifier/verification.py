@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -40,6 +40,8 @@ from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.lockstep import pages_held
 from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
+from verifier.quantised.apart import taken_apart
+from verifier.quantised.cost import cost
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
 from verifier.weights.fingerprint import Hasher
@@ -77,6 +79,7 @@ def verify(
     repeat: int = 1,
     outputs: str = "by-name",
     probe: bool = False,
+    keep_float_budget: str | None = None,
     repro: str | Path | None = None,
     seed: int = 0,
     command: str = "",
@@ -119,6 +122,8 @@ def verify(
             are no match), or `by-order`, whatever it is called.
         probe: Whether to run both models on further inputs that are drawn on purpose (other sizes, scales, signs,
             training mode) as well; see `verifier.bench.probes`.
+        keep_float_budget: Of a quantised candidate, what may change, to find the smallest set of layers to keep in
+            float for that: `0.1%` (of the samples, their highest class) or `error=1%` (of the outputs, NRMSE).
         repro: A directory for scripts that show each culprit with torch alone, if the models diverge; notes say
             what was written there (see `verifier.diagnose.repros`).
         seed: For models built from a specification and for weights that are drawn.
@@ -148,11 +153,9 @@ def verify(
     recorded = _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
         return recorded
-    candidate = cast("nn.Module | str | Deployed", candidate)
-    baseline = cast("nn.Module | str | Deployed", baseline)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
-        sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+        sides, taken = taken_apart(_sides(baseline, candidate, seed), given, batch_size, keep_float_budget)
         weights, known = weighed(weights, parameter_map or {}, sides)
         missing = missing_here(requests) | unsuited(requests, sides)
         terms = Terms(
@@ -161,15 +164,15 @@ def verify(
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
             results = staged(with_sources(found.results, found.bench.alignment), sides, found.ways)
+            priced = cost(taken, found, results, batches(given, batch_size))
             probes = probing_otherwise(found.bench, found.doubtful, policy, known)
             if probe:
                 probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters = found.bench.alignment, found.bench.subject.masters
-    covered = _covered(found)
     hasher = Hasher()
     verification = Verification(
-        **concluded(policy, results, covered, probes)._asdict(),
+        **concluded(policy, priced.results, _covered(found), probes)._asdict(),
         baseline=sides[0].info(alignment.baseline),
         candidate=sides[1].info(alignment.candidate),
         weights=_digested(masters, hasher),
@@ -186,9 +189,14 @@ def verify(
         preprocessing=given.preprocessing,
         exercise=exercise(found, given),
         probes=probes,
-        stages=with_kernels(found.runs, sides, (alignment.baseline, alignment.candidate)),
+        stages=with_kernels(priced.stages, sides, (alignment.baseline, alignment.candidate)),
+        quantisation=priced.quantisation,
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
+
+
+def _sides(baseline: Any, candidate: Any, seed: int) -> tuple[Side, Side]:
+    return Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
 
 
 def _covered(found: Compared) -> Coverage:

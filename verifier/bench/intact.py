@@ -68,12 +68,25 @@ def intact(models: Mapping[str, object], inputs: Inputs) -> Iterator[Kept]:
     tensors = {f"input {name}": tensor for name, tensor in named(inputs)}
     for side, model in models.items():
         if isinstance(model, nn.Module) and not any(map(is_lazy, model.parameters())):
-            tensors |= {f"the {side}'s {name}": tensor for name, tensor in state_of(model).items()}
+            for name, tensor in state_of(model).items():
+                tensors |= _held(f"the {side}'s {name}", tensor)
     kept = Kept({name: tensor for name, tensor in tensors.items() if not tensor.is_meta})
     try:
         yield kept
     finally:
         kept.put_back()
+
+
+def _held(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor by its name; of one that is put together of others (codes and scales, say) these."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return {name: tensor}
+    parts, _ = flatten()
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        found |= _held(f"{name}.{part}", getattr(tensor, part))
+    return found
 
 
 def _place(tensor: Tensor) -> tuple[object, ...] | None:

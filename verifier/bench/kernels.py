@@ -14,7 +14,6 @@ from verifier.records import StageKernel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from verifier.bench.as_given import AsGiven
     from verifier.bench.side import Side
     from verifier.graph import Graph
     from verifier.records import FormStage
@@ -24,12 +23,12 @@ MOST = 4096
 
 
 def with_kernels(
-    runs: Iterable[AsGiven], sides: Sequence[Side], graphs: Sequence[Graph]
+    stages: Iterable[FormStage], sides: Sequence[Side], graphs: Sequence[Graph]
 ) -> tuple[FormStage, ...]:
-    """The stages that have run, with their kernels where the runtime tells of them.
+    """Stages that have run, with their kernels where the runtime tells of them.
 
     Args:
-        runs: What the models as they were given have shown.
+        stages: What was found of each.
         sides: The models.
         graphs: The program of each as it was recorded.
     """
@@ -42,9 +41,7 @@ def with_kernels(
         if isinstance(stage, Telling)
     }
     return tuple(
-        _with_kernels(each, telling.get((each.role, each.name)), recorded[each.role])
-        for run in runs
-        for each in run.stages
+        _with_kernels(each, telling.get((each.role, each.name)), recorded[each.role]) for each in stages
     )
 
 

@@ -129,7 +129,8 @@ def verified_with(
             *_notes(certificate, found, lowered=lowered),
         ),
     )
-    stages = with_kernels(runs, [side], [found.alignment.candidate])
+    ran = (stage for run in runs for stage in run.stages)
+    stages = with_kernels(ran, [side], [found.alignment.candidate])
     return msgspec.structs.replace(verification, stages=stages)
 
 

@@ -127,6 +127,16 @@ def run(
             ),
         ),
     ] = False,
+    keep_float_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help=(
+                "Of a quantised candidate, find the smallest set of layers to keep in float so that no more changes "
+                "than 0.1% (of the samples, their highest class) or error=1% (of the outputs, NRMSE)."
+            ),
+        ),
+    ] = None,
     history: options.History = None,
     no_history: options.NoHistory = False,
     verbose: options.Verbose = False,
@@ -187,6 +197,7 @@ def run(
                     "repeat": repeat,
                     "outputs": outputs,
                     "probe": probe,
+                    "keep_float_budget": keep_float_budget,
                 },
                 map_file=map_file,
                 save_map=save_map,

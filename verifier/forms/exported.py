@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import importlib.util
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from torch import Tensor
 from verifier.align.sequence import longest_common_subsequence
 from verifier.border.error_texts import account
 from verifier.forms.form import Form, Kernel, reading
+from verifier.forms.pt2e import is_quantised
+from verifier.forms.pt2e import of as quantised
 from verifier.forms.taps import described
 from verifier.graph.operators import operator_name
 from verifier.graph.tensors import mapped
@@ -140,6 +144,8 @@ def of(program: ExportedProgram) -> Form:
         if isinstance(value, Tensor):
             delattr(module, name)
             module.register_buffer(name, value, persistent=False)
+    if is_quantised(module):
+        return quantised(module)
     try:
         decomposed = program.run_decompositions().module()
     except Exception as error:  # torch's own, of which it has many
@@ -157,5 +163,11 @@ def read(path: Path) -> Form:
         SourceError: It holds no exported program.
     """
     with reading(str(path), "an exported program (.pt2)"):
-        program = torch.export.load(path)
+        try:
+            program = torch.export.load(path)
+        except Exception:  # operators of quantisers, which torchao has and registers
+            if importlib.util.find_spec("torchao") is None:
+                raise
+            importlib.import_module("torchao.quantization.pt2e")
+            program = torch.export.load(path)
     return of(program)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from verifier.forms.quantisers import Quantised
     from verifier.graph import Graph
 
 
@@ -107,6 +108,7 @@ class Form:
         captured: Whether it was made by watching one call, of which it holds the way.
         recompiled: Where a compiler makes it of a program when it runs, what makes its stages; they then take the
             place of `stages`.
+        quantised: Where it rounds to few bits, what can be left out of that.
     """
 
     kind: str
@@ -119,6 +121,7 @@ class Form:
     guarded: bool = False
     captured: bool = False
     recompiled: Recompiling | None = None
+    quantised: Quantised | None = None
 
 
 @contextlib.contextmanager

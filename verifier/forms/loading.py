@@ -147,6 +147,10 @@ def of_object(role: str, model: Any) -> Form | torch.nn.Module:
         from verifier.forms.openvino import runtime as openvino  # noqa: PLC0415 - an extra, which made the object
 
         return openvino.of(model)
+    if isinstance(model, torch.fx.GraphModule):
+        from verifier.forms import pt2e  # noqa: PLC0415 - beside the others
+
+        return pt2e.of(model) if pt2e.is_quantised(model) else model
     if kind in _INSTEAD:
         what, instead = _INSTEAD[kind]
     elif not isinstance(model, torch.nn.Module):
@@ -157,5 +161,7 @@ def of_object(role: str, model: Any) -> Form | torch.nn.Module:
             "it as it was before it was converted",
         )
     else:
-        return model
+        from verifier.forms import torchao  # noqa: PLC0415 - beside the others
+
+        return torchao.of(model) if torchao.is_quantised(model) else model
     raise UsageError(f"the {role} is {what}, which this verifier cannot look into yet: give {instead}.")

@@ -12,10 +12,11 @@ from verifier.judge.rejudging import judge_again
 from verifier.judge.rows import PairErrors, bare_rows, ends
 from verifier.judge.sources import with_sources
 from verifier.judge.statuses import Judged, differs, judge_rows
-from verifier.judge.verdicts import left_open, overall, too_thin
+from verifier.judge.verdicts import QUANTISED, left_open, overall, too_thin
 
 __all__ = [
     "CRITERIA",
+    "QUANTISED",
     "STRICT",
     "Judged",
     "PairErrors",

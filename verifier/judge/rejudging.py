@@ -19,7 +19,7 @@ from verifier.judge.conclusion import concluded
 from verifier.judge.hardware import hardware
 from verifier.judge.recorded import RECORDED, WHOLE, left_between, recorded_budget
 from verifier.judge.statuses import judge_rows
-from verifier.judge.verdicts import AS_GIVEN, left_open
+from verifier.judge.verdicts import AS_GIVEN, QUANTISED, left_open
 from verifier.records import CellResult, PairResult, Result, Verdict
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def judge_again(verification: Result, policy: Policy) -> Result:
 
 
 def _cell(cell: CellResult, policy: Policy) -> CellResult:
-    if cell.verdict is Verdict.SKIPPED:
+    if cell.verdict is Verdict.SKIPPED or any(
+        row.budget and row.budget.rule == QUANTISED for row in cell.layers
+    ):
         return cell
     rows = [_budgeted(row, cell, policy) for row in cell.layers]
     judged = left_between(judge_rows(rows))

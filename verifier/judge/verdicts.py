@@ -13,6 +13,9 @@ from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict, br
 AS_GIVEN = "as given"
 """The rule of rows that hold a model as it was given against its program."""
 
+QUANTISED = "quantised"
+"""The rule of rows of a quantised model, whose numbers are rounded on purpose: by a strict policy none may be."""
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -46,6 +46,7 @@ from verifier.records.pairs import (
     Precision,
     Source,
 )
+from verifier.records.quantisation import KeptInFloat, Quantisation, QuantisedLayer, QuantiserFault
 from verifier.records.result import SCHEMA_VERSION, TASK, Accepted, Criterion, Result
 from verifier.records.stages import FormStage, StageKernel
 from verifier.records.walks import WALK_VERSION, Walk, WalkedNetwork
@@ -86,6 +87,7 @@ __all__ = [
     "InputInfo",
     "InputRange",
     "Interval",
+    "KeptInFloat",
     "Level",
     "Limits",
     "ModelInfo",
@@ -99,6 +101,9 @@ __all__ = [
     "PreparationAlone",
     "Preprocessing",
     "Probe",
+    "Quantisation",
+    "QuantisedLayer",
+    "QuantiserFault",
     "Record",
     "RecordedRun",
     "Repeatability",

@@ -18,6 +18,7 @@ from verifier.records.circumstances import (
 )
 from verifier.records.exercise import Exercise, Probe
 from verifier.records.pairs import PairResult
+from verifier.records.quantisation import Quantisation
 from verifier.records.stages import FormStage
 
 SCHEMA_VERSION = 1
@@ -73,7 +74,8 @@ class Result(Record, frozen=True, kw_only=True):
 
     `certificate` is there where a recording stood in the baseline's place. `accepted` is what a policy's budgets and
     waivers accept; culprits that are waived stand there alone. `stages` are those of deployed forms, in the order in
-    which a runtime goes through them. `model` is what a policy's file calls the two.
+    which a runtime goes through them. `quantisation` is there where the candidate rounds to few bits. `model` is what
+    a policy's file calls the two.
     """
 
     verdict: Verdict
@@ -104,6 +106,7 @@ class Result(Record, frozen=True, kw_only=True):
     accepted: tuple[Accepted, ...] = ()
     model: str = ""
     stages: tuple[FormStage, ...] = ()
+    quantisation: Quantisation | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -24,7 +24,9 @@ _SIGNED = frozenset(
 ) | {
     "pearson_probabilities",
     "one_minus_pearson",
+    "saves",
     "seed",
+    "sqnr_total_db",
 }
 _NUMBERS = frozenset(
     {"total", "intrinsic", "limit", "allowed", "baseline_share", "candidate_share"}

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from verifier.errors import InputError
+from verifier.forms.binding import bound
 from verifier.forms.form import Form, Kernel, reading
 from verifier.forms.onnx.kernels import dtypes, made_of, operator
 from verifier.forms.onnx.plan import Plan
 from verifier.forms.onnx.program import OnnxProgram
+from verifier.forms.onnx.quantised import QuantisedOnnx
+from verifier.forms.onnx.rounded import has_quantisers
 from verifier.forms.onnx.sessions import LEVELS, opened
 from verifier.forms.paths import numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from verifier.graph import Graph
 
@@ -139,13 +142,47 @@ def _tensors(value: Any) -> Any:
 
 def of(model: onnx.ModelProto | Path) -> Form:
     """The form of a model, or of its file."""
-    if isinstance(model, Path):
-        program = OnnxProgram(Plan(onnx.load(str(model)), model.name))
-    else:
-        program = OnnxProgram(Plan(model, "model.onnx"))
-    stages = tuple(Level(level, model, program) for level in LEVELS)
+    whole = onnx.load(str(model)) if isinstance(model, Path) else model
+    file = model.name if isinstance(model, Path) else "model.onnx"
+    if has_quantisers(whole):
+        return _quantised(whole, file)
+    program = OnnxProgram(Plan(whole, file))
+    return _form(program, tuple(Level(level, model, program) for level in LEVELS))
+
+
+def _form(
+    program: OnnxProgram, stages: tuple[Level, ...] = (), quantised: QuantisedOnnx | None = None
+) -> Form:
     dtype = str(program.plan.native).removeprefix("torch.")
-    return Form("an ONNX model", program, stages, dtypes=frozenset({dtype}), captured=True)
+    kind = "an ONNX model" if quantised is None else quantised.kind
+    return Form(kind, program, stages, dtypes=frozenset({dtype}), captured=True, quantised=quantised)
+
+
+def _quantised(model: onnx.ModelProto, file: str) -> Form:
+    """The form of a model with quantisers: what runs as shipped is held against them elsewhere."""
+    quantised = QuantisedOnnx(model, lambda undone: _form(OnnxProgram(Plan(undone, file))), _running)
+    if not quantised.whole or not quantised.layers:  # what rounds is computed, or laid out in another way
+        program = OnnxProgram(Plan(model, file))
+        return _form(program, tuple(Level(level, model, program) for level in LEVELS))
+    return _form(OnnxProgram(Plan(model, file)), quantised=quantised)
+
+
+def _running(
+    model: onnx.ModelProto, level: str
+) -> Callable[[Sequence[Any], Mapping[str, Any]], Sequence[np.ndarray]]:
+    """Runs a model in a session of one level, on arguments as a program has them."""
+    session = opened(model, level=level)
+    names = [each.name for each in session.get_inputs()]
+
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[np.ndarray]:
+        given = {
+            name: np.asarray(tensor.detach().numpy(), order="C")
+            for name, tensor in bound("the ONNX model", names, args, kwargs)
+        }
+        found: Sequence[np.ndarray] = session.run(None, given)
+        return found
+
+    return run
 
 
 def read(path: Path) -> Form:

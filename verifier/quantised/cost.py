@@ -1,0 +1,371 @@
+"""What a quantised candidate costs, as records: a cell of its own, its layers, and those to keep in float."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+
+from verifier.cells import Cell
+from verifier.graph.chance import same_chance
+from verifier.graph.tensors import tensors_in
+from verifier.inputs.samples import batch_size
+from verifier.judge import QUANTISED
+from verifier.metrics.agreement import agreement
+from verifier.models.casting import arguments, running
+from verifier.quantised.keeping import kept_in_float
+from verifier.quantised.sane import figures, outlying
+from verifier.quantised.trials import Trials, between
+from verifier.records import (
+    Budget,
+    Cause,
+    CellResult,
+    FormStage,
+    PairResult,
+    Quantisation,
+    QuantisedLayer,
+    QuantiserFault,
+    Status,
+    Verdict,
+    brief,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.bench.comparing import Compared
+    from verifier.forms.quantisers import Grid, Rounding
+    from verifier.inputs import Inputs
+    from verifier.quantised.apart import Apart
+    from verifier.quantised.sane import Fault
+    from verifier.quantised.trials import Effect
+    from verifier.records import Comparison, KeptInFloat
+
+_CELL = Cell("cpu", "float32")
+# Where whole numbers are computed with, a value may be rounded once more: to the step beside it at most, which is
+# twice what rounding it at first may be off by.
+_ONCE_MORE = 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a quantised candidate costs.
+
+    Attributes:
+        results: All cells, with one of the quantised candidate itself before those of numerics.
+        quantisation: What is told of its layers; None of what is not quantised.
+        stages: The form as it is shipped.
+    """
+
+    results: tuple[CellResult, ...]
+    quantisation: Quantisation | None
+    stages: tuple[FormStage, ...]
+
+
+def cost(
+    taken: Apart | None, found: Compared, results: Sequence[CellResult], parts: Sequence[Inputs]
+) -> Cost:
+    """Measure a quantised candidate against itself with nothing rounded, which `results` hold against the baseline.
+
+    Args:
+        taken: The candidate; None if it is not quantised, and all is as it was found.
+        found: The comparison of what is left of it with nothing rounded.
+        results: The cells of that.
+        parts: What both are run on, in batches.
+
+    Raises:
+        ModelError: The candidate fails on what the baseline takes.
+    """
+    before = tuple(stage for run in found.runs for stage in run.stages)
+    if taken is None:
+        return Cost(tuple(results), None, before)
+    budget = taken.budget
+    started = time.perf_counter()
+    with running(_CELL):
+        trials = Trials(
+            taken.quantised, taken.weights, [arguments(each.other or each, _CELL) for each in parts]
+        )
+        undone = _undone(results)
+        doubts = (*taken.doubts, *outlying(_rounded(taken, trials))) if undone is Verdict.MATCH else ()
+        faults = [*{each.tensor: each for each in (*reversed(doubts), *reversed(taken.faults))}.values()][
+            ::-1
+        ]
+        effects = dict(trials.effects())
+        given, plain = trials.outputs([]), trials.outputs([], shipped=False)
+        right = _returned(found, parts)
+    sites = taken.quantised.sites(found.bench.alignment.candidate)
+    names = {layer: found.bench.alignment.candidate.sites[k].name for layer, k in sites.items()}
+    kept = None
+    if budget is not None and undone is Verdict.MATCH and not faults:
+        with running(_CELL):
+            kept = kept_in_float(trials, budget)
+    whole = trials.compared([])
+    quantisation = Quantisation(
+        kind=taken.quantised.kind,
+        undone=undone,
+        error=0.0 if whole is None else whole.nrmse,
+        layers=tuple(_layers(taken, effects, names, kept)),
+        faults=tuple(
+            QuantiserFault(
+                layer=each.layer,
+                site=names.get(each.layer, ""),
+                tensor=each.tensor,
+                code=each.code,
+                said=each.said,
+                evidence=each.evidence,
+            )
+            for each in faults
+        ),
+        kept=kept,
+    )
+    stages = _stages(taken, trials, plain, given)
+    cell = _cell(taken, found, results, effects, names, faults, quantisation)
+    cell = _with_outputs(cell, right, given, between(right, given), stages)
+    seconds = time.perf_counter() - started
+    cell = msgspec.structs.replace(cell, batch_size=sum(map(batch_size, parts)), seconds=seconds)
+    told = [_explained(each, names, faults) for each in results]
+    place = next((k for k, each in enumerate(told) if each.role == "numerics"), len(told))
+    return Cost((*told[:place], cell, *told[place:]), quantisation, (*before, *stages))
+
+
+def _rounded(taken: Apart, trials: Trials) -> list[tuple[Rounding, Grid, Tensor]]:
+    """What is rounded, with what it is on the first batch; below 0 nothing is left where an activation is cut off."""
+    values = trials.floats(0).values
+    makers = {layer.result: layer.name for layer in trials.quantised.layers}
+    found = []
+    for rounding in trials.quantised.roundings:
+        grid, value = rounding.grid, values.get(rounding.name)
+        if grid is not None and grid.axis is None and value is not None and value.numel():
+            low, high = rounding.bounds
+            if float(grid.zero) == grid.low:
+                low = max(low, 0.0)
+                high = min(high, taken.ceilings.get(makers.get(rounding.name, ""), high))
+            found.append((rounding, grid, value.clamp(low, high)))
+    return found
+
+
+def _returned(found: Compared, parts: Sequence[Inputs]) -> list[tuple[Tensor, ...]]:
+    """What the baseline returns for each batch."""
+    bench = found.bench.at(cell=_CELL)
+    model = bench.copied("baseline")
+    outputs = []
+    for each in parts:
+        args, kwargs = arguments(each, _CELL)
+        with torch.no_grad(), same_chance():
+            outputs.append(tuple(tensors_in(model(*args, **kwargs))))
+    return outputs
+
+
+def _undone(results: Sequence[CellResult]) -> Verdict:
+    """The verdict on the candidate with nothing rounded, over all cells."""
+    ran = [each.verdict for each in results if each.verdict is not Verdict.SKIPPED]
+    for verdict in (Verdict.DIVERGED, Verdict.INCONCLUSIVE):
+        if verdict in ran:
+            return verdict
+    return Verdict.MATCH if ran else Verdict.INCONCLUSIVE
+
+
+def _layers(
+    taken: Apart, effects: Mapping[str, Effect], names: Mapping[str, str], kept: KeptInFloat | None
+) -> list[QuantisedLayer]:
+    weights = {
+        layer: figures(exact.weight, stored.grid)
+        for stored, exact in taken.matched.values()
+        for layer in stored.layers
+    }
+    return [
+        QuantisedLayer(
+            name=layer.name,
+            site=names.get(layer.name, ""),
+            op=layer.op,
+            sqnr_db=effects[layer.name].alone.sqnr_db,
+            sqnr_total_db=effects[layer.name].total.sqnr_db,
+            saves=1 - effects[layer.name].output,
+            clipped=weights[layer.name].clipped if layer.name in weights else None,
+            used=min(weights[layer.name].used, 1.0) if layer.name in weights else None,
+            kept=kept is not None and layer.name in kept.layers,
+        )
+        for layer in taken.quantised.layers
+    ]
+
+
+def _stages(
+    taken: Apart, trials: Trials, plain: Sequence[tuple[Tensor, ...]], shipped: Sequence[tuple[Tensor, ...]]
+) -> tuple[FormStage, ...]:
+    """The form as it is shipped, against its operators one by one."""
+    if not taken.quantised.stage:
+        return ()
+    apart, rounded = between(plain, shipped), between(trials.reference, plain)
+    error = 0.0 if apart is None else apart.nrmse
+    near = apart is None or apart.within(_ONCE_MORE * (rounded.nrmse if rounded else 0.0))
+    return (
+        FormStage(
+            role="candidate",
+            form=taken.quantised.kind,
+            name=taken.quantised.stage,
+            verdict=Verdict.MATCH if near else Verdict.DIVERGED,
+            error=error,
+            exact=apart is None or apart.max_abs == 0,
+        ),
+    )
+
+
+def _cell(
+    taken: Apart,
+    found: Compared,
+    results: Sequence[CellResult],
+    effects: Mapping[str, Effect],
+    names: Mapping[str, str],
+    faults: Sequence[Fault],
+    quantisation: Quantisation,
+) -> CellResult:
+    """The candidate as it is: a row for each layer that computes with rounded numbers."""
+    ran = next((each for each in reversed(results) if each.layers), None)
+    partners = {row.candidate: row for row in (ran.layers if ran else ()) if row.candidate is not None}
+    wrong = {each.layer: each for each in reversed(faults)}
+    proved = quantisation.undone is Verdict.MATCH
+    rows = []
+    shapes = {site.name: site.shape for site in found.bench.alignment.candidate.sites}
+    for index, layer in enumerate(taken.quantised.layers):
+        effect, site = effects[layer.name], names.get(layer.name, layer.name)
+        partner = partners.get(site)
+        fault = wrong.get(layer.name)
+        noisy = effect.alone.max_abs != 0 or fault is not None
+        row = PairResult(
+            index=index,
+            baseline=None if partner is None else partner.baseline,
+            candidate=site,
+            op=layer.op if partner is None else partner.op,
+            shape=shapes.get(site, ()),
+            status=Status.CULPRIT if noisy else Status.CARRIES if effect.total.max_abs else Status.OK,
+            total=effect.total,
+            intrinsic=effect.alone,
+            budget=Budget(rule=QUANTISED, total=0.0, intrinsic=0.0),
+        )
+        rows.append(_told(row, effect, fault, proved=proved) if noisy else row)
+    culprits = tuple(row for row in rows if row.status is Status.CULPRIT)
+    first = next((row for row in culprits if row.stage == "translation"), next(iter(culprits), None))
+    return CellResult(
+        name=f"cpu/{_bits(taken)}",
+        role="numerics",
+        verdict=Verdict.DIVERGED if culprits else Verdict.MATCH,
+        batch_size=0,
+        reason=_reason(first, quantisation),
+        first_divergence=first,
+        culprits=culprits,
+        layers=tuple(rows),
+        named=False,
+    )
+
+
+def _told(row: PairResult, effect: Effect, fault: Fault | None, *, proved: bool) -> PairResult:
+    """A row with why it differs: what is wrong with a quantiser, or that it rounds."""
+    if fault is not None:
+        cause = _cause(fault)
+        return msgspec.structs.replace(row, stage="translation", cause=cause, reason=fault.said)
+    if not proved:
+        return msgspec.structs.replace(
+            row, reason=f"{effect.alone.sqnr_db:.1f} dB where it alone is quantised"
+        )
+    cause = Cause(
+        code="quantised",
+        summary=f"what it computes with is rounded: {effect.alone.sqnr_db:.1f} dB where it alone is quantised",
+        confirmed=True,
+        evidence=("with nothing rounded, and the baseline's weights, it gives what the baseline gives",),
+        remedy="keep it in float if that is too much; --keep-float-budget tells what needs it",
+    )
+    return msgspec.structs.replace(row, stage="quantisation", cause=cause, reason=cause.summary)
+
+
+def _cause(fault: Fault) -> Cause:
+    return Cause(
+        code=fault.code, summary=fault.said, confirmed=True, evidence=fault.evidence, remedy=fault.remedy
+    )
+
+
+def _reason(first: PairResult | None, quantisation: Quantisation) -> str:
+    if first is None:
+        return ""
+    if first.stage == "translation":
+        return brief(f"{first.baseline or first.candidate}: {first.reason}")
+    if quantisation.undone is not Verdict.MATCH:
+        return "quantised, and not the baseline's function with nothing rounded"
+    return (
+        f"quantisation and nothing else: the outputs are off by {quantisation.error:.2e} (NRMSE); --policy int8 "
+        "judges what becomes of the classes"
+    )
+
+
+def _with_outputs(
+    cell: CellResult,
+    right: Sequence[tuple[Tensor, ...]],
+    given: Sequence[tuple[Tensor, ...]],
+    whole: Comparison | None,
+    stages: Sequence[FormStage],
+) -> CellResult:
+    """The cell with what becomes of the outputs."""
+    joined = [
+        [torch.cat(each) if each[0].dim() else each[0] for each in zip(*outputs, strict=True)]
+        for outputs in (right, given)
+    ]
+    fused = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
+    row = PairResult(
+        index=len(cell.layers),
+        baseline="output",
+        candidate="output",
+        op="output",
+        shape=tuple(joined[0][0].shape) if joined[0] else (),
+        status=Status.CULPRIT
+        if fused
+        else Status.CARRIES
+        if whole is not None and whole.max_abs
+        else Status.OK,
+        total=whole,
+        intrinsic=None,
+        budget=Budget(rule=QUANTISED, total=0.0, intrinsic=0.0),
+        position=0,
+    )
+    if fused:
+        said = f"as it is shipped it is {fused.error:.2e} (NRMSE) from its operators, more than rounding once more"
+        row = msgspec.structs.replace(row, stage="fusion", reason=said)
+    rows, culprits = (*cell.layers, row), cell.culprits + ((row,) if fused else ())
+    first = cell.first_divergence
+    return msgspec.structs.replace(
+        cell,
+        layers=rows,
+        culprits=culprits,
+        verdict=Verdict.DIVERGED if fused or row.status is Status.CARRIES else cell.verdict,
+        first_divergence=row if first is None and row.status is not Status.OK else first,
+        reason=cell.reason or row.reason,
+        output=agreement(*joined),
+        outputs=(row.index,),
+    )
+
+
+def _explained(cell: CellResult, names: Mapping[str, str], faults: Sequence[Fault]) -> CellResult:
+    """A cell of the comparison with nothing rounded, with what quantisers have to do with its culprits."""
+    known = {names[each.layer]: _cause(each) for each in reversed(faults) if each.layer in names}
+
+    def told(row: PairResult) -> PairResult:
+        cause = known.get(row.candidate or "")
+        return row if cause is None or row.cause is None else msgspec.structs.replace(row, cause=cause)
+
+    first = cell.first_divergence
+    return msgspec.structs.replace(
+        cell,
+        layers=tuple(map(told, cell.layers)),
+        culprits=tuple(map(told, cell.culprits)),
+        first_divergence=None if first is None else told(first),
+    )
+
+
+def _bits(taken: Apart) -> str:
+    """The dtype of the codes, by the least bits of any."""
+    grids = [each.grid for each in taken.quantised.roundings if each.grid is not None]
+    grids += [each.grid for each in taken.quantised.stored if not each.bias]
+    return f"int{min((grid.high - grid.low).bit_length() for grid in grids)}"

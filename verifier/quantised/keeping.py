@@ -1,0 +1,137 @@
+"""The smallest set of layers to keep in float such that a budget of the task is met: found by search, then run."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from verifier.errors import UsageError
+from verifier.metrics.agreement import agreement
+from verifier.quantised.trials import between
+from verifier.records import KeptInFloat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from verifier.quantised.trials import Trials
+
+Measure = Literal["top-1", "error"]
+TOP1: Measure = "top-1"
+ERROR: Measure = "error"
+
+
+class TaskBudget(NamedTuple):
+    """What quantisation may change.
+
+    Attributes:
+        asked: As it was asked for.
+        measure: `top-1`, the share of samples whose highest class changes; `error`, the relative error of the outputs
+            (NRMSE), which also counts where they are no class scores.
+        limit: What it may be.
+    """
+
+    asked: str
+    measure: Measure
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> TaskBudget:
+        """From `0.1%`, `top-1=0.1%` or `error=1%`; `0.001` is `0.1%`.
+
+        Raises:
+            UsageError: It says none.
+        """
+        found = re.fullmatch(r"(?:(top-1|error)=)?([0-9.]+(?:e-?[0-9]+)?)(%?)", text.strip())
+        try:
+            limit = float(found[2]) / (100 if found[3] else 1) if found else -1.0
+        except ValueError:
+            limit = -1.0
+        if found is None or not 0 <= limit <= 1:
+            raise UsageError(
+                f"the budget of what is kept in float is {text!r}: give a share such as 0.1% (of the samples whose "
+                "highest class may change) or error=1% (of the outputs, NRMSE)."
+            )
+        return cls(text, ERROR if found[1] == ERROR else TOP1, limit)
+
+
+def kept_in_float(trials: Trials, budget: TaskBudget) -> KeptInFloat:
+    """The layers to keep in float, confirmed by a run with exactly these.
+
+    Greedy: the layer whose keeping lowers the error of the outputs most comes next, measured again among what is kept
+    already; then each is dropped again without which the budget is met. That is no proof that no smaller set is.
+    """
+    before = _value(trials, budget, trials.outputs([]))
+    measure = budget.measure if before is not None else ERROR
+    budget = budget._replace(measure=measure)
+    kept: list[str] = []
+    value = _of(trials, budget, kept)
+    if value > budget.limit:
+        kept = _added(trials, budget)
+        for name in [*kept]:  # the first was the best of all, and may be the least needed now
+            fewer = [each for each in kept if each != name]
+            if _of(trials, budget, fewer) <= budget.limit:
+                kept = fewer
+    order = [name for name in trials.names if name in kept]
+    return KeptInFloat(
+        asked=budget.asked,
+        measure=budget.measure,
+        limit=budget.limit,
+        before=value,
+        after=_of(trials, budget, order),
+        layers=tuple(order),
+        exclusion=trials.quantised.exclusion,
+        samples=_samples(trials),
+        runs=trials.runs,
+    )
+
+
+def _added(trials: Trials, budget: TaskBudget) -> list[str]:
+    """Layers in the order in which they were kept, until the budget is met.
+
+    What a layer gains is measured again when it is the best by what it gained before: gains shrink among what is
+    kept, so that one that is still the best then is the best of all.
+    """
+    kept: list[str] = []
+    error = trials.error([])
+    names = [layer.name for layer in trials.quantised.layers if layer.excluded]
+    queue = [(-(error - trials.error([name])), k, name, 0) for k, name in enumerate(names)]
+    heapq.heapify(queue)
+    while queue:
+        gain, k, name, known = heapq.heappop(queue)
+        if known < len(kept):
+            gain = -(error - trials.error([*kept, name]))
+            heapq.heappush(queue, (gain, k, name, len(kept)))
+            continue
+        kept.append(name)
+        error = trials.error(kept)
+        if _of(trials, budget, kept) <= budget.limit:
+            break
+    return kept
+
+
+def _of(trials: Trials, budget: TaskBudget, kept: Sequence[str]) -> float:
+    """What the budget limits with some layers in float."""
+    value = _value(trials, budget, trials.outputs(kept))
+    return 1.0 if value is None else value
+
+
+def _value(trials: Trials, budget: TaskBudget, outputs: Sequence[tuple[Tensor, ...]]) -> float | None:
+    """What the budget limits, of some outputs; None where they are no class scores and it is about classes."""
+    if budget.measure == ERROR:
+        found = between(trials.reference, outputs)
+        return 0.0 if found is None else found.nrmse
+    changed, samples = 0.0, 0
+    for right, given in zip(trials.reference, outputs, strict=True):
+        told = agreement(right, given)
+        if told is None or told.top1_agreement is None or not told.samples:
+            return None
+        changed += (1 - told.top1_agreement) * told.samples
+        samples += told.samples
+    return changed / samples if samples else None
+
+
+def _samples(trials: Trials) -> int:
+    return sum(len(batch[0]) if batch and batch[0].dim() else 1 for batch in trials.reference)
