@@ -123,11 +123,13 @@ class Side:
         return {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
 
     def cell(self) -> Cell:
-        """The setting the model is in as it was given; the first floating-point parameter tells."""
+        """The setting the model is in as it was given: a form's own, else the first floating-point parameter's."""
         if self.setting is not None:
             return self.setting
         tensor = next((t for t in state_of(self.model).values() if t.is_floating_point()), torch.empty(0))
-        return Cell(str(tensor.device), str(tensor.dtype).removeprefix("torch."))
+        own = self.form.dtypes if self.form is not None else ()
+        dtype = next(iter(own)) if len(own) == 1 else str(tensor.dtype).removeprefix("torch.")
+        return Cell(str(tensor.device), dtype)
 
     def held(self, state: Mapping[str, Tensor], cell: Cell) -> Side:
         """The same in a cell, with other tensors than its own where there are any, by name."""

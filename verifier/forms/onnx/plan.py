@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Body:
                 held[proto.output[0]] = _constant(proto)
             else:
                 protos.append(_copied(proto))
+        protos = _unpacked(protos, held, {each.name for each in graph.output})
         drawing = next((proto for proto in protos if proto.op_type in _DRAWS), None)
         if drawing is not None:
             raise CannotRunError(
@@ -96,7 +98,7 @@ class Body:
         last = {name: k for k, node in enumerate(nodes) for name in node.inputs}
         self.steps = [
             Planned(
-                NodeStep(node, plan.model, plan.tensors),
+                NodeStep(node, plan.model, plan.tensors, plan.declared),
                 place,
                 tuple(name for name in {*node.inputs} if last[name] == k and name not in self.outputs),
                 {
@@ -116,8 +118,10 @@ class Plan(Body):
         model: The model, without its graph: what its operators mean.
         file: What it is called in reports.
         tensors: What it has learnt, by the names of values, those inside of its nodes too.
-        native: The dtype of the floating-point numbers in it.
+        native: The dtype of the floating-point numbers that it computes with, half precision where it ever does.
+        mixed: Whether others are in another one.
         floats: All such, by their numbers in ONNX: a cast to one of these says no more than to compute as usual.
+        declared: The dtypes of the floating-point numbers that it takes, by the inputs' names.
         count: One more than the number of its last node; the first is 1.
 
     Raises:
@@ -133,14 +137,16 @@ class Plan(Body):
         self.numbers: dict[str, np.ndarray] = {}
         kinds = [each.data_type for each in model.graph.initializer]
         kinds += [each.type.tensor_type.elem_type for each in model.graph.input]
-        self.floats = frozenset(kinds) & {
-            onnx.TensorProto.FLOAT,
-            onnx.TensorProto.FLOAT16,
-            onnx.TensorProto.DOUBLE,
-        }
+        inputs = ((each.name, each.type.tensor_type.elem_type) for each in model.graph.input)
+        self.declared = {name: _FLOATS[kind] for name, kind in inputs if kind in _FLOATS}
+        self.floats = frozenset(kinds) & _FLOATS.keys()
         super().__init__(model.graph, self)
         floats = [array.dtype for array in self.tensors.values() if array.dtype.kind == "f"]
-        self.native = torch.from_numpy(np.zeros(1, floats[0] if floats else np.float32)).dtype
+        floats = floats or [*self.declared.values()]
+        narrow = _computes_in_half(self, self)
+        self.mixed = narrow and any(dtype != np.float16 for dtype in floats)
+        wide = next((dtype for dtype in floats if dtype != np.float16), np.float32)
+        self.native = torch.from_numpy(np.zeros(1, np.float16 if narrow else wide)).dtype
 
     def __deepcopy__(self, _memo: object) -> Plan:
         return self
@@ -148,6 +154,74 @@ class Plan(Body):
 
 _DRAWS = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
 _DRAWS |= {"RandomUniformLike"}
+
+_FLOATS: Mapping[int, Any] = {
+    onnx.TensorProto.FLOAT: np.dtype(np.float32),
+    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
+    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
+}
+
+
+_MOVES = frozenset(
+    {"Cast", "CastLike", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape",
+     "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
+)  # fmt: skip
+
+
+def _computes_in_half(body: Body, plan: Plan) -> bool:
+    """Whether any node does more than move numbers in half precision."""
+    half = {name for name, array in plan.tensors.items() if array.dtype == np.float16}
+    half |= {name for name, dtype in plan.declared.items() if dtype == np.float16}
+    for planned in body.steps:
+        node, to = (
+            planned.step.node,
+            {each.name: each.i for each in planned.step.node.proto.attribute}.get("to"),
+        )
+        if any(_computes_in_half(each, plan) for each in planned.bodies.values()):
+            return True
+        if node.op == "Cast":
+            half |= {*node.outputs} if to == onnx.TensorProto.FLOAT16 else set()
+        elif half & {*node.inputs}:
+            if node.op not in _MOVES:
+                return True
+            half |= {*node.outputs}
+    return False
+
+
+def _unpacked(
+    protos: Sequence[onnx.NodeProto], held: dict[str, np.ndarray], returned: Collection[str]
+) -> list[onnx.NodeProto]:
+    """The nodes without those that cast a constant to a wider dtype, in which it is `held` from then on.
+
+    So files keep weights in half precision that compute in single precision.
+    """
+    inside = {name for proto in protos for name in outer(proto)}
+    readers = Counter(name for proto in protos for name in proto.input)
+    renamed: dict[str, str] = {}
+    left = []
+    for proto in protos:
+        source = proto.input[0] if proto.input else ""
+        wide = (
+            _FLOATS.get(helper.get_attribute_value(proto.attribute[0])) if proto.op_type == "Cast" else None
+        )
+        narrow = source in held and held[source].dtype.kind == "f"
+        made = proto.output[0] if proto.output else ""
+        alone = readers[source] == 1 and not {source, made} & inside and not {source, made} & set(returned)
+        if wide is not None and narrow and alone and held[source].dtype.itemsize < wide.itemsize:
+            held[source] = held[source].astype(wide)
+            renamed[made] = source
+        else:
+            left.append(proto)
+    return [_reading(proto, renamed) if renamed.keys() & set(proto.input) else proto for proto in left]
+
+
+def _reading(proto: onnx.NodeProto, renamed: Mapping[str, str]) -> onnx.NodeProto:
+    """A node that reads values under other names."""
+    made = onnx.NodeProto()
+    made.CopyFrom(proto)
+    for k, name in enumerate(made.input):
+        made.input[k] = renamed.get(name, name)
+    return made
 
 
 def _array(proto: onnx.TensorProto) -> np.ndarray:

@@ -59,9 +59,10 @@ class OnnxProgram(Interpreter):
             InputError: They are not as many as the model takes.
         """
         values: dict[str, Any] = dict(self.bound(args, kwargs))
+        given = next((value for value in values.values() if value.is_floating_point()), None)
         for name, (owner, leaf) in self._paths.items():
             values[name] = getattr(self.get_submodule(owner), leaf)
-        dtype = torch.get_default_dtype() if self._first is None else _float_of(values[self._first])
+        dtype = _float_of(given if self._first is None else values[self._first])
         try:
             found = self._run(self.plan, values, dtype)
         finally:

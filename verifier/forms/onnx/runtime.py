@@ -110,7 +110,7 @@ class Level:
         for made in made_of(self._program.plan, model.graph.node):
             makes = tuple(site for line in made.lines for site in sites.get(line, ()))
             dtype = kinds.get(made.computing.output[0]) or made.cast_to
-            if not dtype and makes:  # as the file has it
+            if not dtype and makes and len(made.nodes) == 1:  # as the file has it
                 dtype = graph.sites[makes[0]].dtype
                 dtype = native if dtype.startswith("float") else dtype
             yield Kernel(made.name, made.operator, makes, dtype)
@@ -155,7 +155,16 @@ def _form(
 ) -> Form:
     dtype = str(program.plan.native).removeprefix("torch.")
     kind = "an ONNX model" if quantised is None else quantised.kind
-    return Form(kind, program, stages, dtypes=frozenset({dtype}), captured=True, quantised=quantised)
+    mixed = f"the ONNX model computes in {dtype} and in other dtypes: it is judged by the rounding of {dtype}"
+    return Form(
+        kind,
+        program,
+        stages,
+        dtypes=frozenset({dtype}),
+        notes=(mixed,) if program.plan.mixed else (),
+        captured=True,
+        quantised=quantised,
+    )
 
 
 def _quantised(model: onnx.ModelProto, file: str) -> Form:

@@ -44,13 +44,26 @@ class NodeStep(Step):
         node: The node.
         model: The model it is part of, of which its operators' versions are taken.
         shipped: Of its inputs, what the model's file holds for them.
+        declared: The dtypes of what the model takes, by name.
     """
 
-    def __init__(self, node: OnnxNode, model: onnx.ModelProto, shipped: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        node: OnnxNode,
+        model: onnx.ModelProto,
+        shipped: Mapping[str, np.ndarray],
+        declared: Mapping[str, np.dtype],
+    ) -> None:
         super().__init__(node.op, self._meant)
         self.node = node
         self._model = model
         self._shipped = Shipped({name: shipped[name] for name in node.inputs if name in shipped})
+        self._written = {  # the dtypes that the file says, of what no node computes
+            name: torch.from_numpy(np.zeros(1, dtype)).dtype
+            for name in node.inputs
+            for dtype in [shipped[name].dtype if name in shipped else declared.get(name)]
+            if dtype is not None and dtype.kind == "f"
+        }
         self._sessions: dict[tuple[Any, ...], Any] = {}
         self._formal = _formal(node)
         self._kinds: dict[str, np.dtype] = {}
@@ -130,7 +143,15 @@ class NodeStep(Step):
         values = self._begun.with_tensors(readable((*args, *kwargs.values())), [*tensors_in((args, kwargs))])
         if values is None:
             return self.stands_for(*args, **kwargs)
+        values = [self._as_written(*each) for each in zip(self.node.inputs, values, strict=True)]
         return _results(self._by_kernel(values, self.node.attributes))
+
+    def _as_written(self, name: str, value: Value) -> Value:
+        """An input in the dtype that the file says of it, which need not be that of the run."""
+        written = self._written.get(name)
+        if written is None or not isinstance(value, Tensor) or value.dtype == written:
+            return value
+        return value.to(written)
 
     def _by_kernel(self, values: Sequence[Value], attributes: Mapping[str, Any]) -> list[np.ndarray]:
         fixed = {
