@@ -169,9 +169,10 @@ _MOVES = frozenset(
 
 
 def _computes_in_half(body: Body, plan: Plan) -> bool:
-    """Whether any node does more than move numbers in half precision."""
+    """Whether any node does more than move numbers in half precision, or the model takes such."""
     half = {name for name, array in plan.tensors.items() if array.dtype == np.float16}
-    half |= {name for name, dtype in plan.declared.items() if dtype == np.float16}
+    if np.float16 in plan.declared.values():
+        return True
     for planned in body.steps:
         node, to = (
             planned.step.node,

@@ -159,6 +159,15 @@ def test_a_table_in_half_precision_that_is_only_looked_up_narrows_nothing() -> N
     assert [stage.verdict for stage in found.stages] == [Verdict.MATCH]
 
 
+def test_what_takes_half_precision_is_judged_in_it_whatever_it_computes_in() -> None:
+    found = verify(
+        Net(rounded=""), file(kept="", computed="", given=HALF, rounded=""), X, cells=("cpu/float16",)
+    )
+    assert (found.verdict, found.reason) == (Verdict.MATCH, "")
+    with pytest.raises(CannotRunError, match="ask for --dtype float16"):
+        verify(Net(rounded=""), file(kept="", computed="", given=HALF, rounded=""), X)
+
+
 def test_a_constant_that_is_returned_or_read_by_others_stays() -> None:
     array = numpy_helper.from_array(np.ones(3, dtype=np.float16), "c")
     info = helper.make_tensor_value_info
