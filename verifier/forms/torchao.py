@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from verifier.errors import UsageError
 from verifier.forms.form import Form
 from verifier.forms.quantisers import Grid, Layer, Rounding, Shown, Stored
 from verifier.graph.tensors import tensors_in
@@ -37,7 +38,9 @@ class QuantisedModules:
         found: list[tuple[str, nn.Module, Tensor, Grid]] = []
         for name, module in model.named_modules():
             weight = module._parameters.get("weight")
-            if weight is not None and is_packed(weight) and (grid := _grid(weight)) is not None:
+            if weight is None or not is_packed(weight):
+                continue
+            if (grid := _grid(weight)) is not None:
                 found.append((name, module, weight, grid))
         self.layers = tuple(Layer(name, type(module).__name__, name) for name, module, _, _ in found)
         self.stored = tuple(
@@ -108,13 +111,25 @@ class QuantisedModules:
 
 def is_packed(tensor: Tensor) -> bool:
     """Whether a tensor is one of torchao's, which keeps codes."""
-    return type(tensor).__module__.startswith("torchao.") and hasattr(tensor, "qdata")
+    return type(tensor).__module__.startswith("torchao.")
 
 
 def is_quantised(model: nn.Module) -> bool:
-    """Whether torchao has quantised weights of a module, in a way that can be taken apart."""
-    packed = [each for each in model.parameters() if is_packed(each)]
-    return bool(packed) and len(QuantisedModules(model).layers) == len(packed)
+    """Whether torchao has quantised weights of a module.
+
+    Raises:
+        UsageError: It has, and not in a way that can be taken apart.
+    """
+    packed = {id(each) for each in model.parameters() if is_packed(each)}
+    if not packed:
+        return False
+    known = {id(model.get_parameter(each.name)) for each in QuantisedModules(model).stored}
+    if known != packed:
+        raise UsageError(
+            "the model holds weights that torchao has quantised, and not all as int8 with one scale a row: this "
+            "verifier cannot take it apart yet. Give it as it was before quantize_."
+        )
+    return True
 
 
 def of(model: nn.Module) -> Form:
@@ -125,6 +140,8 @@ def of(model: nn.Module) -> Form:
 
 def _grid(weight: Tensor) -> Grid | None:
     """What the codes of a weight stand for, one scale for all or one a row; None for any other layout."""
+    if not hasattr(weight, "qdata") or not hasattr(weight, "scale"):
+        return None
     codes, scale = _held(weight, "qdata"), _held(weight, "scale")
     zero = getattr(weight, "zero_point", None)
     if codes.dtype not in _CODES or scale.numel() not in (1, len(codes)):

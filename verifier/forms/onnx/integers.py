@@ -98,7 +98,8 @@ class _Rewriting:
         """The parts of an operator that reads and gives codes."""
         op, places = _LINEAR[node.op_type]
         given = [*node.input]
-        axes = [0, 0 if op == "Conv" else 1]
+        turned = any(each.name == "transB" and each.i for each in node.attribute)
+        axes = [0, 0 if op == "Conv" or turned else 1]
         parts = [
             self.read(node, given[k], given[k + 1], given[k + 2], axis=axes[n]) for n, k in enumerate(places)
         ]
