@@ -31,14 +31,23 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        choices=["passes", "memory", "depth", "command", "account", "device", "certificates", []],
+        choices=["passes", "memory", "depth", "command", "account", "device", "certificates", "forms", []],
         default=[],
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
-    wanted = options.what or ["passes", "memory", "depth", "command", "account", "device", "certificates"]
+    wanted = options.what or [
+        "passes",
+        "memory",
+        "depth",
+        "command",
+        "account",
+        "device",
+        "certificates",
+        "forms",
+    ]
     import torch
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -66,6 +75,10 @@ def main() -> None:
         from tests.benchmarks.certificates import certificates
 
         certificates(max(3, options.rounds // 3))
+    if "forms" in wanted:
+        from tests.benchmarks.forms import forms
+
+        forms(max(3, options.rounds // 5))
     if "device" in wanted:
         from tests.benchmarks.device import device
 
