@@ -24,12 +24,16 @@ from verifier.records import (
     FormStage,
     Histogram,
     InputInfo,
+    KeptInFloat,
     ModelInfo,
     NoiseFloor,
     OutputAgreement,
     PairResult,
     Plane,
     Precision,
+    Quantisation,
+    QuantisedLayer,
+    QuantiserFault,
     Source,
     StageKernel,
     StaticDifference,
@@ -524,6 +528,64 @@ def deployed() -> Verification:
     return msgspec.structs.replace(sample, stages=stages, culprits=culprits)
 
 
+def quantised() -> Verification:
+    """A quantised candidate, of which some layers are to be kept in float."""
+    layer = QuantisedLayer(
+        name="node_conv_1",
+        site="conv1",
+        op="Conv",
+        sqnr_db=41.25,
+        sqnr_total_db=38.0,
+        saves=0.625,
+        clipped=0.0,
+        used=0.992,
+        kept=True,
+    )
+    layers = (
+        layer,
+        msgspec.structs.replace(
+            layer,
+            name="node_pool",
+            site="pool",
+            op="MaxPool",
+            sqnr_db=math.inf,
+            saves=0.0,
+            used=None,
+            clipped=None,
+            kept=False,
+        ),
+        msgspec.structs.replace(layer, name="node_fc", site="fc", op="Gemm", saves=-0.03, kept=False),
+    )
+    kept = KeptInFloat(
+        asked="0.1%",
+        measure="top-1",
+        limit=0.001,
+        before=0.125,
+        after=0.0,
+        layers=("node_conv_1",),
+        exclusion="nodes_to_exclude",
+        samples=8,
+        runs=12,
+    )
+    fault = QuantiserFault(
+        layer="node_fc",
+        site="fc",
+        tensor="fc.weight",
+        code="quantiser-scale",
+        said="the scale of fc.weight is 2 times the one that its codes were made with",
+        evidence=("with that, its codes are the rounding of the baseline's",),
+    )
+    told = Quantisation(
+        kind="a quantised ONNX model",
+        undone=Verdict.MATCH,
+        error=0.0125,
+        layers=layers,
+        faults=(fault,),
+        kept=kept,
+    )
+    return msgspec.structs.replace(diverged(), quantisation=told)
+
+
 HOSTILE = "</script><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}[red]&\"'"
 
 
@@ -565,5 +627,6 @@ SAMPLES: dict[str, Callable[[], Verification]] = {
     "inconclusive": inconclusive,
     "photographs": from_photographs,
     "deployed": deployed,
+    "quantised": quantised,
     "hostile": hostile,
 }

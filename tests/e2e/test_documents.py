@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from tests.documents import DOCUMENTS, blocks
 from tests.e2e.nets import net
+from tests.verifier.quantised.quantising import quantised
 from verifier import recording
 from verifier.cli.commands import app
 
@@ -171,6 +172,7 @@ def deployed(place: Path) -> None:
         warnings.simplefilter("ignore")  # the exporters' own
         torch.export.save(torch.export.export(model, (x,)), place / "net.pt2")
         torch.onnx.export(model, (x,), place / "net.onnx", dynamo=True, verbose=False)
+        quantised(place / "net.onnx", place / "int8.onnx", x)
 
 
 def recorded_elsewhere(place: Path) -> None:

@@ -25,6 +25,7 @@ NO_CODES = {
     "system-out",
     *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "rev-parse", "utf-8"),
     "same-distribution",
+    "top-1",
     "nearest-exact",
     "conv-transpose",  # the beginning of codes
     "not-loaded",  # the end of codes

@@ -9,8 +9,9 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 
 from tests.verifier.quantised.quantising import exported, pictures, quantised, small
 from verifier import verify
-from verifier.judge import Policy
+from verifier.judge import STRICT, Policy, judge_again
 from verifier.records import Status, Verdict
+from verifier.records.soundness import contradictions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,15 @@ def test_calibration_on_other_data_is_no_fault(factor: float, floating: Path, tm
     found = verify(small(), str(file), pictures())
     assert found.quantisation is not None
     assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+
+
+def test_a_saved_result_is_judged_again_without_the_model(floating: Path, tmp_path: Path) -> None:
+    file = quantised(floating, tmp_path / "net.onnx", pictures(32, seed=5))
+    found = verify(small(), str(file), pictures())
+    assert judge_again(found, STRICT).cells == found.cells
+    lenient = Policy(name="lenient", task_decides=True, top1_agreement=0.8, kl_mean=0.5, logit_error=5.0)
+    assert judge_again(found, lenient).verdict is Verdict.MATCH
+    assert [*contradictions(found)] == []
 
 
 def test_a_task_policy_judges_what_becomes_of_the_classes(floating: Path, tmp_path: Path) -> None:
