@@ -123,6 +123,11 @@ def _constant(graph: Graph) -> Iterator[Site]:
             yield site
 
 
+def _sums(site: Site) -> bool:
+    """Whether terms are added in a site, which may cancel."""
+    return site.op in {"add", "sub"} or site.op.startswith(PRODUCTS)
+
+
 def _flat(tensor: Tensor) -> list[Tensor]:
     """What a tensor holds in float64, one after another; of complex numbers the real parts and the imaginary ones."""
     parts = [tensor.real, tensor.imag] if tensor.is_complex() else [tensor]
@@ -145,12 +150,13 @@ def _looked_up(bench: Bench, keeping: str, computing: str, kept: Mapping[str, Te
         }
         for cell in (ORACLE, _SINGLE)
     ]
+    sums = {site.index for site in computed if _sums(site)}
     found = _before(bench.graph(keeping), bench.graph(computing), bench.masters(keeping), kept, made[0])
     for name, table in kept.items():
         exact = _flat(table)
         everything = _Part(name, torch.arange(table.numel()), exact)
         for part in (everything, *read):
-            values = [_computed(made, held) for held in part.held] if part.name == name else [None]
+            values = [_computed(made, held, sums) for held in part.held] if part.name == name else [None]
             if all(value is not None for value in values):
                 exact = [
                     whole.index_put((part.places,), v)
@@ -187,8 +193,7 @@ def _before(
             for (place, _), value in made.items():
                 if value.numel() == kept[name].numel():
                     exact = _UNDONE[site.op][own](value.reshape(site.shape), other)
-                    summed = computing.sites[place].op.startswith(PRODUCTS)
-                    if rounds_to(exact, kept[name], summed=summed):
+                    if rounds_to(exact, kept[name], summed=_sums(computing.sites[place])):
                         found[name] = exact
     return found
 
@@ -203,12 +208,14 @@ _UNDONE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, T
 }
 
 
-def _computed(made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor) -> Tensor | None:
+def _computed(
+    made: Sequence[Mapping[tuple[int, int], Tensor]], held: Tensor, sums: Collection[int]
+) -> Tensor | None:
     """What is computed in float64 that `held` is the rounding of, as it is made there or in float32."""
     wide, _ = made
     for place, value in wide.items():
         if value.numel() == held.numel() and any(
-            place in each and rounds_to(each[place], held) for each in made
+            place in each and rounds_to(each[place], held, summed=place[0] in sums) for each in made
         ):
             return value
     return None

@@ -114,6 +114,35 @@ def test_a_table_of_another_base_is_found() -> None:
     assert verify(Rotary(kept=True), Rotary(kept=False, base=10001.0), tokens()).verdict == "diverged"
 
 
+class Shifted(nn.Module):
+    """A layer and an offset that is the difference of nearly equal numbers: computed, or kept in float32."""
+
+    def __init__(self, *, kept: bool, off: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(8, 8)
+        self.kept = kept
+        bias, mean = torch.randn(8), torch.randn(8)
+        mean[3] = bias[3] / 0.7 * (1 + 1e-4)
+        offset = bias - mean * (torch.tensor(0.7) * (1 + 2**-23))  # as if by another way to a root
+        offset[5] += off
+        held = {"offset": offset} if kept else {"bias": bias, "mean": mean}
+        for name, tensor in held.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        held: Any = self
+        offset = held.offset if self.kept else held.bias - held.mean * 0.7
+        made: Tensor = self.layer(x) + offset
+        return made
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "match"), (1e-5, "diverged")])
+def test_terms_that_cancel_leave_the_rounding_of_each(off: float, verdict: str) -> None:
+    found = verify(Shifted(kept=False), Shifted(kept=True, off=off), tokens(), weights="as-is")
+    assert found.verdict == verdict, found.reason
+
+
 class Angles(nn.Module):
     """Tokens turned by angles, as far as the tokens go, of a table of `kept` rows; of 0 rows it is computed."""
 
