@@ -105,7 +105,12 @@ def apart(sides: tuple[Side, Side], inputs: Inputs, budget: TaskBudget | None = 
             faults.append(fault)
     biases = {}
     for stored in quantised.stored:
-        exact = bias_of(stored, by_layer.get((stored.layers or ("",))[0])) if stored.bias else None
+        if not stored.bias or not stored.layers:
+            continue
+        own = by_layer.get(stored.layers[0])
+        added = [each._replace(weight=each.bias) for each in known if each.bias is not None]
+        other = stands_for(stored, added) if own is None else None  # of a weight that is kept in float
+        exact = bias_of(stored, own) if other is None else other.weight
         if exact is not None:
             weights[stored.name] = exact
             biases[stored.layers[0]] = stored

@@ -35,7 +35,7 @@ class Float(NamedTuple):
 
 
 def floats_in(graph: Graph, state: Mapping[str, Tensor]) -> Iterator[Float]:
-    """The weights of the baseline's operators, and what they are with the norm behind them folded in."""
+    """What the baseline multiplies and adds; of weights also what they are with the norm behind them folded in."""
     read: set[str] = set()
     for site in graph.sites:
         weight, bias = _weights(site, state)
@@ -51,8 +51,17 @@ def floats_in(graph: Graph, state: Mapping[str, Tensor]) -> Iterator[Float]:
         if norm is not None:
             yield from _laid_out(_folded(plain, site, norm, state))
     for name, tensor in state.items():
-        if name not in read and tensor.is_floating_point() and tensor.dim() > 1:
+        if name not in read and tensor.is_floating_point() and tensor.dim():
             yield from _laid_out(Float(name, tensor.double()))
+    numbers = {
+        float(value)
+        for site in graph.comparable
+        for value in site.attributes.values()
+        if isinstance(value, float | int) and not isinstance(value, bool)
+    }
+    for number in numbers:  # that the program has written
+        if math.isfinite(number):
+            yield from (Float(f"{number:g}", torch.full(shape, number).double()) for shape in ((), (1,)))
 
 
 def _behind(graph: Graph, site: Site) -> Site | None:

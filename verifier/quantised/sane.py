@@ -103,6 +103,9 @@ class Fault(NamedTuple):
 _CLIPS = 4.0
 _HALF = 0.5  # of a range that numbers stay within, so that half the step would do
 _MOST = 0.75  # of the range that the others fill: then half of it is no convention of the converter (`reduce_range`)
+_WIDE = (
+    2**16
+)  # codes: beyond that they are steps of something else, as those of biases, and no range is filled
 _LARGE_BIAS = 2.0**28  # codes: a converter widens the step of a weight so that a large bias can be kept
 
 
@@ -213,10 +216,11 @@ def unsuited(matched: Sequence[tuple[Stored, Float]], biases: Mapping[str, Store
         matched: Weights, each with the baseline's that it is the rounding of.
         biases: What the layers add, by the layers' names.
     """
-    told = {stored.name: figures(exact.weight, stored.grid) for stored, exact in matched}
+    few = [(stored, exact) for stored, exact in matched if stored.grid.high - stored.grid.low <= _WIDE]
+    told = {stored.name: figures(exact.weight, stored.grid) for stored, exact in few}
     usual = [each.used for each in told.values() if not math.isnan(each.used)]
     middle = median(usual) if usual else 1.0
-    for stored, _ in matched:
+    for stored, _ in few:
         each, layer = told[stored.name], (stored.layers or ("",))[0]
         bias = biases.get(layer)
         if each.coarser * _CLIPS < 1:

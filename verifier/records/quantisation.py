@@ -71,7 +71,7 @@ class KeptInFloat(Record, frozen=True, kw_only=True):
             return ""
         return (
             f"{self.limit:.3g} of {self.samples} samples is less than one: none may change, and that none of these "
-            f"does says no more than about {3 / self.samples:.2g} of others"
+            f"does says no more than that about {min(1, 3 / self.samples):.2g} of others may"
         )
 
 

@@ -43,6 +43,56 @@ class Small(nn.Module):
         return found
 
 
+class Attending(nn.Module):
+    """A block of attention and a head; (N, 12, 32) to (N, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.qkv, self.out, self.head = nn.Linear(32, 96), nn.Linear(32, 32), nn.Linear(32, 10)
+        self.fc1, self.fc2 = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens to class scores."""
+        n, count, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, count, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        weights = ((q @ k.transpose(-2, -1)) * 8**-0.5).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(n, count, width))
+        x = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        found: Tensor = self.head(x.mean(1))
+        return found
+
+
+class Bounded(nn.Module):
+    """Convolutions with batch norm and activations that end at 6; (N, 3, 16, 16) to (N, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.conv3, self.fc = nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures to class scores."""
+        x = F.relu6(self.bn1(self.conv1(x)))
+        x = torch.relu(self.conv3(F.relu6(self.bn2(self.conv2(x)))))
+        found: Tensor = self.fc(x.mean((2, 3)))
+        return found
+
+
+def drawn(model: nn.Module, spread: float = 1.5) -> nn.Module:
+    """A model with weights that nothing hides."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                size = spread / parameter[0].numel() ** 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + 0.5)
+    return model.eval()
+
+
 def small(seed: int = 0) -> Small:
     """The network with weights that nothing hides."""
     torch.manual_seed(seed)

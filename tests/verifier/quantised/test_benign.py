@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
+import torch
 from onnxruntime.quantization import CalibrationMethod, QuantType
 
-from tests.verifier.quantised.quantising import exported, pictures, quantised, small
+from tests.verifier.quantised.quantising import (
+    Attending,
+    Bounded,
+    drawn,
+    exported,
+    pictures,
+    quantised,
+    small,
+)
 from verifier import verify
 from verifier.judge import STRICT, Policy, judge_again
 from verifier.records import Status, Verdict
@@ -36,6 +46,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "extra_options": {"WeightSymmetric": False},
     },
     "without the linear layers": {"op_types_to_quantize": ["Conv", "Add"]},
+    "weights that are rounded as it runs": {"extra_options": {"AddQDQPairToWeight": True}},
+    "rounded for each reader": {"extra_options": {"DedicatedQDQPair": True}},
+    "weights alone": {"op_types_to_quantize": ["MatMul", "Gemm"]},
     "sixteen bits": {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8},
 }
 
@@ -62,6 +75,26 @@ def test_nothing_but_quantisation_is_told(kind: str, floating: Path, tmp_path: P
 def test_calibration_on_other_data_is_no_fault(factor: float, floating: Path, tmp_path: Path) -> None:
     file = quantised(floating, tmp_path / "net.onnx", pictures(64, seed=7) * factor)
     found = verify(small(), str(file), pictures())
+    assert found.quantisation is not None
+    assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+
+
+def test_a_block_of_attention_is_nothing_but_quantised(tmp_path: Path) -> None:
+    model, (x, calibration) = drawn(Attending()), torch.randn(2, 16, 12, 32)
+    file = quantised(exported(model, x, tmp_path / "float.onnx"), tmp_path / "net.onnx", calibration)
+    found = verify(model, str(file), x)
+    assert found.quantisation is not None
+    assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+    assert {row.stage for row in found.culprits} == {"quantisation"}
+
+
+def test_an_activation_that_rounding_stands_for_is_found_with_both_of_its_ends(tmp_path: Path) -> None:
+    model, (x, calibration) = drawn(Bounded(), 8), torch.randn(2, 16, 3, 16, 16)
+    file = quantised(exported(model, x, tmp_path / "float.onnx"), tmp_path / "net.onnx", calibration)
+    assert not any(node.op_type in ("Clip", "Relu") for node in onnx.load(file).graph.node)
+    with torch.no_grad():
+        assert float(model.get_submodule("bn1")(model.get_submodule("conv1")(x)).max()) > 6
+    found = verify(model, str(file), x)
     assert found.quantisation is not None
     assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
 

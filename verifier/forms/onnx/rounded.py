@@ -77,9 +77,7 @@ class RoundedOnnx:
         found = {id(node) for nodes in self._rounded_at.values() for node in nodes}
         found |= {id(self._made[value]) for value in self._stored_at.values()}
         return all(
-            id(node) in found or node.input[0] in self._held
-            for node in self._model.graph.node
-            if node.op_type in (_ROUND, _READ, DYNAMIC)
+            id(node) in found for node in self._model.graph.node if node.op_type in (_ROUND, _READ, DYNAMIC)
         )
 
     def _codes_of(self, node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -140,7 +138,8 @@ class RoundedOnnx:
         return stored
 
     def _find_roundings(self) -> tuple[tuple[Rounding, ...], dict[str, list[onnx.NodeProto]]]:
-        found, places = [], {}
+        found: dict[str, Rounding] = {}
+        places: dict[str, list[onnx.NodeProto]] = {}
         for node in self._model.graph.node:
             grid, made_here = self._grid(node), node.op_type == DYNAMIC
             if (grid is None or node.op_type != _ROUND) and not made_here:
@@ -148,16 +147,23 @@ class RoundedOnnx:
             name, behind = node.input[0], self._readers.get(node.output[0], [])
             back = [self._grid(each) for each in behind if each.op_type == _READ]
             known = made_here or None not in back
-            if name in self._held or not behind or len(back) < len(behind) or not known:
+            if not behind or len(back) < len(behind) or not known:
                 continue
             readers = tuple(
                 dict.fromkeys(reader for each in behind for reader in self._asking(each.output[0]))
             )
             other = next((each for each in back if each and grid and not each.same(grid)), grid)
-            inside, positive, bounds = name in self._made, self._positive(name), self._bounds(behind)
-            found.append(Rounding(name, readers, readers, grid, other, inside, positive, bounds))
-            places[name] = [node, *behind]
-        return tuple(found), places
+            inside = name in self._made and name not in self._held
+            positive, bounds = self._positive(name), self._bounds(behind)
+            before = found.get(name)
+            if before is not None and not (grid and before.grid and before.grid.same(grid)):
+                continue
+            if before is not None:  # once more, for another reader
+                readers = tuple(dict.fromkeys((*before.readers, *readers)))
+                other = before.back if other is grid else other
+            found[name] = Rounding(name, readers, readers, grid, other, inside, positive, bounds)
+            places.setdefault(name, []).extend((node, *behind))
+        return tuple(found.values()), places
 
     def _asked(self) -> tuple[Rounding, ...]:
         """The roundings with the layers that ask for them; sets which of them only follow another one.
