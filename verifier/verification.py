@@ -148,7 +148,7 @@ def verify(
         "protocol": protocol,
         "seed": seed,
         "command": command,
-        "needing": _needing(candidate_inputs, granularity, protocol, probe=probe, repro=repro is not None),
+        "needing": _needing(candidate_inputs, granularity, protocol, probe, repro, keep_float_budget),
     }
     recorded = _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
@@ -240,7 +240,7 @@ def _may_be_recorded(given: Any) -> bool:
 
 
 def _needing(
-    candidate_inputs: Any, granularity: str, protocol: Protocol, *, probe: bool, repro: bool
+    candidate_inputs: Any, granularity: str, protocol: Protocol, probe: object, repro: object, kept: object
 ) -> dict[str, bool]:
     """Of what only a live baseline can give, whether it was asked for."""
     return {
@@ -248,8 +248,9 @@ def _needing(
         "--granularity block": granularity == "block",
         "--localise always": protocol.localise == "always",
         "--repeat": protocol.repeat > 1,
-        "--probe": probe,
-        "--repro": repro,
+        "--probe": bool(probe),
+        "--repro": repro is not None,
+        "--keep-float-budget": kept is not None,
     }
 
 

@@ -184,6 +184,7 @@ def test_safetensors_that_are_no_certificate_are_a_dump(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"probe": True}, "live baseline"),
+        ({"keep_float_budget": "1%"}, "live baseline"),
         ({"granularity": "block"}, "live baseline"),
         ({"weights": "imagenet"}, "as it is"),
         ({"parameter_map": {"head.weight": "kernel"}}, "live baseline"),
