@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-torchao = pytest.importorskip("torchao")
+
 QUANTIZER = "torchao.quantization.pt2e.quantizer.x86_inductor_quantizer"
 
 
