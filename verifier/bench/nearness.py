@@ -74,10 +74,22 @@ def near_enough(unit: float, program: Tensor, other: Tensor, few: Few | None) ->
     The program errs as it does on a few samples, or not at all: what it does on these is left out of what it may be
     apart, since that adds to it at most. What is not near enough may still be `near`.
     """
-    error = Error(0.0, 0.0) if few is None else Error.of(*few)
-    return near(unit, program, program, other, Error(*(_SHARE * each for each in error)), few)
+    if few is None:
+        return near(unit, program, program, other, Error(0.0, 0.0))
+    error = Error.of(*few)
+    if not error.distance <= _USUAL:
+        return Near(False, 0.0, program)
+    share = _SHARE * _fainter(few.exact, program)
+    return near(unit, program, program, other, Error(*(share * each for each in error)), few)
 
 
+def _fainter(few: Tensor, program: Tensor) -> float:
+    """How much smaller a few samples are than all in the mean, at most 1: so is an error of theirs beside all."""
+    sizes = [float(each.double().square().mean().sqrt()) for each in (few, program)]
+    return min(1.0, sizes[0] / sizes[1]) if sizes[1] > 0 else 0.0
+
+
+_USUAL = 32 * SINGLE_ROUNDOFF  # beyond which samples may be too unlike each other for a few to speak for all
 _SHARE = 1 - 1 / STRICT.accuracy_total
 
 
@@ -139,7 +151,8 @@ def _beyond(unit: float, exact: Tensor, program: Tensor, other: Tensor, few: Few
         rest = [each for each in range(exact.dim()) if each != dim]
         norms, found, sizes, errors = (each.square().mean(rest).sqrt() for each in (wide, others, size, own))
         usual = (errors.square().mean() / sizes.square().mean().clamp_min(_TINY)).sqrt()
-        usual = torch.maximum(usual, (errors / sizes.clamp_min(_TINY)).median()).clamp_min(ROUNDING * unit)
+        usual = torch.maximum(usual, (errors / sizes.clamp_min(_TINY)).median())
+        usual = (usual * (1.0 if few is None else _fainter(few.exact, program))).clamp_min(ROUNDING * unit)
         many = _many(wide, rest)
         if few is None:
             many = torch.where(errors == 0, many, torch.minimum(many, _many(own, rest)))

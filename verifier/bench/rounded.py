@@ -84,8 +84,8 @@ def with_unrounded(bench: Bench, rows: Sequence[PairResult]) -> Subject:
 def folds(bench: Bench, rows: Sequence[PairResult]) -> set[int]:
     """Rows that agree on all inputs, since they do on some: one side has folded the other's norm into its product.
 
-    Either multiplies the same inputs with rows of one matrix; what comes behind that is a number to multiply by and
-    one to add, for each row, and both are known as exactly as the fold is stored (`Subject.multiples`).
+    Either multiplies what comes from one pair with rows of one matrix; what comes behind that is a number to multiply
+    by and one to add, for each row, and both are known as exactly as the fold is stored (`Subject.multiples`).
     """
     return {
         row.index
@@ -97,7 +97,12 @@ def folds(bench: Bench, rows: Sequence[PairResult]) -> set[int]:
 
 
 def _is_fold(bench: Bench, scene: Scene) -> bool:
-    known = bench.subject.multiples
+    known, partner = bench.subject.multiples, bench.alignment.partner
+    sources = [half.sites[0].operands for half in (scene.baseline, scene.candidate) if half.sites]
+    if len(sources) < 2 or [
+        each if each is None or each < 0 else partner.get(each) for each in sources[0]
+    ] != [*sources[1]]:
+        return False
     for side, one, two in (
         (SIDES[1], scene.candidate, scene.baseline),
         (SIDES[0], scene.baseline, scene.candidate),

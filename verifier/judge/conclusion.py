@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from verifier.judge.accepting import accepting, told
 from verifier.judge.criteria import evaluate
-from verifier.judge.verdicts import main_cell, overall, with_probes
+from verifier.judge.verdicts import beside_quantisation, main_cell, overall, with_probes
 from verifier.records import Verdict, brief
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def concluded(
     main = main_cell(cells)
     criteria = evaluate(policy, main.output, main.layers, cells)
     verdict, reason = with_probes(policy, *overall(policy, cells, criteria, covered), probes)
+    wrong = beside_quantisation(cells) if policy.task_decides and verdict is Verdict.MATCH else None
+    if wrong is not None:
+        verdict, reason = Verdict.DIVERGED, brief(f"what becomes of the classes is allowed, but {wrong}")
     if verdict is Verdict.MATCH and accepted:
         verdict, reason = Verdict.ACCEPTED, brief(f"{accepted[0].cell}: {told(accepted)}")
     diverged = (cell for cell in cells if cell.verdict is Verdict.DIVERGED)

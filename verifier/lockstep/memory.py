@@ -6,9 +6,9 @@ import contextlib
 import ctypes
 import functools
 import gc
+import mmap
 import os
 import platform
-import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ def _resident() -> int:
         pages = _STATM.read_text(encoding="ascii").split()[1]
     except OSError:
         return 0
-    return int(pages) * resource.getpagesize()
+    return int(pages) * mmap.PAGESIZE
 
 
 def _grown(resident: int) -> int:

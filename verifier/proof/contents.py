@@ -43,6 +43,10 @@ class Content(NamedTuple):
         if self.elements != other.elements:
             return math.inf
         size = max(abs(self.least), abs(self.most))
+        if not min(
+            self.squares, other.squares, self.squares * size
+        ):  # so small that squares of it are nothing
+            return 0.0 if self == other else math.inf
         return max(
             abs(self.squares - other.squares) / max(self.squares, other.squares),
             abs(self.total - other.total) / math.sqrt(self.squares * self.elements),

@@ -62,3 +62,23 @@ def test_a_small_channel_among_large_ones_is_not_judged_by_their_errors() -> Non
     exact, program, other = exact * sizes, program * sizes, other * sizes
     other[:, 5] *= 1.001
     assert not near_enough(UNIT, program, other, Few(exact[:2], program[:2])).near
+
+
+@pytest.mark.parametrize("faint", [1e-1, 1e-3, 1e-5])
+def test_two_samples_that_are_faint_do_not_excuse_the_others(faint: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(32, 64, generator=generator), torch.randn(64, 8, generator=generator))
+    x[[31, 0]] *= faint
+    bias = torch.randn(8, generator=generator)
+    exact, program = x.double() @ weight.double() + bias - bias, x @ weight + bias - bias
+    few = Few(exact[[31, 0]], program[[31, 0]])
+    wrong = program.clone()
+    wrong[:, 3] *= 1 + 1e-4
+    assert not near_enough(UNIT, program, wrong, few).near
+    assert not near_enough(UNIT, program, program * (1 + 1e-4), few).near
+
+
+def test_two_samples_that_err_more_than_others_do_not_speak_for_them() -> None:
+    exact, program, other = products(0, 64)
+    few = Few(exact[[31, 0]], program[[31, 0]] * (1 + 1e-4))
+    assert not near_enough(UNIT, program, other * (1 + 1e-4), few).near

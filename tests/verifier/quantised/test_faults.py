@@ -12,6 +12,7 @@ import torch
 
 from tests.verifier.quantised.quantising import Planting, exported, pictures, quantised, small
 from verifier import verify
+from verifier.judge import Policy
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -154,3 +155,13 @@ def test_a_baseline_of_other_weights_is_not_taken_for_quantisation(file: Path) -
     found = verify(other, str(file), pictures())
     assert found.first_divergence is not None
     assert (found.first_divergence.baseline, found.first_divergence.stage) == ("fc2", "translation")
+
+
+def test_a_task_policy_allows_what_quantisation_costs_and_no_wrong_graph_beside_it(file: Path) -> None:
+    lenient = Policy(name="lenient", task_decides=True, top1_agreement=0.0, kl_mean=1e9, logit_error=1e9)
+    assert verify(small(), onnx.load(file), pictures(), policy=lenient).verdict is Verdict.MATCH
+    net = Planting(file)
+    padded(net)
+    found = verify(small(), net.model, pictures(), policy=lenient)
+    assert found.verdict is Verdict.DIVERGED
+    assert "conv3 is wrong beside what is quantised" in found.reason
