@@ -142,5 +142,8 @@ def test_the_ranking_of_a_resnet_is_that_of_excluding_one_node_after_the_other(t
     x, calibration = (torch.randn(8, 3, 64, 64, generator=generator) for _ in range(2))
     with torch.no_grad():
         model(calibration)  # the statistics that its norms keep
-    rank, _ = agrees(model.eval(), x, calibration, tmp_path, "top-1=12.5%")
+    rank, found = agrees(model.eval(), x, calibration, tmp_path, "error=8%")
     assert rank >= 0.9
+    assert found.kept is not None
+    assert found.kept.before > 0.08 >= found.kept.after
+    assert 0 < len(found.kept.layers) < len(found.layers)
