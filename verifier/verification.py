@@ -196,7 +196,10 @@ def verify(
 
 
 def _sides(baseline: Any, candidate: Any, seed: int) -> tuple[Side, Side]:
-    return Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+    return (
+        Side.of("baseline", baseline, seed, apart=True),
+        Side.of("candidate", candidate, seed, apart=True),
+    )
 
 
 def _covered(found: Compared) -> Coverage:

@@ -16,7 +16,15 @@ from verifier.border.error_texts import account
 from verifier.border.programs import by_program
 from verifier.border.signals import check_unanswered
 from verifier.cells import ORACLE, Cell
-from verifier.errors import DeviceError, InputError, ModelError, OutOfMemoryError, UsageError, VerifierError
+from verifier.errors import (
+    CannotRunError,
+    DeviceError,
+    InputError,
+    ModelError,
+    OutOfMemoryError,
+    UsageError,
+    VerifierError,
+)
 from verifier.forms import loading
 from verifier.forms.form import Form
 from verifier.graph import EndedEarly, Graph, record
@@ -60,20 +68,29 @@ class Side:
     setting: Cell | None = None  # the cell that it was put into; None for as it was given
 
     @classmethod
-    def of(cls, role: str, model: nn.Module | str | Path | Deployed, seed: int) -> Side:
+    def of(
+        cls, role: str, model: nn.Module | str | Path | Deployed, seed: int, *, apart: bool = False
+    ) -> Side:
         """The `baseline` or the `candidate`, from a module, a form or a specification; `seed` is for what is built.
+
+        Args:
+            role: Which of the two.
+            model: The module, the form, or what leads to one.
+            seed: For what is built.
+            apart: Whether what rounding does is told apart from the program, so that the program may go without.
 
         Raises:
             UsageError: It is no module, leads to none, or has parameters without a shape.
+            CannotRunError: Its program goes without the form's rounding, and has to go for the form.
         """
         heartbeat.model(role)
         if isinstance(model, str | Path) and loading.is_file(str(model)):
-            return cls._deployed(role, str(model), loading.of_file(str(model)))
+            return cls._deployed(role, str(model), loading.of_file(str(model)), apart=apart)
         if isinstance(model, str):
-            return cls._built(role, model, seed)
+            return cls._built(role, model, seed, apart=apart)
         known = loading.of_object(role, model)
         if isinstance(known, Form):
-            return cls._deployed(role, known.kind, known)
+            return cls._deployed(role, known.kind, known, apart=apart)
         if any(map(is_lazy, known.parameters())):
             raise UsageError(
                 f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
@@ -85,11 +102,11 @@ class Side:
         return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known, form=form)
 
     @classmethod
-    def _built(cls, role: str, spec: str, seed: int) -> Side:
+    def _built(cls, role: str, spec: str, seed: int, *, apart: bool) -> Side:
         """Of a specification. Whatever compiles it has no weights of its own: it compiles those that are compared."""
         asked = loading.compiling(spec)
         source = scales.load(spec if asked is None else asked.spec, seed=seed)
-        found = cls.of(role, source.model, seed)
+        found = cls.of(role, source.model, seed, apart=apart)
         form = found.form
         if asked is not None:
             if form is not None:
@@ -103,7 +120,9 @@ class Side:
         )
 
     @classmethod
-    def _deployed(cls, role: str, spec: str, form: Form) -> Side:
+    def _deployed(cls, role: str, spec: str, form: Form, *, apart: bool) -> Side:
+        if not apart:
+            refuse_unwatched(role, form)
         _see_values(role, state_of(form.program))
         return cls(role, spec, form.program, form.program, form.notes, form=form)
 
@@ -290,6 +309,19 @@ class Side:
             type=type(self.model).__name__,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             sites=len(graph.comparable),
+        )
+
+
+def refuse_unwatched(role: str, form: Form) -> None:
+    """See that the program of a form rounds as the form does.
+
+    Raises:
+        CannotRunError: It does not.
+    """
+    if form.quantised is not None and not form.quantised.watched:
+        raise CannotRunError(
+            f"the {role} is {form.kind}: this verifier cannot watch what that rounds, and compares it only as the "
+            "candidate beside a baseline that is there to be run, and in float. This is a limit of the verifier."
         )
 
 

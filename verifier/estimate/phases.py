@@ -61,7 +61,10 @@ def estimated(
     few = picked(given, numbers) if len(numbers) < count_of(given) else given
     with preserved(), pages_held(), torch.inference_mode(mode=False), torch.no_grad():
         started = time.perf_counter()
-        sides = Side.of("baseline", baseline, seed), Side.of("candidate", candidate, seed)
+        sides = (
+            Side.of("baseline", baseline, seed, apart=True),
+            Side.of("candidate", candidate, seed, apart=True),
+        )
         built = time.perf_counter()
         subject = pair(*sides, few, weights=weights, known={}, seed=seed)
         bench = Bench(subject, few)

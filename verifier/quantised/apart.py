@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from verifier.bench.side import refuse_unwatched
 from verifier.errors import UsageError
 from verifier.inputs.samples import batches
 from verifier.models.copying import state_of
@@ -63,8 +64,9 @@ def taken_apart(
         asked: The budget, as it was asked for.
 
     Raises:
-        UsageError: The budget is none, or it is asked for and the candidate is not quantised, or the baseline is in a
-            way that cannot be watched.
+        UsageError: The budget is none, or it is asked for and the candidate is not quantised or the baseline is, or
+            the baseline is in a way that cannot be watched.
+        CannotRunError: Both are quantised, the candidate in a way that cannot be watched.
     """
     budget = None if asked is None else TaskBudget.of(asked)
     trusted = None if sides[0].form is None else sides[0].form.quantised
@@ -72,23 +74,36 @@ def taken_apart(
         raise UsageError(
             f"the baseline is {trusted.kind}: give it as the candidate, and the float model as baseline."
         )
-    if sides[1].form is None or sides[1].form.quantised is None:
+    form = sides[1].form
+    if form is None or form.quantised is None:
+        if asked is not None and trusted is not None:
+            raise UsageError(
+                f"the baseline is {trusted.kind} and the candidate is not quantised: the two seem exchanged. Give "
+                "the float model as the baseline and the quantised one as the candidate."
+            )
         if asked is not None:
             raise UsageError(
                 "a budget of what is kept in float is for a quantised candidate, and this one is none that this "
                 "verifier can take apart. Leave --keep-float-budget out."
             )
         return sides, None
-    taken = apart(sides, batches(given, batch_size)[0], budget)
-    return (sides if taken is None else taken.sides), taken
+    if trusted is not None:
+        refuse_unwatched("candidate", form)
+        if asked is not None:
+            raise UsageError(
+                "a budget of what is kept in float is for a quantised candidate beside a float baseline, and both "
+                "are quantised. Leave --keep-float-budget out, or give the float model as the baseline."
+            )
+        return sides, None
+    taken = apart(sides, form.quantised, batches(given, batch_size)[0], budget)
+    return taken.sides, taken
 
 
-def apart(sides: tuple[Side, Side], inputs: Inputs, budget: TaskBudget | None = None) -> Apart | None:
-    """A quantised candidate taken apart; None for any other, and beside a baseline that is quantised itself."""
+def apart(
+    sides: tuple[Side, Side], quantised: Quantised, inputs: Inputs, budget: TaskBudget | None = None
+) -> Apart:
+    """A candidate with the form `quantised`, taken apart beside a float baseline."""
     baseline, candidate = sides
-    quantised = None if candidate.form is None else candidate.form.quantised
-    if quantised is None or (baseline.form is not None and baseline.form.quantised is not None):
-        return None
     known = [*floats_in(baseline.record(inputs), state_of(baseline.model))]
     weights: dict[str, Tensor] = {}
     matched: dict[str, tuple[Stored, Float]] = {}
