@@ -155,7 +155,8 @@ def verify(
         return recorded
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
-        sides, taken = taken_apart(_sides(baseline, candidate, seed), given, batch_size, keep_float_budget)
+        sides = _sides(baseline, candidate, seed)
+        sides, taken = taken_apart(sides, given, batch_size, keep_float_budget, weights)
         weights, known = weighed(weights, parameter_map or {}, sides)
         missing = missing_here(requests) | unsuited(requests, sides)
         terms = Terms(

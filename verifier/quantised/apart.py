@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from verifier.bench.side import refuse_unwatched
 from verifier.errors import UsageError
 from verifier.inputs.samples import batches
-from verifier.models.copying import state_of
 from verifier.quantised.floats import bias_of, floats_in, stands_for
 from verifier.quantised.keeping import TaskBudget
 from verifier.quantised.sane import misread, off_zero, out_of_step, uneven, unlike, unsuited
+from verifier.weights import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ class Apart:
 
 
 def taken_apart(
-    sides: tuple[Side, Side], given: Inputs, batch_size: int | None, asked: str | None
+    sides: tuple[Side, Side], given: Inputs, batch_size: int | None, asked: str | None, weights: str
 ) -> tuple[tuple[Side, Side], Apart | None]:
     """The two models that are compared: of a quantised candidate what it is with nothing rounded, taken apart.
 
@@ -62,6 +62,7 @@ def taken_apart(
         given: What they are run on.
         batch_size: Samples that go through at once; None for all.
         asked: The budget, as it was asked for.
+        weights: Where the baseline's come from, as `verifier.weights.choose` has it.
 
     Raises:
         UsageError: The budget is none, or it is asked for and the candidate is not quantised or the baseline is, or
@@ -95,16 +96,21 @@ def taken_apart(
                 "are quantised. Leave --keep-float-budget out, or give the float model as the baseline."
             )
         return sides, None
-    taken = apart(sides, form.quantised, batches(given, batch_size)[0], budget)
+    state = loaded(weights, sides[0].model)
+    taken = apart(sides, form.quantised, batches(given, batch_size)[0], state, budget)
     return taken.sides, taken
 
 
 def apart(
-    sides: tuple[Side, Side], quantised: Quantised, inputs: Inputs, budget: TaskBudget | None = None
+    sides: tuple[Side, Side],
+    quantised: Quantised,
+    inputs: Inputs,
+    state: Mapping[str, Tensor],
+    budget: TaskBudget | None = None,
 ) -> Apart:
-    """A candidate with the form `quantised`, taken apart beside a float baseline."""
+    """A candidate with the form `quantised`, taken apart beside a float baseline with the tensors `state`."""
     baseline, candidate = sides
-    known = [*floats_in(baseline.record(inputs), state_of(baseline.model))]
+    known = [*floats_in(baseline.record(inputs), state)]
     weights: dict[str, Tensor] = {}
     matched: dict[str, tuple[Stored, Float]] = {}
     by_layer: dict[str, Float] = {}

@@ -1,6 +1,6 @@
 """Which tensors both models compute with: drawn, loaded, taken over or left as they are."""
 
-from verifier.weights.choosing import Masters, choose
+from verifier.weights.choosing import Masters, choose, loaded
 from verifier.weights.copies import fingerprints
 from verifier.weights.files import read_state
 from verifier.weights.maps import as_toml, read_map, resolve
@@ -10,6 +10,7 @@ __all__ = [
     "as_toml",
     "choose",
     "fingerprints",
+    "loaded",
     "read_map",
     "read_state",
     "resolve",

@@ -6,6 +6,7 @@ memory with the baseline's wherever the parameter map says so; neither model is 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import msgspec
 import torch
 
 from verifier.align import Assembly
+from verifier.errors import WeightsError
 from verifier.models.copying import state_of
 from verifier.records import WeightsInfo
 from verifier.weights import pruned
@@ -171,6 +173,18 @@ def choose(
         kept=kept,
     )
     return Masters(masters, candidates, info, mapping, frozenset(decided), resized)
+
+
+def loaded(mode: str, baseline: nn.Module) -> dict[str, Tensor]:
+    """The baseline's tensors, from a file where `mode` names one that fits; what does not fit `choose` refuses."""
+    state = state_of(baseline)
+    if mode not in _MODES:
+        with contextlib.suppress(WeightsError):
+            return fitted(read_state(Path(mode)), state, mode)
+    return state
+
+
+_MODES = frozenset({"as-is", "calibrated", "imagenet", "init", "transfer"})  # what names no file
 
 
 def _as_text(assemblies: Mapping[str, Assembly]) -> dict[str, str | tuple[str, ...]]:
