@@ -44,7 +44,10 @@ def _whole(found: Quantisation) -> Iterator[str]:
         yield "with nothing rounded it is not the baseline's function: figures below are against itself"
     else:
         yield "whether it is the baseline's function with nothing rounded could not be told"
-    yield f"its outputs are off by {wording.figure(found.error)} (NRMSE), by {_decibels(_sqnr(found.error))}"
+    if found.measure == "changed":
+        yield f"{_percent(found.error)} of the whole numbers it returns change"
+    else:
+        yield f"its outputs are off by {wording.figure(found.error)} (NRMSE), by {_decibels(_sqnr(found.error))}"
 
 
 def _sqnr(error: float) -> float:
@@ -52,9 +55,7 @@ def _sqnr(error: float) -> float:
 
 
 def _kept(kept: KeptInFloat) -> Iterator[str]:
-    what = (
-        "of the samples have another highest class" if kept.measure == "top-1" else "off the outputs (NRMSE)"
-    )
+    what = "of the samples have another class" if kept.measure == "top-1" else "off the outputs"
     met = "met" if kept.met else "not met"
     yield (
         f"{kept.asked}: {met} with {wording.counted(len(kept.layers), 'layer')} in float, by a run with exactly "

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from verifier.forms.form import Form
 from verifier.forms.paths import registered
 from verifier.forms.quantisers import Grid, Layer, Rounding, Shown, Stored
-from verifier.graph.tensors import tensors_in
+from verifier.graph.returned import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -131,7 +131,7 @@ class QuantisedGraph:
 
         def shown(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shown:
             values.clear()
-            return Shown(tuple(tensors_in(module(*args, **kwargs))), dict(values))
+            return Shown(tuple(Returned.of(module(*args, **kwargs)).values()), dict(values))
 
         return shown
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from verifier.errors import UsageError
 from verifier.forms.form import Form
 from verifier.forms.quantisers import Grid, Layer, Rounding, Shown, Stored
-from verifier.graph.tensors import tensors_in
+from verifier.graph.returned import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -81,7 +81,7 @@ class QuantisedModules:
 
         def shown(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shown:
             values.clear()
-            return Shown(tuple(tensors_in(model(*args, **kwargs))), dict(values))
+            return Shown(tuple(Returned.of(model(*args, **kwargs)).values()), dict(values))
 
         return shown
 

@@ -11,14 +11,15 @@ import torch
 
 from verifier.cells import Cell
 from verifier.graph.chance import same_chance
-from verifier.graph.tensors import tensors_in
+from verifier.graph.returned import Returned
 from verifier.inputs.samples import batch_size
 from verifier.judge import QUANTISED
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments, running
 from verifier.quantised.keeping import kept_in_float
+from verifier.quantised.outputs import between, differing, joined, ordered
 from verifier.quantised.sane import figures, outlying
-from verifier.quantised.trials import Trials, between
+from verifier.quantised.trials import Trials
 from verifier.records import (
     Budget,
     Cause,
@@ -88,7 +89,10 @@ def cost(
     started = time.perf_counter()
     with running(_CELL):
         trials = Trials(
-            taken.quantised, taken.weights, [arguments(each.other or each, _CELL) for each in parts]
+            taken.quantised,
+            taken.weights,
+            [arguments(each.other or each, _CELL) for each in parts],
+            [*map(batch_size, parts)],
         )
         undone = _undone(results)
         doubts = (*taken.doubts, *outlying(_rounded(taken, trials))) if undone is Verdict.MATCH else ()
@@ -104,11 +108,12 @@ def cost(
     if budget is not None and undone is Verdict.MATCH and not faults:
         with running(_CELL):
             kept = kept_in_float(trials, budget)
-    whole = trials.compared([])
+    whole = trials.off([])
     quantisation = Quantisation(
         kind=taken.quantised.kind,
         undone=undone,
-        error=0.0 if whole is None else whole.nrmse,
+        error=whole.error,
+        measure="changed" if whole.changed > whole.numbers else "nrmse",
         layers=tuple(_layers(taken, effects, names, kept)),
         faults=tuple(
             QuantiserFault(
@@ -125,7 +130,8 @@ def cost(
     )
     stages = _stages(taken, trials, plain, given)
     cell = _cell(taken, found, results, effects, names, faults, quantisation)
-    cell = _with_outputs(cell, right, given, between(right, given), stages)
+    given = ordered(given, found.bench.alignment.candidate.output_order)
+    cell = _with_outputs(cell, right, given, differing(right, given), stages)
     seconds = time.perf_counter() - started
     cell = msgspec.structs.replace(cell, batch_size=sum(map(batch_size, parts)), seconds=seconds)
     told = [_explained(each, names, faults) for each in results]
@@ -157,8 +163,8 @@ def _returned(found: Compared, parts: Sequence[Inputs]) -> list[tuple[Tensor, ..
     for each in parts:
         args, kwargs = arguments(each, _CELL)
         with torch.no_grad(), same_chance():
-            outputs.append(tuple(tensors_in(model(*args, **kwargs))))
-    return outputs
+            outputs.append(tuple(Returned.of(model(*args, **kwargs)).values()))
+    return ordered(outputs, found.bench.alignment.baseline.output_order)
 
 
 def _undone(results: Sequence[CellResult]) -> Verdict:
@@ -295,6 +301,10 @@ def _reason(first: PairResult | None, quantisation: Quantisation) -> str:
         return brief(f"{first.baseline or first.candidate}: {first.reason}")
     if quantisation.undone is not Verdict.MATCH:
         return "quantised, and not the baseline's function with nothing rounded"
+    if quantisation.measure == "changed":
+        return (
+            f"quantisation and nothing else: {quantisation.error:.2%} of the whole numbers it returns change"
+        )
     return (
         f"quantisation and nothing else: the outputs are off by {quantisation.error:.2e} (NRMSE); --policy int8 "
         "judges what becomes of the classes"
@@ -309,17 +319,14 @@ def _with_outputs(
     stages: Sequence[FormStage],
 ) -> CellResult:
     """The cell with what becomes of the outputs."""
-    joined = [
-        [torch.cat(each) if each[0].dim() else each[0] for each in zip(*outputs, strict=True)]
-        for outputs in (right, given)
-    ]
+    returned = joined(right), joined(given)
     fused = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
     row = PairResult(
         index=len(cell.layers),
         baseline="output",
         candidate="output",
         op="output",
-        shape=tuple(joined[0][0].shape) if joined[0] else (),
+        shape=tuple(returned[0][0].shape) if returned[0] else (),
         status=Status.CULPRIT
         if fused
         else Status.CARRIES
@@ -342,7 +349,7 @@ def _with_outputs(
         verdict=Verdict.DIVERGED if fused or row.status is Status.CARRIES else cell.verdict,
         first_divergence=row if first is None and row.status is not Status.OK else first,
         reason=cell.reason or row.reason,
-        output=agreement(*joined),
+        output=agreement(*returned),
         outputs=(row.index,),
     )
 

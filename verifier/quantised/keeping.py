@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from verifier.errors import UsageError
 from verifier.metrics.agreement import agreement
-from verifier.quantised.trials import between
+from verifier.quantised.outputs import flipped
+from verifier.quantised.trials import Off
 from verifier.records import KeptInFloat
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class TaskBudget(NamedTuple):
 
     Attributes:
         asked: As it was asked for.
-        measure: `top-1`, the share of samples whose highest class changes; `error`, the relative error of the outputs
-            (NRMSE), which also counts where they are no class scores.
+        measure: `top-1`, the share of samples whose class changes; `error`, the relative error of the outputs (NRMSE)
+            or, if it is larger, the share of whole numbers that change, which also count where they are no classes.
         limit: What it may be.
     """
 
@@ -83,7 +84,7 @@ def kept_in_float(trials: Trials, budget: TaskBudget) -> KeptInFloat:
         after=_of(trials, budget, order),
         layers=tuple(order),
         exclusion=trials.quantised.exclusion,
-        samples=_samples(trials),
+        samples=sum(trials.samples),
         runs=trials.runs,
     )
 
@@ -95,18 +96,18 @@ def _added(trials: Trials, budget: TaskBudget) -> list[str]:
     kept, so that one that is still the best then is the best of all.
     """
     kept: list[str] = []
-    error = trials.error([])
+    error = trials.off([]).error
     names = [layer.name for layer in trials.quantised.layers if layer.excluded]
-    queue = [(-(error - trials.error([name])), k, name, 0) for k, name in enumerate(names)]
+    queue = [(-(error - trials.off([name]).error), k, name, 0) for k, name in enumerate(names)]
     heapq.heapify(queue)
     while queue:
         gain, k, name, known = heapq.heappop(queue)
         if known < len(kept):
-            gain = -(error - trials.error([*kept, name]))
+            gain = -(error - trials.off([*kept, name]).error)
             heapq.heappush(queue, (gain, k, name, len(kept)))
             continue
         kept.append(name)
-        error = trials.error(kept)
+        error = trials.off(kept).error
         if _of(trials, budget, kept) <= budget.limit:
             break
     return kept
@@ -121,17 +122,16 @@ def _of(trials: Trials, budget: TaskBudget, kept: Sequence[str]) -> float:
 def _value(trials: Trials, budget: TaskBudget, outputs: Sequence[tuple[Tensor, ...]]) -> float | None:
     """What the budget limits, of some outputs; None where they are no class scores and it is about classes."""
     if budget.measure == ERROR:
-        found = between(trials.reference, outputs)
-        return 0.0 if found is None else found.nrmse
+        return Off.of(trials.reference, outputs).error
     changed, samples = 0.0, 0
-    for right, given in zip(trials.reference, outputs, strict=True):
+    for right, given, size in zip(trials.reference, outputs, trials.samples, strict=True):
         told = agreement(right, given)
-        if told is None or told.top1_agreement is None or not told.samples:
+        if told is not None and told.top1_agreement is not None and told.samples:
+            changed += (1 - told.top1_agreement) * told.samples
+            samples += told.samples
+        elif (share := flipped(right, given, size)) is not None:
+            changed += share * size
+            samples += size
+        else:
             return None
-        changed += (1 - told.top1_agreement) * told.samples
-        samples += told.samples
     return changed / samples if samples else None
-
-
-def _samples(trials: Trials) -> int:
-    return sum(len(batch[0]) if batch and batch[0].dim() else 1 for batch in trials.reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from verifier.border.programs import translating
 from verifier.errors import ModelError
 from verifier.graph.chance import same_chance
 from verifier.metrics import Moments, collect, compare, measure
+from verifier.quantised.outputs import between, changed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,12 +31,41 @@ class Effect(NamedTuple):
     Attributes:
         alone: To its own result, where nothing else is rounded.
         total: To its result, where everything is.
-        output: The mean square of the outputs' error with this layer in float, in that with none.
+        output: The mean square of the outputs' error with this layer in float, in that with none; of whole numbers
+            how many change.
     """
 
     alone: Comparison
     total: Comparison
     output: float
+
+
+class Off(NamedTuple):
+    """How far outputs are off others.
+
+    Attributes:
+        numbers: The relative error (NRMSE) of what is no whole number.
+        changed: The share of whole numbers that are others.
+    """
+
+    numbers: float
+    changed: float
+
+    @classmethod
+    def of(cls, one: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]]) -> Off:
+        """That of `other` from `one`, both batch for batch."""
+        found = between(one, other)
+        return cls(0.0 if found is None else found.nrmse, changed(one, other) or 0.0)
+
+    @property
+    def error(self) -> float:
+        """The larger of the two; NaN where one is."""
+        return self.numbers if math.isnan(self.numbers) else max(self)
+
+    @property
+    def power(self) -> float:
+        """What adds up: the mean square of an error, or how many numbers change."""
+        return self.changed if self.changed > self.numbers else self.numbers**2
 
 
 class Trials:
@@ -48,13 +78,20 @@ class Trials:
         quantised: The form.
         weights: Its weights in float, by name.
         given: What it is run on, in batches.
+        samples: How many samples each of these holds.
     """
 
-    def __init__(self, quantised: Quantised, weights: Mapping[str, Tensor], given: Sequence[Given]) -> None:
-        self.quantised, self.weights, self.given = quantised, weights, given
+    def __init__(
+        self,
+        quantised: Quantised,
+        weights: Mapping[str, Tensor],
+        given: Sequence[Given],
+        samples: Sequence[int],
+    ) -> None:
+        self.quantised, self.weights, self.given, self.samples = quantised, weights, given, samples
         self.names = [layer.name for layer in quantised.layers]
         self.runs = 0
-        self._errors: dict[frozenset[str], Comparison | None] = {}
+        self._errors: dict[frozenset[str], Off] = {}
         shown = [layer.result for layer in quantised.layers]
         inside = [each.name for each in quantised.roundings if each.inside]
         self._float = self.run(self.names, [*dict.fromkeys([*shown, *inside])])
@@ -84,25 +121,20 @@ class Trials:
         run = self.run(kept, shipped=shipped)
         return [run(*given).outputs for given in self.given]
 
-    def error(self, kept: Collection[str]) -> float:
-        """The relative error (NRMSE) of the outputs with some layers in float."""
-        found = self.compared(kept)
-        return 0.0 if found is None else found.nrmse
-
-    def compared(self, kept: Collection[str]) -> Comparison | None:
-        """The outputs with some layers in float against those with all of them; None where none are numbers."""
+    def off(self, kept: Collection[str]) -> Off:
+        """How far the outputs with some layers in float are off those with all of them."""
         key = frozenset(kept)
         if key not in self._errors:
-            self._errors[key] = between(self.reference, self.outputs(kept))
+            self._errors[key] = Off.of(self.reference, self.outputs(kept))
         return self._errors[key]
 
     def effects(self) -> Iterator[tuple[str, Effect]]:
         """What each layer does, by name."""
         total = self._inside([])
-        whole = self.error([])
+        whole = self.off([]).power
         for layer in self.quantised.layers:
             alone = self._inside([name for name in self.names if name != layer.name], [layer.result])
-            left = (self.error([layer.name]) / whole) ** 2 if whole else 1.0
+            left = self.off([layer.name]).power / whole if whole else 1.0
             yield layer.name, Effect(alone[layer.result], total[layer.result], left)
 
     def _inside(self, kept: Collection[str], show: Sequence[str] | None = None) -> dict[str, Comparison]:
@@ -117,17 +149,6 @@ class Trials:
             ):
                 merged[name] = found if name not in merged else merged[name].merge(found)
         return {name: compare(found) for name, found in merged.items()}
-
-
-def between(one: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]]) -> Comparison | None:
-    """All floating-point outputs of one model against another's, over all batches; None where there are none."""
-    found = [
-        measure(a, b)
-        for batch in zip(one, other, strict=True)
-        for a, b in zip(*batch, strict=True)
-        if a.is_floating_point() and a.shape == b.shape
-    ]
-    return compare(reduce(Moments.merge, collect(found))) if found else None
 
 
 def _failed(error: BaseException) -> ModelError:

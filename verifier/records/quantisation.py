@@ -43,10 +43,10 @@ class QuantiserFault(Record, frozen=True, kw_only=True):
 class KeptInFloat(Record, frozen=True, kw_only=True):
     """The layers to keep in float so that what is asked for is met.
 
-    `measure` is `top-1` (the share of samples whose highest class changes) or `error` (the relative error of the
-    outputs, NRMSE); `limit` is what it may be, `before` what it is with all quantised, `after` with `layers` in
-    float, by a run with exactly these. `exclusion` is where a user gives the names. `samples` is how many were run,
-    `runs` how many sets were tried.
+    `measure` is `top-1` (the share of samples whose class changes) or `error` (the relative error of the outputs,
+    NRMSE, or the share of whole numbers that change); `limit` is what it may be, `before` what it is with all
+    quantised, `after` with `layers` in float, by a run with exactly these. `exclusion` is where a user gives the
+    names. `samples` is how many were run, `runs` how many sets were tried.
     """
 
     asked: str
@@ -79,8 +79,9 @@ class Quantisation(Record, frozen=True, kw_only=True):
     """A quantised candidate against what it is with nothing rounded.
 
     `kind` is what it is. `undone` says whether it is the baseline's function with all quantisers undone, by the
-    ordinary strict comparison. `error` is the relative error (NRMSE) of its outputs as it is shipped. `layers` are in
-    order of execution, `faults` quantisers that are wrong.
+    ordinary strict comparison. `error` is the relative error (NRMSE) of its outputs as it is shipped, or by `measure`
+    the share of the whole numbers it returns that change. `layers` are in order of execution, `faults` quantisers
+    that are wrong.
     """
 
     kind: str
@@ -89,3 +90,4 @@ class Quantisation(Record, frozen=True, kw_only=True):
     layers: tuple[QuantisedLayer, ...]
     faults: tuple[QuantiserFault, ...] = ()
     kept: KeptInFloat | None = None
+    measure: Literal["nrmse", "changed"] = "nrmse"
