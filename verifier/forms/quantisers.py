@@ -80,6 +80,7 @@ class Grid:
         return torch.equal(self.scale, other.scale) and torch.equal(self.zero, other.zero)
 
 
+UNCUT = torch.finfo(torch.float32).max  # the ceiling where there is no activation, and nothing is cut off
 _MIDDLE = 0.501  # steps: where the range ends in the middle of one, as 127.5 steps do, rounding decides
 
 
@@ -189,7 +190,7 @@ class Quantised(Protocol):
         A converter leaves an activation out where rounding cuts off as much.
 
         Args:
-            ceilings: The largest number behind a layer, by its name.
+            ceilings: The largest number behind a layer, by its name; `UNCUT` where there is no activation.
         """
 
     def undone(self, weights: Mapping[str, Tensor]) -> Form:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from verifier.forms.quantisers import UNCUT
+from verifier.graph.operators import MOVES
+from verifier.graph.ranges import ranges
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.proof.stored import ROUNDINGS
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from verifier.forms.quantisers import Grid, Stored
     from verifier.graph import Graph, Site
+    from verifier.graph.ranges import Range
 
 
 class Float(NamedTuple):
@@ -25,7 +29,7 @@ class Float(NamedTuple):
         name: What the baseline calls it.
         weight: The weight: as it is, turned, a part of it, or with the norm behind it folded in.
         bias: What is added to the products then; None for nothing.
-        ceiling: What the activation behind it cuts off above.
+        ceiling: What the activation behind it cuts off above; `UNCUT` where there is none.
     """
 
     name: str
@@ -36,20 +40,25 @@ class Float(NamedTuple):
 
 def floats_in(graph: Graph, state: Mapping[str, Tensor]) -> Iterator[Float]:
     """What the baseline multiplies and adds; of weights also what they are with the norm behind them folded in."""
-    read: set[str] = set()
+    found: list[tuple[Site, str, str | None, Site | None]] = []
+    ceilings: dict[str, set[float]] = {}
+    limits = ranges(graph)
     for site in graph.sites:
         weight, bias = _weights(site, state)
         if weight is None:
             continue
-        read.add(weight)
-        bound = None if bias is None else state[bias].double()
         behind = _behind(graph, site)
         norm = behind if behind is not None and behind.op == "batch_norm" else None
-        ceiling = _ceiling(behind if norm is None else _behind(graph, norm))
-        plain = Float(weight, state[weight].double(), bound, ceiling)
+        ceilings.setdefault(weight, set()).add(_ceiling(graph, norm or site, limits))
+        found.append((site, weight, bias, norm))
+    for site, weight, bias, norm in found:
+        ceiling = ceilings[weight].pop() if len(ceilings[weight]) == 1 else math.inf
+        ceilings[weight].add(ceiling)
+        plain = Float(weight, state[weight].double(), None if bias is None else state[bias].double(), ceiling)
         yield from _laid_out(plain)
         if norm is not None:
             yield from _laid_out(_folded(plain, site, norm, state))
+    read = ceilings.keys()
     for name, tensor in state.items():
         if name not in read and tensor.is_floating_point() and tensor.dim():
             yield from _laid_out(Float(name, tensor.double()))
@@ -70,17 +79,21 @@ def _behind(graph: Graph, site: Site) -> Site | None:
     return graph.sites[readers[0]] if len(readers) == 1 else None
 
 
-def _ceiling(site: Site | None) -> float:
-    """The largest number that an activation gives."""
-    if site is None:
-        return math.inf
-    if site.op == "relu6":
-        return 6.0
-    found = site.attributes.get(_CEILINGS.get(site.op, ""), math.inf)
-    return float(found) if isinstance(found, int | float) else math.inf
+def _ceiling(graph: Graph, site: Site, limits: Sequence[Range]) -> float:
+    """What the activation behind a site, if there is one that sets all below 0 to 0, cuts off above."""
+    ends: set[float] = set()
+    for reader in (graph.sites[k] for k in graph.consumers[site.index]):
+        if reader.op in MOVES:
+            ends.add(_ceiling(graph, reader, limits))
+        elif reader.op in _CUTS and limits[reader.index].low == 0:
+            ends.add(limits[reader.index].high)
+        else:
+            ends.add(math.inf if reader.op in _MAY_CUT else UNCUT)
+    return ends.pop() if len(ends) == 1 else UNCUT
 
 
-_CEILINGS = {"hardtanh": "max_val", "clamp": "max", "clamp_max": "max"}
+_CUTS = frozenset({"clamp", "clamp_min", "hardtanh", "relu", "relu6"})
+_MAY_CUT = frozenset({"max", "maximum", "threshold", "where"})
 
 
 def _weights(site: Site, state: Mapping[str, Tensor]) -> tuple[str | None, str | None]:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from verifier.forms.onnx.integers import with_quantisers
 from verifier.forms.onnx.rounded import RoundedOnnx, name_of
-from verifier.forms.quantisers import Rounding, Shown
+from verifier.forms.quantisers import UNCUT, Rounding, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.forms.form import Form
+    from verifier.forms.quantisers import Grid
     from verifier.graph import Graph
 
 Running = (
     "Callable[[onnx.ModelProto, str], Callable[[Sequence[Any], Mapping[str, Any]], Sequence[np.ndarray]]]"
 )
+
+_ROUNDING = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_RELU6 = 6.0
+_SAME = 1e-6  # of an end that a scale in single precision tells
 
 
 class QuantisedOnnx(RoundedOnnx):
@@ -133,7 +138,47 @@ class QuantisedOnnx(RoundedOnnx):
             and float(grid.zero) == grid.low
             and rounding.name in self._made
             and not self._positive(rounding.name)
+            and self._ceiling(rounding, grid) != UNCUT
         )
+
+    def _ceiling(self, rounding: Rounding, grid: Grid) -> float:
+        """What the activation that rounding is in place of cuts off above; `UNCUT` where it is in place of none.
+
+        That is the baseline's ceiling as far as rounding leaves no more. Rounding that leaves as much as an
+        activation does, to the last digit, is in place of that one.
+        """
+        if any(map(self._adds, self._reading(rounding.name))):
+            return UNCUT
+        maker: onnx.NodeProto | None = self._made[rounding.name]
+        while maker is not None and name_of(maker) not in self._ceilings and self._adds(maker):
+            maker = next(filter(None, map(self._behind, maker.input)), None)
+        known = math.inf if maker is None else self._ceilings.get(name_of(maker), math.inf)
+        step = float(grid.scale)
+        end = step * (grid.high - grid.low)
+        if known == UNCUT or (math.isfinite(known) and end <= known + step):
+            return known
+        ceilings = {_RELU6, *self._ceilings.values()}
+        return next((each for each in ceilings if math.isclose(end, each, rel_tol=_SAME)), math.inf)
+
+    def _adds(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is what a layer ends with, of which the baseline may have made one: a bias, or a norm."""
+        held = [self._behind(name) is None for name in node.input]
+        return node.op_type == "BatchNormalization" or (node.op_type == "Add" and held.count(True) == 1)
+
+    def _behind(self, name: str) -> onnx.NodeProto | None:
+        """What makes a value, before it is rounded and read; None of what the file holds, and of inputs."""
+        made = self._made.get(name)
+        while made is not None and made.op_type in _ROUNDING:
+            made = self._made.get(made.input[0])
+        return None if name in self._held or (made is not None and made.op_type == "Constant") else made
+
+    def _reading(self, name: str) -> Iterator[onnx.NodeProto]:
+        """What reads a value, or what it is rounded to."""
+        for node in self._readers.get(name, ()):
+            if node.op_type in _ROUNDING:
+                yield from self._reading(node.output[0])
+            else:
+                yield node
 
     def _without(self, layers: Collection[str], weights: Mapping[str, Tensor]) -> onnx.ModelProto:
         """The model with some layers in float."""
@@ -153,7 +198,8 @@ class QuantisedOnnx(RoundedOnnx):
             if self._cut_off(rounding):
                 given = next((name for name in names if name in outputs), names[0])
                 maker = self._made[rounding.name]
-                ceiling = self._ceilings.get(name_of(maker), math.inf)
+                assert rounding.grid is not None  # noqa: S101 - it cuts off
+                ceiling = self._ceiling(rounding, rounding.grid)
                 if math.isfinite(ceiling):
                     ends = [f"{given}/low", f"{given}/high"]
                     new += [

@@ -1,0 +1,96 @@
+"""Activations that a converter leaves to rounding: told from none, and from others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.verifier.quantised.quantising import exported, pictures, quantised
+from verifier import verify
+from verifier.records import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Two(nn.Module):
+    """Two convolutions with activations, and a mean; (N, 3, 16, 16) to (N, 8)."""
+
+    def __init__(self, first: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3)
+        self.first = first
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures to numbers."""
+        found: Tensor = self.conv2(self.first(self.conv1(x))).relu().mean((2, 3))
+        return found
+
+
+class Plain(nn.Module):
+    """Two linear layers, of which the first gives nothing below 0 for what is not; (N, 16) or (N, 5, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 8)
+        with torch.no_grad():
+            self.a.weight.abs_()
+            self.a.bias.fill_(0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to numbers."""
+        found: Tensor = self.b(self.a(x))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [(F.relu6, F.relu), (F.relu, F.relu6)], ids=["no ceiling", "ceiling"]
+)
+def test_another_activation_is_told_though_rounding_stands_for_it(
+    right: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    x = pictures(16)
+    file = quantised(exported(Two(wrong).eval(), x, tmp_path / "float.onnx"), tmp_path / "net.onnx", x)
+    found = verify(Two(right).eval(), str(file), x)
+    assert found.quantisation is not None
+    assert found.quantisation.undone is Verdict.DIVERGED
+    told = next(row for row in found.culprits if row.stage == "translation")
+    assert (told.baseline, told.cause and told.cause.code) == (right.__name__, "activation-different")
+
+
+@pytest.mark.parametrize("size", [0.2, 1.0], ids=["not reached", "reached"])
+def test_a_ceiling_that_calibration_need_not_have_reached_is_no_fault(size: float, tmp_path: Path) -> None:
+    model, x = Two(F.relu6).eval(), pictures(16)
+    with torch.no_grad():
+        assert (float(model.conv1(x * size).max()) > 6) == (size == 1)
+    file = quantised(exported(model, x, tmp_path / "float.onnx"), tmp_path / "net.onnx", x * size)
+    found = verify(model, str(file), x)
+    assert found.quantisation is not None
+    assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 5, 16)], ids=["rows", "tokens"])
+@pytest.mark.parametrize("below", [0.0, 0.6], ids=["never", "now"])
+def test_what_was_above_0_in_calibration_is_no_activation(
+    below: float, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    model, generator = Plain().eval(), torch.Generator().manual_seed(3)
+    calibration, x = (torch.rand(shape, generator=generator) for _ in range(2))
+    file = quantised(exported(model, x, tmp_path / "float.onnx"), tmp_path / "net.onnx", calibration)
+    x[0] -= below
+    with torch.no_grad():
+        assert (float(model.a(x).min()) < 0) == (below > 0)
+    found = verify(model, str(file), x)
+    assert found.quantisation is not None
+    assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+    assert {row.stage for row in found.culprits} == {"quantisation"}
