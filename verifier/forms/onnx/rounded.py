@@ -108,7 +108,8 @@ class RoundedOnnx:
             if codes is None or grid is None:
                 continue
             grids[node.output[0]] = grid
-            name = codes.name.removesuffix("_quantized") or node.output[0]
+            name = node.input[0].removesuffix("_quantized")
+            name = node.output[0] if name in places else name  # read once more, for another layer
             array = numpy_helper.to_array(codes)
             stored = Stored(
                 name,
