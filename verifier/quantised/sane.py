@@ -7,7 +7,6 @@ than a step does. It is too coarse if none of them reaches half of its range, so
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.proof.stored import ROUNDINGS
 from verifier.quantised.floats import stands_for
+from verifier.quantised.guesses import GUESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Figures(NamedTuple):
         clipped: Share of them that lie beyond the last code.
         used: How far they reach into the range, 1 for all of it, more beyond: on the side that they fill most; of
             several scales the least. NaN of zeros alone.
-        finer: Mean squared error with half the step, in that with the step.
+        finer: Mean squared error with half the step, in that with the step; 1 where neither errs.
         coarser: The same with twice the step.
     """
 
@@ -45,16 +45,21 @@ class Figures(NamedTuple):
 
 def figures(x: Tensor, grid: Grid) -> Figures:
     """What a grid does to numbers, which are not empty."""
-    errors = [_error(x, grid.times(factor)) for factor in (0.5, 1.0, 2.0)]
-    here = max(errors[1], _TINY)
+    finer, here, coarser = (_error(x, grid.times(factor)) for factor in (0.5, 1.0, 2.0))
     used = torch.maximum(*_reach(x, grid))
     used = used[used > 0]
     return Figures(
         clipped=float(grid.clipped(x).double().mean()),
         used=float(used.min()) if used.numel() else math.nan,
-        finer=errors[0] / here,
-        coarser=errors[2] / here,
+        finer=_ratio(finer, here),
+        coarser=_ratio(coarser, here),
     )
+
+
+def _ratio(one: float, other: float) -> float:
+    if one == other:
+        return 1.0
+    return one / other if other else math.inf
 
 
 _TINY = 1e-300
@@ -63,6 +68,17 @@ _SIDE = 16  # codes: what fills fewer on a side says nothing of a step
 
 def _error(x: Tensor, grid: Grid) -> float:
     return float((grid.values(grid.codes(x)) - x.double()).square().mean())
+
+
+def _errors(x: Tensor, grid: Grid) -> Tensor:
+    """The mean squared error for each scale."""
+    return _by_slice((grid.values(grid.codes(x)) - x.double()).square(), grid)
+
+
+def _by_slice(x: Tensor, grid: Grid) -> Tensor:
+    """The mean of what each scale is for, in float64."""
+    x = x.double()
+    return x.mean().reshape(1) if grid.axis is None else x.movedim(grid.axis, 0).flatten(1).mean(1)
 
 
 def _reach(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -101,6 +117,10 @@ class Fault(NamedTuple):
 # Weights. A converter has all of them, so that nothing but its own choice explains a scale. Where a scale errs least,
 # twice of it errs no less; who clips on purpose may miss that, but not by four times.
 _CLIPS = 4.0
+_TWICE = 2.0
+_POWERS = 32  # of two that are tried
+_MANY = 0.01  # of what a scale is for: more than is clipped on purpose
+_QUARTER = 0.25 + 1 / 127  # of a range: of one weight alone, which is held against no others
 _HALF = 0.5  # of a range that numbers stay within, so that half the step would do
 _MOST = 0.75  # of the range that the others fill: then half of it is no convention of the converter (`reduce_range`)
 _WIDE = (
@@ -113,7 +133,7 @@ def unlike(stored: Stored, known: Sequence[Float]) -> Fault | None:
     """What is wrong with a weight that is the rounding of none of the baseline's, if one number of it is."""
     layer, codes = (stored.layers or ("",))[0], stored.codes
     alike = [each for each in known if each.weight.shape == codes.shape]
-    for told in (_factor, _shift, _axis, _scales):
+    for told in GUESSES:
         for each in alike:
             found = told(stored, each)
             if found is None:
@@ -125,90 +145,6 @@ def unlike(stored: Stored, known: Sequence[Float]) -> Fault | None:
     return None
 
 
-_Guess = tuple["Grid", str, str]
-
-
-def _factor(stored: Stored, exact: Float) -> _Guess | None:
-    """The scale that all codes allow, if there is one."""
-    scale = _allowed(stored, exact, None)
-    if scale is None or stored.grid.axis is not None:
-        ratio = _common(stored, exact)
-    else:
-        ratio = float(scale / stored.grid.scale.reshape(()).double())
-    if ratio is None or abs(ratio - 1) < _OFF:
-        return None
-    said = f"the scale of {stored.name} is {1 / ratio:.4g} times the one that its codes were made with"
-    return stored.grid.times(ratio), "quantiser-scale", said
-
-
-def _common(stored: Stored, exact: Float) -> float | None:
-    """By how much the scales of all slices are off, where that is one power of two."""
-    value = stored.value
-    power = float(value.square().sum())
-    factor = float((value * exact.weight).sum()) / power if power else 0.0
-    return 2.0 ** round(math.log2(factor)) if factor > 0 else None
-
-
-def _allowed(stored: Stored, exact: Float, axis: int | None) -> Tensor | None:
-    """The scale with which each number is within half a step of its code: the middle of what is left; None of none.
-
-    A code c of a number w says that its step is between w / (c + 1/2) and w / (c - 1/2); the last codes stand for
-    all that lies beyond as well.
-    """
-    grid, dimensions = stored.grid, stored.codes.dim()
-    codes = stored.codes.double()
-    steps = codes - grid.along(grid.zero, dimensions)
-    size, count = exact.weight.abs(), steps.abs()
-    least = torch.where((codes > grid.low) & (codes < grid.high), size / (count + 0.5), torch.zeros(()))
-    most = torch.where(count > 0, size / (count - 0.5), torch.full((), math.inf))
-    if axis is None:
-        low, high = least.max().reshape(1), most.min().reshape(1)
-    else:
-        low = least.movedim(axis, 0).flatten(1).amax(1)
-        high = most.movedim(axis, 0).flatten(1).amin(1)
-    room = 1 + ROUNDINGS * SINGLE_ROUNDOFF * float(count.max())
-    fits = bool(((low <= high * room) & high.isfinite()).all())
-    return (low + high) / 2 if fits else None
-
-
-def _shift(stored: Stored, exact: Float) -> _Guess | None:
-    """The zero point that fits best, moved by as much in all slices."""
-    grid = stored.grid
-    off = (
-        grid.steps(exact.weight) - (stored.codes.double() - grid.along(grid.zero, stored.codes.dim()))
-    ).mean()
-    moved = round(float(off))
-    if not moved:
-        return None
-    other = replace(grid, zero=grid.zero - moved)
-    return other, "quantiser-zero-point", f"the zero point of {stored.name} is off by {moved:+d}"
-
-
-def _axis(stored: Stored, _exact: Float) -> _Guess | None:
-    """The scales of one dimension along another."""
-    grid = stored.grid
-    for axis, size in enumerate(stored.codes.shape if grid.axis is not None else ()):
-        other = replace(grid, axis=axis)
-        if axis != grid.axis and size == grid.scale.numel() and stands_for(stored, [_exact], other):
-            said = f"the scales of {stored.name} are along axis {grid.axis}, not {axis}, of which they are"
-            return other, "quantiser-axis", said
-    return None
-
-
-def _scales(stored: Stored, exact: Float) -> _Guess | None:
-    """A scale for each slice that its codes allow."""
-    axis = stored.grid.axis
-    scale = None if axis is None else _allowed(stored, exact, axis)
-    if scale is None or not bool((scale > 0).all()):
-        return None
-    wrong = int(((scale / stored.grid.scale.double() - 1).abs() > _OFF).sum())
-    said = f"{wrong} of the {len(scale)} scales of {stored.name} are not those that its codes were made with"
-    return replace(stored.grid, scale=scale), "quantiser-scale", said
-
-
-_OFF = 0.005  # of a scale that is told by what 255 codes allow: nearer than a step of the largest, it may be the same
-
-
 def unsuited(matched: Sequence[tuple[Stored, Float]], biases: Mapping[str, Stored]) -> Iterator[Fault]:
     """Weights whose codes are right by their scale, and whose scale is not what the weight explains.
 
@@ -217,31 +153,52 @@ def unsuited(matched: Sequence[tuple[Stored, Float]], biases: Mapping[str, Store
         biases: What the layers add, by the layers' names.
     """
     few = [(stored, exact) for stored, exact in matched if stored.grid.high - stored.grid.low <= _WIDE]
-    told = {stored.name: figures(exact.weight, stored.grid) for stored, exact in few}
-    usual = [each.used for each in told.values() if not math.isnan(each.used)]
-    middle = median(usual) if usual else 1.0
-    for stored, _ in few:
-        each, layer = told[stored.name], (stored.layers or ("",))[0]
+    told = [figures(exact.weight, stored.grid) for stored, exact in few]
+    for k, (stored, exact) in enumerate(few):
+        each, layer = told[k], (stored.layers or ("",))[0]
+        usual = [other.used for j, other in enumerate(told) if j != k and not math.isnan(other.used)]
+        middle = median(usual) if usual else math.nan
+        unused = each.used <= _HALF and middle >= _MOST
+        alone = math.isnan(middle) and not math.isnan(each.used)
+        unused = unused or (
+            alone and float(torch.maximum(*_reach(exact.weight, stored.grid)).max()) <= _QUARTER
+        )
         bias = biases.get(layer)
-        if each.coarser * _CLIPS < 1:
-            yield Fault(
-                layer,
-                stored.name,
-                "quantiser-scale",
-                f"the scale of {stored.name} is too small: {each.clipped:.2%} of the weight is clipped",
-                (f"with twice the scale the mean squared error is {1 / each.coarser:.3g} times smaller",),
-                f"quantise {stored.name} with the scale that its largest numbers need",
-            )
-        elif each.used <= _HALF and middle >= _MOST and not (bias and _large(bias)):
-            yield Fault(
-                layer,
-                stored.name,
-                "quantiser-scale",
-                f"the scale of {stored.name} is too large: the weight fills {each.used:.0%} of its range, the "
-                f"others {middle:.0%}",
-                (f"with half the scale the mean squared error is {1 / each.finer:.3g} times smaller",),
-                f"quantise {stored.name} with the scale that its largest numbers need",
-            )
+        said, evidence = "", ""
+        if not bool(stored.value.any()):
+            if bool(exact.weight.any()):
+                said = f"the scale of {stored.name} is too large: all of the weight is rounded to 0"
+        elif (better := _larger(exact.weight, stored.grid, each)) is not None:
+            said = f"the scale of {stored.name} is too small: {each.clipped:.2%} of the weight is clipped"
+            factor, error = better
+            times = "twice" if factor == _TWICE else f"{factor:g} times"
+            evidence = f"with {times} the scale the mean squared error is "
+            evidence += f"{1 / error:.3g} times smaller" if error else "0"
+        elif unused and not (bias and _large(bias)):
+            others = "" if math.isnan(middle) else f", the others {middle:.0%}"
+            said = f"the scale of {stored.name} is too large: the weight fills {each.used:.0%} of its range{others}"
+            evidence = f"with half the scale the mean squared error is {each.finer:.3g} times that"
+        if said:
+            remedy = f"quantise {stored.name} with the scale that its largest numbers need"
+            yield Fault(layer, stored.name, "quantiser-scale", said, (evidence,) if evidence else (), remedy)
+
+
+def _larger(weight: Tensor, grid: Grid, found: Figures) -> tuple[float, float] | None:
+    """By how much a scale is too small, a power of two, and what is left of the mean squared error then.
+
+    Of several scales it is that which gains most.
+    """
+    if found.coarser * _CLIPS < 1:
+        return _TWICE, found.coarser
+    here, many = _errors(weight, grid), _by_slice(grid.clipped(weight), grid) >= _MANY
+    if not bool(many.any()):
+        return None
+    factors = [_TWICE**k for k in range(1, _POWERS)]
+    left = torch.stack([_errors(weight, grid.times(factor)) for factor in factors])[:, many] / here[many]
+    least, which = left.min(0)
+    worst = int(least.argmin())
+    error = float(least[worst])
+    return (factors[int(which[worst])], error) if error * _CLIPS < 1 else None
 
 
 def _large(bias: Stored) -> bool:

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.forms.quantisers import Grid, Rounding
-from verifier.quantised.floats import within_half_a_step
-from verifier.quantised.sane import figures, misread, off_zero, outlying, uneven
+from verifier.forms.quantisers import Grid, Rounding, Stored
+from verifier.quantised.floats import Float, within_half_a_step
+from verifier.quantised.sane import figures, misread, off_zero, outlying, uneven, unsuited
 
 
 def grid(scale: float = 0.1, zero: int = 0, low: int = -128, high: int = 127) -> Grid:
@@ -108,3 +108,51 @@ def test_ranges_that_all_clip_alike_are_no_fault() -> None:
     x = torch.randn(4000, generator=torch.Generator().manual_seed(0))
     made = grid(float(x.abs().max()) / 127 / 2)
     assert list(outlying([(rounding(made, name=str(k)), made, x) for k in range(9)])) == []
+
+
+def weights(*factors: float | torch.Tensor, axis: int | None = None) -> list[tuple[Stored, Float]]:
+    """Weights (8, 50), each quantised with its own scale, or that of its rows, times a factor."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for k, factor in enumerate(factors):
+        x = torch.randn(8, 50, generator=generator).double()
+        largest = x.abs().max() if axis is None else x.abs().amax(1)
+        made = Grid(largest / 127 * factor, torch.zeros_like(largest), -128, 127, axis)
+        stored = Stored(f"w{k}", (f"layer{k}",), made.codes(x).long(), made)
+        found.append((stored, Float(f"w{k}", x)))
+    return found
+
+
+@pytest.mark.parametrize("factor", [1 / 2, 1 / 8, 1 / 64, 1 / 1000, 2, 4, 500])
+def test_a_scale_that_is_off_by_any_factor_is_told_beside_one_other(factor: float) -> None:
+    told = list(unsuited(weights(1.0, factor), {}))
+    assert [(each.tensor, each.code) for each in told] == [("w1", "quantiser-scale")]
+    assert ("too small" in told[0].said) == (factor < 1)
+
+
+@pytest.mark.parametrize(
+    ("factor", "wrong"), [(1.0, False), (2.0, False), (4.0, True), (500, True), (1 / 8, True)]
+)
+def test_a_weight_by_itself_may_leave_half_of_its_range_unused(factor: float, wrong: bool) -> None:
+    assert bool([*unsuited(weights(factor), {})]) == wrong
+
+
+def test_one_scale_of_many_that_is_too_small_is_told() -> None:
+    factors = torch.ones(8, dtype=torch.float64)
+    assert list(unsuited(weights(factors, factors, axis=0), {})) == []
+    factors[3] = 1 / 16
+    [told] = unsuited(weights(1.0, factors, axis=0), {})
+    assert "with 16 times the scale" in told.evidence[0]
+
+
+def test_a_percentile_that_clips_a_little_is_no_fault() -> None:
+    x = torch.randn(8, 500, generator=torch.Generator().manual_seed(0)).double()
+    x[0, 0] = 100
+    made = grid(10 / 127)
+    assert list(unsuited([(Stored("w", ("layer",), made.codes(x).long(), made), Float("w", x))], {})) == []
+
+
+def test_a_weight_of_zeros_is_rounded_well_by_any_scale() -> None:
+    x = torch.zeros(8, 50, dtype=torch.float64)
+    none = Stored("w", ("layer",), x.long(), grid(1.0)), Float("w", x)
+    assert list(unsuited([*weights(1.0, 1.0), none], {})) == []
