@@ -159,7 +159,9 @@ def stands_for(stored: Stored, known: Sequence[Float], grid: Grid | None = None)
     found = [
         each
         for each in known
-        if each.weight.shape == stored.codes.shape and within_half_a_step(stored.codes, grid, each.weight)
+        if each.weight.shape == stored.codes.shape
+        and within_half_a_step(stored.codes, grid, each.weight)
+        and not (stored.bias and _lost(stored, each.weight))
     ]
     value = grid.values(stored.codes)
     return min(found, key=lambda each: float((each.weight - value).square().sum()), default=None)
@@ -170,4 +172,25 @@ def bias_of(stored: Stored, of: Float | None) -> Tensor | None:
     exact = None if of is None else of.bias
     if exact is None or exact.shape != stored.codes.shape:
         return None
-    return exact if within_half_a_step(stored.codes, stored.grid, exact) else None
+    kept = within_half_a_step(stored.codes, stored.grid, exact) and not _lost(stored, exact)
+    return exact if kept else None
+
+
+def _lost(bias: Stored, exact: Tensor) -> bool:
+    """Whether the steps of a bias are so large that it says nothing of what it is the rounding of.
+
+    A bias is kept in steps of the products that it is added to, or in steps of its own, of which its largest number
+    then takes many. What is left out altogether is at most half a step of the products.
+    """
+    if bias.step is None:
+        return False
+    data, own = bias.step.double().reshape(-1), bias.grid.scale.double().reshape(-1)
+    if bool(own.gt(torch.maximum(_HABIT * data, exact.abs().max() / _FEWEST)).any()):
+        return True
+    return not bool(bias.value.any()) and bool(
+        (exact.abs() > data * (0.5 + ROUNDINGS * SINGLE_ROUNDOFF)).any()
+    )
+
+
+_HABIT = 16.0  # times the step of the products: a scale that is off by that is told of the data's quantiser
+_FEWEST = 63.0  # steps: half of those that eight bits have on a side

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verifier.forms.quantisers import Grid, Rounding, Stored
-from verifier.quantised.floats import Float, within_half_a_step
+from verifier.quantised.floats import Float, bias_of, within_half_a_step
 from verifier.quantised.sane import figures, misread, off_zero, outlying, uneven, unsuited
 
 
@@ -156,3 +156,23 @@ def test_a_weight_of_zeros_is_rounded_well_by_any_scale() -> None:
     x = torch.zeros(8, 50, dtype=torch.float64)
     none = Stored("w", ("layer",), x.long(), grid(1.0)), Float("w", x)
     assert list(unsuited([*weights(1.0, 1.0), none], {})) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "same"), [(0.001, True), (0.002, True), (1.2 / 127, True), (1e8, False), (0.5, False)]
+)
+def test_a_bias_is_kept_in_steps_of_products_or_in_many_of_its_own(scale: float, same: bool) -> None:
+    exact = torch.linspace(-1.2, 1.1, 20, dtype=torch.float64)
+    made = grid(scale, low=-(2**31), high=2**31 - 1)
+    bias = Stored("b", ("layer",), made.codes(exact).long(), made, bias=True, step=torch.tensor(0.001))
+    assert (bias_of(bias, Float("w", torch.zeros(20, 3), exact)) is not None) == same
+
+
+@pytest.mark.parametrize(("size", "same"), [(0.0004, True), (0.004, False)])
+def test_a_bias_is_left_out_where_it_is_less_than_half_a_step_of_the_products(
+    size: float, same: bool
+) -> None:
+    exact = torch.full((20,), size, dtype=torch.float64)
+    made = grid(0.01, low=-(2**31), high=2**31 - 1)
+    bias = Stored("b", ("layer",), torch.zeros(20).long(), made, bias=True, step=torch.tensor(0.001))
+    assert (bias_of(bias, Float("w", torch.zeros(20, 3), exact)) is not None) == same
