@@ -218,14 +218,16 @@ _FEW = 6  # tensors: of fewer there is no middle
 def misread(rounding: Rounding) -> Fault | None:
     """Whether codes are read as other numbers than they were made for."""
     made, read = rounding.grid, rounding.back
-    if made is None or read is None or made.same(read):
+    if read is None or (made is not None and made.same(read)):
         return None
-    what, code = ("axis", "quantiser-axis") if made.axis != read.axis else ("scale", "quantiser-scale")
-    if what == "scale" and torch.equal(made.scale, read.scale):
+    what, code = "scale", "quantiser-scale"
+    if made is not None and made.axis != read.axis:
+        what, code = "axis", "quantiser-axis"
+    elif bool(read.scale.isnan().all()) if made is None else torch.equal(made.scale, read.scale):
         what, code = "zero point", "quantiser-zero-point"
     layer = (rounding.readers or rounding.layers or ("",))[0]
     numbers: tuple[str, ...] = ()
-    if made.axis is None and read.axis is None:
+    if made is not None and made.axis is None and read.axis is None:
         numbers = (
             f"made with scale {float(made.scale):.6g} and zero point {float(made.zero):.0f}, read with "
             f"{float(read.scale):.6g} and {float(read.zero):.0f}",

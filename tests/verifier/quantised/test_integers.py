@@ -66,6 +66,29 @@ def test_a_scale_that_is_off_is_told_at_its_site(file: Path) -> None:
     assert told.cause.code == "quantiser-scale"
 
 
+@pytest.mark.parametrize("zero", [None, 3], ids=["none", "another"])
+@pytest.mark.parametrize("layer", ["fc1", "fc2", "conv3"])
+def test_a_product_with_another_zero_point_than_its_codes_have_is_told(
+    zero: int | None, layer: str, floating: Path, tmp_path: Path
+) -> None:
+    with quiet():
+        quantization.quantize_dynamic(floating, tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    node = next(each for each in model.graph.node if "Integer" in each.op_type and layer in each.name)
+    node.input[2] = "" if zero is None else "zero"
+    if zero is not None:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), "zero"))
+    found = verify(small(), model, pictures())
+    told = [row for row in found.culprits if row.stage == "translation"]
+    assert [row.cause and row.cause.code for row in told] == ["quantiser-zero-point"]
+    assert found.first_divergence == told[0]
+    assert found.quantisation is not None
+    assert found.quantisation.undone is Verdict.MATCH
+    [fault] = found.quantisation.faults
+    assert fault.site == told[0].candidate
+    assert layer in fault.layer
+
+
 def test_a_model_with_whole_numbers_that_are_read_otherwise_is_compared_as_it_is() -> None:
     """No quantiser of it is left out, so that nothing is said to be quantisation."""
     codes = numpy_helper.from_array(np.arange(6, dtype=np.int8).reshape(2, 3), "w")

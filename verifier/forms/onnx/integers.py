@@ -151,7 +151,7 @@ class _Rewriting:
         op = _WHOLE[node.op_type]
         zero = zeros[1] if len(zeros) > 1 else ""
         parts = [
-            self.read(node, x, source.output[1], source.output[2]),
+            self.read(node, x, source.output[1], zeros[0] if zeros else ""),
             self.read(node, w, scale, zero, axis=0 if op == "Conv" else 1),
         ]
         inputs, output = [part.output[0] for part in parts], scaled.output[0]

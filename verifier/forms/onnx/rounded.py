@@ -150,10 +150,13 @@ class RoundedOnnx:
             known = made_here or None not in back
             if not behind or len(back) < len(behind) or not known:
                 continue
+            wrong = [each for each in behind if made_here and [*each.input[1:]] != [*node.output[1:]]]
+            behind = sorted(behind, key=wrong.__contains__, reverse=True)  # the first is blamed
             readers = tuple(
                 dict.fromkeys(reader for each in behind for reader in self._asking(each.output[0]))
             )
             other = next((each for each in back if each and grid and not each.same(grid)), grid)
+            other = self._read_as(wrong[0], node) if wrong else other
             inside = name in self._made and name not in self._held
             positive, bounds = self._positive(name), self._bounds(behind)
             before = found.get(name)
@@ -165,6 +168,19 @@ class RoundedOnnx:
             found[name] = Rounding(name, readers, readers, grid, other, inside, positive, bounds)
             places.setdefault(name, []).extend((node, *behind))
         return tuple(found.values()), places
+
+    def _read_as(self, node: onnx.NodeProto, source: onnx.NodeProto) -> Grid:
+        """What codes that are made with a scale of their own are read as; NaN for the scale that made them."""
+        scale = math.nan if node.input[1] == source.output[1] else self._number(node.input[1])
+        zero = math.nan if node.input[2:] == source.output[2:] else 0.0
+        if len(node.input) > 2 and node.input[2] and not math.isnan(zero):
+            zero = self._number(node.input[2])
+        return Grid(torch.tensor(scale), torch.tensor(zero), *_CODES[onnx.TensorProto.UINT8])
+
+    def _number(self, name: str) -> float:
+        """A number that the file holds; infinite where it does not."""
+        held = self._held.get(name)
+        return math.inf if held is None else float(numpy_helper.to_array(held).reshape(-1)[0])
 
     def _asked(self) -> tuple[Rounding, ...]:
         """The roundings with the layers that ask for them; sets which of them only follow another one.
