@@ -79,6 +79,27 @@ def misread(net: Planting) -> None:
     net.times("other", 0.5)
 
 
+def moved(op: str, module: str) -> Plant:
+    """One number of a bias off by a step."""
+
+    def plant(net: Planting) -> None:
+        name = net.grid(op, module, 2).input[0]
+        codes = net.array(name)
+        codes[3] += 1
+        net.put(name, codes)
+
+    return plant
+
+
+def dropped(net: Planting) -> None:
+    """Every bias 0, in steps so large that this is the nearest."""
+    for node in net.graph.node:
+        if node.op_type in ("Conv", "Gemm") and len(node.input) > 2:
+            made = net.maker(node.input[2])
+            net.put(made.input[0], net.array(made.input[0]) * 0)
+            net.times(made.input[1], 1e8)
+
+
 SCALE, ZERO = "quantiser-scale", "quantiser-zero-point"
 FAULTS: dict[str, tuple[Plant, str, str]] = {
     "weight scale x2": (scaled("Conv", "conv2", 1, 2), "bn2", SCALE),
@@ -98,6 +119,9 @@ FAULTS: dict[str, tuple[Plant, str, str]] = {
     "read with another scale": (misread, "conv3", SCALE),
     "rewired": (rewired, "conv2", ""),
     "padded otherwise": (padded, "conv3", ""),
+    "a number of a bias off by a step": (moved("Conv", "conv3"), "conv3", ""),
+    "a number of a linear bias off by a step": (moved("Gemm", "fc1"), "fc1", ""),
+    "no bias": (dropped, "bn1", ""),
 }
 
 
