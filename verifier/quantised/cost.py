@@ -16,8 +16,9 @@ from verifier.inputs.samples import batch_size
 from verifier.judge import QUANTISED
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments, running
+from verifier.quantised.fused import fused
 from verifier.quantised.keeping import kept_in_float
-from verifier.quantised.outputs import between, differing, joined, ordered
+from verifier.quantised.outputs import differing, joined, ordered
 from verifier.quantised.sane import figures, outlying
 from verifier.quantised.trials import Trials
 from verifier.records import (
@@ -43,14 +44,12 @@ if TYPE_CHECKING:
     from verifier.forms.quantisers import Grid, Rounding
     from verifier.inputs import Inputs
     from verifier.quantised.apart import Apart
+    from verifier.quantised.fused import Fused
     from verifier.quantised.sane import Fault
     from verifier.quantised.trials import Effect
     from verifier.records import Comparison, KeptInFloat
 
 _CELL = Cell("cpu", "float32")
-# Where whole numbers are computed with, a value may be rounded once more: to the step beside it at most, which is
-# twice what rounding it at first may be off by.
-_ONCE_MORE = 2.0
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,11 @@ def cost(
         ),
         kept=kept,
     )
-    stages = _stages(taken, trials, plain, given)
+    shipped = fused(trials.reference, plain, given) if taken.quantised.stage else None
+    stages = () if shipped is None else (_stage(taken, shipped),)
     cell = _cell(taken, found, results, effects, names, faults, quantisation)
     given = ordered(given, found.bench.alignment.candidate.output_order)
-    cell = _with_outputs(cell, right, given, differing(right, given), stages)
+    cell = _with_outputs(cell, right, given, differing(right, given), shipped)
     seconds = time.perf_counter() - started
     cell = msgspec.structs.replace(cell, batch_size=sum(map(batch_size, parts)), seconds=seconds)
     told = [_explained(each, names, faults) for each in results]
@@ -200,24 +200,15 @@ def _layers(
     ]
 
 
-def _stages(
-    taken: Apart, trials: Trials, plain: Sequence[tuple[Tensor, ...]], shipped: Sequence[tuple[Tensor, ...]]
-) -> tuple[FormStage, ...]:
+def _stage(taken: Apart, shipped: Fused) -> FormStage:
     """The form as it is shipped, against its operators one by one."""
-    if not taken.quantised.stage:
-        return ()
-    apart, rounded = between(plain, shipped), between(trials.reference, plain)
-    error = 0.0 if apart is None else apart.nrmse
-    near = apart is None or apart.within(_ONCE_MORE * (rounded.nrmse if rounded else 0.0))
-    return (
-        FormStage(
-            role="candidate",
-            form=taken.quantised.kind,
-            name=taken.quantised.stage,
-            verdict=Verdict.MATCH if near else Verdict.DIVERGED,
-            error=error,
-            exact=apart is None or apart.max_abs == 0,
-        ),
+    return FormStage(
+        role="candidate",
+        form=taken.quantised.kind,
+        name=taken.quantised.stage,
+        verdict=Verdict.MATCH if shipped.near else Verdict.DIVERGED,
+        error=shipped.error,
+        exact=shipped.exact,
     )
 
 
@@ -316,11 +307,11 @@ def _with_outputs(
     right: Sequence[tuple[Tensor, ...]],
     given: Sequence[tuple[Tensor, ...]],
     whole: Comparison | None,
-    stages: Sequence[FormStage],
+    shipped: Fused | None,
 ) -> CellResult:
     """The cell with what becomes of the outputs."""
     returned = joined(right), joined(given)
-    fused = next((each for each in stages if each.verdict is Verdict.DIVERGED), None)
+    wrong = shipped is not None and not shipped.near
     row = PairResult(
         index=len(cell.layers),
         baseline="output",
@@ -328,7 +319,7 @@ def _with_outputs(
         op="output",
         shape=tuple(returned[0][0].shape) if returned[0] else (),
         status=Status.CULPRIT
-        if fused
+        if wrong
         else Status.CARRIES
         if whole is not None and whole.max_abs
         else Status.OK,
@@ -337,18 +328,23 @@ def _with_outputs(
         budget=Budget(rule=QUANTISED, total=0.0, intrinsic=0.0),
         position=0,
     )
-    if fused:
-        said = f"as it is shipped it is {fused.error:.2e} (NRMSE) from its operators, more than rounding once more"
+    if shipped is not None and wrong:
+        where = f", in {shipped.where}" if shipped.where else ""
+        said = f"as it is shipped it is {shipped.error:.2e} (NRMSE) from its operators, more than rounding once more"
+        said += where
         row = msgspec.structs.replace(row, stage="fusion", reason=said)
-    rows, culprits = (*cell.layers, row), cell.culprits + ((row,) if fused else ())
+    rows, culprits = (*cell.layers, row), cell.culprits + ((row,) if wrong else ())
     first = cell.first_divergence
+    told = (first is None and row.status is not Status.OK) or (
+        wrong and (first is None or first.stage != "translation")
+    )
     return msgspec.structs.replace(
         cell,
         layers=rows,
         culprits=culprits,
-        verdict=Verdict.DIVERGED if fused or row.status is Status.CARRIES else cell.verdict,
-        first_divergence=row if first is None and row.status is not Status.OK else first,
-        reason=cell.reason or row.reason,
+        verdict=Verdict.DIVERGED if wrong or row.status is Status.CARRIES else cell.verdict,
+        first_divergence=row if told else first,
+        reason=row.reason if told else cell.reason,
         output=agreement(*returned),
         outputs=(row.index,),
     )
