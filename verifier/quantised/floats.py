@@ -45,15 +45,14 @@ def floats_in(graph: Graph, state: Mapping[str, Tensor]) -> Iterator[Float]:
     limits = ranges(graph)
     for site in graph.sites:
         weight, bias = _weights(site, state)
-        if weight is None:
-            continue
+        if weight is None or not any(operand is not None for operand in site.operands):
+            continue  # nothing is multiplied by it here
         behind = _behind(graph, site)
         norm = behind if behind is not None and behind.op == "batch_norm" else None
         ceilings.setdefault(weight, set()).add(_ceiling(graph, norm or site, limits))
         found.append((site, weight, bias, norm))
     for site, weight, bias, norm in found:
-        ceiling = ceilings[weight].pop() if len(ceilings[weight]) == 1 else math.inf
-        ceilings[weight].add(ceiling)
+        ceiling = next(iter(ceilings[weight])) if len(ceilings[weight]) == 1 else math.inf
         plain = Float(weight, state[weight].double(), None if bias is None else state[bias].double(), ceiling)
         yield from _laid_out(plain)
         if norm is not None:
@@ -61,7 +60,10 @@ def floats_in(graph: Graph, state: Mapping[str, Tensor]) -> Iterator[Float]:
     read = ceilings.keys()
     for name, tensor in state.items():
         if name not in read and tensor.is_floating_point() and tensor.dim():
-            yield from _laid_out(Float(name, tensor.double()))
+            # A module keeps a bias beside its weight.
+            beside = state.get(f"{name.removesuffix('weight')}bias") if tensor.dim() > 1 else None
+            added = None if beside is None or beside.dim() != 1 else beside.double()
+            yield from _laid_out(Float(name, tensor.double(), added))
     numbers = {
         float(value)
         for site in graph.comparable
@@ -83,7 +85,8 @@ def _ceiling(graph: Graph, site: Site, limits: Sequence[Range]) -> float:
     """What the activation behind a site, if there is one that sets all below 0 to 0, cuts off above."""
     ends: set[float] = set()
     for reader in (graph.sites[k] for k in graph.consumers[site.index]):
-        if reader.op in MOVES:
+        biased = reader.op == "add" and sum(operand is not None for operand in reader.operands) == 1
+        if biased or reader.op == "batch_norm" or reader.op in MOVES:
             ends.add(_ceiling(graph, reader, limits))
         elif reader.op in _CUTS and limits[reader.index].low == 0:
             ends.add(limits[reader.index].high)

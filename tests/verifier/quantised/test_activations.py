@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,3 +95,47 @@ def test_what_was_above_0_in_calibration_is_no_activation(
     assert found.quantisation is not None
     assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
     assert {row.stage for row in found.culprits} == {"quantisation"}
+
+
+class Layers(nn.Module):
+    """Two linear layers and an activation; (N, 5, 16) to (N, 5, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to numbers."""
+        found: Tensor = self.b(self.a(x).relu())
+        return found
+
+
+class Written(Layers):
+    """The same, written out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to numbers."""
+        return (x @ self.a.weight.T + self.a.bias).relu() @ self.b.weight.T + self.b.bias
+
+
+class Foreign(Layers):
+    """The same, computed by another library."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to numbers."""
+        kind = {torch.float32: np.float32, torch.float64: np.float64}[x.dtype]
+        a, c, b, d = (each.detach().numpy().astype(kind) for each in self.parameters())
+        found: np.ndarray = np.maximum(x.numpy() @ a.T + c, 0) @ b.T + d
+        return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("baseline", [Layers, Written, Foreign])
+def test_an_activation_is_found_however_the_baseline_is_written(
+    baseline: type[Layers], tmp_path: Path
+) -> None:
+    x = torch.randn(16, 5, 16, generator=torch.Generator().manual_seed(0))
+    file = quantised(exported(Layers().eval(), x, tmp_path / "float.onnx"), tmp_path / "net.onnx", x)
+    found = verify(baseline().eval(), str(file), x)
+    assert found.quantisation is not None
+    assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
