@@ -73,7 +73,7 @@ def verify(
     granularity: str = "site",
     localise: bool | str = True,
     semantics: bool = True,
-    policy: Policy = STRICT,
+    policy: Policy | str = STRICT,
     batch_size: int | None = None,
     batch_dim: int | None = 0,
     repeat: int = 1,
@@ -113,7 +113,7 @@ def verify(
         localise: When to run forced passes, which tell culprits from pairs that only inherit: `auto` or True
             (in float64 always, elsewhere if something diverged), `always`, or `never` or False.
         semantics: Whether to compare in float64 on a few samples first, where any difference is real.
-        policy: What a pair may be off by.
+        policy: What a pair may be off by; or as `--policy` takes it, by name or from a file.
         batch_size: Samples that go through the models at once; None for all of them.
         batch_dim: The dimension of the first input along which samples lie; None where none can be run alone. Whether
             a few of them stand for all is tried.
@@ -138,6 +138,7 @@ def verify(
     lowered = tf32_allowed()
     _check("granularity", granularity, GRANULARITIES)
     _check("outputs", outputs, OUTPUTS)
+    policy = Policy.load(policy) if isinstance(policy, str) else policy
     protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
     requests = _requests(cells)
     if repro is not None:
@@ -170,8 +171,7 @@ def verify(
             if probe:
                 probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
             scripts = reproduced(found.bench, results) if repro is not None else None
-    alignment, masters = found.bench.alignment, found.bench.subject.masters
-    hasher = Hasher()
+    alignment, masters, hasher = found.bench.alignment, found.bench.subject.masters, Hasher()
     verification = Verification(
         **concluded(policy, priced.results, _covered(found), probes)._asdict(),
         baseline=sides[0].info(alignment.baseline),

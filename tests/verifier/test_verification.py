@@ -567,3 +567,10 @@ def test_lazy_parameters_are_refused_in_a_sentence() -> None:
     lazy = nn.LazyLinear(3)
     with pytest.raises(UsageError, match="Run it once"):
         verify(lazy, nn.Linear(2, 3), torch.randn(1, 2))
+
+
+def test_a_policy_is_taken_by_name_as_at_a_terminal() -> None:
+    model, x = nn.Linear(4, 3), torch.randn(2, 4)
+    assert verify(model, model, x, policy="task").policy == "task"
+    with pytest.raises(UsageError, match="Use strict, criteria, task"):
+        verify(model, model, x, policy="lenient")
