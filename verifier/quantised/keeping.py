@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from verifier.errors import UsageError
 from verifier.metrics.agreement import agreement
 from verifier.quantised.outputs import flipped
-from verifier.quantised.trials import Off
 from verifier.records import KeptInFloat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from verifier.quantised.trials import Trials
 
@@ -64,9 +61,8 @@ def kept_in_float(trials: Trials, budget: TaskBudget) -> KeptInFloat:
     Greedy: the layer whose keeping lowers the error of the outputs most comes next, measured again among what is kept
     already; then each is dropped again without which the budget is met. That is no proof that no smaller set is.
     """
-    before = _value(trials, budget, trials.outputs([]))
-    measure = budget.measure if before is not None else ERROR
-    budget = budget._replace(measure=measure)
+    if _value(trials, budget, []) is None:
+        budget = budget._replace(measure=ERROR)
     kept: list[str] = []
     value = _of(trials, budget, kept)
     if value > budget.limit:
@@ -115,14 +111,15 @@ def _added(trials: Trials, budget: TaskBudget) -> list[str]:
 
 def _of(trials: Trials, budget: TaskBudget, kept: Sequence[str]) -> float:
     """What the budget limits with some layers in float."""
-    value = _value(trials, budget, trials.outputs(kept))
+    value = _value(trials, budget, kept)
     return 1.0 if value is None else value
 
 
-def _value(trials: Trials, budget: TaskBudget, outputs: Sequence[tuple[Tensor, ...]]) -> float | None:
-    """What the budget limits, of some outputs; None where they are no class scores and it is about classes."""
+def _value(trials: Trials, budget: TaskBudget, kept: Sequence[str]) -> float | None:
+    """What the budget limits with some layers in float; None where it is about classes and none are returned."""
     if budget.measure == ERROR:
-        return Off.of(trials.reference, outputs).error
+        return trials.off(kept).error  # which a run with these has told
+    outputs = trials.outputs(kept)
     changed, samples = 0.0, 0
     for right, given, size in zip(trials.reference, outputs, trials.samples, strict=True):
         told = agreement(right, given)
