@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from verifier.metrics import Moments, collect, compare, measure
 from verifier.metrics.bits import same_bits
+from verifier.metrics.measure import collect, measure
+from verifier.metrics.moments import Moments
+from verifier.metrics.sample_errors import Spread
+from verifier.metrics.scores import Scores, kl_divergence
+from verifier.metrics.table import compare
 from verifier.records import OutputAgreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# Below this, exp(t) - 1 - t is summed as a series: its own terms would cancel.
-SMALL = 1e-2
+__all__ = ["Agreed", "agreement", "kl_divergence"]
 
 
 def agreement(
@@ -33,59 +38,154 @@ def agreement(
         samples: How many went in. Rows that are not as many, and each of which has a whole number of its own in
             another output, are what was found in a picture (boxes with their labels), and no class scores.
     """
-    shared = [(a, b) for a, b in zip(baseline, candidate, strict=False) if a.shape == b.shape]
-    if not shared:
-        return None
-    pooled = reduce(Moments.merge, collect([measure(a, b) for a, b in shared]))
-    labelled = {len(a) for a, _ in shared if a.dim() == 1 and not (a.is_floating_point() or a.is_complex())}
-    scores = next(
-        (
-            (a.detach().double(), b.detach().to(a.device, torch.float64))
-            for a, b in shared
-            if a.is_floating_point() and not b.is_complex() and a.dim() == 2 and a.shape[1] > 1
-            if samples in (None, a.shape[0]) or a.shape[0] not in labelled
-        ),
-        None,
-    )
-    told: dict[str, Any] = {"pearson_probabilities": None, "top1_agreement": None}
-    if scores is not None:
-        a, b = (torch.softmax(side, dim=1) for side in scores)
-        (probabilities,) = collect([measure(a, b)])
-        defined = not (probabilities.nonfinite_mismatched == 0 and _constant(a) and _constant(b))
-        pearson = compare(probabilities).pearson if defined else None
-        told = {"pearson_probabilities": pearson, **_impact(*scores)}
-    return OutputAgreement(
-        mse=compare(pooled).mse, bit_exact=_bit_exact(shared), worst_channel=_worst_channel(shared), **told
-    )
+    return Agreed.of(baseline, candidate, samples).told()
 
 
-def _constant(tensor: Tensor) -> bool:
-    """Whether all finite numbers are one, or there are none: what has no correlation with anything."""
-    finite = tensor[tensor.isfinite()]
-    return finite.numel() == 0 or bool(finite.amin() == finite.amax())
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What remains of all that two models return, by position; that of batches merges.
+
+    `samples` is how many went in, None where nobody said.
+    """
+
+    outputs: tuple[_Output | None, ...] = ()
+    samples: int | None = None
+
+    @classmethod
+    def of(
+        cls, baseline: Sequence[Tensor], candidate: Sequence[Tensor], samples: int | None, offset: int = 0
+    ) -> Agreed:
+        """Of what both return for so many samples, of which the first has the number `offset`."""
+        return cls(
+            tuple(
+                _Output.of(a, b, samples, offset) if a.shape == b.shape else None
+                for a, b in zip(baseline, candidate, strict=False)
+            ),
+            samples,
+        )
+
+    def merge(self, later: Agreed) -> Agreed:
+        """This and what both return for further samples; a position counts where the shapes agree in all batches."""
+        return Agreed(
+            tuple(
+                None if one is None or two is None else one.merge(two)
+                for one, two in zip_longest(self.outputs, later.outputs)
+            ),
+            None if self.samples is None or later.samples is None else self.samples + later.samples,
+        )
+
+    def told(self) -> OutputAgreement | None:
+        """The record; None if nothing shares a position and a shape."""
+        shared = [each for each in self.outputs if each is not None]
+        if not shared:
+            return None
+        labelled = {each.rows for each in shared if each.labels}
+        scores = next(
+            (
+                each.scores
+                for each in shared
+                if each.scores is not None
+                if self.samples in (None, each.rows) or each.rows not in labelled
+            ),
+            None,
+        )
+        task: dict[str, Any] = {"pearson_probabilities": None, "top1_agreement": None}
+        exact = [each.exact for each in shared]
+        return OutputAgreement(
+            mse=compare(reduce(Moments.merge, (each.moments for each in shared))).mse,
+            bit_exact=None if None in exact else all(exact),
+            worst_channel=max(
+                (each.channels.worst for each in shared if each.channels is not None), default=None
+            ),
+            sample_errors=next((each.spread.told() for each in shared if each.spread is not None), None),
+            **(task if scores is None else scores.told()),
+        )
 
 
-def _worst_channel(shared: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    """The largest relative L2 error of any slice along a last axis, which no large slice beside it hides."""
-    worst: list[float] = []
-    for baseline, candidate in shared:
-        if not baseline.is_floating_point() or candidate.is_complex() or baseline.dim() < 2:
-            continue
-        if not baseline.shape[-1]:
-            continue
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """One output of both: `rows` along its first dimension, and `labels` if it is a list of whole numbers.
+
+    `exact` is None where dtypes differ; `scores` and `spread` are None where it is read as neither.
+    """
+
+    rows: int
+    labels: bool
+    exact: bool | None
+    moments: Moments
+    channels: _Channels | None
+    scores: Scores | None
+    spread: Spread | None
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor, samples: int | None, offset: int) -> _Output:
+        (moments,) = collect([measure(a, b)])
+        real = a.is_floating_point() and not b.is_complex()
+        return cls(
+            rows=a.shape[0] if a.dim() else 0,
+            labels=a.dim() == 1 and not (a.is_floating_point() or a.is_complex()),
+            exact=None if a.dtype != b.dtype else bool(same_bits(a, b)),
+            moments=moments,
+            channels=_Channels.of(a, b) if real and a.dim() > 1 and a.shape[-1] else None,
+            scores=Scores.of(a.detach().double(), b.detach().to(a.device, torch.float64), offset)
+            if real and a.dim() == 2 and a.shape[1] > 1
+            else None,
+            spread=Spread.of(a, b, offset) if real and a.dim() and a.shape[0] == samples else None,
+        )
+
+    def merge(self, later: _Output) -> _Output:
+        scores, others = self.scores, later.scores
+        return _Output(
+            rows=self.rows + later.rows,
+            labels=self.labels and later.labels,
+            exact=None if self.exact is None or later.exact is None else self.exact and later.exact,
+            moments=self.moments.merge(later.moments),
+            channels=self.channels and later.channels and self.channels.merge(later.channels),
+            scores=scores.merge(others)
+            if scores is not None and others is not None and scores.classes == others.classes
+            else None,
+            spread=self.spread.merge(later.spread)
+            if self.spread is not None and later.spread is not None
+            else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Channels:
+    """Of each slice along a last axis the sum of squares of the error and of the baseline's finite numbers.
+
+    `before` is the largest relative error of slices that another length came after.
+    """
+
+    error: Tensor
+    size: Tensor
+    before: float = 0.0
+
+    @classmethod
+    def of(cls, baseline: Tensor, candidate: Tensor) -> _Channels:
         a, b = (side.detach().to(baseline.device).flatten(0, -2) for side in (baseline, candidate))
-        if a.dtype == b.dtype and torch.equal(a, b):
-            worst.append(0.0)
-            continue
         error, size = (torch.zeros(a.shape[1], dtype=torch.float64, device=a.device) for _ in range(2))
+        equal = a.dtype == b.dtype and torch.equal(a, b)
         for some, others in zip(_parts(a), _parts(b), strict=True):
-            one, two = some.double(), others.double()
+            one = some.double()
             finite = one.isfinite()  # what is not finite is judged by itself
-            difference = torch.where((one == two) | ~(finite & two.isfinite()), 0.0, two - one)
-            error += difference.square_().sum(0)
             size += one.masked_fill(~finite, 0.0).square_().sum(0)
-        worst.append(float((error.sqrt() / size.sqrt()).masked_fill(error == 0, 0.0).amax()))
-    return max(worst, default=None)
+            if not equal:
+                two = others.double()
+                difference = torch.where((one == two) | ~(finite & two.isfinite()), 0.0, two - one)
+                error += difference.square_().sum(0)
+        return cls(error.cpu(), size.cpu())
+
+    def merge(self, later: _Channels) -> _Channels:
+        if self.error.shape != later.error.shape:
+            return _Channels(later.error, later.size, max(self.worst, later.before))
+        return _Channels(self.error + later.error, self.size + later.size, max(self.before, later.before))
+
+    @property
+    def worst(self) -> float:
+        """The largest relative L2 error of any slice, which no large slice beside it hides."""
+        now = (self.error.sqrt() / self.size.sqrt()).masked_fill(self.error == 0, 0.0).amax()
+        return max(self.before, float(now))
 
 
 _AT_ONCE = 1 << 20  # elements that are widened at once
@@ -93,78 +193,3 @@ _AT_ONCE = 1 << 20  # elements that are widened at once
 
 def _parts(rows: Tensor) -> Iterable[Tensor]:
     return torch.split(rows, max(1, _AT_ONCE // rows.shape[1]))
-
-
-def _bit_exact(shared: Sequence[tuple[Tensor, Tensor]]) -> bool | None:
-    if any(a.dtype != b.dtype for a, b in shared):
-        return None
-    return all(bool(same_bits(a, b)) for a, b in shared)
-
-
-def _impact(a: Tensor, b: Tensor) -> dict[str, Any]:
-    """What is said of class scores `a` and `b` (float64, samples x classes); shares and extremes of none are NaN."""
-    samples, classes = a.shape
-    ranked = ~(a.isnan() | b.isnan()).any(dim=1)
-    divergences = kl_divergence(a, b)
-    columns = {
-        "top1_agreement": (ranked & (a.argmax(dim=1) == b.argmax(dim=1))).double(),
-        "top5_agreement": (ranked & (_highest(a, 5) == _highest(b, 5)).all(dim=1)).double(),
-        "kl_mean": divergences,
-        "kl_max": divergences,
-        "smallest_margin": _margins(a),
-        "largest_logit_error": torch.where(a == b, 0.0, (b - a).abs()).amax(dim=1),
-    }
-    reductions = {"kl_max": torch.amax, "smallest_margin": torch.amin, "largest_logit_error": torch.amax}
-    # Maxima and minima of torch hand NaN on, and so do these figures.
-    figures = torch.stack(
-        [
-            reductions.get(name, torch.mean)(column, dim=0) if samples else column.new_tensor(torch.nan)
-            for name, column in columns.items()
-        ]
-    ).tolist()
-    told: dict[str, Any] = dict(zip(columns, figures, strict=True))
-    if classes < 6:
-        told["top5_agreement"] = None
-    return told | {
-        "samples": samples,
-        "top1_safe": told["smallest_margin"] > 2 * told["largest_logit_error"],
-    }
-
-
-def _highest(scores: Tensor, count: int) -> Tensor:
-    """Each sample's `count` highest classes, in the order of their numbers; the lower number wins a tie."""
-    order = (scores + 0.0).sort(dim=1, descending=True, stable=True).indices  # + 0.0: the two zeros are a tie
-    return order[:, :count].sort(dim=1).values
-
-
-def _margins(scores: Tensor) -> Tensor:
-    """Each sample's gap between the best and the second-best score: 0 for a tie, NaN where a score is."""
-    best, second = scores.topk(2, dim=1).values.unbind(dim=1)
-    return torch.where(best == second, 0.0, best - second)
-
-
-def kl_divergence(a: Tensor, b: Tensor) -> Tensor:
-    """KL(softmax(a) || softmax(b)) of each row in nats, for float64 logits of shape (samples, classes).
-
-    With p and q the probabilities and t = log(q / p), the terms q - p - p t of all classes add up to it, for p and q
-    both add up to 1; none is negative, and each is p (exp(t) - 1 - t), which is of second order in t. So nothing
-    cancels where the models nearly agree, as it does in the sum of -p t. For t to keep its digits there, it is made
-    from the difference of the logits: t = d - log(sum p exp(d)). The relative error is about 1e-13 as long as the
-    logits themselves are of moderate size.
-
-    A logit of -inf is a class of probability 0, which adds nothing if both sides have it and makes the divergence
-    infinite if only `b` does. Rows without probabilities (a NaN, an infinite logit above all, -inf alone) are NaN.
-    """
-    log_p, log_q = torch.log_softmax(a, dim=1), torch.log_softmax(b, dim=1)
-    p, q = log_p.exp(), log_q.exp()
-    # A common shift of all logits changes no probability: the baseline's first choice is taken to stay as it is.
-    d = torch.where(a == b, 0.0, b - a)
-    d = d - d.gather(1, a.argmax(dim=1, keepdim=True))
-    grown = (p * d.expm1()).sum(dim=1, keepdim=True)  # sum p exp(d) - 1
-    near = grown.abs() < 0.5
-    t = torch.where(near, d - torch.where(near, grown, 0.0).log1p(), log_q - log_p)
-    series = t * t * (1 / 2 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t / 720))))
-    curved = torch.where(t.abs() < SMALL, series, t.expm1() - t)
-    terms = torch.where(t.abs() < 1, p * curved, q - p - p * t)
-    undefined = (log_p.isnan() | log_q.isnan()).any(dim=1)
-    return torch.where(p == 0, q, terms).sum(dim=1).clamp(min=0).masked_fill(undefined, torch.nan)

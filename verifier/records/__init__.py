@@ -5,11 +5,13 @@ from verifier.records.base import Record, Status, Verdict, to_builtins
 from verifier.records.brief import HEADLINE, brief, tail
 from verifier.records.cell_results import (
     CellResult,
+    Flip,
     Hardware,
     Level,
     NoiseFloor,
     OutputAgreement,
     Repeatability,
+    SampleErrors,
     Step,
 )
 from verifier.records.checks import CHECK_VERSION, Check, CheckedLater, CheckedModel
@@ -79,6 +81,7 @@ __all__ = [
     "Excited",
     "Exercise",
     "Exhibit",
+    "Flip",
     "FormStage",
     "Forwards",
     "Hardware",
@@ -108,6 +111,7 @@ __all__ = [
     "RecordedRun",
     "Repeatability",
     "Result",
+    "SampleErrors",
     "SiteLine",
     "Source",
     "StageDifference",

@@ -53,6 +53,37 @@ class Hardware(Record, frozen=True, kw_only=True):
     allowed: float
 
 
+class Flip(Record, frozen=True, kw_only=True):
+    """A sample to which the candidate gives another highest class than the baseline, or to which one gives none.
+
+    `margin` is the gap between the baseline's best and second-best logit, `error` the largest of any of its logits,
+    `baseline` and `candidate` are the highest classes. Samples count from 0; `name` is what its data calls it.
+    """
+
+    sample: int
+    margin: float
+    error: float
+    baseline: int
+    candidate: int
+    name: str = ""
+
+
+class SampleErrors(Record, frozen=True, kw_only=True):
+    """The relative L2 error of each sample of the first floating-point output that holds one row for each.
+
+    `quantiles` are pairs of a share (0..1) of the samples and the error that so many do not exceed, which is known to
+    one part in a hundred. `undefined` samples have no finite error, and count as beyond all others. `largest` is the
+    error of the sample `worst`, called `name` by its data.
+    """
+
+    samples: int
+    quantiles: tuple[tuple[float, float], ...]
+    largest: float
+    worst: int
+    undefined: int = 0
+    name: str = ""
+
+
 class OutputAgreement(Record, frozen=True, kw_only=True):
     """Agreement of the final outputs in the first numerics cell.
 
@@ -79,8 +110,11 @@ class OutputAgreement(Record, frozen=True, kw_only=True):
 
     Of no samples, shares and figures are NaN.
 
+    `flipped` counts the samples that do not agree in the highest class; `flips` tells up to a hundred of them,
+    those of the widest margins first.
+
     `worst_channel` is the largest relative L2 error of a slice along the last axis of any floating-point output of
-    two or more dimensions.
+    two or more dimensions. `sample_errors` tells how the error is spread over the samples.
     """
 
     mse: float
@@ -95,6 +129,9 @@ class OutputAgreement(Record, frozen=True, kw_only=True):
     bit_exact: bool | None = None
     samples: int | None = None
     worst_channel: float | None = None
+    flipped: int | None = None
+    flips: tuple[Flip, ...] = ()
+    sample_errors: SampleErrors | None = None
 
 
 class CellResult(Record, frozen=True, kw_only=True):

@@ -40,7 +40,8 @@ class InputInfo(Record, frozen=True, kw_only=True):
     """What went in: a line of description, shapes and dtypes per tensor, file names if any, SHA-256 of all tensors.
 
     `settings` has what was given besides tensors, by its place, as Python writes it (`use_cache`: `False`) or by its
-    class (`a DynamicCache`).
+    class (`a DynamicCache`). Of samples that were streamed `samples` says how many there were, the shapes are those
+    of the first batch, and the digest does not depend on how they were split.
     """
 
     description: str
@@ -49,6 +50,7 @@ class InputInfo(Record, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     digest: str = ""
     settings: dict[str, str] = {}
+    samples: int | None = None
 
 
 class StageDifference(Record, frozen=True, kw_only=True):

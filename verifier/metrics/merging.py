@@ -1,0 +1,57 @@
+"""Parts of a whole that are merged in one order, whoever has made which of them and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Mergeable(Protocol):
+    """What merges with what comes right behind it."""
+
+    def merge(self, later: Self, /) -> Self:
+        """Both together."""
+
+
+P = TypeVar("P", bound=Mergeable)
+
+
+class Merging(Generic[P]):
+    """Numbered parts, merged along the binary tree of their numbers.
+
+    Floating-point sums depend on their order, which is fixed here: parts 0 and 1 are merged, 2 and 3, then these two.
+    So the whole is the same bit for bit however the parts came, on however many ranks and after which interruption.
+    Of parts that come in order about log2 of their number are held.
+
+    Attributes:
+        nodes: What is merged, by level and index: the parts from `index << level` to the next one's first.
+    """
+
+    def __init__(self, nodes: Mapping[tuple[int, int], P] | None = None) -> None:
+        self.nodes: dict[tuple[int, int], P] = {}
+        for (level, index), part in (nodes or {}).items():
+            self.add(index, part, level)
+
+    def add(self, number: int, part: P, level: int = 0) -> None:
+        """Take in a part, or a node of a higher level."""
+        while (sibling := self.nodes.pop((level, number ^ 1), None)) is not None:
+            part = part.merge(sibling) if number % 2 == 0 else sibling.merge(part)
+            level, number = level + 1, number >> 1
+        self.nodes[level, number] = part
+
+    def __contains__(self, number: int) -> bool:
+        """Whether a part is among those that were merged."""
+        return any(number >> level == index for level, index in self.nodes)
+
+    def __iter__(self) -> Iterator[P]:
+        """All nodes in the order of their parts."""
+        return (self.nodes[each] for each in sorted(self.nodes, key=lambda node: node[1] << node[0]))
+
+    def whole(self) -> P | None:
+        """All of them; None of none."""
+        found: P | None = None
+        for part in self:
+            found = part if found is None else found.merge(part)
+        return found
