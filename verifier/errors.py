@@ -33,6 +33,10 @@ class InputError(UsageError):
     """Images or tensors given as input cannot be used."""
 
 
+class DataError(UsageError):
+    """A data set that is streamed cannot be read, or is not the same in every pass."""
+
+
 class WeightsError(UsageError):
     """A weights file cannot be used for this model."""
 

@@ -33,7 +33,7 @@ from verifier.cells import Cell, Request, missing_here
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
 from verifier.forms.loading import is_file
-from verifier.inputs import named, paired, tensors
+from verifier.inputs import Stream, headed, informed
 from verifier.inputs.samples import batch_size as batch_size_of
 from verifier.inputs.samples import batches, ends, picked
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
@@ -98,7 +98,7 @@ def verify(
             `verifier.forms.form.Form` of the caller's own.
         candidate: The model under test, likewise; a recording only if the baseline is one.
         inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or `Inputs`; None where a
-            certificate holds them, or how they are made.
+            certificate holds them, or how they are made. Or a `Stream` of many samples, batch by batch.
         candidate_inputs: What the candidate is given where it is prepared otherwise, in the same forms and of the
             same structure; None for the same. Its sites are then judged on the baseline's inputs.
         weights: `transfer` (both compute with the baseline's tensors), `as-is` (each with its own),
@@ -136,7 +136,7 @@ def verify(
     """
     started = time.perf_counter()
     lowered = tf32_allowed()
-    _check("granularity", granularity, GRANULARITIES)
+    by_block = _check("granularity", granularity, GRANULARITIES) == "block"
     _check("outputs", outputs, OUTPUTS)
     policy = Policy.load(policy) if isinstance(policy, str) else policy
     protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
@@ -149,19 +149,19 @@ def verify(
         "protocol": protocol,
         "seed": seed,
         "command": command,
-        "needing": _needing(candidate_inputs, granularity, protocol, probe, repro, keep_float_budget),
+        "needing": _needing((inputs, candidate_inputs), by_block, protocol, probe, repro, keep_float_budget),
     }
     recorded = _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
         return recorded
-    given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
+    given, stream = headed(inputs, batch_dim, candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides = _sides(baseline, candidate, seed)
         sides, taken = taken_apart(sides, given, batch_size, keep_float_budget, weights)
         weights, known = weighed(weights, parameter_map or {}, sides)
         missing = missing_here(requests) | unsuited(requests, sides)
         terms = Terms(
-            requests, missing, weights, known, seed, granularity == "block", semantics, batch_size, protocol
+            requests, missing, weights, known, seed, by_block, semantics, batch_size, protocol, stream
         )
         with room_for(*(side.model for side in sides)):
             found = _compared(sides, given, terms)
@@ -177,7 +177,7 @@ def verify(
         baseline=sides[0].info(alignment.baseline),
         candidate=sides[1].info(alignment.candidate),
         weights=_digested(masters, hasher),
-        inputs=msgspec.structs.replace(given.info, digest=hasher.of_all(named(given))),
+        inputs=informed(given, stream, hasher),
         seed=seed,
         environment=describe(),
         command=command,
@@ -244,12 +244,13 @@ def _may_be_recorded(given: Any) -> bool:
 
 
 def _needing(
-    candidate_inputs: Any, granularity: str, protocol: Protocol, probe: object, repro: object, kept: object
+    given: tuple[Any, Any], blocks: bool, protocol: Protocol, probe: object, repro: object, kept: object
 ) -> dict[str, bool]:
     """Of what only a live baseline can give, whether it was asked for."""
     return {
-        "--candidate-input": candidate_inputs is not None,
-        "--granularity block": granularity == "block",
+        "--candidate-input": given[1] is not None,
+        "--data": isinstance(given[0], Stream),
+        "--granularity block": blocks,
         "--localise always": protocol.localise == "always",
         "--repeat": protocol.repeat > 1,
         "--probe": bool(probe),
@@ -263,7 +264,7 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
 
     What a compiler makes of a program comes last, of the tensors and in the cells that were compared.
     """
-    parts = batches(given, terms.batch_size)
+    parts = terms.parts(given)
     asked = (sides[0], parts), (sides[1], [part.other or part for part in parts])
     runs = [as_given(*each) for each in asked if not each[0].recompiled]
     with interpreted(), unmemoised(*(side.model for side in sides)):
@@ -290,7 +291,7 @@ def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compar
     A model may depend on how many samples there are, and the first dimension need not be the batch. Where one of the
     two alone does, or the batches asked for go another way, they are to be probed with so many samples, too.
     """
-    parts = batches(given, terms.batch_size)
+    parts = terms.parts(given)
     # Two are enough for a fault that mixes samples to show, and few enough for float64 to be quick.
     numbers = sorted(ends(batch_size_of(given)))
     found: Compared | None = None
@@ -344,7 +345,9 @@ def _with_samples_apart(
 ) -> Compared:
     """What was found on a few samples, or on these and those on which both part; on all if these do not tell."""
     if apart := [number for number in found.samples_apart if number not in numbers]:
-        found = compared(sides, given, picked(given, [*numbers, *apart]), terms)
+        chosen = [*numbers, *apart]
+        few = picked(given, chosen) if terms.stream is None else terms.stream.picked(chosen)
+        found = compared(sides, given, few, terms)
     return compared(sides, given, given, terms) if found.samples_apart else found
 
 
@@ -364,9 +367,10 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def _check(what: str, value: str, known: Sequence[str]) -> None:
+def _check(what: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise UsageError(f"{what} is {value!r}; known are {', '.join(known)}.")
+    return value
 
 
 def _localise(value: bool | str) -> str:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from verifier.bench.as_given import AsGiven, with_runs
 from verifier.bench.bench import Bench
+from verifier.bench.naming import with_names
 from verifier.bench.numerics import every_cell
 from verifier.bench.pairing import pair, prove, recorded_again
 from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
 from verifier.cells import ORACLE, Cell
 from verifier.diagnose import flag_differences, static_differences
+from verifier.errors import DataError
 from verifier.inputs.samples import batch_size, batches
 from verifier.judge import numeric, regions
 from verifier.proof.dependence import read
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from verifier.bench.subject import Subject
     from verifier.cells import Request
     from verifier.diagnose import Tried
-    from verifier.inputs import Inputs
+    from verifier.inputs import Inputs, Stream
     from verifier.judge import Region
     from verifier.records import CellResult, StaticDifference, Step
 
@@ -49,6 +51,7 @@ class Terms:
         by_block: Whether blocks and stages are verified before the network.
         semantics: Whether float64 on a few samples comes first.
         batch_size: Samples that go through at once; None for all of them.
+        stream: All samples, where what the models are given is only the first batch of them.
         recorded_anew: Whether both are recorded with the tensors they are compared with, and again in a cell in which
             a model departs from that.
         protocol: How everything is compared and judged.
@@ -64,11 +67,25 @@ class Terms:
     semantics: bool
     batch_size: int | None
     protocol: Protocol
+    stream: Stream | None = None
     recorded_anew: bool = False
     split: int | None = None
 
+    def parts(self, given: Inputs) -> list[Inputs]:
+        """What the models are given, in batches; the first batch of a stream is one."""
+        return [given] if self.stream is not None else batches(given, self.batch_size)
+
     def anew(self) -> Terms:
-        """The same terms where other samples, batches or weights have turned out to take another way."""
+        """The same terms where other samples, batches or weights have turned out to take another way.
+
+        Raises:
+            DataError: Samples are streamed: there is no one batch of all.
+        """
+        if self.stream is not None:
+            raise DataError(
+                "the models' control flow depends on what is in a batch, so all samples have to be in one; these are "
+                "streamed. Give fewer of them, with --input."
+            )
         return replace(self, batch_size=None, recorded_anew=True, split=self.batch_size)
 
 
@@ -90,6 +107,7 @@ class Compared:
         runs: What the two models as they were given have shown.
         doubtful: Other samples or settings, with which a model does otherwise than with those that were compared.
         ways: Those that a model takes for other numbers, of which the other one was captured; asked where they part.
+        stream: All samples, where they were streamed.
     """
 
     bench: Bench
@@ -104,11 +122,12 @@ class Compared:
     runs: tuple[AsGiven, ...] = ()
     doubtful: tuple[Draw, ...] = ()
     ways: tuple[Way, ...] = ()
+    stream: Stream | None = None
 
     @property
     def results(self) -> tuple[CellResult, ...]:
         """The records of all cells."""
-        return with_runs([each.result for each in self.cells], self.runs)
+        return with_names(with_runs([each.result for each in self.cells], self.runs), self.stream)
 
     @property
     def alone(self) -> bool:
@@ -121,7 +140,7 @@ class Compared:
         """Samples on which the models part in a numerics cell, where float64 found nothing on its few."""
         if any(_reached(result) for result in self.results if result.role == "semantics"):
             return ()
-        batch = sum(map(batch_size, self.batches[1:]))
+        batch = batch_size(self.batches[1])  # rows have the shapes of the first
         rows = [
             row
             for result in self.results
@@ -170,7 +189,8 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         anew=terms.recorded_anew,
     )
     masters = subject.masters
-    parts = batches(given, terms.batch_size)
+    held = terms.parts(given)
+    parts = held if terms.stream is None else terms.stream
     bench = Bench(prove(subject, few), few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
     exactly = None
@@ -206,7 +226,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     reading, silent = ({}, masters.hiding) if parted else _read(bench)
     return Compared(
         bench,
-        (few, *parts),
+        (few, *held),
         (*flag_differences(*(side.flags for side in sides)), *_as_written(subject, bench)),
         steps,
         assessed,
@@ -214,6 +234,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         reading,
         silent,
         (*_not_in_batches(terms, batch_size(given)), *_rerouted(subject)),
+        stream=terms.stream,
     )
 
 

@@ -6,18 +6,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
-import torch
 from torch import nn
 
 from verifier.graph.operators import DROPOUTS, MOVES, PRODUCTS, canonical
-from verifier.inputs import named
 from verifier.inputs.samples import batch_size
-from verifier.records import Exercise, InputRange, StaticDifference, Unexercised
+from verifier.inputs.streams import ranges
+from verifier.records import Exercise, StaticDifference, Unexercised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from torch import Tensor
 
     from verifier.align import Alignment
     from verifier.bench.comparing import Compared
@@ -39,7 +36,8 @@ def exercise(compared: Compared, given: Inputs) -> Exercise:
     found = exercised(
         subject.alignment, models, compared.batches, given, compared.static, compared.results, compared.tried
     )
-    return msgspec.structs.replace(found, unexercised=(*found.unexercised, *_paths(*models)))
+    inputs = found.inputs if compared.stream is None else compared.stream.seen.ranges
+    return msgspec.structs.replace(found, inputs=inputs, unexercised=(*found.unexercised, *_paths(*models)))
 
 
 def exercised(
@@ -65,7 +63,7 @@ def exercised(
     return Exercise(
         mode=_mode(*models),
         samples=tuple(sorted({batch_size(batch) for batch in batches})),
-        inputs=tuple(_range(name, tensor) for name, tensor in named(given)),
+        inputs=ranges(given),
         alone=sum(each.alone for each in tried.values()),
         unexercised=(*_unshown(alignment, static, results, tried), *_in_training(alignment)),
     )
@@ -83,19 +81,6 @@ def _reads_mode(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
         return True
     return not type(module).__module__.startswith("torch.nn.")
-
-
-def _range(name: str, tensor: Tensor) -> InputRange:
-    numbers = tensor.detach()
-    numbers = (torch.view_as_real(numbers) if numbers.is_complex() else numbers).to(torch.float64)
-    finite = numbers[numbers.isfinite()]
-    low, high = finite.aminmax() if finite.numel() else (None, None)
-    return InputRange(
-        name=name,
-        dtype=str(tensor.dtype).removeprefix("torch."),
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-    )
 
 
 def _unshown(

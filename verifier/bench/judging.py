@@ -14,7 +14,6 @@ from verifier.bench.measuring import LOST
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, stretches
 from verifier.graph.tensors import tensors_given
-from verifier.inputs.samples import batch_size
 from verifier.judge import PairErrors, bare_rows, ends, judge_rows, numerics_budget
 from verifier.metrics.measure import slower_because
 from verifier.models.casting import arguments
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
     from verifier.cells import Cell
-    from verifier.inputs import Inputs
     from verifier.judge import Judged, Policy
     from verifier.records import Exhibit
 
@@ -202,13 +200,12 @@ def slower(cell: Cell) -> tuple[str, ...]:
 def result_of(
     bench: Bench,
     role: str,
-    inputs: Sequence[Inputs],
     judged: Judged,
     measured: Measured,
     shown: tuple[Exhibit, ...],
     seconds: float,
 ) -> CellResult:
-    """The record of a cell that ran on `inputs`; what only totals tell of is no match."""
+    """The record of a cell; what only totals tell of is no match."""
     verdict, reason = judged.verdict, judged.reason
     if verdict is Verdict.MATCH and measured.lost:
         verdict, reason = Verdict.INCONCLUSIVE, f"{LOST}: {measured.lost[0]}"
@@ -217,7 +214,7 @@ def result_of(
         role=role,
         verdict=verdict,
         reason=reason,
-        batch_size=sum(map(batch_size, inputs)),
+        batch_size=measured.samples,
         first_divergence=judged.first_divergence,
         culprits=judged.culprits,
         layers=judged.rows,

@@ -15,12 +15,14 @@ from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size, ends, rows
+from verifier.inputs.streams import Stream, sizes
 from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unreplayable
-from verifier.metrics.agreement import agreement
+from verifier.metrics.agreement import Agreed
+from verifier.metrics.merging import Merging
 from verifier.models.casting import arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
@@ -62,7 +64,7 @@ class Measured:
     is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
     candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
     and the first sample; no other tensors are kept. `lost` says why forced runs did not come to their end.
-    `shared` says that two lanes of one program wrote into one memory.
+    `shared` says that two lanes of one program wrote into one memory. `samples` is how many there were.
     """
 
     free: Run | None
@@ -76,6 +78,7 @@ class Measured:
     ends: tuple[Sequence[Tensor], ...] = ()
     lost: tuple[str, ...] = ()
     shared: bool = False
+    samples: int = 0
 
     @property
     def identical(self) -> bool:
@@ -98,48 +101,56 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Batches:
-    """What the passes over some batches gave, with the tensors both models returned."""
+    """What the passes over some batches gave: nothing in it grows with their number.
+
+    `agreed` is None where no free pass ran. `rows` are what each of the two returned for samples that are wanted, by
+    number: a row of tensors that hold one for each sample, all of others.
+    """
 
     free: Run | None
     forced: Run | None
     inputs: Meetings
-    values: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    samples: int
+    agreed: Agreed | None
+    whole: tuple[bool, ...]
+    rows: Mapping[int, tuple[Sequence[Tensor], Sequence[Tensor]]]
     words: tuple[str, ...]
     narrowed: tuple[frozenset[int], frozenset[int]]
     lost: tuple[str, ...] = ()
     shared: bool = False
 
     def merge(self, later: _Batches) -> _Batches:
-        """These and a further batch."""
+        """These and further batches."""
         return _Batches(
             free=self.free and later.free and self.free.merge(later.free),
             forced=self.forced and later.forced and self.forced.merge(later.forced),
             inputs=_merged_meetings(self.inputs, later.inputs),
-            values=(_joined(self.values[0], later.values[0]), _joined(self.values[1], later.values[1])),
-            words=(*self.words, *later.words),
+            samples=self.samples + later.samples,
+            agreed=self.agreed and later.agreed and self.agreed.merge(later.agreed),
+            whole=tuple(one and two for one, two in zip(self.whole, later.whole, strict=False)),
+            rows={**self.rows, **later.rows},
+            words=tuple(dict.fromkeys((*self.words, *later.words))),
             narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
             lost=tuple(dict.fromkeys((*self.lost, *later.lost))),
             shared=self.shared or later.shared,
         )
 
-    def measured(self, notes: Sequence[str], inputs: Sequence[Inputs]) -> Measured:
-        """What is kept: the tensors are read now, before a model runs again and may write into them."""
-        samples = sum(map(batch_size, inputs))
+    def measured(self, notes: Sequence[str]) -> Measured:
+        """What is kept."""
+        numbers = sorted(self.rows, reverse=True)  # as `ends` has them
         return Measured(
             free=self.free,
             forced=self.forced,
             inputs=self.inputs,
-            output=None if self.free is None else agreement(*self.values, samples=samples),
-            whole=tuple(
-                not any(tensor.is_floating_point() or tensor.is_complex() for tensor in pair)
-                for pair in zip(*self.values, strict=False)
-            ),
+            output=None if self.agreed is None else self.agreed.told(),
+            whole=self.whole,
             words=self.words,
             narrowed=self.narrowed,
             notes=(*notes, *(f"{LOST}: {why}" for why in self.lost)),
-            ends=tuple(rows(each, samples, ends(samples)) for each in self.values),
+            ends=tuple(_joined([self.rows[number][side] for number in numbers]) for side in (0, 1)),
             lost=self.lost,
             shared=self.shared,
+            samples=self.samples,
         )
 
 
@@ -168,14 +179,22 @@ def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced
 
 
 def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measured:
-    found: _Batches | None = None
-    queued: list[tuple[Queued, Inputs, int]] = []
+    found: Merging[_Batches] = Merging()
+    queued: list[_Queued] = []
     replay: Replay | None = None
     notes: list[str] = []
+    counts = sizes(inputs)
+    wanted = inputs.ends if isinstance(inputs, Stream) else ends(sum(counts))
+
+    def fetched() -> None:
+        for each in queued:
+            found.add(each.number, _batch(each, kinds, bench.cell, wanted))
+        queued.clear()
+
     offset = 0
     for number, batch in enumerate(inputs):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
-        if number == 1 and _worthwhile(bench, inputs[number:]):
+        if number == 1 and _worthwhile(bench, counts[1:]):
             made = recorded(bench, batch, kinds)
             if isinstance(made, Replay):
                 replay = made
@@ -183,34 +202,45 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
                 notes.append(f"every batch was run live, none replayed from a recording: {made}")
         tensors = [] if replay is None else _tensors(batch, bench.cell)
         if replay is not None and not replay.fits(tensors):
-            found = _merged(found, queued, kinds, bench.cell)
-            queued.clear()
+            fetched()
             replay = None  # and with it the memory it runs in
             notes.append(
                 f"batches from sample {offset} on were run live: others were recorded, of another size"
             )
         if replay is not None:
-            queued.append((replay(tensors, offset), batch, offset))
+            queued.append(_Queued(replay(tensors, offset), batch, number, offset))
             for _ in bench.alignment.pairs:
                 bench.progress()
         else:
-            queued.append((_queue(bench, batch, kinds, offset), batch, offset))
-        if replay is None:  # else what a batch leaves on the device is small, and fetching it would wait
-            found = _merged(found, queued, kinds, bench.cell)
-            queued.clear()
+            queued.append(_Queued(_queue(bench, batch, kinds, offset), batch, number, offset))
+        if replay is None or len(queued) == _WAITING:
+            fetched()
         offset += batch_size(batch)
-    found = _merged(found, queued, kinds, bench.cell)
-    assert found is not None  # noqa: S101 - there is always a batch
-    return found.measured(notes, inputs)
+    fetched()
+    whole = found.whole()
+    assert whole is not None  # noqa: S101 - there is always a batch
+    return whole.measured(notes)
+
+
+class _Queued(NamedTuple):
+    """A batch that both models have been given, and what a device may still have to compute of it."""
+
+    passes: Queued
+    inputs: Inputs
+    number: int
+    offset: int
+
+
+# Batches whose results stay on the device: fetching them waits for it.
+_WAITING = 16
 
 
 # A recording costs as much of Python's time as a batch does, so it saves some from the second batch on.
 _REPLAYED = 2
 
 
-def _worthwhile(bench: Bench, left: Sequence[Inputs]) -> bool:
-    alike = sum(batch_size(each) == batch_size(left[0]) for each in left)
-    return bench.cell.is_cuda and alike >= _REPLAYED
+def _worthwhile(bench: Bench, counts: Sequence[int]) -> bool:
+    return bench.cell.is_cuda and counts.count(counts[0]) >= _REPLAYED
 
 
 def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | str:
@@ -226,15 +256,6 @@ def recorded(bench: Bench, inputs: Inputs, kinds: Kinds) -> Replay | str:
         return Replay(lambda: _queue(quiet, there, kinds, 0), _tensors(there, bench.cell))
     except Exception as error:  # each obstacle is one of its own; the batch runs as the first did
         return first_line(error)
-
-
-def _merged(
-    found: _Batches | None, queued: Sequence[tuple[Queued, Inputs, int]], kinds: Kinds, cell: Cell
-) -> _Batches | None:
-    for each, inputs, offset in queued:
-        batch = _batch(each.fetch(), kinds, inputs, cell, offset)
-        found = batch if found is None else found.merge(batch)
-    return found
 
 
 def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
@@ -258,8 +279,9 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
     )
 
 
-def _batch(passes: Passes, kinds: Kinds, inputs: Inputs, cell: Cell, offset: int) -> _Batches:
-    first = _beside(passes, 0, (0, 1), inputs, cell, offset)
+def _batch(queued: _Queued, kinds: Kinds, cell: Cell, wanted: Sequence[int]) -> _Batches:
+    passes = queued.passes.fetch()
+    first = _beside(passes, 0, (0, 1), queued.inputs, cell, wanted, queued.offset, free=kinds.free)
     runs = map(Run, passes.meetings, passes.outputs, passes.states)
     return replace(
         first,
@@ -283,30 +305,54 @@ def met_in(
 
     `forced` is the comparison with a lane that was, if there is one.
     """
-    found = _beside(passes, comparison, lanes, inputs, cell, 0)
+    found = _beside(passes, comparison, lanes, inputs, cell, ends(batch_size(inputs)))
     if forced is not None:
         found = replace(
             found,
             forced=Run(passes.meetings[forced], passes.outputs[forced], passes.states[forced]),
             lost=passes.lost,
         )
-    return found.measured((), [inputs])
+    return found.measured(())
 
 
 def _beside(
-    passes: Passes, comparison: int, lanes: tuple[int, int], inputs: Inputs, cell: Cell, offset: int
+    passes: Passes,
+    comparison: int,
+    lanes: tuple[int, int],
+    inputs: Inputs,
+    cell: Cell,
+    wanted: Sequence[int],
+    offset: int = 0,
+    *,
+    free: bool = True,
 ) -> _Batches:
+    """What one comparison measured; all tensors are read now, before a model runs again and may write into them."""
     baseline, candidate = lanes
     other = inputs.other
     said = words_apart(passes.words[baseline], passes.words[candidate])
+    values, samples = (passes.values[baseline], passes.values[candidate]), batch_size(inputs)
+    numbers = [number - offset for number in wanted if 0 <= number - offset < samples]
     return _Batches(
         free=Run(passes.meetings[comparison], passes.outputs[comparison], passes.states[comparison]),
         forced=None,
         inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
-        values=(passes.values[baseline], passes.values[candidate]),
+        samples=samples,
+        agreed=Agreed.of(*values, samples, offset) if free else None,
+        whole=tuple(
+            not any(tensor.is_floating_point() or tensor.is_complex() for tensor in pair)
+            for pair in zip(*values, strict=False)
+        ),
+        rows={
+            offset + number: (_row(values[0], samples, number), _row(values[1], samples, number))
+            for number in numbers
+        },
         words=tuple(each for each, may_say_nothing in said if not may_say_nothing),
         narrowed=(passes.narrowed[baseline], passes.narrowed[candidate]),
     )
+
+
+def _row(values: Sequence[Tensor], samples: int, number: int) -> list[Tensor]:
+    return [each.clone() for each in rows(values, samples, [number])]
 
 
 def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
@@ -317,8 +363,9 @@ def _merged_meetings(a: Meetings, b: Meetings) -> Meetings:
     return tuple(one.merge(two) for one, two in zip(a, b, strict=True))
 
 
-def _joined(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _joined(found: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """What was returned for some samples: rows one below the other, and what is the same for all once."""
     return tuple(
-        torch.cat([one, two]) if one.dim() and one.shape[1:] == two.shape[1:] else one
-        for one, two in zip(a, b, strict=False)  # a forced lane that was lost has returned nothing
+        torch.cat(each) if all(one.dim() and one.shape[0] == 1 for one in each) else each[0]
+        for each in zip(*found, strict=False)  # a forced lane that was lost has returned nothing
     )

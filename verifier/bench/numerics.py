@@ -17,7 +17,8 @@ from verifier.bench.repeatability import first_unrepeatable
 from verifier.bench.subject import SIDES
 from verifier.environment import tf32
 from verifier.errors import CannotRunError, GraphDepartureError, OutOfMemoryError
-from verifier.inputs.samples import batch_size, batches
+from verifier.inputs.samples import batch_size
+from verifier.inputs.streams import Stream, sizes, split
 from verifier.judge import (
     hardware,
     judge_rows,
@@ -118,7 +119,7 @@ def _alike(
         return skipped
     seconds = time.perf_counter() - started
     result = replace_struct(
-        result_of(bench, "numerics", inputs, judged, measured, (), seconds),
+        result_of(bench, "numerics", judged, measured, (), seconds),
         named=named,
         notes=(
             "in this cell both take another way than in float64, which says nothing of it: recorded here, they are "
@@ -145,7 +146,7 @@ def numerics(
     it found them equal, what is found here is a matter of arithmetic. Where memory runs out the batch is halved.
     """
     started = time.perf_counter()
-    cell, parts = bench.cell, list(inputs)
+    cell, parts = bench.cell, inputs
     notes: tuple[str, ...] = ()
     calls = standing.calls if standing else None
     words: tuple[str, ...] = ()  # what was seen stays known where the rest cannot run
@@ -169,11 +170,11 @@ def numerics(
                 steps = bench.at(progress=protocol.steps(stage, bench.alignment, 1))
                 floor = noise_floor(steps) if wanted else None
         except OutOfMemoryError as error:
-            largest = max(map(batch_size, parts))
+            largest = max(sizes(parts))
             if largest == 1:
                 return Assessed(_skipped(cell, str(error), named=named), calls, words, alone=False)
             half = (largest + 1) // 2
-            parts = [each for part in parts for each in batches(part, half)]
+            parts = split(parts, half)
             notes = (f"out of memory with batches of {largest}: ran in batches of {half}",)
         except GraphDepartureError:
             raise
@@ -182,7 +183,7 @@ def numerics(
         else:
             seconds = time.perf_counter() - started
             result = replace_struct(
-                result_of(bench, "numerics", parts, judged, measured, shown, seconds),
+                result_of(bench, "numerics", judged, measured, shown, seconds),
                 named=named,
                 notes=(*notes, *slower(cell), *measured.notes, *range_notes(cell, judged.rows)),
                 repeatable=repeatable,
@@ -252,7 +253,10 @@ def _judged(
 
 
 def _steps(bench: Bench, protocol: Protocol, stage: str, parts: Sequence[Inputs]) -> Bench:
-    return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts)))
+    if not isinstance(parts, Stream):
+        return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts)))
+    count, batch = parts.seen.samples or 0, batch_size(parts.head)
+    return bench.at(progress=protocol.steps(stage, bench.alignment, len(parts), count, batch))
 
 
 def _repeated(bench: Bench, inputs: Inputs, protocol: Protocol) -> Repeatability | None:

@@ -39,13 +39,20 @@ class Protocol:
     by_order: bool = False
     progress: Progress = silent
 
-    def steps(self, stage: str, alignment: Alignment, runs: int) -> Callable[[], None]:
-        """What is to be called at every pair of a stage that takes so many runs."""
-        total, done = len(alignment.pairs) * runs, 0
+    def steps(
+        self, stage: str, alignment: Alignment, runs: int, samples: int | None = None, batch: int = 1
+    ) -> Callable[[], None]:
+        """What is to be called at every pair of a stage that takes so many runs.
+
+        Of many `samples`, 0 for an unknown number, these are told, which go through in batches.
+        """
+        pairs = max(1, len(alignment.pairs))
+        total, done = pairs * runs if samples is None else samples, 0
 
         def step() -> None:
             nonlocal done
             done += 1
-            self.progress(stage, done, total)
+            told = done if samples is None else done * batch // pairs
+            self.progress(stage, min(told, total) if total else told, total)
 
         return step

@@ -162,7 +162,7 @@ def semantics(
     judged = judged if rows == judged.rows else judge_rows(rows)
     shown = exhibited(bench, judged, protocol)
     seconds = time.perf_counter() - started
-    result = result_of(bench, "semantics", inputs, judged, look.measured, shown, seconds)
+    result = result_of(bench, "semantics", judged, look.measured, shown, seconds)
     notes = (
         *slower(ORACLE),
         *_unread_notes(judged),

@@ -131,6 +131,16 @@ InputFile = Annotated[
         ),
     ),
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|SPEC",
+        help=(
+            "Samples in batches that are read as they are needed: a .jsonl or .parquet file of tokens, or what "
+            "file.py:function returns, any iterable of batches or a DataLoader."
+        ),
+    ),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(

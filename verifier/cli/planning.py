@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from verifier.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from verifier.inputs import Inputs
+    from verifier.inputs import Inputs, Stream
 
 ALL = "all"
 _RECORDED = (".safetensors", ".npz", ".npy", ".zip")  # what stands in the baseline's place knows what went in
@@ -187,6 +187,7 @@ class InputOptions:
     candidate_preprocessing: str | None
     seed: int
     scales: tuple[int, ...] = ()
+    data: str | None = None
 
     def spec(self, spec: str) -> str:
         """A model's specification, for what it is given: of several scales it averages the scores."""
@@ -195,7 +196,7 @@ class InputOptions:
         through, inside = _through(spec)
         return f"{through}{PREFIX}:{inside}" if self.scales else spec
 
-    def read(self, job: Job) -> tuple[Inputs | None, Inputs | None]:
+    def read(self, job: Job, *, streaming: bool = False) -> tuple[Inputs | Stream | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
 
         None where the baseline is a certificate, which knows its own, or dumped tensors, and none are named.
@@ -211,26 +212,29 @@ class InputOptions:
 
         if self.candidate_preprocessing is not None and self.candidate_file is not None:
             raise UsageError("--candidate-preprocessing and --candidate-input exclude each other.")
-        if self.images is not None and self.file is not None:
-            raise UsageError("--images and --input exclude each other; give one of them.")
+        named = {"--images": self.images, "--input": self.file, "--data": self.data}
+        if len(both := [option for option, value in named.items() if value is not None]) > 1:
+            raise UsageError(f"{' and '.join(both)} exclude each other; give one of them.")
         if self.images is None and self.candidate_preprocessing is not None:
             raise UsageError("--candidate-preprocessing needs photographs to compare on; give --images too.")
         recorded = job.baseline.lower().endswith(_RECORDED) or Path(job.baseline).is_dir()
         if self.scales:
-            if recorded or self.file is not None or self.candidate_file is not None:
-                what = "a recorded baseline" if recorded else "--input"
+            if recorded or self.file or self.data or self.candidate_file:
+                what = "a recorded baseline" if recorded else "--data" if self.data else "--input"
                 raise UsageError(
                     f"--test-scales is for photographs and random pictures; {what} has sizes of its own."
                 )
             return inputs.at_scales([self._pictures(job, size) for size in self.scales]), None
-        given: Inputs | None
-        if self.images is not None:
-            given = self._pictures(job, job.image_size)
+        given: Inputs | Stream | None = None
+        if self.data is not None:
+            given = inputs.data(self.data, job.batch_size, self.seed)
+        elif self.images is not None and streaming and not recorded:
+            given = inputs.streamed_images(
+                self.images, job.batch_size, job.image_size, self._preparing(job), self.seed
+            )
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)
-        elif recorded:
-            given = None
-        else:
+        if given is None and not (recorded and self.images is None):
             given = self._pictures(job, job.image_size)
         return given, (None if self.candidate_file is None else inputs.read(self.candidate_file, self.seed))
 
@@ -240,8 +244,10 @@ class InputOptions:
 
         if self.images is None:
             return inputs.normal(job.batch_size, size, self.seed)
-        preparing = self.candidate_preprocessing or ("reference" if job.reference else None)
-        return inputs.images(self.images, None, size, preparing, self.seed)
+        return inputs.images(self.images, None, size, self._preparing(job), self.seed)
+
+    def _preparing(self, job: Job) -> str | None:
+        return self.candidate_preprocessing or ("reference" if job.reference else None)
 
 
 def command_line(**changes: str | None) -> str:
@@ -333,9 +339,9 @@ def _listed(text: str) -> list[str]:
     return found or [text]
 
 
-def explained(error: ModelError, inputs: Inputs | None) -> ModelError:
+def explained(error: ModelError, inputs: Inputs | Stream | None) -> ModelError:
     """A candidate's failure, with what stage 0 found if its photographs were prepared otherwise."""
-    found = None if inputs is None else inputs.preprocessing
+    found = getattr(getattr(inputs, "head", inputs), "preprocessing", None)
     if found is None or not found.applied:
         return error
     where = found.first_difference or "the result"

@@ -47,6 +47,7 @@ def run(
     batch_dim: options.BatchDim = "0",
     images: options.Images = None,
     input_file: options.InputFile = None,
+    data: options.Data = None,
     candidate_input: Annotated[
         str | None,
         typer.Option(
@@ -180,6 +181,7 @@ def run(
                     candidate_preprocessing=candidate_preprocessing,
                     seed=seed,
                     scales=scales(test_scales),
+                    data=data,
                 ),
                 CellOptions(
                     names=cells_wanted,

@@ -113,7 +113,11 @@ class Task:
         if save_map is not None and str(save_map) != "-":
             check_file(save_map)
         threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
-        one_networks = {"--input": inputs.file, "--candidate-input": inputs.candidate_file}
+        one_networks = {
+            "--input": inputs.file,
+            "--data": inputs.data,
+            "--candidate-input": inputs.candidate_file,
+        }
         for option, value in (one_networks | {"--map": map_file, "--save-map": save_map}).items():
             if value is not None and len(jobs) > 1:
                 raise UsageError(
@@ -155,7 +159,7 @@ class Task:
         repro = None if self.repro is None else self.repro / job.out.relative_to(self.out)
         with awaiting(job.out, WRITTEN):
             progress("reading inputs", 0, 0)
-            given, candidates = self.inputs.read(job)
+            given, candidates = self.inputs.read(job, streaming=True)
             progress("building models", 0, 0)
             try:
                 verification = verify(

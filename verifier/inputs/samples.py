@@ -67,6 +67,26 @@ def batches(inputs: Inputs, size: int | None) -> list[Inputs]:
     return [sample(inputs, size, start) for start in range(0, count, size)]
 
 
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """Samples of several inputs of one structure in one: tensors that hold samples one behind the other."""
+    leaves = [
+        [leaf for _, leaf in leaves_in((part.args, part.kwargs)) if isinstance(leaf, Tensor)]
+        for part in parts
+    ]
+    places = iter(range(len(leaves[0])))
+    counts, dim = [batch_size(part) for part in parts], parts[0].batch_dim
+
+    def together(tensor: Tensor) -> Tensor:
+        k = next(places)
+        if dim is None or not _has(tensor, dim) or tensor.shape[dim] != counts[0]:
+            return tensor
+        return torch.cat([each[k] for each in leaves], dim)
+
+    args, kwargs = mapped((parts[0].args, parts[0].kwargs), together)
+    others = [part.other for part in parts if part.other is not None]
+    return replace(parts[0], args=args, kwargs=kwargs, other=joined(others) if others else None)
+
+
 def _each(
     inputs: Inputs, change: Callable[[Tensor, int], Tensor]
 ) -> tuple[tuple[object, ...], dict[str, object]]:

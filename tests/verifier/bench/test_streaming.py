@@ -1,0 +1,149 @@
+"""Samples that are streamed: the same answer as of those that are held, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.networks import Block, Rewritten, images, network
+from verifier import UsageError, Verdict, verify
+from verifier.inputs import Stream, tensors
+from verifier.records import to_builtins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from verifier.inputs import Inputs
+    from verifier.records import Result
+
+
+class Slices:
+    """A source of samples that are held after all."""
+
+    samples: int | None = None
+    batches: int | None = None
+    origin = "pictures"
+
+    def __init__(self, whole: Tensor, size: int) -> None:
+        self.parts = torch.split(whole, size)
+        self.alive: list[weakref.ref[Tensor]] = []
+
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+        for number, part in enumerate(self.parts):
+            if wanted(number):
+                yield number, tensors(part.clone())
+
+    def name(self, sample: int) -> str:
+        return f"picture {sample}"
+
+
+def streamed(whole: Tensor, size: int) -> Stream:
+    return Stream(Slices(whole, size))
+
+
+class Sharper(Block):
+    """Differs for pictures that are brighter than most."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return torch.where(y > 25, y * 1.5, y)
+
+
+def numbers(result: Result) -> list[dict[str, Any]]:
+    cell = result.cells[-1]
+    return [
+        to_builtins(each) for each in (*(row.total for row in cell.layers), cell.output) if each is not None
+    ]
+
+
+@pytest.mark.parametrize("candidate", [Block, Rewritten])
+def test_what_is_streamed_is_measured_as_what_is_held(candidate: type[nn.Module]) -> None:
+    models, whole = (network(), network(candidate, seed=1)), images(batch=26)
+    held = verify(*models, whole, batch_size=5, cells=["cpu/float32"])
+    found = verify(*models, streamed(whole, 5), cells=["cpu/float32"])
+    assert held.verdict is found.verdict is Verdict.MATCH
+    assert found.cells[-1].batch_size == 26
+    named, expected = numbers(found), numbers(held)
+    named[-1]["sample_errors"]["name"] = ""
+    assert named == expected
+    assert (found.inputs.samples, held.inputs.samples) == (26, None)
+    assert found.exercise is not None
+    assert held.exercise is not None
+    assert found.exercise.inputs == held.exercise.inputs
+
+
+def test_the_one_sample_on_which_two_models_part_is_found_named_and_explained() -> None:
+    whole = images(batch=40) / 100
+    whole[33] *= 3000
+    found = verify(network(), network(Sharper, seed=1), streamed(whole, 8))
+    assert found.verdict is Verdict.DIVERGED
+    numerics = found.cells[-1]
+    first = numerics.first_divergence
+    assert first is not None
+    assert first.worst_sample == "picture 33"
+    assert numerics.output is not None
+    assert numerics.output.sample_errors is not None
+    assert numerics.output.sample_errors.name == "picture 33"
+    exactly = found.cells[0]
+    assert (exactly.role, exactly.batch_size) == ("semantics", 3)  # the first batch's ends, and this one
+    assert exactly.verdict is Verdict.DIVERGED
+
+
+def test_a_sample_far_back_is_found_in_batches_that_are_held_as_well() -> None:
+    whole = images(batch=40) / 100
+    whole[33] *= 3000
+    found = verify(network(), network(Sharper, seed=1), whole, batch_size=8)
+    exactly = found.cells[0]
+    assert (exactly.role, exactly.batch_size) == ("semantics", 3)
+    assert exactly.verdict is Verdict.DIVERGED
+
+
+class Counting(Slices):
+    """Tells how many of the batches that it has given are still there."""
+
+    def __init__(self, whole: Tensor, size: int) -> None:
+        super().__init__(whole, size)
+        self.most = 0
+
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+        alive: list[weakref.ref[Tensor]] = []
+        for number, inputs in super().read(wanted):
+            alive.append(weakref.ref(inputs.args[0]))
+            yield number, inputs
+            del inputs
+            gc.collect()
+            self.most = max(self.most, sum(each() is not None for each in alive))
+
+
+def test_batches_are_gone_when_the_next_one_comes() -> None:
+    source = Counting(images(batch=60), 2)
+    assert verify(network(), network(seed=1), Stream(source)).verdict is Verdict.MATCH
+    assert source.most <= 3  # the head, the last one and its successor
+
+
+class Routed(nn.Module):
+    """Does otherwise where a batch is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.one(x)) if bool(x.max() < 100) else torch.sigmoid(self.two(self.one(x)))
+
+
+def test_control_flow_that_depends_on_a_batch_far_back_is_never_a_match() -> None:
+    whole = torch.randn(20, 8)
+    whole[17] = 1000
+    with pytest.raises(UsageError, match="control flow depends on what is in a batch"):
+        verify(Routed(), Routed(), streamed(whole, 4))
+
+
+def test_the_candidate_is_given_no_samples_of_its_own_beside_a_stream() -> None:
+    with pytest.raises(UsageError, match="streamed to both models alike"):
+        verify(network(), network(), streamed(images(batch=4), 2), candidate_inputs=images(batch=4))

@@ -1,0 +1,134 @@
+"""What `--data` leads to: a file of samples, or a function that gives batches or a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset
+
+from verifier.border.error_texts import account
+from verifier.border.programs import translating, undisturbed
+from verifier.environment import preserved, seed_all
+from verifier.errors import DataError
+from verifier.inputs.datasets import Indexed, Lines, Photographs, Rows
+from verifier.inputs.given import as_arguments, described
+from verifier.inputs.images import images, photographs
+from verifier.inputs.streams import Stream
+from verifier.models import specs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from verifier.inputs.datasets import Samples
+    from verifier.inputs.given import Inputs
+
+_END = object()
+
+HELD = 64
+"""Photographs that are held in memory; more are streamed."""
+
+_FILES: dict[str, Callable[[Path], Samples]] = {".jsonl": Lines, ".ndjson": Lines, ".parquet": Rows}
+
+
+def data(source: str | Path, batch_size: int, seed: int = 0) -> Stream:
+    """The samples of a `.jsonl` or `.parquet` file, or what a function `file.py:name` or `module:name` gives.
+
+    The function is called once for every pass, without arguments, and returns batches (any iterable, a `DataLoader`),
+    each of which is what `verifier.inputs.function` may return. What it draws is drawn from random states that `seed`
+    and a batch's number set.
+
+    Raises:
+        DataError: It cannot be read.
+        SourceError: There is no such function, it takes arguments, or it raised.
+    """
+    text = str(source)
+    kind = _FILES.get(Path(text).suffix.lower())
+    if kind is not None:
+        return Stream(Indexed(kind(Path(text)), batch_size, f"samples of {Path(text).name}"))
+    if ":" not in text:
+        raise DataError(
+            f"{text} is neither a file of samples ({', '.join(_FILES)}) nor a function that gives batches, as "
+            "file.py:batches"
+        )
+    return Stream(Called(text, seed))
+
+
+def streamed_images(
+    directory: str | Path, batch_size: int, image_size: int, candidate: str | None = None, seed: int = 0
+) -> Stream | None:
+    """The photographs of a directory as `images` prepares them, in batches; None where they are few.
+
+    The candidate's preprocessing is compared stage by stage on the first batch. Where it differs there, the candidate
+    is given its own tensors of all.
+
+    Raises:
+        UsageError: As `images`.
+        DataError: A photograph cannot be read, once it is reached.
+    """
+    files, origin = photographs(directory)
+    if len(files) <= max(HELD, batch_size):
+        return None
+    head = images(directory, batch_size, image_size, candidate, seed)
+    found = Photographs(
+        tuple(files), image_size, candidate if head.other is not None and candidate is not None else "", seed
+    )
+    return Stream(Indexed(found, batch_size, origin), head)
+
+
+class Called:
+    """A source of the batches that a user's function gives, which is called for every pass.
+
+    Attributes:
+        samples: None, since only reading tells.
+        batches: How many there are, where what it returns has a length.
+        origin: What to call it.
+    """
+
+    def __init__(self, spec: str, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+        self.samples: int | None = None
+        self.batches: int | None = None
+        self.origin = f"batches from {spec}"
+
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+        """The batches of the numbers that are wanted, in their order.
+
+        Raises:
+            DataError: The function gives something else, or fails on the way.
+        """
+        made = self._made()
+        self.batches = len(made) if isinstance(made, Sized) else None
+        batches: Iterator[Any] | None = None
+        for number in count():
+            with preserved(), undisturbed(), torch.no_grad(), translating(self._failing):
+                seed_all((self._seed + number) % 2**31)  # whatever the models have drawn meanwhile
+                batches = iter(made) if batches is None else batches
+                each = next(batches, _END)
+            if each is _END:
+                return
+            if wanted(number):
+                args, kwargs = as_arguments(each, f"batch {number} of {self._spec}")
+                yield number, described(args, kwargs, self.origin)
+
+    def _made(self) -> Iterable[Any]:
+        with preserved(), undisturbed(), torch.no_grad(), specs.holding(self._spec) as found:
+            made: Any = found
+            if not isinstance(found, Iterable) and callable(found):
+                made = specs.called(found, self._spec, self._seed)
+        if isinstance(made, torch.Tensor | Mapping | str) or not isinstance(made, Iterable):
+            more = "; put it into a DataLoader" if isinstance(made, Dataset) else ""
+            raise DataError(
+                f"{self._spec} gives a {type(made).__name__}, where an iterable of batches is needed{more}."
+            )
+        return made
+
+    def name(self, sample: int) -> str:
+        """Its number, which is all that is known."""
+        return f"sample {sample}"
+
+    def _failing(self, error: BaseException) -> DataError:
+        return DataError(f"{self._spec} raised while it gave its batches: {account(error)}")

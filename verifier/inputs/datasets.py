@@ -1,0 +1,300 @@
+"""Data sets on disk, sample by sample: decoded in worker processes, in batches that are not held."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, Dataset
+
+from verifier.errors import DataError, VerifierError, installing
+from verifier.inputs.given import Inputs, as_arguments, described
+from verifier.inputs.images import read_photographs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_WORKERS = 4
+_FEW = 4  # batches that are not worth a process, which has to import torch first
+
+
+class Unread(NamedTuple):
+    """A sample that cannot be read, and why: errors do not travel from a worker as they are."""
+
+    why: str
+
+
+class Samples(Protocol):
+    """What can be asked for any of its samples, here and in a worker process."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, number: int) -> Any:
+        """The arguments of one sample without a batch dimension, or why it cannot be read (`Unread`)."""
+
+    def name(self, number: int) -> str:
+        """What the data calls it."""
+
+
+class Indexed:
+    """A source of any data set that gives its samples by number.
+
+    Attributes:
+        samples: How many there are.
+        batches: Likewise, of batches.
+        origin: What to call it.
+    """
+
+    def __init__(self, data: Samples, size: int, origin: str) -> None:
+        self._data, self._size = data, size
+        self.samples: int | None = len(data)
+        self.batches: int | None = -(-len(data) // size)
+        self.origin = origin
+
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+        """The batches of the numbers that are wanted, in their order.
+
+        Raises:
+            DataError: A sample cannot be read, or has another shape than those beside it.
+        """
+        numbers = [number for number in range(self.batches or 0) if wanted(number)]
+        workers = 0 if len(numbers) <= _FEW else min(_WORKERS, max(1, (os.cpu_count() or 2) // 2))
+        loader = DataLoader(
+            _Typed(self._data),
+            batch_sampler=[self._members(number) for number in numbers],
+            num_workers=workers,
+            collate_fn=list,
+            multiprocessing_context="spawn" if workers else None,
+            generator=torch.Generator(),  # else it draws from the process's
+        )
+        for number, found in zip(numbers, loader, strict=True):
+            yield number, self._inputs(self._members(number), found)
+
+    def name(self, sample: int) -> str:
+        """What the data calls a sample."""
+        return self._data.name(sample)
+
+    def _members(self, number: int) -> list[int]:
+        first = number * self._size
+        return list(range(first, min(first + self._size, len(self._data))))
+
+    def _inputs(self, numbers: Sequence[int], found: Sequence[Any]) -> Inputs:
+        bad = next(
+            ((k, each.why) for k, each in zip(numbers, found, strict=True) if isinstance(each, Unread)), None
+        )
+        if bad is not None:
+            raise DataError(f"{self.name(bad[0])} cannot be read: {bad[1]}. Mend or remove it.")
+        if isinstance(found[0], Pair):
+            given, other = (self._stacked(numbers, [each[side] for each in found]) for side in (0, 1))
+            return replace(given, other=other)
+        return self._stacked(numbers, found)
+
+    def _stacked(self, numbers: Sequence[int], found: Sequence[Any]) -> Inputs:
+        flat = [pytree.tree_flatten(each) for each in found]
+        for number, (tensors, structure) in zip(numbers, flat, strict=True):
+            one, two = [[tuple(t.shape) for t in each] for each in (flat[0][0], tensors)]
+            if one != two or structure != flat[0][1]:
+                raise DataError(
+                    f"{self.name(number)} is of shape {_said(two)} and {self.name(numbers[0])} of {_said(one)}; "
+                    "what goes into one batch must be of one shape: pad it"
+                )
+        stacked = [torch.stack(each) for each in zip(*(tensors for tensors, _ in flat), strict=True)]
+        args, kwargs = as_arguments(pytree.tree_unflatten(stacked, flat[0][1]), self.origin)
+        return described(args, kwargs, self.origin)
+
+
+class Pair(NamedTuple):
+    """What the baseline is given of a sample, and what the candidate is."""
+
+    baseline: Any
+    candidate: Any
+
+
+def _said(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+class _Typed(Dataset[Any]):
+    def __init__(self, data: Samples) -> None:
+        self._data = data
+
+    def __getitem__(self, number: int) -> Any:
+        """One sample."""
+        return self._data[number]
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs as `verifier.inputs.images` prepares them.
+
+    `candidate` names the candidate's preprocessing where it makes other tensors of them, empty where it does not.
+    """
+
+    files: tuple[Path, ...]
+    image_size: int
+    candidate: str = ""
+    seed: int = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Any:
+        """One of them: a tensor, or why there is none."""
+        from verifier.preprocessing import named, prepared, recipe  # noqa: PLC0415 - only photographs need it
+
+        chosen = recipe("classification", self.image_size)
+        try:
+            (found,) = read_photographs(
+                [self.files[number]], lambda path: prepared(path, chosen, self.seed, number)
+            )
+            if not self.candidate:
+                return found.output[0]
+            made = named(self.candidate, chosen).made(
+                self.files[number], found.stages["decode"][0], self.seed, number, found.drawn
+            )
+            return Pair(found.output[0], torch.as_tensor(made.output[0]).float())
+        except VerifierError as error:
+            return Unread(str(error))
+
+    def name(self, number: int) -> str:
+        """The file's."""
+        return self.files[number].name
+
+
+class Lines:
+    """JSON lines: of each a list of numbers, or an object of lists and numbers by the names of arguments.
+
+    Strings under `id` or `name` say what a sample is called.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Find where each line begins, which is all that is held.
+
+        Raises:
+            DataError: There is no such file.
+        """
+        self._path = path
+        self._begins = array("q")
+        try:
+            with path.open("rb") as stream:
+                place = 0
+                for line in stream:
+                    if line.strip():
+                        self._begins.append(place)
+                    place += len(line)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._begins)
+
+    def __getitem__(self, number: int) -> Any:
+        """The tensors of one line, or why there are none."""
+        try:
+            return as_tensors(self._row(number))
+        except ValueError as error:
+            return Unread(str(error))
+
+    def name(self, number: int) -> str:
+        """What the line says it is called, else its number."""
+        row = self._row(number)
+        return _called(row) or f"{self._path.name}, line {number + 1}"
+
+    def _row(self, number: int) -> Any:
+        with self._path.open("rb") as stream:
+            stream.seek(self._begins[number])
+            return json.loads(stream.readline())
+
+
+@dataclass
+class Rows:
+    """The rows of a Parquet file, of which one group is held."""
+
+    path: Path
+    firsts: list[int] = field(init=False)
+    _held: tuple[int, Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Read how many rows each group has."""
+        self.firsts = [0]
+        file = self._file()
+        for group in range(file.num_row_groups):
+            self.firsts.append(self.firsts[-1] + file.metadata.row_group(group).num_rows)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.firsts[-1]
+
+    def __getitem__(self, number: int) -> Any:
+        """The tensors of one row, or why there are none."""
+        try:
+            return as_tensors(self._row(number))
+        except ValueError as error:
+            return Unread(str(error))
+
+    def name(self, number: int) -> str:
+        """What the row says it is called, else its number."""
+        return _called(self._row(number)) or f"{self.path.name}, row {number + 1}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker is given: nothing that is held."""
+        return {**self.__dict__, "_held": None}
+
+    def _row(self, number: int) -> Any:
+        group = next(k for k, first in enumerate(self.firsts[1:]) if number < first)
+        if self._held is None or self._held[0] != group:
+            self._held = group, self._file().read_row_group(group)
+        return self._held[1].slice(number - self.firsts[group], 1).to_pylist()[0]
+
+    def _file(self) -> Any:
+        try:
+            import pyarrow.parquet  # noqa: PLC0415 - only this format needs it
+        except ImportError as error:
+            raise DataError(
+                f"{self.path} is Parquet, which pyarrow reads: {installing('parquet')}"
+            ) from error
+        try:
+            return pyarrow.parquet.ParquetFile(self.path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path} cannot be read as Parquet: {error}") from error
+
+
+_NAMES = ("id", "name")
+
+
+def as_tensors(row: Any) -> Any:
+    """Lists of numbers as tensors: int64 where all are whole, else float32.
+
+    Raises:
+        ValueError: There is something else in it.
+    """
+    if not isinstance(row, dict):
+        return _tensor("the sample", row)
+    return {
+        name: _tensor(name, value)
+        for name, value in row.items()
+        if not (name in _NAMES and isinstance(value, str))
+    }
+
+
+def _tensor(name: str, value: Any) -> torch.Tensor:
+    try:
+        tensor = torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} holds no numbers that make a tensor") from error
+    return tensor if tensor.dtype in (torch.int64, torch.bool) else tensor.to(torch.float32)
+
+
+def _called(row: Any) -> str:
+    if not isinstance(row, dict):
+        return ""
+    return next((str(row[name]) for name in _NAMES if isinstance(row.get(name), str)), "")
