@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports import wording
+from reports import data_set, wording
 
 if TYPE_CHECKING:
     from verifier.records import Environment, InputInfo, OutputAgreement, Result, WeightsInfo
@@ -130,6 +130,8 @@ def agreement(output: OutputAgreement) -> tuple[tuple[str, str], ...]:
         ("smallest margin of a first choice", _known(output.smallest_margin)),
         ("largest error of a logit", _known(output.largest_logit_error)),
         ("equal bit for bit", "" if is_exact is None else "yes" if is_exact else "no"),
+        ("per sample", data_set.spread(output)),
+        ("flipped", data_set.flips(output, 20)),
     )
     return (
         ("mean squared error", wording.figure(output.mse)),

@@ -9,6 +9,7 @@ from reports import (
     acceptance,
     besides,
     criteria,
+    data_set,
     exercise,
     grouping,
     quantisation,
@@ -87,6 +88,7 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
         yield from ("", f"**{section.title}**", "", *_listed(section))
     for title, found in (
         (besides.TITLE, besides.lines(verification)),
+        (data_set.TITLE, data_set.lines(verification)),
         (acceptance.TITLE, acceptance.lines(verification)),
         ("Differs, and no input reached it", exercise.silent(verification)),
         ("What they return otherwise", verification.coverage.returned),

@@ -118,7 +118,8 @@ def parted(pair: PairResult) -> tuple[str, str]:
     where = f"{site(pair)}, {pair.op}"
     if pair.excited is not None:
         return where, f"not on the given inputs; {_excited(pair.excited)}"
-    return where, f"{excess(pair, TOTAL)}{_largest(pair.total)}"
+    sample = f" in {pair.sample}" if pair.sample else ""
+    return where, f"{excess(pair, TOTAL)}{_largest(pair.total)}{sample}"
 
 
 def step(each: Step) -> str:

@@ -9,6 +9,7 @@ from reports import (
     acceptance,
     besides,
     criteria,
+    data_set,
     exercise,
     grouping,
     preprocessing,
@@ -102,6 +103,7 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
             "Budgets of the task",
             lines([criteria.sentence(each) for each in verification.criteria if each.source == TASK]),
         ),
+        Section(data_set.TITLE, lines(data_set.lines(verification))),
         *(_figures(verification, cell) if verbose else []),
         Section(
             "Weights and policy",

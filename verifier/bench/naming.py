@@ -40,7 +40,7 @@ def _row(row: PairResult, stream: Stream) -> PairResult:
         return row
     if row.shape[:1] != (batch_size(stream.head),) or row.kind not in ("site", "output"):
         return row
-    return replace(row, worst_sample=stream.name(error.max_abs_index[0]))
+    return replace(row, sample=stream.name(error.max_abs_index[0]))
 
 
 def _output(found: OutputAgreement, stream: Stream) -> OutputAgreement:

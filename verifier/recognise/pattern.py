@@ -54,7 +54,7 @@ def describe(candidate: Tensor, baseline: Tensor) -> tuple[str, ...]:
         return ("equal but for rounding",) if bool((~same(two.candidate, two.baseline)).any()) else ()
     if count == 1:
         return (f"is {number(float(two.candidate))} where the baseline is {number(float(two.baseline))}",)
-    some, there = _worst_samples(two, differs)
+    some, there = _samples(two, differs)
     finite = some.candidate.isfinite() & some.baseline.isfinite()
     c, b = (tensor.double().masked_fill(~finite, 0) for tensor in (some.candidate, some.baseline))
     there &= finite
@@ -70,7 +70,7 @@ def describe(candidate: Tensor, baseline: Tensor) -> tuple[str, ...]:
     return (*statements, share if wrong < count else "every element differs")
 
 
-def _worst_samples(two: Reals, differs: Tensor) -> tuple[Reals, Tensor]:
+def _samples(two: Reals, differs: Tensor) -> tuple[Reals, Tensor]:
     """As many samples as make 4 million elements, those in which most elements differ."""
     samples = differs.shape[0] if differs.ndim else 1
     kept = max(1, samples * LARGE // differs.numel())

@@ -220,7 +220,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     more than carry; None where there is no such line, as in what FX or export has generated. For a site without a
     partner, the other side's is the line that reads what should have come from there.
 
-    `worst_sample` is what its data calls the sample in which the total error is largest, where samples were streamed.
+    `sample` is what its data calls the sample in which the total error is largest, where samples were streamed.
     `stage` says where a deployed form went wrong at a culprit: `translation` (its graph says something else),
     `fusion` (an optimised level of it does), `kernel` (an operator is less accurate than its dtype explains); empty
     elsewhere.
@@ -260,7 +260,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     stage: Literal["", "translation", "fusion", "kernel", "quantisation"] = ""
     baseline_source: Source | None = None
     candidate_source: Source | None = None
-    worst_sample: str = ""
+    sample: str = ""
 
     @property
     def kind(self) -> str:

@@ -37,6 +37,7 @@ COLUMNS: tuple[str, ...] = (
     "cause",
     "cause_summary",
     "cause_confirmed",
+    "sample",
 )
 
 
@@ -103,6 +104,7 @@ def _row(cell: CellResult, pair: PairResult) -> dict[str, Any]:
         "cause": cause.code if cause else None,
         "cause_summary": cause.summary if cause else None,
         "cause_confirmed": cause.confirmed if cause else None,
+        "sample": pair.sample or None,
     }
 
 

@@ -85,7 +85,7 @@ def test_the_one_sample_on_which_two_models_part_is_found_named_and_explained() 
     numerics = found.cells[-1]
     first = numerics.first_divergence
     assert first is not None
-    assert first.worst_sample == "picture 33"
+    assert first.sample == "picture 33"
     assert numerics.output is not None
     assert numerics.output.sample_errors is not None
     assert numerics.output.sample_errors.name == "picture 33"
