@@ -159,6 +159,10 @@ def readers_place(place: Path) -> Path:
     for number in range(2):
         coarse = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((160, 120)).save(place / "photos" / f"{number}.png")
+    pictures = generator.normal(size=(5, 3, 32, 32)).round(2).tolist()
+    (place / "tokens.jsonl").write_text(
+        "".join(f"{json.dumps(each)}\n" for each in pictures), encoding="utf-8"
+    )
     recorded_elsewhere(place)
     deployed(place)
     return place
