@@ -10,7 +10,7 @@ from torch import nn
 
 from verifier.graph.operators import DROPOUTS, MOVES, PRODUCTS, canonical
 from verifier.inputs.samples import batch_size
-from verifier.inputs.streams import ranges
+from verifier.inputs.tally import ranges
 from verifier.records import Exercise, StaticDifference, Unexercised
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def exercise(compared: Compared, given: Inputs) -> Exercise:
     found = exercised(
         subject.alignment, models, compared.batches, given, compared.static, compared.results, compared.tried
     )
-    inputs = found.inputs if compared.stream is None else compared.stream.seen.ranges
+    tally = None if compared.stream is None else compared.stream.seen.tally
+    inputs = found.inputs if tally is None else tally.ranges
     return msgspec.structs.replace(found, inputs=inputs, unexercised=(*found.unexercised, *_paths(*models)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from verifier.errors import OutOfMemoryError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size, ends, rows
-from verifier.inputs.streams import Stream, sizes
+from verifier.inputs.streams import Part, Stream, sizes, walked
+from verifier.inputs.tally import Tally
 from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import Agreed
 from verifier.metrics.merging import Merging
@@ -118,6 +119,7 @@ class _Batches:
     narrowed: tuple[frozenset[int], frozenset[int]]
     lost: tuple[str, ...] = ()
     shared: bool = False
+    tally: Tally = field(default_factory=Tally)
 
     def merge(self, later: _Batches) -> _Batches:
         """These and further batches."""
@@ -133,6 +135,7 @@ class _Batches:
             narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
             lost=tuple(dict.fromkeys((*self.lost, *later.lost))),
             shared=self.shared or later.shared,
+            tally=self.tally.merge(later.tally),
         )
 
     def measured(self, notes: Sequence[str]) -> Measured:
@@ -188,37 +191,37 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
 
     def fetched() -> None:
         for each in queued:
-            found.add(each.number, _batch(each, kinds, bench.cell, wanted))
+            found.extend(each.part.number, _batch(each, kinds, bench.cell, wanted))
         queued.clear()
 
-    offset = 0
-    for number, batch in enumerate(inputs):
+    for turn, part in enumerate(walked(inputs)):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
-        if number == 1 and _worthwhile(bench, counts[1:]):
-            made = recorded(bench, batch, kinds)
+        if turn == 1 and _worthwhile(bench, counts[1:]):
+            made = recorded(bench, part.inputs, kinds)
             if isinstance(made, Replay):
                 replay = made
             else:
                 notes.append(f"every batch was run live, none replayed from a recording: {made}")
-        tensors = [] if replay is None else _tensors(batch, bench.cell)
+        tensors = [] if replay is None else _tensors(part.inputs, bench.cell)
         if replay is not None and not replay.fits(tensors):
             fetched()
             replay = None  # and with it the memory it runs in
             notes.append(
-                f"batches from sample {offset} on were run live: others were recorded, of another size"
+                f"batches from sample {part.offset} on were run live: others were recorded, of another size"
             )
         if replay is not None:
-            queued.append(_Queued(replay(tensors, offset), batch, number, offset))
+            queued.append(_Queued(replay(tensors, part.offset), part))
             for _ in bench.alignment.pairs:
                 bench.progress()
         else:
-            queued.append(_Queued(_queue(bench, batch, kinds, offset), batch, number, offset))
+            queued.append(_Queued(_queue(bench, part.inputs, kinds, part.offset), part))
         if replay is None or len(queued) == _WAITING:
             fetched()
-        offset += batch_size(batch)
     fetched()
     whole = found.whole()
     assert whole is not None  # noqa: S101 - there is always a batch
+    if isinstance(inputs, Stream):
+        inputs.saw(whole.tally, found.count)
     return whole.measured(notes)
 
 
@@ -226,9 +229,7 @@ class _Queued(NamedTuple):
     """A batch that both models have been given, and what a device may still have to compute of it."""
 
     passes: Queued
-    inputs: Inputs
-    number: int
-    offset: int
+    part: Part
 
 
 # Batches whose results stay on the device: fetching them waits for it.
@@ -281,7 +282,8 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
 
 def _batch(queued: _Queued, kinds: Kinds, cell: Cell, wanted: Sequence[int]) -> _Batches:
     passes = queued.passes.fetch()
-    first = _beside(passes, 0, (0, 1), queued.inputs, cell, wanted, queued.offset, free=kinds.free)
+    _, offset, inputs, tally = queued.part
+    first = _beside(passes, 0, (0, 1), inputs, cell, wanted, offset, free=kinds.free)
     runs = map(Run, passes.meetings, passes.outputs, passes.states)
     return replace(
         first,
@@ -290,6 +292,7 @@ def _batch(queued: _Queued, kinds: Kinds, cell: Cell, wanted: Sequence[int]) -> 
         narrowed=(passes.narrowed[0], frozenset().union(*passes.narrowed[1:])),
         lost=passes.lost,
         shared=passes.shared,
+        tally=tally,
     )
 
 

@@ -17,6 +17,7 @@ from verifier.errors import DataError
 from verifier.inputs.datasets import Indexed, Lines, Photographs, Rows
 from verifier.inputs.given import as_arguments, described
 from verifier.inputs.images import images, photographs
+from verifier.inputs.samples import batch_size
 from verifier.inputs.streams import Stream
 from verifier.models import specs
 
@@ -94,8 +95,8 @@ class Called:
         self.batches: int | None = None
         self.origin = f"batches from {spec}"
 
-    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
-        """The batches of the numbers that are wanted, in their order.
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
+        """The batches of the numbers that are wanted, each with its number and its first sample's.
 
         Raises:
             DataError: The function gives something else, or fails on the way.
@@ -103,6 +104,7 @@ class Called:
         made = self._made()
         self.batches = len(made) if isinstance(made, Sized) else None
         batches: Iterator[Any] | None = None
+        offset = 0
         for number in count():
             with preserved(), undisturbed(), torch.no_grad(), translating(self._failing):
                 seed_all((self._seed + number) % 2**31)  # whatever the models have drawn meanwhile
@@ -110,9 +112,10 @@ class Called:
                 each = next(batches, _END)
             if each is _END:
                 return
+            found = described(*as_arguments(each, f"batch {number} of {self._spec}"), self.origin)
             if wanted(number):
-                args, kwargs = as_arguments(each, f"batch {number} of {self._spec}")
-                yield number, described(args, kwargs, self.origin)
+                yield number, offset, found
+            offset += batch_size(found)
 
     def _made(self) -> Iterable[Any]:
         with preserved(), undisturbed(), torch.no_grad(), specs.holding(self._spec) as found:

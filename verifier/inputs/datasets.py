@@ -58,8 +58,8 @@ class Indexed:
         self.batches: int | None = -(-len(data) // size)
         self.origin = origin
 
-    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
-        """The batches of the numbers that are wanted, in their order.
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
+        """The batches of the numbers that are wanted, each with its number and its first sample's.
 
         Raises:
             DataError: A sample cannot be read, or has another shape than those beside it.
@@ -75,7 +75,7 @@ class Indexed:
             generator=torch.Generator(),  # else it draws from the process's
         )
         for number, found in zip(numbers, loader, strict=True):
-            yield number, self._inputs(self._members(number), found)
+            yield number, number * self._size, self._inputs(self._members(number), found)
 
     def name(self, sample: int) -> str:
         """What the data calls a sample."""

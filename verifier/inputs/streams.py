@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, overload
 
 import msgspec
-import torch
 
 from verifier.errors import DataError, UsageError
 from verifier.inputs.given import Inputs, named, paired, tensors
 from verifier.inputs.samples import batch_size, batches, ends, joined, picked, sample
-from verifier.records import InputRange
-from verifier.weights.fingerprint import Hasher
+from verifier.inputs.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from verifier.records import InputInfo
+    from verifier.weights.fingerprint import Hasher
 
 
 class Source(Protocol):
@@ -37,8 +33,8 @@ class Source(Protocol):
     batches: int | None
     origin: str
 
-    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
-        """The batches of the numbers that are wanted, in their order.
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
+        """The batches of the numbers that are wanted, in their order, each with its number and its first sample's.
 
         Raises:
             DataError: Samples cannot be read.
@@ -48,19 +44,22 @@ class Source(Protocol):
         """What the data calls a sample."""
 
 
+class Part(NamedTuple):
+    """Some samples of a data set that go through at once: the number of their batch, and of the first one."""
+
+    number: int
+    offset: int
+    inputs: Inputs
+    tally: Tally
+
+
 @dataclass
 class Seen:
-    """What passes over some samples have shown of them, whatever their batches.
-
-    Attributes:
-        samples: How many there are; before the first pass None where the source does not know.
-        digest: SHA-256 of all of them; empty before the first pass.
-        ranges: Between which numbers all lie; none before the first pass.
-    """
+    """What is known of all samples, whatever their batches: `tally` is None before the first pass."""
 
     samples: int | None
-    digest: str = ""
-    ranges: tuple[InputRange, ...] = ()
+    batches: int | None
+    tally: Tally | None = None
 
 
 class Stream(Sequence[Inputs]):
@@ -76,20 +75,19 @@ class Stream(Sequence[Inputs]):
     def __init__(
         self, source: Source, head: Inputs | None = None, size: int | None = None, seen: Seen | None = None
     ) -> None:
-        """A stream of a source, in batches of `size` samples or in the source's own.
+        """A stream of a source, of whose batches at most `size` samples go through at once.
 
         Raises:
             DataError: There is nothing in it, or it cannot be read.
         """
         self._source = source
         self._size = size
-        self.seen = seen or Seen(source.samples)
-        self._read = 0  # batches, in a pass that came to its end
         if head is None:
-            first = next((each for _, each in source.read(lambda number: number == 0)), None)
+            first = next((each for _, _, each in source.read(lambda number: number == 0)), None)
             if first is None:
                 raise DataError(f"{source.origin} holds no samples")
             head = first
+        self.seen = seen or Seen(source.samples, source.batches)
         self.head = head if size is None or size >= batch_size(head) else sample(head, size)
 
     @property
@@ -99,10 +97,7 @@ class Stream(Sequence[Inputs]):
 
     def __len__(self) -> int:
         """How many batches there are, as far as that is known: more than one."""
-        known = self._read or self._source.batches or 0
-        if self.seen.samples is not None and not self._read:
-            known = -(-self.seen.samples // batch_size(self.head))
-        return max(2, known)
+        return max(2, self.seen.batches or self._source.batches or 0)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Inputs: ...
@@ -115,39 +110,48 @@ class Stream(Sequence[Inputs]):
         return self.head
 
     def __iter__(self) -> Iterator[Inputs]:
-        """All batches.
+        """All samples, as they go through.
 
         Raises:
             DataError: Samples cannot be read, or are not those of the pass before.
         """
-        total, count, number = 0, 0, 0
-        found: tuple[InputRange, ...] = ()
-        for _, whole in self._source.read(lambda _: True):
-            for batch in batches(self._like_head(whole), self._size):
-                total += _number(batch, count)
-                here = ranges(batch)
-                found = tuple(map(_wider, found, here)) if found else here
-                count += batch_size(batch)
-                number += 1
-                yield batch
-        digest = f"{total % (1 << 256):064x}"
-        if self.seen.digest not in ("", digest):
+        tally, number = Tally(), -1
+        for part in self.walk(lambda _: True):
+            tally, number = tally.merge(part.tally), part.number
+            yield part.inputs
+        self.saw(tally, number + 1)
+
+    def walk(self, wanted: Callable[[int], bool]) -> Iterator[Part]:
+        """The batches of the numbers that are wanted, in the pieces that go through at once.
+
+        Raises:
+            DataError: Samples cannot be read.
+        """
+        for number, offset, batch in self._source.read(wanted):
+            first = offset
+            for piece in batches(replace(batch, batch_dim=self.head.batch_dim), self._size):
+                yield Part(number, first, piece, Tally.of(piece, first))
+                first += batch_size(piece)
+
+    def saw(self, tally: Tally, count: int) -> None:
+        """Note what a pass over all samples, in so many batches, has shown.
+
+        Raises:
+            DataError: It is not what the pass before has shown.
+        """
+        known = self.seen.tally
+        if known is not None and known.digest != tally.digest:
             raise DataError(
                 f"{self._source.origin} gives other samples in every pass; let it give the same, in one order"
             )
-        self.seen.samples, self.seen.digest, self.seen.ranges = count, digest, found
-        self._read = number
-
-    def _like_head(self, batch: Inputs) -> Inputs:
-        """The batch with what is said of the first, the dimension of its samples among it."""
-        return replace(batch, batch_dim=self.head.batch_dim)
+        self.seen.samples, self.seen.batches, self.seen.tally = tally.samples, count, tally
 
     def along(self, batch_dim: int | None) -> Stream:
         """The same stream, where samples lie along another dimension."""
         return Stream(self._source, replace(self.head, batch_dim=batch_dim), self._size, self.seen)
 
     def in_batches(self, size: int) -> Stream:
-        """The same samples in smaller batches."""
+        """The same samples, of which at most `size` go through at once."""
         return Stream(self._source, self.head, size, self.seen)
 
     def picked(self, numbers: Sequence[int]) -> Inputs:
@@ -171,15 +175,15 @@ class Stream(Sequence[Inputs]):
     @property
     def info(self) -> InputInfo:
         """What a record says of it, once it was read: the head's shapes, with how many samples there are."""
-        samples = self.seen.samples
+        samples, tally = self.seen.samples, self.seen.tally
         counted = "" if samples is None else f"{samples:,} "
         shapes = ", ".join(" x ".join(map(str, shape)) for shape in self.head.info.shapes)
         return msgspec.structs.replace(
             self.head.info,
             description=f"{self._source.origin}, {counted}samples in batches of {shapes}",
             files=(),
-            samples=self.seen.samples,
-            digest=self.seen.digest,
+            samples=samples,
+            digest="" if tally is None else tally.digest,
         )
 
 
@@ -212,40 +216,6 @@ def informed(given: Inputs, stream: Stream | None, hasher: Hasher) -> InputInfo:
     return msgspec.structs.replace(given.info, digest=hasher.of_all(named(given)))
 
 
-def ranges(inputs: Inputs) -> tuple[InputRange, ...]:
-    """The least and the greatest finite number of each tensor that goes in."""
-    return tuple(_range(name, tensor) for name, tensor in named(inputs))
-
-
-def _range(name: str, tensor: Tensor) -> InputRange:
-    numbers = tensor.detach()
-    numbers = (torch.view_as_real(numbers) if numbers.is_complex() else numbers).to(torch.float64)
-    finite = numbers[numbers.isfinite()]
-    low, high = finite.aminmax() if finite.numel() else (None, None)
-    return InputRange(
-        name=name,
-        dtype=str(tensor.dtype).removeprefix("torch."),
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-    )
-
-
-def _wider(one: InputRange, two: InputRange) -> InputRange:
-    lows, highs = (
-        [each for each in ends if each is not None] for ends in ((one.low, two.low), (one.high, two.high))
-    )
-    return msgspec.structs.replace(one, low=min(lows, default=None), high=max(highs, default=None))
-
-
-def _number(batch: Inputs, offset: int) -> int:
-    """A number for what a batch holds: those of all samples add up to the same however they are split."""
-    total = 0
-    for k in range(batch_size(batch)):
-        digest = Hasher().of_all(named(picked(batch, [k])))
-        total += int.from_bytes(hashlib.sha256(f"{offset + k}:{digest}".encode()).digest())
-    return total
-
-
 def sizes(parts: Sequence[Inputs]) -> list[int]:
     """The number of samples in each batch; of a stream as far as it is known, without reading it."""
     if isinstance(parts, Stream):
@@ -258,3 +228,14 @@ def split(parts: Sequence[Inputs], size: int) -> Sequence[Inputs]:
     if isinstance(parts, Stream):
         return parts.in_batches(size)
     return [each for part in parts for each in batches(part, size)]
+
+
+def walked(parts: Sequence[Inputs]) -> Iterator[Part]:
+    """Each batch, one after the other; of those that are held nothing is tallied."""
+    if isinstance(parts, Stream):
+        yield from parts.walk(lambda _: True)
+        return
+    offset = 0
+    for number, inputs in enumerate(parts):
+        yield Part(number, offset, inputs, Tally())
+        offset += batch_size(inputs)

@@ -31,6 +31,7 @@ class Merging(Generic[P]):
 
     def __init__(self, nodes: Mapping[tuple[int, int], P] | None = None) -> None:
         self.nodes: dict[tuple[int, int], P] = {}
+        self._open: tuple[int, P] | None = None
         for (level, index), part in (nodes or {}).items():
             self.add(index, part, level)
 
@@ -40,6 +41,24 @@ class Merging(Generic[P]):
             part = part.merge(sibling) if number % 2 == 0 else sibling.merge(part)
             level, number = level + 1, number >> 1
         self.nodes[level, number] = part
+
+    def extend(self, number: int, piece: P) -> None:
+        """Take in the next piece of a part that comes in several, one behind the other."""
+        if self._open is not None and self._open[0] != number:
+            self.close()
+        self._open = number, piece if self._open is None else self._open[1].merge(piece)
+
+    def close(self) -> None:
+        """The part that came in pieces is whole."""
+        if self._open is not None:
+            self.add(*self._open)
+            self._open = None
+
+    @property
+    def count(self) -> int:
+        """How many parts were merged."""
+        self.close()
+        return sum(1 << level for level, _ in self.nodes)
 
     def __contains__(self, number: int) -> bool:
         """Whether a part is among those that were merged."""
@@ -51,6 +70,7 @@ class Merging(Generic[P]):
 
     def whole(self) -> P | None:
         """All of them; None of none."""
+        self.close()
         found: P | None = None
         for part in self:
             found = part if found is None else found.merge(part)

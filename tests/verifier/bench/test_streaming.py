@@ -33,10 +33,12 @@ class Slices:
         self.parts = torch.split(whole, size)
         self.alive: list[weakref.ref[Tensor]] = []
 
-    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
+        offset = 0
         for number, part in enumerate(self.parts):
             if wanted(number):
-                yield number, tensors(part.clone())
+                yield number, offset, tensors(part.clone())
+            offset += len(part)
 
     def name(self, sample: int) -> str:
         return f"picture {sample}"
@@ -110,11 +112,11 @@ class Counting(Slices):
         super().__init__(whole, size)
         self.most = 0
 
-    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, Inputs]]:
+    def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
         alive: list[weakref.ref[Tensor]] = []
-        for number, inputs in super().read(wanted):
+        for number, offset, inputs in super().read(wanted):
             alive.append(weakref.ref(inputs.args[0]))
-            yield number, inputs
+            yield number, offset, inputs
             del inputs
             gc.collect()
             self.most = max(self.most, sum(each() is not None for each in alive))

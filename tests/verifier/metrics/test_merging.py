@@ -64,6 +64,14 @@ def test_of_parts_that_come_in_order_few_are_held() -> None:
         assert len(found.nodes) <= (number + 1).bit_length()
 
 
+def test_a_part_that_comes_in_pieces_is_one_part() -> None:
+    found: Merging[Listed] = Merging()
+    for number, piece in ((0, 0), (0, 1), (1, 2), (3, 4), (3, 5), (2, 3)):
+        found.extend(number, Listed((piece,)))
+    assert found.count == 4
+    assert found.whole() == Listed((0, 1, 2, 3, 4, 5))
+
+
 def test_of_no_parts_there_is_no_whole() -> None:
     assert Merging[Listed]().whole() is None
 
