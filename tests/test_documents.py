@@ -85,7 +85,10 @@ def test_only_options_that_exist_are_named(document: Path) -> None:
     commands = group.commands.values()  # type: ignore[attr-defined]
     known = {option for c in commands for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {name for option in of_pytest.getgroup("parity").options for name in option.names()}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose(document))) <= known | {"--help"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose(document))) <= known | {
+        "--help",
+        "--nproc-per-node",  # torchrun's
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -66,6 +66,7 @@ ROOMS = (
     "reports",
     "verifier.border",
     "verifier.environment",
+    "verifier.ranks",
     "verifier.cells",
     "verifier.graph",
     "verifier.metrics",

@@ -17,6 +17,8 @@ class VerifierError(Exception):
 
     exit_code = 3
     of_program = False
+    elsewhere = False
+    """Whether other processes of the same run tell it."""
 
 
 class UsageError(VerifierError):

@@ -21,9 +21,10 @@ from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unr
 from verifier.metrics.agreement import Agreed
 from verifier.metrics.merging import Merging
 from verifier.models.casting import arguments
+from verifier.ranks import ranks, share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
@@ -182,6 +183,34 @@ def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced
 
 
 def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measured:
+    """All batches: those that are streamed are shared among the ranks, and then known to all of them."""
+    if not isinstance(inputs, Stream):
+        mine, notes = _over_some(bench, inputs, kinds, lambda _: True)
+        return _known(mine).measured(notes)
+    team = ranks()
+    what = f"{bench.cell.name}, {kinds}, {len(bench.alignment.pairs)} pairs"
+    every = team.together(
+        lambda: (what, *_over_some(bench, inputs, kinds, share(team, len(inputs)))),
+        alike=lambda each: each[0],
+    )
+    found: Merging[_Batches] = Merging()
+    for _, some, _ in every:
+        found.absorb(some)
+    whole = _known(found)
+    inputs.saw(whole.tally, found.count)
+    return whole.measured(tuple(dict.fromkeys(note for *_, notes in every for note in notes)))
+
+
+def _known(found: Merging[_Batches]) -> _Batches:
+    whole = found.whole()
+    assert whole is not None  # noqa: S101 - there is always a batch
+    return whole
+
+
+def _over_some(
+    bench: Bench, inputs: Sequence[Inputs], kinds: Kinds, mine: Callable[[int], bool]
+) -> tuple[Merging[_Batches], list[str]]:
+    """The batches of numbers that are this process's, and notes on how they ran."""
     found: Merging[_Batches] = Merging()
     queued: list[_Queued] = []
     replay: Replay | None = None
@@ -194,7 +223,7 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
             found.extend(each.part.number, _batch(each, kinds, bench.cell, wanted))
         queued.clear()
 
-    for turn, part in enumerate(walked(inputs)):
+    for turn, part in enumerate(walked(inputs, mine)):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
         if turn == 1 and _worthwhile(bench, counts[1:]):
             made = recorded(bench, part.inputs, kinds)
@@ -218,11 +247,8 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         if replay is None or len(queued) == _WAITING:
             fetched()
     fetched()
-    whole = found.whole()
-    assert whole is not None  # noqa: S101 - there is always a batch
-    if isinstance(inputs, Stream):
-        inputs.saw(whole.tally, found.count)
-    return whole.measured(notes)
+    found.close()
+    return found, notes
 
 
 class _Queued(NamedTuple):

@@ -65,7 +65,8 @@ def translated(*, debug: bool, failed: Callable[[str], None] | None = None) -> I
             end(INTERRUPTED)  # what to say of it, `verifier.cli.app` knows
         _let_go(error)
         message, code = told(error)
-        streams.complain(message)
+        if not getattr(error, "elsewhere", False):
+            streams.complain(message)
         if failed is not None:
             failed(message)
         end(code)

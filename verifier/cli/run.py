@@ -21,6 +21,7 @@ from verifier.cli.planning import (
     weights_of,
 )
 from verifier.errors import UsageError
+from verifier.ranks import joined
 
 _GRANULARITIES = ("site", "block")
 _LOCALISE = ("auto", "always", "never")
@@ -145,7 +146,7 @@ def run(
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     gate = gating.Gate(junit, sarif, code_quality, candidate or arch or "")
-    with exits.translated(debug=debug, failed=gate.failed), collecting_seldom():
+    with exits.translated(debug=debug, failed=gate.failed), collecting_seldom(), joined():
         gate.check()
         options.check_choice("--granularity", granularity, _GRANULARITIES)
         options.check_choice("--localise", localise, _LOCALISE)

@@ -10,6 +10,7 @@ from verifier.border import heartbeat
 from verifier.border.error_texts import first_line
 from verifier.cli import streams
 from verifier.cli.streams import err, out
+from verifier.ranks import ranks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ def progress_bar(first: str) -> Iterator[Progress]:
 
     Yields a function to be called with a stage, the steps done in it and the steps it has (0: unknown).
     """
-    if not err().isatty():
+    if not (err().isatty() and ranks().leads):
         heartbeat.stage(first)
         yield lambda stage, _done, _total: heartbeat.stage(stage)
         return

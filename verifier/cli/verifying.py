@@ -16,12 +16,13 @@ from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import alone, command_line, explained
 from verifier.cli.walking import walk
-from verifier.errors import ModelError, UsageError
+from verifier.errors import ModelError, UsageError, VerifierError
 from verifier.gate.breaches import expired
 from verifier.gate.findings import Outcome
 from verifier.gate.history import keep
 from verifier.gate.policy_files import policy_for
 from verifier.metrics import warm_up
+from verifier.ranks import ranks
 from verifier.storage.earlier import awaiting
 from verifier.storage.saving import WRITTEN, check_file, check_writable, save_rendered, save_result, save_text
 from verifier.verification import verify
@@ -137,7 +138,12 @@ class Task:
     def carry_out(
         self, *, several: bool, ended: Callable[[Sequence[Outcome]], None], verbose: bool, debug: bool
     ) -> NoReturn:
-        """Verify every network, tell `ended` of it and end with the exit code, of several with the worst."""
+        """Verify every network, tell `ended` of it and end with the exit code, of several with the worst.
+
+        Of several ranks one speaks, writes and has the exit code.
+        """
+        if not ranks().leads:
+            self._follow(several=several)
         if several:
             walk(self.jobs, self.one_of_several, self.out, ended, debug=debug)
         with showing.progress_bar("reading inputs") as progress:
@@ -155,28 +161,20 @@ class Task:
         with showing.progress_bar(job.name) as bar:
             return self._verified(job, lambda stage, done, total: bar(f"{job.name}: {stage}", done, total))
 
+    def _follow(self, *, several: bool) -> NoReturn:
+        """Take part in what another rank tells."""
+        for job in self.jobs:
+            try:
+                self._answer(job, lambda *_: None, None)
+            except VerifierError:
+                if not several:
+                    raise
+        exits.end(0)
+
     def _verified(self, job: Job, progress: showing.Progress) -> Verification:
         repro = None if self.repro is None else self.repro / job.out.relative_to(self.out)
         with awaiting(job.out, WRITTEN):
-            progress("reading inputs", 0, 0)
-            given, candidates = self.inputs.read(job, streaming=True)
-            progress("building models", 0, 0)
-            try:
-                verification = verify(
-                    self.inputs.spec(job.baseline),
-                    self.inputs.spec(job.candidate),
-                    given,
-                    candidate_inputs=candidates,
-                    policy=self.policies[job],
-                    batch_size=job.batch_size,
-                    seed=self.inputs.seed,
-                    command=self.command or (command_line() if job.out == self.out else alone(job, repro)),
-                    progress=progress,
-                    repro=repro,
-                    **self.settings,
-                )
-            except ModelError as error:
-                raise explained(error, given) from error
+            verification = self._answer(job, progress, repro)
             if self.named:
                 verification = replace(verification, model=job.name)
             saved = save_result(verification, job.out)
@@ -184,6 +182,27 @@ class Task:
             showing.warn(keep(verification, self.history))
             showing.warn(save_rendered(verification, job.out, saved))
             return verification
+
+    def _answer(self, job: Job, progress: showing.Progress, repro: Path | None) -> Verification:
+        progress("reading inputs", 0, 0)
+        given, candidates = self.inputs.read(job, streaming=True)
+        progress("building models", 0, 0)
+        try:
+            return verify(
+                self.inputs.spec(job.baseline),
+                self.inputs.spec(job.candidate),
+                given,
+                candidate_inputs=candidates,
+                policy=self.policies[job],
+                batch_size=job.batch_size,
+                seed=self.inputs.seed,
+                command=self.command or (command_line() if job.out == self.out else alone(job, repro)),
+                progress=progress,
+                repro=repro,
+                **self.settings,
+            )
+        except ModelError as error:
+            raise explained(error, given) from error
 
 
 def _listed(option: str, text: str) -> list[str]:

@@ -230,12 +230,13 @@ def split(parts: Sequence[Inputs], size: int) -> Sequence[Inputs]:
     return [each for part in parts for each in batches(part, size)]
 
 
-def walked(parts: Sequence[Inputs]) -> Iterator[Part]:
-    """Each batch, one after the other; of those that are held nothing is tallied."""
+def walked(parts: Sequence[Inputs], wanted: Callable[[int], bool]) -> Iterator[Part]:
+    """The batches of the numbers that are wanted, one after the other; of those that are held nothing is tallied."""
     if isinstance(parts, Stream):
-        yield from parts.walk(lambda _: True)
+        yield from parts.walk(wanted)
         return
     offset = 0
     for number, inputs in enumerate(parts):
-        yield Part(number, offset, inputs, Tally())
+        if wanted(number):
+            yield Part(number, offset, inputs, Tally())
         offset += batch_size(inputs)

@@ -60,6 +60,14 @@ class Merging(Generic[P]):
         self.close()
         return sum(1 << level for level, _ in self.nodes)
 
+    def absorb(self, other: Merging[P]) -> None:
+        """Take in all that another has merged; what both have is taken from the wider node of the two."""
+        every = {**self.nodes, **other.nodes}
+        self.nodes = {}
+        for level, index in sorted(every, reverse=True):
+            if index << level not in self:
+                self.add(index, every[level, index], level)
+
     def __contains__(self, number: int) -> bool:
         """Whether a part is among those that were merged."""
         return any(number >> level == index for level, index in self.nodes)

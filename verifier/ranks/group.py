@@ -1,0 +1,157 @@
+"""The processes of one run and what they tell each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from verifier.border.error_texts import first_line
+from verifier.errors import CannotRunError, VerifierError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+# Of a rank that has died its connections tell at once; this is for one that does not answer and lives.
+_PATIENCE = timedelta(hours=12)
+_SHORTLY = 2.0  # seconds in which a rank that fails has said why
+_REASON = "verifier/reason/"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """One of `size` processes that make one verification."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that speaks and writes."""
+        return self.rank == 0
+
+    def gather(self, mine: T) -> list[T]:
+        """What every rank has, in the order of the ranks; all call this together.
+
+        Raises:
+            CannotRunError: A rank has died.
+        """
+        if self.size == 1:
+            return [mine]
+        import torch.distributed as dist  # noqa: PLC0415 - only several ranks need it
+
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, mine)
+        except RuntimeError as error:
+            raise CannotRunError(self._why(error)) from error
+        return found
+
+    def together(self, make: Callable[[], T], alike: Callable[[T], object] = lambda _: None) -> list[T]:
+        """What `make` gives on every rank. What this package raises on one of them is raised on all.
+
+        Args:
+            make: What each rank does.
+            alike: What is the same of all that they give, if they are at the same step.
+
+        Raises:
+            VerifierError: As one of the ranks did.
+            CannotRunError: A rank has died, or the ranks are not at the same step.
+        """
+        if self.size == 1:
+            return [make()]
+        try:
+            mine: tuple[VerifierError | None, T | None] = None, make()
+        except VerifierError as error:
+            mine = error, None
+        found = self.gather((None if mine[0] is None else (type(mine[0]), str(mine[0])), mine[1]))
+        for rank, (failed, _) in enumerate(found):
+            if failed is not None:
+                if mine[0] is not None:
+                    raise mine[0]
+                told = failed[0](f"on rank {rank}, {failed[1]}")
+                told.elsewhere = not self.leads
+                raise told
+        every = [cast("T", each) for _, each in found]
+        steps = list(dict.fromkeys(map(alike, every)))
+        if len(steps) > 1:
+            raise CannotRunError(
+                f"the ranks have come to other results on the same samples and went apart: {steps[0]}; {steps[1]}. "
+                "Give them machines of one kind, with as many threads each."
+            )
+        return every
+
+    def leave_reason(self, said: str) -> None:
+        """Tell the other ranks why this one ends, as far as they can still be reached."""
+        with contextlib.suppress(Exception):
+            _store().set(f"{_REASON}{self.rank}", said)
+
+    def _why(self, error: Exception) -> str:
+        """Why a rank has died: its own words where it had the time, else what the connection says."""
+        until = time.monotonic() + _SHORTLY
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):
+                for rank in range(self.size):
+                    if rank != self.rank and _store().check([f"{_REASON}{rank}"]):
+                        return f"rank {rank} has ended: {_store().get(f'{_REASON}{rank}').decode()}"
+            time.sleep(0.1)
+        return f"another rank has died without a word, as a kill or a lack of memory ends it ({first_line(error)})."
+
+
+def _store() -> Any:
+    import torch.distributed as dist  # noqa: PLC0415 - only several ranks need it
+
+    return dist.distributed_c10d._get_default_store()
+
+
+_now = Ranks()
+
+
+def ranks() -> Ranks:
+    """Which of how many processes this one is."""
+    return _now
+
+
+def started_together() -> bool:
+    """Whether torchrun, or whatever sets its variables, has started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that were started together; alone where there are none.
+
+    They tell each other numbers of this package over gloo, whatever device their models run on. On CUDA each takes
+    the device of its local rank.
+
+    Raises:
+        CannotRunError: The others cannot be reached.
+    """
+    global _now  # noqa: PLW0603 - a process is one rank of one group
+    if not started_together():
+        yield _now
+        return
+    import torch  # noqa: PLC0415 - only several ranks need it
+    import torch.distributed as dist  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise CannotRunError(f"the other ranks cannot be reached: {first_line(error)}") from error
+    _now = Ranks(dist.get_rank(), dist.get_world_size())
+    try:
+        yield _now
+    except VerifierError as error:
+        _now.leave_reason(str(error))
+        raise
+    finally:
+        _now = Ranks()
+        with contextlib.suppress(Exception):
+            dist.destroy_process_group()
