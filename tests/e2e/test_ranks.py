@@ -28,6 +28,13 @@ def batches(count=7):
     for number in range(count):
         yield torch.randn(3, 3, 32, 32)
 
+def once():
+    for number, batch in enumerate(batches()):
+        if number == 5 and not os.path.exists("gone"):
+            open("gone", "w").close()
+            raise ValueError("the disk is gone")
+        yield batch
+
 def few():
     return batches(2)
 
@@ -121,3 +128,18 @@ def test_what_one_rank_cannot_read_ends_all_with_its_reason(
     assert "verifier: on rank 1, batches.py:failing raised" in done.stderr
     assert "batch five is gone" in done.stderr
     assert not (place / "verifier-report" / "result.json").exists()
+
+
+def test_what_one_process_has_begun_two_bring_to_its_end(
+    launch: Callable[..., subprocess.CompletedProcess[str]], place: Path
+) -> None:
+    again = (*DIVERGING, "--data", "batches.py:once", "--checkpoint", "kept")
+    begun = launch(1, *again, "--out", "none")
+    assert "the disk is gone" in begun.stderr
+    assert (place / "kept").is_file()
+
+    ended = launch(2, *again, "--out", "ranks2")
+
+    assert not (place / "kept").exists(), ended.stderr
+    launch(1, *DIVERGING, "--data", "batches.py:once", "--out", "ranks1")
+    assert measured(place, "ranks2") == measured(place, "ranks1")

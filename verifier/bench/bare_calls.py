@@ -201,6 +201,7 @@ def _attempt(side: str, model: nn.Module, cell: Cell, inputs: Inputs) -> Returne
 
 def _near(one: Tensor, two: Tensor, limit: float) -> bool:
     """Whether two tensors are no further apart, row by row, than each is from float64."""
+    two = two.to(one.device)
     if same_numbers(one, two):
         return True
     if one.shape != two.shape or not one.is_floating_point():

@@ -10,7 +10,7 @@ import torch
 from msgspec.structs import replace as replace_struct
 
 from verifier.bench.bare_calls import Calls
-from verifier.bench.measuring import LOST
+from verifier.bench.batched import LOST
 from verifier.diagnose import diagnose, diagnose_inputs, exhibits, with_findings
 from verifier.graph.reductions import accumulated, stretches
 from verifier.graph.tensors import tensors_given
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verifier.align import Alignment
+    from verifier.bench.batched import Measured, Meetings
     from verifier.bench.bench import Bench
-    from verifier.bench.measuring import Measured, Meetings
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
     from verifier.cells import Cell

@@ -2,160 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field, replace
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from verifier.bench.batched import Batched, Measured, Run
+from verifier.bench.checkpoints import comparison
 from verifier.bench.subject import SIDES
 from verifier.border.error_texts import first_line
-from verifier.errors import OutOfMemoryError
+from verifier.errors import OutOfMemoryError, OutputError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size, ends, rows
 from verifier.inputs.streams import Part, Stream, sizes, walked
-from verifier.inputs.tally import Tally
-from verifier.lockstep import Comparing, Meeting, Plan, Replay, meet, queue, unreplayable
+from verifier.lockstep import Comparing, Plan, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import Agreed
 from verifier.metrics.merging import Merging
 from verifier.models.casting import arguments
 from verifier.ranks import ranks, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
     from verifier.inputs import Inputs
     from verifier.lockstep import Passes, Queued
-    from verifier.records import OutputAgreement
-
-Meetings = tuple[Meeting, ...]
-
-
-LOST = (
-    "given other numbers than its own a run did not come to its end, and only totals tell of what lies behind"
-)
-
-
-class Run(NamedTuple):
-    """Where two lanes met: at each pair, each shared output and each state."""
-
-    pairs: Meetings
-    outputs: Meetings
-    states: Meetings
-
-    @property
-    def identical(self) -> bool:
-        """Whether nothing differed."""
-        return all(meeting.identical for meeting in itertools.chain(*self))
-
-    def merge(self, later: Run) -> Run:
-        """This run and that of a further batch."""
-        return Run(*map(_merged_meetings, self, later))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a cell's passes measured, free and forced; None what was not run.
-
-    `inputs` are there where the candidate was given its own. `output` says how well what a free pass returns agrees,
-    `whole` for each shared output whether it holds whole numbers. `words` says how what the two return differs that
-    is no number, `notes` what took another way than it might have, `narrowed` which calls of the baseline and of the
-    candidate, by position, ran in float32 within float64. `ends` is what each returned for the last
-    and the first sample; no other tensors are kept. `lost` says why forced runs did not come to their end.
-    `shared` says that two lanes of one program wrote into one memory. `samples` is how many there were.
-    """
-
-    free: Run | None
-    forced: Run | None
-    inputs: Meetings
-    output: OutputAgreement | None
-    whole: tuple[bool, ...]
-    words: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    narrowed: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
-    ends: tuple[Sequence[Tensor], ...] = ()
-    lost: tuple[str, ...] = ()
-    shared: bool = False
-    samples: int = 0
-
-    @property
-    def identical(self) -> bool:
-        """Whether the free passes ran and differed in nothing."""
-        return (
-            self.free is not None
-            and self.free.identical
-            and all(meeting.identical for meeting in self.inputs)
-        )
-
-    def with_forced(self, other: Measured) -> Measured:
-        """These measurements of free passes, and others of forced ones."""
-        return replace(
-            self,
-            forced=other.forced,
-            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
-            lost=(*self.lost, *other.lost),
-        )
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """What the passes over some batches gave: nothing in it grows with their number.
-
-    `agreed` is None where no free pass ran. `rows` are what each of the two returned for samples that are wanted, by
-    number: a row of tensors that hold one for each sample, all of others.
-    """
-
-    free: Run | None
-    forced: Run | None
-    inputs: Meetings
-    samples: int
-    agreed: Agreed | None
-    whole: tuple[bool, ...]
-    rows: Mapping[int, tuple[Sequence[Tensor], Sequence[Tensor]]]
-    words: tuple[str, ...]
-    narrowed: tuple[frozenset[int], frozenset[int]]
-    lost: tuple[str, ...] = ()
-    shared: bool = False
-    tally: Tally = field(default_factory=Tally)
-
-    def merge(self, later: _Batches) -> _Batches:
-        """These and further batches."""
-        return _Batches(
-            free=self.free and later.free and self.free.merge(later.free),
-            forced=self.forced and later.forced and self.forced.merge(later.forced),
-            inputs=_merged_meetings(self.inputs, later.inputs),
-            samples=self.samples + later.samples,
-            agreed=self.agreed and later.agreed and self.agreed.merge(later.agreed),
-            whole=tuple(one and two for one, two in zip(self.whole, later.whole, strict=False)),
-            rows={**self.rows, **later.rows},
-            words=tuple(dict.fromkeys((*self.words, *later.words))),
-            narrowed=(self.narrowed[0] | later.narrowed[0], self.narrowed[1] | later.narrowed[1]),
-            lost=tuple(dict.fromkeys((*self.lost, *later.lost))),
-            shared=self.shared or later.shared,
-            tally=self.tally.merge(later.tally),
-        )
-
-    def measured(self, notes: Sequence[str]) -> Measured:
-        """What is kept."""
-        numbers = sorted(self.rows, reverse=True)  # as `ends` has them
-        return Measured(
-            free=self.free,
-            forced=self.forced,
-            inputs=self.inputs,
-            output=None if self.agreed is None else self.agreed.told(),
-            whole=self.whole,
-            words=self.words,
-            narrowed=self.narrowed,
-            notes=(*notes, *(f"{LOST}: {why}" for why in self.lost)),
-            ends=tuple(_joined([self.rows[number][side] for number in numbers]) for side in (0, 1)),
-            lost=self.lost,
-            shared=self.shared,
-            samples=self.samples,
-        )
 
 
 class Kinds(NamedTuple):
@@ -185,33 +60,53 @@ def measure(bench: Bench, inputs: Sequence[Inputs], *, free: bool = True, forced
 def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measured:
     """All batches: those that are streamed are shared among the ranks, and then known to all of them."""
     if not isinstance(inputs, Stream):
-        mine, notes = _over_some(bench, inputs, kinds, lambda _: True)
+        mine: Merging[Batched] = Merging()
+        notes = _over_some(bench, inputs, kinds, lambda _: True, mine)
         return _known(mine).measured(notes)
     team = ranks()
     what = f"{bench.cell.name}, {kinds}, {len(bench.alignment.pairs)} pairs"
-    every = team.together(
-        lambda: (what, *_over_some(bench, inputs, kinds, share(team, len(inputs)))),
-        alike=lambda each: each[0],
-    )
-    found: Merging[_Batches] = Merging()
+    kept, name, known = inputs.checkpoint, "", Merging[Batched]()
+    if kept is not None:
+        name, known = kept.begin(comparison(bench, inputs.head), what, team)
+
+    def keep(mine: Merging[Batched], *, now: bool = False) -> None:
+        if kept is not None:
+            kept.keep(name, known, mine, team, now=now)
+
+    def own() -> tuple[str, Merging[Batched], list[str]]:
+        mine: Merging[Batched] = Merging()
+        try:
+            return what, mine, _over_some(bench, inputs, kinds, share(team, len(inputs), known), mine, keep)
+        except BaseException:
+            with contextlib.suppress(OutputError):  # what ended it is told
+                keep(mine, now=True)
+            raise
+
+    every = team.together(own, alike=lambda each: each[0])
     for _, some, _ in every:
-        found.absorb(some)
-    whole = _known(found)
-    inputs.saw(whole.tally, found.count)
+        known.absorb(some)
+    whole = _known(known)
+    inputs.saw(whole.tally, known.count)
+    if kept is not None and team.leads:
+        kept.keep(name, known, Merging(), team, now=True)
     return whole.measured(tuple(dict.fromkeys(note for *_, notes in every for note in notes)))
 
 
-def _known(found: Merging[_Batches]) -> _Batches:
+def _known(found: Merging[Batched]) -> Batched:
     whole = found.whole()
     assert whole is not None  # noqa: S101 - there is always a batch
     return whole
 
 
 def _over_some(
-    bench: Bench, inputs: Sequence[Inputs], kinds: Kinds, mine: Callable[[int], bool]
-) -> tuple[Merging[_Batches], list[str]]:
-    """The batches of numbers that are this process's, and notes on how they ran."""
-    found: Merging[_Batches] = Merging()
+    bench: Bench,
+    inputs: Sequence[Inputs],
+    kinds: Kinds,
+    mine: Callable[[int], bool],
+    found: Merging[Batched],
+    keep: Callable[[Merging[Batched]], None] = lambda _: None,
+) -> list[str]:
+    """Merge what the batches of numbers that are this process's give into `found`; notes on how they ran."""
     queued: list[_Queued] = []
     replay: Replay | None = None
     notes: list[str] = []
@@ -222,6 +117,7 @@ def _over_some(
         for each in queued:
             found.extend(each.part.number, _batch(each, kinds, bench.cell, wanted))
         queued.clear()
+        keep(found)
 
     for turn, part in enumerate(walked(inputs, mine)):
         # The first batch runs live in any case: it loads kernels and shows that the models keep to their graphs.
@@ -248,7 +144,7 @@ def _over_some(
             fetched()
     fetched()
     found.close()
-    return found, notes
+    return notes
 
 
 class _Queued(NamedTuple):
@@ -306,7 +202,7 @@ def _queue(bench: Bench, inputs: Inputs, kinds: Kinds, offset: int) -> Queued:
     )
 
 
-def _batch(queued: _Queued, kinds: Kinds, cell: Cell, wanted: Sequence[int]) -> _Batches:
+def _batch(queued: _Queued, kinds: Kinds, cell: Cell, wanted: Sequence[int]) -> Batched:
     passes = queued.passes.fetch()
     _, offset, inputs, tally = queued.part
     first = _beside(passes, 0, (0, 1), inputs, cell, wanted, offset, free=kinds.free)
@@ -354,14 +250,14 @@ def _beside(
     offset: int = 0,
     *,
     free: bool = True,
-) -> _Batches:
+) -> Batched:
     """What one comparison measured; all tensors are read now, before a model runs again and may write into them."""
     baseline, candidate = lanes
     other = inputs.other
     said = words_apart(passes.words[baseline], passes.words[candidate])
     values, samples = (passes.values[baseline], passes.values[candidate]), batch_size(inputs)
     numbers = [number - offset for number in wanted if 0 <= number - offset < samples]
-    return _Batches(
+    return Batched(
         free=Run(passes.meetings[comparison], passes.outputs[comparison], passes.states[comparison]),
         forced=None,
         inputs=() if other is None else meet(_tensors(inputs, cell), _tensors(other, cell), offset),
@@ -381,20 +277,8 @@ def _beside(
 
 
 def _row(values: Sequence[Tensor], samples: int, number: int) -> list[Tensor]:
-    return [each.clone() for each in rows(values, samples, [number])]
+    return [each.cpu().clone() for each in rows(values, samples, [number])]
 
 
 def _tensors(inputs: Inputs, cell: Cell) -> list[Tensor]:
     return tensors_given(arguments(inputs, cell, overwritten=False))
-
-
-def _merged_meetings(a: Meetings, b: Meetings) -> Meetings:
-    return tuple(one.merge(two) for one, two in zip(a, b, strict=True))
-
-
-def _joined(found: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """What was returned for some samples: rows one below the other, and what is the same for all once."""
-    return tuple(
-        torch.cat(each) if all(one.dim() and one.shape[0] == 1 for one in each) else each[0]
-        for each in zip(*found, strict=False)  # a forced lane that was lost has returned nothing
-    )

@@ -36,8 +36,8 @@ from verifier.records import Budget, CellResult, Repeatability, Status, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from verifier.bench.batched import Measured
     from verifier.bench.bench import Bench
-    from verifier.bench.measuring import Measured
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
     from verifier.cells import Cell, Request

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.bench.bare_calls import Calls
+    from verifier.bench.batched import Measured
     from verifier.bench.bench import Bench
-    from verifier.bench.measuring import Measured
     from verifier.bench.protocol import Protocol
     from verifier.lockstep import Meeting, Passes
     from verifier.metrics.precision import Reading

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from verifier.align import Alignment, Assembly
+    from verifier.bench.batched import Measured
     from verifier.bench.bench import Bench
-    from verifier.bench.measuring import Measured
     from verifier.bench.subject import Subject
     from verifier.graph import Graph
     from verifier.inputs import Inputs

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from verifier.align import Alignment
     from verifier.bench.bare_calls import Calls
+    from verifier.bench.batched import Measured
     from verifier.bench.bench import Bench
-    from verifier.bench.measuring import Measured
     from verifier.bench.oracle import Standing
     from verifier.bench.protocol import Protocol
     from verifier.bench.subject import Subject

@@ -141,6 +141,16 @@ Data = Annotated[
         ),
     ),
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=(
+            "Keep what was measured of samples that are streamed here every two minutes: the same command goes on "
+            "from there after a kill, and removes it at its end."
+        ),
+    ),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(

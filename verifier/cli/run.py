@@ -49,6 +49,7 @@ def run(
     images: options.Images = None,
     input_file: options.InputFile = None,
     data: options.Data = None,
+    checkpoint: options.Checkpoint = None,
     candidate_input: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +207,7 @@ def run(
                 save_map=save_map,
                 out=out,
                 repro=repro,
+                checkpoint=checkpoint,
                 history=place(history, never=no_history),
             )
         several = len(task.jobs) > 1 or arch == ALL

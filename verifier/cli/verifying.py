@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
+from verifier.bench.checkpoints import Checkpoint
 from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import alone, command_line, explained
@@ -21,6 +22,7 @@ from verifier.gate.breaches import expired
 from verifier.gate.findings import Outcome
 from verifier.gate.history import keep
 from verifier.gate.policy_files import policy_for
+from verifier.inputs import Stream
 from verifier.metrics import warm_up
 from verifier.ranks import ranks
 from verifier.storage.earlier import awaiting
@@ -80,6 +82,7 @@ class Task:
     out: Path
     history: Path | None = None
     repro: Path | None = None
+    checkpoint: Path | None = None
     named: bool = False
     command: str = ""
 
@@ -96,6 +99,7 @@ class Task:
         out: Path,
         history: Path | None = None,
         repro: Path | None = None,
+        checkpoint: Path | None = None,
     ) -> Task:
         """All that can be read and checked before the first network is built.
 
@@ -111,15 +115,18 @@ class Task:
             showing.warn(expired(each, today))
         check_writable(out, *(job.out for job in jobs), *([] if repro is None else [repro]))
         known = None if map_file is None else read_map(map_file)
-        if save_map is not None and str(save_map) != "-":
-            check_file(save_map)
+        for file in (checkpoint, None if str(save_map) == "-" else save_map):
+            if file is not None:
+                check_file(file)
         threading.Thread(target=warm_up, name="verifier-warm-up").start()  # while models are built
         one_networks = {
             "--input": inputs.file,
             "--data": inputs.data,
             "--candidate-input": inputs.candidate_file,
         }
-        for option, value in (one_networks | {"--map": map_file, "--save-map": save_map}).items():
+        for option, value in (
+            one_networks | {"--map": map_file, "--save-map": save_map, "--checkpoint": checkpoint}
+        ).items():
             if value is not None and len(jobs) > 1:
                 raise UsageError(
                     f"{option} belongs to one network, but --arch names several; leave one of them out."
@@ -133,6 +140,7 @@ class Task:
             out,
             None if history is None else history.absolute(),  # before a model could change the directory
             None if repro is None else repro.absolute(),
+            None if checkpoint is None else checkpoint.absolute(),
         )
 
     def carry_out(
@@ -179,6 +187,8 @@ class Task:
                 verification = replace(verification, model=job.name)
             saved = save_result(verification, job.out)
             interruption.leaves(f"the result is in {job.out}.")
+            if self.checkpoint is not None:
+                Checkpoint(self.checkpoint).clear()
             showing.warn(keep(verification, self.history))
             showing.warn(save_rendered(verification, job.out, saved))
             return verification
@@ -186,6 +196,10 @@ class Task:
     def _answer(self, job: Job, progress: showing.Progress, repro: Path | None) -> Verification:
         progress("reading inputs", 0, 0)
         given, candidates = self.inputs.read(job, streaming=True)
+        if self.checkpoint is not None:
+            if not isinstance(given, Stream):
+                raise UsageError("--checkpoint keeps samples that are streamed: --data, or many --images.")
+            given.checkpoint = Checkpoint(self.checkpoint)
         progress("building models", 0, 0)
         try:
             return verify(

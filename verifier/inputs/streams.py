@@ -16,6 +16,8 @@ from verifier.inputs.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from verifier.metrics.merging import Merging
+    from verifier.ranks import Ranks
     from verifier.records import InputInfo
     from verifier.weights.fingerprint import Hasher
 
@@ -44,6 +46,18 @@ class Source(Protocol):
         """What the data calls a sample."""
 
 
+class Keeping(Protocol):
+    """What keeps the passes of an unfinished run (`verifier.bench.checkpoints`)."""
+
+    def begin(self, of: str, what: str, team: Ranks) -> tuple[str, Merging[Any]]:
+        """The name of a pass, and what is known of it already."""
+
+    def keep(
+        self, name: str, known: Merging[Any], mine: Merging[Any], team: Ranks, *, now: bool = False
+    ) -> None:
+        """Keep what was known of it, and what this rank has added."""
+
+
 class Part(NamedTuple):
     """Some samples of a data set that go through at once: the number of their batch, and of the first one."""
 
@@ -70,7 +84,10 @@ class Stream(Sequence[Inputs]):
     Attributes:
         head: The first batch.
         seen: What is known of all samples.
+        checkpoint: Where passes are kept that a kill may end, None for nowhere.
     """
+
+    checkpoint: Keeping | None = None
 
     def __init__(
         self, source: Source, head: Inputs | None = None, size: int | None = None, seen: Seen | None = None
@@ -148,11 +165,16 @@ class Stream(Sequence[Inputs]):
 
     def along(self, batch_dim: int | None) -> Stream:
         """The same stream, where samples lie along another dimension."""
-        return Stream(self._source, replace(self.head, batch_dim=batch_dim), self._size, self.seen)
+        head = replace(self.head, batch_dim=batch_dim)
+        return Stream(self._source, head, self._size, self.seen)._keeping(self.checkpoint)
 
     def in_batches(self, size: int) -> Stream:
         """The same samples, of which at most `size` go through at once."""
-        return Stream(self._source, self.head, size, self.seen)
+        return Stream(self._source, self.head, size, self.seen)._keeping(self.checkpoint)
+
+    def _keeping(self, checkpoint: Keeping | None) -> Stream:
+        self.checkpoint = checkpoint
+        return self
 
     def picked(self, numbers: Sequence[int]) -> Inputs:
         """These samples, by number, in one batch."""

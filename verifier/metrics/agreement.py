@@ -193,3 +193,7 @@ _AT_ONCE = 1 << 20  # elements that are widened at once
 
 def _parts(rows: Tensor) -> Iterable[Tensor]:
     return torch.split(rows, max(1, _AT_ONCE // rows.shape[1]))
+
+
+PARTS = (Agreed, Scores, Spread, _Channels, _Output)
+"""Of which what remains of outputs is made."""

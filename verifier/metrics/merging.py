@@ -68,9 +68,9 @@ class Merging(Generic[P]):
             if index << level not in self:
                 self.add(index, every[level, index], level)
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: object) -> bool:
         """Whether a part is among those that were merged."""
-        return any(number >> level == index for level, index in self.nodes)
+        return isinstance(number, int) and any(number >> level == index for level, index in self.nodes)
 
     def __iter__(self) -> Iterator[P]:
         """All nodes in the order of their parts."""
