@@ -143,6 +143,11 @@ ORACLE = Cell("cpu", "float64")
 """Where rounding is near 1e-16, so that any difference is one of two programs."""
 
 
+def typical_of(cells: Sequence[Cell]) -> Cell:
+    """Of some cells the one whose rounding noise tells how much a network amplifies rounding."""
+    return next((cell for cell in cells if cell != ORACLE), Cell("cpu", "float32"))
+
+
 class Request(NamedTuple):
     """A cell and whether it was asked for by name: one that was and cannot run leaves the verdict open."""
 

@@ -32,6 +32,7 @@ from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
 from verifier.environment import describe, preserved, tf32_allowed
 from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
+from verifier.estimate import told_ahead
 from verifier.forms.loading import is_file
 from verifier.inputs import Stream, headed, informed
 from verifier.inputs.samples import batch_size as batch_size_of
@@ -137,9 +138,7 @@ def verify(
     started = time.perf_counter()
     lowered = tf32_allowed()
     by_block = _check("granularity", granularity, GRANULARITIES) == "block"
-    _check("outputs", outputs, OUTPUTS)
-    policy = Policy.load(policy) if isinstance(policy, str) else policy
-    protocol = Protocol(policy, _localise(localise), repeat, outputs == "by-order", progress or silent)
+    protocol = _protocol(policy, localise, repeat, outputs, progress)
     requests = _requests(cells)
     if repro is not None:
         check_writable(repro)
@@ -167,13 +166,13 @@ def verify(
             found = _compared(sides, given, terms)
             results = staged(with_sources(found.results, found.bench.alignment), sides, found.ways)
             priced = cost(taken, found, results, batches(given, batch_size))
-            probes = probing_otherwise(found.bench, found.doubtful, policy, known)
+            probes = probing_otherwise(found.bench, found.doubtful, protocol.policy, known)
             if probe:
-                probes += tuple(probing(found.bench, given, policy, known, seed, protocol.progress))
+                probes += tuple(probing(found.bench, given, protocol.policy, known, seed, protocol.progress))
             scripts = reproduced(found.bench, results) if repro is not None else None
     alignment, masters, hasher = found.bench.alignment, found.bench.subject.masters, Hasher()
     verification = Verification(
-        **concluded(policy, priced.results, _covered(found), probes)._asdict(),
+        **concluded(protocol.policy, priced.results, _covered(found), probes)._asdict(),
         baseline=sides[0].info(alignment.baseline),
         candidate=sides[1].info(alignment.candidate),
         weights=_digested(masters, hasher),
@@ -183,7 +182,7 @@ def verify(
         command=command,
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        policy=policy.name,
+        policy=protocol.policy.name,
         notes=notes(sides, found, kept.notes, lowered=lowered, by_order=protocol.by_order),
         static=found.static,
         steps=found.steps,
@@ -194,6 +193,14 @@ def verify(
         quantisation=priced.quantisation,
     )
     return verification if repro is None or scripts is None else with_repros(verification, scripts, repro)
+
+
+def _protocol(
+    policy: Policy | str, localise: bool | str, repeat: int, outputs: str, progress: Progress | None
+) -> Protocol:
+    policy = Policy.load(policy) if isinstance(policy, str) else policy
+    by_order = _check("outputs", outputs, OUTPUTS) == "by-order"
+    return Protocol(policy, _localise(localise), repeat, by_order, progress or silent, told_ahead)
 
 
 def _sides(baseline: Any, candidate: Any, seed: int) -> tuple[Side, Side]:
@@ -375,8 +382,7 @@ def _check(what: str, value: str, known: Sequence[str]) -> str:
 
 def _localise(value: bool | str) -> str:
     mode = ("auto" if value else "never") if isinstance(value, bool) else value
-    _check("localise", mode, LOCALISE)
-    return mode
+    return _check("localise", mode, LOCALISE)
 
 
 def _requests(cells: Sequence[str | Cell | Request]) -> tuple[Request, ...]:

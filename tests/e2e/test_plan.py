@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,3 +51,14 @@ def test_what_is_wrong_is_said_as_by_run(call: Callable[..., Ended], pair: tuple
     assert (ended.code, "float31" in ended.err) == (2, True)
     ended = call("plan", "--baseline", "of-it.safetensors", *pair[2:4])
     assert (ended.code, "plan is for two models" in ended.err) == (2, True)
+
+
+def test_a_long_run_says_how_long_it_will_take(
+    call: Callable[..., Ended], pair: tuple[str, ...], place: Path
+) -> None:
+    assert "to go" not in call("run", *pair).err
+    anything_is_long = "\nimport verifier.estimate.ahead\n\nverifier.estimate.ahead.LONG = 0.0\n"
+    (place / "net.py").write_text(FILE + anything_is_long, encoding="utf-8")
+    ended = call("run", *pair)
+    assert ended.code == 0
+    assert re.search(r"^verifier: about \d+ s to go;", ended.err, re.MULTILINE)

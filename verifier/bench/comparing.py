@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from verifier.bench.numerics import every_cell
 from verifier.bench.pairing import pair, prove, recorded_again
 from verifier.bench.progressive import progressive
 from verifier.bench.semantics import semantics
-from verifier.cells import ORACLE, Cell
+from verifier.cells import ORACLE, typical_of
 from verifier.diagnose import flag_differences, static_differences
 from verifier.errors import DataError
 from verifier.inputs.samples import batch_size, batches
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from verifier.bench.side import Side
     from verifier.bench.specialised import Way
     from verifier.bench.subject import Subject
-    from verifier.cells import Request
+    from verifier.cells import Cell, Request
     from verifier.diagnose import Tried
     from verifier.inputs import Inputs, Stream
     from verifier.judge import Region
@@ -179,6 +180,7 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     """Compare two models on `given`, and on a `few` samples of it wherever float64 is needed."""
     protocol = terms.protocol
     wanted = [request.cell for request in terms.requests if request.cell not in terms.missing]
+    started = time.perf_counter()
     subject = pair(
         *sides,
         few,
@@ -188,6 +190,8 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         proof=False,
         anew=terms.recorded_anew,
     )
+    own = {side.role: side.cell() for side in sides}
+    protocol.ahead(Bench(subject, few), given, wanted, terms.batch_size, own, time.perf_counter() - started)
     masters = subject.masters
     held = terms.parts(given)
     parts = held if terms.stream is None else terms.stream
@@ -195,11 +199,10 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
     exactly = None
     if terms.semantics or ORACLE in wanted:
-        typical = next((cell for cell in wanted if cell != ORACLE), Cell("cpu", "float32"))
         exactly = semantics(
             bench,
             parts if ORACLE in wanted else [few],
-            typical,
+            typical_of(wanted),
             protocol,
             alone={*wanted} <= {ORACLE},
             anew=terms.recorded_anew,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from verifier.judge import STRICT, Policy
 
 if TYPE_CHECKING:
     from verifier.align import Alignment
+    from verifier.bench.bench import Bench
+    from verifier.cells import Cell
+    from verifier.inputs import Inputs
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
+
+Ahead: TypeAlias = "Callable[[Bench, Inputs, Sequence[Cell], int | None, Mapping[str, Cell], float], None]"
+"""Called once two models are paired, with what is ahead of them (`verifier.estimate.told_ahead`)."""
 
 LOCALISE = ("auto", "always", "never")
 
@@ -31,6 +37,7 @@ class Protocol:
         repeat: How often each numerics cell is run to see whether it gives the same numbers.
         by_order: Whether outputs are paired in their order whatever they are called.
         progress: Told how far each stage has come.
+        ahead: Told what is ahead once the two are paired; it may say how long that will take.
     """
 
     policy: Policy = STRICT
@@ -38,6 +45,7 @@ class Protocol:
     repeat: int = 1
     by_order: bool = False
     progress: Progress = silent
+    ahead: Ahead = silent
 
     def steps(
         self, stage: str, alignment: Alignment, runs: int, samples: int | None = None, batch: int = 1

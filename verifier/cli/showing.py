@@ -186,6 +186,16 @@ def warn(lost: Sequence[str]) -> None:
         streams.complain(f"warning: {each}")
 
 
+def expecting(seconds: float) -> None:
+    """Say on stderr how long a run will take from here."""
+    told = f"{seconds:.0f} s" if seconds < _MINUTES else f"{seconds / 60:.0f} minutes"
+    if ranks().leads:
+        streams.complain(f"about {told} to go; what is looked for where the two diverge comes on top.")
+
+
+_MINUTES = 120.0  # seconds from which on minutes are told
+
+
 def show_comparison(before: Result, after: Result, page: Path | None) -> None:
     """Print what changed from one result to another, as `show` does, and where its page is if it has one."""
     from reports import comparison, sections, terminal

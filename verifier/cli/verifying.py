@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from msgspec.structs import replace
 
 from verifier.bench.checkpoints import Checkpoint
+from verifier.border.ahead import heard_by
 from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
 from verifier.cli.planning import alone, command_line, explained
@@ -202,19 +203,20 @@ class Task:
             given.checkpoint = Checkpoint(self.checkpoint)
         progress("building models", 0, 0)
         try:
-            return verify(
-                self.inputs.spec(job.baseline),
-                self.inputs.spec(job.candidate),
-                given,
-                candidate_inputs=candidates,
-                policy=self.policies[job],
-                batch_size=job.batch_size,
-                seed=self.inputs.seed,
-                command=self.command or (command_line() if job.out == self.out else alone(job, repro)),
-                progress=progress,
-                repro=repro,
-                **self.settings,
-            )
+            with heard_by(showing.expecting):
+                return verify(
+                    self.inputs.spec(job.baseline),
+                    self.inputs.spec(job.candidate),
+                    given,
+                    candidate_inputs=candidates,
+                    policy=self.policies[job],
+                    batch_size=job.batch_size,
+                    seed=self.inputs.seed,
+                    command=self.command or (command_line() if job.out == self.out else alone(job, repro)),
+                    progress=progress,
+                    repro=repro,
+                    **self.settings,
+                )
         except ModelError as error:
             raise explained(error, given) from error
 

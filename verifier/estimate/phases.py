@@ -13,7 +13,7 @@ from verifier.bench.bench import Bench
 from verifier.bench.pairing import pair
 from verifier.bench.side import Side
 from verifier.bench.subject import SIDES
-from verifier.cells import ORACLE, Cell, missing_here
+from verifier.cells import ORACLE, missing_here, typical_of
 from verifier.environment import preserved
 from verifier.estimate.memory import known, resident
 from verifier.estimate.rates import Rates, bytes_met
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from verifier.cells import Request
+    from verifier.cells import Cell, Request
     from verifier.inputs import Inputs
 
 
@@ -55,7 +55,7 @@ def estimated(
     """
     missing = missing_here(requests)
     cells = [request.cell for request in requests if request.cell not in missing]
-    typical = next((cell for cell in cells if cell != ORACLE), Cell("cpu", "float32"))
+    typical = typical_of(cells)
     given = paired(replace(tensors(inputs), batch_dim=batch_dim), candidate_inputs)
     numbers = sorted(ends(count_of(given)))
     few = picked(given, numbers) if len(numbers) < count_of(given) else given
@@ -81,7 +81,7 @@ def estimated(
                 seconds=done - built,
                 forwards=_recorded(bench, own),
             ),
-            *_phases(_Cost(bench, rates, batch_size, own), given, few, cells, typical),
+            *left(bench, rates, given, cells, batch_size, own),
         )
         cast = sum(_unique(bench.at(cell=cell)) for cell in dict.fromkeys([typical, ORACLE]))
     peak = held + cast + max(phase.memory for phase in phases)
@@ -167,11 +167,27 @@ def _of_rebuilt(cost: _Cost, few: Inputs) -> Iterator[Phase]:
             yield cost.lockstep(name, ORACLE, [(side, ORACLE) for side in SIDES] * runs, few, runs)
 
 
-def _phases(
-    cost: _Cost, inputs: Inputs, few: Inputs, cells: Sequence[Cell], typical: Cell
+def left(
+    bench: Bench,
+    rates: Rates,
+    inputs: Inputs,
+    cells: Sequence[Cell],
+    batch_size: int | None,
+    own: Mapping[str, Cell],
 ) -> Iterator[Phase]:
+    """The phases behind the pairing.
+
+    Args:
+        bench: The two models, paired, on a few samples.
+        rates: What their runs take.
+        inputs: What they are compared on.
+        cells: The cells that will run.
+        batch_size: Samples that go through at once; None for all of them.
+        own: The cell that each side's model is in as it was given.
+    """
     baseline, candidate = SIDES
-    alike = cost.rates.alike
+    cost, few, typical = _Cost(bench, rates, batch_size, own), bench.inputs, typical_of(cells)
+    alike = rates.alike
     yield from _of_rebuilt(cost, few)
     numerics = [cell for cell in cells if cell != ORACLE]
     parts = batches(inputs, cost.batch_size)

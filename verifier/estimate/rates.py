@@ -94,13 +94,43 @@ class Rates:
         alike = len(returned[0]) == len(returned[1]) and all(map(same_numbers, *returned[:2]))
         few = batch_size(bench.inputs)
         bare = sum(forwards[side, cells[0]].seconds.at(few) for side in SIDES)
-        seconds = min(_lockstep(first) for _ in range(2)) - bare - bytes_met(first, 1) / reading
         return cls(
             forwards,
-            max(0.0, seconds) / max(1, len(bench.alignment.pairs)),
+            _meeting(first, bare, reading, rounds=2),
             reading,
             _moving(),
             alike and not bench.alignment.rebuilt,
+        )
+
+    @classmethod
+    def briefly(cls, bench: Bench, cells: Sequence[Cell]) -> Rates:
+        """From one pass of the baseline in each cell, on one sample, and one lockstep of both in the first.
+
+        What a pass takes whatever the number of samples is measured in the first cell, and counts in all; the
+        candidate is taken to be as fast, and both to return the same bits unless they are built otherwise.
+
+        Raises:
+            CannotRunError: The baseline fails.
+        """
+        few = bench.given(SIDES[0])
+        count = batch_size(few)
+        alone = sample(few, 1) if count > 1 else few
+        seconds = {}
+        for cell in cells:
+            where = bench.at(cell=cell)
+            seconds[cell] = _once(where, where.copied(SIDES[0]), alone).seconds
+        first = bench.at(cell=cells[0])
+        some = _once(first, first.copied(SIDES[0]), few).seconds
+        fixed = Line.through(seconds[cells[0]], some, count).fixed
+        nothing = Line(0.0, 0.0)
+        forwards = {
+            (side, cell): Forward(Line(min(fixed, took), max(0.0, took - fixed)), nothing)
+            for cell, took in seconds.items()
+            for side in SIDES
+        }
+        reading = _bandwidth(torch.rand(1 << 20))
+        return cls(
+            forwards, _meeting(first, 2 * some, reading), reading, _moving(), not bench.alignment.rebuilt
         )
 
 
@@ -140,6 +170,12 @@ def _once(bench: Bench, model: torch.nn.Module, inputs: Inputs) -> _Ran:
         result = model(*args, **kwargs)
         seconds = time.perf_counter() - started
     return _Ran(seconds, float(memory.grown), Returned.of(result).values())
+
+
+def _meeting(bench: Bench, bare: float, reading: float, rounds: int = 1) -> float:
+    """Seconds a pair costs in a lockstep of two lanes, whose forward passes take `bare` seconds."""
+    seconds = min(_lockstep(bench) for _ in range(rounds)) - bare - bytes_met(bench, 1) / reading
+    return max(0.0, seconds) / max(1, len(bench.alignment.pairs))
 
 
 def _lockstep(bench: Bench) -> float:
