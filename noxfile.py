@@ -101,8 +101,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
-    """Measure time and memory."""
-    install(session, "test")
+    """Measure time and memory: `nox -s bench -- peers`."""
+    install(session, "bench")
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

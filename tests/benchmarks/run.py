@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+WHAT = ["passes", "memory", "depth", "command", "account", "device", "certificates", "forms", "peers"]
 PLAIN = """
 import torch, torchvision
 import reference_models
@@ -31,23 +32,14 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        choices=["passes", "memory", "depth", "command", "account", "device", "certificates", "forms", []],
+        choices=[*WHAT, []],
         default=[],
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
-    wanted = options.what or [
-        "passes",
-        "memory",
-        "depth",
-        "command",
-        "account",
-        "device",
-        "certificates",
-        "forms",
-    ]
+    wanted = options.what or WHAT
     import torch
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -79,6 +71,10 @@ def main() -> None:
         from tests.benchmarks.forms import forms
 
         forms(max(3, options.rounds // 5))
+    if "peers" in wanted:
+        from tests.benchmarks.peers import peers
+
+        peers(max(3, options.rounds // 5))
     if "device" in wanted:
         from tests.benchmarks.device import device
 

@@ -35,13 +35,13 @@ CELL = Cell("cpu", "float32")
 class Prepared:
     """Two models with the same weights, aligned, and their inputs."""
 
-    def __init__(self, baseline: nn.Module, candidate: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, baseline: nn.Module, candidate: nn.Module, inputs: Inputs, cell: Cell = CELL) -> None:
         few = sample(inputs, 2)
         self.inputs = inputs
         alignment = align(_graph(baseline, few), _graph(candidate, few))
         masters = choose("calibrated", baseline, candidate, alignment, (few.args, few.kwargs))
         self.subject = Subject(baseline, candidate, alignment, masters)
-        self.bench = Bench(self.subject, inputs, CELL)
+        self.bench = Bench(self.subject, inputs, cell)
 
     @cached_property
     def baseline(self) -> nn.Module:
@@ -201,25 +201,7 @@ def of_the_account() -> Iterator[Given]:
     halves = ("cpu/bfloat16",)
     small = reference_models.get("resnet18")
     yield Given("ResNet-18, batch 8, bfloat16 alone", torchvision.models.resnet18, small, images, halves)
-    try:
-        import transformers
-    except ImportError:
-        print("\nLlama: transformers is not installed")
-    else:
-        config = transformers.LlamaConfig(
-            hidden_size=768,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            intermediate_size=2048,
-            vocab_size=32000,
-            use_cache=False,
-        )
-
-        def llama() -> nn.Module:
-            return transformers.LlamaForCausalLM(config)
-
-        ids = torch.randint(0, 32000, (2, 128), generator=torch.Generator().manual_seed(0))
-        yield Given("Llama, 12 layers of 768, 2 x 128 tokens", llama, llama, ids)
+    yield from _llama(2, 128)
     try:
         import timm
     except ImportError:
@@ -231,3 +213,40 @@ def of_the_account() -> Iterator[Given]:
             lambda: timm.create_model("vit_base_patch16_224"),
             images[:2],
         )
+
+
+def _llama(samples: int, tokens: int) -> Iterator[Given]:
+    """A Llama of 12 layers beside itself, if transformers is installed."""
+    try:
+        import transformers
+    except ImportError:
+        print("\nLlama: transformers is not installed")
+        return
+    config = transformers.LlamaConfig(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=2048,
+        vocab_size=32000,
+        use_cache=False,
+    )
+
+    def llama() -> nn.Module:
+        return transformers.LlamaForCausalLM(config)
+
+    ids = torch.randint(0, 32000, (samples, tokens), generator=torch.Generator().manual_seed(0))
+    yield Given(f"Llama, 12 layers of 768, {samples} x {tokens} tokens", llama, llama, ids)
+
+
+def of_the_peers() -> Iterator[Given]:
+    """Each network beside itself, for which nobody has to say what belongs together."""
+    from torchvision import models
+
+    images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    yield Given("ResNet-50, batch 8, float32", models.resnet50, models.resnet50, images)
+    yield Given("ResNet-50, batch 1, float32", models.resnet50, models.resnet50, images[:1])
+    yield Given(
+        "ResNet-18, batch 2, bfloat16", models.resnet18, models.resnet18, images[:2], ("cpu/bfloat16",)
+    )
+    yield Given("ViT-B/16, batch 2, float32", models.vit_b_16, models.vit_b_16, images[:2])
+    yield from _llama(2, 128)
