@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
+from verifier.border import whole_files
 from verifier.certificates.bits import HASHES
 from verifier.certificates.content import CERTIFICATE_VERSION, Content, contradictions
 from verifier.certificates.sketch import BUCKETS
 from verifier.certificates.summary import BINS, MOMENTS
-from verifier.errors import CertificateError, OutputError
+from verifier.errors import CertificateError
 from verifier.records import Record, to_builtins
 from verifier.records.reading import DamagedError, NewerError, UnknownError, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -96,27 +95,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    try:
-        handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(made).chmod(0o666 & ~_umask())
-            Path(made).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(made).unlink()
-            raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    whole_files.write(path, lambda stream: stream.write(data))
 
 
 class _Entry(NamedTuple):

@@ -2,75 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from verifier.border import whole_files
 from verifier.border.error_texts import first_said
 from verifier.errors import OutputError, UsageError
 
-if sys.platform != "win32":
-    import fcntl
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _VERSION = 2
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint under a temporary name and move it, so that a kill at any time leaves a whole one.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
         OutputError: It cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            _lock(handle)
-            torch.save({"version": _VERSION, **content}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(file)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        if isinstance(error, OSError | RuntimeError):
-            raise OutputError(f"{file} cannot be written: {error}") from error
-        raise
-
-
-def sweep(file: Path) -> None:
-    """Remove what a kill left behind of writing `file`, but nothing that another process is writing now."""
-    # Exactly what `write` makes: tempfile's names have eight letters, digits or underscores.
-    made = re.compile(re.escape(f".{file.name}-") + "[a-z0-9_]{8}")
-    with contextlib.suppress(OSError):  # no such directory, or what is no longer there: nothing to sweep
-        for path in file.parent.iterdir():
-            if made.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-                with contextlib.suppress(OSError), path.open("r+b") as stream:
-                    if _lock(stream.fileno()):
-                        path.unlink()
-
-
-def _lock(handle: int) -> bool:
-    """Claim an open file until it is closed or the process ends, also by a kill. False where it is not to be had."""
-    if sys.platform == "win32":
-        return True  # an open file cannot be removed there
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody else has it, or this file system has no locks
-        return False
-    return True
+    whole_files.write(file, lambda stream: torch.save({"version": _VERSION, **content}, stream))
 
 
 def read(file: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.bench.side import Side
+from verifier.border import whole_files
 from verifier.border.programs import contained, translating
 from verifier.cells import Cell
 from verifier.environment import describe, preserved
 from verifier.errors import InputError, UsageError
-from verifier.experiment import checkpoint
 from verifier.experiment.pupil import Pupil
 from verifier.experiment.references import published_accuracies, references
 from verifier.models.copying import state_of
@@ -149,7 +149,7 @@ def train(
         for trainee in trainees:
             pairing, pupils = ready(trainee)
             for pupil in pupils:
-                checkpoint.sweep(pupil.file)
+                whole_files.sweep(pupil.file)
             _teach(pupils, progress=progress or (lambda *_: None), log=log or (lambda _: None))
             for pupil in pupils:
                 notes += pupil.notes

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from reports.training import page, plain
 from tests.sweeps import swept
 from tests.verifier.training.conftest import COSINE, NETS, RECIPE, Killed
+from verifier.border import whole_files
 from verifier.environment import describe
 from verifier.errors import UsageError
 from verifier.experiment import checkpoint
@@ -278,7 +279,7 @@ def test_what_another_process_is_writing_is_not_swept_away(tmp_path: Path) -> No
 
     class Slow:
         def __reduce__(self) -> Any:
-            checkpoint.sweep(file)
+            whole_files.sweep(file)
             seen.append([path.name for path in tmp_path.iterdir()])
             return dict, ()
 
