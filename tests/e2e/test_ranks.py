@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 BATCHES = """
-import os, signal, torch
+import os, signal, time, torch
 
 def batches(count=7):
     for number in range(count):
@@ -43,6 +43,18 @@ def dying():
         if number == 5 and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
+
+def stuck():
+    for number, batch in enumerate(batches()):
+        if number == 5 and os.environ.get("RANK") == "1":
+            time.sleep(10_000)
+        yield batch
+
+def sharded():
+    return list(batches())[int(os.environ.get("RANK", "0")) :: 2]
+
+def short():
+    return batches(7 - int(os.environ.get("RANK", "0")))
 
 def failing():
     for number, batch in enumerate(batches()):
@@ -107,27 +119,30 @@ def test_a_match_of_several_ranks_ends_with_0(
     assert done.stdout.count("match: ") == 1
 
 
-def test_a_rank_that_is_killed_ends_all(
-    launch: Callable[..., subprocess.CompletedProcess[str]], place: Path
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("dying", ["SIGKILL"]),
+        ("failing", ["verifier: on rank 1, batches.py:failing raised", "batch five is gone"]),
+        (
+            "stuck",
+            ["rank 1 ends: it has come no further for 4 s (--patience), at: reading batches from batches.py"],
+        ),
+        ("sharded", ["verifier: the ranks are given other samples each", "DistributedSampler"]),
+        ("short", ["batches.py:short gives other samples"]),
+    ],
+)
+def test_what_ends_one_rank_ends_all_with_its_reason(
+    launch: Callable[..., subprocess.CompletedProcess[str]], place: Path, function: str, said: list[str]
 ) -> None:
     started = time.monotonic()
-    done = launch(2, *TWINS, "--data", "batches.py:dying")
+    done = launch(2, *TWINS, "--data", f"batches.py:{function}", "--patience", "4")
 
     assert done.returncode != 0
-    assert "SIGKILL" in done.stderr or "Signal 9" in done.stderr
+    for each in said:
+        assert each in done.stderr
     assert not (place / "verifier-report" / "result.json").exists()
     assert time.monotonic() - started < PATIENCE / 2
-
-
-def test_what_one_rank_cannot_read_ends_all_with_its_reason(
-    launch: Callable[..., subprocess.CompletedProcess[str]], place: Path
-) -> None:
-    done = launch(2, *TWINS, "--data", "batches.py:failing")
-
-    assert done.returncode != 0
-    assert "verifier: on rank 1, batches.py:failing raised" in done.stderr
-    assert "batch five is gone" in done.stderr
-    assert not (place / "verifier-report" / "result.json").exists()
 
 
 def test_what_one_process_has_begun_two_bring_to_its_end(

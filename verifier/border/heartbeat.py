@@ -3,7 +3,7 @@
 A process that dies of a signal says nothing any more. So what it is doing stands in memory it shares with whoever
 started it (`verifier.cli.isolating`): its stage, the model that runs and the call it makes, the result of before that
 was set aside, and at last the exit code. A code that does not stand there was not given by this package.
-Where nobody watches, all of this costs a comparison with None.
+Where nobody watches, all of this costs a comparison with None. The stages that were told are counted in any case.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _STAGE, _ROLE, _SITE, _ASIDE, _CODE = range(0, 5 * _FIELD, _FIELD)
 SIZE: Final = 5 * _FIELD
 
 _page: mmap.mmap | None = None
+_steps = 0
+_latest = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,20 @@ def watched() -> bool:
     return _page is not None
 
 
+def steps() -> int:
+    """How often a stage was told: it grows as long as the run comes on."""
+    return _steps
+
+
+def latest() -> str:
+    """The stage that was told last."""
+    return _latest
+
+
 def stage(name: str) -> None:
-    """The run has come to a stage; no model runs yet."""
+    """The run has come to a stage, or further in it; no model runs yet."""
+    global _steps, _latest
+    _steps, _latest = _steps + 1, name
     if _page is not None:
         _write(_page, _STAGE, name)
         _write(_page, _ROLE, "")

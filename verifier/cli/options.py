@@ -151,6 +151,14 @@ Checkpoint = Annotated[
         ),
     ),
 ]
+Patience = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="Of several processes: end all where one comes no further for so long.",
+    ),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(

@@ -21,7 +21,7 @@ from verifier.cli.planning import (
     weights_of,
 )
 from verifier.errors import UsageError
-from verifier.ranks import joined
+from verifier.ranks import PATIENCE, joined
 
 _GRANULARITIES = ("site", "block")
 _LOCALISE = ("auto", "always", "never")
@@ -50,6 +50,7 @@ def run(
     input_file: options.InputFile = None,
     data: options.Data = None,
     checkpoint: options.Checkpoint = None,
+    patience: options.Patience = PATIENCE,
     candidate_input: Annotated[
         str | None,
         typer.Option(
@@ -147,12 +148,16 @@ def run(
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     gate = gating.Gate(junit, sarif, code_quality, candidate or arch or "")
-    with exits.translated(debug=debug, failed=gate.failed), collecting_seldom(), joined():
+    with (
+        exits.translated(debug=debug, failed=gate.failed),
+        isolating.apart(timeout, isolate=isolate),  # of which the child is the rank
+        collecting_seldom(),
+        joined(patience),
+    ):
         gate.check()
         options.check_choice("--granularity", granularity, _GRANULARITIES)
         options.check_choice("--localise", localise, _LOCALISE)
         options.check_choice("--outputs", outputs, _OUTPUTS)
-        isolating.where_asked(timeout, isolate=isolate)
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
         baseline, candidate = compiled_with(compile_with, baseline, candidate)

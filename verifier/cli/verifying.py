@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from msgspec.structs import replace
 
 from verifier.bench.checkpoints import Checkpoint
+from verifier.border import heartbeat
 from verifier.border.ahead import heard_by
 from verifier.cells import Cell, Request, missing_here, product
 from verifier.cli import exits, interruption, showing
@@ -174,7 +175,7 @@ class Task:
         """Take part in what another rank tells."""
         for job in self.jobs:
             try:
-                self._answer(job, lambda *_: None, None)
+                self._answer(job, lambda stage, *_: heartbeat.stage(stage), None)
             except VerifierError:
                 if not several:
                     raise

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verifier.border.error_texts import first_line
 from verifier.errors import CannotRunError, VerifierError
+from verifier.ranks.pulse import Pulse, end_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
-# Of a rank that has died its connections tell at once; this is for one that does not answer and lives.
-_PATIENCE = timedelta(hours=12)
+PATIENCE = 1800.0
+"""Seconds in which a rank has to come further, unless it waits for others."""
+
 _SHORTLY = 2.0  # seconds in which a rank that fails has said why
-_REASON = "verifier/reason/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    pulse: Pulse | None = field(default=None, compare=False, repr=False)
 
     @property
     def leads(self) -> bool:
@@ -39,7 +41,7 @@ class Ranks:
         """What every rank has, in the order of the ranks; all call this together.
 
         Raises:
-            CannotRunError: A rank has died.
+            CannotRunError: A rank has died, was stopped or comes no further.
         """
         if self.size == 1:
             return [mine]
@@ -47,6 +49,8 @@ class Ranks:
 
         found: list[Any] = [None] * self.size
         try:
+            if self.pulse is not None:
+                self.pulse.meet()
             dist.all_gather_object(found, mine)
         except RuntimeError as error:
             raise CannotRunError(self._why(error)) from error
@@ -86,27 +90,15 @@ class Ranks:
             )
         return every
 
-    def leave_reason(self, said: str) -> None:
-        """Tell the other ranks why this one ends, as far as they can still be reached."""
-        with contextlib.suppress(Exception):
-            _store().set(f"{_REASON}{self.rank}", said)
-
     def _why(self, error: Exception) -> str:
         """Why a rank has died: its own words where it had the time, else what the connection says."""
         until = time.monotonic() + _SHORTLY
-        while time.monotonic() < until:
+        while self.pulse is not None and time.monotonic() < until:
             with contextlib.suppress(Exception):
-                for rank in range(self.size):
-                    if rank != self.rank and _store().check([f"{_REASON}{rank}"]):
-                        return f"rank {rank} has ended: {_store().get(f'{_REASON}{rank}').decode()}"
+                if (said := self.pulse.reason()) is not None:
+                    return said
             time.sleep(0.1)
         return f"another rank has died without a word, as a kill or a lack of memory ends it ({first_line(error)})."
-
-
-def _store() -> Any:
-    import torch.distributed as dist  # noqa: PLC0415 - only several ranks need it
-
-    return dist.distributed_c10d._get_default_store()
 
 
 _now = Ranks()
@@ -123,11 +115,11 @@ def started_together() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(patience: float = PATIENCE) -> Iterator[Ranks]:
     """Join the processes that were started together; alone where there are none.
 
     They tell each other numbers of this package over gloo, whatever device their models run on. On CUDA each takes
-    the device of its local rank.
+    the device of its local rank. One that comes no further within `patience` seconds ends, and all with it.
 
     Raises:
         CannotRunError: The others cannot be reached.
@@ -142,16 +134,19 @@ def joined() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        dist.init_process_group("gloo", timeout=timedelta(seconds=max(patience, 60.0)))
     except (RuntimeError, ValueError) as error:
         raise CannotRunError(f"the other ranks cannot be reached: {first_line(error)}") from error
-    _now = Ranks(dist.get_rank(), dist.get_world_size())
+    rank, size = dist.get_rank(), dist.get_world_size()
+    pulse = Pulse(dist.distributed_c10d._get_default_store(), rank, size, patience, end_process)
+    _now = Ranks(rank, size, pulse)
     try:
         yield _now
-    except VerifierError as error:
-        _now.leave_reason(str(error))
+    except Exception as error:
+        pulse.leave_reason(str(error) if isinstance(error, VerifierError) else first_line(error))
         raise
     finally:
         _now = Ranks()
+        pulse.stop()
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
