@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ddsketch import DDSketch, mapping, store
 
 from verifier.bench.batched import Batched, Run
+from verifier.border import whole_files
 from verifier.border.error_texts import first_line
 from verifier.errors import OutputError, UsageError
 from verifier.inputs import named
@@ -28,9 +25,13 @@ from verifier.records import Flip, InputRange
 from verifier.weights.fingerprint import Hasher
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from verifier.bench.bench import Bench
-    from verifier.inputs import Inputs
+    from verifier.inputs import Stream
     from verifier.ranks import Ranks
+
+_FORMAT = "1"  # of what is kept: another one is another comparison
 
 EVERY = 120.0
 """Seconds between two checkpoints."""
@@ -58,8 +59,8 @@ _SAFE: list[Any] = [
 _Nodes = dict[tuple[int, int], Batched]
 
 
-def comparison(bench: Bench, head: Inputs) -> str:
-    """A name for what is compared: the programs, their weights, the first samples, torch."""
+def comparison(bench: Bench, inputs: Stream) -> str:
+    """A name for what is compared: the programs, their weights, the samples, torch."""
     hasher = Hasher()
     masters = bench.subject.masters
     parts = [
@@ -68,9 +69,11 @@ def comparison(bench: Bench, head: Inputs) -> str:
             for side in ("baseline", "candidate")
         ),
         *(hasher.of_all(each.items()) for each in (masters.baseline, masters.candidate)),
-        hasher.of_all(named(head)),
+        hasher.of_all(named(inputs.head)),
+        inputs.identity,
         str(bench.alignment.pairs),
         torch.__version__,
+        _FORMAT,
     ]
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()
 
@@ -100,6 +103,8 @@ class Checkpoint:
         if self._passes is None:
             self._of = of
             self._passes = {}
+            if team.leads:
+                whole_files.sweep(self.file)
             found: dict[str, Merging[Batched]] = {}
             for every in team.together(self._read):
                 for name, nodes in every:
@@ -155,18 +160,5 @@ class Checkpoint:
         return found
 
     def _write(self, file: Path) -> None:
-        name = ""
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-            with os.fdopen(handle, "wb") as stream:
-                torch.save({"of": self._of, "passes": self._passes}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(file)
-        except BaseException as error:
-            if name:
-                with contextlib.suppress(OSError):
-                    Path(name).unlink()
-            if isinstance(error, OSError | RuntimeError):
-                raise OutputError(f"{file} cannot be written: {first_line(error)}") from error
-            raise
+        content = {"of": self._of, "passes": self._passes}
+        whole_files.write(file, lambda stream: torch.save(content, stream))

@@ -13,11 +13,12 @@ from verifier.bench.batched import Batched, Measured, Run
 from verifier.bench.checkpoints import comparison
 from verifier.bench.subject import SIDES
 from verifier.border.error_texts import first_line
-from verifier.errors import OutOfMemoryError, OutputError
+from verifier.errors import CannotRunError, DataError, OutOfMemoryError, OutputError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size, ends, rows
 from verifier.inputs.streams import Part, Stream, sizes, walked
+from verifier.inputs.tally import Tally
 from verifier.lockstep import Comparing, Plan, Replay, meet, queue, unreplayable
 from verifier.metrics.agreement import Agreed
 from verifier.metrics.merging import Merging
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
+    from verifier.errors import VerifierError
     from verifier.inputs import Inputs
     from verifier.lockstep import Passes, Queued
+    from verifier.ranks import Ranks
 
 
 class Kinds(NamedTuple):
@@ -63,11 +66,15 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         mine: Merging[Batched] = Merging()
         notes = _over_some(bench, inputs, kinds, lambda _: True, mine)
         return _known(mine).measured(notes)
-    team = ranks()
+    team, kept = ranks(), inputs.checkpoint
     what = f"{bench.cell.name}, {kinds}, {len(bench.alignment.pairs)} pairs"
-    kept, name, known = inputs.checkpoint, "", Merging[Batched]()
-    if kept is not None:
-        name, known = kept.begin(comparison(bench, inputs.head), what, team)
+    name, known = "", Merging[Batched]()
+    if kept is not None or team.size > 1:
+        of = comparison(bench, inputs)
+        _check_alike(inputs, of, team)
+        if kept is not None:
+            name, known = kept.begin(of, what, team)
+    resumed = known.count > 0
 
     def keep(mine: Merging[Batched], *, now: bool = False) -> None:
         if kept is not None:
@@ -77,19 +84,46 @@ def _over_batches(bench: Bench, inputs: Sequence[Inputs], kinds: Kinds) -> Measu
         mine: Merging[Batched] = Merging()
         try:
             return what, mine, _over_some(bench, inputs, kinds, share(team, len(inputs), known), mine, keep)
-        except BaseException:
+        finally:  # another rank may end all, too
             with contextlib.suppress(OutputError):  # what ended it is told
                 keep(mine, now=True)
-            raise
 
     every = team.together(own, alike=lambda each: each[0])
     for _, some, _ in every:
         known.absorb(some)
     whole = _known(known)
     inputs.saw(whole.tally, known.count)
+    if resumed and not inputs.identity:  # what was measured before was not read again
+        for _ in inputs:
+            pass
     if kept is not None and team.leads:
         kept.keep(name, known, Merging(), team, now=True)
     return whole.measured(tuple(dict.fromkeys(note for *_, notes in every for note in notes)))
+
+
+def _check_alike(inputs: Stream, of: str, team: Ranks) -> None:
+    """Whether all ranks compare the same on the same samples.
+
+    Raises:
+        DataError: They were given others.
+        CannotRunError: They have built other models.
+    """
+    found = team.gather((Tally.of(inputs.head, 0).digest, of))
+    heads, programs = (set(each) for each in zip(*found, strict=True))
+    error: VerifierError | None = None
+    if len(heads) > 1:
+        error = DataError(
+            "the ranks are given other samples each. Give all of them the whole data set (without a "
+            "DistributedSampler, say): each takes its share of it."
+        )
+    elif len(programs) > 1:
+        error = CannotRunError(
+            "the ranks have built other models, or weights with other bits. Let what the models draw hang on a seed, "
+            "and give them machines of one kind, with as many threads each."
+        )
+    if error is not None:
+        error.elsewhere = not team.leads
+        raise error
 
 
 def _known(found: Merging[Batched]) -> Batched:

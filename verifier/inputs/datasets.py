@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from array import array
@@ -12,9 +13,11 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
-from verifier.errors import DataError, VerifierError, installing
+from verifier.border import heartbeat
+from verifier.border.error_texts import first_line
+from verifier.errors import CannotRunError, DataError, VerifierError, installing
 from verifier.inputs.given import Inputs, as_arguments, described
-from verifier.inputs.images import read_photographs
+from verifier.inputs.images import as_float, read_photographs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _WORKERS = 4
 _FEW = 4  # batches that are not worth a process, which has to import torch first
+_PATIENCE = 1800  # seconds in which the processes that decode have a batch ready
 
 
 class Unread(NamedTuple):
@@ -32,6 +36,14 @@ class Unread(NamedTuple):
 
 class Samples(Protocol):
     """What can be asked for any of its samples, here and in a worker process."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether making one takes so long that worker processes are worth it."""
+
+    @property
+    def identity(self) -> str:
+        """By what all are known without reading them, empty where only reading tells."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -65,7 +77,7 @@ class Indexed:
             DataError: A sample cannot be read, or has another shape than those beside it.
         """
         numbers = [number for number in range(self.batches or 0) if wanted(number)]
-        workers = 0 if len(numbers) <= _FEW else min(_WORKERS, max(1, (os.cpu_count() or 2) // 2))
+        workers = _workers() if self._data.slow and len(numbers) > _FEW else 0
         loader = DataLoader(
             _Typed(self._data),
             batch_sampler=[self._members(number) for number in numbers],
@@ -73,9 +85,26 @@ class Indexed:
             collate_fn=list,
             multiprocessing_context="spawn" if workers else None,
             generator=torch.Generator(),  # else it draws from the process's
+            timeout=_PATIENCE if workers else 0,
         )
-        for number, found in zip(numbers, loader, strict=True):
+        batches = iter(loader)
+        for number in numbers:
+            heartbeat.stage(f"reading {self.origin}")
+            try:
+                found = next(batches)
+            except RuntimeError as error:  # a worker has died, or does not answer; samples do not raise
+                if not workers:
+                    raise
+                raise CannotRunError(
+                    f"the processes that decode {self.origin} have ended, or are stuck: {first_line(error)}. Where "
+                    'this is a script, what it does belongs under `if __name__ == "__main__":`'
+                ) from error
             yield number, number * self._size, self._inputs(self._members(number), found)
+
+    @property
+    def identity(self) -> str:
+        """By what all samples are known without reading them."""
+        return self._data.identity
 
     def name(self, sample: int) -> str:
         """What the data calls a sample."""
@@ -130,6 +159,12 @@ class _Typed(Dataset[Any]):
         return self._data[number]
 
 
+def _workers() -> int:
+    """Processes that decode for this one, half as many as it has cores for itself."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(_WORKERS, max(1, (os.cpu_count() or 2) // (2 * here)))
+
+
 @dataclass(frozen=True)
 class Photographs:
     """Photographs as `verifier.inputs.images` prepares them.
@@ -141,6 +176,13 @@ class Photographs:
     image_size: int
     candidate: str = ""
     seed: int = 0
+    slow: bool = field(default=True, init=False)
+
+    @property
+    def identity(self) -> str:
+        """Names and sizes of the files."""
+        sizes = [f"{file.name}\0{file.stat().st_size}" for file in self.files if file.exists()]
+        return hashlib.sha256("\n".join(sizes).encode(errors="surrogateescape")).hexdigest()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -160,7 +202,7 @@ class Photographs:
             made = named(self.candidate, chosen).made(
                 self.files[number], found.stages["decode"][0], self.seed, number, found.drawn
             )
-            return Pair(found.output[0], torch.as_tensor(made.output[0]).float())
+            return Pair(found.output[0], as_float(made.output[0]))
         except VerifierError as error:
             return Unread(str(error))
 
@@ -169,11 +211,48 @@ class Photographs:
         return self.files[number].name
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """Of each photograph whether both preprocessings make the same of it, as far as rounding goes."""
+
+    photographs: Photographs
+    slow: bool = field(default=True, init=False)
+    identity: str = field(default="", init=False)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.photographs)
+
+    def __getitem__(self, number: int) -> Any:
+        """A tensor with one boolean, or why there is none."""
+        from verifier.preprocessing import PhotographComparison, named, recipe  # noqa: PLC0415 - as above
+
+        made = self.photographs[number]
+        if isinstance(made, Unread) or torch.equal(made.baseline, made.candidate):
+            return made if isinstance(made, Unread) else torch.tensor([True])
+        chosen = recipe("classification", self.photographs.image_size)
+        compared = PhotographComparison(
+            chosen, named(self.photographs.candidate, chosen), self.photographs.seed
+        )
+        try:
+            read_photographs([self.photographs.files[number]], compared.add)
+        except VerifierError as error:
+            return Unread(str(error))
+        return torch.tensor([not compared.differs])
+
+    def name(self, number: int) -> str:
+        """The file's."""
+        return self.photographs.name(number)
+
+
 class Lines:
     """JSON lines: of each a list of numbers, or an object of lists and numbers by the names of arguments.
 
     Strings under `id` or `name` say what a sample is called.
     """
+
+    slow = False
+    identity = ""
 
     def __init__(self, path: Path) -> None:
         """Find where each line begins, which is all that is held.
@@ -206,8 +285,10 @@ class Lines:
 
     def name(self, number: int) -> str:
         """What the line says it is called, else its number."""
-        row = self._row(number)
-        return _called(row) or f"{self._path.name}, line {number + 1}"
+        try:
+            return _called(self._row(number)) or f"{self._path.name}, line {number + 1}"
+        except ValueError:
+            return f"{self._path.name}, line {number + 1}"
 
     def _row(self, number: int) -> Any:
         with self._path.open("rb") as stream:
@@ -221,6 +302,8 @@ class Rows:
 
     path: Path
     firsts: list[int] = field(init=False)
+    slow: bool = field(default=False, init=False)
+    identity: str = field(default="", init=False)
     _held: tuple[int, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

@@ -65,6 +65,14 @@ def images(
     """
     if batch_size is not None:
         check_batch_size(batch_size)
+    files, origin = photographs(directory)
+    return prepared_alike(files[:batch_size], origin, image_size, candidate, seed)
+
+
+def prepared_alike(
+    files: Sequence[Path], origin: str, image_size: int, candidate: str | None, seed: int
+) -> Inputs:
+    """These photographs as `images` gives them, which come from what is called `origin`."""
     parse_image_size(image_size)
     # Only photographs need these.
     from verifier.preprocessing import PhotographComparison, named, prepared, recipe  # noqa: PLC0415
@@ -72,8 +80,6 @@ def images(
 
     chosen = recipe("classification", image_size)
     compared = None if candidate is None else PhotographComparison(chosen, named(candidate, chosen), seed)
-    files, origin = photographs(directory)
-    files = files[:batch_size]
     if image_size**2 > MOST_PIXELS:
         raise InputError(
             f"pictures of {image_size:.4g} x {image_size:.4g} pixels are larger than the {MOST_PIXELS // 10**6} "
@@ -146,10 +152,8 @@ def read_photographs(
 
 
 def _stacked(made: Sequence[Sequence[Any]], record: Preprocessing) -> torch.Tensor:
-    """The candidate's tensors in one, float32 unless they are floating-point already."""
-    from verifier.preprocessing.photographs import as_array  # noqa: PLC0415 - only photographs need it
-
-    each = [one[0] if isinstance(one[0], torch.Tensor) else torch.as_tensor(as_array(one[0])) for one in made]
+    """The candidate's tensors in one."""
+    each = [as_float(one[0]) for one in made]
     shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in each))
     if len(shapes) > 1:
         said = f" ({record.cause.summary})" if record.cause else ""
@@ -157,7 +161,15 @@ def _stacked(made: Sequence[Sequence[Any]], record: Preprocessing) -> torch.Tens
             f"the candidate's preprocessing {record.candidate} makes tensors of several shapes, {shapes[0]} and "
             f"{shapes[1]}, which do not go into one batch{said}."
         )
-    return torch.stack([tensor if tensor.is_floating_point() else tensor.float() for tensor in each])
+    return torch.stack(each)
+
+
+def as_float(made: Any) -> torch.Tensor:
+    """What a preprocessing has made, as a tensor: float32 unless it is floating-point already."""
+    from verifier.preprocessing.photographs import as_array  # noqa: PLC0415 - only photographs need it
+
+    tensor = made if isinstance(made, torch.Tensor) else torch.as_tensor(as_array(made))
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def _in_directory(directory: Path) -> list[Path]:

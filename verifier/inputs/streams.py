@@ -27,13 +27,17 @@ class Source(Protocol):
 
     Attributes:
         samples: How many there are, None where nobody knows before they were read.
-        batches: Likewise.
+        batches: Likewise; known once all were read.
         origin: What to call it.
     """
 
     samples: int | None
     batches: int | None
     origin: str
+
+    @property
+    def identity(self) -> str:
+        """By what all samples are known without reading them, empty where only reading tells."""
 
     def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
         """The batches of the numbers that are wanted, in their order, each with its number and its first sample's.
@@ -142,26 +146,37 @@ class Stream(Sequence[Inputs]):
         """The batches of the numbers that are wanted, in the pieces that go through at once.
 
         Raises:
-            DataError: Samples cannot be read.
+            DataError: Samples cannot be read, or the first batch is not the head any more.
         """
         for number, offset, batch in self._source.read(wanted):
             first = offset
             for piece in batches(replace(batch, batch_dim=self.head.batch_dim), self._size):
-                yield Part(number, first, piece, Tally.of(piece, first))
+                tally = Tally.of(piece, first)
+                if first == 0 and tally.digest != Tally.of(self.head, 0).digest:
+                    raise self._others()
+                yield Part(number, first, piece, tally)
                 first += batch_size(piece)
 
     def saw(self, tally: Tally, count: int) -> None:
         """Note what a pass over all samples, in so many batches, has shown.
 
         Raises:
-            DataError: It is not what the pass before has shown.
+            DataError: It is not what the pass before has shown, or not all that there is.
         """
         known = self.seen.tally
-        if known is not None and known.digest != tally.digest:
-            raise DataError(
-                f"{self._source.origin} gives other samples in every pass; let it give the same, in one order"
-            )
+        if self._source.batches not in (None, count) or (known and known.digest != tally.digest):
+            raise self._others()
         self.seen.samples, self.seen.batches, self.seen.tally = tally.samples, count, tally
+
+    def _others(self) -> DataError:
+        return DataError(
+            f"{self._source.origin} gives other samples in every pass; let it give the same, in one order"
+        )
+
+    @property
+    def identity(self) -> str:
+        """By what all samples are known without reading them, empty where only reading tells."""
+        return self._source.identity
 
     def along(self, batch_dim: int | None) -> Stream:
         """The same stream, where samples lie along another dimension."""
@@ -188,6 +203,8 @@ class Stream(Sequence[Inputs]):
             offset += count
             if len(found) == len(set(numbers)):
                 break
+        else:
+            raise self._others()
         return joined([found[number] for number in numbers])
 
     def name(self, number: int) -> str:

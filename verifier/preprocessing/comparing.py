@@ -235,6 +235,11 @@ class PhotographComparison:
             self.square = square
             self.cause = final_tensor.explained(self.recipe, baseline, made, expected, whole=right)
 
+    @property
+    def differs(self) -> bool:
+        """Whether a photograph was prepared otherwise beyond rounding."""
+        return self.beyond or any(entry.status in WRONG for entry in self.stages.values())
+
     def record(self, *, applied: bool = False) -> Preprocessing:
         """What was found on all photographs."""
         if not self.tested and self.files:

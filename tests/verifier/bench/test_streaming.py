@@ -28,6 +28,7 @@ class Slices:
     samples: int | None = None
     batches: int | None = None
     origin = "pictures"
+    identity = ""
 
     def __init__(self, whole: Tensor, size: int) -> None:
         self.parts = torch.split(whole, size)
@@ -123,7 +124,7 @@ class Counting(Slices):
 
 
 def test_batches_are_gone_when_the_next_one_comes() -> None:
-    source = Counting(images(batch=60), 2)
+    source = Counting(images(batch=16), 2)
     assert verify(network(), network(seed=1), Stream(source)).verdict is Verdict.MATCH
     assert source.most <= 3  # the head, the last one and its successor
 

@@ -67,6 +67,7 @@ def samples():
 
 
 once = iter([torch.ones(2, 3), torch.ones(2, 3)])
+lone = iter([torch.ones(2, 3), torch.zeros(2, 3)])
 """
 
 
@@ -264,3 +265,69 @@ def test_a_candidate_that_prepares_photographs_otherwise_is_given_its_own(tmp_pa
     assert stream is not None
     assert held.other is not None
     assert torch.equal(torch.cat([part.other.args[0] for part in stream if part.other]), held.other.args[0])
+
+
+OTHERWISE = """
+import torch
+from PIL import ImageOps
+from torchvision.transforms import v2
+
+
+def mirrored(picture):
+    return ImageOps.mirror(picture) if picture.width > 50 else picture
+
+
+transforms = [
+    mirrored,
+    v2.Resize(37),
+    v2.CenterCrop(32),
+    v2.ToImage(),
+    v2.ToDtype(torch.float32, scale=True),
+    v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+]
+"""
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_one_photograph_far_back_that_is_prepared_otherwise_is_found(tmp_path: Path, odd: bool) -> None:
+    from PIL import Image
+
+    directory = pictures(tmp_path / "pictures", 65)
+    if odd:
+        with Image.open(directory / "044.png") as opened:
+            opened.resize((60, 40)).save(directory / "044.png")
+    (tmp_path / "prepare.py").write_text(OTHERWISE)
+    spec = f"{tmp_path / 'prepare.py'}:transforms"
+    stream = streamed_images(directory, 20, 32, spec)
+    assert stream is not None
+    found = stream.head.preprocessing
+    assert found is not None
+    assert found.files == tuple(f"{k:03}.png" for k in (*range(20), *([44] if odd else [])))
+    assert "all 65 photographs were compared" in found.notes[-1]
+    if not odd:
+        assert (found.status, stream.head.other) == ("rounding", None)
+        return
+    assert (found.status, found.applied) == ("differs", True)
+    apart = [
+        20 * k + number
+        for k, part in enumerate(stream)
+        for number, (one, two) in enumerate(
+            zip(part.args[0], part.other.args[0] if part.other else [], strict=True)
+        )
+        if not torch.allclose(one, two, atol=1e-5)
+    ]
+    assert apart == [44]
+    assert stream.head.info.shapes == ((20, 3, 32, 32),)
+
+
+def test_a_line_that_is_not_even_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.jsonl"
+    path.write_text("[1, 2]\n[1,\n")
+    with pytest.raises(DataError, match=r"tokens.jsonl, line 2 cannot be read"):
+        list(data(path, 4))
+
+
+def test_an_iterator_that_can_be_read_once_alone_is_refused_in_the_first_pass(functions: str) -> None:
+    stream = data(f"{functions}:lone", 8)
+    with pytest.raises(DataError, match="other samples in every pass"):
+        list(stream)
