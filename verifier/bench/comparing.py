@@ -154,6 +154,14 @@ class Compared:
         return tuple(dict.fromkeys(found))[:_JOINING]
 
     @property
+    def worst_samples(self) -> tuple[int, ...]:
+        """Those on which the outputs are furthest apart in numerics cells, where they are apart at all."""
+        errors = (
+            each.output.sample_errors for each in self.results if each.output and each.role != "semantics"
+        )
+        return tuple(dict.fromkeys(each.worst for each in errors if each and each.largest))[:_JOINING]
+
+    @property
     def diverged(self) -> bool:
         """Whether any cell diverged."""
         return any(each.result.verdict is Verdict.DIVERGED for each in self.cells)

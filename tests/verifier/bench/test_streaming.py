@@ -97,6 +97,51 @@ def test_the_one_sample_on_which_two_models_part_is_found_named_and_explained() 
     assert exactly.verdict is Verdict.DIVERGED
 
 
+class Dimmed(nn.Module):
+    """What a network returns, with a little more of it for the brightest pictures."""
+
+    def __init__(self, more: float) -> None:
+        super().__init__()
+        self.net, self.more = network(), more
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x)
+        return torch.where(x.mean((1, 2, 3))[:, None] > 2, y * (1 + self.more), y)
+
+
+@pytest.mark.parametrize(("cell", "more"), [("cpu/float32", 3e-6), ("cpu/bfloat16", 1e-2)])
+def test_one_sample_of_many_that_is_a_little_off_is_no_match_though_the_mean_hides_it(
+    cell: str, more: float
+) -> None:
+    whole = images(batch=400)
+    whole[150] += 4
+    found = verify(Dimmed(0.0), Dimmed(more), streamed(whole, 100), cells=[cell])
+    exactly, numerics = found.cells
+    assert (exactly.verdict, exactly.batch_size) == (Verdict.DIVERGED, 3)
+    assert numerics.output is not None
+    assert numerics.output.sample_errors is not None
+    assert numerics.output.sample_errors.name == "picture 150"
+    assert found.verdict is Verdict.DIVERGED
+
+
+class Thirds(nn.Module):
+    """A network whose pictures are rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x * 3 / 3)
+        return y
+
+
+def test_where_float64_agrees_on_the_worst_sample_as_well_it_is_said() -> None:
+    found = verify(network(), Thirds(), streamed(images(batch=40), 8))
+    assert found.verdict is Verdict.MATCH, found.reason
+    assert any("furthest apart on picture" in note for note in found.notes)
+
+
 def test_a_sample_far_back_is_found_in_batches_that_are_held_as_well() -> None:
     whole = images(batch=40) / 100
     whole[33] *= 3000
