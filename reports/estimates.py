@@ -29,11 +29,18 @@ def plain(name: str, estimate: Estimate) -> str:
             (
                 (f"on {wording.counted(2, 'sample')} the two return {alike}",),
                 ("where the two diverge, what is searched for comes on top",),
+                *(
+                    [("only reading tells how many samples there are: this is for the first batch",)]
+                    if estimate.uncounted
+                    else []
+                ),
                 *((f"skipped: {each}",) for each in estimate.missing),
             ),
         ),
     ]
-    return text(f"{name}: about {estimate.seconds:.0f} s{memory}", sections)
+    number = "" if estimate.samples is None else f"{wording.counted(estimate.samples, 'sample')}, "
+    each = f" for each of {estimate.ranks} ranks" if estimate.ranks > 1 else ""
+    return text(f"{name}: {number}about {estimate.seconds:.0f} s{memory}{each}", sections)
 
 
 def _merged(phases: Sequence[Phase]) -> list[list[Phase]]:

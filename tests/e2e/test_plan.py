@@ -24,6 +24,10 @@ def build():
 
 def inputs():
     return torch.randn(5, 3, 8, 8)
+
+
+def batches():
+    return [torch.randn(5, 3, 8, 8)] * 8
 """
 
 
@@ -62,3 +66,11 @@ def test_a_long_run_says_how_long_it_will_take(
     ended = call("run", *pair)
     assert ended.code == 0
     assert re.search(r"^verifier: about \d+ s to go;", ended.err, re.MULTILINE)
+
+
+def test_a_data_set_is_shared_among_ranks(call: Callable[..., Ended], pair: tuple[str, ...]) -> None:
+    ended = call("plan", *pair[:4], "--data", "net.py:batches", "--ranks", "2")
+    assert ended.code == 0, ended.err
+    assert "40 samples, about " in ended.out
+    assert "for each of 2 ranks" in ended.out
+    assert "4 times 2 on 5 samples in float32" in ended.out

@@ -198,11 +198,12 @@ def compared(sides: tuple[Side, Side], given: Inputs, few: Inputs, terms: Terms)
         proof=False,
         anew=terms.recorded_anew,
     )
-    own = {side.role: side.cell() for side in sides}
-    protocol.ahead(Bench(subject, few), given, wanted, terms.batch_size, own, time.perf_counter() - started)
     masters = subject.masters
     held = terms.parts(given)
     parts = held if terms.stream is None else terms.stream
+    own = {side.role: side.cell() for side in sides}
+    took = time.perf_counter() - started
+    protocol.ahead(Bench(subject, few), parts, wanted, own, batch_size(given), took)
     bench = Bench(prove(subject, few), few)
     steps = progressive(bench, protocol.policy) if terms.by_block else ()
     exactly = None

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from verifier.align import Alignment
     from verifier.bench.bench import Bench
     from verifier.cells import Cell
-    from verifier.inputs import Inputs
+    from verifier.inputs import Inputs, Stream
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done in it and the steps it has."""
 
-Ahead: TypeAlias = "Callable[[Bench, Inputs, Sequence[Cell], int | None, Mapping[str, Cell], float], None]"
+Ahead: TypeAlias = (
+    "Callable[[Bench, Sequence[Inputs] | Stream, Sequence[Cell], Mapping[str, Cell], int, float], None]"
+)
 """Called once two models are paired, with what is ahead of them (`verifier.estimate.told_ahead`)."""
 
 LOCALISE = ("auto", "always", "never")

@@ -10,6 +10,7 @@ import typer
 from verifier.cli import exits, options, showing
 from verifier.cli.planning import InputOptions, dimension, placed, plan_jobs, plan_models, weights_of
 from verifier.errors import UsageError
+from verifier.ranks import joined
 
 
 def plan(
@@ -29,13 +30,23 @@ def plan(
     batch_dim: options.BatchDim = "0",
     input_file: options.InputFile = None,
     images: options.Images = None,
+    data: options.Data = None,
+    several: Annotated[
+        int,
+        typer.Option(
+            "--ranks",
+            metavar="N",
+            min=1,
+            help="Processes that share the samples of a data set; under torchrun as many as it starts.",
+        ),
+    ] = 1,
     image_size: options.ImageSize = None,
     weights: options.WeightsMode = None,
     seed: options.Seed = 0,
     debug: options.Debug = False,
 ) -> None:
     """Predict time and memory of a comparison, by phase and cell, from short runs of both models."""
-    with exits.translated(debug=debug):
+    with exits.translated(debug=debug), joined() as team:
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
         if arch is None:  # what is wrong without torch is said without importing it
@@ -59,6 +70,7 @@ def plan(
                 candidate_file=None,
                 candidate_preprocessing=None,
                 seed=seed,
+                data=data,
             )
             requests = CellOptions(
                 names=cells_wanted,
@@ -70,7 +82,7 @@ def plan(
             found = []
             for job in jobs:
                 progress("building both, and running them for a moment", 0, 0)
-                given, candidates = read.read(job)
+                given, candidates = read.read(job, streaming=True, whole=False)
                 if given is None:
                     raise UsageError(f"{job.baseline} is recorded, and plan is for two models that run.")
                 estimate = estimated(
@@ -83,6 +95,9 @@ def plan(
                     batch_size=job.batch_size,
                     batch_dim=dimension(batch_dim),
                     seed=seed,
+                    of=team.size if team.size > 1 else several,
                 )
                 found.append((job.name or f"{job.baseline} and {job.candidate}", estimate))
-        showing.show_estimates(found)
+        team.gather(None)  # all measure at once
+        if team.leads:
+            showing.show_estimates(found)

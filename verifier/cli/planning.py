@@ -196,13 +196,15 @@ class InputOptions:
         through, inside = _through(spec)
         return f"{through}{PREFIX}:{inside}" if self.scales else spec
 
-    def read(self, job: Job, *, streaming: bool = False) -> tuple[Inputs | Stream | None, Inputs | None]:
+    def read(
+        self, job: Job, *, streaming: bool = False, whole: bool = True
+    ) -> tuple[Inputs | Stream | None, Inputs | None]:
         """The inputs: photographs, tensors of a file or function, or random numbers; and the candidate's, if named.
 
         None where the baseline is a certificate, which knows its own, or dumped tensors, and none are named.
 
         Photographs are prepared by the candidate's preprocessing, too, where it is named, or by this package's if the
-        candidate is its model.
+        candidate is its model. With `whole` False nothing is read of what is streamed but its first batch.
 
         Raises:
             InputError: They cannot be read or made.
@@ -230,7 +232,12 @@ class InputOptions:
             given = inputs.data(self.data, job.batch_size, self.seed)
         elif self.images is not None and streaming and not recorded:
             given = inputs.streamed_images(
-                self.images, job.batch_size, job.image_size, self._preparing(job), self.seed
+                self.images,
+                job.batch_size,
+                job.image_size,
+                self._preparing(job),
+                self.seed,
+                whole=whole,
             )
         elif self.file is not None:
             given = inputs.read(self.file, self.seed)

@@ -66,12 +66,19 @@ def data(source: str | Path, batch_size: int, seed: int = 0) -> Stream:
 
 
 def streamed_images(
-    directory: str | Path, batch_size: int, image_size: int, candidate: str | None = None, seed: int = 0
+    directory: str | Path,
+    batch_size: int,
+    image_size: int,
+    candidate: str | None = None,
+    seed: int = 0,
+    *,
+    whole: bool = True,
 ) -> Stream | None:
     """The photographs of a directory as `images` prepares them, in batches; None where they are few.
 
-    The candidate's preprocessing is compared on all: stage by stage on the first batch, by the final tensor on the
-    others, and stage by stage where that differs. The candidate is then given its own tensors of all.
+    The candidate's preprocessing is compared on all: stage by stage on the first batch, by the final tensor on
+    the others (not with `whole` False), and stage by stage where that differs. The candidate is then given its own
+    tensors of all.
 
     Raises:
         UsageError: As `images`.
@@ -81,7 +88,7 @@ def streamed_images(
     if len(files) <= max(HELD, batch_size):
         return None
     head = images(directory, batch_size, image_size, candidate, seed)
-    if candidate is not None and head.other is None:
+    if whole and candidate is not None and head.other is None:
         likeness = Likeness(Photographs(tuple(files), image_size, candidate, seed))
         chosen = [
             files[number] for number in _unlike(Indexed(likeness, batch_size, origin), len(head.args[0]))
@@ -129,9 +136,11 @@ class Called:
         batches: How many there are, where what it returns has a length.
         origin: What to call it.
         identity: Empty, likewise.
+        readers: None: it is called in this process.
     """
 
     identity = ""
+    readers = 0
 
     def __init__(self, spec: str, seed: int) -> None:
         self._spec, self._seed = spec, seed

@@ -77,7 +77,7 @@ class Indexed:
             DataError: A sample cannot be read, or has another shape than those beside it.
         """
         numbers = [number for number in range(self.batches or 0) if wanted(number)]
-        workers = _workers() if self._data.slow and len(numbers) > _FEW else 0
+        workers = self.readers if len(numbers) > _FEW else 0
         loader = DataLoader(
             _Typed(self._data),
             batch_sampler=[self._members(number) for number in numbers],
@@ -105,6 +105,12 @@ class Indexed:
     def identity(self) -> str:
         """By what all samples are known without reading them."""
         return self._data.identity
+
+    @property
+    def readers(self) -> int:
+        """Worker processes that decode, half as many as this one has cores for itself; none for what is quick."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return min(_WORKERS, max(1, (os.cpu_count() or 2) // (2 * here))) if self._data.slow else 0
 
     def name(self, sample: int) -> str:
         """What the data calls a sample."""
@@ -157,12 +163,6 @@ class _Typed(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         """One sample."""
         return self._data[number]
-
-
-def _workers() -> int:
-    """Processes that decode for this one, half as many as it has cores for itself."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(_WORKERS, max(1, (os.cpu_count() or 2) // (2 * here)))
 
 
 @dataclass(frozen=True)

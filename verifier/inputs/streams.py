@@ -39,6 +39,10 @@ class Source(Protocol):
     def identity(self) -> str:
         """By what all samples are known without reading them, empty where only reading tells."""
 
+    @property
+    def readers(self) -> int:
+        """Processes that read beside this one; 0 where it reads everything itself, whoever wants it."""
+
     def read(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, int, Inputs]]:
         """The batches of the numbers that are wanted, in their order, each with its number and its first sample's.
 
@@ -177,6 +181,11 @@ class Stream(Sequence[Inputs]):
     def identity(self) -> str:
         """By what all samples are known without reading them, empty where only reading tells."""
         return self._source.identity
+
+    @property
+    def readers(self) -> int:
+        """Processes that read beside this one; 0 where it reads itself."""
+        return self._source.readers
 
     def along(self, batch_dim: int | None) -> Stream:
         """The same stream, where samples lie along another dimension."""

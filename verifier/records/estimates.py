@@ -34,6 +34,9 @@ class Estimate(Record, frozen=True, kw_only=True):
     alike: bool
     memory: float | None
     missing: tuple[str, ...] = ()
+    ranks: int = 1
+    samples: int | None = None
+    uncounted: bool = False
 
     @property
     def seconds(self) -> float:

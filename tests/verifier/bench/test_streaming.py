@@ -29,6 +29,7 @@ class Slices:
     batches: int | None = None
     origin = "pictures"
     identity = ""
+    readers = 0
 
     def __init__(self, whole: Tensor, size: int) -> None:
         self.parts = torch.split(whole, size)
