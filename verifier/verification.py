@@ -13,17 +13,17 @@ import msgspec
 import torch
 from torch import nn
 
-from verifier.bench.as_given import as_given, by_sample, made_for
-from verifier.bench.comparing import Compared, Terms, compared
+from verifier.bench.as_given import as_given
+from verifier.bench.comparing import Compared, Terms
 from verifier.bench.deployed import in_cells, staged, unsuited, weighed
 from verifier.bench.exercise import exercise
 from verifier.bench.intact import intact
 from verifier.bench.kernels import with_kernels
 from verifier.bench.notes import notes, returned_otherwise
-from verifier.bench.probes import Draw, a_call
 from verifier.bench.probing import probing, probing_otherwise
 from verifier.bench.protocol import LOCALISE, Progress, Protocol, silent
 from verifier.bench.reproducing import reproduced
+from verifier.bench.sampled import on_samples
 from verifier.bench.side import Side
 from verifier.bench.specialised import other_ways, specialised
 from verifier.border.depth import room_for
@@ -31,12 +31,11 @@ from verifier.border.garbage import collecting_seldom
 from verifier.border.programs import contained
 from verifier.cells import Cell, Request, missing_here
 from verifier.environment import describe, preserved, tf32_allowed
-from verifier.errors import CannotRunError, GraphDepartureError, InputError, UsageError
+from verifier.errors import UsageError
 from verifier.estimate import told_ahead
 from verifier.forms.loading import is_file
 from verifier.inputs import Stream, headed, informed
-from verifier.inputs.samples import batch_size as batch_size_of
-from verifier.inputs.samples import batches, ends, picked
+from verifier.inputs.samples import batches
 from verifier.judge import STRICT, Policy, concluded, coverage, with_sources
 from verifier.lockstep import pages_held
 from verifier.models.compiled import interpreted
@@ -275,7 +274,7 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
     asked = (sides[0], parts), (sides[1], [part.other or part for part in parts])
     runs = [as_given(*each) for each in asked if not each[0].recompiled]
     with interpreted(), unmemoised(*(side.model for side in sides)):
-        found = _on_samples(sides, given, terms)
+        found = on_samples(sides, given, terms)
     masters = found.bench.subject.masters
     cells = [request.cell for request in terms.requests if request.cell not in terms.missing]
     for (side, own), state in zip(asked, (masters.baseline, masters.candidate), strict=True):
@@ -289,95 +288,6 @@ def _compared(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared
         notes=(*found.notes, *odd.notes),
         doubtful=(*found.doubtful, *odd.draws, *(() if found.diverged else (way.draw for way in ways))),
         ways=ways,
-    )
-
-
-def _on_samples(sides: tuple[Side, Side], given: Inputs, terms: Terms) -> Compared:
-    """The comparison with a few samples for float64, or with all where a few will not do.
-
-    A model may depend on how many samples there are, and the first dimension need not be the batch. Where one of the
-    two alone does, or the batches asked for go another way, they are to be probed with so many samples, too.
-    """
-    parts = terms.parts(given)
-    # Two are enough for a fault that mixes samples to show, and few enough for float64 to be quick.
-    numbers = sorted(ends(batch_size_of(given)))
-    found: Compared | None = None
-    alone = (True, True)
-    anew = False
-    if len(numbers) < batch_size_of(given):
-        try:
-            found = compared(sides, given, picked(given, numbers), terms)
-        except GraphDepartureError:
-            anew = True
-        except (CannotRunError, InputError):
-            pass  # what fails on a few samples may run on all; else that tells why
-        if found is None or not found.alone:
-            alone = _by_sample(sides, parts)
-        if found is not None and all(alone):
-            found = _with_samples_apart(sides, given, numbers, terms, found)
-            return compared(sides, given, given, terms.anew()) if found.sample_counts_differ else found
-    if not anew:
-        try:
-            whole = compared(sides, given, given, terms)
-        except (GraphDepartureError, InputError):
-            anew = True
-    if anew:
-        whole = compared(sides, given, given, terms.anew())
-    doubtful = [*parts] if anew else []
-    notes = whole.notes
-    if alone[0] != alone[1]:
-        odd = sides[0] if alone[1] else sides[1]
-        if how := made_for(odd, given):
-            notes = (
-                *notes,
-                f"the {odd.role} is made for {batch_size_of(given)} samples: {how}",
-            )
-        else:
-            doubtful.append(picked(given, numbers))
-    elif not all(alone) and found is not None and found.diverged:
-        notes = (*notes, f"on {len(numbers)} samples the two part; both depend on how many there are")
-    sizes = {batch_size_of(each): each for each in doubtful}
-    sizes.pop(batch_size_of(given), None)
-    draws = tuple(Draw(a_call(size), each, resized=True) for size, each in sizes.items())
-    return replace(whole, notes=notes, doubtful=draws)
-
-
-def _by_sample(sides: tuple[Side, Side], parts: Sequence[Inputs]) -> tuple[bool, bool]:
-    """Whether each model gives for a few samples what it gives for these among all; both run on all."""
-    return by_sample(sides[0], parts), by_sample(sides[1], [part.other or part for part in parts])
-
-
-def _with_samples_apart(
-    sides: tuple[Side, Side], given: Inputs, numbers: Sequence[int], terms: Terms, found: Compared
-) -> Compared:
-    """What was found on a few samples, or on these and those on which both part; on all if these do not tell."""
-    if apart := [number for number in found.samples_apart if number not in numbers]:
-        chosen = [*numbers, *apart]
-        few = picked(given, chosen) if terms.stream is None else terms.stream.picked(chosen)
-        found = compared(sides, given, few, terms)
-    elif terms.stream is not None and terms.semantics:
-        found = _with_worst(sides, given, numbers, terms, found, terms.stream)
-    return compared(sides, given, given, terms) if found.samples_apart else found
-
-
-def _with_worst(
-    sides: tuple[Side, Side],
-    given: Inputs,
-    numbers: Sequence[int],
-    terms: Terms,
-    found: Compared,
-    stream: Stream,
-) -> Compared:
-    """What was found, if float64 finds nothing on the worst samples either: among many, one is lost in the mean."""
-    worst = [number for number in found.worst_samples if number not in numbers]
-    if not worst or found.diverged:
-        return found
-    few = stream.picked([*numbers, *worst])
-    if compared(sides, given, few, replace(terms, requests=())).diverged:
-        return compared(sides, given, few, terms)
-    names = " and ".join(map(stream.name, worst))
-    return replace(
-        found, notes=(*found.notes, f"the outputs are furthest apart on {names}: float64 agrees there, too")
     )
 
 

@@ -26,8 +26,13 @@ def photos(place: Path) -> Path:
     return place / "photos"
 
 
-def test_a_directory_of_many_photographs_is_streamed(compare: Callable[..., Ended], photos: Path) -> None:
-    ended = compare("--images", photos.name, "--batch-size", "12")
+def test_a_directory_of_many_photographs_is_streamed(
+    compare: Callable[..., Ended], photos: Path, place: Path
+) -> None:
+    temporary = place / ("t" * 120)  # no socket can have a name there
+    temporary.mkdir()
+
+    ended = compare("--images", photos.name, "--batch-size", "12", env={"TMPDIR": str(temporary)})
 
     assert ended.code == 0, ended.err
     inputs = ended.result()["inputs"]

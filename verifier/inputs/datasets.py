@@ -9,6 +9,7 @@ from array import array
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
@@ -82,7 +83,7 @@ class Indexed:
             _Typed(self._data),
             batch_sampler=[self._members(number) for number in numbers],
             num_workers=workers,
-            collate_fn=list,
+            collate_fn=_as_arrays if workers else list,
             multiprocessing_context="spawn" if workers else None,
             generator=torch.Generator(),  # else it draws from the process's
             timeout=_PATIENCE if workers else 0,
@@ -99,7 +100,7 @@ class Indexed:
                     f"the processes that decode {self.origin} have ended, or are stuck: {first_line(error)}. Where "
                     'this is a script, what it does belongs under `if __name__ == "__main__":`'
                 ) from error
-            yield number, number * self._size, self._inputs(self._members(number), found)
+            yield number, number * self._size, self._inputs(self._members(number), _as_tensors(found))
 
     @property
     def identity(self) -> str:
@@ -154,6 +155,15 @@ class Pair(NamedTuple):
 
 def _said(shapes: Sequence[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes))
+
+
+def _as_arrays(found: list[Any]) -> Any:
+    """What a worker sends: of tensors their numbers; to share a file takes a socket, whose path has to be short."""
+    return pytree.tree_map_only(torch.Tensor, torch.Tensor.numpy, found)
+
+
+def _as_tensors(found: Any) -> Any:
+    return pytree.tree_map_only(np.ndarray, torch.from_numpy, found)
 
 
 class _Typed(Dataset[Any]):
