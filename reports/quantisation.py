@@ -32,7 +32,17 @@ def sections(verification: Result, most: int | None = SHOWN) -> list[Section]:
     layers = sorted(found.layers, key=lambda each: -each.saves if math.isfinite(each.saves) else 0.0)
     rows: tuple[tuple[str, ...], ...] = tuple(map(_row, layers))
     title = "Layers, by the share of the outputs' error that goes away with each in float"
-    header = ("layer", "site", "share", "alone", "in all", "weight clipped", "range used", "")
+    header = (
+        "layer",
+        "site",
+        "share",
+        "alone",
+        "in all",
+        "weight clipped",
+        "range used",
+        "input clipped",
+        "",
+    )
     told.append(Section(title, rows if most is None else cut(rows, most), header))
     return [each for each in told if each.rows]
 
@@ -69,10 +79,11 @@ def _kept(kept: KeptInFloat) -> Iterator[str]:
 
 
 def _row(layer: QuantisedLayer) -> tuple[str, ...]:
-    clipped = "" if layer.clipped is None else _percent(layer.clipped)
-    used = "" if layer.used is None else _percent(layer.used)
+    ranges = (
+        "" if each is None else _percent(each) for each in (layer.clipped, layer.used, layer.input_clipped)
+    )
     figures = _percent(layer.saves), _decibels(layer.sqnr_db), _decibels(layer.sqnr_total_db)
-    return layer.name, layer.site, *figures, clipped, used, "keep in float" if layer.kept else ""
+    return layer.name, layer.site, *figures, *ranges, "keep in float" if layer.kept else ""
 
 
 def _percent(value: float) -> str:

@@ -539,6 +539,7 @@ def quantised() -> Verification:
         saves=0.625,
         clipped=0.0,
         used=0.992,
+        input_clipped=0.0025,
         kept=True,
     )
     layers = (

@@ -9,9 +9,9 @@ from tests.samples import diverged, quantised
 def test_layers_stand_in_the_order_of_what_they_cost() -> None:
     (*_, layers) = quantisation.sections(quantised())
     assert layers.rows == (
-        ("node_conv_1", "conv1", "62.5 %", "41.2 dB", "38.0 dB", "0 %", "99.2 %", "keep in float"),
-        ("node_pool", "pool", "0 %", "exact", "38.0 dB", "", "", ""),
-        ("node_fc", "fc", "-3 %", "41.2 dB", "38.0 dB", "0 %", "99.2 %", ""),
+        ("node_conv_1", "conv1", "62.5 %", "41.2 dB", "38.0 dB", "0 %", "99.2 %", "0.25 %", "keep in float"),
+        ("node_pool", "pool", "0 %", "exact", "38.0 dB", "", "", "0.25 %", ""),
+        ("node_fc", "fc", "-3 %", "41.2 dB", "38.0 dB", "0 %", "99.2 %", "0.25 %", ""),
     )
 
 

@@ -78,7 +78,7 @@ class QuantisedGraph:
         back = [self._grid(each) for each in reads]
         other = next((each for each in back if each and grid and not each.same(grid)), grid)
         assert isinstance(source, fx.Node)  # noqa: S101 - what is rounded is no number
-        inside = source.op == "call_function"
+        inside = source.op in ("call_function", "placeholder")
         return Rounding(source.name, layers, layers, grid, other, inside, _positive(source))
 
     def _constant(self, value: Any) -> Tensor | None:
@@ -173,9 +173,11 @@ class QuantisedGraph:
         ):  # also what scales are made with, and weights that nothing reads
             if not node.users and (_kind(node) or node.op == "get_attr" or node.target is operator.getitem):
                 graph.erase_node(node)
+        inputs = [node for node in graph.nodes if node.op == "placeholder"]
         for original, node in copies.items():
             if noted and original.name in noted:
-                with graph.inserting_after(node):
+                last = inputs[-1] if node in inputs else node
+                with graph.inserting_after(last):
                     graph.call_function(noted[original.name], (original.name, node))
         return self._made(graph, holder)
 

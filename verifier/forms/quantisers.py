@@ -134,7 +134,7 @@ class Rounding(NamedTuple):
         readers: Those of them that read it.
         grid: What it is rounded to; None where that is made of the tensor itself, each time.
         back: What its codes are read as, likewise; NaN for a scale or zero point that is the one made each time.
-        inside: Whether a run can show it; inputs of the model are not shown.
+        inside: Whether a run can show it.
         positive: Whether nothing in it can be below 0, as far as the operators tell that make it.
         bounds: What all its readers cut it to: beyond that it need not be kept.
     """

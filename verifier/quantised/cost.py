@@ -19,6 +19,7 @@ from verifier.models.casting import arguments, running
 from verifier.quantised.fused import fused
 from verifier.quantised.keeping import kept_in_float
 from verifier.quantised.outputs import differing, joined, ordered
+from verifier.quantised.ranges import clipping, met
 from verifier.quantised.sane import figures, outlying
 from verifier.quantised.trials import Trials
 from verifier.records import (
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verifier.bench.comparing import Compared
-    from verifier.forms.quantisers import Grid, Rounding
     from verifier.inputs import Inputs
     from verifier.quantised.apart import Apart
     from verifier.quantised.fused import Fused
+    from verifier.quantised.ranges import Met
     from verifier.quantised.sane import Fault
     from verifier.quantised.trials import Effect
     from verifier.records import Comparison, KeptInFloat
@@ -94,7 +95,12 @@ def cost(
             [*map(batch_size, parts)],
         )
         undone = _undone(results)
-        doubts = (*taken.doubts, *outlying(_rounded(taken, trials))) if undone is Verdict.MATCH else ()
+        rounded = met(taken, trials)
+        doubts = (
+            (*taken.doubts, *outlying([each[:3] for each in rounded]), *clipping(rounded))
+            if undone is Verdict.MATCH
+            else ()
+        )
         faults = [*{each.tensor: each for each in (*reversed(doubts), *reversed(taken.faults))}.values()][
             ::-1
         ]
@@ -113,7 +119,7 @@ def cost(
         undone=undone,
         error=whole.error,
         measure="changed" if whole.changed > whole.numbers else "nrmse",
-        layers=tuple(_layers(taken, effects, names, kept)),
+        layers=tuple(_layers(taken, rounded, effects, names, kept)),
         faults=tuple(
             QuantiserFault(
                 layer=each.layer,
@@ -139,22 +145,6 @@ def cost(
     return Cost((*told[:place], cell, *told[place:]), quantisation, (*before, *stages))
 
 
-def _rounded(taken: Apart, trials: Trials) -> list[tuple[Rounding, Grid, Tensor]]:
-    """What is rounded, with what it is on the first batch; below 0 nothing is left where an activation is cut off."""
-    values = trials.floats(0).values
-    makers = {layer.result: layer.name for layer in trials.quantised.layers}
-    found = []
-    for rounding in trials.quantised.roundings:
-        grid, value = rounding.grid, values.get(rounding.name)
-        if grid is not None and grid.axis is None and value is not None and value.numel():
-            low, high = rounding.bounds
-            if float(grid.zero) == grid.low:
-                low = max(low, 0.0)
-                high = min(high, taken.ceilings.get(makers.get(rounding.name, ""), high))
-            found.append((rounding, grid, value.clamp(low, high)))
-    return found
-
-
 def _returned(found: Compared, parts: Sequence[Inputs]) -> list[tuple[Tensor, ...]]:
     """What the baseline returns for each batch."""
     bench = found.bench.at(cell=_CELL)
@@ -177,13 +167,21 @@ def _undone(results: Sequence[CellResult]) -> Verdict:
 
 
 def _layers(
-    taken: Apart, effects: Mapping[str, Effect], names: Mapping[str, str], kept: KeptInFloat | None
+    taken: Apart,
+    rounded: Sequence[Met],
+    effects: Mapping[str, Effect],
+    names: Mapping[str, str],
+    kept: KeptInFloat | None,
 ) -> list[QuantisedLayer]:
     weights = {
         layer: figures(exact.weight, stored.grid)
         for stored, exact in taken.matched.values()
         for layer in stored.layers
     }
+    cut: dict[str, float] = {}
+    for each in rounded:
+        for reader in each.rounding.readers:
+            cut[reader] = max(each.clipped, cut.get(reader, 0.0))
     return [
         QuantisedLayer(
             name=layer.name,
@@ -194,6 +192,7 @@ def _layers(
             saves=1 - effects[layer.name].output,
             clipped=weights[layer.name].clipped if layer.name in weights else None,
             used=min(weights[layer.name].used, 1.0) if layer.name in weights else None,
+            input_clipped=cut.get(layer.name),
             kept=kept is not None and layer.name in kept.layers,
         )
         for layer in taken.quantised.layers

@@ -15,7 +15,9 @@ class QuantisedLayer(Record, frozen=True, kw_only=True):
     `sqnr_total_db` where everything is; infinite without an error. `saves` is the share of the outputs' error (its
     mean square) that goes away with this layer in float, by a run: below 0 where the error grows. `clipped` is the
     share of its weight that lies beyond the range, `used` how much of the range the weight fills; both are None
-    without a weight in few bits that the baseline has. `kept` says whether it is among the layers to keep in float.
+    without a weight in few bits that the baseline has. `input_clipped` is the share of what it reads that lies
+    beyond the range of its quantiser on these inputs, of several tensors the largest; None where none is rounded to
+    fixed numbers. `kept` says whether it is among the layers to keep in float.
     """
 
     name: str
@@ -26,6 +28,7 @@ class QuantisedLayer(Record, frozen=True, kw_only=True):
     saves: float
     clipped: float | None = None
     used: float | None = None
+    input_clipped: float | None = None
     kept: bool = False
 
 

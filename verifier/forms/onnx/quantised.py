@@ -84,6 +84,11 @@ class QuantisedOnnx(RoundedOnnx):
         own = {each.name for each in model.graph.output}
         renamed = self._renamed(layers)
         wanted = [renamed.get(name, name) for name in show]
+        given = {each.name for each in model.graph.input} & {*wanted}
+        shown_as = {name: f"{name}/given" for name in given}  # an input is no output of its own
+        nodes = [helper.make_node("Identity", [name], [other]) for name, other in shown_as.items()]
+        model.graph.node.extend(nodes)
+        wanted = [shown_as.get(name, name) for name in wanted]
         model.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in dict.fromkeys(wanted) if name not in own
         )

@@ -157,7 +157,7 @@ class RoundedOnnx:
             )
             other = next((each for each in back if each and grid and not each.same(grid)), grid)
             other = self._read_as(wrong[0], node) if wrong else other
-            inside = name in self._made and name not in self._held
+            inside = name not in self._held
             positive, bounds = self._positive(name), self._bounds(behind)
             before = found.get(name)
             if before is not None and not (grid and before.grid and before.grid.same(grid)):
