@@ -8,7 +8,7 @@ import msgspec
 
 from verifier.judge.consistency import contradiction
 from verifier.judge.criteria import OUTPUT, deciding, judged_by_task
-from verifier.records import CellResult, Coverage, Criterion, Probe, Status, Verdict, brief
+from verifier.records import CellResult, Coverage, Criterion, Probe, Verdict, brief
 
 AS_GIVEN = "as given"
 """The rule of rows that hold a model as it was given against its program."""
@@ -119,14 +119,18 @@ def beside_quantisation(cells: Sequence[CellResult]) -> str | None:
 
     What quantisation costs is a matter of the task. A wrong graph beside it is not, however few classes it changes.
     """
-    rows = [(cell, row) for cell in cells for row in cell.layers]
-    if not any(row.budget is not None and row.budget.rule == QUANTISED for _, row in rows):
+    rows = [row for cell in cells for row in cell.layers]
+    if not any(row.budget is not None and row.budget.rule == QUANTISED for row in rows):
         return None
-    for cell, row in rows:
-        if row.status is Status.CULPRIT and row.stage in ("translation", "fusion"):
-            said = row.cause.summary if row.cause is not None else row.reason
-            name = row.baseline or row.candidate
-            return f"{name} is wrong beside what is quantised ({cell.name}, {row.stage}): {said}"
+    for cell in cells:
+        for row in cell.culprits:  # operators without a partner among them
+            if row.stage in ("translation", "fusion"):
+                said = row.cause.summary if row.cause is not None else row.reason
+                name = row.baseline or row.candidate
+                return f"{name} is wrong beside what is quantised ({cell.name}, {row.stage}): {said}"
+    for cell in cells:
+        if cell.role == "semantics" and cell.verdict is Verdict.DIVERGED:
+            return f"with nothing rounded it is not the baseline's function ({cell.name}): {cell.reason}"
     return None
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.verifier.quantised.quantising import exported, pictures, quantised
+from tests.verifier.quantised.quantising import drawn, exported, pictures, quantised
 from verifier import verify
+from verifier.judge import Policy
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
@@ -139,3 +140,36 @@ def test_an_activation_is_found_however_the_baseline_is_written(
     found = verify(baseline().eval(), str(file), x)
     assert found.quantisation is not None
     assert (found.quantisation.undone, found.quantisation.faults) == (Verdict.MATCH, ())
+
+
+class Joined(nn.Module):
+    """Two branches that are added or multiplied, with or without a ReLU behind; (N, 3, 16, 16) to (N, 10)."""
+
+    def __init__(self, joins: Callable[[Tensor, Tensor], Tensor], *, act: bool) -> None:
+        super().__init__()
+        self.joins, self.act = joins, act
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures to class scores."""
+        x = self.conv1(x)
+        x = self.joins(x, self.conv2(x.relu()))
+        found: Tensor = self.fc((x.relu() if self.act else x).mean((2, 3)))
+        return found
+
+
+@pytest.mark.parametrize("joins", [torch.add, torch.mul])
+def test_an_activation_behind_an_operator_without_weights_is_no_clamp_of_a_quantiser(
+    joins: Callable[[Tensor, Tensor], Tensor], tmp_path: Path
+) -> None:
+    model = drawn(Joined(joins, act=True))
+    file = quantised(exported(model, pictures(), tmp_path / "float.onnx"), tmp_path / "net.onnx", pictures())
+    lenient = Policy(name="lenient", task_decides=True, top1_agreement=0.0, kl_mean=1e9, logit_error=1e9)
+    assert verify(model, str(file), pictures(), policy=lenient).verdict is Verdict.MATCH
+    found = verify(drawn(Joined(joins, act=False)), str(file), pictures(), policy=lenient)
+    assert found.verdict is Verdict.DIVERGED
+    assert "mean is wrong beside what is quantised" in found.reason
+    assert [(row.stage, row.cause and row.cause.code) for row in found.cells[0].culprits] == [
+        ("translation", "relu-extra")
+    ]
