@@ -72,7 +72,7 @@ class Widening(TorchFunctionMode):
         kwargs = kwargs or {}
         try:
             return wider(func)(*widened(func, args), **widened(func, kwargs))
-        except (NotImplementedError, RuntimeError) as error:
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
             # Kernels of float32 need not check sizes that those of float64 refuse: they end the process.
             if not (isinstance(error, NotImplementedError) or _OF_DTYPES.search(str(error))):
                 raise
@@ -162,7 +162,7 @@ def _narrowed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
         return NotImplemented
     try:
         result = function(*given, **named)
-    except (NotImplementedError, RuntimeError, TypeError):
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError):
         return NotImplemented
     if writes_in_place(function, kwargs):
         back = {id(low): tensor.copy_(low) for tensor, low in lower.values()}
