@@ -18,7 +18,7 @@ from verifier.certificates.tensors import Fitted, fitted, marks, with_tensors
 from verifier.certificates.unreached import unreached
 from verifier.diagnose import with_unreached, written_otherwise
 from verifier.environment import tf32
-from verifier.errors import GraphDepartureError
+from verifier.errors import CannotRunError, GraphDepartureError, InputError, ModelError, VerifierError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import dense
 from verifier.inputs.samples import batch_size
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from verifier.certificates.certificate import Certificate
     from verifier.certificates.meeting import Error
     from verifier.diagnose import Tried
+    from verifier.graph import Graph
     from verifier.inputs import Inputs
     from verifier.judge import Region
     from verifier.lockstep import Passes
@@ -88,9 +89,12 @@ def compared_with(
         cells: The numerics cells to compare in, all of them recorded.
         known: What is known of the parameter map.
         protocol: How it is judged.
+
+    Raises:
+        CannotRunError: The candidate takes all samples, and is made for no other number.
     """
     graph = as_graph(certificate.content.graph)
-    own = candidate.record(few).with_outputs_like(graph)
+    own = _recorded(candidate, given, few).with_outputs_like(graph)
     told = marks(certificate, candidate.model)
     alignment = align(graph, own, told, known)
     fit = fitted(certificate, candidate, alignment, told[1], known)
@@ -130,6 +134,24 @@ def compared_with(
     )
     static = (*written_otherwise(alignment), *fit.differences)
     return Found(alignment, fit, tuple(results), tuple(dict.fromkeys(words)), reading, silent, tried, static)
+
+
+def _recorded(candidate: Side, given: Inputs, few: Inputs) -> Graph:
+    """The candidate's graph on what float64 was recorded on."""
+    try:
+        return candidate.record(few)
+    except (InputError, ModelError) as error:
+        if batch_size(few) == batch_size(given):
+            raise
+        try:
+            candidate.record(given)
+        except VerifierError:
+            raise error from None
+        raise CannotRunError(
+            f"the recording holds float64 on {batch_size(few)} samples, and the candidate {candidate.spec} takes "
+            f"{batch_size(given)} alone. This is a limit of the verifier: compare it with the baseline itself, or "
+            "make it for any number of samples."
+        ) from None
 
 
 _OTHER_WAY = (

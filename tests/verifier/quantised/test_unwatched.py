@@ -80,6 +80,24 @@ def test_a_module_of_torchao_is_refused_beside_a_quantised_baseline(
         verify(by_pt2e(flat, features), rounding, features)
 
 
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_a_graph_of_pt2e_is_compared_with_a_recording_as_it_is(
+    dynamic: bool, flat: nn.Module, features: Tensor
+) -> None:
+    rounding = by_pt2e(flat, features, dynamic=dynamic)
+    kept = record(rounding, features)
+    assert verify(kept, rounding, features).verdict is Verdict.MATCH
+    assert verify(kept, flat, features).verdict is Verdict.DIVERGED
+
+
+def test_a_program_for_one_number_of_samples_is_refused_as_a_limit_of_ours(
+    flat: nn.Module, features: Tensor
+) -> None:
+    for candidate in (by_pt2e(flat, features), torch.export.export(flat, (features,))):
+        with pytest.raises(CannotRunError, match=f"takes 8 alone. This is {LIMIT}"):
+            verify(record(flat, features), candidate, features)
+
+
 def test_a_quantised_onnx_model_is_compared_as_it_is(int8: str) -> None:
     x = pictures()
     assert verify(record(small(), x), int8, x).verdict is Verdict.DIVERGED
