@@ -96,10 +96,10 @@ class Side:
                 f"the {role} has lazy parameters without a shape. Run it once on an input before comparing it."
             )
         _see_values(role, state_of(known))
-        program = eager(known, role)
+        program, notes = loading.opened(eager(known, role), role)
         kind = type(program)
         form = loading.of_compiled(known, program)
-        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known, form=form)
+        return cls(role, f"{kind.__module__}.{kind.__qualname__}", program, known, notes, form=form)
 
     @classmethod
     def _built(cls, role: str, spec: str, seed: int, *, apart: bool) -> Side:
@@ -116,7 +116,13 @@ class Side:
             form = loading.compiled(found.model, asked.options)
         given = found.given if form is None else found.model
         return replace(
-            found, spec=spec, given=given, notes=source.notes, flags=source.flags, seed=seed, form=form
+            found,
+            spec=spec,
+            given=given,
+            notes=(*source.notes, *found.notes),
+            flags=source.flags,
+            seed=seed,
+            form=form,
         )
 
     @classmethod

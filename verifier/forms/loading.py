@@ -108,6 +108,19 @@ def of_compiled(model: nn.Module, program: nn.Module) -> Form | None:
     return forms.of(program, recipes) if recipes else None
 
 
+def opened(model: nn.Module, role: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model with programs in place of parts that are TorchScript, and what to know of these; else itself.
+
+    Raises:
+        ModelError: A part of it cannot be copied.
+    """
+    if not any(isinstance(each, torch.jit.ScriptModule) for each in model.modules()):
+        return model, ()
+    from verifier.forms.scripted import parts  # noqa: PLC0415 - reads all of torch's operators
+
+    return parts.opened(model, role)
+
+
 def of_file(spec: str) -> Form:
     """The form in a file.
 

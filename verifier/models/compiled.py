@@ -55,9 +55,11 @@ def eager(model: nn.Module, role: str) -> nn.Module:
 
 
 def patched(model: nn.Module) -> bool:
-    """Whether a model is more than its modules: functions of single ones (hooks), classes copied in their own way."""
+    """Whether a model is more than its modules: scripted parts, hooks, classes copied in their own way."""
     if any(
-        not is_plain(type(module)) or type(module).__call__ is not nn.Module.__call__
+        isinstance(module, torch.jit.ScriptModule)
+        or not is_plain(type(module))
+        or type(module).__call__ is not nn.Module.__call__
         for module in model.modules()
     ):
         return True

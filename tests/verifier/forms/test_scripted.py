@@ -357,3 +357,56 @@ def test_a_file_is_read_without_a_warning(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # torch's own, of making one
         torch.jit.save(torch.jit.trace(Steps().eval(), torch.randn(5, 3)), tmp_path / "net.pt")  # type: ignore[no-untyped-call]
     read(tmp_path / "net.pt")
+
+
+class Around(nn.Module):
+    """A model with a part of TorchScript, twice; (N, 16) to (N, 4)."""
+
+    def __init__(self, way: Callable[[nn.Module, Tensor], Any] | None = None, gain: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        part = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.LayerNorm(16)).eval()
+        with torch.no_grad():
+            part[2].weight[3] += gain
+        made = part if way is None else way(part, torch.zeros(2, 16))
+        self.parts, self.last = nn.ModuleList([made, made]), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to scores."""
+        for part in self.parts:
+            x = x + part(x)
+        found: Tensor = self.last(x)
+        return found
+
+
+@pytest.mark.parametrize("way", ["scripted", "traced", "saved", "frozen"])
+def test_a_part_is_opened_and_left_as_it_is(way: str) -> None:
+    x, wrong = torch.randn(5, 16), Around(WAYS[way], gain=0.5).eval()
+    part = wrong.parts[0]
+    right = verify(Around().eval(), Around(WAYS[way]).eval(), x, weights="as-is")
+    assert right.verdict is MATCH, right.reason
+    assert right.coverage.baseline_share == 1
+    found = verify(Around().eval(), wrong, x, weights="as-is")
+    assert found.verdict is DIVERGED
+    assert {row.op for row in found.culprits} == {"layer_norm"}
+    assert wrong.parts[0] is part
+    assert isinstance(part, torch.jit.ScriptModule)
+
+
+def test_a_part_that_cannot_be_opened_is_one_call_beside_others_that_are_compared() -> None:
+    def hooked(part: nn.Module, _: Tensor) -> Any:
+        part.register_forward_hook(_twice)
+        return torch.jit.script(part)
+
+    def also(part: nn.Module, _: Tensor) -> Any:
+        part.register_forward_hook(_twice)
+        return part
+
+    found = verify(Around(also).eval(), Around(hooked).eval(), torch.randn(5, 16), weights="as-is")
+    assert any("cannot be looked into: it has hooks" in note for note in found.notes)
+    assert [row.candidate for row in found.layers if row.candidate and row.baseline][-1] == "last"
+    assert all(cell.verdict is MATCH for cell in found.cells)
+
+
+def _twice(self: Any, input: tuple[Tensor], output: Tensor) -> Tensor:  # noqa: A002 - TorchScript asks for it
+    return output * 2
