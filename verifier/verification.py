@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from verifier.bench.as_given import as_given
+from verifier.bench.at_once import samples_at_once
 from verifier.bench.comparing import Compared, Terms
 from verifier.bench.deployed import in_cells, staged, unsuited, weighed
 from verifier.bench.exercise import exercise
@@ -154,7 +155,7 @@ def verify(
         return recorded
     given, stream = headed(inputs, batch_dim, candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
-        sides = _sides(baseline, candidate, seed)
+        sides, batch_size = samples_at_once(_sides(baseline, candidate, seed), given, stream, batch_size)
         sides, taken = taken_apart(sides, given, batch_size, keep_float_budget, weights)
         weights, known = weighed(weights, parameter_map or {}, sides)
         missing = missing_here(requests) | unsuited(requests, sides)

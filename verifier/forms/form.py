@@ -109,6 +109,7 @@ class Form:
         recompiled: Where a compiler makes it of a program when it runs, what makes its stages; they then take the
             place of `stages`.
         quantised: Where it rounds to few bits, what can be left out of that.
+        shapes: Sizes of its inputs in their order, as far as it says them; None for any.
     """
 
     kind: str
@@ -122,6 +123,7 @@ class Form:
     captured: bool = False
     recompiled: Recompiling | None = None
     quantised: Quantised | None = None
+    shapes: tuple[tuple[int | None, ...], ...] = ()
 
 
 @contextlib.contextmanager

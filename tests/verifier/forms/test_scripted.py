@@ -367,14 +367,14 @@ class Around(nn.Module):
         torch.manual_seed(0)
         part = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.LayerNorm(16)).eval()
         with torch.no_grad():
-            part[2].weight[3] += gain
+            part.get_parameter("2.weight")[3] += gain
         made = part if way is None else way(part, torch.zeros(2, 16))
         self.parts, self.last = nn.ModuleList([made, made]), nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers to scores."""
         for part in self.parts:
-            x = x + part(x)
+            x = x + part.forward(x)
         found: Tensor = self.last(x)
         return found
 

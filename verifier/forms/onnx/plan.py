@@ -48,6 +48,7 @@ class Body:
 
     Attributes:
         inputs: Names of what it is given.
+        shapes: Sizes of these, None for any; empty where it says none.
         outputs: Names of what it returns.
         steps: Its nodes in order.
         constants: Constants that are no tensors it computes with: shapes, settings, numbers.
@@ -70,7 +71,11 @@ class Body:
                 f"the ONNX model draws random numbers in {drawing.name or drawing.output[0]} ({drawing.op_type}), "
                 "in an order of the runtime's own, so that no two runs can be compared. Export it without."
             )
-        self.inputs = tuple(each.name for each in graph.input if each.name not in held)
+        given = [each for each in graph.input if each.name not in held]
+        self.inputs = tuple(each.name for each in given)
+        self.shapes = tuple(
+            tuple(size.dim_value or None for size in each.type.tensor_type.shape.dim) for each in given
+        )
         self.outputs = tuple(each.name for each in graph.output)
         settings = {
             name

@@ -64,7 +64,8 @@ class Level:
                 sizes = ", ".join(str(size) if isinstance(size, int) else "any" for size in taken)
                 raise InputError(
                     f"the ONNX model takes {each.name} of shape ({sizes}), and was given {given}. Give it such "
-                    "inputs, or export it with that dimension dynamic."
+                    "inputs (--batch-size where it is the number of samples), or export it with that dimension "
+                    "dynamic."
                 )
         found = tuple(map(_tensors, session.run(None, feeds)))
         return found[0] if len(found) == 1 else found
@@ -164,6 +165,7 @@ def _form(
         notes=(mixed,) if program.plan.mixed else (),
         captured=True,
         quantised=quantised,
+        shapes=program.plan.shapes,
     )
 
 

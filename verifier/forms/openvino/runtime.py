@@ -154,6 +154,11 @@ def of(model: Any, file: str = "model.xml") -> Form:
         notes=notes,
         captured=True,
         lowered={SHIPPED: dtype} if dtype != native else {},
+        shapes=tuple(
+            tuple(size.get_length() if size.is_static else None for size in each.get_partial_shape())
+            for each in model.inputs
+            if each.get_partial_shape().rank.is_static
+        ),
     )
 
 
