@@ -129,7 +129,7 @@ def semantics(
     bench, look = _without_cut(bench, look, again)
     words += look.measured.words
     apart = unread(bench, look.judged) if look.judged.verdict is Verdict.DIVERGED else frozenset()
-    if apart and alike_elsewhere(bench):
+    if apart and alike_elsewhere(bench, apart):
         alignment = replace(bench.alignment, unread=apart)
         bench = bench.at(subject=replace(bench.subject, alignment=alignment))
         look = again(bench)

@@ -15,12 +15,14 @@ from verifier.errors import GraphDepartureError, ModelError
 from verifier.graph.tensors import leaves_in, mapped
 from verifier.lockstep import Comparing, Plan, run
 from verifier.proof.excited import SAME, excited
+from verifier.proof.unread import fills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from torch import Tensor
 
+    from verifier.align import Pair
     from verifier.bench.bench import Bench
     from verifier.inputs import Inputs
 
@@ -33,14 +35,21 @@ class Elsewhere(NamedTuple):
     near: bool = True
 
 
-def alike_elsewhere(bench: Bench) -> bool:
+def alike_elsewhere(bench: Bench, apart: Collection[Pair] = ()) -> bool:
     """Whether the two models agree on other inputs, too, and with other weights.
 
     What a mask of the program cuts off stays cut off. Without one input that both take nothing is known.
+
+    Args:
+        bench: The two models.
+        apart: Pairs that differ in what nothing reads. Numbers so large that they come near what fills a mask there
+            say nothing of it.
     """
-    tried = False
+    tried, filled = False, fills(bench, apart)
     for way in other_inputs(bench):
         agree = agree_on(bench, way)
+        if agree is False and filled - fills(bench.at(inputs=way.inputs), filled):
+            continue
         if agree is False:
             return False
         tried |= agree is True

@@ -133,6 +133,18 @@ def _differences(
     return found
 
 
+def fills(bench: Bench, pairs: Collection[Pair]) -> frozenset[Pair]:
+    """Those of some pairs that differ in what fills a mask: far below all else, so that a softmax makes 0 of it.
+
+    All of them where the models do not run.
+    """
+    try:
+        found = _differences(bench, pairs, force=False)
+    except (GraphDepartureError, ModelError):
+        return frozenset(pairs)
+    return frozenset(pair for pair, difference in found.items() if bool(difference.far.any()))
+
+
 def _size(tensor: Tensor) -> float:
     return float(tensor.double().square().mean().sqrt()) if tensor.numel() else 0.0
 

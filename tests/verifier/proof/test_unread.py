@@ -77,14 +77,16 @@ def unread(result: Verification) -> list[str | None]:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)  # with one draw of weights in a hundred the proof is not found
+    torch.manual_seed(0)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 21])  # with the last, scores come near -1e4 on inputs times 100
 @pytest.mark.parametrize(
     ("fill", "other"),
     [(-math.inf, -1e9), (-math.inf, torch.finfo(torch.float32).min), (-math.inf, -1e4), (-1e9, -1e8)],
 )
-def test_what_stands_at_masked_places_is_no_fault(fill: float, other: float) -> None:
+def test_what_stands_at_masked_places_is_no_fault(fill: float, other: float, seed: int) -> None:
+    torch.manual_seed(seed)
     result = compared(Masked(fill), Masked(other))
     assert result.verdict == "match", result.reason
     assert unread(result) == ["masked_fill"]
