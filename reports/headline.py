@@ -100,7 +100,8 @@ def _counted(verification: Result, rows: Sequence[PairResult]) -> tuple[str, int
     """How many of a cell's pairs agree, in words and as a number; rows that are no pair of sites do not count."""
     pairs = [row for row in rows if row.kind == "site" and row.status is not Status.UNMATCHED]
     agreeing = sum(pair.status is Status.OK for pair in pairs)
-    if verification.coverage.unmatched:
+    layers = verification.quantisation is not None and len(pairs) < verification.coverage.baseline_sites
+    if verification.coverage.unmatched or layers:
         whole = "all" if agreeing == len(pairs) else f"{agreeing:,} of"
         return f"{whole} {counted(len(pairs), 'pair')} agree", agreeing
     whole_sites = max(verification.coverage.baseline_sites, len(pairs))

@@ -269,3 +269,15 @@ def test_the_largest_numbers_of_all_are_shown() -> None:
     bad = msgspec.structs.replace(bad, total=huge)
     said = terminal.plain(blaming(bad))
     assert "1.8e+308" in said
+
+
+def test_of_a_quantised_candidate_layers_are_counted_as_pairs_of_those_that_ran() -> None:
+    sample = samples.quantised()
+    cell = next(each for each in sample.cells if each.role == "numerics")
+    covered = msgspec.structs.replace(sample.coverage, unmatched=(), baseline_sites=len(cell.layers) + 4)
+    told = headline(
+        msgspec.structs.replace(sample, verdict=Verdict.MATCH, reason="", policy="int8", coverage=covered)
+    )
+    pairs = sum(row.kind == "site" for row in cell.layers)
+    assert f"of {pairs} pair" in told
+    assert "sites agree" not in told

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
+import torch
 from torch import nn
 
 from verifier.graph.operators import DROPOUTS, MOVES, PRODUCTS, canonical
@@ -74,14 +75,19 @@ def _mode(*models: nn.Module) -> str:
     """The mode of all modules that may read it; those of torch.nn that compute the same in both do not."""
     modes = {module.training for model in models for module in model.modules() if _reads_mode(module)}
     if not modes:
-        modes = {model.training for model in models}
+        modes = {model.training for model in models if not _captured(model)}
     return "mixed" if len(modes) > 1 else "training" if True in modes else "evaluation"
 
 
 def _reads_mode(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
         return True
-    return not type(module).__module__.startswith("torch.nn.")
+    return not _captured(module) and not type(module).__module__.startswith(("torch.nn.", "torch.export."))
+
+
+def _captured(module: nn.Module) -> bool:
+    """Whether it was captured in one mode, whatever its flag says."""
+    return isinstance(module, torch.fx.GraphModule)
 
 
 def _unshown(

@@ -205,3 +205,10 @@ def test_a_norm_that_is_folded_into_its_convolution_leaves_nothing_open() -> Non
         found = verify(one, other, images(), weights="as-is")
         assert found.verdict is Verdict.MATCH
         assert "conv2d" not in " ".join(each.summary for each in exercised(found).unexercised)
+
+
+def test_a_captured_program_reads_no_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Net().eval().relu).eval()
+    x = torch.randn(8, 4)
+    program = torch.export.export(model, (x,))
+    assert exercised(verify(model, program, x)).mode == "evaluation"
