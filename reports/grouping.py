@@ -88,8 +88,9 @@ class Group:
 
 
 def groups(verification: Result) -> tuple[Group, ...]:
-    """The culprits of the deciding cell by their causes, in order of the first of each."""
-    return together(verification, verification.culprits, sentences.deciding_cell(verification))
+    """The culprits of the deciding cell by their causes, in order of the first of each; what is meant comes last."""
+    ordered = sorted(verification.culprits, key=lambda each: each.stage == "quantisation")
+    return together(verification, ordered, sentences.deciding_cell(verification))
 
 
 def together(verification: Result, rows: Sequence[PairResult], cell: CellResult | None) -> tuple[Group, ...]:

@@ -55,9 +55,11 @@ def concluded(
     main = main_cell(cells)
     criteria = evaluate(policy, main.output, main.layers, cells)
     verdict, reason = with_probes(policy, *overall(policy, cells, criteria, covered), probes)
-    wrong = beside_quantisation(cells) if policy.task_decides and verdict is Verdict.MATCH else None
-    if wrong is not None:
-        verdict, reason = Verdict.DIVERGED, brief(f"what becomes of the classes is allowed, but {wrong}")
+    wrong = beside_quantisation(cells) if policy.task_decides else None
+    if wrong is not None and verdict is not Verdict.INCONCLUSIVE:
+        allowed = verdict is Verdict.MATCH
+        said = f"what becomes of the classes is allowed, but {wrong}" if allowed else f"{wrong}; {reason}"
+        verdict, reason = Verdict.DIVERGED, brief(said)
     if verdict is Verdict.MATCH and accepted:
         verdict, reason = Verdict.ACCEPTED, brief(f"{accepted[0].cell}: {told(accepted)}")
     diverged = (cell for cell in cells if cell.verdict is Verdict.DIVERGED)

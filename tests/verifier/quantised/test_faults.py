@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from reports.grouping import groups
 from tests.verifier.quantised.quantising import Planting, exported, pictures, quantised, small
 from verifier import verify
 from verifier.judge import Policy
@@ -189,3 +190,12 @@ def test_a_task_policy_allows_what_quantisation_costs_and_no_wrong_graph_beside_
     found = verify(small(), net.model, pictures(), policy=lenient)
     assert found.verdict is Verdict.DIVERGED
     assert "conv3 is wrong beside what is quantised" in found.reason
+
+
+def test_where_the_task_fails_a_wrong_quantiser_is_told_before_what_rounding_costs(file: Path) -> None:
+    net = Planting(file)
+    padded(net)
+    strict = Policy(name="strict-task", task_decides=True, top1_agreement=1.0, kl_mean=0.0, logit_error=0.0)
+    found = verify(small(), net.model, pictures(), policy=strict)
+    assert found.reason.startswith("conv3 is wrong beside what is quantised")
+    assert next(group.first.stage for group in groups(found)) == "translation"
