@@ -59,18 +59,15 @@ def kept_in_float(trials: Trials, budget: TaskBudget) -> KeptInFloat:
     """The layers to keep in float, confirmed by a run with exactly these.
 
     Greedy: the layer whose keeping lowers the error of the outputs most comes next, measured again among what is kept
-    already; then each is dropped again without which the budget is met. That is no proof that no smaller set is.
+    already; then the least needed are dropped again, until without any of them the budget is not met: the set is
+    minimal by inclusion, which is no proof that no smaller one is.
     """
     if _value(trials, budget, []) is None:
         budget = budget._replace(measure=ERROR)
     kept: list[str] = []
     value = _of(trials, budget, kept)
     if value > budget.limit:
-        kept = _added(trials, budget)
-        for name in [*kept]:  # the first was the best of all, and may be the least needed now
-            fewer = [each for each in kept if each != name]
-            if _of(trials, budget, fewer) <= budget.limit:
-                kept = fewer
+        kept = _minimal(trials, budget, _added(trials, budget))
     order = [name for name in trials.names if name in kept]
     return KeptInFloat(
         asked=budget.asked,
@@ -83,6 +80,30 @@ def kept_in_float(trials: Trials, budget: TaskBudget) -> KeptInFloat:
         samples=sum(trials.samples),
         runs=trials.runs,
     )
+
+
+def _minimal(trials: Trials, budget: TaskBudget, kept: Sequence[str]) -> list[str]:
+    """A set of which no layer can be left out: tried in the order of what is off without each, again while one goes.
+
+    The first to be kept was the best of all, and may be the least needed now; and what cannot go may go once another
+    is gone.
+    """
+
+    def without(name: str) -> list[str]:
+        return [each for each in kept if each != name]
+
+    kept, before = [*kept], 0
+    while before != len(kept):
+        before = len(kept)
+        for name in sorted(kept, key=lambda each: trials.off(without(each)).error):
+            if _of(trials, budget, without(name)) <= budget.limit:
+                kept = without(name)
+                if before <= _FEW:
+                    break
+    return kept
+
+
+_FEW = 32  # layers: of more, all that may go are dropped before the rest is measured again
 
 
 def _added(trials: Trials, budget: TaskBudget) -> list[str]:
