@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 DOUBLE_ROUNDOFF = 2.0**-53
 SINGLE_ROUNDOFF = 2.0**-24
+# Roundings a stored number may have gone through: a scale (a sum, a root and two products) and a product with it,
+# each at most one unit roundoff; a power in float32 is wrong by up to two.
+ROUNDINGS = 6.0
 
 # The root mean square of the relative error of one rounding, in unit roundoffs: the error is uniform in half a unit
 # in the last place either way, 1 / sqrt(3) of it in the mean, and the mantissa m in [1, 2) has the density

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from verifier.align import Pair
 from verifier.judge import differs, ends
-from verifier.judge.budgets import SINGLE_ROUNDOFF
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
 from verifier.proof.cut_out import fewer_channels, resized
 from verifier.proof.digests import digests, twins
 from verifier.proof.elsewhere import alike_elsewhere
 from verifier.proof.readers import readers_of
-from verifier.proof.stored import ROUNDINGS
 from verifier.proof.unread import heeded
 from verifier.records import Status
 

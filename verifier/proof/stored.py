@@ -17,7 +17,7 @@ from torch import Tensor
 from verifier.cells import ORACLE, Cell
 from verifier.errors import GraphDepartureError, ModelError
 from verifier.graph.operators import CONSTANTS, MOVES, PRODUCTS, SELECTS
-from verifier.judge.budgets import SINGLE_ROUNDOFF
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 Exact = dict[str, Tensor]
 """Tensors in float64 by the names of the stored ones that are their roundings."""
 
-# Roundings a stored number may have gone through: a scale (a sum, a root and two products) and a product with it,
-# each at most one unit roundoff; a power in float32 is wrong by up to two.
-ROUNDINGS = 6.0
 _SINGLE = Cell("cpu", "float32")
 
 

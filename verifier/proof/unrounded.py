@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from verifier.graph.operators import operator_name
-from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.proof.stored import ROUNDINGS, rounds_to
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
+from verifier.proof.stored import rounds_to
 from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Linear(NamedTuple):
     Attributes:
         call: The operator, with its call.
         roles: The arguments that are its weight and its bias ("" for none).
-        multiplied: What is multiplied: groups x rows x inputs, which may be large.
+        multiplied: What is multiplied: groups x rows x inputs, which may be large; None where torch does not give it.
         rows: How a result is laid out as groups x rows x outputs.
         matrix: How the weight is laid out as groups x outputs x inputs.
         back: How such a matrix is laid out as the weight.
@@ -37,7 +37,7 @@ class Linear(NamedTuple):
 
     call: KeptCall
     roles: tuple[str, str]
-    multiplied: Callable[[], Tensor]
+    multiplied: Callable[[], Tensor] | None
     rows: Callable[[Tensor], Tensor]
     matrix: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
@@ -109,7 +109,7 @@ def unrounded(linear: Linear, wanted: Tensor, limit: float, *, known: Collection
     call, (weight, bias) = linear.call, linear.roles
     bias = "" if bias in known else bias
     fixed = weight in known
-    if fixed and not bias:
+    if (fixed and not bias) or linear.multiplied is None:
         return None
     given = call.run()[0][0]
     if given.shape != wanted.shape or not bool(wanted.isfinite().all()):
@@ -193,6 +193,10 @@ _ROLES = {
     "addmm": ("mat2", "input", "mat1"),
     "conv1d": ("weight", "bias", "input"),
     "conv2d": ("weight", "bias", "input"),
+    "conv3d": ("weight", "bias", "input"),
+    "conv_transpose1d": ("weight", "bias", "input"),
+    "conv_transpose2d": ("weight", "bias", "input"),
+    "conv_transpose3d": ("weight", "bias", "input"),
     "embedding": ("weight", "", "input"),
     "linear": ("weight", "bias", "input"),
     "matmul": ("other", "", "input"),
@@ -214,25 +218,44 @@ def _lookup(call: KeptCall, roles: tuple[str, str], x: Tensor, weight: Tensor) -
 
 def _convolution(call: KeptCall, roles: tuple[str, str], x: Tensor, weight: Tensor) -> Linear | None:
     dimensions, groups = weight.dim() - 2, call.arguments.get("groups", 1)
-    padding = call.arguments.get("padding", 0)
-    if x.dim() != dimensions + 2 or isinstance(padding, str):
+    if x.dim() != dimensions + 2:
+        return None
+    if operator_name(call.function).startswith("conv_transpose"):  # inputs x outputs of a group x kernel
+        laid = groups, -1, weight.shape[1], weight[0, 0].numel()
+        return Linear(
+            call,
+            roles,
+            None,
+            lambda t: _grouped(t.flatten(2), groups),
+            lambda w: w.reshape(laid).transpose(1, 2).flatten(2),
+            lambda m: m.reshape(groups, weight.shape[1], -1, laid[3]).transpose(1, 2).reshape(weight.shape),
+        )
+    return Linear(
+        call,
+        roles,
+        _columns(call, x, tuple(weight.shape[2:]), groups),
+        lambda t: _grouped(t.flatten(2), groups),
+        lambda w: w.reshape(groups, -1, w[0].numel()),
+        lambda m: m.reshape(weight.shape),
+    )
+
+
+def _columns(call: KeptCall, x: Tensor, kernel: tuple[int, ...], groups: int) -> Callable[[], Tensor] | None:
+    """What a convolution multiplies with its kernel."""
+    dimensions, padding = len(kernel), call.arguments.get("padding", 0)
+    if dimensions > _UNFOLDS or isinstance(padding, str):
         return None
     stride, padding, dilation = (
         _spread(value, dimensions)
         for value in (call.arguments.get("stride", 1), padding, call.arguments.get("dilation", 1))
     )
-    kernel = tuple(weight.shape[2:])
     if dimensions == 1:
         x, kernel = x.unsqueeze(2), (1, *kernel)
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-    return Linear(
-        call,
-        roles,
-        lambda: _grouped(F.unfold(x, kernel, dilation, padding, stride), groups),  # samples, inputs, places
-        lambda t: _grouped(t.flatten(2), groups),
-        lambda w: w.reshape(groups, -1, w[0].numel()),
-        lambda m: m.reshape(weight.shape),
-    )
+    return lambda: _grouped(F.unfold(x, kernel, dilation, padding, stride), groups)  # samples, inputs, places
+
+
+_UNFOLDS = 2  # dimensions, at most, in which torch does
 
 
 def _grouped(tensor: Tensor, groups: int) -> Tensor:

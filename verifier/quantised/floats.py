@@ -11,8 +11,7 @@ from torch import Tensor
 from verifier.forms.quantisers import UNCUT
 from verifier.graph.operators import MOVES
 from verifier.graph.ranges import ranges
-from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.proof.stored import ROUNDINGS
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

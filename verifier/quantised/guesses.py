@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.judge.budgets import SINGLE_ROUNDOFF
-from verifier.proof.stored import ROUNDINGS
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 from verifier.quantised.floats import stands_for
 
 if TYPE_CHECKING:

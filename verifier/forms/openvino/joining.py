@@ -124,8 +124,9 @@ def _shape_of(part: Part, held: Mapping[str, np.ndarray]) -> tuple[int, ...] | N
     if node.op == "MatMul":
         turned = node.get("transpose_b") and not node.get("transpose_a") and weight.ndim == 2
         return (weight.shape[0],) if turned else None
-    outputs = weight.shape[1] if node.op == "ConvolutionBackpropData" else weight.shape[0]
-    return (outputs * node.get("groups", 1),) if node.op == "GroupConvolutionBackpropData" else (outputs,)
+    if node.op.endswith("ConvolutionBackpropData"):  # inputs x outputs of a group
+        return (weight.shape[1] * node.get("groups", 1),)
+    return (weight.shape[0],)
 
 
 def _own_shape(op: str, wide: tuple[int, ...], shape: tuple[int, ...], rank: Any) -> tuple[int, ...] | None:
