@@ -18,6 +18,7 @@ from verifier.diagnose.causes import (
     unexplained,
 )
 from verifier.diagnose.edited import Edits
+from verifier.diagnose.folds import folded
 from verifier.diagnose.neighbourhood import (
     STATISTICS,
     Lay,
@@ -177,7 +178,9 @@ class _Examiner:
             )
             return Examined(None, None, None, cause, None)
         if baseline is not None and candidate is not None:
-            found = self._look(scene, baseline, candidate, wanted, given)
+            told = composed(scene.row, baseline, candidate) if scene.row.composed else None
+            baseline, candidate = folded(baseline, candidate) or (baseline, candidate)
+            found = self._look(scene, baseline, candidate, wanted, given, told)
             return self._traced(found, scene.row, baseline, candidate, wanted, given)
         if scene.row.status is Status.CULPRIT:
             return Examined(None, None, None, unexplained(given, wanted), None)
@@ -205,16 +208,22 @@ class _Examiner:
         return found if first is None else replace(found, follows=first)
 
     def _look(
-        self, scene: Scene, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, given: Tensor
+        self,
+        scene: Scene,
+        baseline: Neighbourhood,
+        candidate: Neighbourhood,
+        wanted: Tensor,
+        given: Tensor,
+        told: Cause | None,
     ) -> Examined:
         row = scene.row
         limit = row.budget.intrinsic if row.budget else 0.0
         if row.layout:
             wanted = laid_as(wanted, given)
         edited = partial(self.edits.cause, row, baseline, candidate, wanted, limit)
-        if self._alignment.rebuilt and row.composed:
-            cause = edited(composed(row, baseline, candidate))
-            return Examined(None, None, None, cause, None)
+        if self._alignment.rebuilt and told is not None:
+            cause = self._of_fold(baseline, candidate, wanted, limit, told)
+            return Examined(None, None, None, cause or edited(told), None)
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
         if candidate.call is None or baseline.call is None or candidate.site is None:  # an output
@@ -263,6 +272,27 @@ class _Examiner:
             here,
             above,
         )
+
+    def _of_fold(
+        self, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, limit: float, told: Cause
+    ) -> Cause | None:
+        """The confirmed cause where one side is one operator and the other the same with what is folded into it."""
+        if baseline.between or candidate.between or baseline.call is None or candidate.call is None:
+            return None
+        b, c = baseline.site, candidate.site
+        if b is None or c is None or b.op != c.op:
+            return None
+        _, _, call = shared_reads(baseline.call, candidate.call, c.op, self._lay)
+        if call is None:
+            return None
+        tensor = _attempt(call, c.output)
+        cause = cause_of_site(call, baseline.call, c.output, wanted, tensor, self._others, limit)
+        if not cause.confirmed:
+            return None
+        cause = msgspec.structs.replace(cause, evidence=(*cause.evidence, *told.evidence[:1]))
+        if all(code.startswith(("weight-", "bias-")) for code in (cause.code, *cause.also)):
+            cause = msgspec.structs.replace(cause, remedy="fold the norm into the baseline's tensors anew")
+        return cause
 
     def _reads(self, baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Tensor, ...] | None:
         """What the candidate's site reads if everything above the two sites is as in the baseline."""

@@ -124,7 +124,7 @@ class _Judge:
             return self._inherited(row)
         if row.misshapen:
             follows = not row.differences and self._sized_above(row)
-            alone = _clean(row) and self._same_shapes_above(row) and not follows
+            alone = (_clean(row) or row.composed) and self._same_shapes_above(row) and not follows
             return Status.CULPRIT if alone or self._rewired_at_fault(row) else Status.CARRIES
         if _clean(row) and self._same_shapes_above(row):
             if self._wrong_alone(row):

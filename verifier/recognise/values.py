@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from verifier.recognise.relation import (
     figures,
     sample,
 )
-from verifier.recognise.rounding import rounded_through
+from verifier.recognise.rounding import FORMATS, rounded_through
 from verifier.recognise.shapes import relate_shapes
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def relate(candidate: Tensor, baseline: Tensor, others: Mapping[str, Tensor] = N
         or permuted(two, comparison)
         or _nonfinite(two, comparison)
         or _partial(two)
+        or _rounded_and_partial(two)
         or _unrelated(two, comparison)
         or _perturbed(two, comparison)
     )
@@ -134,6 +136,18 @@ def _rounded(two: Reals) -> Deviation | None:
             gap = compared(two.candidate, two.baseline)
             also = (f"{' and '.join(formats[1:])} would give the same",) if formats[1:] else ()
             return Deviation("rounded", summary.format(formats[0]), (*figures(gap)[:2], *also))
+    return None
+
+
+def _rounded_and_partial(two: Reals) -> Deviation | None:
+    """All rounded to a format of few digits, and beside that equal but for some places."""
+    for name in ("float16", "bfloat16"):
+        through = FORMATS[name]
+        if not identical(two.candidate, through(two.candidate)):
+            continue
+        found = _partial(replace(two, baseline=through(two.baseline)))
+        if found is not None:
+            return replace(found, summary=f"is rounded to {name} and {found.summary}")
     return None
 
 

@@ -11,7 +11,7 @@ from verifier.diagnose import codes
 from verifier.diagnose.edits.edit import Edit, shown
 from verifier.diagnose.edits.leaves import Leaf, is_number, leaves
 from verifier.diagnose.edits.schemas import DIMENSIONS, argument_name, unset, words
-from verifier.graph.operators import MOVES, kind
+from verifier.graph.operators import MOVES, canonical, kind, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -225,7 +225,7 @@ def _sizes(call: KeptCall) -> tuple[Any, ...]:
 def as_the_baselines(context: Context) -> Iterator[Edit]:
     """The settings of several calls at once as those of the baseline's calls of the same operators, in order."""
     program = context.program
-    changes: list[tuple[int, KeptCall, str]] = []
+    changes: list[tuple[int, KeptCall]] = []
     left = list(context.baseline.steps)
     for at, step in context.steps():
         match = next((k for k, each in enumerate(left) if each.op == step.op), None)
@@ -239,22 +239,37 @@ def as_the_baselines(context: Context) -> Iterator[Edit]:
             call = call.with_argument(name, step.call.arguments[name])
         if _plain(call) == _plain(step.call):
             continue
-        changes.append((at, call, f"{step.op} has {_told(step.call)}, the baseline's {_told(call)}"))
+        changes.append((at, call))
     for size in range(1, min(len(changes), 4) + 1):
         for chosen in itertools.combinations(changes, size):
             changed = program
-            for at, call, _ in chosen:
+            for at, call in chosen:
                 changed = changed.with_call(at, call)
-            ops = [program.steps[at].op for at, *_ in chosen]
-            code = codes.of_attribute(ops[0], "settings") if kind(ops[0]) != "arithmetic" else LITERAL
+            ops = [program.steps[at].op for at, _ in chosen]
+            told = [_otherwise(program.steps[at], call) for at, call in chosen]
+            code = codes.of_attribute(ops[0], told[0][0]) if kind(ops[0]) != "arithmetic" else LITERAL
             yield Edit(
                 code,
-                "; ".join(words for *_, words in chosen),
+                "; ".join(words for _, words in told),
                 f"write {' and '.join(ops)} with the baseline's settings",
                 changed,
-                tuple(program.steps[at].name for at, *_ in chosen),
+                tuple(program.steps[at].name for at, _ in chosen),
                 known=True,
             )
+
+
+def _otherwise(step: Step, call: KeptCall) -> tuple[str, str]:
+    """What a call of a step's operator sets otherwise: the one setting, or "settings", and in words."""
+    names = [
+        name
+        for name, value in call.arguments.items()
+        if readable(value) != "tensor" and canonical(value) != canonical(step.call.arguments.get(name))
+    ]
+    if len(names) != 1 or names[0] not in step.call.arguments:
+        return "settings", f"{step.op} has {_told(step.call)}, the baseline's {_told(call)}"
+    name = argument_name(step.call, names[0])
+    old, new = (shown(canonical(each.arguments[names[0]])) for each in (step.call, call))
+    return name, f"{name_of(step.op, name)} is {old}, the baseline's {new}"
 
 
 def _plain(call: KeptCall) -> list[tuple[str, Any]]:

@@ -1,0 +1,188 @@
+"""A norm that one side has folded into the product before it: the two operators of the other side as one call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from verifier.graph.operators import operator_name
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from verifier.diagnose.neighbourhood import Neighbourhood
+    from verifier.graph import KeptCall, Site
+
+    Made = tuple[Site, KeptCall]
+
+
+class _Fold(NamedTuple):
+    """A product with the norm behind it as one call, and what each number of its tensors may be off by in float32."""
+
+    product: Made
+    site: Site
+    call: KeptCall
+    allowed: dict[str, Tensor]
+
+
+def folded(baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Neighbourhood, Neighbourhood] | None:
+    """Both sides, where the baseline's product and norm are one call as they are in the candidate.
+
+    What the candidate keeps counts as that of the baseline's fold but for the rounding to float32. None where nothing
+    is folded.
+    """
+    folds = list(_folds(baseline))
+    wholes = [
+        each for each in _calls(candidate) if _weight(each[1]) is not None and not _normed(candidate, each[0])
+    ]
+    pairs = {}
+    for fold in folds:
+        near = [each for each in wholes if each[0].index not in pairs and _may_hold(each[1], fold)]
+        if near:
+            best = min(near, key=lambda each: _apart(each[1], fold))
+            pairs[best[0].index] = best, fold
+    if not pairs:
+        return None
+    for (site, call), fold in pairs.values():
+        baseline = _put(baseline, fold.site, fold.call, fold.product[0].index)
+        candidate = _put(candidate, site, _unrounded(call, fold))
+    return baseline, candidate
+
+
+def _calls(side: Neighbourhood) -> list[Made]:
+    itself = [] if side.site is None or side.call is None else [(side.site, side.call)]
+    return [*side.beyond, *side.between, *itself]
+
+
+def _folds(side: Neighbourhood) -> Iterator[_Fold]:
+    calls = _calls(side)
+    for site, call in calls:
+        readers = [each for each in calls if each[0].index in side.graph.consumers[site.index]]
+        if _weight(call) is None or len(readers) != 1 or len(side.graph.consumers[site.index]) != 1:
+            continue
+        fold = _fold((site, call), readers[0])
+        if fold is not None:
+            yield fold
+
+
+def _normed(side: Neighbourhood, site: Site) -> bool:
+    return any(side.graph.sites[k].op == "batch_norm" for k in side.graph.consumers[site.index])
+
+
+def _weight(call: KeptCall) -> Tensor | None:
+    """The weight of a product each of whose results is a channel."""
+    weight = call.arguments.get("weight")
+    op = operator_name(call.function)
+    known = op.startswith("conv") or (op == "linear" and all(each.dim() == 2 for each in call.operands))
+    return weight if known and isinstance(weight, Tensor) and "weight" in call.state else None
+
+
+def _fold(product: Made, norm: Made) -> _Fold | None:
+    (site, call), (behind, of_norm) = product, norm
+    given = of_norm.arguments
+    mean, variance = given.get("running_mean"), given.get("running_var")
+    if behind.op != "batch_norm" or behind.attributes.get("training", False) or given.get("training", False):
+        return None
+    if not (isinstance(mean, Tensor) and isinstance(variance, Tensor)) or behind.operands != (site.index,):
+        return None
+    if not {"running_mean", "running_var"} <= of_norm.state:
+        return None
+    made, terms = fold(site.op, call.arguments, given)
+    weight = call.arguments["weight"]
+    for role, tensor in made.items():
+        call = call.with_argument(role, tensor.to(weight), is_state=True)
+    allowed = ROUNDINGS * SINGLE_ROUNDOFF
+    put = replace(
+        behind,
+        op=site.op,
+        inputs=site.inputs,
+        operands=site.operands,
+        tensors=site.tensors,
+        attributes=site.attributes,
+    )
+    return _Fold(product, put, call, {"weight": allowed * made["weight"].abs(), "bias": allowed * terms})
+
+
+def fold(op: str, product: Mapping[str, Any], norm: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+    """What a product keeps, by argument, if the norm behind it is folded in, in float64.
+
+    Args:
+        op: The product's operator.
+        product: Its arguments: `weight`, `bias`, `groups`.
+        norm: Those of the norm, running statistics among them.
+
+    Returns:
+        The weight and the bias, and for each number of the bias the largest term that it is the sum of.
+    """
+    zero = torch.zeros_like(norm["running_mean"], dtype=torch.float64)
+    mean, variance, shift, bias = (
+        zero if each is None else each.double()
+        for each in (norm["running_mean"], norm["running_var"], norm.get("bias"), product.get("bias"))
+    )
+    factor = (variance + float(norm.get("eps", _EPS))).rsqrt()
+    if norm.get("weight") is not None:
+        factor = factor * norm["weight"].double()
+    weight = product["weight"].double()
+    spread = factor.reshape(-1, *[1] * (weight.dim() - 1))
+    if op.startswith("conv_transpose"):  # inputs x outputs of a group x kernel
+        groups, (into, out) = product.get("groups", 1), weight.shape[:2]
+        each = factor.reshape(groups, 1, out).expand(groups, into // groups, out)
+        spread = each.reshape(into, out, *[1] * (weight.dim() - 2))
+    terms = torch.stack([shift.abs(), (mean * factor).abs(), (bias * factor).abs()])
+    return {"weight": weight * spread, "bias": shift + (bias - mean) * factor}, terms.amax(0)
+
+
+_EPS = 1e-5  # torch's own
+
+
+def _may_hold(call: KeptCall, fold: _Fold) -> bool:
+    """Whether a call may hold a fold; one with the very weight of the product lacks the norm."""
+    held, exact, plain = (each.arguments["weight"] for each in (call, fold.call, fold.product[1]))
+    alike = operator_name(call.function) == operator_name(fold.call.function) and held.shape == exact.shape
+    return alike and (not held.equal(plain) or exact.equal(plain))
+
+
+def _apart(call: KeptCall, fold: _Fold) -> float:
+    return float((call.arguments["weight"] - fold.call.arguments["weight"]).norm())
+
+
+def _unrounded(call: KeptCall, fold: _Fold) -> KeptCall:
+    """The call with the numbers of the fold where those that it keeps are their rounding."""
+    for role, allowed in fold.allowed.items():
+        held, exact = call.arguments.get(role), fold.call.arguments[role]
+        if not isinstance(held, Tensor):
+            if not bool((exact.abs() > allowed).any()):  # a shift of nothing
+                call = call.with_argument(role, exact, is_state=True)
+            continue
+        if held.shape != exact.shape or role not in call.state:
+            continue
+        call = call.with_argument(role, _nearest(held, exact, allowed))
+    return call
+
+
+def _nearest(held: Tensor, exact: Tensor, allowed: Tensor) -> Tensor:
+    for kind in (torch.float16, torch.bfloat16):
+        if held.to(kind).to(held).equal(held):  # what was rounded before it was rounded to fewer digits
+            near = [(exact + sign * allowed.to(exact)).to(kind).to(held) == held for sign in (-1, 0, 1)]
+            return torch.where(torch.stack(near).any(0), exact.to(kind).to(held), held)
+    return torch.where((held - exact).abs() <= allowed, exact, held)
+
+
+def _put(side: Neighbourhood, site: Site, call: KeptCall, without: int | None = None) -> Neighbourhood:
+    """The side with a call in the place of that of one site, and without another site."""
+    between, beyond = (
+        tuple(
+            (site, call) if each.index == site.index else (each, made)
+            for each, made in calls
+            if each.index != without
+        )
+        for calls in (side.between, side.beyond)
+    )
+    changed = replace(side, between=between, beyond=beyond)
+    if side.site is None or side.site.index != site.index:
+        return changed
+    return replace(changed, site=site, call=call, reads=tuple(call.operands), sources=site.operands)
