@@ -19,7 +19,7 @@ from verifier.align.sharing import Roles, assembly_of, shared_out
 from verifier.align.uses import Use, uses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
     from verifier.graph import Graph
 
@@ -87,7 +87,7 @@ def match_skeletons(
 def _matched(
     b_uses: Sequence[Use], c_uses: Sequence[Use], partner: Mapping[int, int], back: Mapping[int, int]
 ) -> list[tuple[int, int]]:
-    """Positions of uses that belong together: by size and part, then between those by size alone."""
+    """Positions of uses that belong together: by size and part, then between those by size alone, then elsewhere."""
 
     def keys(uses: Sequence[Use], paired: Mapping[int, int], *, baseline: bool, part: bool) -> list[Hashable]:
         found: list[Hashable] = []
@@ -112,7 +112,38 @@ def _matched(
         if gap_b and gap_c:
             here = longest_common_subsequence([loose_b[k] for k in gap_b], [loose_c[k] for k in gap_c])
             more.extend((gap_b[a], gap_c[b]) for a, b in here)
-    return sorted([*found, *more])
+    found = [*found, *more]
+    return sorted([*found, *_moved(b_uses, c_uses, found)])
+
+
+def _moved(
+    b_uses: Sequence[Use], c_uses: Sequence[Use], found: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Weights of a size that is left on both sides as often, in order, each with what follows it: a wire moved."""
+    left = [_with_followers(uses, {pair[k] for pair in found}) for k, uses in enumerate((b_uses, c_uses))]
+    for size in left[0].keys() & left[1].keys():
+        if len(left[0][size]) != len(left[1][size]):
+            continue
+        for one, other in zip(left[0][size], left[1][size], strict=True):
+            keys = [
+                [(uses[k].size, uses[k].part) for k in run] for uses, run in ((b_uses, one), (c_uses, other))
+            ]
+            for i, j in longest_common_subsequence(*keys):
+                yield one[i], other[j]
+
+
+def _with_followers(uses: Sequence[Use], taken: Collection[int]) -> dict[Hashable, list[list[int]]]:
+    """The weights of products that are left, by size, each with the uses up to the next one."""
+    found: dict[Hashable, list[list[int]]] = {}
+    run: list[int] | None = None
+    for k, use in enumerate(uses):
+        if isinstance(use.size, tuple):
+            run = None if k in taken else [k]
+            if run is not None:
+                found.setdefault(use.size, []).append(run)
+        elif run is not None and k not in taken:
+            run.append(k)
+    return found
 
 
 def _last(sites: Mapping[int, Sequence[int]], baseline: Graph, candidate: Graph) -> Iterator[tuple[int, int]]:

@@ -36,6 +36,7 @@ from verifier.proof.cut_out import cut_out
 from verifier.proof.disproved import folded, wrong_guesses
 from verifier.proof.elsewhere import agree_on, alike_elsewhere, inputs_within
 from verifier.proof.excited import excited
+from verifier.proof.folded import with_norms_paired
 from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import unread
 from verifier.records import UNEXPLAINED, Excited, Status, Verdict
@@ -109,6 +110,9 @@ def semantics(
         anew: Whether the probe is left out where a model takes another way in it than in float64.
     """
     started = time.perf_counter()
+    alignment = with_norms_paired(bench.alignment, bench.subject.masters, WRONG_GUESS)
+    if alignment is not bench.alignment:
+        bench = bench.at(subject=replace(bench.subject, alignment=alignment))
     again = partial(_look, inputs=inputs, probe=probe, protocol=protocol, alone=alone, anew=anew)
     look = again(bench)
     words = list(look.measured.words)
