@@ -143,9 +143,10 @@ def _rounded_and_partial(two: Reals) -> Deviation | None:
     """All rounded to a format of few digits, and beside that equal but for some places."""
     for name in ("float16", "bfloat16"):
         through = FORMATS[name]
-        if not identical(two.candidate, through(two.candidate)):
+        rounded = replace(two, baseline=through(two.baseline))
+        if not identical(two.candidate, through(two.candidate)) or two.fits(two.candidate, rounded.baseline):
             continue
-        found = _partial(replace(two, baseline=through(two.baseline)))
+        found = _partial(rounded)
         if found is not None:
             return replace(found, summary=f"is rounded to {name} and {found.summary}")
     return None

@@ -338,3 +338,13 @@ def test_any_planted_factor_is_recovered(seed: int, factor: float, sign: int) ->
 def test_any_planted_rounding_is_recovered(seed: int, name: str) -> None:
     baseline = draw(40, seed=seed, dtype=torch.float64)
     assert found(FORMATS[name](baseline), baseline).kind == "rounded"
+
+
+def test_a_row_that_is_wrong_besides_is_told_among_rounded_ones() -> None:
+    baseline = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    candidate = baseline.clone()
+    candidate[3] *= 1.05
+    relation = relate(candidate.half().float(), baseline)
+    assert relation is not None
+    assert relation.kind == "partial"
+    assert relation.summary == "is rounded to float16 and differs in 1 of 8 rows only (3)"
