@@ -63,6 +63,10 @@ class CannotRunError(VerifierError):
     """The request is sound but this machine cannot carry it out (exit 3)."""
 
 
+class ProcessError(VerifierError):
+    """Of several processes of one run one has died, is stuck or went apart: no part of it can go on (exit 3)."""
+
+
 class DeviceError(CannotRunError):
     """The device does not exist here or has no memory left."""
 

@@ -13,7 +13,7 @@ from verifier.bench.batched import Batched, Measured, Run
 from verifier.bench.checkpoints import comparison
 from verifier.bench.subject import SIDES
 from verifier.border.error_texts import first_line
-from verifier.errors import CannotRunError, DataError, OutOfMemoryError, OutputError
+from verifier.errors import DataError, OutOfMemoryError, OutputError, ProcessError
 from verifier.graph.returned import words_apart
 from verifier.graph.tensors import tensors_given
 from verifier.inputs.samples import batch_size, ends, rows
@@ -106,7 +106,7 @@ def _check_alike(inputs: Stream, of: str, team: Ranks) -> None:
 
     Raises:
         DataError: They were given others.
-        CannotRunError: They have built other models.
+        ProcessError: They have built other models.
     """
     found = team.gather((Tally.of(inputs.head, 0).digest, of))
     heads, programs = (set(each) for each in zip(*found, strict=True))
@@ -117,7 +117,7 @@ def _check_alike(inputs: Stream, of: str, team: Ranks) -> None:
             "DistributedSampler, say): each takes its share of it."
         )
     elif len(programs) > 1:
-        error = CannotRunError(
+        error = ProcessError(
             "the ranks have built other models, or weights with other bits. Let what the models draw hang on a seed, "
             "and give them machines of one kind, with as many threads each."
         )

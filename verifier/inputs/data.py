@@ -17,9 +17,10 @@ from verifier.border.error_texts import account
 from verifier.border.programs import translating, undisturbed
 from verifier.environment import preserved, seed_all
 from verifier.errors import DataError
-from verifier.inputs.datasets import Indexed, Likeness, Lines, Photographs, Rows
+from verifier.inputs.datasets import Indexed, Likeness, Photographs
 from verifier.inputs.given import as_arguments, described
 from verifier.inputs.images import images, photographs, prepared_alike
+from verifier.inputs.lines import Lines, Rows
 from verifier.inputs.samples import batch_size, sample
 from verifier.inputs.streams import Stream
 from verifier.models import specs

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verifier.border.error_texts import first_line
-from verifier.errors import CannotRunError, VerifierError
+from verifier.errors import ProcessError, VerifierError
 from verifier.ranks.pulse import Pulse, end_process
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Ranks:
         """What every rank has, in the order of the ranks; all call this together.
 
         Raises:
-            CannotRunError: A rank has died, was stopped or comes no further.
+            ProcessError: A rank has died, was stopped or comes no further.
         """
         if self.size == 1:
             return [mine]
@@ -53,7 +53,7 @@ class Ranks:
                 self.pulse.meet()
             dist.all_gather_object(found, mine)
         except RuntimeError as error:
-            raise CannotRunError(self._why(error)) from error
+            raise ProcessError(self._why(error)) from error
         return found
 
     def together(self, make: Callable[[], T], alike: Callable[[T], object] = lambda _: None) -> list[T]:
@@ -65,7 +65,7 @@ class Ranks:
 
         Raises:
             VerifierError: As one of the ranks did.
-            CannotRunError: A rank has died, or the ranks are not at the same step.
+            ProcessError: A rank has died, or the ranks are not at the same step.
         """
         if self.size == 1:
             return [make()]
@@ -84,7 +84,7 @@ class Ranks:
         every = [cast("T", each) for _, each in found]
         steps = list(dict.fromkeys(map(alike, every)))
         if len(steps) > 1:
-            raise CannotRunError(
+            raise ProcessError(
                 f"the ranks have come to other results on the same samples and went apart: {steps[0]}; {steps[1]}. "
                 "Give them machines of one kind, with as many threads each."
             )
@@ -122,7 +122,7 @@ def joined(patience: float = PATIENCE) -> Iterator[Ranks]:
     the device of its local rank. One that comes no further within `patience` seconds ends, and all with it.
 
     Raises:
-        CannotRunError: The others cannot be reached.
+        ProcessError: The others cannot be reached.
     """
     global _now  # noqa: PLW0603 - a process is one rank of one group
     if not started_together():
@@ -136,7 +136,7 @@ def joined(patience: float = PATIENCE) -> Iterator[Ranks]:
     try:
         dist.init_process_group("gloo", timeout=timedelta(seconds=max(patience, 60.0)))
     except (RuntimeError, ValueError) as error:
-        raise CannotRunError(f"the other ranks cannot be reached: {first_line(error)}") from error
+        raise ProcessError(f"the other ranks cannot be reached: {first_line(error)}") from error
     rank, size = dist.get_rank(), dist.get_world_size()
     pulse = Pulse(dist.distributed_c10d._get_default_store(), rank, size, patience, end_process)
     _now = Ranks(rank, size, pulse)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from verifier.border import heartbeat
-from verifier.errors import CannotRunError
+from verifier.errors import ProcessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Pulse:
         """Wait until all ranks have come here, for the same number of times.
 
         Raises:
-            CannotRunError: One of them has ended, or gives no sign of life.
+            ProcessError: One of them has ended, or gives no sign of life.
         """
         self._met += 1
         self._store.set(f"{_HERE}{self._met}/{self._rank}", "")
@@ -81,14 +81,14 @@ class Pulse:
             if not missing:
                 return
             if (said := self.reason()) is not None:
-                raise CannotRunError(said)
+                raise ProcessError(said)
             now = time.monotonic()
             for rank in missing:
                 beat = self._read(f"{_ALIVE}{rank}")
                 if rank not in heard or heard[rank][0] != beat:
                     heard[rank] = beat, now
                 elif now - heard[rank][1] > _SILENT:
-                    raise CannotRunError(
+                    raise ProcessError(
                         f"rank {rank} has given no sign of life for {_SILENT:g} s: it has died, or was stopped."
                     )
             time.sleep(pause)
@@ -120,5 +120,5 @@ def end_process(said: str) -> None:
     with contextlib.suppress(Exception):
         sys.stderr.write(f"verifier: {said}\n")
         sys.stderr.flush()
-    heartbeat.ended(CannotRunError.exit_code)
-    os._exit(CannotRunError.exit_code)
+    heartbeat.ended(ProcessError.exit_code)
+    os._exit(ProcessError.exit_code)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -233,7 +234,13 @@ def pictures(directory: Path, count: int) -> Path:
     return directory
 
 
-def test_photographs_decoded_in_workers_are_those_that_are_held(tmp_path: Path) -> None:
+def test_photographs_decoded_in_workers_are_those_that_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that asked for them is not run once more in each worker."""
+    (tmp_path / "script.py").write_text("raise RuntimeError('run once more')")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     directory = pictures(tmp_path / "pictures", 70)
     stream = streamed_images(directory, 12, 32)
     assert isinstance(stream, Stream)

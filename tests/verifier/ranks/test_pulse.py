@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from verifier.border import heartbeat
-from verifier.errors import CannotRunError
+from verifier.errors import ProcessError
 from verifier.ranks import pulse
 from verifier.ranks.pulse import Pulse
 
@@ -40,7 +40,7 @@ def waited(function: Callable[[], Any]) -> tuple[float, BaseException | None]:
     started = time.monotonic()
     try:
         function()
-    except CannotRunError as error:
+    except ProcessError as error:
         return time.monotonic() - started, error
     return time.monotonic() - started, None
 
