@@ -15,7 +15,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-WHAT = ["passes", "memory", "depth", "command", "account", "device", "certificates", "forms", "peers"]
+WHAT = [
+    "passes",
+    "memory",
+    "depth",
+    "command",
+    "account",
+    "device",
+    "certificates",
+    "forms",
+    "peers",
+    "scale",
+]
 PLAIN = """
 import torch, torchvision
 import reference_models
@@ -75,6 +86,10 @@ def main() -> None:
         from tests.benchmarks.peers import peers
 
         peers(max(3, options.rounds // 5))
+    if "scale" in wanted:
+        from tests.benchmarks.scale import scale
+
+        scale()
     if "device" in wanted:
         from tests.benchmarks.device import device
 
