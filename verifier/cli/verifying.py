@@ -205,7 +205,7 @@ class Task:
         progress("building models", 0, 0)
         try:
             with heard_by(showing.expecting):
-                return verify(
+                found = verify(
                     self.inputs.spec(job.baseline),
                     self.inputs.spec(job.candidate),
                     given,
@@ -220,6 +220,8 @@ class Task:
                 )
         except ModelError as error:
             raise explained(error, given) from error
+        ranks().gather(None)  # what one of several was told after they last met counts for all
+        return found
 
 
 def _listed(option: str, text: str) -> list[str]:
