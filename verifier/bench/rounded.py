@@ -13,6 +13,7 @@ from verifier.diagnose.reruns import Scene, look_at
 from verifier.diagnose.trials import settings_of
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.judge.excess import limit, within
+from verifier.proof.scaled import scaled
 from verifier.proof.stored import rounds_to
 from verifier.proof.unrounded import linear_in, multiples, unrounded
 
@@ -58,6 +59,11 @@ def with_unrounded(bench: Bench, rows: Sequence[PairResult]) -> Subject:
         for side, place, target in ((SIDES[1], candidate, right), (SIDES[0], baseline, given)):
             if place is None or place.site is None or place.call is None:
                 continue
+            by_channel = scaled(place, target, allowed)
+            if by_channel is not None and held[side].isdisjoint(by_channel.exact):
+                times.update((side, name) for name in by_channel.exact if by_channel.everywhere)
+                found[side] |= by_channel.exact
+                return
             linear = linear_in(place.site, place.call)
             names = {use.role: use.name for use in place.site.tensors}
             if linear is None:

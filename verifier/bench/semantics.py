@@ -205,12 +205,14 @@ def _without_folded(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) 
     pairs, behind = folded(bench.alignment, look.judged.rows)
     if not pairs:
         return bench, look
-    alignment = bench.alignment.repaired(pairs, behind, WRONG_GUESS)
-    other = bench.at(subject=replace(bench.subject, alignment=alignment))
-    other, found = _with_exact(other, again(other), again)
-    left, before = len(found.judged.culprits), len(look.judged.culprits)
-    better = found.judged.verdict is Verdict.MATCH or 0 < left <= before - len(behind)
-    return (other, found) if better and (behind or not left) else (bench, look)
+    for instead in (behind, []) if behind else ([],):
+        alignment = bench.alignment.repaired(pairs, instead, WRONG_GUESS)
+        other = bench.at(subject=replace(bench.subject, alignment=alignment))
+        other, found = _with_exact(other, again(other), again)
+        left, before = len(found.judged.culprits), len(look.judged.culprits)
+        if found.judged.verdict is Verdict.MATCH or (instead and 0 < left <= before - len(instead)):
+            return other, found
+    return bench, look
 
 
 def _ends_agree(bench: Bench, judged: Judged) -> bool:

@@ -36,6 +36,7 @@ def folded(baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Neighbour
     is folded.
     """
     folds = list(_folds(baseline))
+    candidate = _composed(candidate) if folds else candidate
     wholes = [
         each for each in _calls(candidate) if _weight(each[1]) is not None and not _normed(candidate, each[0])
     ]
@@ -56,6 +57,70 @@ def folded(baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Neighbour
 def _calls(side: Neighbourhood) -> list[Made]:
     itself = [] if side.site is None or side.call is None else [(side.site, side.call)]
     return [*side.beyond, *side.between, *itself]
+
+
+def _composed(side: Neighbourhood) -> Neighbourhood:
+    """The side where a product, what it is multiplied by and what is added behind it are one product."""
+    for site, call in _calls(side):
+        times = _behind(side, site, "mul") if _weight(call) is not None else None
+        if times is None:
+            continue
+        last, weight, dimension = times, call.arguments["weight"], -1 if site.op == "linear" else 1
+        factor = _by_channel(times, site, len(weight), dimension)
+        shift = call.arguments.get("bias")
+        if factor is None or site.op.startswith("conv_transpose"):
+            continue
+        shift = shift * factor if isinstance(shift, Tensor) else torch.zeros_like(factor)
+        added = _behind(side, times[0], "add")
+        more = None if added is None else _by_channel(added, site, len(weight), dimension)
+        if added is not None and more is not None:
+            last, shift = added, shift + more
+        whole = call.with_argument(
+            "weight", weight * factor.reshape(-1, *[1] * (weight.dim() - 1)), is_state=True
+        )
+        whole = whole.with_argument("bias", shift, is_state=True)
+        put = replace(
+            last[0],
+            op=site.op,
+            inputs=site.inputs,
+            operands=site.operands,
+            tensors=site.tensors,
+            attributes=site.attributes,
+        )
+        side = _put(side, put, whole, site.index)
+        side = side if last is times else replace(side, between=_without(side.between, times[0]))
+    return side
+
+
+def _behind(side: Neighbourhood, site: Site, op: str) -> Made | None:
+    """The operator that alone reads a site, if it is this one with a tensor that is stored, and it is seen."""
+    readers = side.graph.consumers[site.index]
+    found = [each for each in _calls(side) if len(readers) == 1 and each[0].index == readers[0]]
+    if not found or found[0][0].op != op or len(found[0][0].tensors) != 1:
+        return None
+    return (
+        found[0]
+        if found[0][0].operands == (site.index,) and found[0][1].arguments.get("alpha", 1) == 1
+        else None
+    )
+
+
+def _by_channel(made: Made, product: Site, channels: int, dimension: int) -> Tensor | None:
+    """The one stored tensor of an operator behind a product, if it holds a number for each of its channels."""
+    stored = made[1].arguments.get(made[0].tensors[0].role)
+    if not isinstance(stored, Tensor) or stored.numel() != channels:
+        return None
+    wanted = [1] * len(product.shape)
+    wanted[dimension] = channels
+    return (
+        stored.reshape(-1)
+        if (1,) * (len(wanted) - stored.dim()) + tuple(stored.shape) == tuple(wanted)
+        else None
+    )
+
+
+def _without(calls: tuple[Made, ...], site: Site) -> tuple[Made, ...]:
+    return tuple(each for each in calls if each[0].index != site.index)
 
 
 def _folds(side: Neighbourhood) -> Iterator[_Fold]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from verifier.align import Pair
 from verifier.diagnose.folds import fold
+from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from verifier.align import Alignment
     from verifier.graph import Graph, Site
@@ -28,24 +30,74 @@ def with_norms_paired(alignment: Alignment, masters: Masters, reason: str) -> Al
         masters: The tensors of both models.
         reason: Why a site has no partner any more.
     """
-    wrong, right = [], []
+    wrong: list[Pair] = []
+    right: list[Pair] = []
     graphs, held = (alignment.baseline, alignment.candidate), (masters.baseline, masters.candidate)
     paired = alignment.partner, alignment.partner_back
     for pair in alignment.pairs:
         for side in (0, 1):
-            norm = _norm_behind(graphs[side], pair[side])
-            other = graphs[1 - side].sites[pair[1 - side]]
-            beside = None if norm is None else paired[side].get(norm.index)
-            if norm is None or (beside is not None and graphs[1 - side].sites[beside].tensors):
+            scaling = _scaling(graphs[side], pair[side])
+            if not scaling:
                 continue
-            product = graphs[side].sites[pair[side]]
-            given, of_norm = _given(product, held[side]), _given(norm, held[side])
-            if product.op == other.op and _holds(_given(other, held[1 - side]), product.op, given, of_norm):
-                wrong += [pair, *(each for each in alignment.pairs if each[side] == norm.index)]
-                ends = norm.index, pair[1 - side]
-                right.append(Pair(*(ends if side == 0 else ends[::-1])))
-                break
-    return replace(alignment.repaired(wrong, right, reason), rebuilt=True) if wrong else alignment
+            product, other = graphs[side].sites[pair[side]], graphs[1 - side].sites[pair[1 - side]]
+            there = _scaling(graphs[1 - side], other.index)
+            of_product, of_other = _given(product, held[side]), _given(other, held[1 - side])
+            if _shifts_later(of_product, of_other, there):
+                end = there[-1].index
+            elif (
+                product.op == other.op and not there and not _has_own(graphs[1 - side], paired[side], scaling)
+            ):
+                if not _holds(of_other, product.op, of_product, scaling[-1], held[side]):
+                    continue
+                end = other.index
+            else:
+                continue
+            here = {product.index, *(site.index for site in scaling)}
+            gone = {other.index, *(site.index for site in there)}
+            wrong += [each for each in alignment.pairs if each[side] in here or each[1 - side] in gone]
+            ends = scaling[-1].index, end
+            right.append(Pair(*(ends if side == 0 else ends[::-1])))
+            break
+    return replace(alignment.repaired(wrong, right, reason), rebuilt=True) if right else alignment
+
+
+def _scaling(graph: Graph, index: int) -> list[Site]:
+    """What alone stands behind a site and scales it, by numbers that do not depend on the inputs.
+
+    A norm on running statistics, or a multiplication with what is added before and behind it; empty where there is
+    none.
+    """
+    norm = _norm_behind(graph, index)
+    if norm is not None:
+        return [norm]
+    found: list[Site] = []
+    while len(readers := graph.consumers[index]) == 1:
+        site = graph.sites[readers[0]]
+        beside = [source for source in site.inputs if source != index]
+        fixed = all(source >= 0 and not graph.reads_inputs[source] for source in beside)
+        if site.op not in _AFFINE or not fixed or site.shape != graph.sites[index].shape:
+            break
+        if not beside and not site.tensors:  # a number of the program, which nobody folds
+            break
+        found.append(site)
+        index = site.index
+    return found if any(site.op in _TIMES for site in found) else []
+
+
+_TIMES = {"mul", "div"}
+_AFFINE = _TIMES | {"add", "sub"}
+
+
+def _has_own(graph: Graph, partner: Mapping[int, int], scaling: Sequence[Site]) -> bool:
+    """Whether the other model scales there as well."""
+    beside = [graph.sites[partner[site.index]] for site in scaling if site.index in partner]
+    return any(site.op in _TIMES or (site.tensors and site.op in _AFFINE | {"batch_norm"}) for site in beside)
+
+
+def _shifts_later(product: Mapping[str, Any], twin: Mapping[str, Any], behind: Sequence[Site]) -> bool:
+    """Whether the twin of a product leaves its bias to what is added behind it, once a factor has come in."""
+    biases = [isinstance(each.get("bias"), Tensor) for each in (product, twin)]
+    return biases == [True, False] and [site.op for site in behind] == ["mul", "add"]
 
 
 def _norm_behind(graph: Graph, index: int) -> Site | None:
@@ -61,16 +113,36 @@ def _given(site: Site, held: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**site.attributes, **{use.role: held[use.name] for use in site.tensors}}
 
 
-def _holds(kept: Mapping[str, Any], op: str, given: Mapping[str, Any], norm: Mapping[str, Any]) -> bool:
-    """Whether what an operator keeps is much nearer to the product with its norm than to the product alone."""
-    held, plain = kept.get("weight"), given.get("weight")
-    if not op.startswith(("conv", "linear")) or not isinstance(held, Tensor) or not isinstance(plain, Tensor):
+def _holds(
+    kept: Mapping[str, Any], op: str, given: Mapping[str, Any], scaling: Site, held: Mapping[str, Tensor]
+) -> bool:
+    """Whether what an operator keeps is much nearer to the product with what scales it than to the product alone."""
+    own, plain = kept.get("weight"), given.get("weight")
+    if not op.startswith(("conv", "linear")) or not isinstance(own, Tensor) or not isinstance(plain, Tensor):
         return False
-    if held.shape != plain.shape:
+    if own.shape != plain.shape:
         return False
-    whole = fold(op, given, norm)[0]["weight"]
-    distance = float((held.double() - whole).norm())
-    return distance < _NEARER * min(float((held.double() - plain.double()).norm()), float(whole.norm()))
+    if scaling.op == "batch_norm":
+        whole = fold(op, given, _given(scaling, held))[0]["weight"]
+    else:
+        whole = _by_rows(plain.double(), own.double())
+        moved = (own.double() - plain.double()).flatten(1).norm(dim=1) > _ROUNDED * plain.double().flatten(
+            1
+        ).norm(dim=1)
+        if float(moved.double().mean()) < _MOST:
+            return False
+    distance = float((own.double() - whole).norm())
+    return distance < _NEARER * min(float((own.double() - plain.double()).norm()), float(whole.norm()))
+
+
+def _by_rows(plain: Tensor, own: Tensor) -> Tensor:
+    """The rows of one weight, each times the number that makes it most like the other's."""
+    rows, wanted = plain.flatten(1), own.flatten(1)
+    power = rows.square().sum(1, keepdim=True)
+    factor = (rows * wanted).sum(1, keepdim=True) / power.clamp_min(torch.finfo(rows.dtype).tiny)
+    return (rows * factor).reshape(plain.shape)
 
 
 _NEARER = 0.5  # also with a channel that is wrong
+_MOST = 0.5  # of all rows: a factor that is learnt leaves few of them as they are
+_ROUNDED = ROUNDINGS * SINGLE_ROUNDOFF
