@@ -43,6 +43,7 @@ from verifier.models.compiled import interpreted
 from verifier.models.memos import unmemoised
 from verifier.quantised.apart import taken_apart
 from verifier.quantised.cost import cost
+from verifier.ranks import ranks
 from verifier.storage.repros import with_repros
 from verifier.storage.saving import Verification, check_writable
 from verifier.weights.fingerprint import Hasher
@@ -85,6 +86,7 @@ def verify(
     seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
+    sharded: bool | None = None,
 ) -> Verification:
     """Is `candidate` the same function as `baseline`, and if not, where do they part?
 
@@ -130,6 +132,8 @@ def verify(
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
+        sharded: Whether the processes that torchrun started hold the candidate between them, each a part of it, and
+            do not share samples; None for where its parameters say so (DTensor).
 
     Raises:
         UsageError: Something asked for is wrong: a specification, the inputs, a weights file, a cell.
@@ -150,6 +154,10 @@ def verify(
         "command": command,
         "needing": _needing((inputs, candidate_inputs), by_block, protocol, probe, repro, keep_float_budget),
     }
+    if sharded or (sharded is None and _is_sharded(candidate, seed)):
+        from verifier.sharded.verifying import verified_sharded  # noqa: PLC0415
+
+        return verified_sharded(baseline, candidate, inputs, requests=requests, semantics=semantics, **asked)
     recorded = _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
         return recorded
@@ -239,6 +247,15 @@ def _recorded(
     if is_certificate(baseline):
         return verified_with(baseline, candidate, inputs, requests=requests, **asked)
     return None
+
+
+def _is_sharded(candidate: Any, seed: int) -> bool:
+    """Whether several processes hold the candidate between them, as its parameters say."""
+    if ranks().size == 1:
+        return False
+    from verifier.sharded.verifying import is_sharded  # noqa: PLC0415
+
+    return is_sharded(candidate, seed)
 
 
 def _may_be_recorded(given: Any) -> bool:

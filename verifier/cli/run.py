@@ -141,6 +141,16 @@ def run(
             ),
         ),
     ] = None,
+    sharded: Annotated[
+        bool | None,
+        typer.Option(
+            "--sharded",
+            help=(
+                "The processes that torchrun started hold the candidate between them, each a part, and do not share "
+                "samples; known without it where the parameters are DTensors."
+            ),
+        ),
+    ] = None,
     history: options.History = None,
     no_history: options.NoHistory = False,
     verbose: options.Verbose = False,
@@ -206,6 +216,7 @@ def run(
                     "repeat": repeat,
                     "outputs": outputs,
                     "probe": probe,
+                    "sharded": sharded,
                     "keep_float_budget": keep_float_budget,
                 },
                 map_file=map_file,

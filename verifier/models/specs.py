@@ -18,11 +18,14 @@ from verifier.border.error_texts import account, first_line
 from verifier.border.programs import translating, undisturbed
 from verifier.environment import flags, preserved
 from verifier.errors import CannotRunError, SourceError, UsageError, suggestion
+from verifier.graph.chance import random_state
 from verifier.models.importing import ROOT, importable, imported, located, rooted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import ModuleType
+
+    from verifier.graph.chance import RandomState
 
 FORMS = "torchvision:NAME, reference:NAME, baseline:NAME, package.module:callable or path/to/file.py:callable"
 
@@ -32,12 +35,14 @@ class Source:
     """A model that a specification led to, and what should be known about it.
 
     `flags` are the backend flags that building it changed, with their values before and after; they were put back.
+    `chance` is the random state that building it left behind, which was put back likewise.
     """
 
     spec: str
     model: nn.Module
     notes: tuple[str, ...] = ()
     flags: tuple[tuple[str, str, str], ...] = ()
+    chance: RandomState | None = None
 
 
 def load(spec: str, *, seed: int | None) -> Source:
@@ -72,7 +77,7 @@ def load(spec: str, *, seed: int | None) -> Source:
             for name, value in flags().items()
             if before.get(name) != value
         )
-        return Source(spec, model, _settle_mode(model), changed)
+        return Source(spec, model, _settle_mode(model), changed, random_state())
 
 
 def architectures() -> list[str]:

@@ -53,7 +53,7 @@ class Ranks:
                 self.pulse.meet()
             dist.all_gather_object(found, mine)
         except RuntimeError as error:
-            raise ProcessError(self._why(error)) from error
+            raise ProcessError(self.why(error)) from error
         return found
 
     def together(self, make: Callable[[], T], alike: Callable[[T], object] = lambda _: None) -> list[T]:
@@ -90,7 +90,7 @@ class Ranks:
             )
         return every
 
-    def _why(self, error: Exception) -> str:
+    def why(self, error: Exception) -> str:
         """Why a rank has died: its own words where it had the time, else what the connection says."""
         until = time.monotonic() + _SHORTLY
         while self.pulse is not None and time.monotonic() < until:

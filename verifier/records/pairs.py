@@ -220,6 +220,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     more than carry; None where there is no such line, as in what FX or export has generated. For a site without a
     partner, the other side's is the line that reads what should have come from there.
 
+    `placement` says how several processes hold the candidate's tensor between them, as its numbers tell.
     `sample` is what its data calls the sample in which the total error is largest, where samples were streamed.
     `stage` says where a deployed form went wrong at a culprit: `translation` (its graph says something else),
     `fusion` (an optimised level of it does), `kernel` (an operator is less accurate than its dtype explains); empty
@@ -261,6 +262,7 @@ class PairResult(Record, frozen=True, kw_only=True):
     baseline_source: Source | None = None
     candidate_source: Source | None = None
     sample: str = ""
+    placement: str = ""
 
     @property
     def kind(self) -> str:

@@ -1,0 +1,1 @@
+"""One model that several processes hold between them, against the whole: joined by content, judged as any other."""

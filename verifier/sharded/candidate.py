@@ -1,0 +1,188 @@
+"""The candidate on one of several processes: built, run and noted in a cell, and asked about what was noted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from verifier.border.signals import check_unanswered
+from verifier.errors import VerifierError
+from verifier.graph.chance import random_state, set_random_state
+from verifier.graph.tensors import same_numbers, tensors_in
+from verifier.models.casting import arguments, running
+from verifier.models.specs import load
+from verifier.ranks import ranks
+from verifier.sharded.asking import impatient, waiting
+from verifier.sharded.watching import Key, Pass, local, plain, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from verifier.cells import Cell
+    from verifier.graph.chance import RandomState
+    from verifier.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process has noted at one key, without its numbers."""
+
+    key: Key
+    op: str
+    shape: tuple[int, ...]
+    shard: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What a process tells of its pass: keys with shapes, classes of modules, calls, outputs, notes."""
+
+    held: tuple[Held, ...]
+    kinds: dict[str, tuple[str, ...]]
+    calls: dict[str, int]
+    outputs: int
+    same: bool
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Candidate:
+    """This process's part of the candidate, a specification or a module that is run as it is."""
+
+    given: nn.Module | str
+    inputs: Inputs
+    seed: int
+    notes: tuple[str, ...] = ()
+    _cell: Cell | None = None
+    _model: nn.Module | None = None
+    _chance: RandomState | None = None
+    _pass: Pass = field(default_factory=Pass)
+    _state: dict[str, Tensor] = field(default_factory=dict)
+
+    def answers(self) -> dict[str, Any]:
+        """What a process can be asked, by name."""
+        return {
+            "build": self.build,
+            "run": self.run,
+            "tensor": self.tensor,
+            "given": self.given_there,
+            "output": self.output,
+            "state": self.state,
+            "parameter": self.parameter,
+        }
+
+    def build(self, cell: Cell, wide: bool) -> str:
+        """Build it for a cell; empty, or why it cannot be had in float64, which only `wide` allows for."""
+        self._model = None
+        self._cell = cell
+        if isinstance(self.given, str):
+            source = load(self.given, seed=self.seed)
+            model, self.notes, self._chance = source.model, source.notes, source.chance
+        else:
+            model, self._chance = self.given, random_state()
+        impatient()
+        self._state = {
+            plain(name): local(tensor.detach())
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        }
+        if isinstance(self.given, str) and cell.torch_dtype is not None:
+            try:
+                model = model.to(cell.torch_dtype) if _other(model, cell.torch_dtype) else model
+            except Exception as error:
+                check_unanswered(error)
+                if not wide:
+                    raise
+                return f"{type(error).__name__}: {error}"
+        elif wide:
+            return "it was given as a module, and cannot be copied"
+        self._model = model
+        return ""
+
+    def run(self, instead: Mapping[Key, list[Tensor | None]]) -> Noted:
+        """Run it bare and watched, with some tensors overwritten by what this rank is to have there.
+
+        Raises:
+            ModelError: It failed, or waited for other ranks longer than it may.
+        """
+        assert self._model is not None
+        assert self._cell is not None
+        mine = {key: each[ranks().rank] for key, each in instead.items()}
+        written = {key: tensor.to(self._cell.torch_dtype) for key, tensor in mine.items() if tensor is not None}
+        same = True
+        if not instead:
+            bare = [local(t).detach().clone() for t in tensors_in(self._called(None))]
+        self._pass = self._called(written)
+        if not instead:
+            found = self._pass.outputs
+            same = len(bare) == len(found) and all(
+                same_numbers(one.cpu(), two) for one, two in zip(bare, found, strict=True)
+            )
+        held = tuple(
+            Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values()
+        )
+        outputs = len(self._pass.outputs)
+        return Noted(held, self._pass.kinds, dict(self._pass.calls), outputs, same, self.notes)
+
+    def _called(self, instead: Mapping[Key, Tensor] | None) -> Any:
+        model, cell = self._model, self._cell
+        assert model is not None
+        assert cell is not None
+        args, kwargs = arguments(self.inputs, cell)
+        before = random_state()
+        where = Pass()
+        try:
+            if self._chance is not None:
+                set_random_state(self._chance)
+            with running(cell):
+                if instead is None:
+                    with torch.no_grad():
+                        return model(*args, **kwargs)
+                return watched(model, args, kwargs, instead=instead, noting=where)
+        except VerifierError:
+            raise
+        except BaseException as error:
+            check_unanswered(error)
+            raise waiting(error, where.last) from error
+        finally:
+            set_random_state(before)
+
+    def tensor(self, keys: list[list[Key]]) -> list[Tensor]:
+        """What this rank has at the keys that are named for it."""
+        return [self._pass.events[key].value for key in keys[ranks().rank]]
+
+    def given_there(self, keys: list[list[Key]]) -> list[Tensor | None]:
+        """What this rank's modules were given first, where they returned what is at the keys."""
+        return [self._pass.events[key].given for key in keys[ranks().rank]]
+
+    def output(self, position: int) -> Tensor | None:
+        """What this rank's model returned there, if it did."""
+        found = self._pass.outputs
+        return found[position] if position < len(found) else None
+
+    def state(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of this rank's parameters and buffers, as far as they are its own."""
+        return {name: tuple(tensor.shape) for name, tensor in self._state.items()}
+
+    def parameter(self, names: list[str | None]) -> Tensor | None:
+        """This rank's part of a parameter, by the name that it has here."""
+        name = names[ranks().rank]
+        return None if name is None else self._state[name].detach().cpu()
+
+
+def held_between(model: nn.Module) -> bool:
+    """Whether a module's parameters are spread over processes, as DTensor says it."""
+    if not dist.is_available():
+        return False
+    from torch.distributed.tensor import DTensor  # noqa: PLC0415 - takes a moment to import
+
+    return any(isinstance(each, DTensor) for each in model.parameters())
+
+
+def _other(model: nn.Module, dtype: torch.dtype) -> bool:
+    return any(t.is_floating_point() and t.dtype != dtype for t in (*model.parameters(), *model.buffers()))

@@ -1,0 +1,356 @@
+"""Why a site is not what the pieces of all processes should make up: one reason that its numbers bear out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from verifier.records import UNEXPLAINED, Cause
+from verifier.sharded.aligning import wide
+from verifier.sharded.parameters import cut_wrongly
+from verifier.sharded.placing import Placement, by_shape, close, cut, place, sum_of, tolerance
+from verifier.sharded.watching import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.sharded.comparing import Bench, Found
+    from verifier.sharded.parameters import Spread
+
+STATISTICS = frozenset(
+    {"amax", "amin", "batch_norm", "group_norm", "instance_norm", "layer_norm", "linalg_vector_norm", "log_softmax"}
+    | {"logsumexp", "max", "mean", "min", "norm", "normalize", "rms_norm", "softmax", "std", "sum", "var", "var_mean"}
+)
+"""Operators whose results depend on all that lies along a dimension."""
+
+_MOST = 8  # how many of the baseline's sites above one are looked through
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Which site is at fault and why, and how its pieces should have been placed; None where that is not known.
+
+    `on_trial` says that the cause stands only if what diverged agrees once the site is put right.
+    """
+
+    key: Key
+    cause: Cause
+    placed: Placement | None
+    on_trial: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A site that diverged first, with all that is known of it."""
+
+    bench: Bench
+    found: Found
+    whole: Tensor
+    pieces: Sequence[Tensor]
+    sites: Mapping[Key, Found]
+    spreads: Mapping[str, Spread]
+    parameters: Mapping[str, Tensor]
+
+    @property
+    def slack(self) -> float:
+        """By how much single numbers may be off."""
+        return tolerance(self.whole, self.found.budget.total)
+
+    @property
+    def uses(self) -> list[Spread]:
+        """The parameters that the site uses."""
+        return [self.spreads[name] for name in self.found.event.uses if name in self.spreads]
+
+    @property
+    def full(self) -> bool:
+        """Whether all pieces have the whole's size."""
+        return all(piece.shape == self.whole.shape for piece in self.pieces)
+
+    def blame(self, code: str, summary: str, *evidence: str, remedy: str, confirmed: bool = True) -> Blame:
+        """The site itself is at fault."""
+        shaped = by_shape(self.whole, self.pieces)
+        cause = Cause(code=code, summary=summary, confirmed=confirmed, evidence=evidence, remedy=remedy)
+        return Blame(self.found.key, cause, shaped)
+
+
+def explained(case: Case) -> Blame:
+    """The first reason that holds; `unexplained` where none does."""
+    checks: tuple[Callable[[Case], Blame | None], ...] = (
+        _by_parameters,
+        _bias_repeated,
+        _reduced_twice,
+        _by_what_it_reads,
+        _replicas,
+        _other_axis,
+        _statistics,
+        _uneven,
+        _misrouted,
+    )
+    for check in checks:
+        found = check(case)
+        if found is not None:
+            return found
+    return case.blame(
+        UNEXPLAINED,
+        "no way of joining what the ranks have gives the baseline's tensor",
+        remedy="compare what each rank computes there with the baseline's operator",
+        confirmed=False,
+    )
+
+
+_BY_FLAW = {
+    "replicas": ("shard-replicas", "load or broadcast the same weights to all ranks"),
+    "swapped": ("shard-expert", "give each rank the weights of the modules that are routed to it"),
+    "uneven": ("shard-uneven", "cut the parameter so that all of its slices are on a rank, the last ones too"),
+    "twice": ("shard-order", "cut the parameter by each rank's own place in the group"),
+    "other": ("weight-perturbed", "load the baseline's weights"),
+}
+
+
+def _by_parameters(case: Case) -> Blame | None:
+    """A parameter of which the ranks do not hold what the baseline has."""
+    wrong = next((each for each in case.uses if each.flaw), None)
+    if wrong is None:
+        return None
+    code, remedy = _BY_FLAW[wrong.flaw]
+    return case.blame(code, wrong.said, remedy=remedy)
+
+
+def _bias_repeated(case: Case) -> Blame | None:
+    """What every rank has added, and one should have."""
+    if not case.full or len(case.pieces) < 2:
+        return None
+    alike = all(close(piece, case.pieces[0], case.slack) for piece in case.pieces[1:])
+    joined = case.pieces[0] if alike else sum_of(case.pieces)
+    for name in case.found.event.uses:
+        bias = wide(case.parameters[name]) if name in case.parameters else None
+        if bias is None or bias.dim() != 1 or not bool(bias.any()):
+            continue
+        for axis in range(case.whole.dim()):
+            if case.whole.shape[axis] != len(bias):
+                continue
+            laid = bias.reshape([-1 if k == axis else 1 for k in range(case.whole.dim())])
+            for more in range(1, len(case.pieces)):
+                if close(joined - more * laid, case.whole, case.slack * len(case.pieces)):
+                    found = case.blame(
+                        "shard-bias-repeated",
+                        f"{name} is added {more + 1} times, by each of {more + 1} ranks",
+                        f"without {more} of them the sum over the ranks is the baseline's tensor",
+                        remedy=f"add {name} on one rank, or after the reduction",
+                    )
+                    return found if alike else Blame(found.key, found.cause, Placement("sum"))
+    return None
+
+
+def _reduced_twice(case: Case) -> Blame | None:
+    """Copies that were summed as if they were terms, or averaged."""
+    if not case.full or not bool(case.whole.any()):
+        return None
+    for times in range(2, len(case.bench.aligned.parts[case.found.key]) + 1):
+        for factor, what in ((times, f"{times} times"), (1 / times, f"1/{times} of")):
+            if all(close(piece, factor * case.whole, case.slack * max(factor, 1)) for piece in case.pieces):
+                return case.blame(
+                    "shard-reduced-twice",
+                    f"every rank has {what} the baseline's numbers: copies were "
+                    f"{'summed' if factor > 1 else 'averaged'} over {times} ranks as if they were terms",
+                    remedy="reduce what is still in terms, once, by a sum",
+                )
+    return None
+
+
+def _by_what_it_reads(case: Case) -> Blame | None:
+    """What it reads is joined well, but not as it is read: terms, or slices in another order."""
+    suspects = sorted(_suspects(case), key=lambda each: (_SUSPICION[_oddness(each)], case.whole.numel()))
+    if not suspects:
+        return None
+    first = _first_such(case, suspects[0])
+    placed = first.placed
+    assert placed is not None
+    name = first.key.name
+    if _oddness(first) == "terms":
+        if first.event.op in STATISTICS:
+            code, what = "shard-statistics", f"{name} is taken over each rank's own part only"
+            remedy = "reduce it over the ranks before it is used"
+        else:
+            code, what = "shard-unreduced", f"{name} is left in terms, one on each rank"
+            remedy = "reduce it over the ranks (all_reduce, or reduce_scatter) before it is read"
+        how = {"sum": "sum", "mean": "mean", "max": "largest"}[placed.kind]
+        evidence = f"the {how} over the ranks is the baseline's tensor; {case.found.key.name} reads one term"
+        right = Placement("replica")
+    else:
+        code, remedy = "shard-order", "put the parts together in the order of the ranks that hold them"
+        what = f"{name} lies as {placed.text}, and {case.found.key.name} reads it as if it were in order"
+        evidence = "the parts in another order are the baseline's tensor"
+        event = case.bench.baseline.events[first.key]
+        shaped = by_shape(wide(event.value), case.bench.pieces(first.key))
+        if shaped is None:
+            return None
+        right = shaped
+    cause = Cause(code=code, summary=what, confirmed=True, evidence=(evidence,), remedy=remedy)
+    return Blame(first.key, cause, right, on_trial=True)
+
+
+_SUSPICION = {"terms": 0, "order": 1, "": 2}
+
+
+def _oddness(found: Found) -> str:
+    placed = found.placed
+    if placed is None or not found.proved or found.wrong:
+        return ""
+    return "terms" if not placed.reduced else "" if placed.usual else "order"
+
+
+def _suspects(case: Case) -> Iterator[Found]:
+    """Sites that the site reads from, through such as were not compared, whose pieces lie oddly."""
+    stack, seen = [case.found.event.above], set()
+    while stack and len(seen) < _MOST * 4:
+        for key in stack.pop():
+            if key in seen:
+                continue
+            seen.add(key)
+            found = case.sites.get(key)
+            if found is not None and _oddness(found):
+                yield found
+            elif found is None and key in case.bench.baseline.events:
+                stack.append(case.bench.baseline.events[key].above)
+
+
+def _first_such(case: Case, found: Found) -> Found:
+    """The first site of those one after the other that lie oddly in one way."""
+    while True:
+        above = [case.sites[key] for key in found.event.above if key in case.sites]
+        odd = next((each for each in above if _oddness(each) == _oddness(found)), None)
+        if odd is None:
+            return found
+        found = odd
+
+
+def _replicas(case: Case) -> Blame | None:
+    """Copies of which some are the baseline's and some are not."""
+    if not case.full or len(case.pieces) < 2 or len(case.pieces) != len(case.found.ranks):
+        return None
+    wrong = [
+        rank
+        for rank, piece in zip(case.found.ranks, case.pieces, strict=True)
+        if not close(piece, case.whole, case.slack)
+    ]
+    if not 0 < len(wrong) < len(case.pieces):
+        return None
+    return case.blame(
+        "shard-replicas",
+        f"rank {', '.join(map(str, wrong))} has other numbers than the rest, which have the baseline's",
+        remedy="find what is drawn, loaded or branched on by each rank for itself",
+    )
+
+
+def _other_axis(case: Case) -> Blame | None:
+    """Parts that were put together along another axis than they were cut."""
+    count = len(case.bench.aligned.parts[case.found.key])
+    if len(case.pieces) < 1 or any(piece.numel() != case.whole.numel() for piece in case.pieces):
+        return None
+    piece = case.pieces[0]
+    for axis in range(case.whole.dim()):
+        if case.whole.shape[axis] % count:
+            continue
+        for along in range(piece.dim()):
+            if piece.shape[along] % count:
+                continue
+            parts = list(piece.chunk(count, along))
+            size = list(case.whole.shape)
+            size[axis] //= count
+            joined = torch.cat([part.reshape(size) for part in parts], axis)
+            if close(joined, case.whole, case.slack):
+                return case.blame(
+                    "shard-axis",
+                    f"the ranks' parts are put together along axis {along}, and were cut along axis {axis}",
+                    f"put together along axis {axis} they are the baseline's tensor",
+                    remedy=f"gather along axis {axis}",
+                )
+    return None
+
+
+def _statistics(case: Case) -> Blame | None:
+    """A norm or another statistic of all that lies along a dimension, of which each rank has a part."""
+    event = case.found.event
+    if event.call is None or event.op not in STATISTICS or event.given is None:
+        return None
+    given = case.bench.given(case.found.key)
+    whole = wide(event.given)
+    placed = place(whole, given, case.found.budget.total)
+    if placed is None or placed.kind != "shard" or placed.axis is None or placed.shape is not None:
+        return None
+    function, args, kwargs = event.call
+    parts = cut(placed, whole, len(given))
+    size = whole.shape[placed.axis]
+    for part, index, piece in zip(parts, placed.indices or (), case.pieces, strict=True):
+        def own(value: object, part: Tensor = part, index: Tensor = index) -> object:
+            if isinstance(value, torch.Tensor):
+                if value.shape == whole.shape:
+                    return part
+                return wide(value)[index] if tuple(value.shape) == (size,) else value
+            if isinstance(value, tuple | list) and list(value) == [size]:
+                return (len(index),)
+            return value
+
+        try:
+            made = function(*map(own, args), **{name: own(value) for name, value in kwargs.items()})
+        except (RuntimeError, TypeError, ValueError):
+            return None
+        if not isinstance(made, torch.Tensor) or not close(wide(made), piece, case.slack):
+            return None
+    found = case.blame(
+        "shard-statistics",
+        f"{event.op} is taken over each rank's own part along axis {placed.axis}, not over all of it",
+        "the baseline's own operator gives the candidate's numbers on each rank's part of the baseline's input",
+        remedy="gather its input, or reduce its statistics over the ranks",
+    )
+    return Blame(found.key, found.cause, found.placed or placed)
+
+
+def _uneven(case: Case) -> Blame | None:
+    """Slices that no rank has, or that are none of the baseline's."""
+    if any(piece.dim() != case.whole.dim() for piece in case.pieces):
+        return None
+    if len(case.pieces) != len(case.found.ranks):
+        return None
+    axes = {
+        k
+        for piece in case.pieces
+        for k, (one, two) in enumerate(zip(piece.shape, case.whole.shape, strict=True))
+        if one != two
+    }
+    if len(axes) != 1:
+        return None
+    said, flaw = cut_wrongly(case.whole, case.pieces, case.found.ranks, axes.pop(), case.slack)
+    if flaw not in ("uneven", "twice"):
+        return None
+    code, _ = _BY_FLAW[flaw]
+    return case.blame(code, said, remedy="let the last ranks have fewer slices, and leave no slice out or filled up")
+
+
+def _misrouted(case: Case) -> Blame | None:
+    """A module of several alike that was given what the baseline gives another one."""
+    key = case.found.key
+    if key.op:
+        return None
+    given = case.bench.given(key)
+    parts = key.scope.split(".")
+    for k, part in enumerate(parts):
+        if not part.isdigit():
+            continue
+        for other in case.bench.baseline.events.values():
+            names = other.key.scope.split(".")
+            same = len(names) == len(parts) and names[:k] == parts[:k] and names[k + 1 :] == parts[k + 1 :]
+            if other.key.op or not same or names[k] == part or other.given is None:
+                continue
+            if place(wide(other.given), given, case.found.budget.total) is not None:
+                return case.blame(
+                    "shard-expert",
+                    f"{key.scope} is given what the baseline gives {other.key.scope}",
+                    remedy="send each sample to the rank that holds the module it is routed to",
+                )
+    return None

@@ -1,0 +1,181 @@
+"""The whole model's tensors against what the pieces of all processes make up, one site after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+
+from verifier.cells import ORACLE
+from verifier.judge import numerics_budget, semantics_budget
+from verifier.judge.budgets import SINGLE_ROUNDOFF
+from verifier.lockstep import meet
+from verifier.sharded.aligning import spread, wide
+from verifier.sharded.placing import Placement, by_shape, join, place
+from verifier.sharded.watching import Event, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.cells import Cell
+    from verifier.judge import Policy
+    from verifier.records import Budget, Comparison
+    from verifier.sharded.aligning import Aligned
+    from verifier.sharded.asking import Crew
+    from verifier.sharded.watching import Pass
+
+
+@dataclass(frozen=True)
+class Found:
+    """One site: how its pieces were placed, whether by their numbers (`proved`), and how far they are from the whole."""
+
+    event: Event
+    placed: Placement | None
+    proved: bool
+    error: Comparison | None
+    shape: tuple[int, ...]
+    budget: Budget
+    ranks: tuple[int, ...]
+    declared: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The baseline's."""
+        return self.event.key
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is beyond what rounding explains."""
+        return self.error is None or not self.error.within(self.budget.total)
+
+    @property
+    def text(self) -> str:
+        """How the pieces lie, for records."""
+        if self.placed is None or not self.proved:
+            return "unknown"
+        text = self.placed.text
+        return text if len(self.ranks) != 1 else f"on rank {self.ranks[0]}" + ("" if text == "replica" else f", {text}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that sites are compared with in one cell: the baseline's pass there and in the other precision."""
+
+    crew: Crew
+    cell: Cell
+    policy: Policy
+    baseline: Pass
+    other: Pass
+    aligned: Aligned
+    free_pieces: dict[Key, list[Tensor]] = field(default_factory=dict)
+
+    def budget(self, key: Key) -> Budget:
+        """What a site may be off by, from how far the baseline is from itself in another precision there."""
+        event = self.baseline.events[key]
+        return self._budget(event.value, self.other.events[key].value if key in self.other.events else None)
+
+    def _budget(self, value: Tensor, other: Tensor | None) -> Budget:
+        noise = _noise(value, other)
+        if self.cell == ORACLE:
+            found = semantics_budget(self.policy, noise / SINGLE_ROUNDOFF)
+        else:
+            found = numerics_budget(self.policy, self.cell.dtype, self.cell.unit_roundoff, noise, noise)
+        exact = not (value.is_floating_point() or value.is_complex())
+        total = 0.0 if exact else found.total
+        return replace_budget(found, total)
+
+    def sites(self, known: Mapping[Key, Placement] | None = None) -> Iterator[Found]:
+        """Every site that some rank has, in the baseline's order."""
+        for key, event in self.baseline.events.items():
+            parts = self.aligned.parts[key]
+            if any(parts):
+                yield self.site(event, (known or {}).get(key))
+
+    def site(self, event: Event, known: Placement | None = None) -> Found:
+        """One of them."""
+        return self._found(event, self.pieces(event.key), self.budget(event.key), self.holders(event.key), known)
+
+    def output(self, position: int, known: Placement | None = None) -> Found | None:
+        """What the ranks returned there; None if none returned anything."""
+        answers = self.crew.ask("output", position)
+        ranks = tuple(rank for rank, each in enumerate(answers) if each is not None)
+        if not ranks:
+            return None
+        value = self.baseline.outputs[position]
+        event = Event(Key("", "output", position), "output", "output", value)
+        others = self.other.outputs
+        budget = self._budget(value, others[position] if position < len(others) else None)
+        return self._found(event, spread(answers), budget, ranks, known)
+
+    def pieces(self, key: Key) -> list[Tensor]:
+        """What all ranks have at a key, in their order, each call after the other."""
+        return [wide(each) for rank in self.crew.ask("tensor", self._asked(key)) for each in rank]
+
+    def given(self, key: Key) -> list[Tensor]:
+        """What went into the modules that made it."""
+        return [wide(e) for rank in self.crew.ask("given", self._asked(key)) for e in rank if e is not None]
+
+    def holders(self, key: Key) -> tuple[int, ...]:
+        """The ranks that have something at a key."""
+        return tuple(rank for rank, each in enumerate(self.aligned.parts[key]) if each)
+
+    def _asked(self, key: Key) -> list[list[Key]]:
+        return [list(each) for each in self.aligned.parts[key]]
+
+    def _found(
+        self,
+        event: Event,
+        pieces: Sequence[Tensor],
+        budget: Budget,
+        ranks: tuple[int, ...],
+        known: Placement | None,
+    ) -> Found:
+        whole = wide(event.value)
+        declared = self.aligned.shards.get(event.key, "")
+        placed = known or place(whole, pieces, budget.total)
+        proved = placed is not None
+        placed = placed or by_shape(whole, pieces)
+        joined = None if placed is None else join(placed, whole, pieces)
+        if joined is None:
+            shape = next(tuple(p.shape) for p in pieces)
+            return Found(event, None, False, None, shape, budget, ranks, declared)
+        error = meet([whole], [joined])[0].error
+        if placed is not None and placed.kind in ("sum", "mean"):
+            # Terms that cancel are rounded as large as they are.
+            size = max(float(torch.linalg.vector_norm(piece)) for piece in pieces)
+            budget = replace_budget(budget, budget.total * max(1.0, size / (float(whole.norm()) or 1.0)))
+        return Found(event, placed, proved, error, tuple(joined.shape), budget, ranks, declared)
+
+
+def replace_budget(found: Budget, total: float) -> Budget:
+    """A budget with one limit for both errors: what a step adds is not known apart from what comes in."""
+    return msgspec.structs.replace(
+        found, total=total, intrinsic=total, oracle_total=None, oracle_intrinsic=None
+    )
+
+
+def _noise(value: Tensor, other: Tensor | None) -> float:
+    if other is None or other.shape != value.shape:
+        return 0.0
+    error = meet([wide(value)], [wide(other)])[0].error
+    if error is None or error.nonfinite_mismatched or error.nrmse != error.nrmse:
+        return 1.0
+    return min(error.nrmse, 1.0) if error.elements and error.max_abs else 0.0
+
+
+def refuted(sites: Sequence[Found]) -> set[Key]:
+    """Calls that were paired by their names alone and differ, though the module around them gives the same."""
+    right: dict[str, bool] = {}
+    for each in sites:
+        if not each.key.op:
+            right[each.key.scope] = right.get(each.key.scope, True) and not each.wrong
+    return {each.key for each in sites if each.key.op and each.wrong and right.get(each.key.scope, False)}
+
+
+def without(sites: Sequence[Found], keys: set[Key]) -> list[Found]:
+    """The sites but these."""
+    return [each for each in sites if each.key not in keys]

@@ -1,0 +1,119 @@
+"""All faults of a candidate, one after the other: each is put right before the next one is looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verifier.records import UNEXPLAINED, Cause
+from verifier.sharded.aligning import wide
+from verifier.sharded.causes import Blame, Case, explained
+from verifier.sharded.comparing import Found, refuted, without
+from verifier.sharded.placing import Placement, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from verifier.sharded.comparing import Bench
+    from verifier.sharded.parameters import Spread
+    from verifier.sharded.watching import Key
+
+_MOST = 12  # faults that are put right
+
+
+@dataclass
+class Faults:
+    """What a cell's passes have shown: the sites as they are, those that are at fault, and the sites put right.
+
+    `forced` are the sites of the last pass, in which every site at fault but the last ones was overwritten;
+    `further` says that the sites behind the last fault could not be put right, so that nothing is known of them.
+    """
+
+    free: list[Found] = field(default_factory=list)
+    blamed: dict[Key, Blame] = field(default_factory=dict)
+    forced: dict[Key, Found] = field(default_factory=dict)
+    unpaired: set[Key] = field(default_factory=set)
+    further: bool = False
+
+
+def found_in(
+    bench: Bench,
+    spreads: Mapping[str, Spread],
+    parameters: Mapping[str, Tensor],
+    draws: Mapping[Key, Cause],
+    known: Mapping[Key, Placement] | None = None,
+    *,
+    forcing: bool = True,
+) -> Faults:
+    """Compare every site, explain the first that diverges, put it right, and so on."""
+    sites = list(bench.sites(known))
+    found = Faults(unpaired=refuted(sites))
+    sites = found.free = without(sites, found.unpaired)
+    for key, cause in draws.items():
+        alike = cause.code == "shard-seed-differs"
+        found.blamed[key] = Blame(key, cause, Placement("replica") if alike else None)
+    if forcing and any(each.placed for each in found.blamed.values()):
+        sites = without(_put_right(bench, found.blamed) or sites, found.unpaired)
+    while True:
+        found.forced = {each.key: each for each in sites}
+        wrong = next((each for each in sites if each.wrong and each.key not in found.blamed), None)
+        if wrong is None or len(found.blamed) > _MOST:
+            break
+        blame = explained(_case(bench, wrong, found.forced, spreads, parameters))
+        if not forcing:
+            found.blamed[blame.key] = blame
+            break
+        trial = _put_right(bench, {**found.blamed, blame.key: blame})
+        if trial is not None and blame.on_trial:
+            again = next((each for each in trial if each.key == wrong.key), None)
+            if again is None or again.wrong:  # it is not what it reads
+                blame = Blame(wrong.key, _unexplained(blame), None)
+                trial = _put_right(bench, {**found.blamed, blame.key: blame})
+        found.blamed[blame.key] = blame
+        if trial is None:
+            found.further = True
+            break
+        sites = without(trial, found.unpaired | refuted(trial))
+    return found
+
+
+def _case(
+    bench: Bench,
+    wrong: Found,
+    sites: Mapping[Key, Found],
+    spreads: Mapping[str, Spread],
+    parameters: Mapping[str, Tensor],
+) -> Case:
+    return Case(bench, wrong, wide(wrong.event.value), bench.pieces(wrong.key), sites, spreads, parameters)
+
+
+def _unexplained(blame: Blame) -> Cause:
+    return Cause(
+        code=UNEXPLAINED,
+        summary="no way of joining what the ranks have gives the baseline's tensor",
+        confirmed=False,
+        evidence=(f"it still differs where this is mended: {blame.cause.summary}",),
+        remedy="compare what each rank computes there with the baseline's operator",
+    )
+
+
+def _put_right(bench: Bench, blamed: Mapping[Key, Blame]) -> Sequence[Found] | None:
+    """The sites of a pass in which those at fault are overwritten by the baseline's; None where that cannot be."""
+    instead: dict[Key, list[Tensor | None]] = {}
+    count = len(next(iter(bench.aligned.parts.values())))
+    for key, blame in blamed.items():
+        if blame.placed is None:
+            if blame.cause.code.startswith("shard-seed"):
+                continue
+            return None
+        parts = bench.aligned.parts[key]
+        owners = [(rank, own) for rank, each in enumerate(parts) for own in each]
+        values = cut(blame.placed, wide(bench.baseline.events[key].value), len(owners))
+        if len(values) != len(owners):
+            return None
+        for (rank, own), value in zip(owners, values, strict=True):
+            instead.setdefault(own, [None] * count)[rank] = value
+    bench.crew.ask("run", instead)
+    return list(bench.sites())

@@ -1,0 +1,311 @@
+"""The verification of a candidate that several processes hold between them, against the whole on the first of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from verifier.bench.side import Side
+from verifier.cells import ORACLE, Cell, missing_here
+from verifier.certificates.recording import undisturbed
+from verifier.environment import describe, tf32
+from verifier.errors import DeviceError, UsageError
+from verifier.inputs import Stream, named, tensors
+from verifier.inputs.samples import batch_size
+from verifier.judge import concluded
+from verifier.metrics.agreement import agreement
+from verifier.models.casting import arguments, running
+from verifier.models.copying import state_of
+from verifier.models.specs import load
+from verifier.ranks import ranks
+from verifier.records import CellResult, Coverage, ModelInfo, Verdict, WeightsInfo, brief
+from verifier.sharded.aligning import aligned, wide
+from verifier.sharded.aligning import named as named_on
+from verifier.sharded.asking import Crew
+from verifier.sharded.candidate import Candidate, held_between
+from verifier.sharded.causes import STATISTICS
+from verifier.sharded.comparing import Bench, Found
+from verifier.sharded.dropping import Draws, dropping
+from verifier.sharded.faults import Faults, found_in
+from verifier.sharded.parameters import spreads
+from verifier.sharded.placing import Placement, join
+from verifier.sharded.rows import coverage, judged
+from verifier.sharded.watching import Pass, plain, watched
+from verifier.storage.saving import Verification
+from verifier.weights.fingerprint import Hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from verifier.bench.protocol import Protocol
+    from verifier.cells import Request
+    from verifier.inputs import Inputs
+    from verifier.sharded.candidate import Noted
+    from verifier.sharded.parameters import Spread
+    from verifier.sharded.watching import Key
+
+_OWN = ("transfer", "calibrated", "as-is")  # what is asked for where nobody asks, and what it means here
+_SINGLE = Cell("cpu", "float32")
+_SOME = 3
+
+
+@dataclass
+class _Cell:
+    """What one cell has come to."""
+
+    result: CellResult
+    faults: Faults
+    covered: Coverage
+    baseline: Pass
+    spreads: Mapping[str, Spread]
+    placed: dict[Key, Placement]
+    notes: tuple[str, ...]
+
+
+def is_sharded(candidate: object, seed: int) -> bool:
+    """Whether several processes hold a candidate between them, as its own parameters say."""
+    if ranks().size == 1:
+        return False
+    from torch import nn  # noqa: PLC0415 - as the callers have it
+
+    if isinstance(candidate, nn.Module):
+        return held_between(candidate)
+    return isinstance(candidate, str) and held_between(load(candidate, seed=seed).model)
+
+
+def verified_sharded(
+    baseline: nn.Module | str,
+    candidate: nn.Module | str,
+    inputs: Any,
+    *,
+    weights: str,
+    parameter_map: Mapping[str, object] | None,
+    requests: Sequence[Request],
+    protocol: Protocol,
+    seed: int,
+    command: str,
+    needing: Mapping[str, bool],
+    semantics: bool = True,
+) -> Verification:
+    """Do the processes that torchrun started compute between them what the whole model does?
+
+    Each runs its own candidate, on the same inputs, with its own weights; the first one runs the baseline, asks the
+    others for their tensors site by site, and has the result, which all return.
+
+    Args:
+        baseline: The whole model, or a specification of it.
+        candidate: A specification of each process's part of the other, or that part.
+        inputs: What goes into all of them.
+        weights: A mode of `verifier.verify`; its defaults stand for `as-is`.
+        parameter_map: Must be None: parameters are recognised by content.
+        requests: The cells asked for.
+        protocol: How it is judged.
+        seed: For models that are built.
+        command: How it was asked for, for the record.
+        needing: What was asked for that cannot be had, by its option.
+        semantics: Whether to compare in float64 first.
+
+    Raises:
+        UsageError: Something asked for cannot be had.
+        CannotRunError: This machine cannot run it, a model raised, or the processes wait for each other in vain.
+    """
+    started = time.perf_counter()
+    _check(inputs, weights, {**needing, "--map": bool(parameter_map)}, requests)
+    given = tensors(inputs)
+    own = Candidate(candidate, given, seed)
+    with undisturbed(), tf32(allowed=False):
+        crew = Crew(own.answers())
+        if not ranks().leads:
+            verification: Verification = crew.serve()
+            return verification
+        side = Side.of("baseline", baseline, seed)
+        cells, skipped = _cells(requests, crew, protocol, semantics=semantics)
+        done: list[_Cell] = []
+        for cell in cells:
+            if cell != ORACLE:
+                crew.ask("build", cell, False)
+            known = done[0].placed if done and not done[0].faults.blamed else None
+            done.append(_cell(side, crew, cell, given, protocol, known))
+    first = done[0]
+    ended = concluded(protocol.policy, [each.result for each in done], first.covered)._asdict()
+    verification = Verification(
+        **ended,
+        baseline=ModelInfo(
+            spec=side.spec,
+            type=type(side.model).__name__,
+            parameters=sum(each.numel() for each in side.model.parameters()),
+            sites=first.covered.baseline_sites,
+        ),
+        candidate=ModelInfo(
+            spec=candidate if isinstance(candidate, str) else type(candidate).__name__,
+            type=f"{ranks().size} processes",
+            parameters=sum(each.numel() for each in side.model.parameters()),
+            sites=first.covered.candidate_sites,
+        ),
+        weights=WeightsInfo(
+            mode="as-is",
+            unexercised=tuple(_constant(state_of(side.model))),
+            baseline_digest=Hasher().of_all(state_of(side.model).items()),
+        ),
+        inputs=msgspec.structs.replace(given.info, digest=Hasher().of_all(named(given))),
+        seed=seed,
+        environment=describe(),
+        command=command,
+        seconds=time.perf_counter() - started,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        policy=protocol.policy.name,
+        notes=(*side.notes, *skipped, *dict.fromkeys(n for each in done for n in each.notes)),
+    )
+    crew.end(verification)
+    return verification
+
+
+def _check(inputs: Any, weights: str, asked: Mapping[str, bool], requests: Sequence[Request]) -> None:
+    if ranks().size == 1:
+        raise UsageError(
+            "--sharded compares a model that several processes hold between them: start it with torchrun."
+        )
+    if isinstance(inputs, Stream) or inputs is None:
+        raise UsageError("a sharded candidate is compared on one batch: give --input, not --data.")
+    wanted = [option for option, value in asked.items() if value]
+    if wanted:
+        raise UsageError(f"{wanted[0]} cannot be had with a sharded candidate; leave it out.")
+    if weights not in _OWN:
+        raise UsageError(f"a sharded candidate keeps its own weights: --weights {weights} cannot be had.")
+    missing = missing_here(requests)
+    for request in requests:
+        if request.cell in missing:
+            raise DeviceError(f"{request.cell.name} cannot run here: {missing[request.cell]}.")
+
+
+def _cells(
+    requests: Sequence[Request], crew: Crew, protocol: Protocol, *, semantics: bool
+) -> tuple[list[Cell], list[str]]:
+    """Float64 first, where the candidate can be had in it; it is built in it then."""
+    cells = [request.cell for request in requests if request.cell != ORACLE]
+    wanted = semantics or len(cells) < len(requests)
+    if not wanted:
+        return cells, []
+    protocol.progress("building models", 0, 0)
+    failed = next(filter(None, crew.ask("build", ORACLE, True)), "")
+    if not failed:
+        return [ORACLE, *cells], []
+    return cells or [_SINGLE], [f"the candidate could not be compared in float64: {failed}"]
+
+
+def _cell(
+    side: Side,
+    crew: Crew,
+    cell: Cell,
+    given: Inputs,
+    protocol: Protocol,
+    known: Mapping[Key, Placement] | None,
+) -> _Cell:
+    started = time.perf_counter()
+    protocol.progress(f"comparing in {cell.name}", 0, 0)
+    other = _SINGLE if cell == ORACLE else ORACLE
+    noted: list[Noted] = crew.ask("run", {})
+    here, beside = _baseline(side, cell, given), _baseline(side, other, given)
+    state = {plain(name): tensor for name, tensor in state_of(side.model).items()}
+    shapes = crew.ask("state")
+    names = [
+        named_on(state, here.kinds, each, shapes[rank], _fetching(crew, rank)) for rank, each in enumerate(noted)
+    ]
+    pairs = aligned(here, noted, names)
+    draws = Draws(crew, pairs)
+    if dropping(here):
+        here, beside = _baseline(side, cell, given, draws), _baseline(side, other, given, draws)
+    found_spreads = spreads(state, crew, shapes, names)
+    bench = Bench(crew, cell, protocol.policy, here, beside, pairs)
+    outputs = [each for k in range(len(here.outputs)) if (each := bench.output(k)) is not None]
+    agreed = _agreement(bench, outputs)
+    forcing = protocol.localise != "never"
+    faults = found_in(bench, found_spreads, state, draws.causes, known, forcing=forcing)
+    if any(each.wrong for each in outputs) and not faults.blamed:
+        pass
+    result, ends = judged(bench, faults, outputs)
+    most = max((each.outputs for each in noted), default=0)
+    named_sites = {names[r].whole(held.key.scope) + "." + held.key.name for r, e in enumerate(noted) for held in e.held}
+    covered = coverage(here, pairs, faults, (len(here.outputs), most), len(named_sites), ())
+    cell_result = CellResult(
+        name=cell.name,
+        role="semantics" if cell == ORACLE else "numerics",
+        verdict=result.verdict,
+        reason=result.reason,
+        batch_size=batch_size(given),
+        first_divergence=result.first_divergence,
+        culprits=result.culprits,
+        layers=result.rows,
+        seconds=time.perf_counter() - started,
+        output=agreed,
+        outputs=ends,
+    )
+    if not all(each.same for each in noted) and cell_result.verdict is Verdict.MATCH:
+        why = "the candidate gives other numbers when it is watched, or each time"
+        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
+    placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
+    return _Cell(cell_result, faults, covered, here, found_spreads, placed, tuple(_notes(faults, found_spreads, outputs, noted)))
+
+
+def _baseline(side: Side, cell: Cell, given: Inputs, draws: Draws | None = None) -> Pass:
+    model = side.held({}, cell).model
+    args, kwargs = arguments(given, cell)
+    with running(cell):
+        return watched(
+            model, args, kwargs, dropped=None if draws is None else draws.drop, keeping=STATISTICS
+        )
+
+
+def _fetching(crew: Crew, rank: int) -> Any:
+    def fetch(name: str) -> Tensor | None:
+        found: Tensor | None = crew.ask("parameter", [name if k == rank else None for k in range(ranks().size)])[rank]
+        return found
+
+    return fetch
+
+
+def _agreement(bench: Bench, outputs: Sequence[Found]) -> Any:
+    pairs = []
+    for each in outputs:
+        whole = wide(each.event.value)
+        answers = bench.crew.ask("output", each.key.call)
+        pieces = [wide(a) for a in answers if a is not None]
+        joined = None if each.placed is None else join(each.placed, whole, pieces)
+        if joined is not None:
+            pairs.append((whole, joined))
+    return agreement(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _constant(state: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel() > 1 and bool(((tensor == 0) | (tensor == 1)).all()):
+            yield name
+
+
+def _notes(
+    faults: Faults, found: Mapping[str, Spread], outputs: Sequence[Found], noted: Sequence[Noted]
+) -> Iterator[str]:
+    yield from dict.fromkeys(note for each in noted for note in each.notes)
+    kinds: dict[str, int] = {}
+    for each in faults.free:
+        kinds[each.text] = kinds.get(each.text, 0) + 1
+    told = ", ".join(f"{count} {text}" for text, count in sorted(kinds.items(), key=lambda kv: -kv[1])[:6])
+    yield f"how the ranks hold what they compute, told by its numbers: {told}"
+    for position, each in enumerate(outputs):
+        if each.text != "replica":
+            yield f"output {position} comes as {each.text}"
+    flawed = [each.said for each in found.values() if each.flaw]
+    if flawed:
+        yield f"parameters that are not the baseline's: {'; '.join(flawed[:_SOME])}"
+    if faults.further:
+        yield "what lies behind the last fault could not be put right: further faults may lie behind it"
+    vague = [each.key.name for each in faults.free if each.placed is not None and each.proved and not each.placed.certain]
+    if vague:
+        more = f" and {len(vague) - _SOME} more" if len(vague) > _SOME else ""
+        yield f"more than one placement explains the numbers of {', '.join(vague[:_SOME])}{more}"
