@@ -302,6 +302,8 @@ def _said(row: PairResult, *, intrinsic: bool) -> str:
 
 
 def _measured(row: PairResult, error: Comparison | None, *, intrinsic: bool) -> str:
+    if error is None and row.candidate_shape == row.shape:
+        return "it differs in what no number tells"
     if error is None:
         return f"shape {row.candidate_shape} instead of {row.shape}"
     if error.nonfinite_mismatched:

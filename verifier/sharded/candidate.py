@@ -73,6 +73,7 @@ class Candidate:
             "tensor": self.tensor,
             "given": self.given_there,
             "output": self.output,
+            "inside": self.inside,
             "state": self.state,
             "parameter": self.parameter,
         }
@@ -160,10 +161,15 @@ class Candidate:
         """What this rank's modules were given first, where they returned what is at the keys."""
         return [self._pass.events[key].given for key in keys[ranks().rank]]
 
-    def output(self, position: int) -> Tensor | None:
-        """What this rank's model returned there, if it did."""
+    def output(self, position: int) -> tuple[str, Tensor | None]:
+        """What this rank's model returned there, if it did, and how a DTensor lies."""
         found = self._pass.outputs
-        return found[position] if position < len(found) else None
+        return (self._pass.declared[position], found[position]) if position < len(found) else ("", None)
+
+    def inside(self, scope: list[str | None]) -> list[tuple[Key, Tensor]]:
+        """What calls in a module made on this rank."""
+        name = scope[ranks().rank]
+        return [(key, e.value) for key, e in self._pass.events.items() if key.op and key.scope == name]
 
     def state(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of this rank's parameters and buffers, as far as they are its own."""

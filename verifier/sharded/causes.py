@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.lockstep import meet
 from verifier.records import UNEXPLAINED, Cause
 from verifier.sharded.aligning import wide
 from verifier.sharded.parameters import cut_wrongly
-from verifier.sharded.placing import Placement, by_shape, close, cut, place, sum_of, tolerance
+from verifier.sharded.placing import Placement, by_shape, close, cut, join, place, sum_of, tolerance
 from verifier.sharded.watching import Key
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from verifier.records import Comparison
     from verifier.sharded.comparing import Bench, Found
     from verifier.sharded.parameters import Spread
 
@@ -34,13 +36,15 @@ _MOST = 8  # how many of the baseline's sites above one are looked through
 class Blame:
     """Which site is at fault and why, and how its pieces should have been placed; None where that is not known.
 
-    `on_trial` says that the cause stands only if what diverged agrees once the site is put right.
+    `on_trial` says that the cause stands only if what diverged agrees once the site is put right. `read` is how far the
+    pieces of a site that agrees once they are joined are from it as they are read.
     """
 
     key: Key
     cause: Cause
     placed: Placement | None
     on_trial: bool = False
+    read: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Case:
     def slack(self) -> float:
         """By how much single numbers may be off."""
         return tolerance(self.whole, self.found.budget.total)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes there are."""
+        return len(next(iter(self.bench.aligned.parts.values())))
 
     @property
     def uses(self) -> list[Spread]:
@@ -83,12 +92,14 @@ def explained(case: Case) -> Blame:
         _by_parameters,
         _bias_repeated,
         _reduced_twice,
+        _terms_inside,
         _by_what_it_reads,
         _replicas,
         _other_axis,
         _statistics,
         _uneven,
         _misrouted,
+        _parameters_out_of_order,
     )
     for check in checks:
         found = check(case)
@@ -150,7 +161,7 @@ def _reduced_twice(case: Case) -> Blame | None:
     """Copies that were summed as if they were terms, or averaged."""
     if not case.full or not bool(case.whole.any()):
         return None
-    for times in range(2, len(case.bench.aligned.parts[case.found.key]) + 1):
+    for times in range(2, case.ranks + 1):
         for factor, what in ((times, f"{times} times"), (1 / times, f"1/{times} of")):
             if all(close(piece, factor * case.whole, case.slack * max(factor, 1)) for piece in case.pieces):
                 return case.blame(
@@ -162,16 +173,98 @@ def _reduced_twice(case: Case) -> Blame | None:
     return None
 
 
+def _terms_inside(case: Case) -> Blame | None:
+    """What a module of the candidate's own makes inside in terms, and sums too often or not at all."""
+    if case.found.key.op:
+        return None
+    for terms in _inside(case):
+        total = sum_of(terms)
+        size = float(total.square().sum())
+        slack = case.slack * len(terms)
+        if not size or total.shape != case.whole.shape:
+            continue
+        rest = case.whole - total  # what is added after the sum
+        if any(close(each, total, slack) for each in terms) or not _adds(case, rest, slack):
+            continue
+        if case.full:
+            more = float(((case.pieces[0] - case.whole) * total).sum()) / size
+            times = round(more)
+            if times >= 1 and all(close(p, case.whole + times * total, slack * (times + 1)) for p in case.pieces):
+                return case.blame(
+                    "shard-reduced-twice",
+                    f"what the ranks have in terms counts {times + 1} times",
+                    f"summed once over the ranks it is the baseline's tensor; it is {times} times that too much",
+                    remedy="sum it over the ranks once",
+                )
+        if len(case.pieces) == len(terms) and _own_terms(case, terms, rest):
+            return case.blame(
+                "shard-unreduced",
+                "each rank goes on with its own term",
+                "the sum of the terms over the ranks is the baseline's tensor",
+                remedy="reduce it over the ranks (all_reduce, or reduce_scatter) before it is handed on",
+            )
+    return None
+
+
+def _inside(case: Case) -> Iterator[list[Tensor]]:
+    """What calls inside the site's module made on all ranks, of those that are of the whole's size."""
+    count = case.ranks
+    keys = case.bench.aligned.parts[case.found.key] if not case.found.key.returned else ()
+    found = case.bench.crew.ask("inside", [each[0].scope if each else None for each in keys] or [None] * count)
+    for made in zip(*found, strict=False):
+        values = [wide(value) for _, value in made]
+        if len({key[1:] for key, _ in made}) == 1 and all(v.shape == case.whole.shape for v in values):
+            yield values
+
+
+def _adds(case: Case, rest: Tensor, slack: float) -> bool:
+    """Whether what is left beside a sum is nothing, or a bias that the module adds."""
+    if close(rest, torch.zeros_like(rest), slack):
+        return True
+    for name in case.found.event.uses:
+        bias = wide(case.parameters[name]) if name in case.parameters else None
+        if bias is not None and bias.dim() == 1 and rest.dim() and rest.shape[-1] == len(bias):
+            if close(rest, bias.expand_as(rest), slack):
+                return True
+    return False
+
+
+def _own_terms(case: Case, terms: Sequence[Tensor], rest: Tensor) -> bool:
+    """Whether each piece is the rank's own term, or its own part of that."""
+    placed = by_shape(case.whole, case.pieces)
+    if placed is None or len(case.pieces) < 2:
+        return False
+    parts = [cut(placed, term, len(terms))[k] for k, term in enumerate(terms)]
+    added = cut(placed, rest, len(terms))
+    return any(
+        all(close(piece, part + factor * more, case.slack) for piece, part, more in zip(case.pieces, parts, added, strict=True))
+        for factor in (0, 1)
+    )
+
+
+def _parameters_out_of_order(case: Case) -> Blame | None:
+    """A parameter in parts that are in another order than what it is multiplied with."""
+    wrong = next((s for s in case.uses if s.placed is not None and not s.placed.usual), None)
+    if wrong is None or wrong.placed is None:
+        return None
+    return case.blame(
+        "shard-order",
+        f"{wrong.name} lies as {wrong.placed.text}, and what it is multiplied with does not",
+        remedy="cut the parameter by each rank's own place in the group",
+        confirmed=False,
+    )
+
+
 def _by_what_it_reads(case: Case) -> Blame | None:
     """What it reads is joined well, but not as it is read: terms, or slices in another order."""
-    suspects = sorted(_suspects(case), key=lambda each: (_SUSPICION[_oddness(each)], case.whole.numel()))
+    suspects = sorted(_suspects(case), key=lambda each: (_SUSPICION[each.oddness], case.whole.numel()))
     if not suspects:
         return None
     first = _first_such(case, suspects[0])
     placed = first.placed
     assert placed is not None
     name = first.key.name
-    if _oddness(first) == "terms":
+    if first.oddness == "terms":
         if first.event.op in STATISTICS:
             code, what = "shard-statistics", f"{name} is taken over each rank's own part only"
             remedy = "reduce it over the ranks before it is used"
@@ -185,27 +278,29 @@ def _by_what_it_reads(case: Case) -> Blame | None:
         code, remedy = "shard-order", "put the parts together in the order of the ranks that hold them"
         what = f"{name} lies as {placed.text}, and {case.found.key.name} reads it as if it were in order"
         evidence = "the parts in another order are the baseline's tensor"
-        event = case.bench.baseline.events[first.key]
-        shaped = by_shape(wide(event.value), case.bench.pieces(first.key))
+        shaped = by_shape(wide(first.event.value), case.bench.pieces(first.key))
         if shaped is None:
             return None
         right = shaped
     cause = Cause(code=code, summary=what, confirmed=True, evidence=(evidence,), remedy=remedy)
-    return Blame(first.key, cause, right, on_trial=True)
+    return Blame(first.key, cause, right, on_trial=not first.key.returned, read=_read(case, first))
+
+
+def _read(case: Case, found: Found) -> Comparison | None:
+    """How far a site's pieces are from the whole where each is taken for it, or all for its parts in order."""
+    whole, pieces = wide(found.event.value), case.bench.pieces(found.key)
+    shaped = by_shape(whole, pieces)
+    joined = None if shaped is None else join(shaped, whole, pieces)
+    return None if joined is None else meet([whole], [joined])[0].error
 
 
 _SUSPICION = {"terms": 0, "order": 1, "": 2}
 
 
-def _oddness(found: Found) -> str:
-    placed = found.placed
-    if placed is None or not found.proved or found.wrong:
-        return ""
-    return "terms" if not placed.reduced else "" if placed.usual else "order"
-
-
 def _suspects(case: Case) -> Iterator[Found]:
     """Sites that the site reads from, through such as were not compared, whose pieces lie oddly."""
+    if case.found.key.returned and case.found.proved:
+        yield case.found
     stack, seen = [case.found.event.above], set()
     while stack and len(seen) < _MOST * 4:
         for key in stack.pop():
@@ -213,7 +308,7 @@ def _suspects(case: Case) -> Iterator[Found]:
                 continue
             seen.add(key)
             found = case.sites.get(key)
-            if found is not None and _oddness(found):
+            if found is not None and found.oddness:
                 yield found
             elif found is None and key in case.bench.baseline.events:
                 stack.append(case.bench.baseline.events[key].above)
@@ -223,7 +318,7 @@ def _first_such(case: Case, found: Found) -> Found:
     """The first site of those one after the other that lie oddly in one way."""
     while True:
         above = [case.sites[key] for key in found.event.above if key in case.sites]
-        odd = next((each for each in above if _oddness(each) == _oddness(found)), None)
+        odd = next((each for each in above if each.oddness == found.oddness), None)
         if odd is None:
             return found
         found = odd
@@ -249,7 +344,7 @@ def _replicas(case: Case) -> Blame | None:
 
 def _other_axis(case: Case) -> Blame | None:
     """Parts that were put together along another axis than they were cut."""
-    count = len(case.bench.aligned.parts[case.found.key])
+    count = case.ranks
     if len(case.pieces) < 1 or any(piece.numel() != case.whole.numel() for piece in case.pieces):
         return None
     piece = case.pieces[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import torch
@@ -12,9 +12,9 @@ from verifier.cells import ORACLE
 from verifier.judge import numerics_budget, semantics_budget
 from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import meet
-from verifier.sharded.aligning import spread, wide
+from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, by_shape, join, place
-from verifier.sharded.watching import Event, Key
+from verifier.sharded.watching import OUTPUT, Event, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,8 +49,17 @@ class Found:
 
     @property
     def wrong(self) -> bool:
-        """Whether it is beyond what rounding explains."""
-        return self.error is None or not self.error.within(self.budget.total)
+        """Whether it is beyond what rounding explains, or, of an output, lies as nobody reads it."""
+        if self.error is None or not self.error.within(self.budget.total):
+            return True
+        return self.key.returned and bool(self.oddness) and not self.declared
+
+    @property
+    def oddness(self) -> Literal["", "terms", "order"]:
+        """How the pieces of a site that agrees are not what each process may take them for: terms, or out of order."""
+        if self.placed is None or not self.proved:
+            return ""
+        return "terms" if not self.placed.reduced else "" if self.placed.usual else "order"
 
     @property
     def text(self) -> str:
@@ -71,7 +80,6 @@ class Bench:
     baseline: Pass
     other: Pass
     aligned: Aligned
-    free_pieces: dict[Key, list[Tensor]] = field(default_factory=dict)
 
     def budget(self, key: Key) -> Budget:
         """What a site may be off by, from how far the baseline is from itself in another precision there."""
@@ -94,33 +102,46 @@ class Bench:
             parts = self.aligned.parts[key]
             if any(parts):
                 yield self.site(event, (known or {}).get(key))
+        for position in range(len(self.baseline.outputs)):
+            found = self.output(position, known)
+            if found is not None:
+                yield found
 
     def site(self, event: Event, known: Placement | None = None) -> Found:
         """One of them."""
-        return self._found(event, self.pieces(event.key), self.budget(event.key), self.holders(event.key), known)
+        key = event.key
+        declared = self.aligned.shards.get(key, "")
+        return self._found(event, self.pieces(key), self.budget(key), self.holders(key), known, declared)
 
-    def output(self, position: int, known: Placement | None = None) -> Found | None:
+    def output(self, position: int, known: Mapping[Key, Placement] | None = None) -> Found | None:
         """What the ranks returned there; None if none returned anything."""
+        value, maker = self.baseline.outputs[position], self.baseline.makers[position]
+        key = Key("", OUTPUT, position)
         answers = self.crew.ask("output", position)
-        ranks = tuple(rank for rank, each in enumerate(answers) if each is not None)
+        ranks = tuple(rank for rank, (_, each) in enumerate(answers) if each is not None)
         if not ranks:
             return None
-        value = self.baseline.outputs[position]
-        event = Event(Key("", "output", position), "output", "output", value)
+        event = Event(key, OUTPUT, OUTPUT, value, () if maker is None else (maker,))
         others = self.other.outputs
         budget = self._budget(value, others[position] if position < len(others) else None)
-        return self._found(event, spread(answers), budget, ranks, known)
+        pieces = [wide(each) for _, each in answers if each is not None]
+        declared = next((shard for shard, each in answers if each is not None), "")
+        return self._found(event, pieces, budget, ranks, (known or {}).get(key), declared)
 
     def pieces(self, key: Key) -> list[Tensor]:
         """What all ranks have at a key, in their order, each call after the other."""
+        if key.returned:
+            return [wide(each) for _, each in self.crew.ask("output", key.call) if each is not None]
         return [wide(each) for rank in self.crew.ask("tensor", self._asked(key)) for each in rank]
 
     def given(self, key: Key) -> list[Tensor]:
         """What went into the modules that made it."""
+        if key.returned:
+            return []
         return [wide(e) for rank in self.crew.ask("given", self._asked(key)) for e in rank if e is not None]
 
     def holders(self, key: Key) -> tuple[int, ...]:
-        """The ranks that have something at a key."""
+        """The ranks that have something at a key of the model's own."""
         return tuple(rank for rank, each in enumerate(self.aligned.parts[key]) if each)
 
     def _asked(self, key: Key) -> list[list[Key]]:
@@ -133,9 +154,9 @@ class Bench:
         budget: Budget,
         ranks: tuple[int, ...],
         known: Placement | None,
+        declared: str,
     ) -> Found:
         whole = wide(event.value)
-        declared = self.aligned.shards.get(event.key, "")
         placed = known or place(whole, pieces, budget.total)
         proved = placed is not None
         placed = placed or by_shape(whole, pieces)
@@ -171,9 +192,9 @@ def refuted(sites: Sequence[Found]) -> set[Key]:
     """Calls that were paired by their names alone and differ, though the module around them gives the same."""
     right: dict[str, bool] = {}
     for each in sites:
-        if not each.key.op:
+        if not each.key.op and not each.key.returned:
             right[each.key.scope] = right.get(each.key.scope, True) and not each.wrong
-    return {each.key for each in sites if each.key.op and each.wrong and right.get(each.key.scope, False)}
+    return {each.key for each in sites if each.key.op and not each.key.returned and each.wrong and right.get(each.key.scope, False)}
 
 
 def without(sites: Sequence[Found], keys: set[Key]) -> list[Found]:

@@ -8,15 +8,11 @@ import msgspec
 
 from verifier.graph.operators import MOVES
 from verifier.judge import judge_rows
-from verifier.lockstep import meet
 from verifier.records import Coverage, PairResult, UnmatchedSite
 from verifier.sharded.aligning import wide
-from verifier.sharded.placing import farthest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
     from verifier.judge import Judged
     from verifier.sharded.aligning import Aligned
@@ -25,28 +21,12 @@ if TYPE_CHECKING:
     from verifier.sharded.watching import Key, Pass
 
 
-def judged(bench: Bench, faults: Faults, outputs: Sequence[Found]) -> tuple[Judged, tuple[int, ...]]:
+def judged(bench: Bench, faults: Faults) -> tuple[Judged, tuple[int, ...]]:
     """The rows, judged, and those of the outputs."""
-    rows: list[PairResult] = []
-    index: dict[Key, int] = {}
-    for each in faults.free:
-        index[each.key] = len(rows)
-        rows.append(_row(bench, each, faults, index))
-    ends = []
-    for position, each in enumerate(outputs):
-        ends.append(len(rows))
-        maker = bench.baseline.makers[position]
-        above = () if maker is None or maker not in index else (index[maker],)
-        rows.append(
-            msgspec.structs.replace(
-                _plain(len(rows), each, above),
-                op="output",
-                candidate="output",
-                position=position,
-                intrinsic=None if each.wrong and above else each.error,
-            )
-        )
-    return judge_rows(rows), tuple(ends)
+    index = {each.key: k for k, each in enumerate(faults.free)}
+    rows = [_row(bench, each, faults, index) for each in faults.free]
+    ends = tuple(index[each.key] for each in faults.free if each.key.returned)
+    return judge_rows(rows), ends
 
 
 def _plain(index: int, each: Found, above: tuple[int, ...]) -> PairResult:
@@ -63,37 +43,36 @@ def _plain(index: int, each: Found, above: tuple[int, ...]) -> PairResult:
         budget=each.budget,
         above=above,
         placement=each.text,
+        position=each.key.call if each.key.returned else None,
     )
 
 
 def _row(bench: Bench, each: Found, faults: Faults, index: Mapping[Key, int]) -> PairResult:
     key = each.key
-    above = tuple(sorted({k for k in _above(bench.baseline, key, index) if k != index[key]}))
+    above = tuple(sorted(_above(bench.baseline, each.event.above, index) - {index[key]}))
     row = _plain(index[key], each, above)
     blame, forced = faults.blamed.get(key), faults.forced.get(key)
     if blame is None:
         behind = faults.further and forced is not None and forced.wrong
         return msgspec.structs.replace(row, intrinsic=None if forced is None or behind else forced.error)
     said = (blame.cause.summary,)
-    if each.wrong:
+    if each.wrong and not (each.key.returned and each.oddness):
         first = forced if forced is not None and forced.wrong else each
         return msgspec.structs.replace(row, cause=blame.cause, differences=said, intrinsic=first.error)
-    # What it is read as: copies, in order. Of what is drawn no number tells; a shape stands for none.
-    whole, pieces = wide(each.event.value), bench.free_pieces.get(key)
-    error = None
-    if pieces is not None and all(piece.shape == whole.shape for piece in pieces):
-        error = meet([whole], [farthest(whole, pieces)])[0].error
-    if error is None or error.within(each.budget.total):
+    if blame.read is None or blame.read.within(each.budget.total):
+        # Of what is drawn no number tells: a shape stands for none.
         return msgspec.structs.replace(
             row, cause=blame.cause, differences=said, total=None, intrinsic=None, candidate_shape=row.shape
         )
-    return msgspec.structs.replace(row, cause=blame.cause, differences=said, total=error, intrinsic=error)
+    return msgspec.structs.replace(
+        row, cause=blame.cause, differences=said, total=blame.read, intrinsic=blame.read
+    )
 
 
-def _above(baseline: Pass, key: Key, index: Mapping[Key, int]) -> set[int]:
+def _above(baseline: Pass, above: Sequence[Key], index: Mapping[Key, int]) -> set[int]:
     """The rows that a site reads from, through sites without a row."""
     found: set[int] = set()
-    stack, seen = list(baseline.events[key].above), set()
+    stack, seen = list(above), set()
     while stack:
         here = stack.pop()
         if here in seen:
@@ -124,14 +103,15 @@ def coverage(
         own: How many sites the candidate's ranks have between them.
         open_: What of the baseline's outputs could not be told, by name.
     """
-    compared = {each.key for each in faults.free}
+    compared = {each.key for each in faults.free if not each.key.returned}
     inside = {key.scope for key in compared if not key.op}
     lost = [key for key in baseline.events if key not in compared]
 
     def around(scope: str) -> str | None:
         parts = scope.split(".")
-        names = (".".join(parts[:k]) for k in range(len(parts), 0, -1))
-        return next((name for name in names if name in inside), None)
+        names = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
+        found = next((name for name in names if name in inside), None)
+        return "what the model returns" if found == "" else found
 
     unmatched = [
         UnmatchedSite(
@@ -169,8 +149,3 @@ def coverage(
         unmatched=(*unmatched, *lone.values()),
         hidden=tuple(open_),
     )
-
-
-def numbers(found: Pass) -> list[Tensor]:
-    """What a pass returned, in float64."""
-    return [wide(each) for each in found.outputs]

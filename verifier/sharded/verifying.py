@@ -28,13 +28,13 @@ from verifier.sharded.aligning import named as named_on
 from verifier.sharded.asking import Crew
 from verifier.sharded.candidate import Candidate, held_between
 from verifier.sharded.causes import STATISTICS
-from verifier.sharded.comparing import Bench, Found
+from verifier.sharded.comparing import Bench
 from verifier.sharded.dropping import Draws, dropping
 from verifier.sharded.faults import Faults, found_in
 from verifier.sharded.parameters import spreads
-from verifier.sharded.placing import Placement, join
+from verifier.sharded.placing import Placement, by_shape, join
 from verifier.sharded.rows import coverage, judged
-from verifier.sharded.watching import Pass, plain, watched
+from verifier.sharded.watching import OUTPUT, Key, Pass, plain, watched
 from verifier.storage.saving import Verification
 from verifier.weights.fingerprint import Hasher
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from verifier.bench.protocol import Protocol
     from verifier.cells import Request
     from verifier.inputs import Inputs
+    from verifier.records import OutputAgreement
     from verifier.sharded.candidate import Noted
     from verifier.sharded.parameters import Spread
-    from verifier.sharded.watching import Key
 
 _OWN = ("transfer", "calibrated", "as-is")  # what is asked for where nobody asks, and what it means here
 _SINGLE = Cell("cpu", "float32")
@@ -223,13 +223,10 @@ def _cell(
         here, beside = _baseline(side, cell, given, draws), _baseline(side, other, given, draws)
     found_spreads = spreads(state, crew, shapes, names)
     bench = Bench(crew, cell, protocol.policy, here, beside, pairs)
-    outputs = [each for k in range(len(here.outputs)) if (each := bench.output(k)) is not None]
-    agreed = _agreement(bench, outputs)
+    agreed = _agreement(bench)
     forcing = protocol.localise != "never"
     faults = found_in(bench, found_spreads, state, draws.causes, known, forcing=forcing)
-    if any(each.wrong for each in outputs) and not faults.blamed:
-        pass
-    result, ends = judged(bench, faults, outputs)
+    result, ends = judged(bench, faults)
     most = max((each.outputs for each in noted), default=0)
     named_sites = {names[r].whole(held.key.scope) + "." + held.key.name for r, e in enumerate(noted) for held in e.held}
     covered = coverage(here, pairs, faults, (len(here.outputs), most), len(named_sites), ())
@@ -250,7 +247,7 @@ def _cell(
         why = "the candidate gives other numbers when it is watched, or each time"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
-    return _Cell(cell_result, faults, covered, here, found_spreads, placed, tuple(_notes(faults, found_spreads, outputs, noted)))
+    return _Cell(cell_result, faults, covered, here, found_spreads, placed, tuple(_notes(faults, found_spreads, noted)))
 
 
 def _baseline(side: Side, cell: Cell, given: Inputs, draws: Draws | None = None) -> Pass:
@@ -270,13 +267,13 @@ def _fetching(crew: Crew, rank: int) -> Any:
     return fetch
 
 
-def _agreement(bench: Bench, outputs: Sequence[Found]) -> Any:
+def _agreement(bench: Bench) -> OutputAgreement | None:
+    """How well what comes out agrees, in order of the ranks, as it is put together without looking at its numbers."""
     pairs = []
-    for each in outputs:
-        whole = wide(each.event.value)
-        answers = bench.crew.ask("output", each.key.call)
-        pieces = [wide(a) for a in answers if a is not None]
-        joined = None if each.placed is None else join(each.placed, whole, pieces)
+    for position, value in enumerate(bench.baseline.outputs):
+        whole, pieces = wide(value), bench.pieces(Key("", OUTPUT, position))
+        shaped = by_shape(whole, pieces) if pieces else None
+        joined = None if shaped is None else join(shaped, whole, pieces)
         if joined is not None:
             pairs.append((whole, joined))
     return agreement(*zip(*pairs, strict=True)) if pairs else None
@@ -289,7 +286,7 @@ def _constant(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _notes(
-    faults: Faults, found: Mapping[str, Spread], outputs: Sequence[Found], noted: Sequence[Noted]
+    faults: Faults, found: Mapping[str, Spread], noted: Sequence[Noted]
 ) -> Iterator[str]:
     yield from dict.fromkeys(note for each in noted for note in each.notes)
     kinds: dict[str, int] = {}
@@ -297,9 +294,9 @@ def _notes(
         kinds[each.text] = kinds.get(each.text, 0) + 1
     told = ", ".join(f"{count} {text}" for text, count in sorted(kinds.items(), key=lambda kv: -kv[1])[:6])
     yield f"how the ranks hold what they compute, told by its numbers: {told}"
-    for position, each in enumerate(outputs):
-        if each.text != "replica":
-            yield f"output {position} comes as {each.text}"
+    for each in faults.free:
+        if each.key.returned and each.text not in ("replica", "unknown"):
+            yield f"what the model returns ({each.key.name}) comes as {each.text}"
     flawed = [each.said for each in found.values() if each.flaw]
     if flawed:
         yield f"parameters that are not the baseline's: {'; '.join(flawed[:_SOME])}"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Parts of names that wrappers put there.
 _WRAPPERS = frozenset({"_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod"})
 _OWN = ("torch/distributed/", "torch\\distributed\\")  # calls that torch makes to move tensors about
+OUTPUT = "output"
+"""The operator of what the model itself returned."""
 _MODULE = "module"  # the operator of what a module with others inside it returns
 
 
@@ -36,9 +38,14 @@ class Key(NamedTuple):
     output: int = 0
 
     @property
+    def returned(self) -> bool:
+        """Whether it is what the model itself returned, by its position."""
+        return self.op == OUTPUT and not self.scope
+
+    @property
     def name(self) -> str:
         """As sites are named."""
-        base = ".".join(filter(None, (self.scope, self.op))) or "output"
+        base = ".".join(filter(None, (self.scope, self.op))) or "the model"
         return (f"{base}_{self.call}" if self.call else base) + (f"[{self.output}]" if self.output else "")
 
 
@@ -68,6 +75,7 @@ class Pass:
     events: dict[Key, Event] = field(default_factory=dict)
     outputs: list[Tensor] = field(default_factory=list)
     makers: list[Key | None] = field(default_factory=list)
+    declared: list[str] = field(default_factory=list)
     kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     last: str = ""
@@ -143,6 +151,7 @@ class Watch(TorchFunctionMode):
         for tensor in tensors_in(outputs):
             self.noted.outputs.append(_copy(tensor))
             self.noted.makers.append(self._maker(tensor))
+            self.noted.declared.append(_placements(tensor))
         return self.noted
 
     def _entering(self, name: str) -> Callable[..., None]:
