@@ -29,6 +29,10 @@ class Names:
     left_out: str = ""
     moved: Mapping[str, int] = field(default_factory=dict)
 
+    def outside(self, name: str) -> bool:
+        """Whether a module is a wrapper, which the whole does not have."""
+        return bool(self.left_out) and (not name or self.left_out.startswith(f"{name}.") and f"{name}." != self.left_out)
+
     def whole(self, name: str) -> str:
         """The whole model's name."""
         if self.left_out and (name + ".").startswith(self.left_out):
@@ -63,6 +67,7 @@ def aligned(baseline: Pass, noted: Sequence[Noted], names: Sequence[Names]) -> A
             scope = called.whole(held.key.scope)
             count, total = own[held.key.scope, held.key.op], totals[scope, held.key.op]
             times = count // total if total and count % total == 0 else 0
+            times = 0 if called.outside(held.key.scope) else times
             fits = times == 1 or (times > 1 and _times(each, held.key.scope, baseline, scope) == times)
             if not fits or (held.key.op and not _alike(baseline.kinds.get(scope), kinds.get(scope))):
                 lone.append((rank, held.key, held.op))
@@ -97,6 +102,8 @@ def named(
     noted: Noted,
     shapes: Mapping[str, tuple[int, ...]],
     fetch: Callable[[str], Tensor | None],
+    earlier: Counter[str],
+    numbers_of_all: Mapping[str, set[int]],
 ) -> Names:
     """What a rank's modules are called in the whole: by their names, where lists were cut by their parameters.
 
@@ -106,6 +113,8 @@ def named(
         noted: The rank's pass.
         shapes: The rank's parameters and buffers.
         fetch: Gives one of them.
+        earlier: How many modules of each list the ranks before have; this rank's are added.
+        numbers_of_all: The numbers of modules of each list as all ranks call them.
     """
     own = [name for name in noted.kinds if name]
     options = {"", *(f"{name}." for name in own if name.count(".") < 3)}  # a wrapper in front, at most so deep
@@ -116,20 +125,26 @@ def named(
     front = max(sorted(options, key=len), key=known)
     called = Names(front)
     for _ in range(_NESTED):
-        for before, numbers in sorted(_lists(called.whole(name) for name in own).items()):
-            known_numbers = _lists(kinds).get(before, set())
-            if before in called.moved or len(numbers) >= len(known_numbers):
+        for before, numbers in sorted(lists(called.whole(name) for name in own).items()):
+            known_numbers = lists(kinds).get(before, set())
+            if before in called.moved or numbers_of_all.get(before, set()) >= known_numbers:
                 continue
             options = [
                 Names(front, {**called.moved, before: offset})
                 for offset in range(max(known_numbers) - max(numbers) + 1)
             ]
             scores = [_score(each, before, shapes, baseline, fetch) for each in options]
-            called = options[scores.index(max(scores))]
+            # Where not one alone explains all, it goes on where the ranks before it end.
+            best = [k for k, score in enumerate(scores) if score == max(scores) and score]
+            follows = earlier[before] if earlier[before] < len(options) else 0
+            full = len(best) == 1 and _full(options[best[0]], before, shapes, baseline, max(scores))
+            called = options[best[0] if full else follows]
+    for before, numbers in lists(called.whole(name) for name in own).items():
+        earlier[before] += len(numbers)
     return called
 
 
-def _lists(names: Iterable[str]) -> dict[str, set[int]]:
+def lists(names: Iterable[str]) -> dict[str, set[int]]:
     """The numbers of modules in lists, by what stands before them."""
     found: dict[str, set[int]] = defaultdict(set)
     for name in names:
@@ -155,6 +170,18 @@ def _score(
             piece = fetch(name)
             count += piece is not None and part_of(baseline[whole], piece)
     return count
+
+
+def _full(
+    called: Names,
+    before: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    baseline: Mapping[str, Tensor],
+    score: int,
+) -> bool:
+    """Whether so many are all parameters below a list."""
+    names = (called.whole(name) for name in shapes)
+    return sum(name.startswith(before) and name in baseline for name in names) == score
 
 
 def part_of(whole: Tensor, piece: Tensor) -> bool:

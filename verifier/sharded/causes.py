@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from verifier.graph.operators import DROPOUTS
 from verifier.lockstep import meet
 from verifier.records import UNEXPLAINED, Cause
 from verifier.sharded.aligning import wide
@@ -37,7 +38,8 @@ class Blame:
     """Which site is at fault and why, and how its pieces should have been placed; None where that is not known.
 
     `on_trial` says that the cause stands only if what diverged agrees once the site is put right. `read` is how far the
-    pieces of a site that agrees once they are joined are from it as they are read.
+    pieces of a site that agrees once they are joined are from it as they are read. `given` is the module that was given
+    something wrong: that is put right, and lies as `placed` says.
     """
 
     key: Key
@@ -45,6 +47,7 @@ class Blame:
     placed: Placement | None
     on_trial: bool = False
     read: Comparison | None = None
+    given: Key | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def explained(case: Case) -> Blame:
     """The first reason that holds; `unexplained` where none does."""
     checks: tuple[Callable[[Case], Blame | None], ...] = (
         _by_parameters,
+        _by_what_it_is_given,
         _bias_repeated,
         _reduced_twice,
         _terms_inside,
@@ -115,7 +119,7 @@ def explained(case: Case) -> Blame:
 
 _BY_FLAW = {
     "replicas": ("shard-replicas", "load or broadcast the same weights to all ranks"),
-    "swapped": ("shard-expert", "give each rank the weights of the modules that are routed to it"),
+    "swapped": ("shard-exchanged", "give each rank the weights of the modules that it stands for"),
     "uneven": ("shard-uneven", "cut the parameter so that all of its slices are on a rank, the last ones too"),
     "twice": ("shard-order", "cut the parameter by each rank's own place in the group"),
     "other": ("weight-perturbed", "load the baseline's weights"),
@@ -128,8 +132,65 @@ def _by_parameters(case: Case) -> Blame | None:
     if wrong is None:
         return None
     code, remedy = _BY_FLAW[wrong.flaw]
+    if wrong.flaw == "other":
+        code = f"{wrong.name.rpartition('.')[2].replace('_', '-')}-perturbed"
     return case.blame(code, wrong.said, remedy=remedy)
 
+
+def _by_what_it_is_given(case: Case) -> Blame | None:
+    """What comes in is not what the site above it made, though that agrees: parts were put together wrongly."""
+    key = case.found.key if not case.found.key.op else Key(case.found.key.scope, "", case.found.key.call)
+    event = case.bench.baseline.events.get(key)
+    if event is None or key.returned or event.given is None or case.found.event.op in DROPOUTS:
+        return None
+    given, whole = case.bench.given(key), wide(event.given)
+    limit = case.found.budget.total
+    if not given:
+        return None
+    placed = place(whole, given, limit)
+    if placed is not None and (placed.kind != "replica" or placed.usual):
+        return None
+    inside = replace(case, whole=whole, pieces=given)
+
+    def with_given(found: Blame) -> Blame:
+        return replace(found, placed=by_shape(whole, given), given=key)
+
+    if placed is not None:
+        return with_given(
+            case.blame(
+                "shard-order",
+                f"it is given {placed.text} of what it should be: parts were put together in another order",
+                "in another order they are the baseline's tensor",
+                remedy="put the parts together in the order of the ranks that hold them",
+            )
+        )
+    found = _other_axis(inside) or _misrouted(case) or _uneven(inside)
+    if found is not None:
+        return with_given(found)
+    above = [case.sites[each] for each in _makers(case, key) if each in case.sites]
+    if not above or any(each.wrong or each.oddness for each in above):
+        return None
+    return with_given(
+        case.blame(
+            "shard-handed-on",
+            f"{key.name} is given other numbers than {above[0].key.name} has made",
+            remedy="look at what is done to the tensor between the two: casts, scales, buffers that are used again",
+            confirmed=False,
+        )
+    )
+
+
+def _makers(case: Case, key: Key) -> tuple[Key, ...]:
+    """What the baseline's module was given, by the calls inside that read from outside."""
+    events = case.bench.baseline.events
+    front = f"{key.scope}."
+    inside = [e for k, e in events.items() if k.scope == key.scope or k.scope.startswith(front)]
+    return tuple(
+        each
+        for event in inside
+        for each in event.above
+        if each.scope != key.scope and not each.scope.startswith(front)
+    )
 
 def _bias_repeated(case: Case) -> Blame | None:
     """What every rank has added, and one should have."""
@@ -137,24 +198,41 @@ def _bias_repeated(case: Case) -> Blame | None:
         return None
     alike = all(close(piece, case.pieces[0], case.slack) for piece in case.pieces[1:])
     joined = case.pieces[0] if alike else sum_of(case.pieces)
+    for name, added in _added(case):
+        for more in range(1, len(case.pieces)):
+            if not close(joined - more * added, case.whole, case.slack * len(case.pieces)):
+                continue
+            if not alike:
+                return case.blame(
+                    "shard-unreduced",
+                    f"each rank goes on with its own term, to which all of {name} is added",
+                    f"the sum of the terms over the ranks, with {name} once, is the baseline's tensor",
+                    remedy="reduce the terms over the ranks before they are handed on",
+                )
+            return case.blame(
+                "shard-bias-repeated",
+                f"{name} is added {more + 1} times, by each of {more + 1} ranks",
+                f"without {more} of them it is the baseline's tensor",
+                remedy=f"add {name} on one rank, or after the reduction",
+            )
+    return None
+
+
+def _added(case: Case) -> Iterator[tuple[str, Tensor]]:
+    """What may have been added: biases of the site, and what modules inside it give."""
     for name in case.found.event.uses:
         bias = wide(case.parameters[name]) if name in case.parameters else None
-        if bias is None or bias.dim() != 1 or not bool(bias.any()):
-            continue
-        for axis in range(case.whole.dim()):
-            if case.whole.shape[axis] != len(bias):
-                continue
-            laid = bias.reshape([-1 if k == axis else 1 for k in range(case.whole.dim())])
-            for more in range(1, len(case.pieces)):
-                if close(joined - more * laid, case.whole, case.slack * len(case.pieces)):
-                    found = case.blame(
-                        "shard-bias-repeated",
-                        f"{name} is added {more + 1} times, by each of {more + 1} ranks",
-                        f"without {more} of them the sum over the ranks is the baseline's tensor",
-                        remedy=f"add {name} on one rank, or after the reduction",
-                    )
-                    return found if alike else Blame(found.key, found.cause, Placement("sum"))
-    return None
+        if bias is not None and bias.dim() == 1 and bool(bias.any()):
+            for axis in range(case.whole.dim()):
+                if case.whole.shape[axis] == len(bias):
+                    size = [-1 if k == axis else 1 for k in range(case.whole.dim())]
+                    yield name, bias.reshape(size)
+    front = f"{case.found.key.scope}." if case.found.key.scope and not case.found.key.op else None
+    for key, event in case.bench.baseline.events.items():
+        if front is not None and key.scope.startswith(front) and not key.op:
+            value = wide(event.value)
+            if value.shape == case.whole.shape and bool(value.any()):
+                yield key.name, value
 
 
 def _reduced_twice(case: Case) -> Blame | None:
@@ -371,7 +449,7 @@ def _other_axis(case: Case) -> Blame | None:
 def _statistics(case: Case) -> Blame | None:
     """A norm or another statistic of all that lies along a dimension, of which each rank has a part."""
     event = case.found.event
-    if event.call is None or event.op not in STATISTICS or event.given is None:
+    if event.call is None or event.op not in STATISTICS or event.given is None or case.found.key.returned:
         return None
     given = case.bench.given(case.found.key)
     whole = wide(event.given)
@@ -433,6 +511,8 @@ def _misrouted(case: Case) -> Blame | None:
     if key.op:
         return None
     given = case.bench.given(key)
+    if not given:
+        return None
     parts = key.scope.split(".")
     for k, part in enumerate(parts):
         if not part.isdigit():
@@ -444,7 +524,7 @@ def _misrouted(case: Case) -> Blame | None:
                 continue
             if place(wide(other.given), given, case.found.budget.total) is not None:
                 return case.blame(
-                    "shard-expert",
+                    "shard-exchanged",
                     f"{key.scope} is given what the baseline gives {other.key.scope}",
                     remedy="send each sample to the rank that holds the module it is routed to",
                 )

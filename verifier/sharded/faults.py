@@ -11,6 +11,8 @@ from verifier.sharded.causes import Blame, Case, explained
 from verifier.sharded.comparing import Found, refuted, without
 from verifier.sharded.placing import Placement, cut
 
+from verifier.sharded.watching import GIVEN
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -108,15 +110,18 @@ def _put_right(bench: Bench, blamed: Mapping[Key, Blame]) -> Sequence[Found] | N
             if blame.cause.code.startswith("shard-seed"):
                 continue
             return None
-        parts = bench.aligned.parts.get(key)
+        parts = bench.aligned.parts.get(blame.given or key)
         if parts is None:  # an output: nothing lies behind it
             continue
         owners = [(rank, own) for rank, each in enumerate(parts) for own in each]
-        values = cut(blame.placed, wide(bench.baseline.events[key].value), len(owners))
+        event = bench.baseline.events[blame.given or key]
+        right = event.value if blame.given is None else event.given
+        values = [] if right is None else cut(blame.placed, wide(right), len(owners))
         if len(values) != len(owners):
             return None
         for (rank, own), value in zip(owners, values, strict=True):
-            instead.setdefault(own, [None] * count)[rank] = value
+            there = own if blame.given is None else own._replace(op=GIVEN)
+            instead.setdefault(there, [None] * count)[rank] = value
     if not instead:
         return list(bench.sites())
     bench.crew.ask("run", instead)

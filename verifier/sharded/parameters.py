@@ -65,7 +65,7 @@ def _spread(
             return Spread(name, None, "replicas", f"{name} is not the baseline's on {_ranks(wrong)}", ranks)
         other = _elsewhere(name, pieces[0], baseline)
         if other:
-            return Spread(name, None, "swapped", f"{_ranks(ranks)} hold {other} as {name}", ranks)
+            return Spread(name, None, "swapped", f"{name} holds {other} on {_ranks(ranks)}", ranks)
         return Spread(name, None, "other", f"{name} holds other numbers than the baseline's", ranks)
     return _of_slices(name, whole, pieces, ranks)
 
@@ -102,8 +102,20 @@ def cut_wrongly(
     ]
     if missing and not padded:
         return f"the slices {stretch(missing)} of {size} along axis {axis} are on no rank", "uneven"
+    blank = all(
+        bool((part == part.flatten()[0]).all())
+        for each, piece in zip(found, pieces, strict=True)
+        for part in piece.movedim(axis, 0)[each.index < 0]
+        if part.numel()
+    )
+    if padded and missing and blank:
+        return (
+            f"the slices {stretch(missing)} of {size} along axis {axis} are on no rank; what stands for them on "
+            f"{_ranks(padded)} is one number everywhere",
+            "uneven",
+        )
     if padded and not missing:
-        return f"{_ranks(padded)} hold slices along axis {axis} that the baseline does not have", "uneven"
+        return f"on {_ranks(padded)} there are slices along axis {axis} that the baseline does not have", "uneven"
     return "", "other"
 
 

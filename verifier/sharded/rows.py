@@ -53,8 +53,10 @@ def _row(bench: Bench, each: Found, faults: Faults, index: Mapping[Key, int]) ->
     row = _plain(index[key], each, above)
     blame, forced = faults.blamed.get(key), faults.forced.get(key)
     if blame is None:
-        behind = faults.further and forced is not None and forced.wrong
-        return msgspec.structs.replace(row, intrinsic=None if forced is None or behind else forced.error)
+        if forced is None or (faults.further and forced.wrong):
+            last = max((index[k] for k in faults.blamed if k in index), default=None)
+            return msgspec.structs.replace(row, intrinsic=None, follows=last)
+        return msgspec.structs.replace(row, intrinsic=forced.error)
     said = (blame.cause.summary,)
     if each.wrong and not (each.key.returned and each.oddness):
         first = forced if forced is not None and forced.wrong else each

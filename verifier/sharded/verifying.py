@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from verifier.models.copying import state_of
 from verifier.models.specs import load
 from verifier.ranks import ranks
 from verifier.records import CellResult, Coverage, ModelInfo, Verdict, WeightsInfo, brief
-from verifier.sharded.aligning import aligned, wide
+from verifier.sharded.aligning import aligned, lists, wide
 from verifier.sharded.aligning import named as named_on
 from verifier.sharded.asking import Crew
 from verifier.sharded.candidate import Candidate, held_between
@@ -214,8 +215,14 @@ def _cell(
     here, beside = _baseline(side, cell, given), _baseline(side, other, given)
     state = {plain(name): tensor for name, tensor in state_of(side.model).items()}
     shapes = crew.ask("state")
+    earlier: Counter[str] = Counter()
+    numbers: dict[str, set[int]] = {}
+    for each in noted:
+        for before, held in lists(each.kinds).items():
+            numbers.setdefault(before, set()).update(held)
     names = [
-        named_on(state, here.kinds, each, shapes[rank], _fetching(crew, rank)) for rank, each in enumerate(noted)
+        named_on(state, here.kinds, each, shapes[rank], _fetching(crew, rank), earlier, numbers)
+        for rank, each in enumerate(noted)
     ]
     pairs = aligned(here, noted, names)
     draws = Draws(crew, pairs)

@@ -26,6 +26,8 @@ _WRAPPERS = frozenset({"_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_o
 _OWN = ("torch/distributed/", "torch\\distributed\\")  # calls that torch makes to move tensors about
 OUTPUT = "output"
 """The operator of what the model itself returned."""
+GIVEN = "given"
+"""In the place of an operator: what a module was given first."""
 _MODULE = "module"  # the operator of what a module with others inside it returns
 
 
@@ -160,6 +162,8 @@ class Watch(TorchFunctionMode):
             with self._unseen():
                 given = list(tensors_in((args, kwargs)))
                 above = tuple(dict.fromkeys(k for k in map(self._maker, given) if k is not None))
+                if given:
+                    self._overwrite(Key(name, GIVEN, self.noted.calls[name]), given[0])
                 first = _copy(given[0]) if given and given[0].is_floating_point() else None
             self._entered.append((name, above, first, None))
             self._scopes.append(name)
@@ -259,16 +263,20 @@ class Watch(TorchFunctionMode):
         given: Tensor | None,
     ) -> None:
         with torch.no_grad(), self._unseen():
-            instead = self._instead.get(key)
-            if instead is not None:
-                held = local(tensor)
-                if held.shape == instead.shape:
-                    held.copy_(instead)
+            self._overwrite(key, tensor)
             kept = call if call is not None and op in self._keeping else None
             self.noted.events[key] = Event(
                 key, op, kind, _copy(tensor), above, uses, _placements(tensor), kept, given
             )
         self._producers[id(tensor)] = weakref.ref(tensor), key
+
+    def _overwrite(self, key: Key, tensor: Tensor) -> None:
+        instead = self._instead.get(key)
+        if instead is not None:
+            held = local(tensor)
+            if held.shape == instead.shape:
+                with torch.no_grad():
+                    held.copy_(instead)
 
     @contextlib.contextmanager
     def _unseen(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ class Row(nn.Module):
             y = summed(y)
         if self.scatter:
             y = chunk(y)
-        return y if self.everywhere else y + (self.bias if self.reduced or not rank() else 0)
+        return y if self.everywhere else y + (self.bias if self.reduced or self.scatter or not rank() else 0)
 
 
 class WideNorm(Norm):
@@ -204,12 +204,9 @@ class Parted(nn.Module):
             x = self.emb(x)
         else:
             x = self.patch(x).flatten(2).transpose(1, 2) + self.place
-        if _fault("last-dropped"):
-            x = x[:, : x.shape[1] - 1].contiguous() if rank() == world() - 1 else x
-            parts = list(x.tensor_split(world(), 1))
-            x = parts[rank()].contiguous()
-        else:
-            x = chunk(x)
+        x = chunk(x)
+        if _fault("last-dropped") and rank() == world() - 1:
+            x = torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], 1)
         for layer in self.layers:
             x = layer(x)
         return self.head(gathered(self.norm(x), 1))
@@ -250,9 +247,6 @@ def tensor(model: nn.Module) -> nn.Module:
         if here and _fault("replicas") and rank():
             with torch.no_grad():
                 layer.n2.weight[3] += 0.1
-        if here and _fault("expert"):
-            with torch.no_grad():
-                layer.mlp.down.weight._local_tensor.mul_(1.01)
     model.head = Column(model.head, gather="backwards" if _fault("gather-order") else "axis" if _fault("axis") else "cat")
     return model
 
@@ -375,7 +369,7 @@ def pipeline(model: nn.Module) -> nn.Module:
             late.load_state_dict(model.layers[LAYERS - 2].state_dict())
         if _fault("weight"):
             late.mlp.down.weight.mul_(1.01)
-        if _fault("eps"):
+        if _fault("norm"):
             model.norm.weight.add_(0.01)
         if _fault("bias-zero"):
             late.attn.o.bias.zero_()
