@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ STATISTICS = frozenset(
 )
 """Operators whose results depend on all that lies along a dimension."""
 
-_MOST = 8  # how many of the baseline's sites above one are looked through
+_MOST = 32  # how many of the baseline's sites above one are looked through
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class Case:
     def slack(self) -> float:
         """By how much single numbers may be off."""
         return tolerance(self.whole, self.found.budget.total)
+
+    @property
+    def together(self) -> Tensor | None:
+        """The pieces put together by their shapes alone; None where that is no one tensor."""
+        shaped = by_shape(self.whole, self.pieces)
+        if shaped is None or (self.full and not all(close(p, self.pieces[0], self.slack) for p in self.pieces)):
+            return None
+        return join(shaped, self.whole, self.pieces)
 
     @property
     def ranks(self) -> int:
@@ -167,7 +176,7 @@ def _by_what_it_is_given(case: Case) -> Blame | None:
     found = _other_axis(inside) or _misrouted(case) or _uneven(inside)
     if found is not None:
         return with_given(found)
-    above = [case.sites[each] for each in _makers(case, key) if each in case.sites]
+    above = list(_nearest(case, _makers(case, key)))
     if not above or any(each.wrong or each.oddness for each in above):
         return None
     return with_given(
@@ -194,13 +203,14 @@ def _makers(case: Case, key: Key) -> tuple[Key, ...]:
 
 def _bias_repeated(case: Case) -> Blame | None:
     """What every rank has added, and one should have."""
-    if not case.full or len(case.pieces) < 2:
+    together = case.together
+    if together is None and not case.full:
         return None
-    alike = all(close(piece, case.pieces[0], case.slack) for piece in case.pieces[1:])
-    joined = case.pieces[0] if alike else sum_of(case.pieces)
+    alike = together is not None
+    joined = sum_of(case.pieces) if together is None else together
     for name, added in _added(case):
-        for more in range(1, len(case.pieces)):
-            if not close(joined - more * added, case.whole, case.slack * len(case.pieces)):
+        for more in range(1, case.ranks):
+            if not close(joined - more * added, case.whole, case.slack * case.ranks):
                 continue
             if not alike:
                 return case.blame(
@@ -231,17 +241,18 @@ def _added(case: Case) -> Iterator[tuple[str, Tensor]]:
     for key, event in case.bench.baseline.events.items():
         if front is not None and key.scope.startswith(front) and not key.op:
             value = wide(event.value)
-            if value.shape == case.whole.shape and bool(value.any()):
+            if value.shape == case.whole.shape and bool(value.any()) and not close(value, case.whole, case.slack):
                 yield key.name, value
 
 
 def _reduced_twice(case: Case) -> Blame | None:
     """Copies that were summed as if they were terms, or averaged."""
-    if not case.full or not bool(case.whole.any()):
+    together = case.together
+    if together is None or not bool(case.whole.any()):
         return None
     for times in range(2, case.ranks + 1):
         for factor, what in ((times, f"{times} times"), (1 / times, f"1/{times} of")):
-            if all(close(piece, factor * case.whole, case.slack * max(factor, 1)) for piece in case.pieces):
+            if close(together, factor * case.whole, case.slack * max(factor, 1)):
                 return case.blame(
                     "shard-reduced-twice",
                     f"every rank has {what} the baseline's numbers: copies were "
@@ -264,10 +275,11 @@ def _terms_inside(case: Case) -> Blame | None:
         rest = case.whole - total  # what is added after the sum
         if any(close(each, total, slack) for each in terms) or not _adds(case, rest, slack):
             continue
-        if case.full:
-            more = float(((case.pieces[0] - case.whole) * total).sum()) / size
-            times = round(more)
-            if times >= 1 and all(close(p, case.whole + times * total, slack * (times + 1)) for p in case.pieces):
+        together = case.together
+        if together is not None:
+            more = float(((together - case.whole) * total).sum()) / size
+            times = round(more) if math.isfinite(more) else 0
+            if times >= 1 and close(together, case.whole + times * total, slack * (times + 1)):
                 return case.blame(
                     "shard-reduced-twice",
                     f"what the ranks have in terms counts {times + 1} times",
@@ -379,23 +391,28 @@ def _suspects(case: Case) -> Iterator[Found]:
     """Sites that the site reads from, through such as were not compared, whose pieces lie oddly."""
     if case.found.key.returned and case.found.proved:
         yield case.found
-    stack, seen = [case.found.event.above], set()
-    while stack and len(seen) < _MOST * 4:
+    yield from (each for each in _nearest(case, case.found.event.above) if each.oddness)
+
+
+def _nearest(case: Case, above: tuple[Key, ...]) -> Iterator[Found]:
+    """The sites that were compared of those that are read, through such as were not."""
+    stack: list[tuple[Key, ...]] = [above]
+    seen: set[Key] = set()
+    while stack and len(seen) < _MOST:
         for key in stack.pop():
             if key in seen:
                 continue
             seen.add(key)
-            found = case.sites.get(key)
-            if found is not None and found.oddness:
-                yield found
-            elif found is None and key in case.bench.baseline.events:
+            if key in case.sites:
+                yield case.sites[key]
+            elif key in case.bench.baseline.events:
                 stack.append(case.bench.baseline.events[key].above)
 
 
 def _first_such(case: Case, found: Found) -> Found:
     """The first site of those one after the other that lie oddly in one way."""
     while True:
-        above = [case.sites[key] for key in found.event.above if key in case.sites]
+        above = _nearest(case, found.event.above)
         odd = next((each for each in above if each.oddness == found.oddness), None)
         if odd is None:
             return found

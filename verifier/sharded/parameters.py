@@ -103,15 +103,14 @@ def cut_wrongly(
     if missing and not padded:
         return f"the slices {stretch(missing)} of {size} along axis {axis} are on no rank", "uneven"
     blank = all(
-        bool((part == part.flatten()[0]).all())
+        not bool(part.any())
         for each, piece in zip(found, pieces, strict=True)
         for part in piece.movedim(axis, 0)[each.index < 0]
-        if part.numel()
     )
     if padded and missing and blank:
         return (
             f"the slices {stretch(missing)} of {size} along axis {axis} are on no rank; what stands for them on "
-            f"{_ranks(padded)} is one number everywhere",
+            f"{_ranks(padded)} is 0 everywhere",
             "uneven",
         )
     if padded and not missing:

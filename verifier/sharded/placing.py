@@ -276,8 +276,9 @@ def matched(whole: Tensor, piece: Tensor, axis: int, slack: float) -> Matched:
         return Matched(none, certain=True)
     generator = torch.Generator().manual_seed(0)
     look = torch.randn(held.shape[1], generator=generator, dtype=torch.float64)
-    room = slack * held.shape[1]  # what numbers that are off by `slack` may add up to, with room for the normal's tail
     seen, looked = held.nan_to_num() @ look, known.nan_to_num() @ look
+    # What numbers that are off by `slack` may add up to, with room for the normal's tail, and the sums' own rounding.
+    room = slack * held.shape[1] + _LEAST * float(looked.abs().amax())
     index, certain = none, True
     each = max(1, _CHUNK // max(1, len(looked)))
     for start in range(0, len(seen), each):
@@ -305,7 +306,9 @@ def _next(index: Tensor, row: int, options: list[int]) -> int:
 
 
 def _slices(tensor: Tensor, axis: int) -> Tensor:
-    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+    size = tensor.shape[axis]
+    others = torch.Size([*tensor.shape[:axis], *tensor.shape[axis + 1 :]]).numel()
+    return tensor.movedim(axis, 0).reshape(size, others)
 
 
 def _stretches(sizes: Sequence[int]) -> Iterator[Tensor]:

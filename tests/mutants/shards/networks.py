@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - as torch names it
 from torch import Tensor, nn
 
-WIDTH, HEADS, HIDDEN, WORDS, LAYERS, TIME = 32, 4, 50, 40, 4, 8
+WIDTH, HEADS, HIDDEN, WORDS, LAYERS, TIME = 32, 4, 51, 40, 4, 8
 
 
 def _case() -> tuple[str, str, str]:

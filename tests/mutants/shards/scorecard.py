@@ -120,7 +120,7 @@ def truth(style: str, model: str, site: str, ranks: int) -> str | None:
     """How the tensors of a right model lie by how it was spread; None where that is not written down here."""
     inner = re.sub(r"^layers\.\d+\.?", "", site)
     if style == "pipeline":
-        late = site.startswith(("norm", "head", "layers.2", "layers.3")) or site == "output"
+        late = site.startswith(("norm", "head", "layers.2", "layers.3")) or site in ("output", "the model")
         where = f"on rank {1 if late else 0}"
         return where if site in ("output", "the model") else f"{where}, shard(0)"
     if style == "fsdp":
@@ -128,6 +128,8 @@ def truth(style: str, model: str, site: str, ranks: int) -> str | None:
     if style == "experts":
         found = re.search(r"experts\.(\d)", site)
         return "replica" if found is None else f"on rank {int(found[1]) * ranks // 4}"
+    if re.match(r"attn\.norm\.(mean|add|rsqrt)", inner):
+        return "replica"
     inside = re.match(r"attn\.(q|k|v|norm|view|flatten|transpose_3)|mlp\.(gate|up|silu|gelu|mul|drop)", inner)
     if re.match(r"attn\.(transpose(_[12])?$|scaled)", inner):
         return "shard(1)"
