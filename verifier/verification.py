@@ -154,11 +154,8 @@ def verify(
         "command": command,
         "needing": _needing((inputs, candidate_inputs), by_block, protocol, probe, repro, keep_float_budget),
     }
-    if sharded or (sharded is None and _is_sharded(candidate, seed)):
-        from verifier.sharded.verifying import verified_sharded  # noqa: PLC0415
-
-        return verified_sharded(baseline, candidate, inputs, requests=requests, semantics=semantics, **asked)
-    recorded = _recorded(baseline, candidate, inputs, requests, asked)
+    recorded = _sharded(sharded, baseline, candidate, inputs, requests, {**asked, "semantics": semantics})
+    recorded = recorded or _recorded(baseline, candidate, inputs, requests, asked)
     if recorded is not None:
         return recorded
     given, stream = headed(inputs, batch_dim, candidate_inputs)
@@ -249,13 +246,22 @@ def _recorded(
     return None
 
 
-def _is_sharded(candidate: Any, seed: int) -> bool:
-    """Whether several processes hold the candidate between them, as its parameters say."""
-    if ranks().size == 1:
-        return False
-    from verifier.sharded.verifying import is_sharded  # noqa: PLC0415
+def _sharded(
+    wanted: bool | None,
+    baseline: Any,
+    candidate: Any,
+    inputs: Any,
+    requests: Sequence[Request],
+    asked: Mapping[str, Any],
+) -> Verification | None:
+    """The verification where several processes hold the candidate between them; None where they do not."""
+    if not wanted and (wanted is not None or ranks().size == 1 or isinstance(inputs, Stream)):
+        return None
+    from verifier.sharded.verifying import is_sharded, verified_sharded  # noqa: PLC0415
 
-    return is_sharded(candidate, seed)
+    if wanted or is_sharded(candidate, asked["seed"]):
+        return verified_sharded(baseline, candidate, inputs, requests=requests, **asked)
+    return None
 
 
 def _may_be_recorded(given: Any) -> bool:

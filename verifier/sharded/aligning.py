@@ -31,7 +31,9 @@ class Names:
 
     def outside(self, name: str) -> bool:
         """Whether a module is a wrapper, which the whole does not have."""
-        return bool(self.left_out) and (not name or self.left_out.startswith(f"{name}.") and f"{name}." != self.left_out)
+        return bool(self.left_out) and (
+            not name or (self.left_out.startswith(f"{name}.") and f"{name}." != self.left_out)
+        )
 
     def whole(self, name: str) -> str:
         """The whole model's name."""
@@ -117,7 +119,10 @@ def named(
         numbers_of_all: The numbers of modules of each list as all ranks call them.
     """
     own = [name for name in noted.kinds if name]
-    options = {"", *(f"{name}." for name in own if name.count(".") < 3)}  # a wrapper in front, at most so deep
+    options = {
+        "",
+        *(f"{name}." for name in own if name.count(".") < 3),
+    }  # a wrapper in front, at most so deep
 
     def known(front: str) -> int:
         return sum((name[len(front) :] if name.startswith(front) else name) in kinds for name in own)
@@ -129,16 +134,16 @@ def named(
             known_numbers = lists(kinds).get(before, set())
             if before in called.moved or numbers_of_all.get(before, set()) >= known_numbers:
                 continue
-            options = [
+            ways = [
                 Names(front, {**called.moved, before: offset})
                 for offset in range(max(known_numbers) - max(numbers) + 1)
             ]
-            scores = [_score(each, before, shapes, baseline, fetch) for each in options]
+            scores = [_score(each, before, shapes, baseline, fetch) for each in ways]
             # Where not one alone explains all, it goes on where the ranks before it end.
             best = [k for k, score in enumerate(scores) if score == max(scores) and score]
-            follows = earlier[before] if earlier[before] < len(options) else 0
-            full = len(best) == 1 and _full(options[best[0]], before, shapes, baseline, max(scores))
-            called = options[best[0] if full else follows]
+            follows = earlier[before] if earlier[before] < len(ways) else 0
+            full = len(best) == 1 and _full(ways[best[0]], before, shapes, baseline, max(scores))
+            called = ways[best[0] if full else follows]
     for before, numbers in lists(called.whole(name) for name in own).items():
         earlier[before] += len(numbers)
     return called

@@ -59,8 +59,7 @@ class Candidate:
     inputs: Inputs
     seed: int
     notes: tuple[str, ...] = ()
-    _cell: Cell | None = None
-    _model: nn.Module | None = None
+    _built: tuple[nn.Module, Cell] = field(init=False)
     _chance: RandomState | None = None
     _pass: Pass = field(default_factory=Pass)
     _state: dict[str, Tensor] = field(default_factory=dict)
@@ -80,8 +79,7 @@ class Candidate:
 
     def build(self, cell: Cell, wide: bool) -> str:
         """Build it for a cell; empty, or why it cannot be had in float64, which only `wide` allows for."""
-        self._model = None
-        self._cell = cell
+        self.__dict__.pop("_built", None)  # so that there is one at a time
         if isinstance(self.given, str):
             source = load(self.given, seed=self.seed)
             model, self.notes, self._chance = source.model, source.notes, source.chance
@@ -102,7 +100,7 @@ class Candidate:
                 return f"{type(error).__name__}: {error}"
         elif wide:
             return "it was given as a module, and cannot be copied"
-        self._model = model
+        self._built = model, cell
         return ""
 
     def run(self, instead: Mapping[Key, list[Tensor | None]]) -> Noted:
@@ -111,10 +109,10 @@ class Candidate:
         Raises:
             ModelError: It failed, or waited for other ranks longer than it may.
         """
-        assert self._model is not None
-        assert self._cell is not None
         mine = {key: each[ranks().rank] for key, each in instead.items()}
-        written = {key: tensor.to(self._cell.torch_dtype) for key, tensor in mine.items() if tensor is not None}
+        written = {
+            key: tensor.to(self._built[1].torch_dtype) for key, tensor in mine.items() if tensor is not None
+        }
         same = True
         if not instead:
             bare = [local(t).detach().clone() for t in tensors_in(self._called(None))]
@@ -124,16 +122,12 @@ class Candidate:
             same = len(bare) == len(found) and all(
                 same_numbers(one.cpu(), two) for one, two in zip(bare, found, strict=True)
             )
-        held = tuple(
-            Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values()
-        )
+        held = tuple(Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values())
         outputs = len(self._pass.outputs)
         return Noted(held, self._pass.kinds, dict(self._pass.calls), outputs, same, self.notes)
 
     def _called(self, instead: Mapping[Key, Tensor] | None) -> Any:
-        model, cell = self._model, self._cell
-        assert model is not None
-        assert cell is not None
+        model, cell = self._built
         args, kwargs = arguments(self.inputs, cell)
         before = random_state()
         where = Pass()

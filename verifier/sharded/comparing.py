@@ -14,7 +14,7 @@ from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import meet
 from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, by_shape, join, place
-from verifier.sharded.watching import OUTPUT, Event, Key
+from verifier.sharded.watching import MODULE, OUTPUT, Event, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """One site: how its pieces were placed, whether by their numbers (`proved`), and how far they are from the whole."""
+    """One site: how its pieces were placed, whether by their numbers (`proved`), and how far they are from it."""
 
     event: Event
     placed: Placement | None
@@ -56,7 +56,7 @@ class Found:
 
     @property
     def oddness(self) -> Literal["", "terms", "order"]:
-        """How the pieces of a site that agrees are not what each process may take them for: terms, or out of order."""
+        """How the pieces of a site that agrees are not what a process may take them for: terms, or out of order."""
         if self.placed is None or not self.proved:
             return ""
         return "terms" if not self.placed.reduced else "" if self.placed.usual else "order"
@@ -67,7 +67,11 @@ class Found:
         if self.placed is None or not self.proved:
             return "unknown"
         text = self.placed.text
-        return text if len(self.ranks) != 1 else f"on rank {self.ranks[0]}" + ("" if text == "replica" else f", {text}")
+        return (
+            text
+            if len(self.ranks) != 1
+            else f"on rank {self.ranks[0]}" + ("" if text == "replica" else f", {text}")
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Bench:
         """What the ranks returned there; None if none returned anything."""
         value, maker = self.baseline.outputs[position], self.baseline.makers[position]
         key = Key("", OUTPUT, position)
-        answers = self.crew.ask("output", position)
+        answers = self._returned(position)
         ranks = tuple(rank for rank, (_, each) in enumerate(answers) if each is not None)
         if not ranks:
             return None
@@ -128,10 +132,18 @@ class Bench:
         declared = next((shard for shard, each in answers if each is not None), "")
         return self._found(event, pieces, budget, ranks, (known or {}).get(key), declared)
 
+    def _returned(self, position: int) -> list[tuple[str, Tensor | None]]:
+        """What each rank returned; nothing of those that return what they hand on to a rank that ends the model."""
+        answers: list[tuple[str, Tensor | None]] = self.crew.ask("output", position)
+        ending = self._makers(self.baseline.makers[position])
+        if any(each is not None and rank in ending for rank, (_, each) in enumerate(answers)):
+            return [each if rank in ending else ("", None) for rank, each in enumerate(answers)]
+        return answers
+
     def pieces(self, key: Key) -> list[Tensor]:
         """What all ranks have at a key, in their order, each call after the other."""
         if key.returned:
-            return [wide(each) for _, each in self.crew.ask("output", key.call) if each is not None]
+            return [wide(each) for _, each in self._returned(key.call) if each is not None]
         return [wide(each) for rank in self.crew.ask("tensor", self._asked(key)) for each in rank]
 
     def given(self, key: Key) -> list[Tensor]:
@@ -141,11 +153,27 @@ class Bench:
         return [wide(e) for rank in self.crew.ask("given", self._asked(key)) for e in rank if e is not None]
 
     def holders(self, key: Key) -> tuple[int, ...]:
-        """The ranks that have something at a key of the model's own."""
-        return tuple(rank for rank, each in enumerate(self.aligned.parts[key]) if each)
+        """The ranks that have something at a key; of a module that others have only a part of, those that end it."""
+        found = tuple(rank for rank, each in enumerate(self.aligned.parts[key]) if each)
+        if self.baseline.events[key].op != MODULE:
+            return found
+        ending = set(self._makers(key))
+        return tuple(rank for rank in found if rank in ending) or found
 
     def _asked(self, key: Key) -> list[list[Key]]:
-        return [list(each) for each in self.aligned.parts[key]]
+        owners = self.holders(key)
+        return [list(each) if rank in owners else [] for rank, each in enumerate(self.aligned.parts[key])]
+
+    def _makers(self, key: Key | None) -> tuple[int, ...]:
+        """The ranks that have the call that made a module's result, past all modules around it."""
+        seen: set[Key] = set()
+        while key is not None and key not in seen:
+            seen.add(key)
+            event = self.baseline.events[key]
+            if event.op != MODULE or len(event.above) != 1:
+                break
+            key = event.above[0]
+        return () if key is None else tuple(r for r, each in enumerate(self.aligned.parts[key]) if each)
 
     def _found(
         self,
@@ -194,7 +222,11 @@ def refuted(sites: Sequence[Found]) -> set[Key]:
     for each in sites:
         if not each.key.op and not each.key.returned:
             right[each.key.scope] = right.get(each.key.scope, True) and not each.wrong
-    return {each.key for each in sites if each.key.op and not each.key.returned and each.wrong and right.get(each.key.scope, False)}
+    return {
+        each.key
+        for each in sites
+        if each.key.op and not each.key.returned and each.wrong and right.get(each.key.scope, False)
+    }
 
 
 def without(sites: Sequence[Found], keys: set[Key]) -> list[Found]:

@@ -36,7 +36,7 @@ class Draws:
     causes: dict[Key, Cause] = field(default_factory=dict)
 
     def drop(self, key: Key, given: Tensor, share: float) -> Tensor | None:
-        """What a dropout of the whole model's gives with the draws of the processes'; None if they have none there."""
+        """What a dropout of the whole's gives with the draws of the processes; None if they have none there."""
         if key not in self.masks:
             mask = self._joined(key, wide(given))
             if mask is None:
@@ -62,7 +62,9 @@ class Draws:
         self._judge(key, placed.kind, kept, ranks)
         if placed.kind != "shard" and placed.indices is None:
             return kept[0]
-        joined = join(placed, whole, kept) if placed.kind == "shard" else join(placed, whole, kept[:1] * len(kept))
+        joined = (
+            join(placed, whole, kept) if placed.kind == "shard" else join(placed, whole, kept[:1] * len(kept))
+        )
         return None if joined is None else (joined.nan_to_num(1.0) != 0).double()
 
     def _judge(self, key: Key, kind: str, kept: Sequence[Tensor], ranks: Sequence[int]) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from verifier.records import UNEXPLAINED, Cause
 from verifier.sharded.aligning import wide
-from verifier.sharded.causes import Blame, Case, explained
+from verifier.sharded.case import Blame, Case
+from verifier.sharded.causes import explained
 from verifier.sharded.comparing import Found, refuted, without
 from verifier.sharded.placing import Placement, cut
-
 from verifier.sharded.watching import GIVEN
 
 if TYPE_CHECKING:

@@ -81,7 +81,9 @@ def _of_slices(name: str, whole: Tensor, pieces: Sequence[Tensor], ranks: tuple[
     if len(axes) != 1 or any(piece.dim() != whole.dim() for piece in pieces):
         return Spread(name, None, "other", f"{name} is cut in a way that its numbers do not tell", ranks)
     said, flaw = cut_wrongly(whole, pieces, ranks, axes.pop(), 0.0)
-    return Spread(name, None, flaw, f"{name}: {said}" if flaw != "other" else f"{name} holds other numbers", ranks)
+    return Spread(
+        name, None, flaw, f"{name}: {said}" if flaw != "other" else f"{name} holds other numbers", ranks
+    )
 
 
 def cut_wrongly(
@@ -94,7 +96,10 @@ def cut_wrongly(
     missing = sorted(set(range(size)) - set(held.tolist()))
     for (one, a), (two, b) in itertools.combinations(zip(ranks, found, strict=True), 2):
         if len(a.index) and torch.equal(a.index, b.index) and a.complete and missing:
-            return f"ranks {one} and {two} both hold the slices {stretch(a.index.tolist())} along axis {axis}", "twice"
+            return (
+                f"ranks {one} and {two} both hold the slices {stretch(a.index.tolist())} along axis {axis}",
+                "twice",
+            )
     if not len(held) or len(held) * 2 < size:
         return "", "other"
     padded = [
@@ -114,7 +119,10 @@ def cut_wrongly(
             "uneven",
         )
     if padded and not missing:
-        return f"on {_ranks(padded)} there are slices along axis {axis} that the baseline does not have", "uneven"
+        return (
+            f"on {_ranks(padded)} there are slices along axis {axis} that the baseline does not have",
+            "uneven",
+        )
     return "", "other"
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["replica", "shard", "sum", "mean", "max"]
 
-_LOOSE = 1e3  # largest errors are that much beyond the root of their mean square, and a pair's budget is of the latter
+_LOOSE = 1e3  # the largest error is that much beyond the root of their mean square, of which budgets are
 _LEAST = 1e-10  # of the tensor's own size: what slices that are told apart differ by
 _CHUNK = 1 << 22  # distances that are held at once
 
@@ -208,16 +208,14 @@ def _along(
     sizes = [piece.shape[axis] for piece in pieces]
     if sum(sizes) == size:
         stretches = list(_stretches(sizes))
-        if all(
-            close(p, whole.index_select(axis, s), slack) for p, s in zip(pieces, stretches, strict=True)
-        ):
+        if all(close(p, whole.index_select(axis, s), slack) for p, s in zip(pieces, stretches, strict=True)):
             certain = not _exchangeable(pieces, slack)
             return Placement("shard", axis, tuple(stretches), shape, certain=certain)
     found = [matched(whole, piece, axis, slack) for piece in pieces]
     if not all(each.complete for each in found):
         return None
     indices = tuple(each.index for each in found)
-    if len(torch.cat(indices).unique()) != size:
+    if len(set(torch.cat(indices).tolist())) != size:
         return None
     starts = [int(index[0]) if len(index) else size for index in indices]
     together = all(bool((index.diff() == 1).all()) for index in indices)
@@ -318,9 +316,7 @@ def _stretches(sizes: Sequence[int]) -> Iterator[Tensor]:
 
 
 def _exchangeable(pieces: Sequence[Tensor], slack: float) -> bool:
-    return any(
-        one.numel() > 0 and close(one, two, slack) for one, two in itertools.combinations(pieces, 2)
-    )
+    return any(one.numel() > 0 and close(one, two, slack) for one, two in itertools.combinations(pieces, 2))
 
 
 def _laid(piece: Tensor, shape: tuple[int, ...], axis: int, count: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The verification of a candidate that several processes hold between them, against the whole on the first of them."""
+"""The verification of a candidate that several processes hold between them, against the whole on the first one."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from verifier.sharded.aligning import aligned, lists, wide
 from verifier.sharded.aligning import named as named_on
 from verifier.sharded.asking import Crew
 from verifier.sharded.candidate import Candidate, held_between
-from verifier.sharded.causes import STATISTICS
 from verifier.sharded.comparing import Bench
 from verifier.sharded.dropping import Draws, dropping
 from verifier.sharded.faults import Faults, found_in
 from verifier.sharded.parameters import spreads
+from verifier.sharded.parts import STATISTICS
 from verifier.sharded.placing import Placement, by_shape, join
 from verifier.sharded.rows import coverage, judged
 from verifier.sharded.watching import OUTPUT, Key, Pass, plain, watched
@@ -235,8 +235,12 @@ def _cell(
     faults = found_in(bench, found_spreads, state, draws.causes, known, forcing=forcing)
     result, ends = judged(bench, faults)
     most = max((each.outputs for each in noted), default=0)
-    named_sites = {names[r].whole(held.key.scope) + "." + held.key.name for r, e in enumerate(noted) for held in e.held}
-    covered = coverage(here, pairs, faults, (len(here.outputs), most), len(named_sites), ())
+    own = {
+        (called.whole(held.key.scope), *held.key[1:])
+        for called, each in zip(names, noted, strict=True)
+        for held in each.held
+    }
+    covered = coverage(here, pairs, faults, (len(here.outputs), most), len(own), ())
     cell_result = CellResult(
         name=cell.name,
         role="semantics" if cell == ORACLE else "numerics",
@@ -254,21 +258,22 @@ def _cell(
         why = "the candidate gives other numbers when it is watched, or each time"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
-    return _Cell(cell_result, faults, covered, here, found_spreads, placed, tuple(_notes(faults, found_spreads, noted)))
+    told = tuple(_notes(faults, found_spreads, noted))
+    return _Cell(cell_result, faults, covered, here, found_spreads, placed, told)
 
 
 def _baseline(side: Side, cell: Cell, given: Inputs, draws: Draws | None = None) -> Pass:
     model = side.held({}, cell).model
     args, kwargs = arguments(given, cell)
     with running(cell):
-        return watched(
-            model, args, kwargs, dropped=None if draws is None else draws.drop, keeping=STATISTICS
-        )
+        return watched(model, args, kwargs, dropped=None if draws is None else draws.drop, keeping=STATISTICS)
 
 
 def _fetching(crew: Crew, rank: int) -> Any:
     def fetch(name: str) -> Tensor | None:
-        found: Tensor | None = crew.ask("parameter", [name if k == rank else None for k in range(ranks().size)])[rank]
+        found: Tensor | None = crew.ask(
+            "parameter", [name if k == rank else None for k in range(ranks().size)]
+        )[rank]
         return found
 
     return fetch
@@ -292,9 +297,7 @@ def _constant(state: Mapping[str, Tensor]) -> Iterator[str]:
             yield name
 
 
-def _notes(
-    faults: Faults, found: Mapping[str, Spread], noted: Sequence[Noted]
-) -> Iterator[str]:
+def _notes(faults: Faults, found: Mapping[str, Spread], noted: Sequence[Noted]) -> Iterator[str]:
     yield from dict.fromkeys(note for each in noted for note in each.notes)
     kinds: dict[str, int] = {}
     for each in faults.free:
@@ -309,7 +312,8 @@ def _notes(
         yield f"parameters that are not the baseline's: {'; '.join(flawed[:_SOME])}"
     if faults.further:
         yield "what lies behind the last fault could not be put right: further faults may lie behind it"
-    vague = [each.key.name for each in faults.free if each.placed is not None and each.proved and not each.placed.certain]
+    proved = [(each.key.name, each.placed) for each in faults.free if each.placed is not None and each.proved]
+    vague = [name for name, placed in proved if not placed.certain]
     if vague:
         more = f" and {len(vague) - _SOME} more" if len(vague) > _SOME else ""
         yield f"more than one placement explains the numbers of {', '.join(vague[:_SOME])}{more}"

@@ -28,7 +28,8 @@ OUTPUT = "output"
 """The operator of what the model itself returned."""
 GIVEN = "given"
 """In the place of an operator: what a module was given first."""
-_MODULE = "module"  # the operator of what a module with others inside it returns
+MODULE = "module"
+"""The operator of what a module with others inside it returned."""
 
 
 class Key(NamedTuple):
@@ -157,7 +158,7 @@ class Watch(TorchFunctionMode):
         return self.noted
 
     def _entering(self, name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
             self.noted.last = name or "the model"
             with self._unseen():
                 given = list(tensors_in((args, kwargs)))
@@ -171,27 +172,29 @@ class Watch(TorchFunctionMode):
         return enter
 
     def _leaving(self, name: str) -> Callable[..., Any]:
-        def leave(module: nn.Module, args: Any, outputs: Any) -> Any:
+        def leave(module: nn.Module, _: Any, outputs: Any) -> Any:
             while self._entered and self._entered[-1][0] != name:
                 self._entered.pop()
                 self._scopes.pop()
             if not self._entered:
                 return outputs
-            _, above, given, call = self._entered.pop()
+            above, given, call = self._entered.pop()[1:]
             self._scopes.pop()
             number = self.noted.calls[name]
             self.noted.calls[name] += 1
             leaf = name in self._leaves
-            uses = tuple(plain(f"{name}.{own}" if name else own) for own, _ in module.named_parameters(recurse=leaf))
+            uses = tuple(
+                plain(f"{name}.{own}" if name else own) for own, _ in module.named_parameters(recurse=leaf)
+            )
             with self._unseen():
                 made_here = list(tensors_in(outputs))
             for k, tensor in enumerate(made_here):
                 key = Key(name, "", number, k)
                 maker = self._maker(tensor)
-                op = call[0] if leaf and call is not None else _MODULE
                 kind = type(module).__name__
                 made = above if leaf or maker is None else (maker,)
-                self._note(key, op if isinstance(op, str) else operator_name(op), kind, tensor, made, uses, call, given)
+                op = operator_name(call[0]) if leaf and call is not None else MODULE
+                self._note(key, op, kind, tensor, made, uses, call, given)
             return outputs
 
         return leave
@@ -210,7 +213,7 @@ class Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor | tuple | list) or _called_by_torch():
             return result
-        made = [tensor for tensor in tensors_in(result) if isinstance(tensor, Tensor)]
+        made = list(tensors_in(result))
         if not made:
             return result
         if scope in self._leaves:
@@ -224,13 +227,20 @@ class Watch(TorchFunctionMode):
         self._counts[scope, op] += 1
         for k, tensor in enumerate(made):
             self._note(
-                Key(scope, op, number, k), op, op, tensor, above, uses, (func, tuple(args), dict(kwargs)), None
+                Key(scope, op, number, k),
+                op,
+                op,
+                tensor,
+                above,
+                uses,
+                (func, tuple(args), dict(kwargs)),
+                None,
             )
         return result
 
     def _drop(self, func: Any, op: str, scope: str, args: Any, kwargs: Any) -> Any:
         named = dict(bind(func, args, kwargs))
-        given = named.get("input", args[0] if args else None)
+        given: Any = named.get("input", args[0] if args else None)
         active = bool(named.get("training", named.get("train", True))) and float(named.get("p", 0.5)) > 0
         leaf = scope in self._leaves
         number = self.noted.calls[scope] if leaf else self._counts[scope, op]
@@ -311,7 +321,9 @@ def _called_by_torch() -> bool:
 def _is_leaf(module: nn.Module) -> bool:
     """Whether a module is one of torch.nn's own operators."""
     found = getattr(type(module).forward, "__module__", "") or ""
-    return found.startswith("torch.nn.") and not any(module.children()) and not isinstance(module, nn.Identity)
+    return (
+        found.startswith("torch.nn.") and not any(module.children()) and not isinstance(module, nn.Identity)
+    )
 
 
 def watched(model: nn.Module, args: Any, kwargs: Any, **options: Any) -> Pass:

@@ -1,7 +1,7 @@
-"""Small models as a whole and spread over processes, each right or with a fault, as `SHARDS` in the environment says.
+"""Small models as a whole and spread over processes, right or with a fault, as `SHARDS` in the environment says.
 
-`SHARDS` is `MODEL/STYLE/FAULT`, such as `llama/hand/unreduced`; `whole` builds the baseline, `part` this process's part
-of the candidate.
+`SHARDS` is `MODEL/STYLE/FAULT`, such as `llama/hand/unreduced`; `whole` builds the baseline, `part` this process's
+part of the candidate.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - as torch names it
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTH, HEADS, HIDDEN, WORDS, LAYERS, TIME = 32, 4, 51, 40, 4, 8
@@ -33,7 +33,7 @@ class Norm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(1 + 0.2 * torch.randn(width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
         self.norm = Norm(WIDTH)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         q, k, v = (
             each.view(*each.shape[:2], -1, self.size).transpose(1, 2)
             for each in (self.norm(self.q(x)), self.k(x), self.v(x))
@@ -64,7 +64,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(0.3)
         self.down = nn.Linear(HIDDEN, WIDTH)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.down(self.drop(F.silu(self.gate(x)) * self.up(x)))
 
 
@@ -76,7 +76,7 @@ class Perceptron(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, WIDTH)
         self.drop = nn.Dropout(0.3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.down(self.drop(F.gelu(self.up(x))))
 
 
@@ -89,7 +89,7 @@ class Experts(nn.Module):
         self.experts = nn.ModuleList(Perceptron() for _ in range(4))
         self.shared = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         shares = self.router(x).softmax(-1)
         best = shares.argmax(-1)
         y = torch.zeros_like(x)
@@ -114,7 +114,7 @@ class Block(nn.Module):
         self.mlp = {"vit": Perceptron, "llama": Mlp, "moe": Experts}[kind]()
         self.drop = nn.Dropout(0.3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = x + self.drop(self.attn(self.n1(x)))
         return x + self.mlp(self.n2(x))
 
@@ -129,7 +129,7 @@ class Llama(nn.Module):
         self.norm = Norm(WIDTH)
         self.head = nn.Linear(WIDTH, WORDS)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Any:
         x = self.emb(tokens)
         for layer in self.layers:
             x = layer(x)
@@ -149,7 +149,7 @@ class ViT(nn.Module):
         nn.init.normal_(self.norm.bias, 0, 0.2)
         self.head = nn.Linear(WIDTH, WORDS)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         x = self.patch(images).flatten(2).transpose(1, 2) + self.place
         for layer in self.layers:
             x = layer(x)

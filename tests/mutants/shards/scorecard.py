@@ -1,7 +1,7 @@
 """Small models spread over processes of this machine, right and with planted faults: what is found, and where.
 
-`python -m tests.mutants.shards.scorecard [--ranks 2] [--only TEXT] [--out FILE]` starts torchrun once for each number of
-ranks, and prints a line for each case and the shares.
+`python -m tests.mutants.shards.scorecard [--ranks 2] [--only TEXT] [--out FILE]` starts torchrun once for each number
+of ranks, and prints a line for each case and the shares.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _rows(llama: str, vit: str) -> dict[str, str]:
 _COMMON = (
     Fault("unreduced", "layers.1.attn.o", "shard-unreduced"),
     Fault("bias", "layers.1.mlp.down", "shard-bias-repeated"),
-    Fault("order", "layers.1.mlp.down", "shard-order"),
+    Fault("order", "layers.1.attn.o", "shard-order"),
     Fault("twice", "layers.1.mlp.down", "shard-reduced-twice"),
     Fault("replicas", "NORM layers.1.n2", "shard-replicas"),
 )
@@ -186,7 +186,8 @@ def serve(chosen: list[str], out: Path) -> None:
 
 def scored(lines: list[dict[str, Any]]) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """A line of text for each case, and shares."""
-    texts, shares = [], {}
+    texts: list[str] = []
+    shares: dict[str, tuple[int, int]] = {}
 
     def count(what: str, right: bool) -> None:
         good, of = shares.get(what, (0, 0))
@@ -202,7 +203,8 @@ def scored(lines: list[dict[str, Any]]) -> tuple[list[str], dict[str, tuple[int,
             wrong = [
                 (where, how, right)
                 for where, how in each.get("placements", [])
-                if (right := truth("batch" if name == "batch" else style, model, where, each["ranks"])) is not None
+                if (right := truth("batch" if name == "batch" else style, model, where, each["ranks"]))
+                is not None
                 and how.removesuffix(" (ambiguous)") != right
             ]
             total = len(each.get("placements", []))
@@ -240,7 +242,15 @@ def main() -> None:
     for ranks in (2, 4) if asked.ranks is None else (asked.ranks,):
         if chosen := cases(ranks, asked.only):
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-            command = [*torchrun, "-m", "tests.mutants.shards.scorecard", "--out", str(out), "--serve", *chosen]
+            command = [
+                *torchrun,
+                "-m",
+                "tests.mutants.shards.scorecard",
+                "--out",
+                str(out),
+                "--serve",
+                *chosen,
+            ]
             subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     texts, shares = scored([json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()])
     print("\n".join(texts))

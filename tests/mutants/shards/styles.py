@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - as torch names it
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.mutants.shards.networks import HIDDEN, LAYERS, Experts, Norm, _fault, rank, world
@@ -31,7 +31,9 @@ def gathered(x: Tensor, axis: int, *, backwards: bool = False) -> Tensor:
 class Column(nn.Module):
     """A part of a linear layer's outputs; `last` drops what is over."""
 
-    def __init__(self, whole: nn.Linear, *, uneven: bool = False, gather: str = "", other: bool = False) -> None:
+    def __init__(
+        self, whole: nn.Linear, *, uneven: bool = False, gather: str = "", other: bool = False
+    ) -> None:
         super().__init__()
         place = world() - 1 - rank() if other else rank()
         size = whole.out_features // world()
@@ -42,7 +44,7 @@ class Column(nn.Module):
         self.bias = nn.Parameter(whole.bias.detach()[cut].clone())
         self.gather = gather
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         y = F.linear(x, self.weight, self.bias)
         if not self.gather:
             return y
@@ -70,7 +72,7 @@ class Row(nn.Module):
         self.bias = nn.Parameter(whole.bias.detach().clone())
         self.reduced, self.everywhere, self.scatter = reduced, everywhere, scatter
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         y = F.linear(x, self.weight, self.bias if self.everywhere else None)
         for _ in range(self.reduced):
             y = summed(y)
@@ -86,7 +88,7 @@ class WideNorm(Norm):
         super().__init__(1)
         self.weight = nn.Parameter(whole.weight.detach().chunk(world())[rank()].clone())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         total = summed(x.pow(2).sum(-1, keepdim=True))
         return x * torch.rsqrt(total / (x.shape[-1] * world()) + 1e-6) * self.weight
 
@@ -98,7 +100,7 @@ class Own(nn.Module):
         super().__init__()
         self.share, self.alike = share, alike
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if not self.training:
             return x
         with torch.random.fork_rng():
@@ -111,7 +113,7 @@ def chunk(x: Tensor, axis: int = 1) -> Tensor:
     return x.tensor_split(world(), axis)[rank()].contiguous()
 
 
-def hand(model: nn.Module) -> nn.Module:
+def hand(model: Any) -> Any:
     """Columns and rows by hand, as Megatron has them."""
     for number, layer in enumerate(model.layers):
         here = number == AT
@@ -121,7 +123,7 @@ def hand(model: nn.Module) -> nn.Module:
         local.weight = nn.Parameter(norm.weight.detach().chunk(world())[rank()].clone())
         attn.norm = local if here and _fault("norm-local") else WideNorm(norm)
         attn.q, attn.k, attn.v = (Column(each) for each in (attn.q, attn.k, attn.v))
-        attn.o = Row(attn.o, reduced=0 if here and _fault("unreduced") else 1)
+        attn.o = Row(attn.o, reduced=0 if here and _fault("unreduced") else 1, other=here and _fault("order"))
         for name in ("gate", "up"):
             if hasattr(mlp, name):
                 setattr(mlp, name, Column(getattr(mlp, name), uneven=here and _fault("uneven")))
@@ -132,7 +134,6 @@ def hand(model: nn.Module) -> nn.Module:
             mlp.down,
             reduced=2 if here and _fault("twice") else 1,
             everywhere=here and _fault("bias"),
-            other=here and _fault("order"),
         )
         if here and _fault("uneven"):
             mlp.down.weight = nn.Parameter(mlp.down.weight.detach()[:, : HIDDEN // world()])
@@ -157,21 +158,30 @@ class InSequence(nn.Module):
         self.drop = nn.Identity()
         self.here = here
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = x + self.attn(gathered(self.n1(x), 1, backwards=self.here and _fault("gather-order")))
         y = self.n2(x)
-        y = gathered(y, 0, backwards=False).reshape(y.shape[0], -1, y.shape[2]) if self.here and _fault("axis") else gathered(y, 1)
+        y = (
+            gathered(y, 0, backwards=False).reshape(y.shape[0], -1, y.shape[2])
+            if self.here and _fault("axis")
+            else gathered(y, 1)
+        )
         return x + self.mlp(y)
 
 
-def sequence(model: nn.Module) -> nn.Module:
+def sequence(model: Any) -> Any:
     """Columns and rows, and the sequence in parts between them."""
     for number, layer in enumerate(model.layers):
         here = number == AT
         attn, mlp = layer.attn, layer.mlp
         attn.norm = WideNorm(attn.norm)
         attn.q, attn.k, attn.v = (Column(each) for each in (attn.q, attn.k, attn.v))
-        attn.o = Row(attn.o, scatter="1", reduced=0 if here and _fault("unreduced") else 1)
+        attn.o = Row(
+            attn.o,
+            scatter="1",
+            reduced=0 if here and _fault("unreduced") else 1,
+            other=here and _fault("order"),
+        )
         for name in ("gate", "up"):
             if hasattr(mlp, name):
                 setattr(mlp, name, Column(getattr(mlp, name)))
@@ -180,7 +190,6 @@ def sequence(model: nn.Module) -> nn.Module:
             scatter="1",
             reduced=2 if here and _fault("twice") else 1,
             everywhere=here and _fault("bias"),
-            other=here and _fault("order"),
         )
         if here and _fault("replicas") and rank():
             with torch.no_grad():
@@ -192,19 +201,24 @@ def sequence(model: nn.Module) -> nn.Module:
 class Parted(nn.Module):
     """A model that takes its part of the sequence, and gives all of it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    emb: Any
+    patch: Any
+    layers: Any
+    norm: Any
+    head: Any
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
         for name, module in model.named_children():
             setattr(self, name, module)
         if hasattr(model, "place"):
             self.place = model.place
 
-    def forward(self, x: Tensor) -> Tensor:
-        if hasattr(self, "emb"):
-            x = self.emb(x)
-        else:
-            x = self.patch(x).flatten(2).transpose(1, 2) + self.place
-        x = chunk(x)
+    def forward(self, x: Tensor) -> Any:
+        embedded = (
+            self.emb(x) if hasattr(self, "emb") else self.patch(x).flatten(2).transpose(1, 2) + self.place
+        )
+        x = chunk(embedded)
         if _fault("last-dropped") and rank() == world() - 1:
             x = torch.cat([x[:, :-1], torch.zeros_like(x[:, :1])], 1)
         for layer in self.layers:
@@ -212,11 +226,14 @@ class Parted(nn.Module):
         return self.head(gathered(self.norm(x), 1))
 
 
-def tensor(model: nn.Module) -> nn.Module:
+def tensor(model: Any) -> Any:
     """By `parallelize_module`."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.parallel import ColwiseParallel, PrepareModuleOutput, RowwiseParallel, parallelize_module
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
 
     mesh = init_device_mesh("cpu", (world(),))
     for number, layer in enumerate(model.layers):
@@ -238,7 +255,7 @@ def tensor(model: nn.Module) -> nn.Module:
             _partial(layer.attn.o)
         if here and _fault("order"):
             with torch.no_grad():
-                held = layer.mlp.down.weight._local_tensor
+                held = layer.attn.o.weight._local_tensor
                 held.copy_(gathered(held, 1).chunk(world(), 1)[world() - 1 - rank()])
         if here and _fault("bias"):
             _bias_everywhere(layer.mlp.down)
@@ -247,14 +264,16 @@ def tensor(model: nn.Module) -> nn.Module:
         if here and _fault("replicas") and rank():
             with torch.no_grad():
                 layer.n2.weight[3] += 0.1
-    model.head = Column(model.head, gather="backwards" if _fault("gather-order") else "axis" if _fault("axis") else "cat")
+    model.head = Column(
+        model.head, gather="backwards" if _fault("gather-order") else "axis" if _fault("axis") else "cat"
+    )
     return model
 
 
-def _partial(module: nn.Module) -> None:
+def _partial(module: Any) -> None:
     """Hand on this rank's own term, as a wrong output layout does."""
 
-    def own(module: nn.Module, args: Any, y: Any) -> Tensor:
+    def own(module: Any, args: Any, y: Any) -> Tensor:
         x = args[0]
         x = getattr(x, "_local_tensor", x)
         weight, bias = module.weight._local_tensor, module.bias._local_tensor
@@ -265,13 +284,13 @@ def _partial(module: nn.Module) -> None:
     module.forward = lambda x: own(module, (x,), None)
 
 
-def _bias_everywhere(module: nn.Module) -> None:
+def _bias_everywhere(module: Any) -> None:
     module._forward_hooks.clear()
     module._forward_pre_hooks.clear()
     module.forward = lambda x: summed(F.linear(x, module.weight._local_tensor, module.bias._local_tensor))
 
 
-def fsdp(model: nn.Module) -> nn.Module:
+def fsdp(model: Any) -> Any:
     """By `fully_shard`."""
     from torch.distributed.fsdp import fully_shard
 
@@ -298,18 +317,18 @@ def fsdp(model: nn.Module) -> nn.Module:
     return fully_shard(model)
 
 
-class Own_(nn.Module):  # noqa: N801
+class Own_(nn.Module):
     """Each rank a part of the batch, put together again."""
 
-    def __init__(self, model: nn.Module, how: str) -> None:
+    def __init__(self, model: Any, how: str) -> None:
         super().__init__()
         self.model, self.how = model, how
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return gathered(self.model(chunk(x, 0)), 0, backwards=self.how == "order")
 
 
-def batch(model: nn.Module) -> nn.Module:
+def batch(model: Any) -> Any:
     """Each rank a part of the batch, parameters spread."""
     from torch.distributed.fsdp import fully_shard
 
@@ -319,13 +338,18 @@ def batch(model: nn.Module) -> nn.Module:
 class Stage(nn.Module):
     """A part of the layers; the batch goes through in parts."""
 
-    def __init__(self, model: nn.Module, parts: int = 2) -> None:
+    emb: Any
+    patch: Any
+    norm: Any
+    head: Any
+
+    def __init__(self, model: Any, parts: int = 2) -> None:
         super().__init__()
         self.parts = parts
         first, last = LAYERS * rank() // world(), LAYERS * (rank() + 1) // world()
         for name, module in model.named_children():
             early = name in ("emb", "patch")
-            if name != "layers" and (early and not rank() or not early and rank() == world() - 1):
+            if name != "layers" and ((early and not rank()) or (not early and rank() == world() - 1)):
                 setattr(self, name, module)
         if hasattr(model, "place") and not rank():
             self.place = model.place
@@ -348,7 +372,7 @@ class Stage(nn.Module):
                 time = each.shape[1] if each.dim() == 2 else 16
                 y = torch.empty(each.shape[0], time, 32, dtype=self.head.weight.dtype)
                 dist.recv(y, rank() - 1)
-            for number, layer in enumerate(self.layers):
+            for layer in self.layers:
                 y = layer(y)
             if rank() < world() - 1:
                 if _fault("rounded"):
@@ -361,7 +385,7 @@ class Stage(nn.Module):
         return torch.cat(made) if made else None
 
 
-def pipeline(model: nn.Module) -> nn.Module:
+def pipeline(model: Any) -> Any:
     """Stages by hand, of which the lists of layers start at 0 each."""
     late = model.layers[LAYERS - 1]
     with torch.no_grad():
@@ -391,14 +415,12 @@ class Spread(nn.Module):
         if here and _fault("ranks-swapped"):
             first = self.each * (world() - 1 - rank())
         self.first = self.each * rank()
-        self.experts = nn.ModuleDict(
-            {str(self.first + k): held[first + k] for k in range(self.each)}
-        )
+        self.experts = nn.ModuleDict({str(self.first + k): held[first + k] for k in range(self.each)})
         if here and _fault("router") and rank():
             with torch.no_grad():
                 self.router.bias.add_(torch.tensor([0.0, 0.0, 4.0, 0.0]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         shares = self.router(x).softmax(-1)
         best = shares.argmax(-1)
         y = torch.zeros_like(x)
@@ -419,7 +441,7 @@ class Spread(nn.Module):
         return y + self.shared(x)
 
 
-def experts(model: nn.Module) -> nn.Module:
+def experts(model: Any) -> Any:
     """Experts of every layer over the ranks."""
     for number, layer in enumerate(model.layers):
         layer.mlp = Spread(layer.mlp, number == AT)
