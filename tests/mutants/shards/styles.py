@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.mutants.shards.networks import HIDDEN, LAYERS, Experts, Norm, _fault, rank, world
+from tests.mutants.shards.networks import LAYERS, Experts, Norm, _fault, hidden, rank, world
 
 AT = 1  # the layer in which faults are
 
@@ -128,7 +128,7 @@ def hand(model: Any) -> Any:
             if hasattr(mlp, name):
                 setattr(mlp, name, Column(getattr(mlp, name), uneven=here and _fault("uneven")))
         if here and _fault("uneven"):
-            size = HIDDEN // world()
+            size = hidden() // world()
             mlp.down.in_features = size * world()
         mlp.down = Row(
             mlp.down,
@@ -136,7 +136,7 @@ def hand(model: Any) -> Any:
             everywhere=here and _fault("bias"),
         )
         if here and _fault("uneven"):
-            mlp.down.weight = nn.Parameter(mlp.down.weight.detach()[:, : HIDDEN // world()])
+            mlp.down.weight = nn.Parameter(mlp.down.weight.detach()[:, : hidden() // world()])
         layer.drop, mlp.drop = (
             Own(0.3, alike=not (here and _fault("seed-differs"))),
             Own(0.3, alike=here and _fault("seed-shared")),
