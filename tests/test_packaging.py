@@ -87,6 +87,7 @@ ROOMS = (
     "verifier.storage",
     "verifier.certificates",
     "verifier.dumps",
+    "verifier.sharded",
     "verifier.initialisation",
     "verifier.training",
     "verifier.experiment",

@@ -132,8 +132,7 @@ def verify(
         seed: For models built from a specification and for weights that are drawn.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
-        sharded: Whether the processes that torchrun started hold the candidate between them, each a part of it, and
-            do not share samples; None for where its parameters say so (DTensor).
+        sharded: Whether the processes of torchrun hold the candidate between them; None for as DTensors say.
 
     Raises:
         UsageError: Something asked for is wrong: a specification, the inputs, a weights file, a cell.
@@ -146,7 +145,7 @@ def verify(
     requests = _requests(cells)
     if repro is not None:
         check_writable(repro)
-    asked = {
+    asked: dict[str, Any] = {
         "weights": weights,
         "parameter_map": parameter_map,
         "protocol": protocol,
@@ -154,9 +153,13 @@ def verify(
         "command": command,
         "needing": _needing((inputs, candidate_inputs), by_block, protocol, probe, repro, keep_float_budget),
     }
-    recorded = _sharded(sharded, baseline, candidate, inputs, requests, {**asked, "semantics": semantics})
-    recorded = recorded or _recorded(baseline, candidate, inputs, requests, asked)
-    if recorded is not None:
+    if sharded or (sharded is None and ranks().size > 1):
+        from verifier.sharded.verifying import verified_sharded as of_parts  # noqa: PLC0415
+
+        also = {**asked, "semantics": semantics, "seen": sharded is None}
+        if joined := of_parts(baseline, candidate, inputs, requests=requests, **also):
+            return joined
+    if recorded := _recorded(baseline, candidate, inputs, requests, asked):
         return recorded
     given, stream = headed(inputs, batch_dim, candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
@@ -209,10 +212,9 @@ def _protocol(
 
 
 def _sides(baseline: Any, candidate: Any, seed: int) -> tuple[Side, Side]:
-    return (
-        Side.of("baseline", baseline, seed, apart=True),
-        Side.of("candidate", candidate, seed, apart=True),
-    )
+    known = ("baseline", baseline), ("candidate", candidate)
+    one, two = (Side.of(role, model, seed, apart=True) for role, model in known)
+    return one, two
 
 
 def _covered(found: Compared) -> Coverage:
@@ -243,24 +245,6 @@ def _recorded(
         return verified_with_dump(baseline, candidate, inputs, requests=requests, **asked)
     if is_certificate(baseline):
         return verified_with(baseline, candidate, inputs, requests=requests, **asked)
-    return None
-
-
-def _sharded(
-    wanted: bool | None,
-    baseline: Any,
-    candidate: Any,
-    inputs: Any,
-    requests: Sequence[Request],
-    asked: Mapping[str, Any],
-) -> Verification | None:
-    """The verification where several processes hold the candidate between them; None where they do not."""
-    if not wanted and (wanted is not None or ranks().size == 1 or isinstance(inputs, Stream)):
-        return None
-    from verifier.sharded.verifying import is_sharded, verified_sharded  # noqa: PLC0415
-
-    if wanted or is_sharded(candidate, asked["seed"]):
-        return verified_sharded(baseline, candidate, inputs, requests=requests, **asked)
     return None
 
 

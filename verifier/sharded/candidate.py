@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from verifier.border.signals import check_unanswered
 from verifier.errors import VerifierError
+from verifier.forms.loading import is_file
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.tensors import same_numbers, tensors_in
 from verifier.models.casting import arguments, running
@@ -21,8 +21,6 @@ from verifier.sharded.watching import Key, Pass, local, plain, watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import nn
 
     from verifier.cells import Cell
     from verifier.graph.chance import RandomState
@@ -175,13 +173,15 @@ class Candidate:
         return None if name is None else self._state[name].detach().cpu()
 
 
-def held_between(model: nn.Module) -> bool:
-    """Whether a module's parameters are spread over processes, as DTensor says it."""
-    if not dist.is_available():
+def is_spread(candidate: object, seed: int) -> bool:
+    """Whether a module's parameters, or those of a specification's, are spread over processes, as DTensor says it."""
+    if isinstance(candidate, str) and not is_file(candidate):
+        candidate = load(candidate, seed=seed).model
+    if not isinstance(candidate, nn.Module):
         return False
     from torch.distributed.tensor import DTensor  # noqa: PLC0415 - takes a moment to import
 
-    return any(isinstance(each, DTensor) for each in model.parameters())
+    return any(isinstance(each, DTensor) for each in candidate.parameters())
 
 
 def _other(model: nn.Module, dtype: torch.dtype) -> bool:

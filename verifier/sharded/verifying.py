@@ -9,25 +9,26 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from torch import nn
 
 from verifier.bench.side import Side
 from verifier.cells import ORACLE, Cell, missing_here
 from verifier.certificates.recording import undisturbed
 from verifier.environment import describe, tf32
 from verifier.errors import DeviceError, UsageError
+from verifier.forms.loading import is_file
 from verifier.inputs import Stream, named, tensors
 from verifier.inputs.samples import batch_size
 from verifier.judge import concluded
 from verifier.metrics.agreement import agreement
 from verifier.models.casting import arguments, running
 from verifier.models.copying import state_of
-from verifier.models.specs import load
 from verifier.ranks import ranks
 from verifier.records import CellResult, Coverage, ModelInfo, Verdict, WeightsInfo, brief
 from verifier.sharded.aligning import aligned, lists, wide
 from verifier.sharded.aligning import named as named_on
 from verifier.sharded.asking import Crew
-from verifier.sharded.candidate import Candidate, held_between
+from verifier.sharded.candidate import Candidate, is_spread
 from verifier.sharded.comparing import Bench
 from verifier.sharded.dropping import Draws, dropping
 from verifier.sharded.faults import Faults, found_in
@@ -42,7 +43,7 @@ from verifier.weights.fingerprint import Hasher
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from verifier.bench.protocol import Protocol
     from verifier.cells import Request
@@ -69,20 +70,9 @@ class _Cell:
     notes: tuple[str, ...]
 
 
-def is_sharded(candidate: object, seed: int) -> bool:
-    """Whether several processes hold a candidate between them, as its own parameters say."""
-    if ranks().size == 1:
-        return False
-    from torch import nn  # noqa: PLC0415 - as the callers have it
-
-    if isinstance(candidate, nn.Module):
-        return held_between(candidate)
-    return isinstance(candidate, str) and held_between(load(candidate, seed=seed).model)
-
-
 def verified_sharded(
-    baseline: nn.Module | str,
-    candidate: nn.Module | str,
+    baseline: Any,
+    candidate: Any,
     inputs: Any,
     *,
     weights: str,
@@ -93,7 +83,8 @@ def verified_sharded(
     command: str,
     needing: Mapping[str, bool],
     semantics: bool = True,
-) -> Verification:
+    seen: bool = False,
+) -> Verification | None:
     """Do the processes that torchrun started compute between them what the whole model does?
 
     Each runs its own candidate, on the same inputs, with its own weights; the first one runs the baseline, asks the
@@ -111,13 +102,17 @@ def verified_sharded(
         command: How it was asked for, for the record.
         needing: What was asked for that cannot be had, by its option.
         semantics: Whether to compare in float64 first.
+        seen: Whether it is only so if the candidate's parameters say so (DTensor); None then, where they do not.
 
     Raises:
         UsageError: Something asked for cannot be had.
         CannotRunError: This machine cannot run it, a model raised, or the processes wait for each other in vain.
     """
     started = time.perf_counter()
-    _check(inputs, weights, {**needing, "--map": bool(parameter_map)}, requests)
+    if seen and (isinstance(inputs, Stream) or not is_spread(candidate, seed)):
+        return None
+    _check(baseline, candidate)
+    _check_asked(inputs, weights, {**needing, "--map": bool(parameter_map)}, requests)
     given = tensors(inputs)
     own = Candidate(candidate, given, seed)
     with undisturbed(), tf32(allowed=False):
@@ -167,7 +162,15 @@ def verified_sharded(
     return verification
 
 
-def _check(inputs: Any, weights: str, asked: Mapping[str, bool], requests: Sequence[Request]) -> None:
+def _check(*models: Any) -> None:
+    for model in models:
+        if not isinstance(model, nn.Module) and (not isinstance(model, str) or is_file(model)):
+            raise UsageError(
+                "a sharded candidate and its baseline are modules, or specifications of modules."
+            )
+
+
+def _check_asked(inputs: Any, weights: str, asked: Mapping[str, bool], requests: Sequence[Request]) -> None:
     if ranks().size == 1:
         raise UsageError(
             "--sharded compares a model that several processes hold between them: start it with torchrun."

@@ -38,6 +38,7 @@ COLUMNS: tuple[str, ...] = (
     "cause_summary",
     "cause_confirmed",
     "sample",
+    "placement",
 )
 
 
@@ -105,6 +106,7 @@ def _row(cell: CellResult, pair: PairResult) -> dict[str, Any]:
         "cause_summary": cause.summary if cause else None,
         "cause_confirmed": cause.confirmed if cause else None,
         "sample": pair.sample or None,
+        "placement": pair.placement or None,
     }
 
 
