@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from verifier.sharded.candidate import Noted
     from verifier.sharded.watching import Pass
 
+_IDENTITY = "torch.nn.modules.linear.Identity"
 _NESTED = 3  # lists within lists
 
 
@@ -69,7 +70,8 @@ def aligned(baseline: Pass, noted: Sequence[Noted], names: Sequence[Names]) -> A
             scope = called.whole(held.key.scope)
             count, total = own[held.key.scope, held.key.op], totals[scope, held.key.op]
             times = count // total if total and count % total == 0 else 0
-            times = 0 if called.outside(held.key.scope) else times
+            if called.outside(held.key.scope) or _stands_in(baseline.kinds.get(scope), kinds.get(scope)):
+                times = 0
             fits = times == 1 or (times > 1 and _times(each, held.key.scope, baseline, scope) == times)
             if not fits or (held.key.op and not _alike(baseline.kinds.get(scope), kinds.get(scope))):
                 lone.append((rank, held.key, held.op))
@@ -91,6 +93,11 @@ def _times(noted: Noted, scope: str, baseline: Pass, whole: str) -> int:
     """How often as often a module is called."""
     called = baseline.calls[whole]
     return noted.calls.get(scope, 0) // called if called else 0
+
+
+def _stands_in(kind: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    """Whether a module only hands on what it is given, in the place of one that another rank has."""
+    return kind is not None and other is not None and other[0] == _IDENTITY != kind[0]
 
 
 def _alike(kind: Sequence[str] | None, other: Sequence[str] | None) -> bool:

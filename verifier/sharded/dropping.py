@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from verifier.sharded.watching import Event, Key, Pass
 
 _LIMIT = 1e-6  # by which inputs may be off for their placement to be told
-_FEW = 24  # draws that can be alike on two ranks by chance
+_CHANCE = 1e-9  # with which draws may be alike on two ranks that do not share a seed
 
 
 @dataclass
@@ -70,10 +70,13 @@ class Draws:
     def _judge(self, key: Key, kind: str, kept: Sequence[Tensor], ranks: Sequence[int]) -> None:
         """Copies are to be dropped alike, and parts by draws of their own."""
         for (one, a), (two, b) in itertools.combinations(zip(ranks, kept, strict=True), 2):
-            if one == two or a.shape != b.shape:
+            if one == two:
                 continue
-            alike = torch.equal(a, b)
-            if kind == "shard" and alike and a.numel() >= _FEW and 0 < float(a.mean()) < 1:
+            # Of parts of unlike sizes the draws are alike as far as the smaller one goes.
+            most = min(a.numel(), b.numel())
+            first, second = a.flatten()[:most], b.flatten()[:most]
+            alike = torch.equal(first, second)
+            if kind == "shard" and alike and _by_chance(float(first.mean()), most) < _CHANCE:
                 self.causes[key] = Cause(
                     code="shard-seed-shared",
                     summary=f"ranks {one} and {two} drop the same places of different parts: they share a seed",
@@ -91,6 +94,11 @@ class Draws:
                     remedy="let all ranks draw with one seed where they have copies",
                 )
                 return
+
+
+def _by_chance(kept: float, count: int) -> float:
+    """How often so many draws are all alike on two ranks that draw apart."""
+    return (kept**2 + (1 - kept) ** 2) ** count if count else 1.0
 
 
 def drops(event: Event) -> bool:

@@ -156,7 +156,12 @@ def verified_sharded(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=protocol.policy.name,
-        notes=(*side.notes, *skipped, *dict.fromkeys(n for each in done for n in each.notes)),
+        notes=(
+            *side.notes,
+            *skipped,
+            *_hidden(state_of(side.model)),
+            *dict.fromkeys(n for each in done for n in each.notes),
+        ),
     )
     crew.end(verification)
     return verification
@@ -298,6 +303,13 @@ def _constant(state: Mapping[str, Tensor]) -> Iterator[str]:
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.numel() > 1 and bool(((tensor == 0) | (tensor == 1)).all()):
             yield name
+
+
+def _hidden(state: Mapping[str, Tensor]) -> Iterator[str]:
+    names = list(_constant(state))
+    if names:
+        more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""
+        yield f"parameters that are all 0 or 1 hide how they are used: {', '.join(names[:_SOME])}{more}"
 
 
 def _notes(faults: Faults, found: Mapping[str, Spread], noted: Sequence[Noted]) -> Iterator[str]:

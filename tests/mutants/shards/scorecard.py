@@ -59,6 +59,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("axis", "UP layers.1.mlp", "shard-axis"),
         Fault("last-dropped", "FIRST layers.0.n1", "shard-uneven"),
     ),
+    "scheduled": (),
+    "torch_sequence": (),
     "fsdp": (
         Fault("replicas", "NORM layers.1.n2", "weight-perturbed"),
         Fault("down", "layers.1.mlp.down", "weight-perturbed"),
@@ -98,6 +100,8 @@ GRID = (
     *((n, each, "sequence") for n in (2, 4) for each in ("llama", "vit")),
     *((2, each, "fsdp") for each in ("llama", "vit")),
     *((2, each, "pipeline") for each in ("llama", "vit")),
+    (2, "llama", "scheduled"),
+    (2, "llama", "torch_sequence"),
     (2, "moe", "experts"),
 )
 BENIGN = {"hand": ("none", "drawing"), "fsdp": ("none", "batch")}
@@ -119,7 +123,7 @@ def expected(model: str, fault: Fault) -> str:
 def truth(style: str, model: str, site: str, ranks: int) -> str | None:
     """How the tensors of a right model lie by how it was spread; None where that is not written down here."""
     inner = re.sub(r"^layers\.\d+\.?", "", site)
-    if style == "pipeline":
+    if style in ("pipeline", "scheduled"):
         late = site.startswith(("norm", "head", "layers.2", "layers.3")) or site in ("output", "the model")
         where = f"on rank {1 if late else 0}"
         return where if site in ("output", "the model") else f"{where}, shard(0)"
@@ -135,7 +139,7 @@ def truth(style: str, model: str, site: str, ranks: int) -> str | None:
         return "shard(1)"
     if inside:
         return "shard(2)"
-    if style == "sequence" and site.startswith(("layers", "norm")):
+    if style in ("sequence", "torch_sequence") and site.startswith(("layers", "norm")):
         return "shard(1)"
     return "replica"
 
@@ -208,7 +212,7 @@ def scored(lines: list[dict[str, Any]]) -> tuple[list[str], dict[str, tuple[int,
                 and how.removesuffix(" (ambiguous)") != right
             ]
             total = len(each.get("placements", []))
-            if style != "tensor" and name != "batch":
+            if style not in ("tensor", "torch_sequence") and name != "batch":
                 good, of = shares.get("placements told", (0, 0))
                 shares["placements told"] = good + total - len(wrong), of + total
                 mark += "".join(f" [{w}]" for w in wrong[:3])

@@ -400,6 +400,78 @@ def pipeline(model: Any) -> Any:
     return Stage(model)
 
 
+class Scheduled(nn.Module):
+    """A stage that torch's own schedule drives."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+        first, last = LAYERS * rank() // world(), LAYERS * (rank() + 1) // world()
+        for number in range(LAYERS):
+            if not first <= number < last:
+                model.layers[number] = nn.Identity()
+        if rank():
+            model.emb = nn.Identity()
+        if rank() < world() - 1:
+            model.norm = model.head = nn.Identity()
+        self.model = model
+        stage = PipelineStage(model, rank(), world(), torch.device("cpu"))
+        self.schedule = (ScheduleGPipe(stage, 2),)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.schedule[0].eval(*([] if rank() else [x]))
+
+
+def scheduled(model: Any) -> Any:
+    """Stages by `torch.distributed.pipelining`."""
+    return Scheduled(model)
+
+
+def torch_sequence(model: Any) -> Any:
+    """`parallelize_module` with `SequenceParallel`."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        PrepareModuleInput,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    mesh = init_device_mesh("cpu", (world(),))
+    for layer in model.layers:
+        layer.attn.norm = WideNorm(layer.attn.norm)
+        parallelize_module(
+            layer,
+            mesh,
+            {
+                "n1": SequenceParallel(),
+                "n2": SequenceParallel(),
+                "attn": PrepareModuleInput(input_layouts=(Shard(1),), desired_input_layouts=(Replicate(),)),
+                **{f"attn.{name}": ColwiseParallel() for name in "qkv"},
+                "attn.o": RowwiseParallel(output_layouts=Shard(1), use_local_output=False),
+                "mlp": PrepareModuleInput(input_layouts=(Shard(1),), desired_input_layouts=(Replicate(),)),
+                "mlp.up": ColwiseParallel(),
+                "mlp.gate": ColwiseParallel(),
+                "mlp.down": RowwiseParallel(output_layouts=Shard(1), use_local_output=False),
+            },
+        )
+    parallelize_module(
+        model,
+        mesh,
+        {
+            "emb": RowwiseParallel(
+                input_layouts=Replicate(), output_layouts=Shard(1), use_local_output=False
+            ),
+            "norm": SequenceParallel(),
+            "head": ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate()),
+        },
+    )
+    return model
+
+
 class Spread(nn.Module):
     """A layer of experts of which each rank has some."""
 
