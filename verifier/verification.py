@@ -153,14 +153,8 @@ def verify(
         "command": command,
         "needing": _needing((inputs, candidate_inputs), by_block, protocol, probe, repro, keep_float_budget),
     }
-    if sharded or (sharded is None and ranks().size > 1):
-        from verifier.sharded.verifying import verified_sharded as of_parts  # noqa: PLC0415
-
-        also = {**asked, "semantics": semantics, "seen": sharded is None}
-        if joined := of_parts(baseline, candidate, inputs, requests=requests, **also):
-            return joined
-    if recorded := _recorded(baseline, candidate, inputs, requests, asked):
-        return recorded
+    if answer := _without_sides((baseline, candidate, inputs), requests, asked, (sharded, semantics)):
+        return answer
     given, stream = headed(inputs, batch_dim, candidate_inputs)
     with _undisturbed(), intact({"baseline": baseline, "candidate": candidate}, given) as kept:
         sides, batch_size = samples_at_once(_sides(baseline, candidate, seed), given, stream, batch_size)
@@ -229,10 +223,16 @@ def _covered(found: Compared) -> Coverage:
     )
 
 
-def _recorded(
-    baseline: Any, candidate: Any, inputs: Any, requests: Sequence[Request], asked: Mapping[str, Any]
+def _without_sides(
+    given: tuple[Any, Any, Any], requests: Any, asked: Mapping[str, Any], parts: tuple[Any, bool]
 ) -> Verification | None:
-    """The verification where a recording or a dump stands in the baseline's place; None where a model does."""
+    """The verification where a recording or a dump is a side, or processes hold parts of one; None for two models."""
+    if parts[0] or (parts[0] is None and ranks().size > 1):
+        from verifier.sharded.verifying import verified_sharded as joined  # noqa: PLC0415
+
+        if found := joined(*given, requests=requests, semantics=parts[1], seen=parts[0] is None, **asked):
+            return found
+    baseline, candidate, inputs = given
     if not any(map(_may_be_recorded, (baseline, candidate))):
         return None  # two models do without the rooms below
     from verifier.certificates.both_recorded import are_recorded, recordings_verified  # noqa: PLC0415

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verifier.sharded.placing import close, matched
+from verifier.sharded.slices import close, matched
 from verifier.sharded.watching import Key
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verifier.records import Cause
-from verifier.sharded.placing import Placement, by_shape, close, join, tolerance
+from verifier.sharded.placing import Placement, by_shape, join
+from verifier.sharded.slices import close, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from verifier.sharded.aligning import wide
-from verifier.sharded.placing import Placement, close, matched, place
+from verifier.sharded.placing import Placement, place
+from verifier.sharded.slices import close, matched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,8 @@ import torch
 
 from verifier.sharded.aligning import wide
 from verifier.sharded.parameters import cut_wrongly
-from verifier.sharded.placing import close, cut, place
+from verifier.sharded.placing import cut, place
+from verifier.sharded.slices import close
 
 if TYPE_CHECKING:
     from torch import Tensor

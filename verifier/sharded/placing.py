@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+
+from verifier.sharded.slices import close, matched, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["replica", "shard", "sum", "mean", "max"]
-
-_LOOSE = 1e3  # the largest error is that much beyond the root of their mean square, of which budgets are
-_LEAST = 1e-10  # of the tensor's own size: what slices that are told apart differ by
-_CHUNK = 1 << 22  # distances that are held at once
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,9 @@ class Placement:
     `indices` has for each piece which slices of the whole it holds, in order; None of a kind without an axis, and of
     copies in the whole's own order. `shape` is the whole's as the slices are counted in, where that is not its own:
     all dimensions but the last in one. `usual` says that the pieces are in the order of their ranks, each in one
-    stretch, and copies in the whole's order; `certain` that no other order explains the numbers as well.
+    stretch, and copies in the whole's order; `certain` that no other order explains the numbers as well. Where
+    several processes have the same, as on a mesh of two dimensions, `parts` has which part each piece is. `second` is
+    another dimension along which the pieces are slices too.
     """
 
     kind: Kind
@@ -37,14 +37,23 @@ class Placement:
     usual: bool = True
     certain: bool = True
     order: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
+    second: tuple[int, tuple[Tensor, ...]] | None = None
 
     @property
     def text(self) -> str:
         """For people and records: `replica`, `shard(1)`, `shard(1) in the order 1, 0`, `partial sum`."""
+        copies = len(self.parts) // len(set(self.parts)) if self.parts else 1
+        return self._text if copies == 1 else f"{self._text}, {copies} copies"
+
+    @property
+    def _text(self) -> str:
         if self.kind in ("sum", "mean", "max"):
             return {"sum": "partial sum", "mean": "partial mean", "max": "partial maximum"}[self.kind]
         where = f"({self.axis})" if self.shape is None else " of rows"
         text = "replica" if self.kind == "replica" else f"shard{where}"
+        if self.second is not None:
+            text += f", shard({self.second[0]})"
         if not self.usual:
             if self.kind == "replica":
                 text += f", permuted{where}"
@@ -71,6 +80,28 @@ def place(whole: Tensor, pieces: Sequence[Tensor], limit: float) -> Placement | 
     if not pieces:
         return None
     slack = tolerance(whole, limit)
+    found = _placed(whole, pieces, slack)
+    if found is None and len(pieces) > 2 and (parts := _alike(pieces, slack)):
+        firsts = [pieces[parts.index(k)] for k in range(max(parts) + 1)]
+        single = _placed(whole, firsts, slack)
+        found = None if single is None else replace(single, parts=parts)
+    return found
+
+
+def _alike(pieces: Sequence[Tensor], slack: float) -> tuple[int, ...]:
+    """Which pieces are the same, by the number of the first such, if all are there equally often; else nothing."""
+    firsts: list[Tensor] = []
+    parts: list[int] = []
+    for piece in pieces:
+        known = next((k for k, each in enumerate(firsts) if close(piece, each, slack)), len(firsts))
+        if known == len(firsts):
+            firsts.append(piece)
+        parts.append(known)
+    often = {parts.count(k) for k in range(len(firsts))}
+    return tuple(parts) if len(often) == 1 and often != {1} else ()
+
+
+def _placed(whole: Tensor, pieces: Sequence[Tensor], slack: float) -> Placement | None:
     shapes = {tuple(piece.shape) for piece in pieces}
     if shapes == {tuple(whole.shape)}:
         return _of_full_size(whole, pieces, slack)
@@ -79,20 +110,29 @@ def place(whole: Tensor, pieces: Sequence[Tensor], limit: float) -> Placement | 
         found = _along(whole, pieces, axis, slack)
         if found is not None:
             return found
-    return None if axes else _flattened(whole, pieces, slack)
+    return None if axes else _grid(whole, pieces, slack) or _flattened(whole, pieces, slack)
 
 
-def tolerance(whole: Tensor, limit: float) -> float:
-    """By how much single numbers may be off, from the relative L2 error that is allowed."""
-    size = float(whole.square().mean().sqrt()) if whole.numel() else 0.0
-    return max(_LOOSE * limit, _LEAST) * (size or 1.0)
-
-
-def close(one: Tensor, two: Tensor, slack: float) -> bool:
-    """Whether all numbers are within so much of each other; what is not finite must be the same."""
-    if one.shape != two.shape:
-        return False
-    return bool(torch.isclose(one, two, rtol=0.0, atol=slack, equal_nan=True).all())
+def _grid(whole: Tensor, pieces: Sequence[Tensor], slack: float) -> Placement | None:
+    """Slices of equal sizes along two dimensions at once, in the order of a mesh's rows or columns."""
+    if len({tuple(piece.shape) for piece in pieces}) != 1 or pieces[0].dim() != whole.dim():
+        return None
+    small = pieces[0].shape
+    axes = [k for k in range(whole.dim()) if small[k] != whole.shape[k]]
+    if len(axes) != 2 or any(not small[k] or whole.shape[k] % small[k] for k in axes):
+        return None
+    counts = [whole.shape[k] // small[k] for k in axes]
+    if counts[0] * counts[1] != len(pieces):
+        return None
+    for one, two in (axes, axes[::-1]):
+        inner = whole.shape[two] // small[two]
+        firsts = tuple(torch.arange(small[one]) + k // inner * small[one] for k in range(len(pieces)))
+        seconds = tuple(torch.arange(small[two]) + k % inner * small[two] for k in range(len(pieces)))
+        found = Placement("shard", one, firsts, second=(two, seconds))
+        cuts = cut(found, whole, len(pieces))
+        if all(close(piece, part, slack) for piece, part in zip(pieces, cuts, strict=True)):
+            return replace(found, certain=not _exchangeable(pieces, slack))
+    return None
 
 
 def join(placed: Placement, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor | None:
@@ -100,6 +140,14 @@ def join(placed: Placement, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor |
 
     None where the pieces do not fit, as those of another run may not.
     """
+    if placed.parts:
+        sets: list[list[Tensor]] = [[] for _ in range(len(placed.parts) // len(set(placed.parts)))]
+        for part in range(max(placed.parts) + 1):
+            for kept, k in zip(sets, (k for k, p in enumerate(placed.parts) if p == part), strict=True):
+                kept.append(pieces[k])
+        single = replace(placed, parts=())
+        joined = [each for kept in sets if (each := join(single, whole, kept)) is not None]
+        return farthest(whole, joined) if len(joined) == len(sets) else None
     if placed.kind == "sum":
         return sum_of(pieces)
     if placed.kind == "mean":
@@ -110,6 +158,8 @@ def join(placed: Placement, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor |
         return farthest(whole, pieces)
     shape = placed.shape or tuple(whole.shape)
     axis = placed.axis or 0
+    if placed.second is not None:
+        return _from_grid(placed, whole, pieces)
     made = [torch.full(shape, torch.nan, dtype=whole.dtype, device=whole.device)]
     if placed.kind == "replica":
         made *= len(pieces)
@@ -123,8 +173,28 @@ def join(placed: Placement, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor |
     return farthest(whole, joined)
 
 
+def _from_grid(placed: Placement, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor | None:
+    axis, (second, others) = placed.axis or 0, placed.second or (0, ())
+    made = torch.full_like(whole, torch.nan)
+    laid = made.movedim((axis, second), (0, 1))
+    for piece, index, other in zip(pieces, placed.indices or (), others, strict=True):
+        if piece.dim() != whole.dim() or (piece.shape[axis], piece.shape[second]) != (len(index), len(other)):
+            return None
+        laid[index[:, None], other[None, :]] = piece.movedim((axis, second), (0, 1))
+    return made
+
+
 def cut(placed: Placement, whole: Tensor, count: int) -> list[Tensor]:
     """What each of `count` pieces has of a whole, by a placement; of a sum the first has all."""
+    if placed.parts:
+        single = cut(replace(placed, parts=()), whole, len(set(placed.parts)))
+        return [single[part] for part in placed.parts]
+    if placed.second is not None:
+        second, others = placed.second
+        return [
+            whole.index_select(placed.axis or 0, index).index_select(second, other)
+            for index, other in zip(placed.indices or (), others, strict=True)
+        ]
     if placed.kind == "sum":
         return [whole, *(torch.zeros_like(whole) for _ in range(count - 1))]
     if placed.indices is None:
@@ -215,7 +285,8 @@ def _along(
     if not all(each.complete for each in found):
         return None
     indices = tuple(each.index for each in found)
-    if len(set(torch.cat(indices).tolist())) != size:
+    held = [tuple(index.tolist()) for index in indices if len(index)]
+    if len(set(torch.cat(indices).tolist())) != size or len(set(held)) < len(held):
         return None
     starts = [int(index[0]) if len(index) else size for index in indices]
     together = all(bool((index.diff() == 1).all()) for index in indices)
@@ -250,63 +321,6 @@ def _flattened(whole: Tensor, pieces: Sequence[Tensor], slack: float) -> Placeme
         laid = [piece.reshape(rows.shape[0], -1) for piece in pieces]
         return _along(rows, laid, 1, slack, flat)
     return None
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Which slices of a whole a piece holds: `index` has -1 where none, and the first of those that agree."""
-
-    index: Tensor
-    certain: bool
-
-    @property
-    def complete(self) -> bool:
-        """Whether each slice of the piece is one of the whole's."""
-        return not bool((self.index < 0).any())
-
-
-def matched(whole: Tensor, piece: Tensor, axis: int, slack: float) -> Matched:
-    """Find each slice of a piece among those of a whole, along a dimension; the others have the whole's sizes."""
-    held = _slices(piece, axis)
-    known = _slices(whole, axis)
-    none = torch.full((held.shape[0],), -1)
-    if held.shape[1] != known.shape[1] or not held.numel() or not known.numel():
-        return Matched(none, certain=True)
-    generator = torch.Generator().manual_seed(0)
-    look = torch.randn(held.shape[1], generator=generator, dtype=torch.float64)
-    seen, looked = held.nan_to_num() @ look, known.nan_to_num() @ look
-    # What numbers that are off by `slack` may add up to, with room for the normal's tail, and the sums' own rounding.
-    room = slack * held.shape[1] + _LEAST * float(looked.abs().amax())
-    index, certain = none, True
-    each = max(1, _CHUNK // max(1, len(looked)))
-    for start in range(0, len(seen), each):
-        near = (seen[start : start + each, None] - looked[None, :]).abs() <= room
-        for row, column in _pairs(near, start):
-            options = [c for c in column if close(held[row], known[c], slack)]
-            if options:
-                certain &= len(options) == 1
-                index[row] = _next(index, row, options)
-    return Matched(index, certain)
-
-
-def _pairs(near: Tensor, start: int) -> Iterator[tuple[int, list[int]]]:
-    for k, row in enumerate(near):
-        yield start + k, row.nonzero().flatten().tolist()
-
-
-def _next(index: Tensor, row: int, options: list[int]) -> int:
-    """Of slices that hold the same, the one that goes on from the slice before; else the first that is not taken."""
-    follows = int(index[row - 1]) + 1 if row else 0
-    if follows in options:
-        return follows
-    taken = set(index[:row].tolist())
-    return next((each for each in options if each not in taken), options[0])
-
-
-def _slices(tensor: Tensor, axis: int) -> Tensor:
-    size = tensor.shape[axis]
-    others = torch.Size([*tensor.shape[:axis], *tensor.shape[axis + 1 :]]).numel()
-    return tensor.movedim(axis, 0).reshape(size, others)
 
 
 def _stretches(sizes: Sequence[int]) -> Iterator[Tensor]:

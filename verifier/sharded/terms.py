@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.sharded.aligning import wide
-from verifier.sharded.placing import by_shape, close, cut, sum_of
+from verifier.sharded.placing import by_shape, cut, sum_of
+from verifier.sharded.slices import close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

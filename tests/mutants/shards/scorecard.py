@@ -126,7 +126,8 @@ def truth(style: str, model: str, site: str, ranks: int) -> str | None:
     if style in ("pipeline", "scheduled"):
         late = site.startswith(("norm", "head", "layers.2", "layers.3")) or site in ("output", "the model")
         where = f"on rank {1 if late else 0}"
-        return where if site in ("output", "the model") else f"{where}, shard(0)"
+        ends = ("output", "the model") if style == "pipeline" else ("output",)
+        return where if site in ends else f"{where}, shard(0)"
     if style == "fsdp":
         return "replica"
     if style == "experts":

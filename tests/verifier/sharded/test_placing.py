@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from verifier.sharded.placing import by_shape, cut, join, matched, place, tolerance
+from verifier.sharded.placing import by_shape, cut, join, place
+from verifier.sharded.slices import matched, tolerance
 
 WHOLE = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LIMIT = 1e-12
@@ -25,6 +26,19 @@ CASES: dict[str, tuple[list[Tensor], str]] = {
     "largest": ([WHOLE, WHOLE - 1], "partial maximum"),
     "copies put together wrongly": ([WHOLE[:, [4, 5, 6, 7, 0, 1, 2, 3]]] * 2, "replica, permuted(1)"),
     "time first": ([each.transpose(0, 1) for each in WHOLE.chunk(2, 1)], "shard of rows, interleaved"),
+    "a mesh of two dimensions, terms": ([WHOLE - 1, torch.ones_like(WHOLE)] * 2, "partial sum, 2 copies"),
+    "a mesh of two dimensions, parts": (
+        [WHOLE[:, :4], WHOLE[:, :4], WHOLE[:, 4:], WHOLE[:, 4:]],
+        "shard(1), 2 copies",
+    ),
+    "parts along two dimensions": (
+        [WHOLE[:, :4, :6], WHOLE[:, :4, 6:], WHOLE[:, 4:, :6], WHOLE[:, 4:, 6:]],
+        "shard(1), shard(2)",
+    ),
+    "parts along two dimensions, by columns": (
+        [WHOLE[:, :4, :6], WHOLE[:, 4:, :6], WHOLE[:, :4, 6:], WHOLE[:, 4:, 6:]],
+        "shard(2), shard(1)",
+    ),
     "rows in one dimension": ([WHOLE.flatten(0, 1)[:12], WHOLE.flatten(0, 1)[12:]], "shard of rows"),
 }
 
@@ -90,11 +104,12 @@ def test_any_cut_of_random_numbers_is_found_again() -> None:
         assert torch.equal(joined, whole)
 
 
-def test_a_whole_is_cut_as_its_pieces_were() -> None:
-    pieces = [WHOLE[:, 4:], WHOLE[:, :4]]
+@pytest.mark.parametrize("case", [c for c in CASES if "shard" in CASES[c][1] and "rows" not in CASES[c][1]])
+def test_a_whole_is_cut_as_its_pieces_were(case: str) -> None:
+    pieces, _ = CASES[case]
     found = place(WHOLE, pieces, LIMIT)
     assert found is not None
-    assert all(torch.equal(*each) for each in zip(cut(found, WHOLE, 2), pieces, strict=True))
+    assert all(torch.equal(*each) for each in zip(cut(found, WHOLE, len(pieces)), pieces, strict=True))
 
 
 def test_rounding_is_no_other_placement() -> None:
