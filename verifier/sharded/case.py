@@ -28,7 +28,7 @@ class Blame:
 
     `on_trial` says that the cause stands only if what diverged agrees once the site is put right. `read` is how far
     the pieces of a site that agrees once they are joined are from it as they are read. `given` is the module that was
-    given something wrong: that is put right, and lies as `placed` says.
+    given something wrong: that is put right, and lies as `placed` says. Of what is `harmless` no number behind it is wrong.
     """
 
     key: Key
@@ -37,6 +37,7 @@ class Blame:
     on_trial: bool = False
     read: Comparison | None = None
     given: Key | None = None
+    harmless: bool = False
 
 
 @dataclass(frozen=True)

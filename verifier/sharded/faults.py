@@ -55,7 +55,8 @@ def found_in(
     sites = found.free = without(sites, found.unpaired)
     for key, cause in draws.items():
         alike = cause.code == "shard-seed-differs"
-        found.blamed[key] = Blame(key, cause, Placement("replica") if alike else None)
+        right = Placement("replica") if alike else None
+        found.blamed[key] = Blame(key, cause, right, harmless=not alike)
     if forcing and any(each.placed for each in found.blamed.values()):
         sites = without(_put_right(bench, found.blamed) or sites, found.unpaired)
     while True:
@@ -107,7 +108,7 @@ def _put_right(bench: Bench, blamed: Mapping[Key, Blame]) -> Sequence[Found] | N
     count = len(next(iter(bench.aligned.parts.values())))
     for key, blame in blamed.items():
         if blame.placed is None:
-            if blame.cause.code.startswith("shard-seed"):
+            if blame.harmless:
                 continue
             return None
         parts = bench.aligned.parts.get(blame.given or key)

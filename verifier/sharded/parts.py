@@ -53,7 +53,7 @@ BY_FLAW = {
         "cut the parameter so that all of its slices are on a rank, the last ones too",
     ),
     "twice": ("shard-order", "cut the parameter by each rank's own place in the group"),
-    "other": ("weight-perturbed", "load the baseline's weights"),
+    "other": ("", "load the baseline's weights"),
 }
 
 
