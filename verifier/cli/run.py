@@ -162,7 +162,7 @@ def run(
         exits.translated(debug=debug, failed=gate.failed),
         isolating.apart(timeout, isolate=isolate),  # of which the child is the rank
         collecting_seldom(),
-        joined(patience),
+        joined(patience, spread=bool(sharded)),
     ):
         gate.check()
         options.check_choice("--granularity", granularity, _GRANULARITIES)

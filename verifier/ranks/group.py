@@ -101,6 +101,14 @@ class Ranks:
         return f"another rank has died without a word, as a kill or a lack of memory ends it ({first_line(error)})."
 
 
+def _devices_for_all() -> bool:
+    import torch  # noqa: PLC0415 - only several ranks need it
+    import torch.distributed as dist  # noqa: PLC0415
+
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return dist.is_nccl_available() and torch.cuda.device_count() >= local
+
+
 _now = Ranks()
 
 
@@ -115,11 +123,12 @@ def started_together() -> bool:
 
 
 @contextlib.contextmanager
-def joined(patience: float = PATIENCE) -> Iterator[Ranks]:
+def joined(patience: float = PATIENCE, *, spread: bool = False) -> Iterator[Ranks]:
     """Join the processes that were started together; alone where there are none.
 
     They tell each other numbers of this package over gloo, whatever device their models run on. On CUDA each takes
-    the device of its local rank. One that comes no further within `patience` seconds ends, and all with it.
+    the device of its local rank. One that comes no further within `patience` seconds ends, and all with it. A model
+    that is `spread` over them talks over NCCL on CUDA, if each has a device.
 
     Raises:
         ProcessError: The others cannot be reached.
@@ -134,7 +143,8 @@ def joined(patience: float = PATIENCE) -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=max(patience, 60.0)))
+        backend = "cpu:gloo,cuda:nccl" if spread and _devices_for_all() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=max(patience, 60.0)))
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"the other ranks cannot be reached: {first_line(error)}") from error
     rank, size = dist.get_rank(), dist.get_world_size()

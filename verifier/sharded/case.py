@@ -28,7 +28,8 @@ class Blame:
 
     `on_trial` says that the cause stands only if what diverged agrees once the site is put right. `read` is how far
     the pieces of a site that agrees once they are joined are from it as they are read. `given` is the module that was
-    given something wrong: that is put right, and lies as `placed` says. Of what is `harmless` no number behind it is wrong.
+    given something wrong: that is put right, and lies as `placed` says. Behind what is `harmless` no number is
+    wrong.
     """
 
     key: Key
