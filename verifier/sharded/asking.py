@@ -80,8 +80,8 @@ def impatient() -> None:
         set_timeout(PATIENCE, group)
 
 
-def waiting(error: BaseException, where: str) -> VerifierError:
-    """What to say of a candidate that failed on this process while it ran."""
+def waiting(error: BaseException, where: str, *, wide: bool) -> VerifierError:
+    """What to say of a candidate that failed on this process while it ran, in float64 if `wide`."""
     said = first_line(error)
     at = f" at {where}" if where else ""
     if "imed out" in said or "timeout" in said.lower():
@@ -89,4 +89,5 @@ def waiting(error: BaseException, where: str) -> VerifierError:
             f"rank {ranks().rank} has waited {PATIENCE.total_seconds():g} seconds{at} for the other ranks in a "
             "collective call: they do not all make the same calls in the same order."
         )
-    return ModelError(f"the candidate fails on rank {ranks().rank}{at}: {said}")
+    what = " It ran in float64, which --no-semantics leaves out." if wide else ""
+    return ModelError(f"the candidate fails on rank {ranks().rank}{at}: {said}{what}")

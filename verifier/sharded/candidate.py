@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from verifier.border.signals import check_unanswered
+from verifier.cells import ORACLE
 from verifier.errors import VerifierError
 from verifier.forms.loading import is_file
 from verifier.graph.chance import random_state, set_random_state
-from verifier.graph.tensors import same_numbers, tensors_in
+from verifier.graph.tensors import tensors_in
+from verifier.lockstep import meet
 from verifier.models.casting import arguments, running
 from verifier.models.specs import load
 from verifier.ranks import ranks
+from verifier.sharded.aligning import wide
 from verifier.sharded.asking import impatient, waiting
 from verifier.sharded.watching import Key, Pass, local, plain, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from verifier.cells import Cell
     from verifier.graph.chance import RandomState
@@ -39,13 +43,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a process tells of its pass: keys with shapes, classes of modules, calls, outputs, notes."""
+    """What a process tells of its pass: keys with shapes, classes of modules, calls, outputs, notes.
+
+    `apart` is how far its outputs are from those of a pass that nothing watched (NRMSE).
+    """
 
     held: tuple[Held, ...]
     kinds: dict[str, tuple[str, ...]]
     calls: dict[str, int]
     outputs: int
-    same: bool
+    apart: float
     notes: tuple[str, ...]
 
 
@@ -111,18 +118,15 @@ class Candidate:
         written = {
             key: tensor.to(self._built[1].torch_dtype) for key, tensor in mine.items() if tensor is not None
         }
-        same = True
+        apart = 0.0
         if not instead:
             bare = [local(t).detach().clone() for t in tensors_in(self._called(None))]
         self._pass = self._called(written)
         if not instead:
-            found = self._pass.outputs
-            same = len(bare) == len(found) and all(
-                same_numbers(one.cpu(), two) for one, two in zip(bare, found, strict=True)
-            )
+            apart = _apart(bare, self._pass.outputs)
         held = tuple(Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values())
         outputs = len(self._pass.outputs)
-        return Noted(held, self._pass.kinds, dict(self._pass.calls), outputs, same, self.notes)
+        return Noted(held, self._pass.kinds, dict(self._pass.calls), outputs, apart, self.notes)
 
     def _called(self, instead: Mapping[Key, Tensor] | None) -> Any:
         model, cell = self._built
@@ -141,7 +145,7 @@ class Candidate:
             raise
         except BaseException as error:
             check_unanswered(error)
-            raise waiting(error, where.last) from error
+            raise waiting(error, where.last, wide=cell == ORACLE) from error
         finally:
             set_random_state(before)
 
@@ -182,6 +186,17 @@ def is_spread(candidate: object, seed: int) -> bool:
     from torch.distributed.tensor import DTensor  # noqa: PLC0415 - takes a moment to import
 
     return any(isinstance(each, DTensor) for each in candidate.parameters())
+
+
+def _apart(bare: Sequence[Tensor], watched_: Sequence[Tensor]) -> float:
+    """How far outputs are from each other at most; infinitely if they are other ones. Fused paths round otherwise."""
+    if len(bare) != len(watched_):
+        return math.inf
+    met = meet([wide(each) for each in bare], [wide(each) for each in watched_])
+    found = [each.error for each in met]
+    if any(each is None or each.nonfinite_mismatched for each in found):
+        return math.inf
+    return max((e.nrmse for e in found if e is not None and e.max_abs), default=0.0)
 
 
 def _other(model: nn.Module, dtype: torch.dtype) -> bool:

@@ -67,6 +67,7 @@ def found_in(
         blame = explained(_case(bench, wrong, found.forced, spreads, parameters))
         if not forcing:
             found.blamed[blame.key] = blame
+            found.forced = {}
             break
         trial = _put_right(bench, {**found.blamed, blame.key: blame})
         if trial is not None and blame.on_trial:

@@ -53,7 +53,9 @@ def _row(bench: Bench, each: Found, faults: Faults, index: Mapping[Key, int]) ->
     row = _plain(index[key], each, above)
     blame, forced = faults.blamed.get(key), faults.forced.get(key)
     if blame is None:
-        if forced is None or (faults.further and forced.wrong):
+        if forced is None:
+            return msgspec.structs.replace(row, intrinsic=None)
+        if faults.further and forced.wrong:
             last = max((index[k] for k in faults.blamed if k in index), default=None)
             return msgspec.structs.replace(row, intrinsic=None, follows=last)
         return msgspec.structs.replace(row, intrinsic=forced.error)

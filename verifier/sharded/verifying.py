@@ -156,11 +156,15 @@ def verified_sharded(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=protocol.policy.name,
-        notes=(
-            *side.notes,
-            *skipped,
-            *_hidden(state_of(side.model)),
-            *dict.fromkeys(n for each in done for n in each.notes),
+        notes=tuple(
+            dict.fromkeys(
+                (
+                    *side.notes,
+                    *skipped,
+                    *_hidden(state_of(side.model)),
+                    *(n for each in done for n in each.notes),
+                )
+            )
         ),
     )
     crew.end(verification)
@@ -242,13 +246,13 @@ def _cell(
     forcing = protocol.localise != "never"
     faults = found_in(bench, found_spreads, state, draws.causes, known, forcing=forcing)
     result, ends = judged(bench, faults)
-    most = max((each.outputs for each in noted), default=0)
+    returned = max((each.outputs for each in noted), default=0)
     own = {
         (called.whole(held.key.scope), *held.key[1:])
         for called, each in zip(names, noted, strict=True)
         for held in each.held
     }
-    covered = coverage(here, pairs, faults, (len(here.outputs), most), len(own), ())
+    covered = coverage(here, pairs, faults, (len(here.outputs), returned), len(own), ())
     cell_result = CellResult(
         name=cell.name,
         role="semantics" if cell == ORACLE else "numerics",
@@ -262,7 +266,8 @@ def _cell(
         output=agreed,
         outputs=ends,
     )
-    if not all(each.same for each in noted) and cell_result.verdict is Verdict.MATCH:
+    most = max((each.budget.total for each in faults.free if each.key.returned), default=0.0)
+    if not all(each.apart <= most for each in noted) and cell_result.verdict is Verdict.MATCH:
         why = "the candidate gives other numbers when it is watched, or each time"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}

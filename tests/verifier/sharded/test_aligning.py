@@ -17,7 +17,7 @@ KINDS = dict.fromkeys(["", "layers", *(f"layers.{k}" for k in range(4))], ("Modu
 
 
 def noted(*names: str) -> Noted:
-    return Noted((), dict.fromkeys(names, ("Module",)), {}, 1, same=True, notes=())
+    return Noted((), dict.fromkeys(names, ("Module",)), {}, 1, apart=0.0, notes=())
 
 
 def names_of(own: dict[str, Tensor], *names: str, earlier: Counter[str] | None = None) -> Names:
