@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
+from verifier.border import heartbeat
 from verifier.border.error_texts import first_line
-from verifier.errors import CannotRunError, ModelError, VerifierError
+from verifier.errors import ModelError, ProcessError, VerifierError
 from verifier.ranks import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _END = "end"
+_STAGE = "comparing parts with the whole"
 _LONG = timedelta(hours=12)  # in which the first process may compute between two questions
 PATIENCE = timedelta(minutes=5)
 """How long a process waits for others in a collective of the candidate's."""
@@ -32,7 +34,7 @@ class Crew:
         """What every process answers, in the order of ranks. Only the first one asks.
 
         Raises:
-            CannotRunError: A process has failed.
+            ProcessError: A process has failed.
         """
         try:
             dist.broadcast_object_list([(what, given)], src=0, group=self.group)
@@ -42,14 +44,14 @@ class Crew:
         except VerifierError:
             raise
         except RuntimeError as error:
-            raise CannotRunError(ranks().why(error)) from error
+            raise ProcessError(ranks().why(error)) from error
         return found
 
     def serve(self) -> Any:
         """Answer until the first process has no more questions; what it says last.
 
         Raises:
-            CannotRunError: A process has failed.
+            ProcessError: A process has failed.
         """
         while True:
             try:
@@ -62,13 +64,14 @@ class Crew:
             except VerifierError:
                 raise
             except RuntimeError as error:
-                raise CannotRunError(ranks().why(error)) from error
+                raise ProcessError(ranks().why(error)) from error
 
     def end(self, said: Any) -> None:
         """Let the others go, with what the first has come to."""
         dist.broadcast_object_list([(_END, (said,))], src=0, group=self.group)
 
     def _answer(self, what: str, given: tuple[Any, ...]) -> Any:
+        heartbeat.stage(_STAGE)  # a process that answers comes further
         return self.answers[what](*given)
 
 
