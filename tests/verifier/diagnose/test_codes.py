@@ -21,7 +21,14 @@ LISTED = {each.code for each in ENTRIES}
 NO_CODES = {
     *("as-is", "by-name", "by-order"),
     *("cifar-train", "imagenet-train", "multi-scale", "ten-crop", "multi-step"),
-    *("train-parity", "training-parity", "verifier-report", "verifier-warm-up", "verifier-metrics"),
+    *(
+        "train-parity",
+        "training-parity",
+        "verifier-report",
+        "verifier-warm-up",
+        "verifier-metrics",
+        "verifier-pulse",
+    ),
     "system-out",
     *("dist-packages", "site-packages", "parity-verifier", "scikit-image", "rev-parse", "utf-8"),
     "same-distribution",
