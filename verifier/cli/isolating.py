@@ -36,13 +36,6 @@ def where_asked(timeout: float | None, *, isolate: bool) -> None:
         _run_again(timeout)
 
 
-@contextlib.contextmanager
-def apart(timeout: float | None, *, isolate: bool) -> Iterator[None]:
-    """What follows runs in a child where that was asked for."""
-    where_asked(timeout, isolate=isolate)
-    yield
-
-
 def _run_again(timeout: float | None) -> NoReturn:
     """Run this command in a child and end with its exit code, or with 3 and a sentence if it died.
 

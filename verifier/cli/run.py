@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -158,16 +159,15 @@ def run(
 ) -> None:
     """Compare a candidate with its baseline, site by site."""
     gate = gating.Gate(junit, sarif, code_quality, candidate or arch or "")
-    with (
-        exits.translated(debug=debug, failed=gate.failed),
-        isolating.apart(timeout, isolate=isolate),  # of which the child is the rank
-        collecting_seldom(),
-        joined(patience, spread=bool(sharded)),
-    ):
+    with exits.translated(debug=debug, failed=gate.failed), collecting_seldom(), ExitStack() as stack:
         gate.check()
         options.check_choice("--granularity", granularity, _GRANULARITIES)
         options.check_choice("--localise", localise, _LOCALISE)
         options.check_choice("--outputs", outputs, _OUTPUTS)
+        isolating.where_asked(timeout, isolate=isolate)
+        stack.enter_context(
+            joined(patience, spread=bool(sharded))
+        )  # the child is the rank, not who waits for it
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
         baseline, candidate = compiled_with(compile_with, baseline, candidate)

@@ -374,7 +374,7 @@ class Around(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Numbers to scores."""
         for part in self.parts:
-            x = x + part.forward(x)
+            x = x + part(x)
         found: Tensor = self.last(x)
         return found
 
