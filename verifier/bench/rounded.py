@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from verifier.records import PairResult
 
 # Beyond this relative error no rounding to float32 explains a row: six of them, a hundred times amplified.
-_LARGEST = 1e-4
+LARGEST = 1e-4
 
 
 def with_unrounded(bench: Bench, rows: Sequence[PairResult]) -> Subject:
@@ -59,10 +59,11 @@ def with_unrounded(bench: Bench, rows: Sequence[PairResult]) -> Subject:
         for side, place, target in ((SIDES[1], candidate, right), (SIDES[0], baseline, given)):
             if place is None or place.site is None or place.call is None:
                 continue
-            by_channel = scaled(place, target, allowed)
-            if by_channel is not None and held[side].isdisjoint(by_channel.exact):
-                times.update((side, name) for name in by_channel.exact if by_channel.everywhere)
-                found[side] |= by_channel.exact
+            other = baseline if side == SIDES[1] else candidate
+            by_channel = None if other is None else scaled(place, other, target, allowed)
+            if by_channel and held[side].isdisjoint(by_channel):
+                times.update((side, name) for name in by_channel)
+                found[side] |= by_channel
                 return
             linear = linear_in(place.site, place.call)
             names = {use.role: use.name for use in place.site.tensors}
@@ -195,7 +196,7 @@ def _held_by_both(bench: Bench) -> dict[str, set[str]]:
         name: assembly.whole
         for name, assembly in masters.assemblies.items()
         if assembly.whole is not None
-        and torch.equal(masters.candidate[name], masters.baseline[assembly.whole])
+        and torch.equal(masters.candidate[name].flatten(), masters.baseline[assembly.whole].flatten())
     }
     return dict(zip(SIDES, ({*same.values()}, {*same}), strict=True))
 
@@ -228,4 +229,4 @@ def _slightly(row: PairResult) -> bool:
     """Whether a site is beyond its budget on identical inputs, by so little that rounding may explain it."""
     if row.kind != "site" or row.baseline is None or row.candidate is None or row.intrinsic is None:
         return False
-    return not within(row.intrinsic, limit(row, intrinsic=True)) and row.intrinsic.within(_LARGEST)
+    return not within(row.intrinsic, limit(row, intrinsic=True)) and row.intrinsic.within(LARGEST)

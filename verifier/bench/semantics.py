@@ -22,7 +22,7 @@ from verifier.bench.judging import (
 )
 from verifier.bench.measuring import measure
 from verifier.bench.oracle import stand
-from verifier.bench.rounded import folds, only_rounded, with_unrounded
+from verifier.bench.rounded import LARGEST, folds, only_rounded, with_unrounded
 from verifier.bench.subject import SIDES
 from verifier.cells import ORACLE
 from verifier.diagnose import Tried, unreached, with_unreached
@@ -35,7 +35,7 @@ from verifier.judge.excess import limit
 from verifier.proof.cut_out import cut_out
 from verifier.proof.disproved import folded, wrong_guesses
 from verifier.proof.elsewhere import agree_on, alike_elsewhere, inputs_within
-from verifier.proof.excited import excited
+from verifier.proof.excited import SAME, excited
 from verifier.proof.folded import with_norms_paired
 from verifier.proof.misplaced import misplaced
 from verifier.proof.unread import unread
@@ -210,9 +210,15 @@ def _without_folded(bench: Bench, look: _Look, again: Callable[[Bench], _Look]) 
         other = bench.at(subject=replace(bench.subject, alignment=alignment))
         other, found = _with_exact(other, again(other), again)
         left, before = len(found.judged.culprits), len(look.judged.culprits)
-        if found.judged.verdict is Verdict.MATCH or (instead and 0 < left <= before - len(instead)):
+        alike = found.judged.verdict is Verdict.MATCH and alike_elsewhere(other, same=_same(other))
+        if alike or (instead and 0 < left <= before - len(instead)):
             return other, found
     return bench, look
+
+
+def _same(bench: Bench) -> float:
+    """What is no difference on other inputs: what weights are the rounding of may be known on the given ones only."""
+    return LARGEST if any(bench.subject.exact.values()) else SAME
 
 
 def _ends_agree(bench: Bench, judged: Judged) -> bool:

@@ -35,7 +35,7 @@ class Elsewhere(NamedTuple):
     near: bool = True
 
 
-def alike_elsewhere(bench: Bench, apart: Collection[Pair] = ()) -> bool:
+def alike_elsewhere(bench: Bench, apart: Collection[Pair] = (), same: float = SAME) -> bool:
     """Whether the two models agree on other inputs, too, and with other weights.
 
     What a mask of the program cuts off stays cut off. Without one input that both take nothing is known.
@@ -44,20 +44,21 @@ def alike_elsewhere(bench: Bench, apart: Collection[Pair] = ()) -> bool:
         bench: The two models.
         apart: Pairs that differ in what nothing reads. Numbers so large that they come near what fills a mask there
             say nothing of it.
+        same: The relative error that is no difference.
     """
     tried, filled = False, fills(bench, apart)
     for way in other_inputs(bench):
-        agree = agree_on(bench, way)
+        agree = agree_on(bench, way, same)
         if agree is False and filled - fills(bench.at(inputs=way.inputs), filled):
             continue
         if agree is False:
             return False
         tried |= agree is True
     other = excited(bench)
-    return tried and (other is None or agree_on(other.bench, Elsewhere("", bench.inputs)) is not False)
+    return tried and (other is None or agree_on(other.bench, Elsewhere("", bench.inputs), same) is not False)
 
 
-def agree_on(bench: Bench, way: Elsewhere) -> bool | None:
+def agree_on(bench: Bench, way: Elsewhere, same: float = SAME) -> bool | None:
     """Whether both return the same; None where nothing is known, since one of them does not take it."""
     lanes = [bench.lane(side, inputs=way.inputs, stops=()) for side in ("baseline", "candidate")]
     try:
@@ -68,7 +69,7 @@ def agree_on(bench: Bench, way: Elsewhere) -> bool | None:
         )  # numbers that have nothing to do with the given ones may take any way
     except ModelError:
         return None
-    return all(met.error is not None and met.error.within(SAME) for met in outputs)
+    return all(met.error is not None and met.error.within(same) for met in outputs)
 
 
 def other_inputs(bench: Bench) -> Iterator[Elsewhere]:

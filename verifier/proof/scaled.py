@@ -1,4 +1,4 @@
-"""What is multiplied and added channel by channel: the numbers that the stored ones are the rounding of."""
+"""A factor and a shift by channel that one model keeps behind a product and the other makes of several tensors."""
 
 from __future__ import annotations
 
@@ -12,88 +12,94 @@ from verifier.proof.stored import rounds_to
 from verifier.recognise.relation import compared
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from verifier.diagnose.neighbourhood import Neighbourhood
     from verifier.graph import KeptCall, Site
     from verifier.proof.stored import Exact
 
-
-class Scaled(NamedTuple):
-    """The numbers by the names of the stored tensors, and whether they hold on all inputs."""
-
-    exact: Exact
-    everywhere: bool
+    Made = tuple[Site, KeptCall]
 
 
-class _Step(NamedTuple):
-    """An operator with one tensor that is stored, and what comes in."""
+class _Kept(NamedTuple):
+    """An operator with one tensor that is stored."""
 
-    site: Site
     name: str
     stored: Tensor
+
+
+class _Scaled(NamedTuple):
+    """A product, and by which stored numbers it is multiplied, and what is added then, if anything is."""
+
+    product: KeptCall
+    times: _Kept
+    shift: _Kept | None
     given: Tensor
 
 
-def scaled(side: Neighbourhood, wanted: Tensor, limit: float) -> Scaled | None:
-    """With which numbers a product with stored ones, and what is added behind it, give `wanted`.
+def scaled(side: Neighbourhood, other: Neighbourhood, wanted: Tensor, limit: float) -> Exact | None:
+    """What the numbers that one side keeps behind a product are the rounding of, by the names of these.
 
-    Each channel is a line: its slope and what it is shifted by follow from what comes in and what should come out.
-    None where the stored numbers are not the rounding of these.
+    They follow from what the other side does behind its product, whatever goes in: a norm on running statistics, a
+    factor that is learnt, a bias before that. None where they do not round to what is kept.
 
     Args:
-        side: Its last two operators, in float64 on the right inputs.
-        wanted: What they should give, in float64.
+        side: The side that keeps them, in float64 on the right inputs.
+        other: The other side.
+        wanted: What both should give, in float64.
         limit: The relative error (NRMSE) that is none.
     """
-    steps = _steps(side)
-    if steps is None:
+    kept, line = _kept(side), _line(other)
+    if kept is None or line is None:
         return None
-    times, shift = steps
-    x = times.given
-    shape = (1,) * (x.dim() - times.stored.dim()) + tuple(times.stored.shape)
-    if x.dim() < times.stored.dim() or x.shape != wanted.shape or x.dtype is not torch.float64:
+    product, slope, offset = line
+    same = [each.arguments.get("weight") for each in (kept.product, product)]
+    if kept.product.function is not product.function or not _equal(*same):
         return None
-    if shift is not None and (1,) * (x.dim() - shift.stored.dim()) + tuple(shift.stored.shape) != shape:
+    for sign, call in ((1, product), (-1, kept.product)):
+        bias = call.arguments.get("bias")
+        if isinstance(bias, Tensor):
+            offset = offset + sign * slope * bias.reshape(_along(kept.times.stored, wanted))
+    exact = {kept.times.name: slope.reshape(kept.times.stored.shape)}
+    if not rounds_to(exact[kept.times.name], kept.times.stored):
         return None
-    over = [d for d in range(x.dim()) if shape[d] == 1]
-    kept = times.stored.double().reshape(shape)
-    middle = [
-        t.mean(over, keepdim=True) if shift is not None and over else torch.zeros_like(kept)
-        for t in (x, wanted)
-    ]
-    a, b = x - middle[0], wanted - middle[1]
-    power = a.square().sum(over, keepdim=True) if over else a.square()
-    moved = (a * b).sum(over, keepdim=True) if over else a * b
-    slope = torch.where(power > 0, moved / power.clamp_min(torch.finfo(x.dtype).tiny), kept)
-    if not rounds_to(slope, kept):
-        return None
-    found = {times.name: slope.reshape(times.stored.shape)}
-    made = x * slope
-    if shift is not None:
-        offset = middle[1] - slope * middle[0]
-        own = shift.stored.double().reshape(shape)
-        size = torch.maximum(torch.maximum(own.abs(), offset.abs()), wanted.square().mean().sqrt())
-        if bool(((offset - own).abs() > ROUNDINGS * SINGLE_ROUNDOFF * size).any()):
+    if kept.shift is not None:
+        found = offset.reshape(kept.shift.stored.shape)
+        own, size = kept.shift.stored, wanted.square().mean().sqrt()
+        allowed = ROUNDINGS * SINGLE_ROUNDOFF * torch.maximum(torch.maximum(own.abs(), found.abs()), size)
+        if bool(((found - own).abs() > allowed).any()):
             return None
-        found[shift.name] = offset.reshape(shift.stored.shape)
-        made = made + offset
-    return Scaled(found, bool((power > 0).all())) if compared(made, wanted).within(limit) else None
+        exact[kept.shift.name] = found
+    elif bool(offset.any()):
+        return None
+    if not compared(kept.given * slope + offset, wanted).within(limit):
+        return None
+    stored = {each.name: each.stored for each in (kept.times, kept.shift) if each is not None}
+    return {name: tensor for name, tensor in exact.items() if not tensor.equal(stored[name])}
 
 
-def _steps(side: Neighbourhood) -> tuple[_Step, _Step | None] | None:
-    """The product, and what is added behind it, if anything is."""
+def _kept(side: Neighbourhood) -> _Scaled | None:
+    """The last operators of a side, if they are such."""
     if side.site is None or side.call is None:
         return None
-    last = _step(side.site, side.call, "add")
-    if last is None:
-        product = _step(side.site, side.call, "mul")
-        return None if product is None else (product, None)
-    if not side.between:
+    calls = [*side.between, (side.site, side.call)]
+    shift = _stored(calls[-1], "add")
+    places = {site.index: call for site, call in calls}
+    times = _stored(calls[-1 if shift is None else -2], "mul") if len(calls) > (shift is not None) else None
+    if times is None or (shift is not None and calls[-1][0].operands != (calls[-2][0].index,)):
         return None
-    product = _step(*side.between[-1], "mul")
-    return (product, last) if product is not None and side.site.operands == (product.site.index,) else None
+    if shift is not None and shift.stored.numel() != times.stored.numel():
+        return None
+    (site, call) = calls[-1 if shift is None else -2]
+    (source,) = site.operands
+    product = None if source is None else places.get(source)
+    if product is None or not _is_product(product):
+        return None
+    return _Scaled(product, times, shift, call.operands[0])
 
 
-def _step(site: Site, call: KeptCall, op: str) -> _Step | None:
+def _stored(made: Made, op: str) -> _Kept | None:
+    site, call = made
     if (
         site.op != op
         or len(site.tensors) != 1
@@ -101,8 +107,72 @@ def _step(site: Site, call: KeptCall, op: str) -> _Step | None:
         or call.arguments.get("alpha", 1) != 1
     ):
         return None
-    (use,) = site.tensors
-    stored = call.arguments.get(use.role)
-    if not isinstance(stored, Tensor) or not stored.is_floating_point():
+    stored = call.arguments.get(site.tensors[0].role)
+    fits = isinstance(stored, Tensor) and stored.dtype is torch.float64
+    return _Kept(site.tensors[0].name, stored) if fits and isinstance(stored, Tensor) else None
+
+
+def _is_product(call: KeptCall) -> bool:
+    return isinstance(call.arguments.get("weight"), Tensor) and "weight" in call.state
+
+
+def _line(side: Neighbourhood) -> tuple[KeptCall, Tensor, Tensor] | None:
+    """The product of a side, and by which number of each channel it is multiplied and what is added behind it.
+
+    None where what stands behind it depends on the inputs in another way.
+    """
+    if side.site is None or side.call is None:
         return None
-    return _Step(site, use.name, stored, call.operands[0])
+    calls = [*side.between, (side.site, side.call)]
+    products = (k for k, (site, call) in enumerate(calls) if site.op != "batch_norm" and _is_product(call))
+    first = next(products, len(calls))
+    if first >= len(calls) - 1:
+        return None
+    (site, product), chain = calls[first], calls[first + 1 :]
+    reads, inside = side.graph.reads_inputs, site.index
+    for behind, _ in chain:
+        if behind.op not in _AFFINE or behind.attributes.get("training", False):
+            return None
+        if [k for k in behind.operands if k is None or k < 0 or reads[k]] != [inside]:
+            return None
+        inside = behind.index
+    ends = [
+        _through(chain, site.index, torch.full(site.shape, value, dtype=torch.float64))
+        for value in (1.0, -1.0)
+    ]
+    if ends[0] is None or ends[1] is None:
+        return None
+    slope, offset = (ends[0] - ends[1]) / 2, (ends[0] + ends[1]) / 2
+    dimension = -1 if site.op == "linear" else 1
+    over = [d for d in range(slope.dim()) if d != dimension % slope.dim()]
+    if any(not each.amax(over).equal(each.amin(over)) for each in (slope, offset)):
+        return None
+    return product, slope.amax(over, keepdim=True), offset.amax(over, keepdim=True)
+
+
+_AFFINE = {"add", "batch_norm", "div", "mul", "sub"}
+
+
+def _through(chain: Sequence[Made], source: int, value: Tensor) -> Tensor | None:
+    """What comes out of operators one after the other; None where one cannot be run on it."""
+    for site, call in chain:
+        operands = [
+            value if index == source else tensor
+            for index, tensor in zip(site.operands, call.operands, strict=True)
+        ]
+        try:
+            with torch.no_grad(), call.surroundings():
+                value = call.made_on(operands)[site.output]
+        except RuntimeError:
+            return None
+        source = site.index
+    return value
+
+
+def _along(stored: Tensor, like: Tensor) -> tuple[int, ...]:
+    """The shape in which a number for each channel is multiplied."""
+    return (1,) * (like.dim() - stored.dim()) + tuple(stored.shape)
+
+
+def _equal(one: object, two: object) -> bool:
+    return isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two)

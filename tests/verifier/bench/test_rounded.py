@@ -58,3 +58,41 @@ def test_a_fold_is_known_on_all_inputs_if_both_read_the_same(
     assert known == [0 if before else 1]
     assert found.exercise is not None
     assert bool(found.exercise.unexercised) is before
+
+
+class Chain(nn.Module):
+    """Four linear layers with activations between."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.l0, self.l1, self.l2, self.l3 = (
+            nn.Linear(8, 16),
+            nn.Linear(16, 16),
+            nn.Linear(16, 16),
+            nn.Linear(16, 4),
+        )
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.l3(torch.relu(self.l2(self.act(self.l1(torch.relu(self.l0(x)))))))
+        return y
+
+
+def equalised(act: nn.Module) -> Chain:
+    """The same function with scales moved from one layer into the next, and an activation between them."""
+    found = Chain(act)
+    scale = torch.rand(16, generator=torch.Generator().manual_seed(2)) + 0.5
+    with torch.no_grad():
+        found.l1.weight.mul_(scale[:, None])
+        found.l1.bias.mul_(scale)
+        found.l2.weight.copy_(found.l2.weight.double() / scale.double())
+    return found.eval()
+
+
+def test_scales_that_move_from_layer_to_layer_are_no_difference_and_hide_none() -> None:
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(5))
+    whole = Chain(nn.ReLU()).eval()
+    assert verify(whole, equalised(nn.ReLU()), x, weights="as-is").verdict == "match"
+    # On the given inputs nothing comes near 6: only others tell.
+    assert verify(whole, equalised(nn.ReLU6()), x, weights="as-is").verdict == "diverged"

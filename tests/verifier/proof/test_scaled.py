@@ -1,91 +1,124 @@
-"""What is multiplied and added by channel is found, and only where what is kept is its rounding."""
+"""What is multiplied and added behind a product is known from the other model's tensors, whatever goes in."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from verifier.diagnose.reruns import Half
 from verifier.graph import record
 from verifier.lockstep import Lane
-from verifier.proof.scaled import Scaled, scaled
+from verifier.proof.scaled import scaled
+
+if TYPE_CHECKING:
+    from verifier.diagnose.neighbourhood import Neighbourhood
 
 
-class Affine(nn.Module):
-    """A factor and a shift by channel, both kept in float32."""
+def _norm(channels: int, *, convolution: bool) -> Any:
+    norm: Any = (nn.BatchNorm2d if convolution else nn.BatchNorm1d)(channels)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    return norm
 
-    factor: Tensor
-    shift: Tensor | None
 
-    def __init__(self, factor: Tensor, shift: Tensor | None) -> None:
+class Normed(nn.Module):
+    """A product with a bias and a norm, or a factor that is learnt, behind it."""
+
+    def __init__(self, channels: int, *, norm: bool, convolution: bool) -> None:
         super().__init__()
-        self.register_buffer("factor", factor.float())
-        self.register_buffer("shift", None if shift is None else shift.float())
+        self.product: Any = nn.Conv2d(3, channels, 2) if convolution else nn.Linear(3, channels)
+        shape = (channels, 1, 1) if convolution else (channels,)
+        self.factor = None if norm else nn.Parameter(torch.rand(shape) + 0.5)
+        self.norm: Any = _norm(channels, convolution=convolution) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.factor
-        return y if self.shift is None else y + self.shift
+        y: Tensor = self.product(x)
+        if self.factor is not None:
+            return y * self.factor
+        z: Tensor = self.norm(y)
+        return z
 
 
-def seen(model: Affine, x: Tensor, wanted: Tensor) -> Scaled | None:
-    """What is found of the last operators of a model that runs in float64."""
-    model = model.double()
+class Moved(nn.Module):
+    """The same as a product without a bias, a factor and a shift, kept in float32."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, of: Normed) -> None:
+        super().__init__()
+        wide = {name: tensor.double() for name, tensor in of.state_dict().items()}
+        self.weight = nn.Parameter(of.product.weight.detach().clone())
+        if of.norm is not None:
+            factor = wide["norm.weight"] / (wide["norm.running_var"] + of.norm.eps).sqrt()
+            shift = wide["norm.bias"] + (wide["product.bias"] - wide["norm.running_mean"]) * factor
+        else:
+            factor = wide["factor"].flatten()
+            shift = wide["product.bias"] * factor
+        shape = (-1, 1, 1) if isinstance(of.product, nn.Conv2d) else (-1,)
+        self.exact = {"factor": factor.reshape(shape), "shift": shift.reshape(shape)}
+        for name, tensor in self.exact.items():
+            self.register_buffer(name, tensor.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight) if self.weight.dim() == 4 else F.linear(x, self.weight)
+        z: Tensor = y * self.factor + self.shift
+        return z
+
+
+def seen(model: nn.Module, x: Tensor) -> tuple[Neighbourhood, Tensor]:
+    """All that a model does, as calls in float64, and what it gives."""
+    model = model.double().eval()
     graph = record(model, [x], {})
-    calls = [k for k, call in enumerate(graph.calls) if call.op in ("mul", "add")]
-    lane = Lane("candidate", model, graph, (x,), {}, stops={len(graph.sites) - 1}, keep=calls)
+    lane = Lane(
+        "candidate", model, graph, (x,), {}, stops={len(graph.sites) - 1}, keep=range(len(graph.calls))
+    )
     while lane.advance() is not None:
         pass
     lane.close()
-    last = graph.sites[-1]
-    between = tuple(graph.sites[:-1]) if model.shift is not None else ()
-    side = Half(graph, last, between).neighbourhood(lane.kept, wanted)
+    with torch.no_grad():
+        given: Tensor = model(x)
+    side = Half(graph, graph.sites[-1], tuple(graph.sites[:-1])).neighbourhood(lane.kept, given)
     assert side is not None
-    return scaled(side, wanted, 1e-12)
+    return side, given
 
 
-@pytest.mark.parametrize("shifted", [True, False])
-@pytest.mark.parametrize("channels", [(5,), (1, 5, 1, 1)])
-def test_numbers_that_were_rounded_are_found(channels: tuple[int, ...], *, shifted: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    factor = torch.rand(channels, generator=generator, dtype=torch.float64) + 0.5
-    shift = torch.randn(channels, generator=generator, dtype=torch.float64) if shifted else None
-    x = torch.randn((6, 5) if len(channels) == 1 else (3, 5, 4, 4), generator=generator, dtype=torch.float64)
-    wanted = x * factor + (0 if shift is None else shift)
-
-    found = seen(Affine(factor, shift), x, wanted)
-
-    assert found is not None
-    assert found.everywhere
-    assert found.exact["factor"].numpy() == pytest.approx(factor.numpy(), rel=1e-13)
-    if shift is not None:
-        assert found.exact["shift"].numpy() == pytest.approx(shift.numpy(), rel=1e-12, abs=1e-13)
-        rows = x.movedim(1, -1).reshape(-1, 5).numpy(), wanted.movedim(1, -1).reshape(-1, 5).numpy()
-        for k in range(5):  # numpy's line through the same points
-            line = np.polyfit(rows[0][:, k], rows[1][:, k], 1)
-            assert [float(found.exact[name].flatten()[k]) for name in ("factor", "shift")] == pytest.approx(
-                line
-            )
-
-
-@pytest.mark.parametrize("wrong", ["factor", "shift", "shape"])
-def test_numbers_that_are_no_rounding_are_not(wrong: str) -> None:
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("convolution", [True, False])
+def test_numbers_that_were_rounded_are_known(convolution: bool, norm: bool, samples: int) -> None:
     torch.manual_seed(0)
-    factor, shift = torch.rand(5).double() + 0.5, torch.randn(5).double()
-    x = torch.randn(6, 5, dtype=torch.float64)
-    wanted = x * factor + shift
-    kept = {"factor": factor.clone(), "shift": shift.clone()}
-    if wrong == "shape":
-        wanted = wanted + x.square() * 1e-6
-    else:
-        kept[wrong][2] += 2e-5
-    assert seen(Affine(kept["factor"], kept["shift"]), x, wanted) is None
-
-
-def test_what_one_sample_cannot_tell_is_not_known_for_others() -> None:
-    factor, shift = torch.rand(5).double() + 0.5, torch.randn(5).double()
-    x = torch.randn(1, 5, dtype=torch.float64)
-    found = seen(Affine(factor, shift), x, x * factor + shift)
+    of = Normed(5, norm=norm, convolution=convolution)
+    moved = Moved(of)
+    x = torch.randn((samples, 3, 4, 4) if convolution else (samples, 3), dtype=torch.float64)
+    other, wanted = seen(of, x)
+    side, given = seen(moved, x)
+    found = scaled(side, other, wanted, 1e-12)
     assert found is not None
-    assert not found.everywhere
+    assert not torch.allclose(given, wanted, rtol=1e-10, atol=0)  # what was kept is rounded
+    assert {*found} == ({"factor", "shift"} if norm else {"shift"})
+    for name, tensor in found.items():
+        assert tensor.numpy() == pytest.approx(moved.exact[name].numpy(), rel=1e-14, abs=1e-15)
+
+
+@pytest.mark.parametrize("wrong", ["factor", "shift", "weight", "eps"])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_numbers_that_are_no_rounding_are_not(wrong: str, samples: int) -> None:
+    torch.manual_seed(0)
+    of = Normed(5, norm=True, convolution=False)
+    moved = Moved(of)
+    if wrong == "eps":
+        of.norm.eps = 1.1e-5
+    else:
+        with torch.no_grad():
+            tensor: Tensor = getattr(moved, wrong)
+            tensor[1] += 2e-5
+    x = torch.randn(samples, 3, dtype=torch.float64)
+    other, wanted = seen(of, x)
+    assert scaled(seen(moved, x)[0], other, wanted, 1e-12) is None
