@@ -66,3 +66,20 @@ def test_one_kind_of_inputs_is_enough(compare: Callable[..., Ended], place: Path
     said = compare("--data", "tokens.jsonl", "--images", "samples").refusal(2)
 
     assert "--images and --data exclude each other" in said
+
+
+def test_what_is_told_to_end_keeps_what_it_has(compare: Callable[..., Ended], place: Path) -> None:
+    (place / "batches.py").write_text(
+        "import os, signal, torch\n\ndef told():\n    for number in range(9):\n"
+        "        if number == 5 and not os.path.exists('once'):\n            open('once', 'w').close()\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        yield torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(number))\n"
+    )
+    command = "--data", "batches.py:told", "--checkpoint", "new/kept"
+
+    ended = compare(*command)
+
+    assert (ended.code, "the same command goes on from there" in ended.err) == (130, True), ended.err
+    assert (place / "new" / "kept").is_file()
+    assert compare(*command).code == 0
+    assert not (place / "new" / "kept").exists()

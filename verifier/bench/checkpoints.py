@@ -161,4 +161,5 @@ class Checkpoint:
 
     def _write(self, file: Path) -> None:
         content = {"of": self._of, "passes": self._passes}
+        file.parent.mkdir(parents=True, exist_ok=True)
         whole_files.write(file, lambda stream: torch.save(content, stream))

@@ -8,6 +8,7 @@ raised.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,24 +20,24 @@ from verifier.border import startup
 from verifier.border.signals import mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-_left = "nothing was written."
+_left: str | Callable[[], str] = "nothing was written."
 _told = False
 _answered = False
 _leave: Callable[[], NoReturn]
 
 
-def leaves(what: str) -> None:
-    """Say what an interruption leaves behind from now on: the end of a sentence."""
+def leaves(what: str | Callable[[], str]) -> None:
+    """Say what an interruption leaves behind from now on: the end of a sentence, or what makes it then."""
     global _left  # noqa: PLW0603 - there is one process, and one end of it
     _left = what
 
 
 def left() -> str:
     """What an interruption leaves behind."""
-    return _left
+    return _left if isinstance(_left, str) else _left()
 
 
 def tell_nothing() -> None:
@@ -78,6 +79,19 @@ def listen(leave: Callable[[], NoReturn]) -> None:
             os.set_blocking(write, False)
             signal.set_wakeup_fd(write, warn_on_full_buffer=False)
             threading.Thread(target=_watch, args=(read,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def also_of(signum: int) -> Iterator[None]:
+    """Answer another signal as Ctrl-C meanwhile, whatever the process was told to ignore."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signum, _answer)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
 
 
 def _quiet(lost: sys.UnraisableHookArgs) -> None:

@@ -5,9 +5,13 @@ This imports torch: `run` imports it once everything that can be said without ha
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
@@ -195,6 +199,14 @@ class Task:
             showing.warn(save_rendered(verification, job.out, saved))
             return verification
 
+    def _ending(self) -> AbstractContextManager[None]:
+        """Where samples are kept, what a queue or a limit of time ends (SIGTERM) keeps what it has, as Ctrl-C does.
+
+        One of several ranks may wait for others that have died, and has to end at once.
+        """
+        alone = self.checkpoint is not None and ranks().size == 1
+        return interruption.also_of(signal.SIGTERM) if alone else contextlib.nullcontext()
+
     def _answer(self, job: Job, progress: showing.Progress, repro: Path | None) -> Verification:
         progress("reading inputs", 0, 0)
         given, candidates = self.inputs.read(job, streaming=True)
@@ -202,9 +214,10 @@ class Task:
             if not isinstance(given, Stream):
                 raise UsageError("--checkpoint keeps samples that are streamed: --data, or many --images.")
             given.checkpoint = Checkpoint(self.checkpoint)
+            interruption.leaves(partial(_measured, self.checkpoint))
         progress("building models", 0, 0)
         try:
-            with heard_by(showing.expecting):
+            with heard_by(showing.expecting), self._ending():
                 found = verify(
                     self.inputs.spec(job.baseline),
                     self.inputs.spec(job.candidate),
@@ -222,6 +235,12 @@ class Task:
             raise explained(error, given) from error
         ranks().gather(None)  # what one of several was told after they last met counts for all
         return found
+
+
+def _measured(checkpoint: Path) -> str:
+    if not checkpoint.is_file():
+        return "nothing was written."
+    return f"what was measured is in {checkpoint}, and the same command goes on from there."
 
 
 def _listed(option: str, text: str) -> list[str]:

@@ -82,7 +82,7 @@ class Rates:
         Raises:
             CannotRunError: A model fails.
         """
-        reading = max(_bandwidth(torch.rand(1 << 20)) for _ in range(3))  # the first may load the kernels
+        reading = _reading()
         forwards: dict[tuple[str, Cell], Forward] = {}
         returned: list[list[Tensor]] = []
         for cell in cells:
@@ -128,10 +128,9 @@ class Rates:
             for cell, took in seconds.items()
             for side in SIDES
         }
-        reading = _bandwidth(torch.rand(1 << 20))
-        return cls(
-            forwards, _meeting(first, 2 * some, reading), reading, _moving(), not bench.alignment.rebuilt
-        )
+        reading = _reading()
+        meeting = _meeting(first, 2 * some, reading, rounds=2)  # the first may compile what compares
+        return cls(forwards, meeting, reading, _moving(), not bench.alignment.rebuilt)
 
 
 def bytes_met(bench: Bench, times: int) -> float:
@@ -183,6 +182,10 @@ def _lockstep(bench: Bench) -> float:
     started = time.perf_counter()
     run(lanes, Meetings([bench.paired_sites(side) for side in SIDES], [Comparing(0, 1)]))
     return time.perf_counter() - started
+
+
+def _reading() -> float:
+    return max(_bandwidth(torch.rand(1 << 20)) for _ in range(3))  # the first may load the kernels
 
 
 def _bandwidth(tensor: Tensor) -> float:

@@ -19,6 +19,8 @@ ACCURACY = 0.01
 
 _AT_ONCE = 1 << 20  # elements
 
+_ROUNDING = 1e-12  # of a share times a number of samples that is whole
+
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -85,8 +87,8 @@ class Spread:
         )
 
     def _quantile(self, share: float) -> float:
-        """The error of the last sample within a share of them, in their order."""
-        rank = math.floor(share * (self.samples - 1))
+        """What a share of the samples does not exceed: the error of the first with which there are so many."""
+        rank = math.ceil(share * self.samples * (1 - _ROUNDING)) - 1
         last = self.samples - self.undefined - 1
         if rank > last:
             return math.inf
