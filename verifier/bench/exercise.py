@@ -98,7 +98,11 @@ def _unshown(
 ) -> Iterator[Unexercised]:
     """What differs as written at sites that are to blame in no cell."""
     blamed = {
-        name for cell in cells for row in cell.culprits for name in (row.baseline, row.candidate) if name
+        name
+        for cell in cells
+        for row in cell.culprits
+        for name in (row.baseline, row.candidate, *row.between_baseline, *row.between_candidate)
+        if name
     }
     seen: set[tuple[str | None, str | None]] = set()
     exactly = next((cell for cell in cells if cell.role == "semantics"), None)
