@@ -75,3 +75,56 @@ def test_a_file_of_openvino_gets_so_many_at_a_time() -> None:
     found = verify(model, form, x)
     assert found.verdict is Verdict.MATCH, found.reason
     assert any("made for 1 at a time" in note for note in found.notes)
+
+
+class Running(nn.Module):
+    """Sums over all steps before, the first dimension being time; (T, N, 6) to (T, N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Steps to scores."""
+        found: Tensor = self.last(torch.relu(self.first(x)).cumsum(0))
+        return found
+
+
+class Centred(nn.Module):
+    """Scores without their mean over the samples; (N, 6) to (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to scores."""
+        scores: Tensor = self.last(x)
+        return scores - scores.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "made", "shape"),
+    [(Running(), 4, (8, 3, 6)), (Centred(), 1, (6, 6)), (Centred(), 2, (6, 6))],
+    ids=["time-first", "centred-1", "centred-2"],
+)
+def test_pieces_are_not_taken_where_the_baseline_gives_other_numbers_for_them(
+    model: nn.Module, made: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    x = torch.randn(shape)
+    file = exported(model.eval(), x[:made], tmp_path / "net.onnx")
+    refused = rf"of shape \({made}, .*was given .*--batch-size"
+    with pytest.raises(InputError, match=refused):
+        verify(model, file, x)
+    with pytest.raises(InputError, match=refused):
+        verify(file, model, x)
+
+
+def test_pieces_along_another_dimension_are_held_against_it(tmp_path: Path) -> None:
+    x = torch.randn(3, 8, 6)
+    file = exported(Running().eval(), x[:, :4], tmp_path / "net.onnx")
+    found = verify(Running().eval(), file, x, batch_dim=1)
+    assert found.verdict is Verdict.MATCH, found.reason
+    assert any("made for 4 at a time" in note for note in found.notes)
