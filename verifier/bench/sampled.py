@@ -81,8 +81,11 @@ def _with_samples_apart(
     """What was found on a few samples, or on these and those on which both part; on all if these do not tell."""
     if apart := [number for number in found.samples_apart if number not in numbers]:
         chosen = [*numbers, *apart]
-        few = picked(given, chosen) if terms.stream is None else terms.stream.picked(chosen)
-        found = compared(sides, given, few, terms)
+        stream = terms.stream
+        for few in [picked(given, chosen)] if stream is None else stream.alike(chosen, apart):
+            found = compared(sides, given, few, terms)
+            if not found.samples_apart:
+                break
     elif terms.stream is not None and terms.semantics:
         found = _with_worst(sides, given, numbers, terms, found, terms.stream)
     return compared(sides, given, given, terms) if found.samples_apart else found
@@ -100,9 +103,9 @@ def _with_worst(
     worst = [number for number in found.worst_samples if number not in numbers]
     if not worst or found.diverged:
         return found
-    few = stream.picked([*numbers, *worst])
-    if compared(sides, given, few, replace(terms, requests=())).diverged:
-        return compared(sides, given, few, terms)
+    for few in stream.alike([*numbers, *worst], worst):
+        if compared(sides, given, few, replace(terms, requests=())).diverged:
+            return compared(sides, given, few, terms)
     names = " and ".join(map(stream.name, worst))
     return replace(
         found, notes=(*found.notes, f"the outputs are furthest apart on {names}: float64 agrees there, too")

@@ -87,6 +87,27 @@ def joined(parts: Sequence[Inputs]) -> Inputs:
     return replace(parts[0], args=args, kwargs=kwargs, other=joined(others) if others else None)
 
 
+def joinable(parts: Sequence[Inputs]) -> list[list[int]]:
+    """Which inputs, by their place, can be joined: those of one structure, whose samples have the same shapes."""
+    groups: dict[object, list[int]] = {}
+    for place, part in enumerate(parts):
+        groups.setdefault((_form(part), part.other and _form(part.other)), []).append(place)
+    return [*groups.values()]
+
+
+def _form(inputs: Inputs) -> tuple[object, ...]:
+    count, dim = batch_size(inputs), inputs.batch_dim
+
+    def shape(tensor: Tensor) -> tuple[int, ...]:
+        sizes = [*tensor.shape]
+        if dim is not None and _has(tensor, dim) and sizes[dim] == count:
+            sizes[dim] = -1
+        return tuple(sizes)
+
+    leaves = leaves_in((inputs.args, inputs.kwargs))
+    return tuple((path, shape(leaf), leaf.dtype) for path, leaf in leaves if isinstance(leaf, Tensor))
+
+
 def _each(
     inputs: Inputs, change: Callable[[Tensor, int], Tensor]
 ) -> tuple[tuple[object, ...], dict[str, object]]:

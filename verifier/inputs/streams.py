@@ -10,7 +10,7 @@ import msgspec
 
 from verifier.errors import DataError, UsageError
 from verifier.inputs.given import Inputs, named, paired, tensors
-from verifier.inputs.samples import batch_size, batches, ends, joined, picked, sample
+from verifier.inputs.samples import batch_size, batches, ends, joinable, joined, picked, sample
 from verifier.inputs.tally import Tally
 
 if TYPE_CHECKING:
@@ -200,8 +200,13 @@ class Stream(Sequence[Inputs]):
         self.checkpoint = checkpoint
         return self
 
-    def picked(self, numbers: Sequence[int]) -> Inputs:
-        """These samples, by number, in one batch."""
+    def alike(self, numbers: Sequence[int], wanted: Sequence[int]) -> list[Inputs]:
+        """These samples, by number, in a batch for each of their shapes; none without one that is `wanted`."""
+        each = self._each(numbers)
+        groups = [group for group in joinable(each) if {numbers[k] for k in group} & {*wanted}]
+        return [joined([each[k] for k in group]) for group in groups]
+
+    def _each(self, numbers: Sequence[int]) -> list[Inputs]:
         found: dict[int, Inputs] = {}
         offset = 0
         for batch in self:
@@ -214,7 +219,7 @@ class Stream(Sequence[Inputs]):
                 break
         else:
             raise self._others()
-        return joined([found[number] for number in numbers])
+        return [found[number] for number in numbers]
 
     def name(self, number: int) -> str:
         """What the data calls a sample."""

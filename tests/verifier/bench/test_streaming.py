@@ -152,6 +152,43 @@ def test_a_sample_far_back_is_found_in_batches_that_are_held_as_well() -> None:
     assert exactly.verdict is Verdict.DIVERGED
 
 
+class Averaged(nn.Module):
+    """Tokens to scores, the mean over their length; a little more of it for those that begin with 49."""
+
+    def __init__(self, more: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.last, self.more = nn.Embedding(50, 16), nn.Linear(16, 4), more
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens)
+        mean = x.mean(1) if not self.more else (x * (1 / x.shape[1])).sum(1)
+        y: Tensor = self.last(mean)
+        return torch.where(tokens[:, :1] == 49, y * (1 + self.more), y)
+
+
+def lengths() -> Stream:
+    """Batches of 4 samples, of other lengths; sample 9 begins with 49."""
+    source = Slices(torch.zeros(1), 1)
+    generator = torch.Generator().manual_seed(1)
+    source.parts = tuple(torch.randint(0, 49, (4, n), generator=generator) for n in (6, 9, 5, 12))
+    source.parts[2][1, 0] = 49
+    return Stream(source)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"), [(1e-30, Verdict.MATCH), (3e-6, Verdict.DIVERGED), (0.5, Verdict.DIVERGED)]
+)
+def test_the_worst_sample_is_looked_at_where_others_have_other_lengths(more: float, verdict: Verdict) -> None:
+    found = verify(Averaged().eval(), Averaged(more).eval(), lengths())
+    assert found.verdict is verdict, found.reason
+    exactly = found.cells[0]
+    if verdict is Verdict.MATCH:
+        assert any("furthest apart on picture" in note for note in found.notes)
+    else:
+        assert (exactly.role, exactly.verdict, exactly.batch_size) == ("semantics", Verdict.DIVERGED, 1)
+
+
 class Counting(Slices):
     """Tells how many of the batches that it has given are still there."""
 

@@ -179,10 +179,17 @@ def test_smaller_batches_hold_the_same_samples(tmp_path: Path) -> None:
 def test_samples_are_picked_by_number_across_batches(tmp_path: Path) -> None:
     rows = [{"input_ids": [k, 1], "mask": [1, 0], "id": f"text {k}"} for k in range(10)]
     stream = data(lines(tmp_path / "tokens.jsonl", rows), 4)
-    few = stream.picked([9, 0, 5])
+    [few] = stream.alike([9, 0, 5], [9])
     assert few.kwargs["input_ids"].tolist() == [[9, 1], [0, 1], [5, 1]]
     assert few.kwargs.keys() == {"input_ids", "mask"}
     assert stream.name(9) == "text 9"
+
+
+def test_samples_of_several_lengths_are_picked_by_length(tmp_path: Path) -> None:
+    rows = [[k] * (2 + k // 3) for k in range(9)]
+    stream = data(lines(tmp_path / "tokens.jsonl", rows), 3)
+    found = [few.args[0].tolist() for few in stream.alike([2, 0, 8, 4, 6], [8, 4])]
+    assert found == [[[8] * 4, [6] * 4], [[4] * 3]]
 
 
 def test_only_the_first_batch_is_held(tmp_path: Path) -> None:
