@@ -185,7 +185,10 @@ def verify(
         seconds=time.perf_counter() - started,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=protocol.policy.name,
-        notes=notes(sides, found, kept.notes, lowered=lowered, by_order=protocol.by_order),
+        notes=(
+            *notes(sides, found, kept.notes, lowered=lowered, by_order=protocol.by_order),
+            *priced.notes,
+        ),
         static=found.static,
         steps=found.steps,
         preprocessing=given.preprocessing,

@@ -19,7 +19,7 @@ from verifier.models.casting import arguments, running
 from verifier.quantised.fused import fused
 from verifier.quantised.keeping import kept_in_float
 from verifier.quantised.outputs import differing, joined, ordered
-from verifier.quantised.ranges import clipping, met
+from verifier.quantised.ranges import clipped_otherwise, clipping, met
 from verifier.quantised.sane import figures, outlying
 from verifier.quantised.trials import Trials
 from verifier.records import (
@@ -61,11 +61,13 @@ class Cost:
         results: All cells, with one of the quantised candidate itself before those of numerics.
         quantisation: What is told of its layers; None of what is not quantised.
         stages: The form as it is shipped.
+        notes: What of the data is clipped.
     """
 
     results: tuple[CellResult, ...]
     quantisation: Quantisation | None
     stages: tuple[FormStage, ...]
+    notes: tuple[str, ...] = ()
 
 
 def cost(
@@ -96,11 +98,7 @@ def cost(
         )
         undone = _undone(results)
         rounded = met(taken, trials)
-        doubts = (
-            (*taken.doubts, *outlying([each[:3] for each in rounded]), *clipping(rounded))
-            if undone is Verdict.MATCH
-            else ()
-        )
+        doubts = _doubts(taken, rounded) if undone is Verdict.MATCH else ()
         faults = [*{each.tensor: each for each in (*reversed(doubts), *reversed(taken.faults))}.values()][
             ::-1
         ]
@@ -135,14 +133,25 @@ def cost(
     )
     shipped = fused(trials.reference, plain, given) if taken.quantised.stage else None
     stages = () if shipped is None else (_stage(taken, shipped),)
-    cell = _cell(taken, found, results, effects, names, faults, quantisation)
+    cut = [*clipped_otherwise(rounded, faults)]
+    clauses = {reader: said for each, said in cut for reader in each.rounding.readers}
+    cell = _cell(taken, found, results, effects, names, faults, quantisation, clauses)
     given = ordered(given, found.bench.alignment.candidate.output_order)
     cell = _with_outputs(cell, right, given, differing(right, given), shipped)
     seconds = time.perf_counter() - started
     cell = msgspec.structs.replace(cell, batch_size=sum(map(batch_size, parts)), seconds=seconds)
     told = [_explained(each, names, faults) for each in results]
     place = next((k for k, each in enumerate(told) if each.role == "numerics"), len(told))
-    return Cost((*told[:place], cell, *told[place:]), quantisation, (*before, *stages))
+    return Cost(
+        (*told[:place], cell, *told[place:]), quantisation, (*before, *stages), tuple(said for _, said in cut)
+    )
+
+
+def _doubts(taken: Apart, rounded: Sequence[Met]) -> tuple[Fault, ...]:
+    """What is wrong with ranges. Of what the model is given other data explain one as well."""
+    entering = {each.rounding.name for each in rounded if each.given}
+    odd = outlying([each[:3] for each in rounded])
+    return (*taken.doubts, *(each for each in odd if each.tensor not in entering), *clipping(rounded))
 
 
 def _returned(found: Compared, parts: Sequence[Inputs]) -> list[tuple[Tensor, ...]]:
@@ -219,6 +228,7 @@ def _cell(
     names: Mapping[str, str],
     faults: Sequence[Fault],
     quantisation: Quantisation,
+    cut: Mapping[str, str],
 ) -> CellResult:
     """The candidate as it is: a row for each layer that computes with rounded numbers."""
     ran = next((each for each in reversed(results) if each.layers), None)
@@ -243,7 +253,7 @@ def _cell(
             intrinsic=effect.alone,
             budget=Budget(rule=QUANTISED, total=0.0, intrinsic=0.0),
         )
-        rows.append(_told(row, effect, fault, proved=proved) if noisy else row)
+        rows.append(_told(row, effect, fault, cut.get(layer.name, ""), proved=proved) if noisy else row)
     culprits = tuple(row for row in rows if row.status is Status.CULPRIT)
     first = next((row for row in culprits if row.stage == "translation"), next(iter(culprits), None))
     return CellResult(
@@ -259,7 +269,7 @@ def _cell(
     )
 
 
-def _told(row: PairResult, effect: Effect, fault: Fault | None, *, proved: bool) -> PairResult:
+def _told(row: PairResult, effect: Effect, fault: Fault | None, cut: str, *, proved: bool) -> PairResult:
     """A row with why it differs: what is wrong with a quantiser, or that it rounds."""
     if fault is not None:
         cause = _cause(fault)
@@ -272,7 +282,10 @@ def _told(row: PairResult, effect: Effect, fault: Fault | None, *, proved: bool)
         code="quantised",
         summary=f"what it computes with is rounded: {effect.alone.sqnr_db:.1f} dB where it alone is quantised",
         confirmed=True,
-        evidence=("with nothing rounded, and the baseline's weights, it gives what the baseline gives",),
+        evidence=(
+            "with nothing rounded, and the baseline's weights, it gives what the baseline gives",
+            *filter(None, [cut]),
+        ),
         remedy="keep it in float if that is too much; --keep-float-budget tells what needs it",
     )
     return msgspec.structs.replace(row, stage="quantisation", cause=cause, reason=cause.summary)

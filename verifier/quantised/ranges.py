@@ -4,7 +4,7 @@ Who calibrated saw other data, so that ends of a range are never exact. But min-
 both ends from one distribution: none of them cuts many numbers off on one side and leaves as many codes unused on the
 other, and none cuts off one in twenty. (Seen over three networks, three calibrations on 1 to 32 samples, of normal
 and heavy-tailed numbers: at most 3 % of a tensor of a thousand numbers.) Where several tensors are cut off it is the
-data that are others.
+data that are others; and where it is much of what the model is given, with which all tensors behind it may change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from verifier.graph.tensors import same_numbers, tensors_in
 from verifier.quantised.sane import Fault, figures
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _MOVED = 0.2  # of the mean squared error, that is left with the range moved
 _BOTH = 0.05  # of a tensor, on both sides
 _WIDER = 0.125  # of the mean squared error, that is left with twice the range
 _OTHERS = 4.0  # times as much as any other tensor is cut off
+_ABOUT = 0.15  # of all codes, between the ends of a range and those of other data that are drawn alike
 _TRIED = 12  # places that a range is moved to
 
 
@@ -46,6 +48,7 @@ class Met(NamedTuple):
             activation is cut off.
         clipped: The share of all numbers that lie beyond the last code.
         numbers: How many these are.
+        given: Whether it is what the model is given, or nothing before it is rounded.
     """
 
     rounding: Rounding
@@ -53,6 +56,7 @@ class Met(NamedTuple):
     values: Tensor
     clipped: float
     numbers: int
+    given: bool = False
 
 
 def met(taken: Apart, trials: Trials) -> list[Met]:
@@ -61,7 +65,7 @@ def met(taken: Apart, trials: Trials) -> list[Met]:
     fixed = [each for each in trials.quantised.roundings if each.grid is not None and each.grid.axis is None]
     found: dict[str, Met] = {}
     for batch in range(len(trials.given)):
-        values = trials.floats(batch).values
+        values, inputs = trials.floats(batch).values, tensors_in(trials.given[batch])
         for rounding in fixed:
             grid, value = rounding.grid, values.get(rounding.name)
             if grid is None or value is None or not value.numel():
@@ -71,9 +75,9 @@ def met(taken: Apart, trials: Trials) -> list[Met]:
                 low = max(low, 0.0)
                 high = min(high, taken.ceilings.get(makers.get(rounding.name, ""), high))
             value = value.clamp(low, high)
-            one = Met(
-                rounding, grid, _sampled(value), float(grid.clipped(value).double().mean()), value.numel()
-            )
+            clipped = float(grid.clipped(value).double().mean())
+            entering = rounding is fixed[0] or any(same_numbers(value, each) for each in inputs)
+            one = Met(rounding, grid, _sampled(value), clipped, value.numel(), entering)
             before = found.get(rounding.name)
             found[rounding.name] = one if before is None else _together(before, one)
     return [*found.values()]
@@ -97,7 +101,14 @@ def _together(one: Met, other: Met) -> Met:
 def clipping(given: Sequence[Met]) -> Iterator[Fault]:
     """Tensors that are cut off as no calibration does, where others are not."""
     enough = [each for each in given if each.numbers >= _ENOUGH]
-    for rounding, grid, x, clipped, numbers in enough:
+    cut_before = any(each.given and each.clipped >= _LEAST for each in enough)
+    for rounding, grid, x, clipped, numbers, entering in enough:
+        if entering:
+            behind = [each for each in given if not each.given]
+            if clipped >= _BOTH or not behind or not all(map(_as_calibrated, behind)):
+                continue
+        elif cut_before:
+            continue
         others = [each.clipped for each in enough if not {*each.rounding.readers} & {*rounding.readers}]
         if clipped < max(_LEAST, _FEW / numbers, _OTHERS * max(others, default=0.0)):
             continue
@@ -114,10 +125,26 @@ def clipping(given: Sequence[Met]) -> Iterator[Fault]:
             )
             evidence += f"{abs(codes)} codes or more on the other are unused"
             yield Fault(layer, rounding.name, "quantiser-zero-point", said, (evidence,), remedy)
-        elif clipped >= _BOTH and (error := figures(x, grid).coarser) <= _WIDER:
+        elif not entering and clipped >= _BOTH and (error := figures(x, grid).coarser) <= _WIDER:
             said = f"the scale of {rounding.name} is too small: {cut}"
             evidence = f"with twice the scale the mean squared error is {_times(error)}"
             yield Fault(layer, rounding.name, "quantiser-scale", said, (evidence,), remedy)
+
+
+def clipped_otherwise(given: Sequence[Met], faults: Sequence[Fault]) -> Iterator[tuple[Met, str]]:
+    """Tensors of which more is cut off than one odd sample, and no fault is known; with what to say of each."""
+    known = {each.tensor for each in faults}
+    for each in given:
+        if each.clipped >= max(_LEAST, _FEW / each.numbers) and each.rounding.name not in known:
+            said = f"{each.clipped:.2%} of {each.rounding.name} is clipped"
+            yield each, f"{said}: calibrate it on data like these, or its scale is wrong"
+
+
+def _as_calibrated(each: Met) -> bool:
+    """Whether both ends of what a tensor holds are about those of its range, as of the data that made it."""
+    steps, zero = each.grid.steps(each.values), float(each.grid.zero)
+    apart = float(steps.max()) - each.grid.high + zero, float(steps.min()) - each.grid.low + zero
+    return max(map(abs, apart)) <= _ABOUT * (each.grid.high - each.grid.low)
 
 
 def _times(error: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,11 +12,22 @@ from torch import Tensor, nn
 from tests.verifier.quantised.quantising import Planting, drawn, exported, quantised
 from verifier import verify
 from verifier.forms.quantisers import Grid, Rounding
+from verifier.judge import Policy
 from verifier.quantised.ranges import Met, clipping
 from verifier.records import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+Data = Callable[[Tensor], Tensor]
+SHIFTED: list[tuple[Data, Data]] = [
+    (lambda x: x - 0.5, lambda x: x),
+    (lambda x: x / 2, lambda x: x / 2 + 0.5),
+    (lambda x: x * 2 - 1, lambda x: x * 2 - 0.2),
+    (lambda x: x + 0.3, lambda x: x + 1.8),
+    (lambda x: x + 0.3, lambda x: x - 1.2),
+]
 
 
 def normal(count: int, seed: int = 0) -> Tensor:
@@ -85,3 +97,40 @@ def test_the_zero_point_of_the_input_is_told_over_all_batches(
     if off:
         assert found.verdict is Verdict.DIVERGED
         assert clipped > 0.005
+
+
+class Convolved(nn.Module):
+    """Two convolutions and scores; (N, 3, 16, 16) to (N, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.c, self.d, self.f = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(16, 16, 3, 2), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures to scores."""
+        found: Tensor = self.f(torch.relu(self.d(torch.relu(self.c(x)))).mean((2, 3)))
+        return found
+
+
+@pytest.mark.parametrize("which", range(len(SHIFTED)))
+def test_a_right_file_on_data_that_nobody_calibrated_on_is_judged_by_what_comes_of_it(
+    which: int, tmp_path: Path
+) -> None:
+    calibrating, run = SHIFTED[which]
+    generator, draw = torch.Generator().manual_seed(0), torch.rand if which < 3 else torch.randn
+    drawn_as = [draw(16, 3, 16, 16, generator=generator) for _ in range(2)]
+    network = Convolved().eval()
+    float_file = exported(network, drawn_as[0], tmp_path / "float.onnx")
+    file = quantised(float_file, tmp_path / "net.onnx", calibrating(drawn_as[0]))
+    lenient = Policy(name="lenient", task_decides=True, top1_agreement=0.0, kl_mean=1e9, logit_error=1e9)
+    found = verify(network, str(file), run(drawn_as[1]), policy=lenient)
+    assert found.quantisation is not None
+    assert found.quantisation.faults == ()
+    assert found.verdict is Verdict.MATCH, found.reason
+    assert any("of x is clipped: calibrate it on data like these" in note for note in found.notes)
+    found = verify(network, str(file), run(drawn_as[1]))
+    assert found.verdict is Verdict.DIVERGED
+    assert {row.stage for row in found.culprits} == {"quantisation"}
+    assert found.culprits[0].cause is not None
+    assert any("of x is clipped" in clause for clause in found.culprits[0].cause.evidence)
