@@ -393,6 +393,65 @@ def test_a_part_is_opened_and_left_as_it_is(way: str) -> None:
     assert isinstance(part, torch.jit.ScriptModule)
 
 
+class Doubling(nn.Module):
+    """Numbers to numbers, or twice as many by a method of another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.gain, self.times = nn.Linear(16, 16), 2.0, 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to numbers."""
+        found: Tensor = self.inner(x)
+        return found
+
+    @torch.jit.export
+    def twice(self, x: Tensor, more: float = 0.0) -> Tensor:
+        """Twice as large."""
+        found: Tensor = self.inner(x) * (self.gain + more)
+        return found
+
+
+class Host(nn.Module):
+    """A model that uses a part in other ways than by calling it."""
+
+    def __init__(self, how: str, part: Any) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.how, self.part, self.last = how, part, nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers to scores."""
+        x = {
+            "method": lambda: self.part.twice(x, more=0.5),
+            "attribute": lambda: self.part(x) * self.part.gain,
+            "constant": lambda: self.part(x) * self.part.times,
+            "module": lambda: self.part.inner(x),
+        }[self.how]()
+        found: Tensor = self.last(x)
+        return found
+
+
+@pytest.mark.parametrize("how", ["method", "attribute", "constant", "module"])
+def test_what_a_model_reads_of_its_part_is_there(how: str) -> None:
+    def host(*, script: bool, gain: float = 2.0, bias: float = 0.0) -> nn.Module:
+        part = Doubling()
+        part.gain, part.times = gain, int(gain) + 1
+        with torch.no_grad():
+            part.inner.bias[0] += bias
+        return Host(how, torch.jit.script(part) if script else part).eval()
+
+    x = torch.randn(5, 16)
+    right = verify(host(script=False), host(script=True), x, weights="as-is")
+    assert right.verdict is MATCH, right.reason
+    wrong = verify(host(script=False), host(script=True, bias=0.1), x, weights="as-is")
+    assert wrong.verdict is DIVERGED
+    assert "part.inner" in {row.baseline for row in wrong.culprits}
+    if how != "module":
+        assert verify(host(script=False), host(script=True, gain=3.0), x, weights="as-is").verdict is DIVERGED
+
+
 def test_a_part_that_cannot_be_opened_is_one_call_beside_others_that_are_compared() -> None:
     def hooked(part: nn.Module, _: Tensor) -> Any:
         part.register_forward_hook(_twice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,11 +52,32 @@ class ScriptProgram(Interpreter):
             vars(self).update(
                 (f"{_KEPT}{name}, {k}", each) for k, each in enumerate(loose)
             )  # so they are cast
-        self._methods = known.methods(module)
+        self._methods, self._made_of = known.methods(module), _MadeOf(module)
         self._paths: dict[tuple[str, str], tuple[str, str]] = {}
         for each, found in self._methods.items():
             for name, tensor in found.tensors.items():
                 self._paths[each, name] = self._constant(name, tensor, known)
+
+    def __getattr__(self, name: str) -> Any:
+        """What a model around this reads of it: a tensor, a module, an attribute or a method other than `forward`.
+
+        Raises:
+            AttributeError: It has no such thing, or one that only Python knows.
+        """
+        held = vars(self)
+        if _KEPT + name in held:
+            return held[_KEPT + name]
+        if name in held.get("_methods", ()):
+            return partial(_called_from_outside, self, name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if "_made_of" in held and (value := held["_made_of"].constant(name)) is not None:
+                return value
+            raise AttributeError(
+                f"{name} is nothing that can be read of a TorchScript module that is compared operator by operator. "
+                "This is a limit of the verifier if it can be read of the module"
+            ) from error
 
     def _constant(self, name: str, tensor: Tensor, known: Known) -> tuple[str, str]:
         """Register a tensor that is written in a method: of a frozen module its weights, by their names."""
@@ -129,6 +151,24 @@ class ScriptProgram(Interpreter):
             going, *carried = self._run(body, values)
             turn += 1
         return carried
+
+
+class _MadeOf:
+    """A module as torch has it in C++, for what no method of it reads; copies of a program share it."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __deepcopy__(self, _memo: object) -> _MadeOf:
+        return self
+
+    def constant(self, name: str) -> Any:
+        """An attribute that is no object and holds no tensors; None if there is none of the name."""
+        try:
+            value = self._module.getattr(name) if self._module.hasattr(name) else None
+        except RuntimeError:  # of a class that Python does not know
+            return None
+        return None if isinstance(value, torch._C.ScriptObject) or any(tensors_in(value)) else value
 
 
 class Known:
@@ -222,6 +262,10 @@ def _set_attribute(owner: Any, name: str, value: Any) -> None:
         owner._buffers[name] = value
     else:
         vars(owner)[_KEPT + name] = value
+
+
+def _called_from_outside(owner: ScriptProgram, name: str, *args: Any, **kwargs: Any) -> Any:
+    return owner.call(name, args, kwargs)
 
 
 def _called(owner: Any, name: str, args: Sequence[Any]) -> Any:
