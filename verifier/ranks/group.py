@@ -21,7 +21,7 @@ T = TypeVar("T")
 PATIENCE = 1800.0
 """Seconds in which a rank has to come further, unless it waits for others."""
 
-_SHORTLY = 2.0  # seconds in which a rank that fails has said why
+_SHORTLY = 3.0  # seconds in which a rank that fails has said why, and one that lives has given a sign of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,20 @@ class Ranks:
             )
         return every
 
-    def why(self, error: Exception) -> str:
+    def why(self, error: BaseException) -> str:
         """Why a rank has died: its own words where it had the time, else what the connection says."""
         until = time.monotonic() + _SHORTLY
+        beats = {} if self.pulse is None else self.pulse.beats()
         while self.pulse is not None and time.monotonic() < until:
             with contextlib.suppress(Exception):
                 if (said := self.pulse.reason()) is not None:
                     return said
             time.sleep(0.1)
+        now = {} if self.pulse is None else self.pulse.beats()
+        silent = [rank for rank, beat in now.items() if beat == beats.get(rank)]
+        if silent:
+            who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent))}"
+            return f"{who} has died without a word, as a kill or a lack of memory ends it."
         return f"another rank has died without a word, as a kill or a lack of memory ends it ({first_line(error)})."
 
 

@@ -58,6 +58,12 @@ class Pulse:
                 return f"rank {rank} has ended: {said}"
         return None
 
+    def beats(self) -> dict[int, str | None]:
+        """The last sign of life of each other rank; nothing where the store cannot be reached."""
+        with contextlib.suppress(Exception):
+            return {rank: self._read(f"{_ALIVE}{rank}") for rank in self._others()}
+        return {}
+
     def meet(self) -> None:
         """Wait until all ranks have come here, for the same number of times.
 

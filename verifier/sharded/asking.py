@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _END = "end"
 _STAGE = "comparing parts with the whole"
 _LONG = timedelta(hours=12)  # in which the first process may compute between two questions
+# What gloo and NCCL say of a process that is no longer there.
+_PARTED = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "remote process exited")
 PATIENCE = timedelta(minutes=5)
 """How long a process waits for others in a collective of the candidate's."""
 
@@ -87,10 +89,12 @@ def waiting(error: BaseException, where: str, *, wide: bool) -> VerifierError:
     """What to say of a candidate that failed on this process while it ran, in float64 if `wide`."""
     said = first_line(error)
     at = f" at {where}" if where else ""
+    if any(each in said for each in _PARTED):
+        return ProcessError(ranks().why(error))
     if "imed out" in said or "timeout" in said.lower():
         return ModelError(
             f"rank {ranks().rank} has waited {PATIENCE.total_seconds():g} seconds{at} for the other ranks in a "
             "collective call: they do not all make the same calls in the same order."
         )
-    what = " It ran in float64, which --no-semantics leaves out." if wide else ""
-    return ModelError(f"the candidate fails on rank {ranks().rank}{at}: {said}{what}")
+    what = "; it ran in float64, which --no-semantics leaves out" if wide else ""
+    return ModelError(f"the candidate fails on rank {ranks().rank}{at}: {said.rstrip('.')}{what}.")
