@@ -21,7 +21,7 @@ from verifier.models.specs import load
 from verifier.ranks import ranks
 from verifier.sharded.aligning import wide
 from verifier.sharded.asking import impatient, waiting
-from verifier.sharded.watching import Key, Pass, local, plain, watched
+from verifier.sharded.watching import Key, Pass, Returned, local, plain, watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,10 +157,12 @@ class Candidate:
         """What this rank's modules were given first, where they returned what is at the keys."""
         return [self._pass.events[key].given for key in keys[ranks().rank]]
 
-    def output(self, position: int) -> tuple[str, Tensor | None]:
-        """What this rank's model returned there, if it did, and how a DTensor lies."""
-        found = self._pass.outputs
-        return (self._pass.declared[position], found[position]) if position < len(found) else ("", None)
+    def output(self, position: int) -> Returned:
+        """What this rank's model returned there, if it did."""
+        found = self._pass
+        if position >= len(found.outputs):
+            return Returned()
+        return Returned(found.declared[position], found.outputs[position], found.made_by(position))
 
     def inside(self, scope: list[str | None]) -> list[tuple[Key, Tensor]]:
         """What calls in a module made on this rank."""

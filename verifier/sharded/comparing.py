@@ -14,7 +14,8 @@ from verifier.judge.budgets import SINGLE_ROUNDOFF
 from verifier.lockstep import meet
 from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, by_shape, join, place
-from verifier.sharded.watching import MODULE, OUTPUT, Event, Key
+from verifier.sharded.slices import close, tolerance
+from verifier.sharded.watching import MODULE, OUTPUT, Event, Key, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,11 @@ class Bench:
         event = self.baseline.events[key]
         return self._budget(event.value, self.other.events[key].value if key in self.other.events else None)
 
+    def _output_budget(self, position: int) -> Budget:
+        others = self.other.outputs
+        value = self.baseline.outputs[position]
+        return self._budget(value, others[position] if position < len(others) else None)
+
     def _budget(self, value: Tensor, other: Tensor | None) -> Budget:
         noise = _noise(value, other)
         if self.cell == ORACLE:
@@ -122,28 +128,65 @@ class Bench:
         value, maker = self.baseline.outputs[position], self.baseline.makers[position]
         key = Key("", OUTPUT, position)
         answers = self._returned(position)
-        ranks = tuple(rank for rank, (_, each) in enumerate(answers) if each is not None)
+        ranks = tuple(rank for rank, each in enumerate(answers) if each.value is not None)
         if not ranks:
             return None
         event = Event(key, OUTPUT, OUTPUT, value, () if maker is None else (maker,))
-        others = self.other.outputs
-        budget = self._budget(value, others[position] if position < len(others) else None)
-        pieces = [wide(each) for _, each in answers if each is not None]
-        declared = next((shard for shard, each in answers if each is not None), "")
+        budget = self._output_budget(position)
+        pieces = [wide(each.value) for each in answers if each.value is not None]
+        declared = next((each.declared for each in answers if each.value is not None), "")
         return self._found(event, pieces, budget, ranks, (known or {}).get(key), declared)
 
-    def _returned(self, position: int) -> list[tuple[str, Tensor | None]]:
-        """What each rank returned; nothing of those that return what they hand on to a rank that ends the model."""
-        answers: list[tuple[str, Tensor | None]] = self.crew.ask("output", position)
+    def _returned(self, position: int) -> list[Returned]:
+        """What each rank returned, as far as it is to be the baseline's output."""
+        return self._told_apart(position)[0]
+
+    def strays(self, position: int) -> tuple[int, ...]:
+        """The ranks that return there what has another shape and is nothing that the baseline computes."""
+        return self._told_apart(position)[1]
+
+    def _told_apart(self, position: int) -> tuple[list[Returned], tuple[int, ...]]:
+        """What each rank returned, without what stages hand on to a rank that ends the model, and strays."""
+        answers: list[Returned] = self.crew.ask("output", position)
         ending = self._makers(self.baseline.makers[position])
-        if any(each is not None and rank in ending for rank, (_, each) in enumerate(answers)):
-            return [each if rank in ending else ("", None) for rank, each in enumerate(answers)]
-        return answers
+        if not any(each.value is not None and rank in ending for rank, each in enumerate(answers)):
+            return answers, ()
+        answers = [
+            each if rank in ending or not self._handed_on(rank, each, ending) else Returned()
+            for rank, each in enumerate(answers)
+        ]
+        whole = wide(self.baseline.outputs[position])
+        odd = tuple(
+            rank
+            for rank, each in enumerate(answers)
+            if rank not in ending and each.value is not None and wide(each.value).shape != whole.shape
+        )
+        limit = self._output_budget(position).total
+        if not odd or place(whole, [wide(e.value) for e in answers if e.value is not None], limit):
+            return answers, ()
+        return [Returned() if rank in odd else each for rank, each in enumerate(answers)], odd
+
+    def _handed_on(self, rank: int, returned: Returned, ending: Sequence[int]) -> bool:
+        """Whether a rank returned what it computes alone, and no rank that ends the model computes too."""
+        if returned.value is None:
+            return False
+        value = wide(returned.value)
+        for key, parts in self.aligned.parts.items():
+            if not parts[rank] or any(parts[each] for each in ending):
+                continue
+            if returned.maker in parts[rank]:
+                return True
+            made = wide(self.baseline.events[key].value)
+            if made.numel() == value.numel() and made.numel():
+                slack = tolerance(made, self.budget(key).total)
+                if close(made.flatten(), value.flatten(), slack):
+                    return True
+        return False
 
     def pieces(self, key: Key) -> list[Tensor]:
         """What all ranks have at a key, in their order, each call after the other."""
         if key.returned:
-            return [wide(each) for _, each in self._returned(key.call) if each is not None]
+            return [wide(each.value) for each in self._returned(key.call) if each.value is not None]
         return [wide(each) for rank in self.crew.ask("tensor", self._asked(key)) for each in rank]
 
     def given(self, key: Key) -> list[Tensor]:
@@ -166,13 +209,7 @@ class Bench:
 
     def _makers(self, key: Key | None) -> tuple[int, ...]:
         """The ranks that have the call that made a module's result, past all modules around it."""
-        seen: set[Key] = set()
-        while key is not None and key not in seen:
-            seen.add(key)
-            event = self.baseline.events[key]
-            if event.op != MODULE or len(event.above) != 1:
-                break
-            key = event.above[0]
+        key = self.baseline.inmost(key)
         return () if key is None else tuple(r for r, each in enumerate(self.aligned.parts[key]) if each)
 
     def _found(

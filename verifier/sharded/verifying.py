@@ -270,6 +270,11 @@ def _cell(
     if not all(each.apart <= most for each in noted) and cell_result.verdict is Verdict.MATCH:
         why = "the candidate gives other numbers when it is watched, or each time"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
+    strays = {rank: k for k in range(len(here.outputs)) for rank in bench.strays(k)}
+    if strays and cell_result.verdict is Verdict.MATCH:
+        rank, position = next(iter(strays.items()))
+        why = f"rank {rank} returns at position {position} what has another shape than the baseline's output"
+        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
     told = tuple(_notes(faults, found_spreads, noted))
     return _Cell(cell_result, faults, covered, here, found_spreads, placed, told)

@@ -83,6 +83,29 @@ class Pass:
     calls: Counter[str] = field(default_factory=Counter)
     last: str = ""
 
+    def made_by(self, position: int) -> Key | None:
+        """The call that made what the model returned there, past all modules around it."""
+        return self.inmost(self.makers[position])
+
+    def inmost(self, key: Key | None) -> Key | None:
+        """The call that made a module's result, past all modules around it."""
+        seen: set[Key] = set()
+        while key is not None and key not in seen:
+            seen.add(key)
+            event = self.events[key]
+            if event.op != MODULE or len(event.above) != 1:
+                break
+            key = event.above[0]
+        return key
+
+
+class Returned(NamedTuple):
+    """What one process's model returned at a position, if it did: how a DTensor lies, and the call that made it."""
+
+    declared: str = ""
+    value: Tensor | None = None
+    maker: Key | None = None
+
 
 def plain(name: str) -> str:
     """A module's or parameter's name without the parts that wrappers put there."""
