@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from verifier.sharded.slices import close, matched
-from verifier.sharded.watching import Key
+from verifier.sharded.watching import STATE, Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +73,8 @@ def aligned(baseline: Pass, noted: Sequence[Noted], names: Sequence[Names]) -> A
             if called.outside(held.key.scope) or _stands_in(baseline.kinds.get(scope), kinds.get(scope)):
                 times = 0
             fits = times == 1 or (times > 1 and _times(each, held.key.scope, baseline, scope) == times)
-            if not fits or (held.key.op and not _alike(baseline.kinds.get(scope), kinds.get(scope))):
+            inside = held.key.op and held.op != STATE
+            if not fits or (inside and not _alike(baseline.kinds.get(scope), kinds.get(scope))):
                 lone.append((rank, held.key, held.op))
                 continue
             # Of a batch that goes through in parts, each call of the whole's comes once a part.

@@ -21,7 +21,8 @@ from verifier.models.specs import load
 from verifier.ranks import ranks
 from verifier.sharded.aligning import wide
 from verifier.sharded.asking import impatient, waiting
-from verifier.sharded.watching import Key, Pass, Returned, local, plain, watched
+from verifier.sharded.states import put_back, watched
+from verifier.sharded.watching import Key, Pass, Returned, local, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ class Held:
 class Noted:
     """What a process tells of its pass: keys with shapes, classes of modules, calls, outputs, notes.
 
-    `apart` is how far its outputs are from those of a pass that nothing watched (NRMSE).
+    `written` names the buffers that it changed; `apart` is how far its outputs are from those of a pass that nothing
+    watched (NRMSE).
     """
 
     held: tuple[Held, ...]
@@ -54,6 +56,7 @@ class Noted:
     outputs: int
     apart: float
     notes: tuple[str, ...]
+    written: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -125,8 +128,8 @@ class Candidate:
         if not instead:
             apart = _apart(bare, self._pass.outputs)
         held = tuple(Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values())
-        outputs = len(self._pass.outputs)
-        return Noted(held, self._pass.kinds, dict(self._pass.calls), outputs, apart, self.notes)
+        outputs, calls = len(self._pass.outputs), dict(self._pass.calls)
+        return Noted(held, self._pass.kinds, calls, outputs, apart, self.notes, frozenset(self._pass.written))
 
     def _called(self, instead: Mapping[Key, Tensor] | None) -> Any:
         model, cell = self._built
@@ -138,7 +141,7 @@ class Candidate:
                 set_random_state(self._chance)
             with running(cell):
                 if instead is None:
-                    with torch.no_grad():
+                    with put_back(model), torch.no_grad():
                         return model(*args, **kwargs)
                 return watched(model, args, kwargs, instead=instead, noting=where)
         except VerifierError:

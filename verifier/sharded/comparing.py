@@ -15,7 +15,7 @@ from verifier.lockstep import meet
 from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, by_shape, join, place
 from verifier.sharded.slices import close, tolerance
-from verifier.sharded.watching import MODULE, OUTPUT, Event, Key, Returned
+from verifier.sharded.watching import MODULE, OUTPUT, STATE, Event, Key, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -223,6 +223,8 @@ class Bench:
     ) -> Found:
         whole = wide(event.value)
         placed = known or place(whole, pieces, budget.total)
+        if placed is not None and event.op == STATE and not placed.reduced:
+            placed = None  # a buffer is read by each process for itself
         proved = placed is not None
         placed = placed or by_shape(whole, pieces)
         joined = None if placed is None else join(placed, whole, pieces)
@@ -262,7 +264,10 @@ def refuted(sites: Sequence[Found]) -> set[Key]:
     return {
         each.key
         for each in sites
-        if each.key.op and not each.key.returned and each.wrong and right.get(each.key.scope, False)
+        if each.key.op
+        and each.event.op not in (OUTPUT, STATE)
+        and each.wrong
+        and right.get(each.key.scope, False)
     }
 
 

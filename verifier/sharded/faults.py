@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verifier.records import UNEXPLAINED, Cause
@@ -11,7 +11,7 @@ from verifier.sharded.case import Blame, Case
 from verifier.sharded.causes import explained
 from verifier.sharded.comparing import Found, refuted, without
 from verifier.sharded.placing import Placement, cut
-from verifier.sharded.watching import GIVEN
+from verifier.sharded.watching import GIVEN, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +39,16 @@ class Faults:
     unpaired: set[Key] = field(default_factory=set)
     further: bool = False
 
+    def behind(self, site: Found) -> Key | None:
+        """The site at fault that explains one: itself, or of what a module has left in a buffer the module."""
+        if site.key in self.blamed or site.event.op != STATE:
+            return site.key if site.key in self.blamed else None
+        scopes = {key.scope: key for key in self.blamed if not key.returned}
+        around = site.key.scope
+        while around not in scopes and around:
+            around = around.rpartition(".")[0]
+        return scopes.get(around)
+
 
 def found_in(
     bench: Bench,
@@ -61,10 +71,12 @@ def found_in(
         sites = without(_put_right(bench, found.blamed) or sites, found.unpaired)
     while True:
         found.forced = {each.key: each for each in sites}
-        wrong = next((each for each in sites if each.wrong and each.key not in found.blamed), None)
+        wrong = next((each for each in sites if each.wrong and found.behind(each) is None), None)
         if wrong is None or len(found.blamed) > _MOST:
             break
         blame = explained(_case(bench, wrong, found.forced, spreads, parameters))
+        if wrong.event.op == STATE:
+            blame = replace(blame, placed=None, harmless=True)
         if not forcing:
             found.blamed[blame.key] = blame
             found.forced = {}

@@ -55,6 +55,9 @@ def _row(bench: Bench, each: Found, faults: Faults, index: Mapping[Key, int]) ->
     if blame is None:
         if forced is None:
             return msgspec.structs.replace(row, intrinsic=None)
+        behind = faults.behind(forced) if forced.wrong else None
+        if behind is not None and behind in index:
+            return msgspec.structs.replace(row, intrinsic=None, follows=index[behind])
         if faults.further and forced.wrong:
             last = max((index[k] for k in faults.blamed if k in index), default=None)
             return msgspec.structs.replace(row, intrinsic=None, follows=last)

@@ -36,7 +36,8 @@ from verifier.sharded.parameters import spreads
 from verifier.sharded.parts import STATISTICS
 from verifier.sharded.placing import Placement, by_shape, join
 from verifier.sharded.rows import coverage, judged
-from verifier.sharded.watching import OUTPUT, Key, Pass, plain, watched
+from verifier.sharded.states import only_written, watched
+from verifier.sharded.watching import OUTPUT, STATE, Key, Pass, plain
 from verifier.storage.saving import Verification
 from verifier.weights.fingerprint import Hasher
 
@@ -236,10 +237,12 @@ def _cell(
         named_on(state, here.kinds, each, shapes[rank], _fetching(crew, rank), earlier, numbers)
         for rank, each in enumerate(noted)
     ]
+    everything, noted = noted, only_written((here, beside), noted, names)
     pairs = aligned(here, noted, names)
     draws = Draws(crew, pairs)
     if dropping(here):
         here, beside = _baseline(side, cell, given, draws), _baseline(side, other, given, draws)
+        only_written((here, beside), everything, names)
     found_spreads = spreads(state, crew, shapes, names)
     bench = Bench(crew, cell, protocol.policy, here, beside, pairs)
     agreed = _agreement(bench)
@@ -269,6 +272,10 @@ def _cell(
     most = max((each.budget.total for each in faults.free if each.key.returned), default=0.0)
     if not all(each.apart <= most for each in noted) and cell_result.verdict is Verdict.MATCH:
         why = "the candidate gives other numbers when it is watched, or each time"
+        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
+    lost = [e.key.name for e in here.events.values() if e.op == STATE and not any(pairs.parts[e.key])]
+    if lost and cell_result.verdict is Verdict.MATCH:
+        why = f"what the baseline leaves in {', '.join(lost[:_SOME])} is in no buffer of the candidate's"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     strays = {rank: k for k in range(len(here.outputs)) for rank in bench.strays(k)}
     if strays and cell_result.verdict is Verdict.MATCH:

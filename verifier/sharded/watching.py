@@ -28,6 +28,9 @@ OUTPUT = "output"
 """The operator of what the model itself returned."""
 GIVEN = "given"
 """In the place of an operator: what a module was given first."""
+STATE = "state"
+"""The operator of what a pass has left in a buffer."""
+_BUFFER = "@"  # in front of a buffer's name in the place of an operator
 MODULE = "module"
 """The operator of what a module with others inside it returned."""
 
@@ -48,7 +51,7 @@ class Key(NamedTuple):
     @property
     def name(self) -> str:
         """As sites are named."""
-        base = ".".join(filter(None, (self.scope, self.op))) or "the model"
+        base = ".".join(filter(None, (self.scope, self.op.removeprefix(_BUFFER)))) or "the model"
         return (f"{base}_{self.call}" if self.call else base) + (f"[{self.output}]" if self.output else "")
 
 
@@ -73,7 +76,10 @@ class Event:
 
 @dataclass
 class Pass:
-    """All of one pass, in the order of execution; `outputs` are what the model returned."""
+    """All of one pass, in the order of execution; `outputs` are what the model returned.
+
+    Behind the calls come all buffers, as they are left; `written` names those that were others before.
+    """
 
     events: dict[Key, Event] = field(default_factory=dict)
     outputs: list[Tensor] = field(default_factory=list)
@@ -82,6 +88,7 @@ class Pass:
     kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     last: str = ""
+    written: set[str] = field(default_factory=set)
 
     def made_by(self, position: int) -> Key | None:
         """The call that made what the model returned there, past all modules around it."""
@@ -179,6 +186,20 @@ class Watch(TorchFunctionMode):
             self.noted.makers.append(self._maker(tensor))
             self.noted.declared.append(_placements(tensor))
         return self.noted
+
+    def states(self, before: Mapping[str, Tensor | None], differs: Callable[..., bool]) -> None:
+        """Note all buffers, once the model has returned."""
+        for name, buffer in self._model.named_buffers():
+            full = plain(name)
+            scope, _, own = full.rpartition(".")
+            call = Key(scope, "", max(0, self.noted.calls[scope] - 1))
+            above = (call,) if call in self.noted.events else ()
+            key = Key(scope, f"{_BUFFER}{own}", 0)
+            self.noted.events[key] = Event(
+                key, STATE, STATE, _copy(buffer), above, (full,), _placements(buffer)
+            )
+            if differs(buffer, before.get(full)):
+                self.noted.written.add(full)
 
     def _entering(self, name: str) -> Callable[..., None]:
         def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -347,11 +368,3 @@ def _is_leaf(module: nn.Module) -> bool:
     return (
         found.startswith("torch.nn.") and not any(module.children()) and not isinstance(module, nn.Identity)
     )
-
-
-def watched(model: nn.Module, args: Any, kwargs: Any, **options: Any) -> Pass:
-    """One pass of a model, without gradients."""
-    watch = Watch(model, **options)
-    with torch.no_grad(), watch:
-        outputs = model(*args, **kwargs)
-    return watch.returned(outputs)

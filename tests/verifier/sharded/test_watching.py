@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from verifier.sharded.watching import GIVEN, Key, watched
+from verifier.sharded.states import watched
+from verifier.sharded.watching import GIVEN, Key
 
 
 class Net(nn.Module):
