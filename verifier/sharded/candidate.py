@@ -57,6 +57,7 @@ class Noted:
     apart: float
     notes: tuple[str, ...]
     written: frozenset[str] = frozenset()
+    settings: Mapping[str, dict[str, object]] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,7 +130,8 @@ class Candidate:
             apart = _apart(bare, self._pass.outputs)
         held = tuple(Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values())
         outputs, calls = len(self._pass.outputs), dict(self._pass.calls)
-        return Noted(held, self._pass.kinds, calls, outputs, apart, self.notes, frozenset(self._pass.written))
+        changed, settings = frozenset(self._pass.written), self._pass.settings
+        return Noted(held, self._pass.kinds, calls, outputs, apart, self.notes, changed, settings)
 
     def _called(self, instead: Mapping[Key, Tensor] | None) -> Any:
         model, cell = self._built

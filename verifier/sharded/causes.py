@@ -34,6 +34,7 @@ def explained(case: Case) -> Blame:
     """The first reason that holds; `unexplained` where none does."""
     checks: tuple[Callable[[Case], Blame | None], ...] = (
         _by_parameters,
+        _by_settings,
         _by_what_it_is_given,
         bias_repeated,
         reduced_twice,
@@ -45,6 +46,7 @@ def explained(case: Case) -> Blame:
         uneven,
         misrouted,
         _parameters_out_of_order,
+        _by_possible_settings,
     )
     for check in checks:
         found = check(case)
@@ -67,6 +69,30 @@ def _by_parameters(case: Case) -> Blame | None:
     if wrong.flaw == "other":
         code = f"{wrong.name.rpartition('.')[2].replace('_', '-')}-perturbed"
     return case.blame(code, wrong.said, remedy=remedy)
+
+
+def _by_settings(case: Case) -> Blame | None:
+    """A module of torch's that is another one, or set otherwise."""
+    return _written_otherwise(case, sure=True)
+
+
+def _by_possible_settings(case: Case) -> Blame | None:
+    """A module whose numbers differ that it may compute with, and may not."""
+    return _written_otherwise(case, sure=False)
+
+
+def _written_otherwise(case: Case, *, sure: bool) -> Blame | None:
+    told = [] if case.found.key.returned else case.bench.otherwise.get(case.found.key.scope, [])
+    found = [each for each in told if each.telling or not (sure or each.idle)]
+    if not found:
+        return None
+    return case.blame(
+        found[0].code,
+        f"{case.found.key.scope}: {found[0].said}",
+        *(each.said for each in found[1:]),
+        remedy="write it as the baseline does",
+        confirmed=False,
+    )
 
 
 def _by_what_it_is_given(case: Case) -> Blame | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from verifier.records import Budget, Comparison
     from verifier.sharded.aligning import Aligned
     from verifier.sharded.asking import Crew
+    from verifier.sharded.settings import Otherwise
     from verifier.sharded.watching import Pass
 
 
@@ -85,6 +86,7 @@ class Bench:
     baseline: Pass
     other: Pass
     aligned: Aligned
+    otherwise: Mapping[str, Sequence[Otherwise]] = field(default_factory=dict)
 
     def budget(self, key: Key) -> Budget:
         """What a site may be off by, from how far the baseline is from itself in another precision there."""

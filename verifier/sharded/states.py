@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from verifier.sharded.settings import settings_of
 from verifier.sharded.watching import STATE, Watch, local, plain
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def only_written(passes: Sequence[Pass], noted: Sequence[Noted], names: Sequence
 def watched(model: nn.Module, args: Any, kwargs: Any, **options: Any) -> Pass:
     """One pass of a model, without gradients, after which its buffers are as before."""
     watch = Watch(model, **options)
+    watch.noted.settings = {plain(name): settings_of(module) for name, module in model.named_modules()}
     with put_back(model) as before, torch.no_grad():
         with watch:
             outputs = model(*args, **kwargs)

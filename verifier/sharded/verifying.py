@@ -36,6 +36,7 @@ from verifier.sharded.parameters import spreads
 from verifier.sharded.parts import STATISTICS
 from verifier.sharded.placing import Placement, by_shape, join
 from verifier.sharded.rows import coverage, judged
+from verifier.sharded.settings import otherwise
 from verifier.sharded.states import only_written, watched
 from verifier.sharded.watching import OUTPUT, STATE, Key, Pass, plain
 from verifier.storage.saving import Verification
@@ -244,7 +245,8 @@ def _cell(
         here, beside = _baseline(side, cell, given, draws), _baseline(side, other, given, draws)
         only_written((here, beside), everything, names)
     found_spreads = spreads(state, crew, shapes, names)
-    bench = Bench(crew, cell, protocol.policy, here, beside, pairs)
+    others = otherwise(here, noted, names, pairs)
+    bench = Bench(crew, cell, protocol.policy, here, beside, pairs, others)
     agreed = _agreement(bench)
     forcing = protocol.localise != "never"
     faults = found_in(bench, found_spreads, state, draws.causes, known, forcing=forcing)
@@ -277,13 +279,20 @@ def _cell(
     if lost and cell_result.verdict is Verdict.MATCH:
         why = f"what the baseline leaves in {', '.join(lost[:_SOME])} is in no buffer of the candidate's"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
+    unreached = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_ if each.telling]
+    if unreached and cell_result.verdict is Verdict.MATCH:
+        why = f"the same numbers on these inputs, but written otherwise: {'; '.join(unreached[:_SOME])}"
+        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     strays = {rank: k for k in range(len(here.outputs)) for rank in bench.strays(k)}
     if strays and cell_result.verdict is Verdict.MATCH:
         rank, position = next(iter(strays.items()))
         why = f"rank {rank} returns at position {position} what has another shape than the baseline's output"
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
+    apart = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_]
     told = tuple(_notes(faults, found_spreads, noted))
+    if apart:
+        told += (f"written otherwise than the baseline's: {'; '.join(apart[:_SOME])}",)
     return _Cell(cell_result, faults, covered, here, found_spreads, placed, told)
 
 

@@ -89,6 +89,7 @@ class Pass:
     calls: Counter[str] = field(default_factory=Counter)
     last: str = ""
     written: set[str] = field(default_factory=set)
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def made_by(self, position: int) -> Key | None:
         """The call that made what the model returned there, past all modules around it."""

@@ -66,6 +66,9 @@ def test_buffers_that_are_written_otherwise_are_a_difference(
     assert found.verdict is Verdict.DIVERGED
     assert [row.baseline for row in found.culprits] == ["1.running_mean"]
     assert found.culprits[0].op == "state"
+    cause = found.culprits[0].cause
+    assert cause is not None
+    assert cause.code == "batchnorm-momentum"
 
 
 def test_what_a_layer_in_front_does_is_not_blamed_on_the_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
