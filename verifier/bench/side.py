@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,11 +207,15 @@ class Side:
 
     def _runs(self, inputs: Inputs) -> bool:
         """Whether a copy that nothing watches takes the inputs."""
+        return self._takes(lambda: self._copied(state_of(self.model), self.cell()), inputs)
+
+    def _takes(self, copied: Callable[[], nn.Module], inputs: Inputs) -> bool:
+        """Whether a copy that is made first takes the inputs."""
         cell = self.cell()
         args, kwargs = arguments(inputs, cell)
         try:
             with torch.no_grad(), running(cell), same_chance():
-                self._copied(state_of(self.model), cell)(*args, **kwargs)
+                copied()(*args, **kwargs)
         except BaseException as error:
             check_unanswered(error)
             return False
@@ -237,6 +242,8 @@ class Side:
                 f"the {self.role} {self.spec} calls itself deeper than Python allows, also alone: {what}. "
                 "Allow for more with sys.setrecursionlimit, if it ends at all."
             )
+        if self.given is not self.model and self._takes(lambda: deepcopy(self.given), inputs):
+            return self._unwatched(error)
         if self.role != "baseline":
             return ModelError(f"the candidate {self.spec} fails on inputs that the baseline takes: {what}")
         if not isinstance(error, _OF_SHAPES):

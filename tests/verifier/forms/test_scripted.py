@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.verifier.forms.nets import DIVERGED, MATCH, NETS, ConvNet, given, net
 from verifier import verify
-from verifier.errors import InputError, SourceError
+from verifier.errors import InputError, ModelError, SourceError
 from verifier.forms.scripted.module import Warm, of, read
 from verifier.forms.scripted.program import ScriptProgram
 from verifier.graph.recording import record
@@ -450,6 +450,18 @@ def test_what_a_model_reads_of_its_part_is_there(how: str) -> None:
     assert "part.inner" in {row.baseline for row in wrong.culprits}
     if how != "module":
         assert verify(host(script=False), host(script=True, gain=3.0), x, weights="as-is").verdict is DIVERGED
+
+
+def test_what_cannot_be_read_of_a_part_as_one_call_is_told_as_a_limit() -> None:
+    def host(*, script: bool) -> nn.Module:
+        part = Doubling()
+        part.register_forward_hook(_twice)
+        return Host("method", torch.jit.script(part) if script else part).eval()
+
+    x = torch.randn(5, 16)
+    for sides in ((host(script=False), host(script=True)), (host(script=True), host(script=False))):
+        with pytest.raises(ModelError, match=r"runs as it was given, but .*'twice'.* limit of the verifier"):
+            verify(sides[0], sides[1], x, weights="as-is")
 
 
 def test_a_part_that_cannot_be_opened_is_one_call_beside_others_that_are_compared() -> None:
