@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from verifier.diagnose.codes import of_attribute, of_operator
-from verifier.graph.operators import ACTIVATIONS, canonical
-from verifier.sharded.watching import MODULE, OUTPUT, STATE, Key
+from verifier.graph.operators import ACTIVATIONS, REPLACEABLE, canonical, kind
+from verifier.sharded.watching import MODULE, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,9 +46,9 @@ def settings_of(module: nn.Module) -> dict[str, object]:
     """A module's settings: those that torch.nn's classes name, of others the numbers with a point that it has."""
     named = [
         name
-        for kind in type(module).__mro__
-        if kind.__module__.startswith("torch.nn.")
-        for name in vars(kind).get("__constants__", ())
+        for base in type(module).__mro__
+        if base.__module__.startswith("torch.nn.")
+        for name in vars(base).get("__constants__", ())
     ]
     own = [name for name, value in vars(module).items() if type(value) is float and not name.startswith("_")]
     found = {name: getattr(module, name, None) for name in (*named, *own) if name not in _OF_PARTS}
@@ -82,7 +82,7 @@ def _set_otherwise(
     scope: str, baseline: Pass, settings: Mapping[str, object], kinds: Sequence[str]
 ) -> Iterator[Otherwise]:
     known, base = baseline.settings[scope], baseline.kinds[scope]
-    torchs = next((kind for kind in base if kind.startswith("torch.nn.") and kind in kinds), "")
+    torchs = next((each for each in base if each.startswith("torch.nn.") and each in kinds), "")
     root = torchs.rpartition(".")[2]
     if base[0] not in kinds and root in ("", "Module"):
         return
@@ -104,7 +104,8 @@ def _other_operators(rank: int, baseline: Pass, noted: Noted, pairs: Aligned) ->
     for key, parts in pairs.parts.items():
         op = baseline.events[key].op
         for own in parts[rank][:1]:
-            if not key.op and op != ops[own] and not {op, ops[own]} & {MODULE, OUTPUT, STATE}:
+            # What is called last in one may be what moves its tensors between processes: that is of no such kind.
+            if not key.op and op != ops[own] and {kind(op), kind(ops[own])} <= REPLACEABLE:
                 yield _another(key.scope, ops[own], op)
     lone: dict[str, list[str]] = {}
     for where, key, op in pairs.lone:

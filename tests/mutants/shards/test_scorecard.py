@@ -24,6 +24,7 @@ CASES = (
     "llama/hand/drawing",
     "llama/hand/norm-local",
     "vit/hand/seed-shared",
+    "vit/tensor/none",
     "llama/sequence/twice",
     "llama/pipeline/none",
     "vit/pipeline/rounded",
