@@ -59,64 +59,77 @@ def _calls(side: Neighbourhood) -> list[Made]:
     return [*side.beyond, *side.between, *itself]
 
 
+def is_product(site: Site, call: KeptCall) -> bool:
+    """Whether a call multiplies with a weight that it keeps, each of whose rows makes a channel."""
+    known = site.op == "linear" or (site.op.startswith("conv") and not site.op.startswith("conv_transpose"))
+    return known and isinstance(call.arguments.get("weight"), Tensor) and "weight" in call.state
+
+
+class Scaling(NamedTuple):
+    """A product, and what alone stands behind it: a stored factor for each of its channels, and perhaps a shift."""
+
+    product: Made
+    times: Made
+    factor: Tensor
+    added: Made | None
+    shift: Tensor | None
+
+
+def scalings(side: Neighbourhood) -> Iterator[Scaling]:
+    """The products of one side that are scaled by numbers that it keeps."""
+    for site, call in _calls(side):
+        times = _behind(side, site, "mul") if is_product(site, call) else None
+        factor = None if times is None else _by_channel(times, site)
+        if times is None or factor is None:
+            continue
+        added = _behind(side, times[0], "add")
+        shift = None if added is None else _by_channel(added, site)
+        yield Scaling((site, call), times, factor, None if shift is None else added, shift)
+
+
 def _composed(side: Neighbourhood) -> Neighbourhood:
     """The side where a product, what it is multiplied by and what is added behind it are one product."""
-    for site, call in _calls(side):
-        times = _behind(side, site, "mul") if _weight(call) is not None else None
-        if times is None:
-            continue
-        last, weight, dimension = times, call.arguments["weight"], -1 if site.op == "linear" else 1
-        factor = _by_channel(times, site, len(weight), dimension)
-        shift = call.arguments.get("bias")
-        if factor is None or site.op.startswith("conv_transpose"):
-            continue
-        shift = shift * factor if isinstance(shift, Tensor) else torch.zeros_like(factor)
-        added = _behind(side, times[0], "add")
-        more = None if added is None else _by_channel(added, site, len(weight), dimension)
-        if added is not None and more is not None:
-            last, shift = added, shift + more
-        whole = call.with_argument(
-            "weight", weight * factor.reshape(-1, *[1] * (weight.dim() - 1)), is_state=True
-        )
-        whole = whole.with_argument("bias", shift, is_state=True)
-        put = replace(
-            last[0],
-            op=site.op,
-            inputs=site.inputs,
-            operands=site.operands,
-            tensors=site.tensors,
-            attributes=site.attributes,
-        )
-        side = _put(side, put, whole, site.index)
-        side = side if last is times else replace(side, between=_without(side.between, times[0]))
+    for (site, call), times, factor, added, shift in list(scalings(side)):
+        weight, bias = call.arguments["weight"], call.arguments.get("bias")
+        spread = factor.reshape(-1, *[1] * (weight.dim() - 1))
+        moved = bias * factor if isinstance(bias, Tensor) else torch.zeros_like(factor)
+        whole = call.with_argument("weight", weight * spread, is_state=True)
+        whole = whole.with_argument("bias", moved if shift is None else moved + shift, is_state=True)
+        side = _put(side, _product_at((added or times)[0], site), whole, site.index)
+        side = side if added is None else replace(side, between=_without(side.between, times[0]))
     return side
+
+
+def _product_at(place: Site, product: Site) -> Site:
+    """A site that gives what it gave, as the product that it is now."""
+    return replace(
+        place,
+        op=product.op,
+        inputs=product.inputs,
+        operands=product.operands,
+        tensors=product.tensors,
+        attributes=product.attributes,
+    )
 
 
 def _behind(side: Neighbourhood, site: Site, op: str) -> Made | None:
     """The operator that alone reads a site, if it is this one with a tensor that is stored, and it is seen."""
     readers = side.graph.consumers[site.index]
-    found = [each for each in _calls(side) if len(readers) == 1 and each[0].index == readers[0]]
+    found = [each for each in _calls(side) if [each[0].index] == [*readers]]
     if not found or found[0][0].op != op or len(found[0][0].tensors) != 1:
         return None
-    return (
-        found[0]
-        if found[0][0].operands == (site.index,) and found[0][1].arguments.get("alpha", 1) == 1
-        else None
-    )
+    alone = found[0][0].operands == (site.index,) and found[0][1].arguments.get("alpha", 1) == 1
+    return found[0] if alone else None
 
 
-def _by_channel(made: Made, product: Site, channels: int, dimension: int) -> Tensor | None:
+def _by_channel(made: Made, product: Site) -> Tensor | None:
     """The one stored tensor of an operator behind a product, if it holds a number for each of its channels."""
-    stored = made[1].arguments.get(made[0].tensors[0].role)
-    if not isinstance(stored, Tensor) or stored.numel() != channels:
-        return None
+    stored, dimension = made[1].arguments.get(made[0].tensors[0].role), -1 if product.op == "linear" else 1
     wanted = [1] * len(product.shape)
-    wanted[dimension] = channels
-    return (
-        stored.reshape(-1)
-        if (1,) * (len(wanted) - stored.dim()) + tuple(stored.shape) == tuple(wanted)
-        else None
-    )
+    wanted[dimension] = product.shape[dimension]
+    if not isinstance(stored, Tensor):
+        return None
+    return stored.reshape(-1) if [1] * (len(wanted) - stored.dim()) + [*stored.shape] == wanted else None
 
 
 def _without(calls: tuple[Made, ...], site: Site) -> tuple[Made, ...]:
@@ -161,15 +174,12 @@ def _fold(product: Made, norm: Made) -> _Fold | None:
     for role, tensor in made.items():
         call = call.with_argument(role, tensor.to(weight), is_state=True)
     allowed = ROUNDINGS * SINGLE_ROUNDOFF
-    put = replace(
-        behind,
-        op=site.op,
-        inputs=site.inputs,
-        operands=site.operands,
-        tensors=site.tensors,
-        attributes=site.attributes,
+    return _Fold(
+        product,
+        _product_at(behind, site),
+        call,
+        {"weight": allowed * made["weight"].abs(), "bias": allowed * terms},
     )
-    return _Fold(product, put, call, {"weight": allowed * made["weight"].abs(), "bias": allowed * terms})
 
 
 def fold(op: str, product: Mapping[str, Any], norm: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:

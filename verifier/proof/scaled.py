@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from verifier.diagnose.folds import is_product, scalings
 from verifier.judge.budgets import ROUNDINGS, SINGLE_ROUNDOFF
 from verifier.proof.stored import rounds_to
 from verifier.recognise.relation import compared
@@ -21,22 +22,6 @@ if TYPE_CHECKING:
     Made = tuple[Site, KeptCall]
 
 
-class _Kept(NamedTuple):
-    """An operator with one tensor that is stored."""
-
-    name: str
-    stored: Tensor
-
-
-class _Scaled(NamedTuple):
-    """A product, and by which stored numbers it is multiplied, and what is added then, if anything is."""
-
-    product: KeptCall
-    times: _Kept
-    shift: _Kept | None
-    given: Tensor
-
-
 def scaled(side: Neighbourhood, other: Neighbourhood, wanted: Tensor, limit: float) -> Exact | None:
     """What the numbers that one side keeps behind a product are the rounding of, by the names of these.
 
@@ -49,71 +34,35 @@ def scaled(side: Neighbourhood, other: Neighbourhood, wanted: Tensor, limit: flo
         wanted: What both should give, in float64.
         limit: The relative error (NRMSE) that is none.
     """
-    kept, line = _kept(side), _line(other)
+    kept = next((each for each in scalings(side) if (each.added or each.times)[0] is side.site), None)
+    line = _line(other)
     if kept is None or line is None:
         return None
-    product, slope, offset = line
-    same = [each.arguments.get("weight") for each in (kept.product, product)]
-    if kept.product.function is not product.function or not _equal(*same):
+    (_, call), product = kept.product, line[0]
+    weights = call.arguments["weight"], product.arguments["weight"]
+    if call.function is not product.function or not torch.equal(*weights):
         return None
-    for sign, call in ((1, product), (-1, kept.product)):
-        bias = call.arguments.get("bias")
-        if isinstance(bias, Tensor):
-            offset = offset + sign * slope * bias.reshape(_along(kept.times.stored, wanted))
-    exact = {kept.times.name: slope.reshape(kept.times.stored.shape)}
-    if not rounds_to(exact[kept.times.name], kept.times.stored):
+    slope, offset = line[1].flatten(), line[2].flatten()
+    for sign, each in ((1, product), (-1, call)):
+        if isinstance(bias := each.arguments.get("bias"), Tensor):
+            offset = offset + sign * slope * bias
+    if not rounds_to(slope, kept.factor) or (kept.shift is None and bool(offset.any())):
         return None
     if kept.shift is not None:
-        found = offset.reshape(kept.shift.stored.shape)
-        own, size = kept.shift.stored, wanted.square().mean().sqrt()
-        allowed = ROUNDINGS * SINGLE_ROUNDOFF * torch.maximum(torch.maximum(own.abs(), found.abs()), size)
-        if bool(((found - own).abs() > allowed).any()):
+        size = torch.maximum(torch.maximum(kept.shift.abs(), offset.abs()), wanted.square().mean().sqrt())
+        if bool(((offset - kept.shift).abs() > ROUNDINGS * SINGLE_ROUNDOFF * size).any()):
             return None
-        exact[kept.shift.name] = found
-    elif bool(offset.any()):
+    made = kept.times[1].operands[0] * slope.reshape(line[1].shape) + offset.reshape(line[1].shape)
+    if not compared(made, wanted).within(limit):
         return None
-    if not compared(kept.given * slope + offset, wanted).within(limit):
-        return None
-    stored = {each.name: each.stored for each in (kept.times, kept.shift) if each is not None}
-    return {name: tensor for name, tensor in exact.items() if not tensor.equal(stored[name])}
-
-
-def _kept(side: Neighbourhood) -> _Scaled | None:
-    """The last operators of a side, if they are such."""
-    if side.site is None or side.call is None:
-        return None
-    calls = [*side.between, (side.site, side.call)]
-    shift = _stored(calls[-1], "add")
-    places = {site.index: call for site, call in calls}
-    times = _stored(calls[-1 if shift is None else -2], "mul") if len(calls) > (shift is not None) else None
-    if times is None or (shift is not None and calls[-1][0].operands != (calls[-2][0].index,)):
-        return None
-    if shift is not None and shift.stored.numel() != times.stored.numel():
-        return None
-    (site, call) = calls[-1 if shift is None else -2]
-    (source,) = site.operands
-    product = None if source is None else places.get(source)
-    if product is None or not _is_product(product):
-        return None
-    return _Scaled(product, times, shift, call.operands[0])
-
-
-def _stored(made: Made, op: str) -> _Kept | None:
-    site, call = made
-    if (
-        site.op != op
-        or len(site.tensors) != 1
-        or len(call.operands) != 1
-        or call.arguments.get("alpha", 1) != 1
-    ):
-        return None
-    stored = call.arguments.get(site.tensors[0].role)
-    fits = isinstance(stored, Tensor) and stored.dtype is torch.float64
-    return _Kept(site.tensors[0].name, stored) if fits and isinstance(stored, Tensor) else None
-
-
-def _is_product(call: KeptCall) -> bool:
-    return isinstance(call.arguments.get("weight"), Tensor) and "weight" in call.state
+    found = [(kept.times, slope, kept.factor)]
+    if kept.added is not None and kept.shift is not None:
+        found.append((kept.added, offset, kept.shift))
+    return {
+        site.tensors[0].name: exact.reshape(at.arguments[site.tensors[0].role].shape)
+        for (site, at), exact, stored in found
+        if not exact.equal(stored)
+    }
 
 
 def _line(side: Neighbourhood) -> tuple[KeptCall, Tensor, Tensor] | None:
@@ -124,8 +73,7 @@ def _line(side: Neighbourhood) -> tuple[KeptCall, Tensor, Tensor] | None:
     if side.site is None or side.call is None:
         return None
     calls = [*side.between, (side.site, side.call)]
-    products = (k for k, (site, call) in enumerate(calls) if site.op != "batch_norm" and _is_product(call))
-    first = next(products, len(calls))
+    first = next((k for k, each in enumerate(calls) if is_product(*each)), len(calls))
     if first >= len(calls) - 1:
         return None
     (site, product), chain = calls[first], calls[first + 1 :]
@@ -167,12 +115,3 @@ def _through(chain: Sequence[Made], source: int, value: Tensor) -> Tensor | None
             return None
         source = site.index
     return value
-
-
-def _along(stored: Tensor, like: Tensor) -> tuple[int, ...]:
-    """The shape in which a number for each channel is multiplied."""
-    return (1,) * (like.dim() - stored.dim()) + tuple(stored.shape)
-
-
-def _equal(one: object, two: object) -> bool:
-    return isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two)
