@@ -10,6 +10,7 @@ import typer
 
 from verifier.cli import exits, options, showing
 from verifier.cli.planning import command_line, picture_size, placed, plan_models
+from verifier.ranks import PATIENCE, Ranks, joined
 
 if TYPE_CHECKING:
     from verifier.training.recipe import TrainingRecipe
@@ -42,7 +43,16 @@ def train_parity(
     candidate_trainer: Annotated[
         str | None, typer.Option(metavar="SPEC", help="A loop that trains the candidate alone; same form.")
     ] = None,
-    data: options.DataName = "digits",
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="digits|cifar10|FOLDER|SPEC",
+            help=(
+                "What to learn from: scikit-learn's handwritten digits, CIFAR-10, a folder of photographs for each "
+                "class, or what file.py:function returns, batches of inputs and labels."
+            ),
+        ),
+    ] = "digits",
     data_dir: options.DataDirectory = Path("data"),
     image_size: options.PictureSize = None,
     batch_size: Annotated[
@@ -57,6 +67,22 @@ def train_parity(
         str, typer.Option(metavar="MODE", help="What both start from: init, imagenet, or a weights file.")
     ] = "init",
     map_file: options.Map = None,
+    sharded: Annotated[
+        bool,
+        typer.Option(
+            "--sharded",
+            help="The processes that torchrun started hold the candidate between them, and train it together.",
+        ),
+    ] = False,
+    data_parallel: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --sharded: how many groups of processes share the samples of a batch; 1 gives all to each.",
+        ),
+    ] = 1,
+    patience: options.Patience = PATIENCE,
     seed: options.TrainingSeed = 0,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where training-parity.json, its page and tensors.csv go.")
@@ -69,7 +95,9 @@ def train_parity(
         baseline = placed(baseline, baseline_path, "--baseline-path")
         candidate = placed(candidate, candidate_path, "--candidate-path")
         models = plan_models(arch, baseline, candidate)
-        with showing.progress_bar("importing torch") as progress, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            team = stack.enter_context(joined(patience, spread=True)) if sharded else Ranks()
+            progress = stack.enter_context(showing.progress_bar("importing torch"))
             from verifier.models import specs
             from verifier.storage.earlier import awaiting
             from verifier.storage.saving import check_writable
@@ -78,14 +106,17 @@ def train_parity(
             from verifier.training.saving import PARITY, PARITY_PAGE, TENSORS, save_parity
             from verifier.weights import read_map
 
-            check_writable(out)
-            stack.enter_context(awaiting(out, (PARITY, TENSORS, PARITY_PAGE)))
+            if team.leads:
+                check_writable(out)
+                stack.enter_context(awaiting(out, (PARITY, TENSORS, PARITY_PAGE)))
             loops = [None if spec is None else specs.function(spec) for spec in (trainer, candidate_trainer)]
             known = None if map_file is None else read_map(map_file)
             progress("reading data", 0, 0)
             found = run(
                 *models,
-                read(data, data_dir, size=picture_size(image_size, arch, data), seed=seed),
+                specs.function(data)
+                if ":" in data and not Path(data).exists()
+                else read(data, data_dir, size=picture_size(image_size, arch, data), seed=seed),
                 recipe=for_both,
                 candidate_recipe=for_candidate,
                 trainer=loops[0],
@@ -99,7 +130,11 @@ def train_parity(
                 procedures=_told(for_both, for_candidate, trainer, candidate_trainer),
                 command=command_line(),
                 progress=progress,
+                sharded=sharded,
+                data_parallel=data_parallel,
             )
+            if not team.leads:
+                exits.end(0)  # one rank speaks, writes and has the exit code
             showing.warn(save_parity(found, out))
         showing.show_parity(found, out)
         exits.by(found.verdict)

@@ -51,8 +51,10 @@ if TYPE_CHECKING:
     from verifier.cells import Request
     from verifier.inputs import Inputs
     from verifier.records import OutputAgreement
+    from verifier.sharded.aligning import Names
     from verifier.sharded.candidate import Noted
     from verifier.sharded.parameters import Spread
+    from verifier.sharded.settings import Otherwise
 
 _OWN = ("transfer", "calibrated", "as-is")  # what is asked for where nobody asks, and what it means here
 _SINGLE = Cell("cpu", "float32")
@@ -60,13 +62,14 @@ _SOME = 3
 
 
 @dataclass
-class _Cell:
+class Compared:
     """What one cell has come to."""
 
     result: CellResult
     faults: Faults
     covered: Coverage
     baseline: Pass
+    names: list[Names]
     spreads: Mapping[str, Spread]
     placed: dict[Key, Placement]
     notes: tuple[str, ...]
@@ -113,7 +116,7 @@ def verified_sharded(
     started = time.perf_counter()
     if seen and (isinstance(inputs, Stream) or not is_spread(candidate, seed)):
         return None
-    _check(baseline, candidate)
+    check_models(baseline, candidate)
     _check_asked(inputs, weights, {**needing, "--map": bool(parameter_map)}, requests)
     given = tensors(inputs)
     own = Candidate(candidate, given, seed)
@@ -124,33 +127,17 @@ def verified_sharded(
             return verification
         side = Side.of("baseline", baseline, seed)
         cells, skipped = _cells(requests, crew, protocol, semantics=semantics)
-        done: list[_Cell] = []
+        done: list[Compared] = []
         for cell in cells:
             if cell != ORACLE:
                 crew.ask("build", cell, False)
             known = done[0].placed if done and not done[0].faults.blamed else None
-            done.append(_cell(side, crew, cell, given, protocol, known))
+            done.append(compared(side, crew, cell, given, protocol, known))
     first = done[0]
     ended = concluded(protocol.policy, [each.result for each in done], first.covered)._asdict()
     verification = Verification(
         **ended,
-        baseline=ModelInfo(
-            spec=side.spec,
-            type=type(side.model).__name__,
-            parameters=sum(each.numel() for each in side.model.parameters()),
-            sites=first.covered.baseline_sites,
-        ),
-        candidate=ModelInfo(
-            spec=candidate if isinstance(candidate, str) else type(candidate).__name__,
-            type=f"{ranks().size} processes",
-            parameters=sum(each.numel() for each in side.model.parameters()),
-            sites=first.covered.candidate_sites,
-        ),
-        weights=WeightsInfo(
-            mode="as-is",
-            unexercised=tuple(_constant(state_of(side.model))),
-            baseline_digest=Hasher().of_all(state_of(side.model).items()),
-        ),
+        **described(side, candidate, first.covered),
         inputs=msgspec.structs.replace(given.info, digest=Hasher().of_all(named(given))),
         seed=seed,
         environment=describe(),
@@ -163,7 +150,7 @@ def verified_sharded(
                 (
                     *side.notes,
                     *skipped,
-                    *_hidden(state_of(side.model)),
+                    *hidden(state_of(side.model)),
                     *(n for each in done for n in each.notes),
                 )
             )
@@ -173,7 +160,34 @@ def verified_sharded(
     return verification
 
 
-def _check(*models: Any) -> None:
+def described(side: Side, candidate: Any, covered: Coverage) -> dict[str, Any]:
+    """Both models and their weights, for a record."""
+    state = state_of(side.model)
+    size = sum(each.numel() for each in side.model.parameters())
+    return {
+        "baseline": ModelInfo(
+            spec=side.spec, type=type(side.model).__name__, parameters=size, sites=covered.baseline_sites
+        ),
+        "candidate": ModelInfo(
+            spec=candidate if isinstance(candidate, str) else type(candidate).__name__,
+            type=f"{ranks().size} processes",
+            parameters=size,
+            sites=covered.candidate_sites,
+        ),
+        "weights": WeightsInfo(
+            mode="as-is",
+            unexercised=tuple(_constant(state)),
+            baseline_digest=Hasher().of_all(state.items()),
+        ),
+    }
+
+
+def check_models(*models: Any) -> None:
+    """Whether they are what a sharded comparison takes.
+
+    Raises:
+        UsageError: One is no module, nor a specification of one.
+    """
     for model in models:
         if not isinstance(model, nn.Module) and (not isinstance(model, str) or is_file(model)):
             raise UsageError(
@@ -214,14 +228,24 @@ def _cells(
     return cells or [_SINGLE], [f"the candidate could not be compared in float64: {failed}"]
 
 
-def _cell(
+def compared(
     side: Side,
     crew: Crew,
     cell: Cell,
     given: Inputs,
     protocol: Protocol,
     known: Mapping[Key, Placement] | None,
-) -> _Cell:
+) -> Compared:
+    """The forward pass in one cell, in which every process has built its part.
+
+    Args:
+        side: The whole model.
+        crew: The processes.
+        cell: The cell.
+        given: What goes into the whole.
+        protocol: How it is judged.
+        known: How sites lie, as another cell has told.
+    """
     started = time.perf_counter()
     protocol.progress(f"comparing in {cell.name}", 0, 0)
     other = _SINGLE if cell == ORACLE else ORACLE
@@ -271,29 +295,34 @@ def _cell(
         output=agreed,
         outputs=ends,
     )
-    most = max((each.budget.total for each in faults.free if each.key.returned), default=0.0)
-    if not all(each.apart <= most for each in noted) and cell_result.verdict is Verdict.MATCH:
-        why = "the candidate gives other numbers when it is watched, or each time"
-        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
-    lost = [e.key.name for e in here.events.values() if e.op == STATE and not any(pairs.parts[e.key])]
-    if lost and cell_result.verdict is Verdict.MATCH:
-        why = f"what the baseline leaves in {', '.join(lost[:_SOME])} is in no buffer of the candidate's"
-        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
-    unreached = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_ if each.telling]
-    if unreached and cell_result.verdict is Verdict.MATCH:
-        why = f"the same numbers on these inputs, but written otherwise: {'; '.join(unreached[:_SOME])}"
-        cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
-    strays = {rank: k for k in range(len(here.outputs)) for rank in bench.strays(k)}
-    if strays and cell_result.verdict is Verdict.MATCH:
-        rank, position = next(iter(strays.items()))
-        why = f"rank {rank} returns at position {position} what has another shape than the baseline's output"
+    why = next(_doubts(bench, faults, noted, others), "")
+    if why and cell_result.verdict is Verdict.MATCH:
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
     apart = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_]
     told = tuple(_notes(faults, found_spreads, noted))
     if apart:
         told += (f"written otherwise than the baseline's: {'; '.join(apart[:_SOME])}",)
-    return _Cell(cell_result, faults, covered, here, found_spreads, placed, told)
+    return Compared(cell_result, faults, covered, here, names, found_spreads, placed, told)
+
+
+def _doubts(
+    bench: Bench, faults: Faults, noted: Sequence[Noted], others: Mapping[str, Sequence[Otherwise]]
+) -> Iterator[str]:
+    """Reasons why the same numbers are no match."""
+    here = bench.baseline
+    most = max((each.budget.total for each in faults.free if each.key.returned), default=0.0)
+    if not all(each.apart <= most for each in noted):
+        yield "the candidate gives other numbers when it is watched, or each time"
+    lost = [e.key.name for e in here.events.values() if e.op == STATE and not any(bench.aligned.parts[e.key])]
+    if lost:
+        yield f"what the baseline leaves in {', '.join(lost[:_SOME])} is in no buffer of the candidate's"
+    unreached = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_ if each.telling]
+    if unreached:
+        yield f"the same numbers on these inputs, but written otherwise: {'; '.join(unreached[:_SOME])}"
+    for position in range(len(here.outputs)):
+        for rank in bench.strays(position):
+            yield f"rank {rank} returns at position {position} what has another shape than the baseline's output"
 
 
 def _baseline(side: Side, cell: Cell, given: Inputs, draws: Draws | None = None) -> Pass:
@@ -331,7 +360,8 @@ def _constant(state: Mapping[str, Tensor]) -> Iterator[str]:
             yield name
 
 
-def _hidden(state: Mapping[str, Tensor]) -> Iterator[str]:
+def hidden(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Which parameters hide how they are used, as a note."""
     names = list(_constant(state))
     if names:
         more = f" and {len(names) - _SOME} more" if names[_SOME:] else ""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
     from verifier.training.loss_reading import LossReading
     from verifier.training.records import Phase
-    from verifier.training.watching import Watch
+    from verifier.training.steps import Seen
 
     Named: TypeAlias = Mapping[str, list[Tensor]]
     """Tensors by name; in a list, as a batch may have several passes and steps."""
@@ -54,7 +52,7 @@ class BaselineBatch:
     rates: dict[str, float] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def began(self, watch: Watch) -> None:
+    def began(self, watch: Seen) -> None:
         """Nothing to keep yet."""
 
     def activation(self, pair: int, tensor: Tensor) -> None:
@@ -69,31 +67,31 @@ class BaselineBatch:
     def constant(self, pair: int) -> None:
         """Nothing to keep."""
 
-    def forward_ended(self, watch: Watch) -> None:
+    def forward_ended(self, watch: Seen) -> None:
         """Keep the buffers."""
         _append(self.buffers, watch.buffers)
 
-    def loss(self, watch: Watch, loss: Tensor, reading: LossReading) -> None:  # noqa: ARG002
+    def loss(self, watch: Seen, loss: Tensor, reading: LossReading) -> None:  # noqa: ARG002
         """Keep the loss, and how it was reduced."""
         self.losses.append(loss.clone())
         self.readings.append(reading)
 
-    def backward_ended(self, watch: Watch) -> None:
+    def backward_ended(self, watch: Seen) -> None:
         """Keep the gradients."""
-        _append(self.gradients, gradients(watch))
+        _append(self.gradients, watch.gradients())
 
-    def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+    def before_step(self, watch: Seen, optimiser: Optimizer) -> None:
         """Keep the gradients as they are applied, and the options they are applied with."""
-        _append(self.applied, gradients(watch, optimiser))
+        _append(self.applied, watch.gradients(optimiser))
         self.groups = {name: dict(group) for name, group in watch.groups().items()}
 
-    def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+    def after_step(self, watch: Seen, optimiser: Optimizer) -> None:
         """Keep the optimiser's state and the weights."""
-        for what, tensors in states(watch, optimiser).items():
+        for what, tensors in watch.states(optimiser).items():
             _append(self.states.setdefault(what, {}), tensors)
         _append(self.weights, watch.updated(optimiser))
 
-    def ended(self, watch: Watch) -> None:
+    def ended(self, watch: Seen) -> None:
         """Keep the rates, and the weights as the batch has left them."""
         self.parameters = watch.parameters
         self.rates = {name: float(group["lr"]) for name, group in watch.groups().items()}
@@ -102,22 +100,6 @@ class BaselineBatch:
 def _append(table: dict[str, list[Tensor]], tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in copies(tensors).items():
         table.setdefault(name, []).append(tensor)
-
-
-def gradients(watch: Watch, optimiser: Optimizer | None = None) -> dict[str, Tensor]:
-    """The gradients the parameters have now; those of one optimiser, if it is given."""
-    parameters = watch.parameters if optimiser is None else watch.updated(optimiser)
-    return {name: p.grad for name, p in parameters.items() if p.grad is not None}
-
-
-def states(watch: Watch, optimiser: Optimizer) -> dict[str, dict[str, Tensor]]:
-    """The optimiser's tensors by what they are (`momentum_buffer`, `exp_avg`, ...) and by parameter."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, parameter in watch.parameters.items():
-        for what, value in optimiser.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
-                found.setdefault(what, {})[name] = value
-    return found
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,9 +22,7 @@ from verifier.training.baseline_batch import (
     BaselineBatch,
     Place,
     copies,
-    gradients,
     plain,
-    states,
 )
 from verifier.training.correspondence import Forcing
 from verifier.training.evidence import Answer, Evidence, Loss
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from verifier.training.history import History
     from verifier.training.loss_reading import LossReading
     from verifier.training.records import Allowed
-    from verifier.training.watching import Watch
+    from verifier.training.steps import Seen
 
 
 @dataclass
@@ -94,7 +92,7 @@ class CandidateBatch:
         own = place.phase is Phase.OPTIMISER and place.what != WEIGHT
         return self._explaining and not (own and self.errors[place] > self.allowed[place.phase].limit)
 
-    def began(self, watch: Watch) -> None:
+    def began(self, watch: Seen) -> None:
         """Keep what a forced batch starts from."""
         if self._explaining:
             self.evidence.buffers = copies(watch.buffers)
@@ -120,7 +118,7 @@ class CandidateBatch:
         # The parameters above it tell that they have no gradient.
         self.kept.activation_gradients.pop(pair, None)
 
-    def forward_ended(self, watch: Watch) -> None:
+    def forward_ended(self, watch: Seen) -> None:
         """Compare the buffers."""
         if self._whole():
             self._tensors(Phase.STATISTICS, BUFFER, self.kept.buffers, watch.buffers)
@@ -133,12 +131,12 @@ class CandidateBatch:
         rows = self.kept.activations.get(int(place.subject), [])
         return self._rows[place] >= sum(len(each) for each in rows)
 
-    def loss(self, watch: Watch, loss: Tensor, reading: LossReading) -> None:
+    def loss(self, watch: Seen, loss: Tensor, reading: LossReading) -> None:
         """Compare the loss."""
         place = Place(Phase.LOSS, LOSS, "")
         self.losses.append(loss.clone())
         if self._explaining:
-            self.evidence.held = copies(gradients(watch))
+            self.evidence.held = copies(watch.gradients())
             self.evidence.losses[1].append(Loss(float(loss), reading))
         if self.in_portions:
             return  # their sum is compared
@@ -150,39 +148,38 @@ class CandidateBatch:
                 place, math.inf, f"the candidate makes {number + 1} backward passes, {number} are made"
             )
 
-    def backward_ended(self, watch: Watch) -> None:
+    def backward_ended(self, watch: Seen) -> None:
         """Compare the gradients."""
         if not self._whole():
             return
-        candidate, place = gradients(watch), Place(Phase.BACKWARD, NORM, "")
+        candidate, place = watch.gradients(), Place(Phase.BACKWARD, NORM, "")
         number = self._turn(place)
         number = -1 if self.in_portions else number
         baseline = [row[number] for row in self.kept.gradients.values() if number < len(row)]
         length = norm(candidate.values())  # before they may be overwritten
         self._tensors(Phase.BACKWARD, GRADIENT, self.kept.gradients, candidate)
         self._note(place, relative(norm(baseline), length))
-        self._applied(watch.parameters)
+        self._applied(watch.gradients())
 
-    def before_step(self, watch: Watch, optimiser: Optimizer) -> None:
+    def before_step(self, watch: Seen, optimiser: Optimizer) -> None:
         """Compare the gradients as they are applied."""
         self.stepped = True
-        self._tensors(Phase.CLIP, GRADIENT, self.kept.applied, gradients(watch, optimiser))
+        self._tensors(Phase.CLIP, GRADIENT, self.kept.applied, watch.gradients(optimiser))
         self.groups = {name: dict(group) for name, group in watch.groups().items()}
-        self._applied(watch.updated(optimiser))
+        self._applied(watch.gradients(optimiser))
 
-    def _applied(self, parameters: Mapping[str, Tensor]) -> None:
+    def _applied(self, gradients: Mapping[str, Tensor]) -> None:
         if self._explaining and self.history is not None:
-            for name, parameter in parameters.items():
-                if parameter.grad is not None:
-                    self.history.gradient(name, parameter.grad)
+            for name, gradient in gradients.items():
+                self.history.gradient(name, gradient)
 
-    def after_step(self, watch: Watch, optimiser: Optimizer) -> None:
+    def after_step(self, watch: Seen, optimiser: Optimizer) -> None:
         """Compare the optimiser's state and the weights."""
-        for what, tensors in states(watch, optimiser).items():
+        for what, tensors in watch.states(optimiser).items():
             self._tensors(Phase.OPTIMISER, what, self.kept.states.get(what, {}), tensors)
         self._tensors(Phase.OPTIMISER, WEIGHT, self.kept.weights, watch.updated(optimiser))
 
-    def ended(self, watch: Watch) -> None:
+    def ended(self, watch: Seen) -> None:
         """Compare the learning rates, and note what the candidate has left out."""
         groups = watch.groups()
         if self._explaining:
@@ -206,7 +203,7 @@ class CandidateBatch:
                     group["lr"] = rate
         self._missing()
 
-    def over(self, baseline: Watch, candidate: Watch) -> None:
+    def over(self, baseline: Seen, candidate: Seen) -> None:
         """Both loops have ended: compare what they leave behind, buffers included."""
         for what, b, c in (
             (f"{WEIGHT} at the end", baseline.parameters, candidate.parameters),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
@@ -44,6 +44,30 @@ class Judgement(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Blamed(NamedTuple):
+    """What is at fault, a row for every tensor, and what differs and is no fault, as notes."""
+
+    culprits: tuple[Divergence, ...]
+    rows: tuple[TensorRow, ...]
+    notes: tuple[str, ...]
+
+
+class Named(Protocol):
+    """What places are called, and in which order they come."""
+
+    def order(self, place: Place) -> tuple[float, ...]:
+        """Larger is later."""
+
+    def names(self, place: Place) -> tuple[str, str]:
+        """What the baseline and the candidate call it."""
+
+    def shape(self, place: Place) -> tuple[int, ...]:
+        """The baseline's."""
+
+    def follows(self, first: Mapping[Place, int]) -> set[Place]:
+        """Of places that differ, in which batch first, those that only follow from others."""
+
+
 def limits(
     cell: Cell, recipe: TrainingRecipe, candidate_recipe: TrainingRecipe, alignment: Alignment
 ) -> dict[Phase, Allowed]:
@@ -57,25 +81,36 @@ def limits(
     whose u is far larger than what sums in float32 lose: 4 u of that. Where one side alone is under autocast, the
     other's limits hold.
     """
-    narrow = {each.amp for each in (recipe, candidate_recipe)}
+    sites = alignment.baseline.sites
+    channel = max(
+        (math.prod(s.shape) // s.shape[1] for s in sites if len(s.shape) > 1 and s.shape[1]), default=1
+    )
+    return limits_of(
+        cell,
+        {recipe.amp, candidate_recipe.amp},
+        largest=max((math.prod(site.shape) for site in sites), default=1),
+        channel=channel,
+        outputs=max((math.prod(sites[k].shape) for k in alignment.baseline.outputs if k >= 0), default=1),
+    )
+
+
+def limits_of(
+    cell: Cell, narrow: Collection[str], *, largest: int, channel: int, outputs: int
+) -> dict[Phase, Allowed]:
+    """The same from numbers of elements: of the largest tensor, the largest channel and the outputs."""
     rates = Allowed(limit=_FLOAT64, rule="1e-12: a learning rate is a Python number")
-    if narrow == {"off"} and cell.dtype == "float64":
+    if set(narrow) == {"off"} and cell.dtype == "float64":
         exactly = Allowed(limit=_FLOAT64, rule="1e-12 in float64")
         return {phase: rates if phase is Phase.SCHEDULE else exactly for phase in Phase}
-    sites = alignment.baseline.sites
     single = 2.0**-24
 
     def summed(terms: int) -> Allowed:
         return Allowed(limit=_WALKS * single * math.sqrt(terms), rule=f"4 u sqrt({terms}) of float32")
 
-    passing = summed(max((math.prod(site.shape) for site in sites), default=1))
+    passing = summed(largest)
     if "off" not in narrow:
         half = min(float(torch.finfo(getattr(torch, amp)).eps) / 2 for amp in narrow)
         passing = Allowed(limit=_WALKS * half, rule=f"4 u of {' and '.join(sorted(narrow))}")
-    channel = max(
-        (math.prod(s.shape) // s.shape[1] for s in sites if len(s.shape) > 1 and s.shape[1]), default=1
-    )
-    outputs = max((math.prod(sites[k].shape) for k in alignment.baseline.outputs if k >= 0), default=1)
     updated = Allowed(limit=_OPERATIONS * single, rule="16 u of float32")
     return {
         Phase.FORWARD: passing,
@@ -107,21 +142,33 @@ def judge(
     `whole` is a training in which each batch is judged by the weights it leaves; `scheduled` says that learning rates
     may be meant to change.
     """
-    ranks = _Ranks(pairing)
-    places = sorted({p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=ranks.of)
+    found = blamed(_Paired(pairing), free, forced, whole, allowed)
+    culprits = found.culprits
+    verdict, reason = _verdict(pairing, free, culprits, covered)
+    notes = (*_notes(pairing, free, scheduled=scheduled), *found.notes)
+    return Judgement(verdict, reason, culprits, found.rows, notes)
+
+
+def blamed(
+    named: Named, free: SideBySide, forced: SideBySide, whole: SideBySide, allowed: Mapping[Phase, Allowed]
+) -> Blamed:
+    """What of two trainings is at fault, and a row for every tensor."""
+    places = sorted(
+        {p for batch in (*free.compared, *forced.compared) for p in batch.errors}, key=named.order
+    )
     first = exceeding(forced, allowed)
     dropped = inconsequential(whole, forced, allowed, first)
     first = {place: number for place, number in first.items() if place not in dropped}
-    follows = consequences(pairing, first)
+    follows = named.follows(first)
     first = {place: number for place, number in first.items() if place not in follows}
-    blamed: dict[tuple[object, ...], Place] = {}
+    by_tensor: dict[tuple[object, ...], Place] = {}
     missing = {place.subject for place, number in first.items() if place in forced.compared[number].reasons}
-    for place in sorted(first, key=lambda each: (first[each], ranks.of(each))):
+    for place in sorted(first, key=lambda each: (first[each], named.order(each))):
         key = (place.subject,) if place.subject in missing else (place.subject, place.phase)
-        blamed.setdefault(key, place)
+        by_tensor.setdefault(key, place)
     culprits = tuple(
         _divergence(
-            pairing,
+            named,
             free,
             forced,
             place,
@@ -129,17 +176,16 @@ def judge(
             allowed[place.phase],
             _cause(forced, free, place, first),
         )
-        for place in blamed.values()
+        for place in by_tensor.values()
     )
     rows = tuple(
-        _row(pairing, free, forced, place, allowed[place.phase], first.get(place), blamed.values())
+        _row(named, free, forced, place, allowed[place.phase], first.get(place), by_tensor.values())
         for place in places
     )
-    verdict, reason = _verdict(pairing, free, culprits, covered)
-    notes = [*_notes(pairing, free, scheduled=scheduled), *different(forced, dropped)]
+    notes = different(forced, dropped)
     if follows:
         notes.append(f"{len(follows)} gradients differ with sites that differ in the forward pass")
-    return Judgement(verdict, reason, culprits, rows, tuple(notes))
+    return Blamed(culprits, rows, tuple(notes))
 
 
 def _cause(forced: SideBySide, free: SideBySide, place: Place, first: Mapping[Place, int]) -> TrainingCause:
@@ -234,10 +280,11 @@ def _notes(pairing: Pairing, free: SideBySide, *, scheduled: bool) -> tuple[str,
     return tuple(notes)
 
 
-class _Ranks:
-    """In which order things happen within a batch: gradients from the last site to the first."""
+class _Paired:
+    """Places of two models that were paired by their graphs."""
 
     def __init__(self, pairing: Pairing) -> None:
+        self._pairing = pairing
         self._pairs = pairing.alignment.pairs
         self._order = {name: k for k, name in enumerate(pairing.masters.candidate)}
         self._used: dict[str, int] = {}
@@ -245,7 +292,7 @@ class _Ranks:
             for use in site.tensors:
                 self._used.setdefault(use.name, site.index)
 
-    def of(self, place: Place) -> tuple[float, ...]:
+    def order(self, place: Place) -> tuple[float, ...]:
         """Larger is later."""
         phase = _PHASES.index(place.phase)
         if place.what == ACTIVATION:
@@ -259,29 +306,35 @@ class _Ranks:
             return (phase, -self._used.get(str(place.subject), 0), 1, number)
         return (phase, place.what == WEIGHT, number)
 
+    def names(self, place: Place) -> tuple[str, str]:
+        """What the baseline and the candidate call it."""
+        alignment = self._pairing.alignment
+        if isinstance(place.subject, int):
+            both = alignment.pairs[place.subject]
+            return alignment.baseline.sites[both.baseline].name, alignment.candidate.sites[
+                both.candidate
+            ].name
+        recipe = self._pairing.masters.assemblies.get(place.subject)
+        if recipe is None:
+            return place.subject or place.what, place.subject or place.what
+        text = recipe.text
+        return text if isinstance(text, str) else " + ".join(text), place.subject
 
-def _names(pairing: Pairing, place: Place) -> tuple[str, str]:
-    """What the baseline and the candidate call it."""
-    alignment = pairing.alignment
-    if isinstance(place.subject, int):
-        both = alignment.pairs[place.subject]
-        return alignment.baseline.sites[both.baseline].name, alignment.candidate.sites[both.candidate].name
-    recipe = pairing.masters.assemblies.get(place.subject)
-    if recipe is None:
-        return place.subject or place.what, place.subject or place.what
-    text = recipe.text
-    return text if isinstance(text, str) else " + ".join(text), place.subject
+    def shape(self, place: Place) -> tuple[int, ...]:
+        """The baseline's."""
+        alignment = self._pairing.alignment
+        if isinstance(place.subject, int):
+            return alignment.baseline.sites[alignment.pairs[place.subject].baseline].shape
+        tensor = self._pairing.masters.candidate.get(place.subject)
+        return () if tensor is None or place.phase is Phase.SCHEDULE else tuple(tensor.shape)
 
-
-def _shape(pairing: Pairing, place: Place) -> tuple[int, ...]:
-    if isinstance(place.subject, int):
-        return pairing.alignment.baseline.sites[pairing.alignment.pairs[place.subject].baseline].shape
-    tensor = pairing.masters.candidate.get(place.subject)
-    return () if tensor is None or place.phase is Phase.SCHEDULE else tuple(tensor.shape)
+    def follows(self, first: Mapping[Place, int]) -> set[Place]:
+        """What differs because a site does."""
+        return consequences(self._pairing, first)
 
 
 def _divergence(
-    pairing: Pairing,
+    named: Named,
     free: SideBySide,
     forced: SideBySide,
     place: Place,
@@ -289,7 +342,7 @@ def _divergence(
     allowed: Allowed,
     cause: TrainingCause,
 ) -> Divergence:
-    baseline, candidate = _names(pairing, place)
+    baseline, candidate = named.names(place)
     there = forced.compared[batch]
     intrinsic = there.errors[place]
     reason = there.reasons.get(place) or (
@@ -312,7 +365,7 @@ def _divergence(
 
 
 def _row(
-    pairing: Pairing,
+    named: Named,
     free: SideBySide,
     forced: SideBySide,
     place: Place,
@@ -320,13 +373,13 @@ def _row(
     first: int | None,
     blamed: Collection[Place],
 ) -> TensorRow:
-    baseline, candidate = _names(pairing, place)
+    baseline, candidate = named.names(place)
     return TensorRow(
         phase=place.phase,
         what=place.what,
         tensor=baseline,
         candidate=candidate,
-        shape=_shape(pairing, place),
+        shape=named.shape(place),
         allowed=allowed,
         culprit=place in blamed,
         first_step=None if first is None else forced.step_of[first],

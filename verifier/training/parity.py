@@ -16,6 +16,7 @@ from verifier.environment import describe, preserved
 from verifier.errors import UsageError
 from verifier.judge import coverage
 from verifier.records import Verdict
+from verifier.training.batches import Batches
 from verifier.training.correspondence import Forcing
 from verifier.training.forward_causes import causes as forward_causes
 from verifier.training.judging import judge, limits
@@ -24,10 +25,11 @@ from verifier.training.pairing import pair
 from verifier.training.procedure import trainer as by_recipe
 from verifier.training.recipe import TrainingRecipe
 from verifier.training.records import Phase, TrainingParity
+from verifier.training.sharded.parity import sharded_parity
 from verifier.training.side_by_side import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import nn
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 def train_parity(
     baseline: nn.Module | str,
     candidate: nn.Module | str,
-    data: Data,
+    data: Data | Iterable[Batch] | Callable[[], Iterable[Batch]],
     *,
     recipe: TrainingRecipe | None = None,
     candidate_recipe: TrainingRecipe | None = None,
@@ -55,6 +57,8 @@ def train_parity(
     procedures: tuple[str, str] | None = None,
     command: str = "",
     progress: Progress | None = None,
+    sharded: bool = False,
+    data_parallel: int = 1,
 ) -> TrainingParity:
     """Are two models trained alike, and if not, at which step, in which phase and at which tensor do they part?
 
@@ -69,7 +73,8 @@ def train_parity(
     Args:
         baseline: The trusted model, or a specification that leads to one.
         candidate: The model under test, likewise.
-        data: What to train on.
+        data: What to train on: images with labels, or batches, each a tuple of inputs and labels, or
+            a function that gives such.
         recipe: How the baseline is trained, and the candidate if nothing else is said of it.
         candidate_recipe: How the candidate is trained.
         trainer: A loop that trains the baseline instead, a function of the model and of batches; and the candidate,
@@ -84,6 +89,9 @@ def train_parity(
         procedures: What the two procedures are called in the record.
         command: How the run was asked for, for the record.
         progress: Told how far the run has come.
+        sharded: Whether the processes of torchrun hold the candidate between them; see
+            `verifier.training.sharded.parity`.
+        data_parallel: Of these, how many groups share the samples of each batch.
 
     Raises:
         UsageError: Something asked for is wrong.
@@ -101,19 +109,39 @@ def train_parity(
     cell = Cell.parse(f"{device}/{'float32' if mixed or b_recipe.amp != c_recipe.amp else dtype}")
     cell.check_device()
     with preserved(), torch.inference_mode(mode=False), torch.enable_grad():
-        batches = list(_batches(data, b_recipe.batch_size, steps * b_recipe.accumulate, cell, seed))
-        pairing = pair(
-            baseline, candidate, batches[0][0], cell, weights=weights, parameter_map=parameter_map, seed=seed
-        )
-        classes = pairing.alignment.baseline.sites[pairing.alignment.baseline.outputs[0]].shape[-1]
-        batches = [(images, labels % classes) for images, labels in batches]
-        epoch_steps = max(1, len(data.labels) // (b_recipe.batch_size * b_recipe.accumulate))
-        length = {"steps": steps, "epoch_steps": epoch_steps}
+        given = Batches.of(data, b_recipe.batch_size, steps * b_recipe.accumulate, cell, seed)
+        batches = given.every
+        length = {"steps": steps, "epoch_steps": max(1, given.epoch // b_recipe.accumulate)}
         loops = (
             trainer or by_recipe(b_recipe, **length),
             candidate_trainer
             or (trainer if trainer and candidate_recipe is None else by_recipe(c_recipe, **length)),
         )
+        loops_given = trainer is not None or candidate_trainer is not None
+        scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
+        named = procedures or (b_recipe.told(), c_recipe.told())
+        if sharded:
+            return sharded_parity(
+                baseline,
+                candidate,
+                given,
+                loops,
+                cell,
+                narrow={b_recipe.amp, c_recipe.amp},
+                share=data_parallel,
+                asked={"--weights": weights if weights != "init" else "", "--map": parameter_map},
+                seed=seed,
+                scheduled=scheduled,
+                named=named,
+                command=command,
+                progress=progress,
+            )
+        pairing = pair(
+            baseline, candidate, batches[0][0], cell, weights=weights, parameter_map=parameter_map, seed=seed
+        )
+        if given.labelled:
+            classes = pairing.alignment.baseline.sites[pairing.alignment.baseline.outputs[0]].shape[-1]
+            batches = [(images, labels % classes) for images, labels in batches]
         allowed = limits(cell, b_recipe, c_recipe, pairing.alignment)
         tell = progress or (lambda *_: None)
         run = functools.partial(
@@ -137,10 +165,7 @@ def train_parity(
         if any(place.phase is Phase.FORWARD for place in first):
             forced.explain_sites(forward_causes(pairing, batches[0][0]))
     covered = coverage(pairing.alignment, pairing.masters.hiding)
-    loops_given = trainer is not None or candidate_trainer is not None
-    scheduled = loops_given or {b_recipe.schedule, c_recipe.schedule} != {"constant"}
     judged = judge(pairing, free, forced, whole, allowed, covered, scheduled=scheduled)
-    named = procedures or (b_recipe.told(), c_recipe.told())
     found = TrainingParity(
         verdict=judged.verdict,
         reason=judged.reason,
@@ -156,7 +181,7 @@ def train_parity(
         candidate=pairing.candidate.info(pairing.alignment.candidate),
         baseline_procedure=named[0],
         candidate_procedure=named[1],
-        data=data.source,
+        data=given.source,
         dtype=cell.dtype
         if b_recipe.amp == c_recipe.amp == "off"
         else f"autocast to {b_recipe.amp}, {c_recipe.amp}",
@@ -210,19 +235,3 @@ def _in_float64(found: TrainingParity, exactly: TrainingParity) -> TrainingParit
         else f"{exactly.verdict}, {exactly.reason}"
     )
     return msgspec.structs.replace(found, notes=(*found.notes, note), seconds=seconds)
-
-
-def _batches(data: Data, size: int, count: int, cell: Cell, seed: int) -> Iterator[Batch]:
-    """`count` whole batches, epoch after epoch."""
-    if len(data.labels) < size:
-        raise UsageError(
-            f"a batch of {size} is more than the {len(data.labels)} images there are: give --batch-size "
-            f"{len(data.labels)}, or less."
-        )
-    made, epoch = 0, 0
-    while made < count:
-        for images, labels in data.batches(size, seed=seed, epoch=epoch, dtype=cell.torch_dtype):
-            if len(labels) == size and made < count:
-                yield images.to(cell.device), labels.to(cell.device)
-                made += 1
-        epoch += 1

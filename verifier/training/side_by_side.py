@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from verifier.border.programs import translating
 from verifier.environment import seed_all
@@ -19,14 +18,14 @@ from verifier.training.correspondence import Correspondence, Forcing
 from verifier.training.failing import failed
 from verifier.training.history import History
 from verifier.training.records import Phase
+from verifier.training.steps import backward_passes_seen, steps_seen
 from verifier.training.suspicions import explain, explain_end, explain_updates
-from verifier.training.watching import Watch, backward_passes_seen
+from verifier.training.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
-    from torch.optim import Optimizer
 
     from verifier.cells import Cell
     from verifier.training.pairing import Pairing
@@ -199,7 +198,7 @@ def side_by_side(
     losses, rates = [], []
     wrong: set[Place] = set()
     watches = [side.watch for side in sides]
-    hooks = _optimiser_hooks(watches)
+    hooks = steps_seen(watches)
     try:
         with backward_passes_seen(watches):
             for side in sides:
@@ -280,24 +279,7 @@ def _updates(
     )
     names = {name: recipe.names[0] for name, recipe in relation.recipes.items()}
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
-    return explain_updates(history, places, watches[0], watches[1], names, roundoff)
-
-
-def _optimiser_hooks(watches: Iterable[Watch]) -> list[torch.utils.hooks.RemovableHandle]:
-    """Show every optimiser's steps to the watch of the model it updates."""
-    known = list(watches)
-
-    def before(optimiser: Optimizer, *_: object) -> None:
-        for watch in known:
-            if watch.owns(optimiser):
-                watch.before_step(optimiser)
-
-    def after(optimiser: Optimizer, *_: object) -> None:
-        for watch in known:
-            if watch.owns(optimiser):
-                watch.after_step(optimiser)
-
-    return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    return explain_updates(history, places, (watches[0].makers(), watches[1].makers()), names, roundoff)
 
 
 def _number(losses: Sequence[Tensor]) -> float:

@@ -64,8 +64,7 @@ def explain(
 def explain_updates(
     history: History,
     places: Collection[Place],
-    baseline: Watch,
-    candidate: Watch,
+    makers: tuple[Mapping[str, type], Mapping[str, type]],
     names: Mapping[str, str],
     roundoff: float,
 ) -> Causes:
@@ -74,18 +73,16 @@ def explain_updates(
     Args:
         history: What was recorded.
         places: Where updates differ.
-        baseline: The watch whose optimisers are the baseline's.
-        candidate: Likewise.
+        makers: The classes of the optimisers of the baseline's parameters, and of the candidate's.
         names: The baseline's name of each of the candidate's parameters.
         roundoff: Unit roundoff of the dtype of the training.
     """
     search = UpdateCauses(history, roundoff)
-    makers = baseline.makers(), candidate.makers()
     found: Causes = {}
     by_name: dict[str, TrainingCause | None] = {}
     for place in places:
         name = str(place.subject)
-        if place.phase not in _OF_UPDATES or name not in candidate.parameters or place.what.endswith("end"):
+        if place.phase not in _OF_UPDATES or name not in names or place.what.endswith("end"):
             continue
         if name not in by_name:
             by_name[name] = search.cause(name, (makers[0].get(names.get(name, "")), makers[1].get(name)))

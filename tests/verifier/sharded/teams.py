@@ -37,7 +37,7 @@ class Team:
 
 def compared(
     monkeypatch: pytest.MonkeyPatch, whole: nn.Module, parts: Sequence[nn.Module], x: Tensor
-) -> verifying._Cell:
+) -> verifying.Compared:
     """What the float64 cell comes to."""
     monkeypatch.setattr(verifying, "ranks", lambda: Ranks(0, len(parts)))
     given = tensors(x)
@@ -47,4 +47,4 @@ def compared(
         each._built = part.double(), ORACLE
     side = Side.of("baseline", whole, 0)
     team: Any = Team(candidates)
-    return verifying._cell(side, team, ORACLE, given, Protocol(), None)
+    return verifying.compared(side, team, ORACLE, given, Protocol(), None)

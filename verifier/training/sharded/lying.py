@@ -1,0 +1,113 @@
+"""How the parameters of a candidate lie on its processes, and what follows of a batch: put together, and cut up."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verifier.sharded.aligning import wide
+from verifier.sharded.placing import Placement, cut, farthest, join
+from verifier.training.sharded.part_batch import Expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from verifier.sharded.aligning import Names
+    from verifier.sharded.parameters import Spread
+    from verifier.training.baseline_batch import Named
+    from verifier.training.sharded.part_batch import PartBatch
+
+
+@dataclass(frozen=True)
+class Lying:
+    """Which part of each of the whole's parameters and buffers each rank has, under which name."""
+
+    placed: Mapping[str, Placement]
+    ranks: Mapping[str, tuple[int, ...]]
+    own: Sequence[Mapping[str, str]]  # of each rank, the whole's names to its own
+    size: int
+
+    @classmethod
+    def told(
+        cls, spreads: Mapping[str, Spread], shapes: Sequence[Mapping[str, object]], names: Sequence[Names]
+    ) -> Lying:
+        """As the numbers of the parameters tell."""
+        return cls(
+            {name: each.placed for name, each in spreads.items() if each.placed is not None},
+            {name: each.ranks for name, each in spreads.items()},
+            [{called.whole(name): name for name in each} for each, called in zip(shapes, names, strict=True)],
+            len(names),
+        )
+
+    def pieces(
+        self, name: str, found: Callable[[PartBatch], Mapping[str, Tensor]], parts: Sequence[PartBatch]
+    ) -> list[Tensor | None]:
+        """What each rank that has the parameter has of it in a table of its batch, float64."""
+        every = []
+        for rank in self.ranks[name]:
+            tensor = found(parts[rank]).get(self.own[rank][name])
+            every.append(None if tensor is None else wide(tensor))
+        return every
+
+    def joined(self, name: str, whole: Tensor, pieces: Sequence[Tensor | None]) -> Tensor | None:
+        """What they make up, as the parameter lies, float64; None where they do not fit, or none is there.
+
+        Of what is no part of a tensor, as a count of steps, the one that is farthest from the whole's.
+        """
+        there = [piece for piece in pieces if piece is not None]
+        if len(there) < len(pieces) or not there:
+            return None
+        base = wide(whole)
+        if base.dim() == 0:
+            return farthest(base, [piece.reshape(()) for piece in there])
+        if any(piece.dim() != base.dim() for piece in there):
+            return None
+        return join(self.placed[name], base, there)
+
+    def cut(self, name: str, whole: Tensor) -> list[Tensor]:
+        """What each rank that has the parameter should have of a tensor that lies as it does."""
+        if whole.dim() == 0:
+            return [whole] * len(self.ranks[name])
+        placed, count = self.placed[name], len(self.ranks[name])
+        return cut(placed, whole, count)
+
+    def expected(self, kept: PartBatch, shapes: Mapping[str, torch.Size]) -> list[Expected]:
+        """What each rank should have in a batch, of what the whole had in it."""
+        found = [Expected() for _ in range(self.size)]
+
+        def spread(name: str, tensor: Tensor) -> list[tuple[int, str, Tensor]]:
+            whole = tensor.dim() == 0 or tensor.shape == shapes.get(name)
+            if name not in self.placed or not whole:
+                return []
+            pieces = zip(self.ranks[name], self.cut(name, tensor), strict=True)
+            return [(rank, self.own[rank][name], piece.clone()) for rank, piece in pieces]
+
+        def rows(table: Named, where: Callable[[Expected], dict[str, list[Tensor]]]) -> None:
+            for name, row in table.items():
+                for tensor in row:
+                    for rank, own, piece in spread(name, tensor):
+                        where(found[rank]).setdefault(own, []).append(piece)
+
+        rows(kept.applied, lambda each: each.applied)
+        rows(kept.weights, lambda each: each.weights)
+        for what, table in kept.states.items():
+            rows(table, functools.partial(_kept, what))
+        left = {name: row[-1] for name, row in kept.buffers.items()}
+        for name, tensor in kept.parameters.items():
+            for rank, own, piece in spread(name, tensor):
+                found[rank].parameters[own] = piece
+        for name, tensor in left.items():
+            for rank, own, piece in spread(name, tensor):
+                found[rank].buffers[own] = piece
+        for name, rate in kept.rates.items():
+            for rank in self.ranks.get(name, ()):
+                found[rank].rates[self.own[rank][name]] = rate
+        return found
+
+
+def _kept(what: str, expected: Expected) -> dict[str, list[Tensor]]:
+    return expected.states.setdefault(what, {})
