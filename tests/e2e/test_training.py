@@ -59,6 +59,29 @@ def record(ended: Ended) -> dict[str, Any]:
     return content
 
 
+def test_batches_of_one_s_own_are_trained_on(call: Call, trainers: Path) -> None:
+    (trainers.parent / "batches.py").write_text(
+        """
+import torch
+
+def few():
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        yield torch.randn(4, 3, 32, 32, generator=draws), torch.randint(10, (4,), generator=draws)
+
+def broken():
+    yield torch.zeros(4, 3, 32, 32)
+""",
+        encoding="utf-8",
+    )
+    ended = parity(call, "--data", "batches.py:few")
+    assert (ended.code, ended.err) == (0, "")
+    assert record(ended)["data"] == "batches given by the caller"
+    ended = parity(call, "--data", "batches.py:broken")
+    assert ended.code == 2
+    assert "the data are to give batches of two tensors each" in ended.err
+
+
 def test_twins_are_trained_alike_and_the_record_has_every_tensor(call: Call) -> None:
     ended = parity(call)
     assert (ended.code, ended.err) == (0, "")

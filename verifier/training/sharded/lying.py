@@ -68,6 +68,15 @@ class Lying:
             return None
         return join(self.placed[name], base, there)
 
+    def strangers(self, parts: Sequence[Sequence[PartBatch]], known: Mapping[str, object]) -> set[str]:
+        """What ranks train that the whole does not have."""
+        return {
+            name
+            for own, batches in zip(self.own, parts, strict=True)
+            for name, here in own.items()
+            if name not in known and any(here in each.applied for each in batches)
+        }
+
     def cut(self, name: str, whole: Tensor) -> list[Tensor]:
         """What each rank that has the parameter should have of a tensor that lies as it does."""
         if whole.dim() == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +13,11 @@ import torch
 from verifier.align import Assembly
 from verifier.bench.protocol import Protocol
 from verifier.bench.side import Side
+from verifier.border.programs import translating
 from verifier.cells import ORACLE
 from verifier.certificates.recording import undisturbed
 from verifier.environment import describe, tf32
-from verifier.errors import CannotRunError, UsageError
+from verifier.errors import CannotRunError, ModelError, UsageError
 from verifier.inputs import tensors
 from verifier.models.copying import state_of
 from verifier.ranks import ranks
@@ -25,6 +27,7 @@ from verifier.sharded.verifying import check_models, compared, described, hidden
 from verifier.sharded.watching import plain
 from verifier.training.baseline_batch import ACTIVATION, WEIGHT
 from verifier.training.correspondence import Correspondence, Forcing
+from verifier.training.failing import failed
 from verifier.training.judging import Blamed, blamed, limits_of
 from verifier.training.other_ways import WAYS, exceeding, same_weights
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause, TrainingParity
@@ -201,7 +204,8 @@ def _steps(
     start = {plain(name): tensor.detach().clone() for name, tensor in whole.named_parameters()}
     trainable = {plain(name) for name, parameter in whole.named_parameters() if parameter.requires_grad}
     tell(TOLD[Forcing.NOTHING], 0, 3)
-    kept = trained(whole, loop, given.every, seed)
+    with translating(partial(failed, "the baseline's trainer", _alone)):
+        kept = trained(whole, loop, given.every, seed)
     lying = Lying.told(forward.spreads, crew.ask("state"), forward.names)
     shapes = {plain(name): tensor.shape for name, tensor in state_of(whole).items()}
     by_batch = [lying.expected(each, shapes) for each in kept]
@@ -220,8 +224,11 @@ def _steps(
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
     comparing = Comparing(lying, kept, start, relation, allowed, roundoff)
 
+    strangers: set[str] = set()
+
     def run(forcing: Forcing, number: int) -> SideBySide:
         parts = crew.ask("train", forcing, None if forcing is Forcing.NOTHING else expected)
+        strangers.update(lying.strangers(parts, start))
         tell(TOLD[forcing], number, 3)
         return comparing.training(parts, forcing)
 
@@ -239,6 +246,7 @@ def _steps(
     found = blamed(order, free, forced, whole_steps, allowed)
     lost = sorted(name for name in trainable if name not in lying.placed)
     doubts = [f"how {name} lies on the ranks could not be told" for name in lost[:1]]
+    doubts += [f"{name} is trained and has no partner in the whole model" for name in sorted(strangers)[:1]]
     if all(not each.losses for each in kept):
         doubts.append(
             "no backward pass of the baseline was seen: let the trainer call backward() on the loss"
@@ -246,6 +254,13 @@ def _steps(
     if not free.steps:
         doubts.append("the baseline's optimiser made no step")
     return _Steps(free, found, doubts, followed, undropped=kept[-1].undropped)
+
+
+def _alone(why: str) -> ModelError:
+    return ModelError(
+        f"the baseline's trainer failed: {why}. It trains the whole on the first process alone, and must wait for no "
+        "other."
+    )
 
 
 class _Order:

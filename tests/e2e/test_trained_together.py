@@ -1,0 +1,170 @@
+"""A model that processes of torchrun train between them, against the whole, which is trained alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch.distributed
+
+from tests.e2e.conftest import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
+)
+
+NET = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+
+def whole():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 3))
+
+
+def sharded():
+    from torch.distributed.fsdp import fully_shard
+    return fully_shard(whole())
+
+
+def more():
+    model = whole()
+    model.extra = nn.Identity()
+    model.extra.gain = nn.Parameter(torch.ones(1))
+    return model
+
+
+def batches():
+    draws = torch.Generator().manual_seed(1)
+    return [(torch.randn(8, 6, generator=draws), torch.randint(3, (8,), generator=draws)) for _ in range(3)]
+
+
+def train(model, batches, meanwhile=lambda model: None):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, labels in batches:
+        optimiser.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        meanwhile(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimiser.step()
+
+
+def averaged(model, but=""):
+    for name, parameter in model.named_parameters():
+        if name != but:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
+
+
+def together(model, batches):
+    train(model, batches, averaged)
+
+
+def forgetful(model, batches):
+    train(model, batches, lambda model: averaged(model, "0.weight"))
+
+
+def failing(model, batches):
+    raise ValueError("no rest")
+
+
+def extra(model, batches):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, labels in batches:
+        optimiser.zero_grad()
+        (cross_entropy(model(inputs), labels) + 0 * model.extra.gain.sum()).backward()
+        averaged(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimiser.step()
+"""
+
+
+@pytest.fixture
+def launch(
+    place: Path, clean_environment: Mapping[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Trains a candidate on two processes by a loop, and the whole by another."""
+    (place / "net.py").write_text(NET, encoding="utf-8")
+
+    def run(candidate: str, loop: str, *arguments: str, alone: str = "train", ranks: int = 2) -> Any:
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+        specs = {"baseline": "whole", "candidate": candidate, "trainer": alone, "candidate-trainer": loop}
+        asked = [each for option, name in specs.items() for each in (f"--{option}", f"net.py:{name}")]
+        asked += ["--data", "net.py:batches", "--steps", "3", "--sharded", "--out", "out"]
+        return subprocess.run(
+            [sys.executable, *torchrun, "-m", "verifier", "train-parity", *asked, *arguments],
+            cwd=place,
+            env={**clean_environment, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return run
+
+
+def record(place: Path) -> Any:
+    return json.loads((place / "out" / "training-parity.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("candidate", "loop"), [("whole", "together"), ("sharded", "train")])
+def test_shared_samples_lead_to_the_whole_s_weights(
+    place: Path, launch: Any, candidate: str, loop: str
+) -> None:
+    done = launch(candidate, loop, "--data-parallel", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("match: 3 steps agree in every phase")
+    found = record(place)
+    assert {row["phase"] for row in found["rows"]} >= {"forward", "gradients as applied", "optimiser"}
+    assert all(error <= 1e-12 for row in found["rows"] for error in row["intrinsic"] if error is not None)
+    assert "dropouts were left out of the steps; the forward pass was compared with them" in found["notes"]
+
+
+def test_one_gradient_that_is_never_added_up_is_blamed_alone(place: Path, launch: Any) -> None:
+    done = launch("whole", "forgetful", "--data-parallel", "2")
+    found = record(place)
+    assert found["verdict"] == "diverged", done.stderr
+    (culprit,) = found["culprits"]
+    assert (culprit["step"], culprit["phase"], culprit["tensor"]) == (0, "backward", "0.weight")
+    assert (culprit["cause"]["code"], culprit["cause"]["confirmed"]) == ("shard-gradient-unreduced", True)
+    assert any(note.endswith("differ only because of those that are blamed") for note in found["notes"])
+
+
+def test_a_parameter_that_the_whole_does_not_have_leaves_it_open(place: Path, launch: Any) -> None:
+    done = launch("more", "extra", "--data-parallel", "2")
+    found = record(place)
+    assert found["verdict"] == "inconclusive", done.stderr
+    assert found["reason"] == "extra.gain is trained and has no partner in the whole model"
+
+
+def test_a_loop_that_fails_on_the_whole_is_told_that_it_is_alone(place: Path, launch: Any) -> None:
+    done = launch("whole", "together", alone="failing")
+    assert done.returncode != 0
+    assert "the baseline's trainer failed: ValueError: no rest (net.py, line" in done.stderr
+    assert "trains the whole on the first process alone" in done.stderr
+    assert not (place / "out" / "training-parity.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ranks", "said"),
+    [
+        (("--data-parallel", "3"), 2, "--data-parallel 3 does not divide 2 processes evenly"),
+        (("--weights", "imagenet"), 2, "--weights cannot be had with a sharded candidate"),
+        ((), 1, "start it with torchrun"),
+        (("--steps", "9"), 2, "the data give 3 batches, 9 are needed: give --steps 3, or less."),
+    ],
+)
+def test_what_cannot_be_had_is_told(launch: Any, arguments: tuple[str, ...], ranks: int, said: str) -> None:
+    done = launch("whole", "together", *arguments, ranks=ranks)
+    assert done.returncode != 0
+    assert said in done.stderr
