@@ -203,12 +203,8 @@ def _cell(
     result = CellResult(
         name=setting.cell.name,
         role=role,
-        verdict=judged.verdict,
-        reason=judged.reason,
         batch_size=batch_size(bench.inputs),
-        first_divergence=judged.first_divergence,
-        culprits=judged.culprits,
-        layers=judged.rows,
+        **judged.told(),
         seconds=time.perf_counter() - started,
         output=agreed,
         outputs=ends(alignment, judged.rows),

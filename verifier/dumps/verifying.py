@@ -213,12 +213,8 @@ def _compared(
     result = CellResult(
         name=cell.name,
         role="semantics" if cell == ORACLE else "numerics",
-        verdict=judged.verdict,
-        reason=judged.reason,
         batch_size=batch_size(given),
-        first_divergence=judged.first_divergence,
-        culprits=judged.culprits,
-        layers=judged.rows,
+        **judged.told(),
         seconds=time.perf_counter() - started,
         output=_agreement(runner, found, dump.tensors),
         outputs=rows.outputs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +29,16 @@ class Judged:
     verdict: Verdict
     reason: str
     wrong_at: tuple[int, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """What a record of the cell says of it, as fields of `CellResult`."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "first_divergence": self.first_divergence,
+            "culprits": self.culprits,
+            "layers": self.rows,
+        }
 
 
 def differs(row: PairResult) -> bool:

@@ -285,12 +285,8 @@ def compared(
     cell_result = CellResult(
         name=cell.name,
         role="semantics" if cell == ORACLE else "numerics",
-        verdict=result.verdict,
-        reason=result.reason,
         batch_size=batch_size(given),
-        first_divergence=result.first_divergence,
-        culprits=result.culprits,
-        layers=result.rows,
+        **result.told(),
         seconds=time.perf_counter() - started,
         output=agreed,
         outputs=ends,
