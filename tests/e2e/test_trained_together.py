@@ -43,19 +43,57 @@ def more():
     return model
 
 
+class Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class OnFirst(nn.Module):
+    def __init__(self, whole, read):
+        super().__init__()
+        self.weight, self.bias, self.read = whole.weight, whole.bias, read
+
+    def forward(self, x):
+        own = self.bias if dist.get_rank() == 0 else torch.zeros_like(self.bias)
+        if dist.get_rank() and self.read:
+            own = own + self.bias.detach() - self.bias.detach()
+        return nn.functional.linear(x, self.weight) + Sum.apply(own)
+
+
+def first(read=False):
+    model = whole()
+    model[3] = OnFirst(model[3], read)
+    return model
+
+
+def detached():
+    return first(read=True)
+
+
 def batches():
     draws = torch.Generator().manual_seed(1)
     return [(torch.randn(8, 6, generator=draws), torch.randint(3, (8,), generator=draws)) for _ in range(3)]
 
 
-def train(model, batches, meanwhile=lambda model: None):
+def train(model, batches, meanwhile=lambda model: None, limit=0.5):
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for inputs, labels in batches:
         optimiser.zero_grad()
         cross_entropy(model(inputs), labels).backward()
         meanwhile(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
         optimiser.step()
+
+
+def unclipped(model, batches):
+    train(model, batches, limit=float("inf"))
 
 
 def averaged(model, but=""):
@@ -138,6 +176,20 @@ def test_one_gradient_that_is_never_added_up_is_blamed_alone(place: Path, launch
     assert (culprit["step"], culprit["phase"], culprit["tensor"]) == (0, "backward", "0.weight")
     assert (culprit["cause"]["code"], culprit["cause"]["confirmed"]) == ("shard-gradient-unreduced", True)
     assert any(note.endswith("differ only because of those that are blamed") for note in found["notes"])
+
+
+def test_a_copy_that_nothing_reads_need_not_be_trained(place: Path, launch: Any) -> None:
+    done = launch("first", "unclipped", alone="unclipped")
+    assert done.returncode == 0, done.stderr
+    assert "3.bias is read by nothing on rank 1, and not trained there" in record(place)["notes"]
+
+
+def test_a_copy_that_is_read_has_to_be_trained(place: Path, launch: Any) -> None:
+    launch("detached", "unclipped", alone="unclipped")
+    found = record(place)
+    assert found["verdict"] == "diverged"
+    assert found["culprits"][0]["tensor"] == "3.bias"
+    assert found["culprits"][0]["cause"]["code"] == "shard-gradient-missing"
 
 
 def test_a_parameter_that_the_whole_does_not_have_leaves_it_open(place: Path, launch: Any) -> None:

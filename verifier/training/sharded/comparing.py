@@ -63,10 +63,7 @@ class Joined:
 
 @dataclass
 class Comparing:
-    """Compares trainings with the whole's, of which `kept` has every batch and `start` the weights before.
-
-    `left_out` says which tensors could not be put together.
-    """
+    """Compares trainings with the whole's, of which `kept` has every batch and `start` the weights before."""
 
     lying: Lying
     kept: Sequence[PartBatch]
@@ -74,7 +71,6 @@ class Comparing:
     relation: Correspondence
     allowed: Mapping[Phase, Allowed]
     roundoff: float
-    left_out: set[str] = field(default_factory=set)
 
     def training(self, parts: Sequence[Sequence[PartBatch]], forcing: Forcing) -> SideBySide:
         """Compare what the ranks have done, batch by batch."""

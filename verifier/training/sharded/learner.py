@@ -15,6 +15,7 @@ from verifier.cells import ORACLE
 from verifier.environment import seed_all
 from verifier.errors import ModelError, VerifierError
 from verifier.graph.operators import DROPOUTS, operator_name
+from verifier.graph.tensors import tensors_in
 from verifier.ranks import ranks
 from verifier.sharded.asking import waiting
 from verifier.sharded.candidate import Candidate
@@ -65,7 +66,17 @@ class Learner(Candidate):
 
     def answers(self) -> dict[str, Any]:
         """What a process can be asked, by name."""
-        return {**super().answers(), "train": self.train}
+        return {**super().answers(), "train": self.train, "unread": self.unread}
+
+    def unread(self, names: list[list[str]]) -> bool:
+        """Whether what the ranks' models return does not depend on parameters: it is finite where these are not."""
+        model = self._built[0]
+        poisoned = [p for name, p in model.named_parameters() if plain(name) in names[ranks().rank]]
+        with _put_back(model):
+            for parameter in poisoned:
+                local(parameter.detach()).fill_(float("nan"))
+            returned = [local(tensor.detach()) for tensor in tensors_in(self._called(None))]
+        return all(bool(tensor.isfinite().all()) for tensor in returned if tensor.is_floating_point())
 
     def build(self, cell: Cell, wide: bool) -> str:
         """Build it for a cell, in training mode."""

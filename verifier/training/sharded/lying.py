@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verifier.sharded.aligning import wide
@@ -76,6 +76,32 @@ class Lying:
             for name, here in own.items()
             if name not in known and any(here in each.applied for each in batches)
         }
+
+    def untrained(self, parts: Sequence[Sequence[PartBatch]]) -> dict[str, tuple[int, ...]]:
+        """Ranks on which a copy of a parameter takes gradients and never gets one, though others of it do."""
+        found = {}
+        for name, placed in self.placed.items():
+            if placed.kind != "replica" or placed.indices is not None or placed.parts:
+                continue
+            without = tuple(
+                rank
+                for rank in self.ranks[name]
+                if not any(
+                    self.own[rank][name] in each.gradients or self.own[rank][name] in each.frozen
+                    for each in parts[rank]
+                )
+            )
+            if without and len(without) < len(self.ranks[name]):
+                found[name] = without
+        return found
+
+    def without(self, left_out: Mapping[str, tuple[int, ...]]) -> Lying:
+        """The same, but for some parameters without some ranks."""
+        kept = {
+            name: tuple(rank for rank in ranks if rank not in left_out.get(name, ()))
+            for name, ranks in self.ranks.items()
+        }
+        return replace(self, ranks=kept)
 
     def cut(self, name: str, whole: Tensor) -> list[Tensor]:
         """What each rank that has the parameter should have of a tensor that lies as it does."""

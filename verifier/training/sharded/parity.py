@@ -158,6 +158,7 @@ class _Steps:
     found: Blamed
     doubts: list[str]
     followed: int
+    unread: Mapping[str, tuple[int, ...]]
     undropped: bool
 
 
@@ -222,21 +223,23 @@ def _steps(
         {name: Assembly.of(name) for name in start if name in lying.placed}, {}, frozenset()
     )
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
+    parts = crew.ask("train", Forcing.NOTHING, None)
+    strangers = lying.strangers(parts, start)
+    untrained = lying.untrained(parts)
+    names = [[lying.own[rank][n] for n, on in untrained.items() if rank in on] for rank in range(len(parts))]
+    unread = bool(untrained) and all(crew.ask("unread", names))
+    lying = lying.without(untrained) if unread else lying
     comparing = Comparing(lying, kept, start, relation, allowed, roundoff)
 
-    strangers: set[str] = set()
-
     def run(forcing: Forcing, number: int) -> SideBySide:
-        parts = crew.ask("train", forcing, None if forcing is Forcing.NOTHING else expected)
-        strangers.update(lying.strangers(parts, start))
         tell(TOLD[forcing], number, 3)
-        return comparing.training(parts, forcing)
+        return comparing.training(crew.ask("train", forcing, expected), forcing)
 
     def heard(scope: str) -> list[dict[str, list[Tensor]]]:
         again = side.trained(state_of(side.model), cell)
         return [each.arrived for each in trained(again, loop, given.every, seed, listening=[scope])]
 
-    free = run(Forcing.NOTHING, 1)
+    free = comparing.training(parts, Forcing.NOTHING)
     forced = run(Forcing.PHASES, 2)
     order = _Order(forward, start)
     mending = Mending(lying, kept, expected, forward.placed, heard if share == 1 else None)
@@ -253,7 +256,7 @@ def _steps(
         )
     if not free.steps:
         doubts.append("the baseline's optimiser made no step")
-    return _Steps(free, found, doubts, followed, undropped=kept[-1].undropped)
+    return _Steps(free, found, doubts, followed, untrained if unread else {}, undropped=kept[-1].undropped)
 
 
 def _alone(why: str) -> ModelError:
@@ -362,6 +365,9 @@ def _notes(steps: _Steps | None, *, scheduled: bool) -> Iterator[str]:
     yield from steps.found.notes
     if steps.followed:
         yield f"{steps.followed} gradients differ only because of those that are blamed"
+    for name, on in steps.unread.items():
+        where = f"{'ranks' if on[1:] else 'rank'} {', '.join(map(str, on))}"
+        yield f"{name} is read by nothing on {where}, and not trained there"
     if steps.undropped:
         yield "dropouts were left out of the steps; the forward pass was compared with them"
     if scheduled and len({rate for both in steps.free.rates for rate in both}) == 1:
