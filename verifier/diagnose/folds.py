@@ -66,7 +66,7 @@ def is_product(site: Site, call: KeptCall) -> bool:
 
 
 class Scaling(NamedTuple):
-    """A product, and what alone stands behind it: a stored factor for each of its channels, and perhaps a shift."""
+    """A product, and what alone stands behind it: a factor for each or all of its channels, and perhaps a shift."""
 
     product: Made
     times: Made
@@ -76,7 +76,7 @@ class Scaling(NamedTuple):
 
 
 def scalings(side: Neighbourhood) -> Iterator[Scaling]:
-    """The products of one side that are scaled by numbers that it keeps."""
+    """The products of one side that are scaled by numbers that it keeps or has written."""
     for site, call in _calls(side):
         times = _behind(side, site, "mul") if is_product(site, call) else None
         factor = None if times is None else _by_channel(times, site)
@@ -113,22 +113,27 @@ def _product_at(place: Site, product: Site) -> Site:
 
 
 def _behind(side: Neighbourhood, site: Site, op: str) -> Made | None:
-    """The operator that alone reads a site, if it is this one with a tensor that is stored, and it is seen."""
+    """The operator that alone reads a site, if it is this one with a stored tensor or a number, and it is seen."""
     readers = side.graph.consumers[site.index]
     found = [each for each in _calls(side) if [each[0].index] == [*readers]]
-    if not found or found[0][0].op != op or len(found[0][0].tensors) != 1:
+    if not found or found[0][0].op != op or len(found[0][0].tensors) > 1:
         return None
     alone = found[0][0].operands == (site.index,) and found[0][1].arguments.get("alpha", 1) == 1
     return found[0] if alone else None
 
 
 def _by_channel(made: Made, product: Site) -> Tensor | None:
-    """The one stored tensor of an operator behind a product, if it holds a number for each of its channels."""
-    stored, dimension = made[1].arguments.get(made[0].tensors[0].role), -1 if product.op == "linear" else 1
+    """What an operator behind a product works with beside it, if that is a number for each or all of its channels."""
+    (site, call), dimension = made, -1 if product.op == "linear" else 1
     wanted = [1] * len(product.shape)
     wanted[dimension] = product.shape[dimension]
+    stored = call.arguments.get(site.tensors[0].role if site.tensors else "other")
+    if isinstance(stored, int | float):
+        stored = torch.tensor(stored, dtype=call.operands[0].dtype)
     if not isinstance(stored, Tensor):
         return None
+    if stored.numel() == 1 and stored.dim() <= len(wanted):
+        return stored.reshape(1).expand(wanted[dimension])
     return stored.reshape(-1) if [1] * (len(wanted) - stored.dim()) + [*stored.shape] == wanted else None
 
 

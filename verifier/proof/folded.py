@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,36 +37,37 @@ def with_norms_paired(alignment: Alignment, masters: Masters, reason: str) -> Al
     paired = alignment.partner, alignment.partner_back
     for pair in alignment.pairs:
         for side in (0, 1):
-            scaling = _scaling(graphs[side], pair[side])
-            if not scaling:
+            here, there = graphs[side], graphs[1 - side]
+            product, other = here.sites[pair[side]], there.sites[pair[1 - side]]
+            ends = _moved(here, product, there, other, held[side], held[1 - side])
+            if ends is None and not _scaling(there, other.index):
+                scaling = _scaling(here, product.index)
+                folds = scaling and product.op == other.op and not _has_own(there, paired[side], scaling)
+                if folds and _holds(
+                    _given(other, held[1 - side]),
+                    product.op,
+                    _given(product, held[side]),
+                    scaling[-1],
+                    held[side],
+                ):
+                    ends = [product, *scaling], [other]
+            if ends is None:
                 continue
-            product, other = graphs[side].sites[pair[side]], graphs[1 - side].sites[pair[1 - side]]
-            there = _scaling(graphs[1 - side], other.index)
-            of_product, of_other = _given(product, held[side]), _given(other, held[1 - side])
-            if _shifts_later(of_product, of_other, there):
-                end = there[-1].index
-            elif (
-                product.op == other.op and not there and not _has_own(graphs[1 - side], paired[side], scaling)
-            ):
-                if not _holds(of_other, product.op, of_product, scaling[-1], held[side]):
-                    continue
-                end = other.index
-            else:
-                continue
-            here = {product.index, *(site.index for site in scaling)}
-            gone = {other.index, *(site.index for site in there)}
-            wrong += [each for each in alignment.pairs if each[side] in here or each[1 - side] in gone]
-            ends = scaling[-1].index, end
-            right.append(Pair(*(ends if side == 0 else ends[::-1])))
+            taken = [{site.index for site in each} for each in ends]
+            wrong += [
+                each for each in alignment.pairs if each[side] in taken[0] or each[1 - side] in taken[1]
+            ]
+            last = ends[0][-1].index, ends[1][-1].index
+            right.append(Pair(*(last if side == 0 else last[::-1])))
             break
     return replace(alignment.repaired(wrong, right, reason), rebuilt=True) if right else alignment
 
 
-def _scaling(graph: Graph, index: int) -> list[Site]:
-    """What alone stands behind a site and scales it, by numbers that do not depend on the inputs.
+def _scaling(graph: Graph, index: int, *, numbers: bool = False) -> list[Site]:
+    """What alone stands behind a site and scales it, by what does not depend on the inputs.
 
     A norm on running statistics, or a multiplication with what is added before and behind it; empty where there is
-    none.
+    none. It ends before `numbers` of the program, unless these count, too.
     """
     norm = _norm_behind(graph, index)
     if norm is not None:
@@ -77,7 +79,7 @@ def _scaling(graph: Graph, index: int) -> list[Site]:
         fixed = all(source >= 0 and not graph.reads_inputs[source] for source in beside)
         if site.op not in _AFFINE or not fixed or site.shape != graph.sites[index].shape:
             break
-        if not beside and not site.tensors:  # a number of the program, which nobody folds
+        if not (numbers or beside or site.tensors):
             break
         found.append(site)
         index = site.index
@@ -85,7 +87,7 @@ def _scaling(graph: Graph, index: int) -> list[Site]:
 
 
 _TIMES = {"mul", "div"}
-_AFFINE = _TIMES | {"add", "sub"}
+_AFFINE = _TIMES | {"add", "rsub", "sub"}
 
 
 def _has_own(graph: Graph, partner: Mapping[int, int], scaling: Sequence[Site]) -> bool:
@@ -94,10 +96,41 @@ def _has_own(graph: Graph, partner: Mapping[int, int], scaling: Sequence[Site]) 
     return any(site.op in _TIMES or (site.tensors and site.op in _AFFINE | {"batch_norm"}) for site in beside)
 
 
-def _shifts_later(product: Mapping[str, Any], twin: Mapping[str, Any], behind: Sequence[Site]) -> bool:
-    """Whether the twin of a product leaves its bias to what is added behind it, once a factor has come in."""
-    biases = [isinstance(each.get("bias"), Tensor) for each in (product, twin)]
-    return biases == [True, False] and [site.op for site in behind] == ["mul", "add"]
+def _moved(
+    here: Graph,
+    product: Site,
+    there: Graph,
+    other: Site,
+    held: Mapping[str, Tensor],
+    held_there: Mapping[str, Tensor],
+) -> tuple[list[Site], list[Site]] | None:
+    """A product and what scales it, and the same of its twin, which leaves the bias to what it adds behind."""
+    twin = _product_above(there, other)
+    given, of_twin = _given(product, held), _given(twin, held_there)
+    biases = [isinstance(each.get("bias"), Tensor) for each in (given, of_twin)]
+    if product.op != twin.op or biases != [True, False]:
+        return None
+    behind = _scaling(there, twin.index, numbers=True)
+    whole = [site.op for site in behind] == ["mul", "add"]  # all is added up there
+    scaling = _scaling(here, product.index, numbers=whole)
+    behind = behind if whole else _scaling(there, twin.index)
+    if not scaling or [site.op for site in behind] != ["mul", "add"]:
+        return None
+    added = [held_there[use.name].flatten() for use in behind[1].tensors]
+    kept = [held[use.name].flatten() for site in scaling for use in site.tensors]
+    if not added or any(torch.equal(*each) for each in itertools.product(added, kept)):
+        return None  # nothing came in: the bias is missing
+    return [product, *scaling], [twin, *behind]
+
+
+def _product_above(graph: Graph, site: Site) -> Site:
+    """What alone is scaled and shifted to give a site; the site itself where that is nothing."""
+    while site.op in _AFFINE:
+        above = [k for k in site.inputs if k < 0 or graph.reads_inputs[k]]
+        if len(above) != 1 or above[0] < 0 or len(graph.consumers[above[0]]) != 1:
+            break
+        site = graph.sites[above[0]]
+    return site
 
 
 def _norm_behind(graph: Graph, index: int) -> Site | None:

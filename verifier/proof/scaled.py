@@ -58,11 +58,22 @@ def scaled(side: Neighbourhood, other: Neighbourhood, wanted: Tensor, limit: flo
     found = [(kept.times, slope, kept.factor)]
     if kept.added is not None and kept.shift is not None:
         found.append((kept.added, offset, kept.shift))
-    return {
-        site.tensors[0].name: exact.reshape(at.arguments[site.tensors[0].role].shape)
-        for (site, at), exact, stored in found
-        if not exact.equal(stored)
-    }
+    exact = [_known(*each) for each in found]
+    return (
+        None if None in exact else {name: tensor for each in exact for name, tensor in (each or {}).items()}
+    )
+
+
+def _known(made: Made, exact: Tensor, kept: Tensor) -> Exact | None:
+    """The number for each channel by the name of what is stored of it; None where one number is kept of several."""
+    if not made[0].tensors or exact.equal(kept):
+        return {}
+    (use,) = made[0].tensors
+    shape = made[1].arguments[use.role].shape
+    alone = shape.numel() == 1
+    if alone and bool((exact != exact[0]).any()):
+        return None
+    return {use.name: (exact[:1] if alone else exact).reshape(shape)}
 
 
 def _line(side: Neighbourhood) -> tuple[KeptCall, Tensor, Tensor] | None:
@@ -98,7 +109,7 @@ def _line(side: Neighbourhood) -> tuple[KeptCall, Tensor, Tensor] | None:
     return product, slope.amax(over, keepdim=True), offset.amax(over, keepdim=True)
 
 
-_AFFINE = {"add", "batch_norm", "div", "mul", "sub"}
+_AFFINE = {"add", "batch_norm", "div", "mul", "neg", "rsub", "sub"}
 
 
 def _through(chain: Sequence[Made], source: int, value: Tensor) -> Tensor | None:

@@ -237,7 +237,7 @@ def as_the_baselines(context: Context) -> Iterator[Edit]:
         call = twin.call.with_operands(step.call.operands)
         for name in call.state & step.call.state:
             call = call.with_argument(name, step.call.arguments[name])
-        if _plain(call) == _plain(step.call):
+        if _plain(call) == _plain(step.call) and call.state == step.call.state:
             continue
         changes.append((at, call))
     for size in range(1, min(len(changes), 4) + 1):
@@ -247,9 +247,8 @@ def as_the_baselines(context: Context) -> Iterator[Edit]:
                 changed = changed.with_call(at, call)
             ops = [program.steps[at].op for at, _ in chosen]
             told = [_otherwise(program.steps[at], call) for at, call in chosen]
-            code = codes.of_attribute(ops[0], told[0][0]) if kind(ops[0]) != "arithmetic" else LITERAL
             yield Edit(
-                code,
+                told[0][0],
                 "; ".join(words for _, words in told),
                 f"write {' and '.join(ops)} with the baseline's settings",
                 changed,
@@ -259,17 +258,25 @@ def as_the_baselines(context: Context) -> Iterator[Edit]:
 
 
 def _otherwise(step: Step, call: KeptCall) -> tuple[str, str]:
-    """What a call of a step's operator sets otherwise: the one setting, or "settings", and in words."""
+    """The code for what a call of a step's operator sets otherwise, a tensor or settings, and in words."""
+    alone = sorted(call.state ^ step.call.state)
     names = [
         name
         for name, value in call.arguments.items()
         if readable(value) != "tensor" and canonical(value) != canonical(step.call.arguments.get(name))
     ]
+    if len(alone) == 1 and {*names} <= {*alone}:
+        if alone[0] in call.state:
+            return f"{alone[0]}-missing", f"{step.op} has no {alone[0]}, the baseline has one"
+        return f"{alone[0]}-extra", f"{step.op} has a {alone[0]}, the baseline has none"
+    literal = kind(step.op) == "arithmetic"
     if len(names) != 1 or names[0] not in step.call.arguments:
-        return "settings", f"{step.op} has {_told(step.call)}, the baseline's {_told(call)}"
+        code = LITERAL if literal else codes.of_attribute(step.op, "settings")
+        return code, f"{step.op} has {_told(step.call)}, the baseline's {_told(call)}"
     name = argument_name(step.call, names[0])
     old, new = (shown(canonical(each.arguments[names[0]])) for each in (step.call, call))
-    return name, f"{name_of(step.op, name)} is {old}, the baseline's {new}"
+    code = LITERAL if literal else codes.of_attribute(step.op, name)
+    return code, f"{name_of(step.op, name)} is {old}, the baseline's {new}"
 
 
 def _plain(call: KeptCall) -> list[tuple[str, Any]]:

@@ -63,8 +63,39 @@ class Frozen(nn.Module):
         return y
 
 
+class Written(nn.Module):
+    """Numbers of the program behind a linear layer with a bias, or one that is learnt among them."""
+
+    def __init__(self, then: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.then = nn.Linear(12, 16), nn.Linear(16, 5), then
+        self.learnt = nn.Parameter(torch.rand(16) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.then(self.first(x), self.learnt).relu())
+        return y
+
+
+def written(net: Written, then: Callable[[Tensor, Tensor], Tensor]) -> None:
+    net.then = then
+
+
+THEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a factor": lambda y, _: y * 0.3,
+    "a factor and a shift": lambda y, _: y * 0.3 + 0.1,
+    "a shift and a factor": lambda y, _: 0.5 * (1 + y),
+    "a number less that": lambda y, _: 0.1 - y * 0.3,
+    "a number and what is learnt": lambda y, t: y * 0.3 + t,
+    "what is learnt and a number": lambda y, t: y * t + 0.1,
+}
+
+
 def compared(
-    make: Callable[[], nn.Module], folder: Path, fault: Callable[[Any], object] = lambda _: None
+    make: Callable[[], nn.Module],
+    folder: Path,
+    fault: Callable[[Any], object] = lambda _: None,
+    *,
+    mirrored: bool = False,
 ) -> tuple[str, tuple[PairResult, ...]]:
     """The verdict on a file that OpenVINO makes of the network with a fault, and the culprits in float64."""
     torch.manual_seed(0)
@@ -77,7 +108,8 @@ def compared(
         fault(models[1])
         made = openvino.convert_model(models[1], example_input=x)
     openvino.save_model(made, folder / "net.xml", compress_to_fp16=False)
-    found = verify(models[0], folder / "net.xml", x)
+    file = folder / "net.xml"
+    found = verify(file, models[0], x) if mirrored else verify(models[0], file, x)
     return found.verdict, found.cells[0].culprits
 
 
@@ -121,3 +153,40 @@ def test_a_fault_there_is_all_that_is_told(fault: str, tmp_path: Path) -> None:
     verdict, culprits = compared(make, tmp_path, plant)
     assert verdict == "diverged"
     assert [(row.baseline, row.cause and row.cause.code) for row in culprits] == [(site, code)]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("then", THEN)
+def test_a_bias_that_is_moved_through_numbers_of_the_program_is_no_difference(
+    then: str, mirrored: bool, tmp_path: Path
+) -> None:
+    assert compared(lambda: Written(THEN[then]), tmp_path, mirrored=mirrored)[0] == "match"
+
+
+NUMBERS: dict[str, Callable[[Any], object]] = {
+    "the factor": lambda net: written(net, lambda y, _: y * 0.3000005 + 0.1),
+    "the shift": lambda net: written(net, lambda y, _: y * 0.3 + 0.100002),
+    "their order": lambda net: written(net, lambda y, _: (y + 0.1) * 0.3),
+    "the bias": lambda net: net.first.bias[3].add_(1e-5),
+    "the weight": lambda net: net.first.weight[3, 1].add_(1e-5),
+}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("fault", NUMBERS)
+def test_a_small_fault_before_numbers_of_the_program_is_told(
+    fault: str, mirrored: bool, tmp_path: Path
+) -> None:
+    verdict, culprits = compared(
+        lambda: Written(THEN["a factor and a shift"]), tmp_path, NUMBERS[fault], mirrored=mirrored
+    )
+    assert verdict == "diverged"
+    assert culprits[-1].baseline == "add"
+
+
+@pytest.mark.parametrize("then", ["a factor and a shift", "a number and what is learnt"])
+def test_a_bias_that_never_was_behind_a_factor_is_missing(then: str, tmp_path: Path) -> None:
+    _, culprits = compared(
+        lambda: Written(THEN[then]), tmp_path, lambda net: setattr(net.first, "bias", None)
+    )
+    assert [(row.baseline, row.cause and row.cause.code) for row in culprits] == [("first", "bias-missing")]
