@@ -38,7 +38,7 @@ def family(op: str) -> str:
         return _FAMILIES[plain]
     if plain == "conv_transpose":
         return "conv-transpose"
-    return plain.replace("_pool", "pool").replace("_", "-")
+    return plain.strip("_").replace("_pool", "pool").replace("_", "-")
 
 
 def of_operator(op: str, baseline_op: str) -> str:

@@ -44,16 +44,21 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
     alignment, masters = bench.alignment, bench.subject.masters
     b, c = alignment.baseline, alignment.candidate
     sizes = {math.prod(site.shape) for graph in (b, c) for site in _constant(graph)}
-    mapped = {name: assembly for name, assembly in masters.assemblies.items() if _made(masters, name, sizes)}
+    both = _held(b, masters.baseline, c, masters.candidate), _held(c, masters.candidate, b, masters.baseline)
+    mapped = {
+        name: each
+        for name, each in masters.assemblies.items()
+        if (name in both[1] and both[0].issuperset(each.names)) or _made(masters, name, sizes)
+    }
     used = {name for assembly in mapped.values() for name in assembly.names}
     return (
         {
             **_written(b, c, masters.baseline),
-            **_looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, used)),
+            **_looked_up(bench, "baseline", "candidate", _kept(b, masters.baseline, both[0] | used)),
         },
         {
             **_written(c, b, masters.candidate),
-            **_looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, mapped)),
+            **_looked_up(bench, "candidate", "baseline", _kept(c, masters.candidate, both[1] | {*mapped})),
         },
     )
 
@@ -61,13 +66,53 @@ def tables(bench: Bench) -> tuple[Exact, Exact]:
 def _made(masters: Masters, name: str, sizes: Collection[int]) -> bool:
     """Whether one of the candidate's tensors is made of the baseline's, where it may be a table that this computes.
 
-    Of models with weights of their own that is only claimed: what one keeps may stand where the other computes.
+    Of models with weights of their own that is only claimed: what one keeps may stand where the other computes. It
+    may be near to what this is computed from, too, as a weight is to the one whose norm was taken off it.
     """
     tensor = masters.candidate[name]
     if masters.info.mode != "as-is" or tensor.numel() not in sizes:
         return True
-    made = masters.assemblies[name].make(masters.baseline, tensor.shape)
-    return bool(torch.allclose(made.double(), tensor.double(), rtol=ROUNDINGS * SINGLE_ROUNDOFF, atol=0.0))
+    assembly = masters.assemblies[name]
+    if assembly.whole is not None:
+        return False  # it would be held by both
+    return torch.equal(assembly.stored(masters.baseline, tensor).to(tensor), tensor)
+
+
+def _held(graph: Graph, stored: Mapping[str, Tensor], other: Graph, others: Mapping[str, Tensor]) -> set[str]:
+    """Tensors with which both models compute, to the bit: these are the rounding of nothing.
+
+    Unless the same operator reads what the other model makes of its own, and another that itself.
+    """
+    readers, there = _readers(graph), _readers(other)
+    sizes: dict[int, list[str]] = {}
+    for name in there:
+        sizes.setdefault(others[name].numel(), []).append(name)
+    found = set()
+    for name, ops in readers.items():
+        tensor = stored[name]
+        alike = [
+            each
+            for each in sizes.get(tensor.numel(), ())
+            if torch.equal(tensor.flatten(), others[each].to(tensor).flatten())
+        ]
+        made = {
+            other.sites[k].op
+            for site in (_constant(other) if alike else ())
+            if math.prod(site.shape) == tensor.numel()
+            for k in other.consumers[site.index]
+        }
+        if alike and (ops.isdisjoint(made) or any(ops & there[each] for each in alike)):
+            found.add(name)
+    return found
+
+
+def _readers(graph: Graph) -> dict[str, set[str]]:
+    """The operators that read each tensor that a model uses."""
+    found: dict[str, set[str]] = {}
+    for site in graph.sites:
+        for use in site.tensors if site.live else ():
+            found.setdefault(use.name, set()).add(site.op)
+    return found
 
 
 def _written(graph: Graph, other: Graph, stored: Mapping[str, Tensor]) -> Exact:

@@ -163,3 +163,7 @@ def test_examples_fit_their_patterns_and_no_code_is_listed_twice() -> None:
 def test_the_page_is_made_from_the_table() -> None:
     written = (ROOT / "docs" / "causes.md").read_text(encoding="utf-8")
     assert written.endswith("\n" + codebook.page()), "python -m verifier.diagnose.codebook docs/causes.md"
+
+
+def test_a_code_begins_with_a_word_where_an_operators_name_does_not() -> None:
+    assert codes.of_region(["_weight_norm"], [], "conv_transpose1d") == "weight-norm-missing"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -211,6 +213,63 @@ def test_a_weight_norm_that_was_removed_leaves_rounded_weights() -> None:
     changed: Any = removed[2]
     changed.weight.data[0, 0] *= 1.0001
     assert verify(model, removed, tokens(), weights="as-is").verdict == "diverged"
+
+
+@pytest.mark.parametrize("kept", ["what is computed", "the weight whose norm is taken"])
+@pytest.mark.parametrize(("step", "verdict"), [(0.0, "match"), (2e-6, "diverged")])
+def test_a_weight_that_is_all_but_the_one_its_norm_was_taken_of_is_rounded(
+    kept: str, step: float, verdict: str
+) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.ConvTranspose1d(8, 3, 4, 2)).eval()
+    removed: Any = copy.deepcopy(model)
+    normed: Any = parametrizations.weight_norm(model[2])
+    with torch.no_grad():
+        if kept == "what is computed":
+            removed[2].weight.copy_(normed.weight)
+        removed[2].weight[1] *= 1 + step
+    x = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1))
+    assert verify(model, removed, x, weights="as-is").verdict == verdict
+    assert verify(removed, model, x, weights="as-is").verdict == verdict
+
+
+class ByHand(nn.Module):
+    """A norm on running statistics that is laid out otherwise and whose names tell nothing."""
+
+    m: Tensor
+    v: Tensor
+
+    def __init__(self, of: nn.BatchNorm2d, eps: float) -> None:
+        super().__init__()
+        shape = (1, -1, 1, 1)
+        self.g, self.h = (nn.Parameter(each.detach().reshape(shape)) for each in (of.weight, of.bias))
+        assert of.running_mean is not None
+        assert of.running_var is not None
+        self.register_buffer("m", of.running_mean.reshape(shape))
+        self.register_buffer("v", of.running_var.reshape(shape))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.m) * torch.rsqrt(self.v + self.eps) * self.g + self.h
+
+
+@pytest.mark.parametrize(("eps", "verdict"), [(1e-5, "match"), (2e-5, "diverged")])
+def test_a_variance_that_both_keep_is_not_its_sum_with_a_small_eps(eps: float, verdict: str) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    norm.running_mean = torch.randn(8)
+    norm.running_var = torch.linspace(1000, 5000, 8)
+    convolutions = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)
+    convolutions[0].weight.data *= 100
+    model = nn.Sequential(convolutions[0], norm, nn.ReLU(), convolutions[1]).eval()
+    parts = copy.deepcopy(
+        {"a": convolutions[0], "b": ByHand(norm, eps), "c": nn.ReLU(), "d": convolutions[1]}
+    )
+    by_hand = nn.Sequential(OrderedDict(parts)).eval()
+    assert verify(model, by_hand, images(), weights="as-is").verdict == verdict
+    assert verify(by_hand, model, images(), weights="as-is").verdict == verdict
 
 
 class Branches(nn.Module):
