@@ -222,7 +222,7 @@ class _Examiner:
             wanted = laid_as(wanted, given)
         edited = partial(self.edits.cause, row, baseline, candidate, wanted, limit)
         if self._alignment.rebuilt and told is not None:
-            cause = self._of_fold(baseline, candidate, wanted, limit, told)
+            cause = self._of_fold(row, baseline, candidate, wanted, limit, told)
             return Examined(None, None, None, cause or edited(told), None)
         # Where another shape stands above, nothing could be forced: its place is taken by the baseline's tensor.
         reads = self._reads(baseline, candidate) if scene.misshapen else candidate.reads
@@ -274,7 +274,13 @@ class _Examiner:
         )
 
     def _of_fold(
-        self, baseline: Neighbourhood, candidate: Neighbourhood, wanted: Tensor, limit: float, told: Cause
+        self,
+        row: PairResult,
+        baseline: Neighbourhood,
+        candidate: Neighbourhood,
+        wanted: Tensor,
+        limit: float,
+        told: Cause,
     ) -> Cause | None:
         """The confirmed cause where one side is one operator and the other the same with what is folded into it."""
         if baseline.between or candidate.between or baseline.call is None or candidate.call is None:
@@ -291,7 +297,10 @@ class _Examiner:
             return None
         cause = msgspec.structs.replace(cause, evidence=(*cause.evidence, *told.evidence[:1]))
         if all(code.startswith(("weight-", "bias-")) for code in (cause.code, *cause.also)):
-            cause = msgspec.structs.replace(cause, remedy="fold the norm into the baseline's tensors anew")
+            remedy = "fold the norm into the baseline's tensors anew"
+            if row.between_candidate:  # it is the baseline that holds it folded
+                remedy = "load the tensors that were folded into the baseline's"
+            cause = msgspec.structs.replace(cause, remedy=remedy)
         return cause
 
     def _reads(self, baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Tensor, ...] | None:

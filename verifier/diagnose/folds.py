@@ -30,28 +30,41 @@ class _Fold(NamedTuple):
 
 
 def folded(baseline: Neighbourhood, candidate: Neighbourhood) -> tuple[Neighbourhood, Neighbourhood] | None:
-    """Both sides, where the baseline's product and norm are one call as they are in the candidate.
+    """Both sides, where the product and the norm of one are one call as they are in the other.
 
-    What the candidate keeps counts as that of the baseline's fold but for the rounding to float32. None where nothing
-    is folded.
+    What the candidate keeps counts as that of the baseline's fold but for the rounding to float32; where the baseline
+    keeps it, what is folded of the candidate's counts as that. None where nothing is folded.
     """
-    folds = list(_folds(baseline))
-    candidate = _composed(candidate) if folds else candidate
-    wholes = [
-        each for each in _calls(candidate) if _weight(each[1]) is not None and not _normed(candidate, each[0])
-    ]
-    pairs = {}
+    found = _paired(baseline, candidate)
+    if found is not None:
+        candidate, pairs = found
+        for (site, call), fold in pairs:
+            baseline = _put(baseline, fold.site, fold.call, fold.product[0].index)
+            candidate = _put(candidate, site, _unrounded(call, fold))
+        return baseline, candidate
+    found = _paired(candidate, baseline)
+    if found is None:
+        return None
+    baseline, pairs = found
+    for (_, call), fold in pairs:
+        candidate = _put(candidate, fold.site, _as_kept(fold, call), fold.product[0].index)
+    return baseline, candidate
+
+
+def _paired(
+    apart: Neighbourhood, whole: Neighbourhood
+) -> tuple[Neighbourhood, list[tuple[Made, _Fold]]] | None:
+    """The other side with its products whole, and what of it may hold each fold of the one."""
+    folds = list(_folds(apart))
+    whole = _composed(whole) if folds else whole
+    wholes = [each for each in _calls(whole) if _weight(each[1]) is not None and not _normed(whole, each[0])]
+    pairs: dict[int, tuple[Made, _Fold]] = {}
     for fold in folds:
         near = [each for each in wholes if each[0].index not in pairs and _may_hold(each[1], fold)]
         if near:
             best = min(near, key=lambda each: _apart(each[1], fold))
             pairs[best[0].index] = best, fold
-    if not pairs:
-        return None
-    for (site, call), fold in pairs.values():
-        baseline = _put(baseline, fold.site, fold.call, fold.product[0].index)
-        candidate = _put(candidate, site, _unrounded(call, fold))
-    return baseline, candidate
+    return (whole, [*pairs.values()]) if pairs else None
 
 
 def _calls(side: Neighbourhood) -> list[Made]:
@@ -250,6 +263,19 @@ def _nearest(held: Tensor, exact: Tensor, allowed: Tensor) -> Tensor:
             near = [(exact + sign * allowed.to(exact)).to(kind).to(held) == held for sign in (-1, 0, 1)]
             return torch.where(torch.stack(near).any(0), exact.to(kind).to(held), held)
     return torch.where((held - exact).abs() <= allowed, exact, held)
+
+
+def _as_kept(fold: _Fold, kept: KeptCall) -> KeptCall:
+    """The fold with the numbers that a call keeps where they are the rounding of its own to float32."""
+    call = fold.call
+    for role, allowed in fold.allowed.items():
+        held, exact = kept.arguments.get(role), call.arguments[role]
+        if not isinstance(held, Tensor):
+            if not bool((exact.abs() > allowed).any()):  # a shift of nothing
+                call = call.with_argument(role, None, is_state=False)
+        elif held.shape == exact.shape and role in kept.state:
+            call = call.with_argument(role, torch.where((held - exact).abs() <= allowed, held, exact))
+    return call
 
 
 def _put(side: Neighbourhood, site: Site, call: KeptCall, without: int | None = None) -> Neighbourhood:

@@ -142,6 +142,27 @@ def test_a_fault_in_a_fold_has_its_cause(
     assert told(model, exported(wrong, x, "dynamo", tmp_path), x) == [(NORM, codes, True)]
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", MANY)
+def test_it_has_it_where_the_fold_is_the_baseline(
+    kind: str, fault: Callable[[Any, Any], None], tmp_path: Path
+) -> None:
+    model, x = network(kind)
+    wrong = copy.deepcopy(model)
+    fault(wrong[2], wrong[3])
+    baseline = exported(model, x, "dynamo", tmp_path)
+    assert verify(baseline, model, x).verdict is Verdict.MATCH
+    (culprit,) = verify(baseline, wrong, x).culprits
+    assert culprit.cause is not None
+    family = "conv-transpose" if kind.startswith("transposed") else "conv"
+    codes = tuple(code.format(family) for code in FAULTS[fault])
+    assert (culprit.candidate, (culprit.cause.code, *culprit.cause.also)) == (NORM, codes)
+    assert culprit.cause.confirmed
+    assert (
+        fault is dilation
+    ) or culprit.cause.remedy == "load the tensors that were folded into the baseline's"
+
+
 @pytest.mark.parametrize("kind", MANY)
 def test_another_stride_of_a_folded_convolution_is_told(kind: str, tmp_path: Path) -> None:
     model, x = network(kind)
