@@ -9,6 +9,7 @@ import torch
 
 from verifier.errors import SourceError, UsageError
 from verifier.forms.form import Form, needing
+from verifier.forms.scripted.held import places
 from verifier.models.compiled import compiled_parts
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def opened(model: nn.Module, role: str) -> tuple[nn.Module, tuple[str, ...]]:
     Raises:
         ModelError: A part of it cannot be copied.
     """
-    if not any(isinstance(each, torch.jit.ScriptModule) for each in model.modules()):
+    if not any(True for _ in places(model)):
         return model, ()
     from verifier.forms.scripted import parts  # noqa: PLC0415 - reads all of torch's operators
 

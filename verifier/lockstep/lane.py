@@ -167,6 +167,11 @@ class Lane:
             raise OutOfMemoryError(
                 f"out of memory in the {self.role} {where}. Use a smaller --batch-size or --image-size."
             ) from error
+        if "TorchScript interpreter" in first_line(error) and "dtype" in str(error):
+            raise ModelError(
+                f"the {self.role} runs TorchScript {where} that this verifier cannot put into another dtype. "
+                "Keep it as a submodule, or in a list, tuple or dict of one."
+            ) from error
         raise by_program(ModelError(f"the {self.role} failed {where}: {account(error)}")) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import types
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -481,3 +482,52 @@ def test_a_part_that_cannot_be_opened_is_one_call_beside_others_that_are_compare
 
 def _twice(self: Any, input: tuple[Tensor], output: Tensor) -> Tensor:  # noqa: A002 - TorchScript asks for it
     return output * 2
+
+
+class Kept(nn.Module):
+    """Scripted modules that are nobody's submodules, in whatever keeps them."""
+
+    def __init__(self, keep: Callable[[list[Any]], Any], factor: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        parts = [nn.Sequential(nn.Linear(6, 6), nn.ReLU()).eval() for _ in range(2)]
+        layer: Any = parts[1][0]
+        layer.weight.data[2] *= factor
+        self.first, self.parts = nn.Linear(6, 6), keep(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        parts = getattr(self.parts, "inside", self.parts)
+        for part in parts.values() if isinstance(parts, dict) else parts:
+            x = part(x)
+        return x
+
+
+def each_scripted(parts: list[Any]) -> list[Any]:
+    return [torch.jit.script(part) for part in parts]
+
+
+KEEPS: dict[str, Callable[[list[Any]], Any]] = {
+    "list": each_scripted,
+    "tuple": lambda parts: tuple(each_scripted(parts)),
+    "dict": lambda parts: dict(zip("ab", each_scripted(parts), strict=True)),
+}
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_parts_in_what_is_no_module_are_opened_as_well(keep: str) -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    right, wrong = Kept(KEEPS[keep]).eval(), Kept(KEEPS[keep], 1.001).eval()
+    kept = right.parts
+    model = Kept(nn.ModuleList).eval()
+    assert verify(model, right, x, weights="as-is").verdict == MATCH
+    assert right.parts is kept
+    found = verify(model, wrong, x, weights="as-is")
+    assert [row.baseline for row in found.culprits] == ["parts.1.0"]
+
+
+def test_parts_that_are_out_of_reach_are_told_as_a_limit() -> None:
+    x = torch.randn(4, 6)
+    hidden = Kept(lambda parts: types.SimpleNamespace(inside=each_scripted(parts))).eval()
+    with pytest.raises(ModelError, match="that this verifier cannot put into another dtype"):
+        verify(Kept(nn.ModuleList).eval(), hidden, x, weights="as-is")

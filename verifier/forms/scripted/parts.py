@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
+from verifier.forms.scripted.held import exchanged, places, within
 from verifier.forms.scripted.module import of
 from verifier.models.copying import copy_with, state_of
 
@@ -23,19 +22,13 @@ def opened(model: nn.Module, role: str) -> tuple[nn.Module, tuple[str, ...]]:
     Raises:
         ModelError: A part of it cannot be copied.
     """
-    places = [
-        (parent, name, child)
-        for parent in model.modules()
-        if not isinstance(parent, torch.jit.ScriptModule)
-        for name, child in parent._modules.items()
-        if isinstance(child, torch.jit.ScriptModule)
-    ]
-    forms = {id(child): of(child) for _, _, child in places}
+    found = [*places(model)]
+    forms = {id(child): of(child) for _, _, value in found for child in within(value)}
     try:
-        for parent, name, child in places:
-            parent._modules[name] = forms[id(child)].program
+        for parent, name, value in found:
+            parent[name] = exchanged(value, lambda child: forms[id(child)].program)
         program = copy_with(model, state_of(model), lambda tensor: tensor, role=role, written=())
     finally:
-        for parent, name, child in places:
-            parent._modules[name] = child
+        for parent, name, value in found:
+            parent[name] = value
     return program, tuple(dict.fromkeys(note for form in forms.values() for note in form.notes))
