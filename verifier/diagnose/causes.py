@@ -54,7 +54,7 @@ def cause_of_site(
             for suspect in found
             if _error([each for each in found if each is not suspect], call, output, wanted) > limit
         ] or found
-        first, *rest = sorted(needed, key=lambda suspect: suspect.code.endswith("-rounded"))
+        first, *rest = sorted(needed, key=lambda suspect: not suspect.code.endswith(("-missing", "-extra")))
         return _confirmed(first, rest, _before(given, wanted), together)
     if not found:
         return unexplained(given, wanted)
