@@ -2,7 +2,7 @@
 
 from verifier.lockstep.lane import Lane
 from verifier.lockstep.meeting import Meeting, meet
-from verifier.lockstep.memory import Gaps, pages_held, pages_returned
+from verifier.lockstep.memory import Gaps, give_back, pages_held, pages_returned
 from verifier.lockstep.passes import Comparing, Enough, Passes, Plan, Queued, queue, run
 from verifier.lockstep.replay import Replay, unreplayable
 from verifier.lockstep.traveller import overwrite
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "Queued",
     "Replay",
+    "give_back",
     "meet",
     "overwrite",
     "pages_held",

@@ -120,6 +120,12 @@ def pages_returned() -> Iterator[None]:
         tune(_MMAP_THRESHOLD, _HEAP_BLOCK)
 
 
+def give_back() -> None:
+    """Give what is free to the system, between small objects too; what runs next takes other sizes."""
+    if _tuner() is not None:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @functools.cache
 def _tuner() -> Callable[[int, int], int] | None:
     """glibc's `mallopt`; None where the C library is another one, or the user tuned it already."""

@@ -15,7 +15,7 @@ from verifier.errors import VerifierError
 from verifier.forms.loading import is_file
 from verifier.graph.chance import random_state, set_random_state
 from verifier.graph.tensors import tensors_in
-from verifier.lockstep import meet
+from verifier.lockstep import give_back, meet
 from verifier.models.casting import arguments, running
 from verifier.models.specs import load
 from verifier.ranks import ranks
@@ -122,10 +122,13 @@ class Candidate:
         written = {
             key: tensor.to(self._built[1].torch_dtype) for key, tensor in mine.items() if tensor is not None
         }
-        apart = 0.0
+        apart, self._pass = 0.0, Pass()  # so that there is one at a time
+        give_back()
         if not instead:
             bare = [local(t).detach().clone() for t in tensors_in(self._called(None))]
+            give_back()
         self._pass = self._called(written)
+        give_back()
         if not instead:
             apart = _apart(bare, self._pass.outputs)
         held = tuple(Held(e.key, e.op, tuple(e.value.shape), e.shard) for e in self._pass.events.values())
