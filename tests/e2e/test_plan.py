@@ -74,3 +74,14 @@ def test_a_data_set_is_shared_among_ranks(call: Callable[..., Ended], pair: tupl
     assert "40 samples, about " in ended.out
     assert "for each of 2 ranks" in ended.out
     assert "4 times 2 on 5 samples in float32" in ended.out
+
+
+def test_parts_that_only_torchrun_builds_are_planned_without_it(
+    call: Callable[..., Ended], pair: tuple[str, ...]
+) -> None:
+    ended = call("plan", *pair[:3], "net.py:part", *pair[4:], "--ranks", "2", "--sharded")
+    assert ended.code == 0, ended.err
+    assert "on the first of 2 ranks" in ended.out
+    assert "the parts were not built" in ended.out
+    ended = call("plan", *pair, "--sharded")
+    assert (ended.code, "--ranks N" in ended.err) == (2, True)

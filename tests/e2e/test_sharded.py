@@ -105,7 +105,9 @@ def launch(
     (place / "net.py").write_text(NET, encoding="utf-8")
     (place / "hasty.py").write_text(HASTY, encoding="utf-8")
 
-    def run(candidate: str, *arguments: str, through: tuple[str, ...] = ("-m", "verifier")) -> Any:
+    def run(
+        candidate: str, *arguments: str, through: tuple[str, ...] = ("-m", "verifier"), command: str = "run"
+    ) -> Any:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *through]
         models = [
             "--baseline",
@@ -116,7 +118,7 @@ def launch(
             "net.py:inputs",
         ]
         return subprocess.run(
-            [*torchrun, "run", *models, "--out", "out", *arguments],
+            [*torchrun, command, *models, *(["--out", "out"] if command == "run" else []), *arguments],
             cwd=place,
             env={**clean_environment, "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -163,6 +165,12 @@ def test_processes_that_wait_for_each_other_end_with_the_reason(place: Path, lau
     assert done.returncode != 0
     assert "has waited 3 seconds" in done.stderr
     assert not (place / "out" / "result.json").exists()
+
+
+def test_what_it_will_take_is_told_by_the_first_process(launch: Any) -> None:
+    done = launch("part", "--sharded", command="plan")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("on the first of 2 ranks") == 1
 
 
 def test_one_process_holds_nothing_between_several(place: Path, clean_environment: Mapping[str, str]) -> None:

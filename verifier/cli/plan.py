@@ -37,9 +37,18 @@ def plan(
             "--ranks",
             metavar="N",
             min=1,
-            help="Processes that share the samples of a data set; under torchrun as many as it starts.",
+            help=(
+                "Processes that share the samples of a data set, or with --sharded the candidate; under torchrun as "
+                "many as it starts."
+            ),
         ),
     ] = 1,
+    sharded: Annotated[
+        bool,
+        typer.Option(
+            "--sharded", help="The --ranks hold the candidate between them, each a part, as in run."
+        ),
+    ] = False,
     image_size: options.ImageSize = None,
     weights: options.WeightsMode = None,
     seed: options.Seed = 0,
@@ -85,6 +94,13 @@ def plan(
                 given, candidates = read.read(job, streaming=True, whole=False)
                 if given is None:
                     raise UsageError(f"{job.baseline} is recorded, and plan is for two models that run.")
+                count = team.size if team.size > 1 else several
+                if sharded:
+                    from verifier.sharded.planned import estimated_sharded
+
+                    whole = estimated_sharded(job.baseline, given, requests=requests, seed=seed, of=count)
+                    found.append((job.name or f"{job.baseline} and {job.candidate}", whole))
+                    continue
                 estimate = estimated(
                     job.baseline,
                     job.candidate,
@@ -95,7 +111,7 @@ def plan(
                     batch_size=job.batch_size,
                     batch_dim=dimension(batch_dim),
                     seed=seed,
-                    of=team.size if team.size > 1 else several,
+                    of=count,
                 )
                 found.append((job.name or f"{job.baseline} and {job.candidate}", estimate))
         team.gather(None)  # all measure at once

@@ -27,7 +27,8 @@ class Estimate(Record, frozen=True, kw_only=True):
     """What a verification will take: its phases, and whether the two models return the same bits.
 
     `memory` is resident bytes at the peak, None where this system does not tell; `missing` says why cells cannot run
-    here. What is searched for where the two diverge comes on top.
+    here. What is searched for where the two diverge comes on top. Of a candidate that `ranks` processes hold between
+    them (`sharded`) it is the first one's, and `others` that of each other.
     """
 
     phases: tuple[Phase, ...]
@@ -37,6 +38,8 @@ class Estimate(Record, frozen=True, kw_only=True):
     ranks: int = 1
     samples: int | None = None
     uncounted: bool = False
+    sharded: bool = False
+    others: float | None = None
 
     @property
     def seconds(self) -> float:
