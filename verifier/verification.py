@@ -235,6 +235,10 @@ def _without_sides(
 
         if found := joined(*given, requests=requests, semantics=parts[1], seen=parts[0] is None, **asked):
             return found
+        if parts[0] is None:
+            from verifier.sharded.talking import refuse_talking  # noqa: PLC0415
+
+            refuse_talking(*given[1:], asked["seed"])
     baseline, candidate, inputs = given
     if not any(map(_may_be_recorded, (baseline, candidate))):
         return None  # two models do without the rooms below

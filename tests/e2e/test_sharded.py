@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,33 @@ def stuck():
     return part(lambda x: dist.get_rank() == 0)
 
 
+class Halves(nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+        self.weight, self.bias = whole.weight, whole.bias
+
+    def forward(self, x):
+        own = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)
+        y = linear(x[:, own], self.weight[:, own])
+        dist.all_reduce(y)
+        return y + self.bias
+
+
+def halves():  # each rank has all weights, and computes with half of them
+    model = whole()
+    model.down = Halves(model.down)
+    return model
+
+
+def slices():  # each gives its own part of what comes out, and calls nobody
+    model = whole()
+    return nn.Sequential(model.up, nn.ReLU(), Column(model.down))
+
+
+def batches():
+    return [torch.randn(3, 6) for _ in range(4)] + [torch.randn(1, 6)]
+
+
 def tensors():
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -109,14 +137,9 @@ def launch(
         candidate: str, *arguments: str, through: tuple[str, ...] = ("-m", "verifier"), command: str = "run"
     ) -> Any:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *through]
-        models = [
-            "--baseline",
-            "net.py:whole",
-            "--candidate",
-            f"net.py:{candidate}",
-            "--input",
-            "net.py:inputs",
-        ]
+        models = ["--baseline", "net.py:whole", "--candidate", f"net.py:{candidate}"]
+        if "--data" not in arguments:
+            models += ["--input", "net.py:inputs"]
         return subprocess.run(
             [*torchrun, command, *models, *(["--out", "out"] if command == "run" else []), *arguments],
             cwd=place,
@@ -171,6 +194,33 @@ def test_what_it_will_take_is_told_by_the_first_process(launch: Any) -> None:
     done = launch("part", "--sharded", command="plan")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on the first of 2 ranks") == 1
+
+
+@pytest.mark.parametrize("data", [(), ("--data", "net.py:batches")])
+@pytest.mark.parametrize("candidate", ["part", "halves"])
+def test_parts_that_were_taken_for_sharing_samples_are_told_what_to_ask_for(
+    launch: Any, candidate: str, data: tuple[str, ...]
+) -> None:
+    """The last batch is smaller and so are its tensors; no rank is left waiting for another's."""
+    done = launch(candidate, *data)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("verifier:")]
+    assert len(said) == 1, done.stderr
+    assert f"net.py:{candidate} calls the other processes (allreduce)" in said[0]
+    assert "--sharded" in said[0]
+    assert re.findall(r"exitcode  : (\d+)", done.stderr) == ["2", "2"]
+
+
+def test_tensors_that_say_how_they_lie_share_no_samples(launch: Any) -> None:
+    done = launch("tensors", "--data", "net.py:batches")
+    assert "net.py:tensors calls the other processes (DTensor)" in done.stderr
+    assert "--sharded" in done.stderr
+
+
+def test_ranks_that_give_other_shapes_and_call_nobody_are_told_of_the_option(launch: Any) -> None:
+    done = launch("slices", "--data", "net.py:batches")
+    assert "the ranks have built other models" in done.stderr
+    assert "--sharded" in done.stderr
 
 
 def test_one_process_holds_nothing_between_several(place: Path, clean_environment: Mapping[str, str]) -> None:

@@ -119,7 +119,7 @@ def _check_alike(inputs: Stream, of: str, team: Ranks) -> None:
     elif len(programs) > 1:
         error = ProcessError(
             "the ranks have built other models, or weights with other bits. Let what the models draw hang on a seed, "
-            "and give them machines of one kind, with as many threads each."
+            "and give them machines of one kind, with as many threads each; --sharded is for parts of one model."
         )
     if error is not None:
         error.elsewhere = not team.leads
