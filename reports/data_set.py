@@ -22,6 +22,17 @@ def lines(verification: Result) -> tuple[str, ...]:
     return tuple(filter(None, (spread(output), flips(output))))
 
 
+def few(verification: Result) -> str:
+    """Of how many samples the first divergence is told, to stand behind its title; empty where of all.
+
+    Its figures are those of the cell that decides, which may have run on a few alone.
+    """
+    cell, samples = verification.deciding_cell if verification.cells else None, verification.inputs.samples
+    if cell is None or samples is None or cell.batch_size >= samples:
+        return ""
+    return f", told of {cell.batch_size:,} of {counted(samples, 'sample')} ({cell.name})"
+
+
 def spread(output: OutputAgreement) -> str:
     """The error of half of the samples, of most and of the worst; empty where that was not measured."""
     found = output.sample_errors

@@ -46,7 +46,8 @@ def _lines(verification: Result, plot: str | None) -> Iterator[str]:
     first = verification.first_divergence
     if first is not None:
         parted = sentences.divergence(first), sentences.agreement(first.total or first.intrinsic)
-        yield from ("", f"**{sentences.first(verification)}:** {text('; '.join(filter(None, parted)))}")
+        title = text(sentences.first(verification) + data_set.few(verification))
+        yield from ("", f"**{title}:** {text('; '.join(filter(None, parted)))}")
     if verification.culprits and not grouping.nothing_in_common(verification):
         yield from ("", f"**{grouping.title(verification)}**", "")
         causes = [

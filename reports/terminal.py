@@ -91,7 +91,9 @@ def sections(verification: Result, *, out_dir: str | None = None, verbose: bool 
     found = [
         *progressive.sections(verification, SHOWN),
         *(preprocessing.sections(stage_0) if stage_0 and stage_0.status == "differs" else []),
-        Section(sentences.first(verification), lines(_first(first, verbose=verbose))),
+        Section(
+            sentences.first(verification) + data_set.few(verification), lines(_first(first, verbose=verbose))
+        ),
         Section(grouping.title(verification), lines(_culprits(verification, verbose=verbose))),
         Section(besides.TITLE, lines(besides.lines(verification))),
         Section(acceptance.TITLE, lines(_some(acceptance.lines(verification)))),

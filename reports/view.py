@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports import (
     acceptance,
     criteria,
+    data_set,
     exercise,
     facts,
     grouping,
@@ -112,6 +113,7 @@ class Page:
     policy: str
     gate: str
     first_title: str
+    first_few: str
     first_divergence: str
     first_anchor: str
     first_figures: str
@@ -163,6 +165,7 @@ def page(verification: Result) -> Page:
         policy=verification.policy,
         gate=_GATE[verification.verdict],
         first_title=sentences.first(verification),
+        first_few=data_set.few(verification),
         first_divergence=sentences.divergence(first) if first else "",
         first_anchor=_anchor(verification, first) if first and not nothing else "",
         first_figures=sentences.agreement(first.total or first.intrinsic) if first else "",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from reports import data_set, facts, markdown, sentences, terminal
+from reports import data_set, facts, html, markdown, sentences, terminal
 from tests import samples
 from verifier.records import Flip, SampleErrors
 
@@ -62,3 +62,15 @@ def test_the_first_divergence_names_the_sample(diverged: Verification) -> None:
     named = msgspec.structs.replace(first, sample="0041.jpg")
     assert sentences.divergence(named).endswith(" in 0041.jpg")
     assert "sample" not in sentences.divergence(first)
+
+
+def test_a_first_divergence_that_was_told_of_a_few_samples_says_so(diverged: Verification) -> None:
+    assert data_set.few(diverged) == ""
+    for samples_, said in ((5000, True), (diverged.deciding_cell.batch_size, False)):
+        info = msgspec.structs.replace(diverged.inputs, samples=samples_)
+        found = msgspec.structs.replace(diverged, inputs=info)
+        cell = found.deciding_cell
+        few = f"First divergence, told of {cell.batch_size} of 5,000 samples ({cell.name})"
+        assert (few in terminal.plain(found)) is said
+        assert (few in html.render(found)) is said
+        assert (few.replace("_", "\\_") in markdown.summary(found)) is said
