@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from verifier.sharded.candidate import Noted
     from verifier.sharded.watching import Pass
 
-_IDENTITY = "torch.nn.modules.linear.Identity"
+IDENTITY = "torch.nn.modules.linear.Identity"
+"""The class of a module that only hands on what it is given."""
 _NESTED = 3  # lists within lists
 
 
@@ -98,7 +99,7 @@ def _times(noted: Noted, scope: str, baseline: Pass, whole: str) -> int:
 
 def _stands_in(kind: Sequence[str] | None, other: Sequence[str] | None) -> bool:
     """Whether a module only hands on what it is given, in the place of one that another rank has."""
-    return kind is not None and other is not None and other[0] == _IDENTITY != kind[0]
+    return kind is not None and other is not None and other[0] == IDENTITY != kind[0]
 
 
 def _alike(kind: Sequence[str] | None, other: Sequence[str] | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -193,9 +194,10 @@ def is_spread(candidate: object, seed: int) -> bool:
         candidate = load(candidate, seed=seed).model
     if not isinstance(candidate, nn.Module):
         return False
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415 - takes a moment to import
-
-    return any(isinstance(each, DTensor) for each in candidate.parameters())
+    known = sys.modules.get(
+        "torch.distributed.tensor"
+    )  # takes seconds to import, and who has one has imported it
+    return known is not None and any(isinstance(each, known.DTensor) for each in candidate.parameters())
 
 
 def _apart(bare: Sequence[Tensor], watched_: Sequence[Tensor]) -> float:

@@ -82,17 +82,33 @@ def _by_possible_settings(case: Case) -> Blame | None:
 
 
 def _written_otherwise(case: Case, *, sure: bool) -> Blame | None:
-    told = [] if case.found.key.returned else case.bench.otherwise.get(case.found.key.scope, [])
+    told = [each for scope in _scopes(case) for each in case.bench.otherwise.get(scope, [])]
     found = [each for each in told if each.telling or not (sure or each.idle)]
     if not found:
         return None
     return case.blame(
         found[0].code,
-        f"{case.found.key.scope}: {found[0].said}",
+        f"{found[0].scope}: {found[0].said}",
         *(each.said for each in found[1:]),
         remedy="write it as the baseline does",
         confirmed=False,
     )
+
+
+def _scopes(case: Case) -> Iterator[str]:
+    """The module of the site, and those whose results it reads and no rank has."""
+    if case.found.key.returned:
+        return
+    yield case.found.key.scope
+    stack, seen = list(case.found.event.above), {case.found.key.scope}
+    while stack:
+        key = stack.pop()
+        event = case.bench.baseline.events.get(key)
+        if key in case.sites or event is None or key.scope in seen:
+            continue
+        seen.add(key.scope)
+        yield key.scope
+        stack += event.above
 
 
 def _by_what_it_is_given(case: Case) -> Blame | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from verifier.diagnose.codes import of_attribute, of_operator
+from verifier.diagnose.codes import of_attribute, of_operator, of_region
 from verifier.graph.operators import ACTIVATIONS, REPLACEABLE, canonical, kind
+from verifier.sharded.aligning import IDENTITY
 from verifier.sharded.watching import MODULE, Key
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def otherwise(
                     found.setdefault(scope, {}).setdefault(one.said, one)
         for one in _other_operators(rank, baseline, each, pairs):
             found.setdefault(one.scope, {}).setdefault(one.said, one)
+    for one in _left_out(baseline, noted, names, pairs):
+        found.setdefault(one.scope, {}).setdefault(one.said, one)
     return {scope: list(each.values()) for scope, each in found.items()}
 
 
@@ -115,6 +118,26 @@ def _other_operators(rank: int, baseline: Pass, noted: Noted, pairs: Aligned) ->
         missing = [k.op for k, parts in pairs.parts.items() if k.scope == scope and k.op and not parts[rank]]
         if len(missing) == 1 == len(found) and {*missing, *found} <= ACTIVATIONS:
             yield _another(scope, found[0], missing[0])
+
+
+def _left_out(
+    baseline: Pass, noted: Sequence[Noted], names: Sequence[Names], pairs: Aligned
+) -> Iterator[Otherwise]:
+    """Activations that no rank has: their module hands on what it is given, or is of one class and calls none."""
+    kinds = [
+        {called.whole(n): k for n, k in each.kinds.items()} for called, each in zip(names, noted, strict=True)
+    ]
+    strays = {(names[rank].whole(key.scope), key.op) for rank, key, _ in pairs.lone}
+    for key, parts in pairs.parts.items():
+        op = baseline.events[key].op
+        if op not in ACTIVATIONS or any(parts):
+            continue
+        there = [each[key.scope] for each in kinds if key.scope in each]
+        around = f"{key.scope}." if key.scope else ""
+        called = any(name.startswith(around) if name != key.scope else own for name, own in strays)
+        alike = all(baseline.kinds[key.scope][0] in kind for kind in there) and not called
+        if there and (alike if key.op else all(kind[0] == IDENTITY for kind in there)):
+            yield Otherwise(key.scope, of_region([op], [], ""), f"{op} is left out", telling=True)
 
 
 def _another(scope: str, op: str, wanted: str) -> Otherwise:

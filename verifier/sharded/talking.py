@@ -19,7 +19,9 @@ from verifier.ranks import ranks
 from verifier.sharded.candidate import is_spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from verifier.inputs import Inputs
 
 _BETWEEN = frozenset({"_c10d_functional", "c10d"})
 
@@ -37,14 +39,19 @@ class _Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def called_first(run: Callable[[], object]) -> str:
-    """The first call to other processes that `run` would make, by torch's name of it; empty if it makes none.
+def _called_first(candidate: str, given: Inputs, seed: int) -> str:
+    """The first call to other processes in a pass, by torch's name of it; empty if there is none.
 
-    It ends there, so that no process waits for it.
+    The pass ends there, so that no process waits for it. Building may make such calls: all make the same ones.
     """
     try:
+        model = load(candidate, seed=seed).model
+        if is_spread(model, seed):
+            return "DTensor"
+        side = Side.of("candidate", model, seed)
+        args, kwargs = side.arguments(given)
         with _Listening():  # type: ignore[no-untyped-call]
-            run()
+            side.model(*args, **kwargs)
     except _CalledError as called:
         return str(called)
     except Exception as error:  # on these inputs, say; where it matters that is told
@@ -67,17 +74,8 @@ def refuse_talking(candidate: Any, inputs: Any, seed: int) -> None:
     if not isinstance(candidate, str) or is_file(candidate) or inputs is None:
         return
     given = inputs.head if isinstance(inputs, Stream) else tensors(inputs)
-
-    def run() -> None:
-        model = load(candidate, seed=seed).model
-        if is_spread(model, seed):
-            raise _CalledError("DTensor")
-        side = Side.of("candidate", model, seed)
-        args, kwargs = side.arguments(given)
-        side.model(*args, **kwargs)
-
     with undisturbed(), same_chance(), torch.no_grad():
-        heard = ranks().gather(called_first(run))
+        heard = ranks().gather(_called_first(candidate, given, seed))
     called = next(filter(None, heard), "")
     if not called:
         return

@@ -54,6 +54,35 @@ class CalledOtherwise(Called):
         return F.relu(x) + x
 
 
+class NotCalled(Called):
+    """None in its place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x
+
+
+class CalledInside(Called):
+    """The same, called by a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.inner(x)
+        return made + x
+
+
+class CalledBy(nn.Module):
+    """The same in a class of another's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 6) + x
+
+
+WIDE = nn.Hardtanh(-9, 9)  # these inputs do not reach its ends
+
+
 def test_a_setting_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     found = compared(monkeypatch, Net(), [Net(eps=2e-5), Net(eps=2e-5)], X).result
     assert found.verdict is Verdict.DIVERGED
@@ -70,13 +99,14 @@ def test_a_setting_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
         (nn.ReLU6(), nn.ReLU(), "act: relu, the baseline's is hardtanh"),
         (nn.Hardtanh(-9, 9), nn.Hardtanh(-8, 9), "min_val is -8"),
         (Called(), CalledOtherwise(), "act: relu, the baseline's is relu6"),
+        (WIDE, nn.Identity(), "act: hardtanh is left out"),
     ],
-    ids=["module", "setting", "call"],
+    ids=["module", "setting", "call", "left out"],
 )
 def test_what_the_inputs_do_not_reach_leaves_it_open(
     monkeypatch: pytest.MonkeyPatch, whole: nn.Module, part: nn.Module, said: str
 ) -> None:
-    found = compared(monkeypatch, Net(whole), [Net(whole), Net(part)], X)
+    found = compared(monkeypatch, Net(whole), [Net(part), Net(part)], X)
     assert found.result.verdict is Verdict.INCONCLUSIVE
     assert said in found.result.reason
     assert any(said in note for note in found.notes)
@@ -108,3 +138,31 @@ def test_what_a_part_has_less_of_is_no_setting() -> None:
     assert settings_of(nn.GroupNorm(2, 4)) == settings_of(nn.GroupNorm(1, 2))
     assert settings_of(nn.Conv2d(4, 4, 3, groups=2)) == settings_of(nn.Conv2d(2, 2, 3))
     assert settings_of(nn.Conv2d(4, 4, 3)) != settings_of(nn.Conv2d(4, 4, 3, dilation=2))
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "site", "code"),
+    [
+        (nn.ReLU6(), nn.Identity(), "norm", "hardtanh-missing"),
+        (Called(), NotCalled(), "act.add", "relu6-missing"),
+    ],
+    ids=["module", "call"],
+)
+def test_an_activation_that_no_rank_has_is_the_cause(
+    monkeypatch: pytest.MonkeyPatch, whole: nn.Module, part: nn.Module, site: str, code: str
+) -> None:
+    found = compared(monkeypatch, Net(whole), [Net(part), Net(part)], X).result
+    assert found.verdict is Verdict.DIVERGED
+    assert [(row.baseline, row.cause.code) for row in found.culprits if row.cause] == [(site, code)]
+    cause = found.culprits[0].cause
+    assert cause is not None
+    assert cause.summary.endswith("is left out")
+
+
+@pytest.mark.parametrize("part", [CalledInside(), CalledBy()], ids=["module", "other class"])
+def test_an_activation_that_is_called_elsewhere_is_not_left_out(
+    monkeypatch: pytest.MonkeyPatch, part: nn.Module
+) -> None:
+    found = compared(monkeypatch, Net(Called()), [Net(part)] * 2, X)
+    assert found.result.verdict is Verdict.MATCH, found.result.reason
+    assert not any("left out" in note for note in found.notes)
