@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from verifier.cells import Cell
     from verifier.graph.chance import RandomState
     from verifier.inputs import Inputs
+    from verifier.models.specs import Source
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Candidate:
         """Build it for a cell; empty, or why it cannot be had in float64, which only `wide` allows for."""
         self.__dict__.pop("_built", None)  # so that there is one at a time
         if isinstance(self.given, str):
-            source = load(self.given, seed=self.seed)
+            source = self.loaded(self.given, cell)
             model, self.notes, self._chance = source.model, source.notes, source.chance
         else:
             model, self._chance = self.given, random_state()
@@ -112,6 +113,10 @@ class Candidate:
             return "it was given as a module, and cannot be copied"
         self._built = model, cell
         return ""
+
+    def loaded(self, given: str, cell: Cell) -> Source:  # noqa: ARG002 - what is trained asks for it
+        """What a specification leads to; it will run in a cell."""
+        return load(given, seed=self.seed)
 
     def run(self, instead: Mapping[Key, list[Tensor | None]]) -> Noted:
         """Run it bare and watched, with some tensors overwritten by what this rank is to have there.

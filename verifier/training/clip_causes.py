@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from verifier.training.evidence import Evidence
 
 _CLOSE = 1e-6
+# Of the largest tensor: what rounding leaves of a gradient that is 0, as of an attention's key bias.
+_NOTHING = 1e-12
 # What clip_grad_norm_ adds to the norm it divides by.
 _SMALL = 1e-6
 
@@ -23,6 +25,9 @@ _SMALL = 1e-6
 def cause(evidence: Evidence) -> TrainingCause | None:
     """Why the gradients of a batch are not applied as the baseline's are; None where no closed form gives them."""
     names = [name for name in evidence.applied if name in evidence.gradients]
+    sizes = {name: max(float(tensor.norm()) for tensor in evidence.applied[name]) for name in names}
+    least = _NOTHING * max(sizes.values(), default=0.0)
+    names = [name for name in names if sizes[name] > least]
     if not names:
         return None
     raw = {name: evidence.gradients[name][0].double() for name in names}

@@ -442,7 +442,8 @@ def torch_sequence(model: Any) -> Any:
 
     mesh = init_device_mesh("cpu", (world(),))
     for layer in model.layers:
-        layer.attn.norm = WideNorm(layer.attn.norm)
+        if isinstance(layer.attn.norm, Norm):
+            layer.attn.norm = WideNorm(layer.attn.norm)
         parallelize_module(
             layer,
             mesh,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from verifier.sharded.placing import cut, place, sum_of
+from verifier.sharded.placing import cut, join, place, sum_of
 from verifier.sharded.slices import tolerance
-from verifier.training.fitting import agree, factor_between, near
+from verifier.training.fitting import agree, factor_between, fit, near
 from verifier.training.records import TrainingCause
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _CLOSE = 1e-9  # relative; what is fitted is exact but for rounding in float64
 _FIT = 1e-6
+_HELD = "it still holds the gradients of the batch before: zero_grad is missing"
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,83 @@ def of_gradient(pieces: Pieces, known: TrainingCause | None) -> TrainingCause | 
     if len(pieces.there) < len(pieces.found):
         without = [r for r, each in zip(pieces.ranks, pieces.found, strict=True) if each is None]
         return _confirmed("shard-gradient-missing", f"there is none on {_named(without)}")
-    return _factor(pieces) or _unreduced(pieces) or _other_order(pieces) or known or some(pieces)
+    return (
+        _factor(pieces)
+        or _unreduced(pieces)
+        or _other_order(pieces)
+        or some(pieces)
+        or known
+        or _apart(pieces)
+    )
 
 
-def summed(pieces: Pieces) -> Tensor | None:
-    """The whole's, where the pieces of a copied parameter are terms of it: their sum or their mean; else None."""
-    if pieces.placed.kind != "replica" or len(pieces.there) < max(2, len(pieces.found)):
+def total(pieces: Pieces) -> Tensor | None:
+    """The sum over the ranks that have the same part, where these differ, as one tensor; None where none do."""
+    there, placed = pieces.there, pieces.placed
+    cuts = _cut(pieces)
+    if cuts is None or not placed.reduced:
         return None
-    if any(each.shape != pieces.whole.shape for each in pieces.there):
+    parts = placed.parts or ((0,) * len(there) if placed.kind == "replica" else tuple(range(len(there))))
+    sets = [[k for k, part in enumerate(parts) if part == each] for each in range(max(parts) + 1)]
+    if all(agree(there[each[0]], there[k], _CLOSE) for each in sets for k in each[1:]):
         return None
-    if all(agree(pieces.there[0], each, _CLOSE) for each in pieces.there[1:]):
+    return join(replace(placed, parts=()), pieces.whole, [sum_of([there[k] for k in each]) for each in sets])
+
+
+def copies(pieces: Pieces) -> int:
+    """How many ranks have the same part."""
+    if pieces.placed.parts:
+        return len(pieces.found) // len(set(pieces.placed.parts))
+    return len(pieces.found) if pieces.placed.kind == "replica" else 1
+
+
+def summed(pieces: Pieces, share: int) -> Tensor | None:
+    """What terms make up: their sum, or their mean over the ranks that share samples; None where they are none.
+
+    Args:
+        pieces: The terms.
+        share: How many groups of ranks have samples of their own.
+    """
+    made = total(pieces)
+    if made is None:
         return None
-    total = sum_of(pieces.there)
-    ways = (total, total / len(pieces.there))
-    return next((each for each in ways if agree(pieces.whole, each, _CLOSE)), None)
+    ways = [made / share, made / copies(pieces)] if share > 1 else [made]
+    return next((each for each in ways if agree(pieces.whole, each, _CLOSE)), ways[0])
+
+
+def reduced(terms: Pieces, pieces: Pieces, share: int) -> int:
+    """What the sum of terms that differ is divided by, if copies of that are applied, or clipped ones; else 0."""
+    made = total(terms)
+    if made is None or len(pieces.there) < len(pieces.found) or total(pieces) is not None:
+        return 0
+    applied = join(pieces.placed, pieces.whole, pieces.there)
+    factor = None if applied is None else fit(made, applied, _CLOSE)
+    if factor is None or factor <= 0:
+        return 0
+    ways = (share, copies(pieces)) if share > 1 else (1,)
+    return max((each for each in ways if factor <= (1 + _FIT) / each), default=share)
+
+
+def uncleared(pieces: Pieces, held: Sequence[Tensor | None]) -> TrainingCause | None:
+    """Some ranks' gradients are on top of what those had before the pass."""
+    cuts, wrong = _cut(pieces), _wrong(pieces)
+    if cuts is None or not wrong:
+        return None
+    for rank, b, c, before in zip(pieces.ranks, cuts, pieces.there, held, strict=True):
+        if rank in wrong and (before is None or before.shape != b.shape or not agree(c, b + before, _CLOSE)):
+            return None
+    return _confirmed("gradients-not-cleared", f"on {_named(wrong)} {_HELD}")
+
+
+def uncleared_term(
+    pieces: Pieces, held: Sequence[Tensor | None], made: Tensor, share: int
+) -> TrainingCause | None:
+    """The same of one rank's term of what the ranks make up."""
+    left = (made - pieces.whole) * share
+    there = [each for each in held if each is not None and each.shape == left.shape and float(each.norm())]
+    if not any(agree(each, left, _FIT) for each in there):
+        return None
+    return _confirmed("gradients-not-cleared", f"on one of {_named(pieces.ranks)} {_HELD}")
 
 
 def never_reduced(terms: Pieces, pieces: Pieces) -> bool:
@@ -80,13 +145,29 @@ def _confirmed(code: str, summary: str) -> TrainingCause:
 
 def _unreduced(pieces: Pieces) -> TrainingCause | None:
     """Copies of a parameter with gradients that are terms of the whole's, and differ."""
-    found = summed(pieces)
-    if found is None:
+    made, count = total(pieces), copies(pieces)
+    share = None if made is None else fit(made, pieces.whole, _CLOSE)
+    number = 0 if share is None or share <= 0 else round(1 / share)
+    if share is None or not number or count % number or not near(share * number, 1.0, _FIT):
         return None
-    how = "sum" if agree(found, sum_of(pieces.there), _CLOSE) else "mean"
+    how = {1: "sum", count: "mean"}.get(number, f"sum, divided by {number},")
     return _confirmed(
         "shard-gradient-unreduced",
         f"each rank has its own term of it: the {how} over {_named(pieces.ranks)} is the baseline's",
+    )
+
+
+def _apart(pieces: Pieces) -> TrainingCause | None:
+    """Copies of a parameter with gradients of which none is the whole's, and not two are the same."""
+    there = pieces.there
+    if pieces.placed.kind != "replica" or len(there) < max(2, len(pieces.found)) or _wrong(pieces):
+        return None
+    if any(agree(one, two, _CLOSE) for one, two in itertools.combinations(there, 2)):
+        return None
+    return TrainingCause(
+        code="shard-gradient-unreduced",
+        summary=f"each of {_named(pieces.ranks)} has another gradient of it, none the baseline's: terms of it are "
+        "not added up",
     )
 
 
@@ -104,19 +185,20 @@ def _factor(pieces: Pieces) -> TrainingCause | None:
     known = [each for each in factors if each is not None]
     if not known or len(known) < len(factors) or not math.isfinite(float(whole.norm())):
         return None
-    size = len(pieces.ranks)
     if all(near(each, known[0], _FIT) for each in known):
-        if near(known[0], size, _FIT):
-            return _confirmed(
-                "shard-gradient-scaled",
-                f"it is {size} times the baseline's: added up over {size} ranks that have all of it each, or not "
-                "divided by their number",
-            )
-        if near(known[0], 1 / size, _FIT):
-            return _confirmed(
-                "shard-gradient-scaled",
-                f"it is 1/{size} of the baseline's: divided by the number of ranks once too often",
-            )
+        count = len(pieces.ranks)
+        for size in (each for each in range(2, count + 1) if not count % each):
+            if near(known[0], size, _FIT):
+                return _confirmed(
+                    "shard-gradient-scaled",
+                    f"it is {size} times the baseline's: added up over {size} ranks that have all of it each, or not "
+                    "divided by their number",
+                )
+            if near(known[0], 1 / size, _FIT):
+                return _confirmed(
+                    "shard-gradient-scaled",
+                    f"it is 1/{size} of the baseline's: divided by the number of ranks once too often",
+                )
         return None
     told = ", ".join(f"{each:.6g} on rank {rank}" for rank, each in zip(pieces.ranks, known, strict=False))
     return _confirmed(
@@ -164,16 +246,29 @@ def some(pieces: Pieces) -> TrainingCause | None:
 def _wrong(pieces: Pieces) -> list[int]:
     """The ranks that have other numbers than they should, where some have the right ones; else none."""
     cuts = _cut(pieces)
-    if cuts is None or len(pieces.there) < len(pieces.found):
+    if cuts is None:
         return []
     right = [agree(b, c, _CLOSE) for b, c in zip(cuts, pieces.there, strict=True)]
     return [rank for rank, each in zip(pieces.ranks, right, strict=True) if not each] if any(right) else []
 
 
 def _cut(pieces: Pieces) -> list[Tensor] | None:
-    cuts = cut(pieces.placed, pieces.whole, len(pieces.there))
+    """What each rank should have; None where one has none, or another shape."""
+    count = len(pieces.there)
+    if count < len(pieces.found):
+        return None
+    cuts = cut(pieces.placed, pieces.whole, count) if pieces.whole.dim() else [pieces.whole] * count
     fits = all(b.shape == c.shape for b, c in zip(cuts, pieces.there, strict=True))
     return cuts if fits else None
+
+
+def untrained(pieces: Pieces, why: Sequence[str]) -> TrainingCause | None:
+    """There is nothing on some ranks, as those do not train it; `why` says so of each rank, where it is so."""
+    without = [r for r, each in zip(pieces.ranks, pieces.found, strict=True) if each is None]
+    said = {each for each, rank in zip(why, pieces.ranks, strict=True) if rank in without}
+    if not without or len(said) > 1 or "" in said:
+        return None
+    return _confirmed("frozen", f"{said.pop()} on {_named(without)}")
 
 
 def _named(ranks: Sequence[int]) -> str:

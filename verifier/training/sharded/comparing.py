@@ -10,13 +10,14 @@ import torch
 
 from verifier.metrics import collect, measure
 from verifier.sharded.aligning import wide
-from verifier.training.baseline_batch import GRADIENT, Place
+from verifier.training.baseline_batch import GRADIENT, LOSS, Place
 from verifier.training.candidate_batch import CandidateBatch
 from verifier.training.correspondence import Correspondence, Forcing
+from verifier.training.fitting import factor_between, near
 from verifier.training.history import History
 from verifier.training.loss_reading import LossReading
 from verifier.training.measuring import error_of, size
-from verifier.training.records import Phase
+from verifier.training.records import Phase, TrainingCause
 from verifier.training.sharded import causes
 from verifier.training.side_by_side import SideBySide
 from verifier.training.suspicions import explain, explain_updates
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from verifier.training.records import Allowed, TrainingCause
+    from verifier.training.records import Allowed
     from verifier.training.sharded.lying import Lying
     from verifier.training.sharded.part_batch import PartBatch
 
+_LOSS = Place(Phase.LOSS, LOSS, "")
+_NOTHING = 1e-12  # of the largest gradient's size: what rounding leaves of one that is 0
 _OPTIMISER: Any = None  # of which there is one, as all are put together
 
 
@@ -63,7 +66,11 @@ class Joined:
 
 @dataclass
 class Comparing:
-    """Compares trainings with the whole's, of which `kept` has every batch and `start` the weights before."""
+    """Compares trainings with the whole's, of which `kept` has every batch and `start` the weights before.
+
+    `share` is how many groups of ranks have samples of their own; `reduced` says what the sum of terms is divided by
+    that a gradient is made of before it is applied, where it is.
+    """
 
     lying: Lying
     kept: Sequence[PartBatch]
@@ -71,6 +78,8 @@ class Comparing:
     relation: Correspondence
     allowed: Mapping[Phase, Allowed]
     roundoff: float
+    share: int = 1
+    reduced: dict[str, int] = field(default_factory=dict)
 
     def training(self, parts: Sequence[Sequence[PartBatch]], forcing: Forcing) -> SideBySide:
         """Compare what the ranks have done, batch by batch."""
@@ -93,6 +102,9 @@ class Comparing:
                 new = [place for place in compared.exceeding() if place not in wrong]
                 known: Any = watch
                 found.causes |= explain(compared, known, known, wrong, ())
+                loss = _loss_cause(compared, _total(kept), here) if _LOSS in new else None
+                if loss is not None:
+                    found.causes[_LOSS] = loss
                 for place in new:
                     cause = self._between(place, kept, here, found.causes.get(place))
                     if cause is not None:
@@ -207,12 +219,14 @@ class Comparing:
         joined = self._one(name, whole, parts, lambda each: each.gradients, -1)
         if joined is not None and self._within(whole, joined, kind):
             return joined
-        terms = self._pieces(name, whole, parts, lambda each: each.gradients)
-        summed = causes.summed(terms)
-        applied = self._pieces(name, whole, parts, lambda each: each.applied)
-        if summed is None or causes.never_reduced(terms, applied):
-            return joined
-        return summed.to(whole.dtype, copy=True)
+        terms, applied = (
+            self._pieces(name, whole, parts, found)
+            for found in (lambda each: each.gradients, lambda each: each.applied)
+        )
+        if number := causes.reduced(terms, applied, self.share):
+            self.reduced.setdefault(name, number)
+        summed = None if causes.never_reduced(terms, applied) else causes.summed(terms, self.share)
+        return joined if summed is None else summed.to(whole.dtype, copy=True)
 
     def _within(self, whole: Tensor, joined: Tensor, kind: float) -> bool:
         (moments,) = collect([measure(wide(whole), joined)])
@@ -291,9 +305,25 @@ class Comparing:
         if not row or name not in self.lying.placed:
             return known
         pieces = self._pieces(name, row[-1], parts, found)
+        own = [(self.lying.own[rank][name], parts[rank]) for rank in self.lying.ranks[name]]
+        if untrained := causes.untrained(pieces, [each.untrained(n) for n, each in own]):
+            return untrained
+        if place.phase is Phase.BACKWARD:
+            applied = self._pieces(name, row[-1], parts, lambda each: each.applied)
+            held = self.lying.pieces(name, lambda each: each.held, parts)
+            made = None if causes.never_reduced(pieces, applied) else causes.summed(pieces, self.share)
+            uncleared = (
+                causes.uncleared(pieces, held)
+                if made is None
+                else causes.uncleared_term(pieces, held, made, self.share)
+            )
+            if uncleared is not None:
+                return uncleared
+            if made is not None:
+                pieces = replace(pieces, found=self.lying.cut(name, made))
         if place.what == GRADIENT:
             return causes.of_gradient(pieces, known)
-        options = [parts[rank].groups.get(self.lying.own[rank][name], {}) for rank in self.lying.ranks[name]]
+        options = [each.groups.get(n, {}) for n, each in own]
         return causes.set_apart(pieces, options) or known or causes.some(pieces)
 
 
@@ -321,17 +351,33 @@ def _total(kept: Any) -> float:
 
 
 def _nearest(whole: float, parts: Sequence[PartBatch]) -> float:
-    """The batch's loss as the ranks have it: each its own, or a share of it, all at once or in portions.
+    """The batch's loss as the ranks have it; which way is meant they alone know: the nearest to the whole's."""
+    ways = _losses(parts)
+    return min(ways, key=lambda each: abs(each - whole)) if math.isfinite(whole) else ways[0]
 
-    Which of these is meant they alone know: it is the one nearest to the whole's.
-    """
+
+def _losses(parts: Sequence[PartBatch]) -> list[float]:
+    """The batch's loss as the ranks may mean it: each its own, or a share of it, all at once or in portions."""
     totals = [_total(each) for each in parts if each.losses]
     if not totals:
-        return float("nan")
+        return [float("nan")]
     passes = max(len(each.losses) for each in parts)
     ways = [*totals, sum(totals), sum(totals) / len(totals)]
-    ways += [each / passes for each in ways]
-    return min(ways, key=lambda each: abs(each - whole)) if math.isfinite(whole) else ways[0]
+    return ways + [each / passes for each in ways]
+
+
+def _loss_cause(compared: CandidateBatch, whole: float, parts: Sequence[PartBatch]) -> TrainingCause | None:
+    """The loss is a number of times the whole's, and so are the gradients that arrive."""
+    pairs = [(b.double(), c.double()) for b, c in compared.evidence.gradients.values()]
+    most = max((float(b.norm()) for b, _ in pairs), default=0.0)
+    factors = [factor_between(b, c) for b, c in pairs if float(b.norm()) > _NOTHING * most]
+    known = [each for each in factors if each is not None]
+    if not known or len(known) < len(factors) or not all(near(each, known[0]) for each in known):
+        return None
+    if near(known[0], 1.0) or not any(near(each, known[0] * whole) for each in _losses(parts)):
+        return None
+    told = f"the loss is {known[0]:.6g} times the baseline's, and all gradients with it"
+    return TrainingCause(code="loss-scaled", summary=told, confirmed=True)
 
 
 def _first(rates: Mapping[str, float]) -> float:

@@ -11,7 +11,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from verifier.border.signals import check_unanswered
-from verifier.cells import ORACLE
 from verifier.environment import seed_all
 from verifier.errors import ModelError, VerifierError
 from verifier.graph.operators import DROPOUTS, operator_name
@@ -21,6 +20,7 @@ from verifier.sharded.asking import waiting
 from verifier.sharded.candidate import Candidate
 from verifier.sharded.watching import local, plain
 from verifier.training.correspondence import Forcing
+from verifier.training.sharded.hanging import hung_on, wrapped_in
 from verifier.training.sharded.part_batch import Expected, PartBatch, PartSteps
 from verifier.training.steps import backward_passes_seen, steps_seen
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from verifier.cells import Cell
+    from verifier.models.specs import Source
     from verifier.training.procedure import Trainer
 
     Batch = tuple[Tensor, Tensor]
@@ -85,6 +86,24 @@ class Learner(Candidate):
             self._built[0].train()
         return why
 
+    def loaded(self, given: str, cell: Cell) -> Source:
+        """What a specification leads to.
+
+        Raises:
+            ModelError: It would lose what adds up its gradients once it is in the cell's dtype.
+        """
+        with wrapped_in(cell.torch_dtype):
+            source = super().loaded(given, cell)
+        dtypes = {each.dtype for each in source.model.parameters() if each.is_floating_point()}
+        name = hung_on(source.model) if dtypes != {cell.torch_dtype} else ""
+        if name:
+            raise ModelError(
+                f"the candidate cannot be trained in {cell.dtype}: hooks on the node that adds up the gradient of "
+                f"{name} would be lost with its dtype. Register them in the trainer, or give --dtype "
+                f"{', '.join(sorted(str(each).removeprefix('torch.') for each in dtypes))}."
+            )
+        return source
+
     def train(self, forcing: Forcing, expected: list[list[Expected]] | None) -> list[PartBatch]:
         """Train it from the weights it is built with, and keep every batch, overwritten as this rank is to have it.
 
@@ -101,7 +120,7 @@ class Learner(Candidate):
             raise
         except BaseException as error:
             check_unanswered(error)
-            raise waiting(error, "its training", wide=cell == ORACLE) from error
+            raise waiting(error, "its training", wide=False) from error
 
 
 def trained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -129,8 +128,6 @@ class Lying:
 
         rows(kept.applied, lambda each: each.applied)
         rows(kept.weights, lambda each: each.weights)
-        for what, table in kept.states.items():
-            rows(table, functools.partial(_kept, what))
         left = {name: row[-1] for name, row in kept.buffers.items()}
         for name, tensor in kept.parameters.items():
             for rank, own, piece in spread(name, tensor):
@@ -142,7 +139,3 @@ class Lying:
             for rank in self.ranks.get(name, ()):
                 found[rank].rates[self.own[rank][name]] = rate
         return found
-
-
-def _kept(what: str, expected: Expected) -> dict[str, list[Tensor]]:
-    return expected.states.setdefault(what, {})

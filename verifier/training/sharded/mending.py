@@ -33,14 +33,16 @@ class Mending:
     """What the ranks are to have once a fault is put right.
 
     `kept` are the whole's batches, `expected` what each rank should have in each, `placed` how the results of modules
-    lie; `heard` gives the loss's gradients by what a module of the whole returns, batch by batch, and is None where
-    ranks have other samples, and so gradients of their own.
+    lie, `reduced` what the sum of a gradient's terms is divided by before it is applied; `heard` gives the loss's
+    gradients by what a module of the whole returns, batch by batch, and is None where ranks have other samples, and
+    so gradients of their own.
     """
 
     lying: Lying
     kept: Sequence[PartBatch]
     expected: Sequence[Sequence[Expected]]
     placed: Mapping[Key, Placement]
+    reduced: Mapping[str, int]
     heard: Callable[[str], list[dict[str, list[Tensor]]]] | None
 
     def one_by_one(
@@ -74,6 +76,9 @@ class Mending:
             left = exceeding(now, allowed)
             alone = all(place in left for place in wrong[1:])
         before, after = exceeding(forced, allowed), exceeding(now, allowed)
+        for place, cause in forced.causes.items():
+            if place in after:  # a loss shows in gradients, which are right by now
+                now.causes.setdefault(place, cause)
         gone = {p for p in before if p.phase in _OF_GRADIENTS and p not in after and p not in found}
         return _restored(now, found), len(gone)
 
@@ -83,10 +88,21 @@ class Mending:
         for number, kept in enumerate(self.kept):
             if name in kept.gradients:
                 pieces = self.lying.cut(name, kept.gradients[name][-1])
-                for rank, piece in zip(self.lying.ranks[name], pieces, strict=True):
+                for rank, piece in zip(self.lying.ranks[name], self._terms(name, pieces), strict=True):
                     self.expected[rank][number].raw[self.lying.own[rank][name]] = piece.clone()
             for call, gradient in enumerate((heard[number] if heard else {}).get(scope, [])):
                 self._arrives(name, scope, number, call, gradient)
+
+    def _terms(self, name: str, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Pieces as they are to be before they are added up, if they are: all is on the first rank with a part."""
+        number = self.reduced.get(name)
+        if number is None:
+            return pieces
+        parts = self.lying.placed[name].parts or (0,) * len(pieces)
+        return [
+            each * (number if parts.index(part) == k else 0)
+            for k, (part, each) in enumerate(zip(parts, pieces, strict=True))
+        ]
 
     def _arrives(self, name: str, scope: str, number: int, call: int, gradient: Tensor) -> None:
         """What the loss's gradient is to be where each rank's module has returned its part."""

@@ -229,7 +229,7 @@ def _steps(
     names = [[lying.own[rank][n] for n, on in untrained.items() if rank in on] for rank in range(len(parts))]
     unread = bool(untrained) and all(crew.ask("unread", names))
     lying = lying.without(untrained) if unread else lying
-    comparing = Comparing(lying, kept, start, relation, allowed, roundoff)
+    comparing = Comparing(lying, kept, start, relation, allowed, roundoff, share)
 
     def run(forcing: Forcing, number: int) -> SideBySide:
         tell(TOLD[forcing], number, 3)
@@ -242,7 +242,7 @@ def _steps(
     free = comparing.training(parts, Forcing.NOTHING)
     forced = run(Forcing.PHASES, 2)
     order = _Order(forward, start)
-    mending = Mending(lying, kept, expected, forward.placed, heard if share == 1 else None)
+    mending = Mending(lying, kept, expected, forward.placed, comparing.reduced, heard if share == 1 else None)
     forced, followed = mending.one_by_one(forced, lambda: run(Forcing.PHASES, 2), allowed, order.order)
     ways = any(place.phase in WAYS for place in exceeding(forced, allowed))
     whole_steps = run(Forcing.STEPS, 3) if ways and not same_weights(free, allowed) else free

@@ -57,7 +57,6 @@ class Expected:
     """
 
     applied: dict[str, list[Tensor]] = field(default_factory=dict)
-    states: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
     weights: dict[str, list[Tensor]] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
@@ -107,13 +106,10 @@ class PartBatch(BaselineBatch):
             _write(watch.gradients(optimiser), self.expected.applied, self.applied)
 
     def after_step(self, watch: Seen, optimiser: Optimizer) -> None:
-        """Keep the optimiser's state and the weights; likewise."""
+        """Keep the optimiser's state, which follows from the gradients, and the weights; likewise."""
         super().after_step(watch, optimiser)
-        if self.expected is None or self.forcing is not Forcing.PHASES:
-            return
-        for what, tensors in watch.states(optimiser).items():
-            _write(tensors, self.expected.states.get(what, {}), self.states[what])
-        _write(watch.updated(optimiser), self.expected.weights, self.weights)
+        if self.expected is not None and self.forcing is Forcing.PHASES:
+            _write(watch.updated(optimiser), self.expected.weights, self.weights)
 
     def ended(self, watch: Seen) -> None:
         """Keep the rates and what the batch has left; weights and buffers are the baseline's then."""
@@ -136,6 +132,12 @@ class PartBatch(BaselineBatch):
             for name, group in watch.groups().items():
                 if name in self.expected.rates:
                     group["lr"] = self.expected.rates[name]
+
+    def untrained(self, name: str) -> str:
+        """Why a parameter is not trained; empty if it is."""
+        if name in self.frozen:
+            return "requires_grad is off"
+        return "no optimiser has it" if self.makers and name not in self.makers else ""
 
     def told(self) -> PartBatch:
         """The same as it goes to another process."""
