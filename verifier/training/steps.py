@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from verifier.training.loss_reading import LossReading, read
@@ -241,14 +243,22 @@ def backward_passes_seen(watches: Collection[Steps]) -> Iterator[None]:
 
 
 def _scalar(tensors: Any, weights: Any) -> Tensor:
-    """What a backward pass starts from as one number: of several or of vectors the sum, weighted as they are."""
-    several = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    """What a backward pass starts from as one number: of several or of vectors the sum, weighted as they are.
+
+    NaN where it starts from edges of the graph alone, which have no numbers.
+    """
+    several = tuple(tensors) if isinstance(tensors, tuple | list) else (tensors,)
+    if isinstance(tensors, GradientEdge):
+        several = (tensors,)
     factors = (weights,) if weights is None or isinstance(weights, Tensor) else tuple(weights)
     factors = factors if len(factors) == len(several) else (None,) * len(several)
     parts = [
         tensor.detach() if factor is None else tensor.detach() * factor.detach()
         for tensor, factor in zip(several, factors, strict=True)
+        if isinstance(tensor, Tensor)
     ]
+    if not parts:
+        return torch.tensor(math.nan)
     if len(parts) == 1 and parts[0].dim() == 0:
         only: Tensor = parts[0]
         return only

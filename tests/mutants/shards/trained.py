@@ -60,7 +60,8 @@ def whole() -> nn.Module:
             layer.attn.norm = nn.Identity()
     if kind == "tied":
         model.head.weight = model.emb.weight
-    return model
+    made: nn.Module = model
+    return made
 
 
 def part() -> nn.Module:
@@ -100,7 +101,7 @@ def alone(model: nn.Module, given: Iterable[tuple[Tensor, Tensor]]) -> None:
     optimiser, every = made(model.parameters()), _every()
     optimiser.zero_grad()
     for number, (inputs, labels) in enumerate(given, 1):
-        (loss_of(model(inputs), labels) / every).backward()
+        torch.autograd.backward(loss_of(model(inputs), labels) / every)
         if number % every == 0:
             if "clip" in case()[2]:
                 nn.utils.clip_grad_norm_(model.parameters(), 0.5)
@@ -175,7 +176,7 @@ def _backward(model: nn.Module, inputs: Tensor, labels: Tensor, every: int) -> N
     loss = loss_of(model(inputs), labels)
     if fault("loss-sum"):
         loss = loss * len(labels)
-    (loss / every).backward()
+    torch.autograd.backward(loss / every)
 
 
 @contextlib.contextmanager
@@ -204,8 +205,8 @@ def clipped(model: nn.Module, style: str) -> None:
 
         own, group = of_parts(model), learners.inner(style)
         everywhere = style in ("pipeline", "scheduled")
-        parts = [p.grad.square().sum() for p in parameters if everywhere or id(p) in own]
-        copies = [p.grad.square().sum() for p in parameters if not everywhere and id(p) not in own]
+        parts = [_local(p.grad).square().sum() for p in parameters if everywhere or id(p) in own]
+        copies = [_local(p.grad).square().sum() for p in parameters if not everywhere and id(p) not in own]
         zero = torch.zeros((), dtype=parameters[0].dtype)
         squares = added(sum(parts, zero), group) + sum(copies, zero)
         if fault("clip-copies"):  # what all have is counted on each

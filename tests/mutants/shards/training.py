@@ -260,13 +260,13 @@ def serve(chosen: list[str], out: Path) -> None:
                 if team.leads:
                     print(json.dumps(told), file=lines, flush=True)
                 raise
-            first = found.first_divergence
+            first: Any = found.first_divergence
             told |= {"verdict": found.verdict, "reason": found.reason, "notes": found.notes}
             told |= {"culprits": len(found.culprits), "seconds": time.perf_counter() - began}
             if first is not None:
                 told |= {"phase": first.phase, "tensor": first.tensor, "step": first.step, "what": first.what}
                 told |= {"code": first.cause.code, "confirmed": first.cause.confirmed}
-                told |= {"others": [[e.step, e.phase, e.tensor, e.cause.code] for e in found.culprits[1:]]}
+                told |= {"others": [[e.step, e.phase, e.tensor] for e in found.culprits[1:]]}
             if team.leads:
                 print(json.dumps(told), file=lines, flush=True)
 

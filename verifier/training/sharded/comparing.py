@@ -358,7 +358,7 @@ def _nearest(whole: float, parts: Sequence[PartBatch]) -> float:
 
 def _losses(parts: Sequence[PartBatch]) -> list[float]:
     """The batch's loss as the ranks may mean it: each its own, or a share of it, all at once or in portions."""
-    totals = [_total(each) for each in parts if each.losses]
+    totals = [total for each in parts if not math.isnan(total := _total(each))]
     if not totals:
         return [float("nan")]
     passes = max(len(each.losses) for each in parts)

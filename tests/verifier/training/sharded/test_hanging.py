@@ -13,11 +13,11 @@ from verifier.training.sharded.hanging import hung_on, wrapped_in
 def test_hooks_on_a_node_are_seen_and_nothing_else_is() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     for parameter in model.parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _: None)
-        parameter.register_hook(lambda gradient: gradient)
+        parameter.register_post_accumulate_grad_hook(lambda _: None)  # type: ignore[no-untyped-call]
+        parameter.register_hook(lambda gradient: gradient)  # type: ignore[no-untyped-call]
     model(torch.ones(1, 2)).sum().backward()
     assert hung_on(model) == ""
-    node = get_gradient_edge(model[1].weight).node  # as who registers a hook there keeps it
+    node = get_gradient_edge(model.get_parameter("1.weight")).node  # as who registers a hook there keeps it
     node.register_hook(lambda *_: None)
     assert hung_on(model) == "1.weight"
 
