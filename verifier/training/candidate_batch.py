@@ -53,7 +53,7 @@ class CandidateBatch:
     through in other portions, its first rows with the baseline's first rows. `errors` are relative, by place, the
     largest of the batch: infinite where shapes differ or one side alone has the tensor; `reasons` then says which.
     With `same_dtypes` a tensor that is not computed in the baseline's dtype counts like one of another shape.
-    `evidence` and `history` are kept where phases are forced.
+    `evidence` and `history` are kept where phases are forced; `sizes` are what errors of a kind are relative to.
     """
 
     kept: BaselineBatch
@@ -72,7 +72,7 @@ class CandidateBatch:
     evidence: Evidence = field(default_factory=Evidence)
     in_portions: bool = False
     stepped: bool = False
-    _sizes: dict[tuple[Phase, str], float] = field(default_factory=dict)
+    sizes: dict[tuple[Phase, str], float] = field(default_factory=dict)
     _turns: Counter[Place] = field(default_factory=Counter)
     _rows: Counter[Place] = field(default_factory=Counter)
     _stepped: set[str] = field(default_factory=set)
@@ -379,9 +379,9 @@ class CandidateBatch:
             return True
         (moments,) = collect([measure(baseline, candidate)])
         key = (place.phase, place.what)
-        if key not in self._sizes:
-            self._sizes[key] = size(tensor for row in others for tensor in row)
-        error = error_of(moments, self._sizes[key])
+        if key not in self.sizes:
+            self.sizes[key] = size(tensor for row in others for tensor in row)
+        error = error_of(moments, self.sizes[key])
         self._note(place, error)
         if not error <= self.allowed[place.phase].limit and place not in self.figures:
             self.figures[place] = compare(moments)

@@ -133,7 +133,7 @@ def uncleared_term(
 
 def never_reduced(terms: Pieces, pieces: Pieces) -> bool:
     """Whether what each rank applies is its own term, or times a number: nothing was added up in between."""
-    if len(pieces.there) < len(terms.there):
+    if len(pieces.there) != len(terms.there):
         return False
     both = list(zip(terms.there, pieces.there, strict=True))
     return all(agree(b, c, _CLOSE) or factor_between(b, c) is not None for b, c in both)

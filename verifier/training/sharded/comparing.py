@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _LOSS = Place(Phase.LOSS, LOSS, "")
 _NOTHING = 1e-12  # of the largest gradient's size: what rounding leaves of one that is 0
+_ABOUT = 1 + 1e-6
 _OPTIMISER: Any = None  # of which there is one, as all are put together
 
 
@@ -69,7 +70,7 @@ class Comparing:
     """Compares trainings with the whole's, of which `kept` has every batch and `start` the weights before.
 
     `share` is how many groups of ranks have samples of their own; `reduced` says what the sum of terms is divided by
-    that a gradient is made of before it is applied, where it is.
+    that a gradient is made of before it is applied, `divided` by which number of passes it is divided then.
     """
 
     lying: Lying
@@ -80,6 +81,7 @@ class Comparing:
     roundoff: float
     share: int = 1
     reduced: dict[str, int] = field(default_factory=dict)
+    divided: dict[str, int] = field(default_factory=dict)
 
     def training(self, parts: Sequence[Sequence[PartBatch]], forcing: Forcing) -> SideBySide:
         """Compare what the ranks have done, batch by batch."""
@@ -102,9 +104,9 @@ class Comparing:
                 new = [place for place in compared.exceeding() if place not in wrong]
                 known: Any = watch
                 found.causes |= explain(compared, known, known, wrong, ())
-                loss = _loss_cause(compared, _total(kept), here) if _LOSS in new else None
-                if loss is not None:
-                    found.causes[_LOSS] = loss
+                if _LOSS in compared.exceeding() and _LOSS not in found.causes:
+                    loss = _loss_cause(compared, _total(kept), here)
+                    found.causes |= {} if loss is None else {_LOSS: loss}
                 for place in new:
                     cause = self._between(place, kept, here, found.causes.get(place))
                     if cause is not None:
@@ -138,7 +140,11 @@ class Comparing:
     ) -> Joined:
         """Show a batch to what compares it, as if one process had made it; the last that it had."""
         kept = compared.kept
-        raw, applied = self._gradients(kept, parts)
+        compared.sizes = {
+            (phase, GRADIENT): size(t for row in table.values() for t in row)
+            for phase, table in ((Phase.BACKWARD, kept.gradients), (Phase.CLIP, kept.applied))
+        }
+        raw, applied = self._gradients(kept, parts, list(compared.sizes.values()))
         early = {name for name in kept.applied if name in raw and name not in applied}
         total = _total(kept)
         compared.kept = replace(
@@ -158,7 +164,7 @@ class Comparing:
         makers: Any = {0: None} if any(each.makers for each in parts) else {}
         watch = Joined(trainable, options=options, optimisers=makers)
         compared.began(watch)
-        if any(each.losses for each in parts):
+        if not math.isnan(_losses(parts)[0]):
             held = self._joined(kept.gradients, parts, lambda each: each.held)
             compared.loss(replace(watch, graded=held), torch.tensor(_nearest(total, parts)), LossReading())
             compared.backward_ended(replace(watch, graded={n: t for n, t in raw.items() if t is not None}))
@@ -181,7 +187,7 @@ class Comparing:
         return replace(watch, parameters=trainable)
 
     def _gradients(
-        self, kept: Any, parts: Sequence[PartBatch]
+        self, kept: Any, parts: Sequence[PartBatch], sizes: Sequence[float]
     ) -> tuple[dict[str, Tensor | None], dict[str, list[Tensor]]]:
         """Gradients after the backward pass where they count, and as they are applied.
 
@@ -190,7 +196,6 @@ class Comparing:
         """
         raw: dict[str, Tensor | None] = {}
         applied: dict[str, list[Tensor]] = {}
-        sizes = [size(t for row in table.values() for t in row) for table in (kept.gradients, kept.applied)]
         for name in self.lying.placed:
             wanted, before = kept.applied.get(name, []), kept.gradients.get(name)
             times = max(
@@ -226,7 +231,16 @@ class Comparing:
         if number := causes.reduced(terms, applied, self.share):
             self.reduced.setdefault(name, number)
         summed = None if causes.never_reduced(terms, applied) else causes.summed(terms, self.share)
-        return joined if summed is None else summed.to(whole.dtype, copy=True)
+        made = joined if summed is None else summed.to(whole.dtype, copy=True)
+        passes = max(len(parts[rank].losses) for rank in self.lying.ranks[name])
+        if made is None or passes < 2 or not self._within(whole, made / passes, kind):
+            return made
+        # A schedule divides once all portions are through; where nothing did, what is applied is as large as this.
+        least = self._one(name, whole, parts, lambda each: each.applied, -1)
+        if least is None or float(least.norm()) > _ABOUT * float(whole.norm()):
+            return made
+        self.divided[name] = passes
+        return made / passes
 
     def _within(self, whole: Tensor, joined: Tensor, kind: float) -> bool:
         (moments,) = collect([measure(wide(whole), joined)])
@@ -313,7 +327,7 @@ class Comparing:
             held = self.lying.pieces(name, lambda each: each.held, parts)
             made = None if causes.never_reduced(pieces, applied) else causes.summed(pieces, self.share)
             uncleared = (
-                causes.uncleared(pieces, held)
+                causes.uncleared(replace(pieces, whole=pieces.whole * self.divided.get(name, 1)), held)
                 if made is None
                 else causes.uncleared_term(pieces, held, made, self.share)
             )

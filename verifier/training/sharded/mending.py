@@ -33,9 +33,8 @@ class Mending:
     """What the ranks are to have once a fault is put right.
 
     `kept` are the whole's batches, `expected` what each rank should have in each, `placed` how the results of modules
-    lie, `reduced` what the sum of a gradient's terms is divided by before it is applied; `heard` gives the loss's
-    gradients by what a module of the whole returns, batch by batch, and is None where ranks have other samples, and
-    so gradients of their own.
+    lie; `reduced` and `divided` are those of `Comparing`. `heard` gives the loss's gradients by what a module of the
+    whole returns, batch by batch, and is None where ranks have other samples, and so gradients of their own.
     """
 
     lying: Lying
@@ -43,6 +42,7 @@ class Mending:
     expected: Sequence[Sequence[Expected]]
     placed: Mapping[Key, Placement]
     reduced: Mapping[str, int]
+    divided: Mapping[str, int]
     heard: Callable[[str], list[dict[str, list[Tensor]]]] | None
 
     def one_by_one(
@@ -95,6 +95,8 @@ class Mending:
 
     def _terms(self, name: str, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
         """Pieces as they are to be before they are added up, if they are: all is on the first rank with a part."""
+        passes = self.divided.get(name, max(self.divided.values(), default=1))
+        pieces = [each * passes for each in pieces]
         number = self.reduced.get(name)
         if number is None:
             return pieces

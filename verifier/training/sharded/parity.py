@@ -242,7 +242,15 @@ def _steps(
     free = comparing.training(parts, Forcing.NOTHING)
     forced = run(Forcing.PHASES, 2)
     order = _Order(forward, start)
-    mending = Mending(lying, kept, expected, forward.placed, comparing.reduced, heard if share == 1 else None)
+    mending = Mending(
+        lying,
+        kept,
+        expected,
+        forward.placed,
+        comparing.reduced,
+        comparing.divided,
+        heard if share == 1 else None,
+    )
     forced, followed = mending.one_by_one(forced, lambda: run(Forcing.PHASES, 2), allowed, order.order)
     ways = any(place.phase in WAYS for place in exceeding(forced, allowed))
     whole_steps = run(Forcing.STEPS, 3) if ways and not same_weights(free, allowed) else free
