@@ -136,7 +136,7 @@ def _optimiser(model: nn.Module) -> torch.optim.Optimizer:
 
 def _is(name: str) -> bool:
     """Whether a parameter is the one that faults are about, whatever wraps it."""
-    plain = name.replace("module.", "")
+    plain = name.replace("module.", "").removeprefix("model.")
     return plain == ("layers.1.mlp.experts.3.up.weight" if case()[0] == "moe" else PLACE)
 
 
@@ -146,8 +146,9 @@ def together(model: Any, given: Iterable[tuple[Tensor, Tensor]]) -> None:
 
     style, every = case()[1], _every()
     optimiser = _optimiser(model)
-    if fault("frozen") and last():
-        next(p for n, p in model.named_parameters() if _is(n)).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if fault("frozen") and last() and _is(name):
+            parameter.requires_grad_(False)
     backward: Callable[..., None] = getattr(learners, f"{style}_backward", _backward)
     trained = learners.inside(model) if style == "ddp_inside" else model
     optimiser.zero_grad()

@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("clip-first", "sgd-clip", APPLIED, "", ()),
     ),
     "scheduled": (
-        *(_ALL[each] for each in ("rate", "uncleared", "reset", "undivided", "clip-local")),
+        *(_ALL[each] for each in ("rate", "uncleared", "reset", "clip-local")),
         Fault(
             "rate-one", "sgd-clip", UPDATE, r"(layers\.1|norm|head)\..*", ("learning-rate", "shard-options")
         ),
@@ -203,7 +203,7 @@ GRID: tuple[tuple[int, str, str, tuple[str, ...]], ...] = (
     (2, "vit", "ddp_inside", ("adamw-clip",)),
     (2, "llama", "average", ("adamw-clip", "sgd-accumulate")),
     (2, "vit", "average", ("sgd-clip",)),
-    (2, "llama", "scheduled", ("adamw-clip-accumulate", "sgd-clip")),
+    (2, "llama", "scheduled", ("adamw-clip", "sgd-clip")),
     (2, "tied", "scheduled", ("adamw",)),
     (2, "moe", "experts", ("adamw-clip", "sgd")),
     (4, "llama", "hand", ("adamw-clip",)),
