@@ -247,7 +247,8 @@ def inside(model: Any) -> Any:
     return made
 
 
-def _sum_hook(_: Any, bucket: Any) -> Any:
+def _sum_hook(_, bucket):  # type: ignore[no-untyped-def]
+    # No annotations: torch wants its own class there, which it declares nowhere.
     work = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     return work.then(lambda future: future.value()[0])
 

@@ -89,7 +89,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("apart", "sgd", BACKWARD, r"norm\.(weight|bias)", _SCALED),
     ),
     "tensor": (
-        *(_ALL[each] for each in (*_PARTS, "decay", "loss-sum")),
+        *(_ALL[each] for each in (*(p for p in _PARTS if p != "rate-one"), "decay", "loss-sum")),
         Fault("norm-added", "sgd", APPLIED, r"layers\.1\.n2\.weight", _SCALED),
         Fault("copies-added", "adamw", APPLIED, r"head\.(weight|bias)", _SCALED),
     ),
