@@ -114,22 +114,25 @@ def _placed(whole: Tensor, pieces: Sequence[Tensor], slack: float) -> Placement 
 
 
 def _grid(whole: Tensor, pieces: Sequence[Tensor], slack: float) -> Placement | None:
-    """Slices of equal sizes along two dimensions at once, in the order of a mesh's rows or columns."""
-    if len({tuple(piece.shape) for piece in pieces}) != 1 or pieces[0].dim() != whole.dim():
+    """Slices along two dimensions at once, in the order of a mesh's rows or columns."""
+    count = len(pieces)
+    if any(piece.dim() != whole.dim() for piece in pieces):
         return None
-    small = pieces[0].shape
-    axes = [k for k in range(whole.dim()) if small[k] != whole.shape[k]]
-    if len(axes) != 2 or any(not small[k] or whole.shape[k] % small[k] for k in axes):
+    axes = [k for k in range(whole.dim()) if any(piece.shape[k] != whole.shape[k] for piece in pieces)]
+    if len(axes) != 2:
         return None
-    counts = [whole.shape[k] // small[k] for k in axes]
-    if counts[0] * counts[1] != len(pieces):
-        return None
-    for one, two in (axes, axes[::-1]):
-        inner = whole.shape[two] // small[two]
-        firsts = tuple(torch.arange(small[one]) + k // inner * small[one] for k in range(len(pieces)))
-        seconds = tuple(torch.arange(small[two]) + k % inner * small[two] for k in range(len(pieces)))
-        found = Placement("shard", one, firsts, second=(two, seconds))
-        cuts = cut(found, whole, len(pieces))
+    for (one, two), inner in itertools.product((axes, axes[::-1]), range(2, count // 2 + 1)):
+        rows, columns = (
+            [piece.shape[one] for piece in pieces[::inner]],
+            [p.shape[two] for p in pieces[:inner]],
+        )
+        if count % inner or (sum(rows), sum(columns)) != (whole.shape[one], whole.shape[two]):
+            continue
+        firsts, seconds = list(_stretches(rows)), list(_stretches(columns))
+        places = [divmod(k, inner) for k in range(count)]
+        second = (two, tuple(seconds[j] for _, j in places))
+        found = Placement("shard", one, tuple(firsts[i] for i, _ in places), second=second)
+        cuts = cut(found, whole, count)
         if all(close(piece, part, slack) for piece, part in zip(pieces, cuts, strict=True)):
             return replace(found, certain=not _exchangeable(pieces, slack))
     return None

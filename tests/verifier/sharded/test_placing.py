@@ -39,6 +39,10 @@ CASES: dict[str, tuple[list[Tensor], str]] = {
         [WHOLE[:, :4, :6], WHOLE[:, 4:, :6], WHOLE[:, :4, 6:], WHOLE[:, 4:, 6:]],
         "shard(2), shard(1)",
     ),
+    "uneven parts along two dimensions": (
+        [WHOLE[:, :4, :7], WHOLE[:, :4, 7:], WHOLE[:, 4:, :7], WHOLE[:, 4:, 7:]],
+        "shard(1), shard(2)",
+    ),
     "rows in one dimension": ([WHOLE.flatten(0, 1)[:12], WHOLE.flatten(0, 1)[12:]], "shard of rows"),
 }
 
