@@ -180,7 +180,15 @@ def _some(
     if not left:
         return None
     whole = _norm(b)
-    told = "are not" if near(whole, _norm(plain)) else f"are all clipped, to norm {_short(whole)}"
+    unclipped = near(whole, _norm(plain))
+    scaled = {name: tensor for name, tensor in c.items() if name in factors and name not in left}
+    if some[0] > 1 or (unclipped and not _is_short(_norm(scaled))):
+        return _confirmed(
+            "gradients-scaled",
+            f"gradients of {len(some)} of {len(factors)} tensors are applied {some[0]:.6g} times as large as they "
+            f"were ({_named(left)} not)",
+        )
+    told = "are not" if unclipped else f"are all clipped, to norm {_short(whole)}"
     return _confirmed(
         "clip-some",
         f"{len(some)} of {len(factors)} tensors are clipped, {some[0]:.6g} times as large as they were "

@@ -379,6 +379,15 @@ CLIPS = {
         ("2 of 4",),
         loop(before_step=clip_together(0.1)),
     ),
+    "some tensors scaled, where nothing is clipped": Fault(
+        loop(before_step=lambda model: [p.grad.div_(3) for p in model[1].parameters()]),
+        0,
+        CLIP,
+        "gradient",
+        "gradients-scaled",
+        ("2 of 4", "0.333333 times"),
+        loop(),
+    ),
     "not unscaled": Fault(
         loop(scale=1024.0, before_unscaling=lambda model: [p.grad.mul_(1024) for p in model.parameters()]),
         0,
