@@ -182,7 +182,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("both", "adamw", BACKWARD, _DOWN, ("shard-gradient-scaled",)),
     ),
     "torch_mesh": (
-        *(_ALL[each] for each in ("rate-one", "decay", "reset")),
+        *(_ALL[each] for each in ("beta-one", "decay", "reset", "left-out", "uncleared")),
         Fault("sum", "sgd", BACKWARD, r"head\.(weight|bias)", _SCALED),
     ),
 }
@@ -209,7 +209,7 @@ GRID: tuple[tuple[int, str, str, tuple[str, ...]], ...] = (
     (4, "llama", "hand", ("adamw-clip",)),
     (4, "llama", "mesh", ("adamw-clip", "sgd-accumulate")),
     (4, "vit", "mesh", ("sgd",)),
-    (4, "llama", "torch_mesh", ("adamw-clip",)),
+    (4, "llama", "torch_mesh", ("adamw", "sgd-accumulate")),
     (4, "llama", "fsdp", ("sgd",)),
 )
 

@@ -82,18 +82,21 @@ def copies(pieces: Pieces) -> int:
     return len(pieces.found) if pieces.placed.kind == "replica" else 1
 
 
-def summed(pieces: Pieces, share: int) -> Tensor | None:
+def summed(pieces: Pieces, share: int, number: int = 0) -> Tensor | None:
     """What terms make up: their sum, or their mean over the ranks that share samples; None where they are none.
 
     Args:
         pieces: The terms.
         share: How many groups of ranks have samples of their own.
+        number: What their sum is divided by, where it is known, should they make up something else.
     """
     made = total(pieces)
     if made is None:
         return None
     ways = [made / share, made / copies(pieces)] if share > 1 else [made]
-    return next((each for each in ways if agree(pieces.whole, each, _CLOSE)), ways[0])
+    return next(
+        (each for each in ways if agree(pieces.whole, each, _CLOSE)), made / number if number else ways[0]
+    )
 
 
 def reduced(terms: Pieces, pieces: Pieces, share: int) -> int:

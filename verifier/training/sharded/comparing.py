@@ -230,7 +230,8 @@ class Comparing:
         )
         if number := causes.reduced(terms, applied, self.share):
             self.reduced.setdefault(name, number)
-        summed = None if causes.never_reduced(terms, applied) else causes.summed(terms, self.share)
+        alone = causes.never_reduced(terms, applied)
+        summed = None if alone else causes.summed(terms, self.share, number)
         made = joined if summed is None else summed.to(whole.dtype, copy=True)
         passes = max(len(parts[rank].losses) for rank in self.lying.ranks[name])
         if made is None or passes < 2 or not self._within(whole, made / passes, kind):
@@ -325,7 +326,8 @@ class Comparing:
         if place.phase is Phase.BACKWARD:
             applied = self._pieces(name, row[-1], parts, lambda each: each.applied)
             held = self.lying.pieces(name, lambda each: each.held, parts)
-            made = None if causes.never_reduced(pieces, applied) else causes.summed(pieces, self.share)
+            alone, number = causes.never_reduced(pieces, applied), self.reduced.get(name, 0)
+            made = None if alone else causes.summed(pieces, self.share, number)
             uncleared = (
                 causes.uncleared(replace(pieces, whole=pieces.whole * self.divided.get(name, 1)), held)
                 if made is None

@@ -98,9 +98,9 @@ class Mending:
         passes = self.divided.get(name, max(self.divided.values(), default=1))
         pieces = [each * passes for each in pieces]
         number = self.reduced.get(name)
-        if number is None:
-            return pieces
         parts = self.lying.placed[name].parts or (0,) * len(pieces)
+        if number is None or number == parts.count(parts[0]):
+            return pieces  # which the mean of a few of them is, too
         return [
             each * (number if parts.index(part) == k else 0)
             for k, (part, each) in enumerate(zip(parts, pieces, strict=True))
