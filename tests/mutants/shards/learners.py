@@ -152,8 +152,6 @@ def sequence_sync(model: Any) -> None:
             continue
         if fault("norm-one") and name == "layers.1.n2.weight":
             continue
-        if fault("sync-missing") or (fault("sync-one-rank") and last() and False):
-            continue
         if norms or biases or (fault("embedded") and name in ("emb.weight", "patch.weight")):
             parameter.grad = added(parameter.grad)
             if fault("mean") and norms:

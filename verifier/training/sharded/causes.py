@@ -135,11 +135,16 @@ def uncleared_term(
 
 
 def never_reduced(terms: Pieces, pieces: Pieces) -> bool:
-    """Whether what each rank applies is its own term, or times a number: nothing was added up in between."""
+    """Whether what each rank applies is its own term, or times a number, or still none of the whole's on any."""
     if len(pieces.there) != len(terms.there):
         return False
     both = list(zip(terms.there, pieces.there, strict=True))
-    return all(agree(b, c, _CLOSE) or factor_between(b, c) is not None for b, c in both)
+    if all(agree(b, c, _CLOSE) or factor_between(b, c) is not None for b, c in both):
+        return True
+    cuts = _cut(pieces)
+    if cuts is None or total(pieces) is None:
+        return False
+    return all(fit(b, c) is None for b, c in zip(cuts, pieces.there, strict=True))
 
 
 def _confirmed(code: str, summary: str) -> TrainingCause:

@@ -117,3 +117,12 @@ def test_the_mean_of_terms_is_not_meant_where_all_have_the_same_samples(terms: l
     assert causes.reduced(doubled, pieces(one, [one + two] * 2), 1) == 1
     assert causes.reduced(doubled, pieces(one, [0.3 * (one + two)] * 2), 1) == 1  # clipped
     assert causes.reduced(doubled, pieces(one, [one, two]), 1) == 0
+
+
+def test_terms_that_only_some_ranks_add_up_are_not_added_up(terms: list[Tensor]) -> None:
+    whole = sum(terms[1:], terms[0]) / 2
+    one, two = (terms[0] + terms[2]) / 2, (terms[1] + terms[3]) / 2
+    before = pieces(whole, terms)
+    assert causes.never_reduced(before, pieces(whole, [one, two, one, two]))
+    assert not causes.never_reduced(before, pieces(whole, [whole] * 4))
+    assert not causes.never_reduced(before, pieces(whole, [whole, whole, 1.5 * whole, whole]))
