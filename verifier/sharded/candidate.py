@@ -199,9 +199,8 @@ def is_spread(candidate: object, seed: int) -> bool:
         candidate = load(candidate, seed=seed).model
     if not isinstance(candidate, nn.Module):
         return False
-    known = sys.modules.get(
-        "torch.distributed.tensor"
-    )  # takes seconds to import, and who has one has imported it
+    # It takes seconds to import, and who has such tensors has imported it.
+    known = sys.modules.get("torch.distributed.tensor")
     return known is not None and any(isinstance(each, known.DTensor) for each in candidate.parameters())
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from verifier.bench.side import Side
+from verifier.border import heartbeat
 from verifier.border.signals import check_unanswered
 from verifier.certificates.recording import undisturbed
 from verifier.errors import UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from verifier.inputs import Inputs
 
 _BETWEEN = frozenset({"_c10d_functional", "c10d"})
+_STAGE = "listening whether the candidate calls the other processes"
 
 
 class _CalledError(BaseException):
@@ -73,9 +75,11 @@ def refuse_talking(candidate: Any, inputs: Any, seed: int) -> None:
     """
     if not isinstance(candidate, str) or is_file(candidate) or inputs is None:
         return
+    heartbeat.stage(_STAGE)
     given = inputs.head if isinstance(inputs, Stream) else tensors(inputs)
     with undisturbed(), same_chance(), torch.no_grad():
         heard = ranks().gather(_called_first(candidate, given, seed))
+    heartbeat.stage("building models")
     called = next(filter(None, heard), "")
     if not called:
         return
