@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from verifier.sharded.aligning import Aligned, Names
     from verifier.sharded.candidate import Noted
-    from verifier.sharded.watching import Pass
+    from verifier.sharded.watching import Event, Pass
 
 # What a part has less of, and what no number of a forward pass depends on.
 _OF_PARTS = frozenset(
@@ -33,7 +33,8 @@ _TRAINING = "training"
 class Otherwise:
     """A place where some rank's module is set otherwise, or another operator, than the baseline's.
 
-    `telling` says that it changes what torch's own operator gives on some inputs, `idle` that nothing reads it.
+    `telling` says that it changes what torch's own operator gives on some inputs, `idle` that nothing reads it,
+    `reached` that it changes what it gives on these: where what follows agrees, it is computed elsewhere.
     """
 
     scope: str
@@ -41,6 +42,7 @@ class Otherwise:
     said: str
     telling: bool
     idle: bool = False
+    reached: bool = False
 
 
 def settings_of(module: nn.Module) -> dict[str, object]:
@@ -127,17 +129,26 @@ def _left_out(
     kinds = [
         {called.whole(n): k for n, k in each.kinds.items()} for called, each in zip(names, noted, strict=True)
     ]
-    strays = {(names[rank].whole(key.scope), key.op) for rank, key, _ in pairs.lone}
+    moved = {op for _, _, op in pairs.lone}
+    lone = [(names[rank].whole(key.scope), key.op) for rank, key, _ in pairs.lone]
     for key, parts in pairs.parts.items():
-        op = baseline.events[key].op
-        if op not in ACTIVATIONS or any(parts):
+        event, scope = baseline.events[key], key.scope
+        there = [each[scope] for each in kinds if scope in each]
+        if event.op not in ACTIVATIONS - moved or any(parts) or not there:
             continue
-        there = [each[key.scope] for each in kinds if key.scope in each]
-        around = f"{key.scope}." if key.scope else ""
-        called = any(name.startswith(around) if name != key.scope else own for name, own in strays)
-        alike = all(baseline.kinds[key.scope][0] in kind for kind in there) and not called
-        if there and (alike if key.op else all(kind[0] == IDENTITY for kind in there)):
-            yield Otherwise(key.scope, of_region([op], [], ""), f"{op} is left out", telling=True)
+        front = f"{scope}." if scope else ""
+        inside = any(op if name == scope else name.startswith(front) for name, op in lone)
+        alike = all(baseline.kinds[scope][0] in kind for kind in there) and not inside
+        if alike if key.op else all(kind[0] == IDENTITY for kind in there):
+            code, said = of_region([event.op], [], ""), f"{event.op} is left out"
+            yield Otherwise(scope, code, said, telling=True, reached=_reached(baseline, event))
+
+
+def _reached(baseline: Pass, event: Event) -> bool:
+    """Whether a call of one tensor gives other numbers than it is given."""
+    above = [baseline.events[key].value for key in event.above[:1] if key in baseline.events]
+    given = next(iter(above), None) if event.given is None else event.given
+    return given is not None and not (given.shape == event.value.shape and bool((given == event.value).all()))
 
 
 def _another(scope: str, op: str, wanted: str) -> Otherwise:

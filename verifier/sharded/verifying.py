@@ -295,7 +295,7 @@ def compared(
     if why and cell_result.verdict is Verdict.MATCH:
         cell_result = msgspec.structs.replace(cell_result, verdict=Verdict.INCONCLUSIVE, reason=brief(why))
     placed = {each.key: each.placed for each in faults.free if each.placed is not None and each.proved}
-    apart = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_]
+    apart = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_ if not each.reached]
     told = tuple(_notes(faults, found_spreads, noted))
     if apart:
         told += (f"written otherwise than the baseline's: {'; '.join(apart[:_SOME])}",)
@@ -313,7 +313,12 @@ def _doubts(
     lost = [e.key.name for e in here.events.values() if e.op == STATE and not any(bench.aligned.parts[e.key])]
     if lost:
         yield f"what the baseline leaves in {', '.join(lost[:_SOME])} is in no buffer of the candidate's"
-    unreached = [f"{scope}: {each.said}" for scope, all_ in others.items() for each in all_ if each.telling]
+    unreached = [
+        f"{scope}: {each.said}"
+        for scope, all_ in others.items()
+        for each in all_
+        if each.telling and not each.reached
+    ]
     if unreached:
         yield f"the same numbers on these inputs, but written otherwise: {'; '.join(unreached[:_SOME])}"
     for position in range(len(here.outputs)):
