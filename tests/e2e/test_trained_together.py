@@ -77,6 +77,37 @@ def detached():
     return first(read=True)
 
 
+class Column(nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+        own = torch.arange(dist.get_rank(), 8, 2)
+        self.weight, self.bias = (nn.Parameter(t.detach()[own]) for t in (whole.weight, whole.bias))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+class Row(nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(whole.weight.detach()[:, dist.get_rank() :: 2]), whole.bias
+
+    def forward(self, x):
+        return Sum.apply(nn.functional.linear(x, self.weight)) + self.bias
+
+
+def unbiased():
+    model = whole()
+    nn.init.zeros_(model[0].bias)
+    return model
+
+
+def interleaved():
+    model = unbiased()
+    model[0], model[3] = Column(model[0]), Row(model[3])
+    return model
+
+
 def batches():
     draws = torch.Generator().manual_seed(1)
     return [(torch.randn(8, 6, generator=draws), torch.randint(3, (8,), generator=draws)) for _ in range(3)]
@@ -133,13 +164,15 @@ def launch(
     """Trains a candidate on two processes by a loop, and the whole by another."""
     (place / "net.py").write_text(NET, encoding="utf-8")
 
-    def run(candidate: str, loop: str, *arguments: str, alone: str = "train", ranks: int = 2) -> Any:
+    def run(
+        candidate: str, loop: str, *more: str, baseline: str = "whole", alone: str = "train", ranks: int = 2
+    ) -> Any:
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-        specs = {"baseline": "whole", "candidate": candidate, "trainer": alone, "candidate-trainer": loop}
+        specs = {"baseline": baseline, "candidate": candidate, "trainer": alone, "candidate-trainer": loop}
         asked = [each for option, name in specs.items() for each in (f"--{option}", f"net.py:{name}")]
         asked += ["--data", "net.py:batches", "--steps", "3", "--sharded", "--out", "out"]
         return subprocess.run(
-            [sys.executable, *torchrun, "-m", "verifier", "train-parity", *asked, *arguments],
+            [sys.executable, *torchrun, "-m", "verifier", "train-parity", *asked, *more],
             cwd=place,
             env={**clean_environment, "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -182,6 +215,12 @@ def test_a_copy_that_nothing_reads_need_not_be_trained(place: Path, launch: Any)
     done = launch("first", "unclipped", alone="unclipped")
     assert done.returncode == 0, done.stderr
     assert "3.bias is read by nothing on rank 1, and not trained there" in record(place)["notes"]
+
+
+def test_parts_of_what_starts_at_0_lie_as_the_rest_of_their_module(place: Path, launch: Any) -> None:
+    done = launch("interleaved", "unclipped", baseline="unbiased", alone="unclipped")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert record(place)["verdict"] == "match"
 
 
 def test_a_copy_that_is_read_has_to_be_trained(place: Path, launch: Any) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verifier.sharded.aligning import wide
-from verifier.sharded.placing import Placement, cut, farthest, join
+from verifier.sharded.placing import Placement, cut, farthest, join, place
 from verifier.training.sharded.part_batch import Expected
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from verifier.sharded.parameters import Spread
     from verifier.training.baseline_batch import Named
     from verifier.training.sharded.part_batch import PartBatch
+
+_ROUNDING = 1e-12  # relative, of gradients that were added up in another order, in float64
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,40 @@ class Lying:
         if any(piece.dim() != base.dim() for piece in there):
             return None
         return join(self.placed[name], base, there)
+
+    def settled(self, kept: PartBatch, parts: Sequence[PartBatch]) -> Lying:
+        """The same where numbers that are all alike did not tell the order of parts.
+
+        Then the parts of another parameter of the module do, if it is cut into as many slices, else the gradients.
+        """
+        found = dict(self.placed)
+        for name, placed in self.placed.items():
+            if placed.certain or placed.indices is None or placed.second is not None:
+                continue
+            sizes = [len(index) for index in placed.indices]
+            scope = name.rpartition(".")[0]
+            told = next(
+                (
+                    each
+                    for other, each in self.placed.items()
+                    if other.rpartition(".")[0] == scope
+                    and each.certain
+                    and (each.kind, each.axis) == (placed.kind, placed.axis)
+                    and [len(index) for index in each.indices or ()] == sizes
+                    and self.ranks[other] == self.ranks[name]
+                ),
+                None,
+            )
+            if told is None and (row := kept.applied.get(name)):
+                applied = self.pieces(name, lambda each: {n: r[0] for n, r in each.applied.items()}, parts)
+                there = [each for each in applied if each is not None]
+                told = place(wide(row[0]), there, _ROUNDING) if len(there) == len(applied) else None
+                told = told if told is not None and told.certain and told.axis == placed.axis else None
+            if told is not None and told.indices is not None and told.shape == placed.shape:
+                found[name] = replace(
+                    placed, indices=told.indices, usual=told.usual, order=told.order, certain=True
+                )
+        return replace(self, placed=found)
 
     def strangers(self, parts: Sequence[Sequence[PartBatch]], known: Mapping[str, object]) -> set[str]:
         """What ranks train that the whole does not have."""

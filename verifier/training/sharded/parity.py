@@ -209,8 +209,6 @@ def _steps(
         kept = trained(whole, loop, given.every, seed)
     lying = Lying.told(forward.spreads, crew.ask("state"), forward.names)
     shapes = {plain(name): tensor.shape for name, tensor in state_of(whole).items()}
-    by_batch = [lying.expected(each, shapes) for each in kept]
-    expected = [[each[rank] for each in by_batch] for rank in range(ranks().size)]
     values = [event.value for event in forward.baseline.events.values()]
     allowed = limits_of(
         cell,
@@ -224,6 +222,9 @@ def _steps(
     )
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
     parts = crew.ask("train", Forcing.NOTHING, None)
+    lying = lying.settled(kept[0], [each[0] for each in parts])
+    by_batch = [lying.expected(each, shapes) for each in kept]
+    expected = [[each[rank] for each in by_batch] for rank in range(ranks().size)]
     strangers = lying.strangers(parts, start)
     untrained = lying.untrained(parts)
     names = [[lying.own[rank][n] for n, on in untrained.items() if rank in on] for rank in range(len(parts))]
