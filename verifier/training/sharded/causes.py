@@ -199,8 +199,8 @@ def _factor(pieces: Pieces) -> TrainingCause | None:
             if near(known[0], size, _FIT):
                 return _confirmed(
                     "shard-gradient-scaled",
-                    f"it is {size} times the baseline's: added up over {size} ranks that have all of it each, or not "
-                    "divided by their number",
+                    f"it is {size} times the baseline's: not divided by the number of ranks that share samples, or "
+                    "added up once too often",
                 )
             if near(known[0], 1 / size, _FIT):
                 return _confirmed(

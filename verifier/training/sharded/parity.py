@@ -134,7 +134,9 @@ def sharded_parity(
         rows=(*_forward_rows(forward), *(() if steps is None else steps.found.rows)),
         **described(side, candidate, covered),
         baseline_procedure=named[0],
-        candidate_procedure=named[1],
+        candidate_procedure=f"{named[1]}, {ranks().size} processes"
+        + (f", {share} of which share the samples" if share == ranks().size > 1 else "")
+        + (f" in {share} groups that share the samples" if 1 < share < ranks().size else ""),
         data=given.source,
         dtype=cell.dtype if set(narrow) == {"off"} else f"autocast to {', '.join(sorted(narrow))}",
         device=cell.device,
