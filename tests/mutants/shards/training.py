@@ -95,7 +95,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "torch_sequence": tuple(_ALL[each] for each in (*_PARTS, "clip-local", "undivided")),
     "fsdp": (
-        *(_ALL[each] for each in (*_PARTS, "clip-local", "unclipped", "undivided")),
+        *(_ALL[p] for p in (*_PARTS, "clip-local", "unclipped", "undivided") if p != "frozen"),
         Fault("sum", "sgd", BACKWARD, r"head\.(weight|bias)", _SCALED),
         Fault("sum-layer", "adamw", BACKWARD, r"layers\.1\.mlp\.down\.(weight|bias)", _SCALED),
         Fault("no-sync", "sgd", EITHER, "", ("shard-gradient-missing", "steps-different")),

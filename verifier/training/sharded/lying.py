@@ -103,6 +103,26 @@ class Lying:
                 )
         return replace(self, placed=found)
 
+    def tied(self, aliases: Mapping[str, str], shapes: Sequence[Mapping[str, object]]) -> Lying:
+        """The same, where parameters that the whole has under two names lie on ranks under either: as copies of one.
+
+        Args:
+            aliases: Further names of the whole's parameters, with the first of each.
+            shapes: What each rank has by its own names.
+        """
+        ranks, own = dict(self.ranks), [dict(each) for each in self.own]
+        for alias, name in aliases.items():
+            placed = self.placed.get(name)
+            if placed is None or placed.kind != "replica" or placed.indices is not None or placed.parts:
+                continue
+            first = ranks[name][0]
+            shape = shapes[first][own[first][name]]
+            for rank, names in enumerate(own):
+                if alias in names and name not in names and shapes[rank].get(names[alias]) == shape:
+                    names[name] = names.pop(alias)
+                    ranks[name] = tuple(sorted((*ranks[name], rank)))
+        return replace(self, ranks=ranks, own=own)
+
     def strangers(self, parts: Sequence[Sequence[PartBatch]], known: Mapping[str, object]) -> set[str]:
         """What ranks train that the whole does not have."""
         return {

@@ -40,7 +40,7 @@ from verifier.training.side_by_side import TOLD, SideBySide
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from verifier.cells import Cell
     from verifier.sharded.verifying import Compared
@@ -209,7 +209,8 @@ def _steps(
     tell(TOLD[Forcing.NOTHING], 0, 3)
     with translating(partial(failed, "the baseline's trainer", _alone)):
         kept = trained(whole, loop, given.every, seed)
-    lying = Lying.told(forward.spreads, crew.ask("state"), forward.names)
+    held = crew.ask("state")
+    lying = Lying.told(forward.spreads, held, forward.names).tied(_aliases(whole), held)
     shapes = {plain(name): tensor.shape for name, tensor in state_of(whole).items()}
     values = [event.value for event in forward.baseline.events.values()]
     allowed = limits_of(
@@ -268,6 +269,14 @@ def _steps(
     if not free.steps:
         doubts.append("the baseline's optimiser made no step")
     return _Steps(free, found, doubts, followed, untrained if unread else {}, undropped=kept[-1].undropped)
+
+
+def _aliases(whole: nn.Module) -> dict[str, str]:
+    """Further names of parameters that have several, with the first."""
+    seen: dict[int, str] = {}
+    named = [(plain(name), each) for name, each in whole.named_parameters(remove_duplicate=False)]
+    firsts = {name: seen.setdefault(id(each), name) for name, each in named}
+    return {name: first for name, first in firsts.items() if name != first}
 
 
 def _alone(why: str) -> ModelError:

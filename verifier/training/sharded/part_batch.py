@@ -69,7 +69,7 @@ class Expected:
 class PartBatch(BaselineBatch):
     """What a process did in one batch, each tensor before it was overwritten.
 
-    `held` are gradients before the last backward pass, `makers` the classes of the optimisers that have a parameter;
+    `held` are gradients before the first backward pass, `makers` the classes of the optimisers that have a parameter;
     `arrived` are the loss's gradients by what modules return that are listened to, call by call;
     `frozen` are parameters that take no gradient; `undropped` says that dropouts were on, and were passed over.
     """
@@ -85,7 +85,8 @@ class PartBatch(BaselineBatch):
     def loss(self, watch: Seen, loss: Tensor, reading: LossReading) -> None:
         """Keep the loss, and the gradients that the pass finds."""
         super().loss(watch, loss, reading)
-        self.held = copies(watch.gradients())
+        if len(self.losses) == 1:
+            self.held = copies(watch.gradients())
 
     def backward_ended(self, watch: Seen) -> None:
         """Keep the gradients; some are the baseline's then."""
