@@ -8,7 +8,8 @@ import torch
 from verifier.sharded.placing import Placement
 from verifier.training.sharded.lying import Lying
 
-FIRST, LAST = {"emb.weight": (4, 2)}, {"head.weight": (4, 2), "head.bias": (4,)}
+FIRST: dict[str, tuple[int, ...]] = {"emb.weight": (4, 2)}
+LAST: dict[str, tuple[int, ...]] = {"head.weight": (4, 2), "head.bias": (4,)}
 ALIASES = {"head.weight": "emb.weight"}
 
 
