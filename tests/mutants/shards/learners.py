@@ -88,7 +88,8 @@ def mesh_sync(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if fault("missing") or (fault("missing-one") and trained._is(name)):
             continue
-        group = inner("mesh") if fault("wrong-group") and trained._is(name) else outer()
+        other = fault("wrong-group") and name == "layers.1.attn.o.weight"
+        group = inner("mesh") if other else outer()
         parameter.grad = added(parameter.grad, group)
         if not fault("sum"):
             parameter.grad /= 2
