@@ -26,9 +26,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 
+DROPPED = 0.0
+
+
 def whole():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 3))
+    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(DROPPED), nn.ReLU(), nn.Linear(8, 3))
 
 
 def sharded():
@@ -146,6 +149,56 @@ def failing(model, batches):
     raise ValueError("no rest")
 
 
+def halved(model, batches):
+    together(model, batches)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.5
+
+
+def scheduled(model, batches, last=lambda: True):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, 2, 0.5)
+    for number, (inputs, labels) in enumerate(batches):
+        optimiser.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimiser.step()
+        if number < 1 or last():
+            schedule.step()
+
+
+def unscheduled(model, batches):
+    scheduled(model, batches, last=lambda: False)
+
+
+class Kept(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.norm = nn.Linear(6, 3), nn.BatchNorm1d(6, track_running_stats=True)
+
+    def forward(self, x):
+        return self.inner(self.norm(x))
+
+
+def kept():
+    return Kept()
+
+
+def polluted(model, batches):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for inputs, labels in batches:
+        optimiser.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimiser.step()
+        with torch.no_grad():
+            model(inputs + 9)
+
+
+def simple(model, batches):
+    train(model, batches, limit=float("inf"))
+
+
 def extra(model, batches):
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for inputs, labels in batches:
@@ -198,7 +251,6 @@ def test_shared_samples_lead_to_the_whole_s_weights(
     found = record(place)
     assert {row["phase"] for row in found["rows"]} >= {"forward", "gradients as applied", "optimiser"}
     assert all(error <= 1e-12 for row in found["rows"] for error in row["intrinsic"] if error is not None)
-    assert "dropouts were left out of the steps; the forward pass was compared with them" in found["notes"]
 
 
 def test_one_gradient_that_is_never_added_up_is_blamed_alone(place: Path, launch: Any) -> None:
@@ -229,6 +281,43 @@ def test_a_copy_that_is_read_has_to_be_trained(place: Path, launch: Any) -> None
     assert found["verdict"] == "diverged"
     assert found["culprits"][0]["tensor"] == "3.bias"
     assert found["culprits"][0]["cause"]["code"] == "shard-gradient-missing"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "loop", "alone", "phase", "what"),
+    [
+        ("whole", "halved", "train", "after the step", "weight at the end"),
+        ("whole", "unscheduled", "scheduled", "schedule", "learning rate"),
+        ("kept", "polluted", "simple", "running statistics", "buffer"),
+    ],
+    ids=["after the last batch", "rate of the last step", "statistics"],
+)
+def test_what_a_loop_leaves_is_compared(
+    place: Path, launch: Any, candidate: str, loop: str, alone: str, phase: str, what: str
+) -> None:
+    more = ("--data-parallel", "2") if loop == "halved" else ()
+    baseline = "kept" if candidate == "kept" else "whole"
+    done = launch(candidate, loop, *more, baseline=baseline, alone=alone)
+    found = record(place)
+    assert found["verdict"] == "diverged", done.stdout
+    assert (phase, what) in {(each["phase"], each["what"]) for each in found["culprits"]}
+
+
+def test_the_same_schedule_is_the_same(place: Path, launch: Any) -> None:
+    done = launch("whole", "scheduled", "--dtype", "float32", alone="scheduled")
+    assert record(place)["verdict"] == "match", done.stdout
+    assert not any("never changed" in note for note in record(place)["notes"])
+
+
+def test_dropouts_that_are_on_leave_it_open(place: Path, launch: Any) -> None:
+    net = place / "net.py"
+    net.write_text(
+        net.read_text(encoding="utf-8").replace("DROPPED = 0.0", "DROPPED = 0.2"), encoding="utf-8"
+    )
+    launch("whole", "together", "--data-parallel", "2")
+    found = record(place)
+    assert found["verdict"] == "inconclusive"
+    assert found["reason"].startswith("dropouts are on, and what the loops draw for them was not compared")
 
 
 def test_a_parameter_that_the_whole_does_not_have_leaves_it_open(place: Path, launch: Any) -> None:

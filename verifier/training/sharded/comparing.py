@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from verifier.metrics import collect, measure
 from verifier.sharded.aligning import wide
-from verifier.training.baseline_batch import GRADIENT, LOSS, Place
+from verifier.training.baseline_batch import GRADIENT, LOSS, BaselineBatch, Place
 from verifier.training.candidate_batch import CandidateBatch
 from verifier.training.correspondence import Correspondence, Forcing
-from verifier.training.fitting import factor_between, near
 from verifier.training.history import History
 from verifier.training.loss_reading import LossReading
 from verifier.training.measuring import error_of, size
 from verifier.training.records import Phase, TrainingCause
 from verifier.training.sharded import causes
+from verifier.training.sharded.losses import first, loss_cause, losses_of, nearest, total
 from verifier.training.side_by_side import SideBySide
 from verifier.training.suspicions import explain, explain_updates
 
@@ -96,8 +97,8 @@ class Comparing:
             found.step_of.append(found.steps)
             compared = CandidateBatch(kept, self.relation, self.allowed, forcing, history=history)
             watch = self._replay(compared, here, start)
-            losses.append((_total(kept), _nearest(_total(kept), here)))
-            rates.append((_first(kept.rates), _first(compared.rates)))
+            losses.append((total(kept), nearest(total(kept), here)))
+            rates.append((first(kept.rates), first(compared.rates)))
             for name, rate in compared.rates.items():
                 found.rates_of.setdefault(name, []).append((kept.rates.get(name, float("nan")), rate))
             if explaining:
@@ -105,7 +106,7 @@ class Comparing:
                 known: Any = watch
                 found.causes |= explain(compared, known, known, wrong, ())
                 if _LOSS in compared.exceeding() and _LOSS not in found.causes:
-                    loss = _loss_cause(compared, _total(kept), here)
+                    loss = loss_cause(compared, total(kept), here)
                     found.causes |= {} if loss is None else {_LOSS: loss}
                 for place in new:
                     cause = self._between(place, kept, here, found.causes.get(place))
@@ -123,6 +124,7 @@ class Comparing:
             found.causes |= explain_updates(
                 history, dict.fromkeys(places), makers, {name: name for name in start}, self.roundoff
             )
+        self._over(found, [each[-1] for each in parts], forcing)
         found.losses, found.rates = tuple(losses), tuple(rates)
         last = [each[-1] for each in parts]
         found.by_hand = bool(self.kept[-1].makers) != any(each.makers for each in last)
@@ -135,6 +137,22 @@ class Comparing:
         )
         return found
 
+    def _over(self, found: SideBySide, last: Sequence[PartBatch], forcing: Forcing) -> None:
+        """Compare what the loops leave behind, after the last batch."""
+        end = CandidateBatch(BaselineBatch(), self.relation, self.allowed, forcing)
+        whole = self.kept[-1]
+        weights, buffers = (
+            self._joined({n: [t] for n, t in table.items()}, last, partial(_left_over, k))
+            for k, table in enumerate(whole.over)
+        )
+        known: Any = Joined(*whole.over)
+        other: Any = Joined(weights, buffers)
+        end.over(known, other)
+        here = found.compared[-1]
+        here.errors |= end.errors
+        here.reasons |= end.reasons
+        here.figures |= end.figures
+
     def _replay(
         self, compared: CandidateBatch, parts: Sequence[PartBatch], start: Mapping[str, Tensor]
     ) -> Joined:
@@ -146,10 +164,10 @@ class Comparing:
         }
         raw, applied = self._gradients(kept, parts, list(compared.sizes.values()))
         early = {name for name in kept.applied if name in raw and name not in applied}
-        total = _total(kept)
+        whole = total(kept)
         compared.kept = replace(
             kept,
-            losses=[torch.tensor(total)] if kept.losses else [],
+            losses=[torch.tensor(whole)] if kept.losses else [],
             readings=[LossReading()] if kept.losses else [],
             gradients={name: row[-1:] for name, row in kept.gradients.items() if name in raw},
             applied={name: row for name, row in kept.applied.items() if name not in early},
@@ -164,9 +182,9 @@ class Comparing:
         makers: Any = {0: None} if any(each.makers for each in parts) else {}
         watch = Joined(trainable, options=options, optimisers=makers)
         compared.began(watch)
-        if not math.isnan(_losses(parts)[0]):
+        if not math.isnan(losses_of(parts)[0]):
             held = self._joined(kept.gradients, parts, lambda each: each.held)
-            compared.loss(replace(watch, graded=held), torch.tensor(_nearest(total, parts)), LossReading())
+            compared.loss(replace(watch, graded=held), torch.tensor(nearest(whole, parts)), LossReading())
             compared.backward_ended(replace(watch, graded={n: t for n, t in raw.items() if t is not None}))
         times = max((len(row) for each in parts for row in each.applied.values()), default=0)
         for k in range(times):
@@ -183,7 +201,11 @@ class Comparing:
             parts,
             lambda each: {n: [t] for n, t in each.parameters.items()},
         )
-        compared.ended(replace(watch, parameters=ends))
+        rates = self._first_of([[each] for each in parts], lambda each: each.rates)
+        ended = {name: {**group, "lr": rates.get(name, group["lr"])} for name, group in options.items()}
+        left = self._joined(kept.buffers, parts, lambda each: each.buffers)
+        compared.forward_ended(Joined(buffers=left))
+        compared.ended(replace(watch, parameters=ends, options=ended))
         return replace(watch, parameters=trainable)
 
     def _gradients(
@@ -343,6 +365,11 @@ class Comparing:
         return causes.set_apart(pieces, options) or known or causes.some(pieces)
 
 
+def _left_over(which: int, part: PartBatch) -> Mapping[str, Tensor]:
+    """Parameters (0) or buffers (1) as a loop leaves them."""
+    return part.over[which]
+
+
 def _table(
     place: Place, kept: PartBatch, name: str
 ) -> tuple[list[Tensor], Callable[[PartBatch], Mapping[str, Any]]]:
@@ -359,42 +386,3 @@ def _table(
     if place.what in kept.states:
         return kept.states[place.what].get(name, []), lambda each: each.states.get(place.what, {})
     return kept.weights.get(name, []), lambda each: each.weights
-
-
-def _total(kept: Any) -> float:
-    """The sum of what a batch's backward passes start from; NaN where there was none."""
-    return sum(map(float, kept.losses)) if kept.losses else float("nan")
-
-
-def _nearest(whole: float, parts: Sequence[PartBatch]) -> float:
-    """The batch's loss as the ranks have it; which way is meant they alone know: the nearest to the whole's."""
-    ways = _losses(parts)
-    return min(ways, key=lambda each: abs(each - whole)) if math.isfinite(whole) else ways[0]
-
-
-def _losses(parts: Sequence[PartBatch]) -> list[float]:
-    """The batch's loss as the ranks may mean it: each its own, or a share of it, all at once or in portions."""
-    totals = [total for each in parts if not math.isnan(total := _total(each))]
-    if not totals:
-        return [float("nan")]
-    passes = max(len(each.losses) for each in parts)
-    ways = [*totals, sum(totals), sum(totals) / len(totals)]
-    return ways + [each / passes for each in ways]
-
-
-def _loss_cause(compared: CandidateBatch, whole: float, parts: Sequence[PartBatch]) -> TrainingCause | None:
-    """The loss is a number of times the whole's, and so are the gradients that arrive."""
-    pairs = [(b.double(), c.double()) for b, c in compared.evidence.gradients.values()]
-    most = max((float(b.norm()) for b, _ in pairs), default=0.0)
-    factors = [factor_between(b, c) for b, c in pairs if float(b.norm()) > _NOTHING * most]
-    known = [each for each in factors if each is not None]
-    if not known or len(known) < len(factors) or not all(near(each, known[0]) for each in known):
-        return None
-    if near(known[0], 1.0) or not any(near(each, known[0] * whole) for each in _losses(parts)):
-        return None
-    told = f"the loss is {known[0]:.6g} times the baseline's, and all gradients with it"
-    return TrainingCause(code="loss-scaled", summary=told, confirmed=True)
-
-
-def _first(rates: Mapping[str, float]) -> float:
-    return next(iter(rates.values()), float("nan"))

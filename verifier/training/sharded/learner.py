@@ -19,6 +19,7 @@ from verifier.ranks import ranks
 from verifier.sharded.asking import waiting
 from verifier.sharded.candidate import Candidate
 from verifier.sharded.watching import local, plain
+from verifier.training.baseline_batch import copies
 from verifier.training.correspondence import Forcing
 from verifier.training.sharded.hanging import hung_on, wrapped_in
 from verifier.training.sharded.part_batch import Expected, PartBatch, PartSteps
@@ -169,6 +170,7 @@ def trained(
     try:
         with _put_back(model), backward_passes_seen([watch]), Undropped() as dropouts, torch.enable_grad():
             loop(model, given)
+            kept[-1].over = copies(watch.parameters), copies(watch.buffers)
     finally:
         for hook in hooks:
             hook.remove()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, cut, farthest, join, place
+from verifier.sharded.watching import plain
 from verifier.training.sharded.part_batch import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from verifier.sharded.aligning import Names
     from verifier.sharded.parameters import Spread
@@ -195,3 +196,11 @@ class Lying:
             for rank in self.ranks.get(name, ()):
                 found[rank].rates[self.own[rank][name]] = rate
         return found
+
+
+def aliases(whole: nn.Module) -> dict[str, str]:
+    """Further names of parameters that have several, with the first."""
+    seen: dict[int, str] = {}
+    named = [(plain(name), each) for name, each in whole.named_parameters(remove_duplicate=False)]
+    firsts = {name: seen.setdefault(id(each), name) for name, each in named}
+    return {name: first for name, first in firsts.items() if name != first}

@@ -33,14 +33,14 @@ from verifier.training.other_ways import WAYS, exceeding, same_weights
 from verifier.training.records import Allowed, Divergence, Phase, TensorRow, TrainingCause, TrainingParity
 from verifier.training.sharded.comparing import Comparing
 from verifier.training.sharded.learner import Learner, trained
-from verifier.training.sharded.lying import Lying
+from verifier.training.sharded.lying import Lying, aliases
 from verifier.training.sharded.mending import Mending
 from verifier.training.side_by_side import TOLD, SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from verifier.cells import Cell
     from verifier.sharded.verifying import Compared
@@ -210,7 +210,7 @@ def _steps(
     with translating(partial(failed, "the baseline's trainer", _alone)):
         kept = trained(whole, loop, given.every, seed)
     held = crew.ask("state")
-    lying = Lying.told(forward.spreads, held, forward.names).tied(_aliases(whole), held)
+    lying = Lying.told(forward.spreads, held, forward.names).tied(aliases(whole), held)
     shapes = {plain(name): tensor.shape for name, tensor in state_of(whole).items()}
     values = [event.value for event in forward.baseline.events.values()]
     allowed = limits_of(
@@ -220,8 +220,11 @@ def _steps(
         channel=max((e.numel() // e.shape[1] for e in values if e.dim() > 1 and e.shape[1]), default=1),
         outputs=max((each.numel() for each in forward.baseline.outputs), default=1),
     )
+    buffers = {plain(name) for name, each in whole.named_buffers() if each.is_floating_point()}
     relation = Correspondence(
-        {name: Assembly.of(name) for name in start if name in lying.placed}, {}, frozenset()
+        {name: Assembly.of(name) for name in (*start, *buffers) if name in lying.placed},
+        {},
+        frozenset(buffers),
     )
     roundoff = torch.finfo(cell.torch_dtype).eps / 2
     parts = crew.ask("train", Forcing.NOTHING, None)
@@ -268,15 +271,10 @@ def _steps(
         )
     if not free.steps:
         doubts.append("the baseline's optimiser made no step")
-    return _Steps(free, found, doubts, followed, untrained if unread else {}, undropped=kept[-1].undropped)
-
-
-def _aliases(whole: nn.Module) -> dict[str, str]:
-    """Further names of parameters that have several, with the first."""
-    seen: dict[int, str] = {}
-    named = [(plain(name), each) for name, each in whole.named_parameters(remove_duplicate=False)]
-    firsts = {name: seen.setdefault(id(each), name) for name, each in named}
-    return {name: first for name, first in firsts.items() if name != first}
+    undropped = any(each.undropped for each in (kept[-1], *(each[-1] for each in parts)))
+    if undropped:
+        doubts.append("dropouts are on, and what the loops draw for them was not compared: set their p to 0")
+    return _Steps(free, found, doubts, followed, untrained if unread else {}, undropped=undropped)
 
 
 def _alone(why: str) -> ModelError:

@@ -71,7 +71,8 @@ class PartBatch(BaselineBatch):
 
     `held` are gradients before the first backward pass, `makers` the classes of the optimisers that have a parameter;
     `arrived` are the loss's gradients by what modules return that are listened to, call by call;
-    `frozen` are parameters that take no gradient; `undropped` says that dropouts were on, and were passed over.
+    `frozen` are parameters that take no gradient; `undropped` says that dropouts were on, and were passed over;
+    `over` has parameters and buffers as the loop leaves them, of the last batch.
     """
 
     expected: Expected | None = None
@@ -81,6 +82,7 @@ class PartBatch(BaselineBatch):
     arrived: dict[str, list[Tensor]] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
     undropped: bool = False
+    over: tuple[dict[str, Tensor], dict[str, Tensor]] = field(default_factory=lambda: ({}, {}))
 
     def loss(self, watch: Seen, loss: Tensor, reading: LossReading) -> None:
         """Keep the loss, and the gradients that the pass finds."""
