@@ -14,7 +14,7 @@ from verifier.errors import ProcessError, VerifierError
 from verifier.ranks.pulse import Pulse, end_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -102,9 +102,13 @@ class Ranks:
         now = {} if self.pulse is None else self.pulse.beats()
         silent = [rank for rank, beat in now.items() if beat == beats.get(rank)]
         if silent:
-            who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent))}"
-            return f"{who} has died without a word, as a kill or a lack of memory ends it."
+            return f"{named(silent)} has died without a word, as a kill or a lack of memory ends it."
         return f"another rank has died without a word, as a kill or a lack of memory ends it ({first_line(error)})."
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Ranks for people: `rank 1`, `ranks 1, 3`."""
+    return f"{'ranks' if numbers[1:] else 'rank'} {', '.join(map(str, numbers))}"
 
 
 def _devices_for_all() -> bool:

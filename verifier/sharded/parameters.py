@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from verifier.ranks import named
 from verifier.sharded.aligning import wide
 from verifier.sharded.placing import Placement, place
 from verifier.sharded.slices import close, matched
@@ -63,10 +64,10 @@ def _spread(
         right = [rank for rank, piece in zip(ranks, pieces, strict=True) if close(piece, whole, 0.0)]
         if right:
             wrong = [rank for rank in ranks if rank not in right]
-            return Spread(name, None, "replicas", f"{name} is not the baseline's on {_ranks(wrong)}", ranks)
+            return Spread(name, None, "replicas", f"{name} is not the baseline's on {named(wrong)}", ranks)
         other = _elsewhere(name, pieces[0], baseline)
         if other:
-            return Spread(name, None, "swapped", f"{name} holds {other} on {_ranks(ranks)}", ranks)
+            return Spread(name, None, "swapped", f"{name} holds {other} on {named(ranks)}", ranks)
         return Spread(name, None, "other", f"{name} holds other numbers than the baseline's", ranks)
     return _of_slices(name, whole, pieces, ranks)
 
@@ -116,12 +117,12 @@ def cut_wrongly(
     if padded and missing and blank:
         return (
             f"the slices {stretch(missing)} of {size} along axis {axis} are on no rank; what stands for them on "
-            f"{_ranks(padded)} is 0 everywhere",
+            f"{named(padded)} is 0 everywhere",
             "uneven",
         )
     if padded and not missing:
         return (
-            f"on {_ranks(padded)} there are slices along axis {axis} that the baseline does not have",
+            f"on {named(padded)} there are slices along axis {axis} that the baseline does not have",
             "uneven",
         )
     return "", "other"
@@ -138,7 +139,3 @@ def _elsewhere(name: str, piece: Tensor, baseline: Mapping[str, Tensor]) -> str:
         if other != name and tensor.shape == piece.shape and close(wide(tensor), piece, 0.0):
             return other
     return ""
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from verifier.ranks import named
 from verifier.sharded.placing import cut, join, place, sum_of
 from verifier.sharded.slices import tolerance
 from verifier.training.fitting import agree, factor_between, fit, near
@@ -51,7 +52,7 @@ def of_gradient(pieces: Pieces, known: TrainingCause | None) -> TrainingCause | 
         return known
     if len(pieces.there) < len(pieces.found):
         without = [r for r, each in zip(pieces.ranks, pieces.found, strict=True) if each is None]
-        return _confirmed("shard-gradient-missing", f"there is none on {_named(without)}")
+        return _confirmed("shard-gradient-missing", f"there is none on {named(without)}")
     return (
         _factor(pieces)
         or _unreduced(pieces)
@@ -120,7 +121,7 @@ def uncleared(pieces: Pieces, held: Sequence[Tensor | None]) -> TrainingCause | 
     for rank, b, c, before in zip(pieces.ranks, cuts, pieces.there, held, strict=True):
         if rank in wrong and (before is None or before.shape != b.shape or not agree(c, b + before, _CLOSE)):
             return None
-    return _confirmed("gradients-not-cleared", f"on {_named(wrong)} {_HELD}")
+    return _confirmed("gradients-not-cleared", f"on {named(wrong)} {_HELD}")
 
 
 def uncleared_term(
@@ -131,7 +132,7 @@ def uncleared_term(
     there = [each for each in held if each is not None and each.shape == left.shape and float(each.norm())]
     if not any(agree(each, left, _FIT) for each in there):
         return None
-    return _confirmed("gradients-not-cleared", f"on one of {_named(pieces.ranks)} {_HELD}")
+    return _confirmed("gradients-not-cleared", f"on one of {named(pieces.ranks)} {_HELD}")
 
 
 def never_reduced(terms: Pieces, pieces: Pieces) -> bool:
@@ -161,7 +162,7 @@ def _unreduced(pieces: Pieces) -> TrainingCause | None:
     how = {1: "sum", count: "mean"}.get(number, f"sum, divided by {number},")
     return _confirmed(
         "shard-gradient-unreduced",
-        f"each rank has its own term of it: the {how} over {_named(pieces.ranks)} is the baseline's",
+        f"each rank has its own term of it: the {how} over {named(pieces.ranks)} is the baseline's",
     )
 
 
@@ -174,7 +175,7 @@ def _apart(pieces: Pieces) -> TrainingCause | None:
         return None
     return TrainingCause(
         code="shard-gradient-unreduced",
-        summary=f"each of {_named(pieces.ranks)} has another gradient of it, none the baseline's: terms of it are "
+        summary=f"each of {named(pieces.ranks)} has another gradient of it, none the baseline's: terms of it are "
         "not added up",
     )
 
@@ -238,7 +239,7 @@ def set_apart(pieces: Pieces, options: Sequence[Mapping[str, Any]]) -> TrainingC
             known = f"{right[0]:g}" if isinstance(right[0], float) else str(right[0])
             return TrainingCause(
                 code="shard-options",
-                summary=f"{key} is {told} on {_named(wrong)}, elsewhere {known}, and elsewhere the numbers are right",
+                summary=f"{key} is {told} on {named(wrong)}, elsewhere {known}, and elsewhere the numbers are right",
             )
     return None
 
@@ -248,7 +249,7 @@ def some(pieces: Pieces) -> TrainingCause | None:
     wrong = _wrong(pieces)
     if not wrong:
         return None
-    return TrainingCause(code="shard-differs", summary=f"it is the baseline's but on {_named(wrong)}")
+    return TrainingCause(code="shard-differs", summary=f"it is the baseline's but on {named(wrong)}")
 
 
 def _wrong(pieces: Pieces) -> list[int]:
@@ -276,8 +277,4 @@ def untrained(pieces: Pieces, why: Sequence[str]) -> TrainingCause | None:
     said = {each for each, rank in zip(why, pieces.ranks, strict=True) if rank in without}
     if not without or len(said) > 1 or "" in said:
         return None
-    return _confirmed("frozen", f"{said.pop()} on {_named(without)}")
-
-
-def _named(ranks: Sequence[int]) -> str:
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+    return _confirmed("frozen", f"{said.pop()} on {named(without)}")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from verifier.training.sharded.part_batch import PartBatch
 
 _LOSS = Place(Phase.LOSS, LOSS, "")
-_NOTHING = 1e-12  # of the largest gradient's size: what rounding leaves of one that is 0
 _ABOUT = 1 + 1e-6
 _OPTIMISER: Any = None  # of which there is one, as all are put together
 

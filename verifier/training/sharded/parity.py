@@ -20,6 +20,7 @@ from verifier.environment import describe, tf32
 from verifier.errors import CannotRunError, ModelError, UsageError
 from verifier.inputs import tensors
 from verifier.models.copying import state_of
+from verifier.ranks import named as ranks_named
 from verifier.ranks import ranks
 from verifier.records import UNEXPLAINED, Verdict
 from verifier.sharded.asking import Crew
@@ -384,8 +385,7 @@ def _notes(steps: _Steps | None, *, scheduled: bool) -> Iterator[str]:
     if steps.followed:
         yield f"{steps.followed} gradients differ only because of those that are blamed"
     for name, on in steps.unread.items():
-        where = f"{'ranks' if on[1:] else 'rank'} {', '.join(map(str, on))}"
-        yield f"{name} is read by nothing on {where}, and not trained there"
+        yield f"{name} is read by nothing on {ranks_named(on)}, and not trained there"
     if steps.undropped:
         yield "dropouts were left out of the steps; the forward pass was compared with them"
     if scheduled and len({rate for both in steps.free.rates for rate in both}) == 1:
